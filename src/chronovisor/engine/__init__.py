@@ -1,0 +1,1 @@
+"""How instruction meanings run: evaluators over the programs that ``isa`` traces."""

@@ -1,0 +1,1 @@
+"""The embedded provider: KVM's interface over Chronovisor's own hypervisor."""

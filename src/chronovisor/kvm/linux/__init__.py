@@ -1,0 +1,1 @@
+"""The linux provider: KVM's interface over /dev/kvm."""

@@ -1,0 +1,1 @@
+"""How a guest moves: the stream, the transports, snapshots."""

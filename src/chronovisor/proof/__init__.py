@@ -1,0 +1,1 @@
+"""What is proven about time, and the prover."""

@@ -1,0 +1,1 @@
+"""Traces, tables and plots."""
