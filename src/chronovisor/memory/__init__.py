@@ -1,1 +1,5 @@
-"""Guest memory and its dirty log."""
+"""Guest memory and its dirty log. No native code is needed to import it."""
+
+from chronovisor.memory.guest_memory import PAGE_SIZE, AddressError, DirtyLog, GuestMemory
+
+__all__ = ["PAGE_SIZE", "AddressError", "DirtyLog", "GuestMemory"]

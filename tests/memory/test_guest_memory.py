@@ -1,0 +1,66 @@
+"""Guest memory against a plain bytearray, and the dirty log against the set of pages really written."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chronovisor.memory import PAGE_SIZE, AddressError, GuestMemory
+
+SIZE = 4 * PAGE_SIZE
+ADDRESSES = st.integers(-8, SIZE + 8)
+VALUES = st.integers(0, 2**128 - 1)
+
+
+@given(st.lists(st.tuples(ADDRESSES, st.sampled_from([1, 2, 3, 4, 8, 16]), VALUES, st.booleans())))
+def test_loads_and_stores_are_those_of_a_byte_array(stores: list[tuple[int, int, int, bool]]) -> None:
+    memory, model, pages = GuestMemory(SIZE), bytearray(SIZE), set[int]()
+    for addr, size, value, little in stores:
+        if addr < 0 or addr + size > SIZE:
+            with pytest.raises(AddressError):
+                memory.store(addr, size, value, little)
+            with pytest.raises(AddressError):
+                memory.load(addr, size, little)
+            continue
+        memory.store(addr, size, value, little)
+        data = (value % (1 << (8 * size))).to_bytes(size, "little" if little else "big")
+        model[addr : addr + size] = data
+        pages |= {(addr + i) // PAGE_SIZE for i in range(size)}
+        assert memory.load(addr, size, little) == int.from_bytes(data, "little" if little else "big")
+    assert memory.read(0, SIZE) == bytes(model)
+    assert memory.dirty.take() == sorted(pages)
+    assert memory.dirty.take() == []
+
+
+@given(st.integers(0, SIZE), st.integers(0, SIZE))
+def test_a_block_marks_the_pages_it_touches_and_no_other(addr: int, size: int) -> None:
+    memory = GuestMemory(SIZE)
+    if addr + size > SIZE:
+        with pytest.raises(AddressError):
+            memory.write(addr, bytes(size))
+        assert memory.dirty.take() == []
+        return
+    memory.write(addr, b"\xa5" * size)
+    assert memory.dirty.take() == sorted({(addr + i) // PAGE_SIZE for i in range(size)})
+    assert memory.read(addr, size) == b"\xa5" * size
+
+
+@pytest.mark.parametrize("size", [0, -4096, 1, 4097])
+def test_a_size_that_makes_no_pages_is_refused(size: int) -> None:
+    with pytest.raises(ValueError, match="multiple of 4096"):
+        GuestMemory(size)
+
+
+def test_more_than_the_machine_has_is_a_memory_error() -> None:
+    with pytest.raises(MemoryError):
+        GuestMemory(1 << 62)
+
+
+def test_marking_all_hands_out_every_page() -> None:
+    memory = GuestMemory(SIZE)
+    memory.dirty.mark_all()
+    assert memory.dirty.take() == [0, 1, 2, 3]
+
+
+def test_an_error_says_where() -> None:
+    with pytest.raises(AddressError, match=r"8 byte\(s\) at real address 0x3ffc"):
+        GuestMemory(SIZE).load(SIZE - 4, 8, True)
