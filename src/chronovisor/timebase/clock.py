@@ -1,0 +1,221 @@
+"""Where time comes from: the machine's one monotonic clock, real or virtual, and the hosts' clocks that
+count it.
+
+A `TickSource` counts ticks since a moment of its own; every host on it counts the same ticks from another
+origin (`HostClock`). So hosts in one process disagree about the time and agree about how fast it goes, as
+real ones do.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from chronovisor.timebase.types import FREQUENCY, HostTime, signed64
+
+_NS_PER_SECOND = 1_000_000_000
+
+
+class Alarm(Protocol):
+    """A call that is to come."""
+
+    def cancel(self) -> None:
+        """Take the call back; nothing happens if it was made already."""
+
+
+class TickSource(Protocol):
+    """A monotonic clock in ticks."""
+
+    @property
+    def frequency(self) -> int:
+        """Ticks per second."""
+
+    @property
+    def is_virtual(self) -> bool:
+        """Whether the time passes only by `VirtualTime.advance`."""
+
+    def ticks(self) -> int:
+        """Return the ticks since the source's beginning: floor(frequency × monotonic time); never less than
+        before.
+        """
+
+    def sleep_until(self, ticks: int) -> None:
+        """Return when `ticks()` is at least `ticks`; at once where it is already."""
+
+    def call_at(self, ticks: int, call: Callable[[], None]) -> Alarm:
+        """Have `call` made once when `ticks()` is at least `ticks`, and not before."""
+
+
+class RealTime:
+    """The machine's own monotonic clock."""
+
+    frequency = FREQUENCY
+    is_virtual = False
+
+    def ticks(self) -> int:
+        """Return floor(frequency × the machine's monotonic time)."""
+        return time.monotonic_ns() * FREQUENCY // _NS_PER_SECOND
+
+    def sleep_until(self, ticks: int) -> None:
+        """Sleep until `ticks()` is at least `ticks`."""
+        while (left := ticks - self.ticks()) > 0:
+            time.sleep(min(left / FREQUENCY, threading.TIMEOUT_MAX))
+
+    def call_at(self, ticks: int, call: Callable[[], None]) -> Alarm:
+        """Make `call` on a thread of its own when `ticks()` has reached `ticks`."""
+        return _RealAlarm(self, ticks, call)
+
+
+class _RealAlarm:
+    def __init__(self, source: RealTime, ticks: int, call: Callable[[], None]) -> None:
+        self._source = source
+        self._ticks = ticks
+        self._call = call
+        self._cancelled = threading.Event()
+        threading.Thread(target=self._wait, name="alarm", daemon=True).start()
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+    def _wait(self) -> None:
+        while (left := self._ticks - self._source.ticks()) > 0:
+            if self._cancelled.wait(min(left / FREQUENCY, threading.TIMEOUT_MAX)):
+                return
+        if not self._cancelled.is_set():
+            self._call()
+
+
+class VirtualTime:
+    """A clock that stands still until it is advanced: everything on it is deterministic and repeatable.
+
+    An alarm is called by whoever advances the clock, with the clock standing exactly at the alarm's tick
+    (where one thread advances it at a time); alarms of one tick are called in the order in which they were
+    set.
+    """
+
+    frequency = FREQUENCY
+    is_virtual = True
+
+    def __init__(self, start: int = 0) -> None:
+        self._lock = threading.Lock()
+        self._now = start
+        self._alarms: list[tuple[int, int, _VirtualAlarm]] = []
+        self._set = 0
+
+    def ticks(self) -> int:
+        """Return the ticks that the clock was advanced by, beyond its start."""
+        return self._now
+
+    def advance(self, ticks: int) -> None:
+        """Let `ticks` pass, calling every alarm that is due on the way (also those that an alarm sets).
+
+        Raises `ValueError` for a negative number: time does not go back.
+        """
+        if ticks < 0:
+            raise ValueError(f"time cannot be advanced by {ticks} ticks: it does not go back")
+        target = self._now + ticks
+        while (alarm := self._next_until(target)) is not None:
+            alarm.call()
+        with self._lock:
+            self._now = max(self._now, target)
+
+    def sleep_until(self, ticks: int) -> None:
+        """Advance the clock to `ticks`, calling the alarms on the way; nothing where it stands there
+        already.
+        """
+        self.advance(max(0, ticks - self._now))
+
+    def call_at(self, ticks: int, call: Callable[[], None]) -> Alarm:
+        """Have `call` made when the clock is advanced to `ticks`; for a tick that is past, at the next
+        `advance`.
+        """
+        alarm = _VirtualAlarm(call)
+        with self._lock:
+            heapq.heappush(self._alarms, (ticks, self._set, alarm))
+            self._set += 1
+        return alarm
+
+    def next_alarm(self) -> int | None:
+        """Return the tick of the next alarm, `None` where there is none."""
+        with self._lock:
+            self._drop_cancelled()
+            return self._alarms[0][0] if self._alarms else None
+
+    def _next_until(self, target: int) -> _VirtualAlarm | None:
+        with self._lock:
+            self._drop_cancelled()
+            if not self._alarms or self._alarms[0][0] > target:
+                return None
+            ticks, _, alarm = heapq.heappop(self._alarms)
+            self._now = max(self._now, ticks)
+            return alarm
+
+    def _drop_cancelled(self) -> None:
+        while self._alarms and self._alarms[0][2].cancelled:
+            heapq.heappop(self._alarms)
+
+
+class _VirtualAlarm:
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call = call
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class SteppingTime(VirtualTime):
+    """A virtual clock that can be made to step before each of its next readings.
+
+    With it the time passes between any two accesses to a register that one chooses, to the tick: what real
+    machines do once in a while (an interrupt, a slow bus) happens here on demand.
+    """
+
+    def __init__(self, start: int = 0, steps: Iterable[int] = ()) -> None:
+        super().__init__(start)
+        self._steps: Iterator[int] = iter(steps)
+        self._stepping = False
+
+    def inject(self, steps: Iterable[int]) -> None:
+        """Advance by the first of `steps` (ticks) before the next reading, by the second before the one
+        after, and so on.
+        """
+        self._steps = iter(steps)
+
+    def ticks(self) -> int:
+        """Take the next injected step, if any is left, then return the ticks."""
+        if not self._stepping:
+            self._stepping = True
+            try:
+                self.advance(next(self._steps, 0))
+            finally:
+                self._stepping = False
+        return super().ticks()
+
+
+class HostClock:
+    """A host's timebase as its firmware keeps it: the ticks of the machine's clock, counted from the host's
+    origin.
+    """
+
+    def __init__(self, source: TickSource, origin: int = 0) -> None:
+        self.source = source
+        self.origin = origin
+
+    def now(self) -> HostTime:
+        """Return the host's time."""
+        return self.at(self.source.ticks())
+
+    def at(self, ticks: int) -> HostTime:
+        """Return what the host's time is when its source stands at `ticks`."""
+        return HostTime(ticks + self.origin)
+
+    def ticks_at(self, moment: HostTime) -> int:
+        """Return the tick of the source at which it is `moment`: of all that are (modulo 2^64), the one
+        nearest to now.
+        """
+        now = self.source.ticks()
+        return now + signed64(moment.value - (now + self.origin))

@@ -1,0 +1,223 @@
+"""The timebase offset and its switch: from the host's time to a guest's on entry, and back on exit.
+
+`shift` is the switch. It is written once over the tiny interface `TimebaseRegister` and without a branch,
+so that the function that runs on ints is the one that is proven on bit-vectors and traced into native code.
+`Switch` is what runs on a core: it also detects that the switch took too long, repairs that, and tells an
+observer what happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+
+from chronovisor.timebase.tbu40 import CoreTimebase, NoTbu40Error, TimebaseRegister
+from chronovisor.timebase.trace import (
+    Event,
+    HostTimeRestored,
+    Observer,
+    OffsetApplied,
+    SwitchBreached,
+    Tbu40Written,
+    TimebaseRead,
+    Wrapped,
+)
+from chronovisor.timebase.types import GRANULE, LOW_MASK, MASK64, GuestTime, HostTime, Offset, Ticks
+
+
+class Word(Protocol):
+    """A 64-bit word: an int, or anything with an int's operators (their sums may be longer: they are
+    masked).
+    """
+
+    def __add__(self, other: Any, /) -> Any: ...
+    def __and__(self, other: Any, /) -> Any: ...
+    def __lt__(self, other: Any, /) -> Any: ...
+    def __ne__(self, other: Any, /) -> Any: ...
+
+
+V = TypeVar("V", bound=Word)
+
+
+@dataclass(frozen=True, slots=True)
+class Shift(Generic[V]):
+    """What a switch did, each a 64-bit word: the reading `before`, what was `written`, the reading `after`.
+
+    `moved` says whether anything was written, `wrapped` whether it was written again with 2^24 more.
+    None of the readings is the time any more: whoever needs it reads the timebase afresh.
+    """
+
+    before: V
+    written: V
+    after: V
+    moved: Any
+    wrapped: Any
+
+
+def shift(tb: TimebaseRegister[V], delta: Any) -> Shift[V]:
+    """Move the timebase `tb` by `delta` (64-bit, a multiple of 2^24 ticks, modulo 2^64); write nothing
+    where it is 0.
+
+    The value written was right when the timebase was read. If the low 24 bits have wrapped since, a carry
+    into the upper 40 may have been lost under the write, so these are written once more with the carry. A
+    carry that came after the write makes the second write one of what is there already.
+
+    Precondition: fewer than 2^24 ticks (32.768 ms) pass between the first reading and the last access.
+    More, and the low bits may have wrapped without looking smaller, or wrapped twice. `Switch` detects its
+    breach; here it is assumed.
+    """
+    before = tb.read()
+    written = (before + delta) & MASK64
+    moved = delta != 0
+    tb.write_tbu40(written, when=moved)
+    after = tb.read()
+    # Both sides are below 2^24, so a signed comparison (a prover's `<`) is an unsigned one too.
+    wrapped = moved & ((after & LOW_MASK) < (written & LOW_MASK))
+    tb.write_tbu40((written + GRANULE) & MASK64, when=wrapped)
+    return Shift(before, written, after, moved, wrapped)
+
+
+def add_offset(tb: TimebaseRegister[V], offset: Any) -> Shift[V]:
+    """Add `offset` (64-bit, a multiple of 2^24 ticks) to the timebase: from host time to guest time."""
+    return shift(tb, offset)
+
+
+def take_away(tb: TimebaseRegister[V], applied: Any) -> Shift[V]:
+    """Take the offset `applied` at entry (64-bit, a multiple of 2^24 ticks) away again: from guest time to
+    host time.
+    """
+    return shift(tb, -applied & MASK64)
+
+
+Shifter: TypeAlias = Callable[[TimebaseRegister[int], int], Shift[int]]
+"""A switch over ints: `shift`, or another that is to be compared with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The offset that an entry has added to a core's timebase, and that its exit will take away."""
+
+    offset: Offset
+
+
+class SwitchBreachError(Exception):
+    """Every attempt at a switch took 2^24 ticks (32.768 ms) or more; the core's timebase was left at host
+    time.
+    """
+
+    def __init__(self, core: int, attempts: int) -> None:
+        super().__init__(
+            f"core {core}: each of {attempts} attempts to switch its timebase took 32.768 ms or longer, "
+            "too long to be sound; the guest was not entered (is the machine overloaded?)"
+        )
+
+
+def require_tbu40(offset: Offset, has_tbu40: bool) -> None:
+    """Refuse an `offset` that a host cannot give its guests: raise `NoTbu40Error` for any but 0 where it
+    has no TBU40.
+    """
+    if offset and not has_tbu40:
+        raise NoTbu40Error(f"the timebase offset {offset.value:#x}")
+
+
+class Switch:
+    """The switch as a core makes it; another `shifter` makes another switch to compare with.
+
+    One may serve many cores: it keeps nothing of them.
+    """
+
+    ATTEMPTS = 5
+    """How often an entry is tried before it is given up: each try fails only if it takes 2^24 ticks."""
+
+    def __init__(self, shifter: Shifter = shift) -> None:
+        self._shift = shifter
+
+    def enter(self, tb: CoreTimebase, offset: Offset, observer: Observer | None = None) -> Applied:
+        """Give the core the guest's time, T = H + `offset`, and return what the exit is to take away.
+
+        To be called by the core's primary thread with T = H, before any of its threads may run guest code.
+        Raises `NoTbu40Error` for an offset other than 0 on a core without TBU40, and `SwitchBreachError`
+        where every attempt took too long; either leaves T = H.
+        """
+        require_tbu40(offset, tb.has_tbu40)
+        seen: list[Event] = []
+        try:
+            if offset:
+                self._add(tb, offset, seen)
+            seen.append(OffsetApplied(tb.core, offset))
+        finally:
+            _tell(observer, seen)
+        return Applied(offset)
+
+    def leave(self, tb: CoreTimebase, applied: Applied, observer: Observer | None = None) -> HostTime:
+        """Give the core back the host's time, T = H, taking away what `enter` added, and return it, read
+        afresh.
+
+        To be called when all threads of the core have left the guest.
+        """
+        seen: list[Event] = []
+        if applied.offset and self._breach(tb, -applied.offset, seen):
+            tb.load_from_tod()
+        now = HostTime(tb.read())
+        seen.append(HostTimeRestored(tb.core, now, applied.offset))
+        _tell(observer, seen)
+        return now
+
+    def _add(self, tb: CoreTimebase, offset: Offset, seen: list[Event]) -> None:
+        for _ in range(self.ATTEMPTS):
+            if not self._breach(tb, offset, seen):
+                return
+            tb.load_from_tod()
+        raise SwitchBreachError(tb.core, self.ATTEMPTS)
+
+    def _breach(self, tb: CoreTimebase, delta: Offset, seen: list[Event]) -> bool:
+        """Shift by `delta`; return whether that took 2^24 ticks or more by the host's clock, so that T is
+        not to be trusted.
+        """
+        begun = tb.tod()
+        self._shift(_Recorded(tb, seen), delta.value)
+        took = tb.tod() - begun
+        if took < Ticks(GRANULE):
+            return False
+        seen.append(SwitchBreached(tb.core, took))
+        return True
+
+
+def guest_time(tb: CoreTimebase, applied: Applied) -> GuestTime:
+    """Return the guest's time on a core that is in the guest: T itself."""
+    return GuestTime(tb.read())
+
+
+def host_time(tb: CoreTimebase, applied: Applied) -> HostTime:
+    """Return the host's time on a core that is in the guest, from its timebase: T less what was applied."""
+    return GuestTime(tb.read()) - applied.offset
+
+
+class _Recorded:
+    """A core's timebase whose accesses are written down."""
+
+    def __init__(self, tb: CoreTimebase, seen: list[Event]) -> None:
+        self._tb = tb
+        self._seen = seen
+        self._written = False
+
+    def read(self) -> int:
+        value = self._tb.read()
+        self._seen.append(TimebaseRead(self._tb.core, value))
+        return value
+
+    def write_tbu40(self, value: int, when: bool = True) -> None:
+        if not when:
+            return
+        self._tb.write_tbu40(value)
+        if self._written:
+            self._seen.append(Wrapped(self._tb.core))
+        self._seen.append(Tbu40Written(self._tb.core, value, after_wrap=self._written))
+        self._written = True
+
+
+def _tell(observer: Observer | None, seen: list[Event]) -> None:
+    if observer is not None:
+        for event in seen:
+            observer(event)
