@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+import threading
 from typing import Final
 
 PAGE_SHIFT: Final = 12
@@ -81,7 +82,7 @@ class GuestMemory:
     not that much. Pages that were never touched cost nothing.
     """
 
-    __slots__ = ("data", "dirty", "size", "view")
+    __slots__ = ("atomic", "data", "dirty", "size", "view")
 
     def __init__(self, size: int) -> None:
         if size <= 0 or size % PAGE_SIZE:
@@ -94,6 +95,8 @@ class GuestMemory:
         self.view = memoryview(self.data)
         """All of memory as writable bytes. What is written through it is not logged: call `dirty.mark`."""
         self.dirty = DirtyLog(size >> PAGE_SHIFT)
+        self.atomic = threading.RLock()
+        """Held around a conditional store's comparison and store."""
 
     def _check(self, addr: int, size: int) -> None:
         if addr < 0 or size < 0 or addr + size > self.size:

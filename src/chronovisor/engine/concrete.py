@@ -1,0 +1,205 @@
+"""The concrete evaluator: meanings over Python ints. The reference: slow, plain, obviously right."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+
+from chronovisor.engine.python_source import Hypercall, compile_program
+from chronovisor.engine.state import (
+    CACHE_BLOCK,
+    REAL_MODE_MASK,
+    GuestInterrupt,
+    LiveRegisters,
+    Resync,
+    ThreadState,
+)
+from chronovisor.isa.bits import DSISR, MSR
+from chronovisor.isa.decode import decode
+from chronovisor.isa.instruction import Instruction
+from chronovisor.isa.interrupts import INTERRUPTS, entry
+from chronovisor.isa.notation import Machine
+from chronovisor.memory.guest_memory import AddressError, GuestMemory
+
+Handler = Callable[..., None]
+Operation = tuple[Handler, tuple[int, ...]]
+
+_M64 = (1 << 64) - 1
+
+
+class Reason(Enum):
+    """Why the engine gave a thread back."""
+
+    BUDGET = "the budget of instructions is used up"
+    RESYNC = "machine state changed: look at interrupts and deadlines again"
+    HYPERCALL = "the guest called the hypervisor; CIA is behind the call"
+    CRASH_LOOP = "an interrupt's handler raises that interrupt at its first instruction, for ever"
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """What a crash loop began with: the interrupt before the loop, where it came, and its DAR."""
+
+    interrupt: str
+    address: int
+    dar: int
+    vector: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """How a run ended."""
+
+    reason: Reason
+    crash: Crash | None = None
+
+
+_BUDGET = Stop(Reason.BUDGET)
+_RESYNC = Stop(Reason.RESYNC)
+_HYPERCALL = Stop(Reason.HYPERCALL)
+
+
+@cache
+def _handler(instruction: Instruction, statics: tuple[int, ...], sixty_four: bool, little: bool) -> Handler:
+    return compile_program(instruction.program(statics, sixty_four, little), little, secrets.randbits)
+
+
+@cache
+def _illegal() -> Handler:
+    m = Machine()
+    m.illegal()
+    return compile_program(m.trace.program("illegal", ()), False, secrets.randbits)
+
+
+@cache
+def _interrupt_entry(name: str) -> Handler:
+    return compile_program(entry(name), False, secrets.randbits)
+
+
+def operation(word: int, sixty_four: bool, little: bool) -> Operation:
+    """What executes an instruction word in a machine mode: a handler and its operands."""
+    found = decode(word)
+    if found is None:
+        return _illegal(), ()
+    handler = _handler(found, found.decode_statics(word), sixty_four, little)
+    return handler, tuple(number & _M64 for number in found.decode_operands(word))
+
+
+class ConcreteEngine:
+    """Runs the threads of one guest; decoded instructions are shared among them.
+
+    Instructions are kept decoded until `icbi` names their block, as the architecture has it: a guest
+    that changes code says so.
+    """
+
+    def __init__(self, memory: GuestMemory) -> None:
+        self.memory = memory
+        self._decoded: dict[tuple[bool, bool], dict[int, Operation]] = {
+            (sixty_four, little): {} for sixty_four in (False, True) for little in (False, True)
+        }
+        self._last_interrupt: dict[int, Crash] = {}
+
+    def thread(self, live: LiveRegisters) -> ThreadState:
+        """A new thread in its reset state."""
+        return ThreadState(self.memory, live, self)
+
+    def forget(self, address: int) -> None:
+        """Decode the cache block that holds the real address anew."""
+        block = address & ~(CACHE_BLOCK - 1)
+        for decoded in self._decoded.values():
+            for place in range(block, block + CACHE_BLOCK, 4):
+                decoded.pop(place, None)
+
+    def forget_all(self) -> None:
+        """Decode everything anew: memory was changed from outside."""
+        for decoded in self._decoded.values():
+            decoded.clear()
+
+    def run(self, state: ThreadState, budget: int) -> Stop:
+        """Execute up to ``budget`` instructions; stops early for what only the caller can do."""
+        end = state.executed + budget
+        while True:
+            try:
+                if state.MSR & (MSR.SE | MSR.BE):
+                    self._trace_steps(state, end)
+                else:
+                    self._steps(state, end)
+                return _BUDGET
+            except GuestInterrupt as raised:
+                state.executed += 1
+                crash = self._enter(state, raised)
+                if crash is not None:
+                    return Stop(Reason.CRASH_LOOP, crash)
+                return _RESYNC
+            except Resync:
+                state.executed += 1
+                state.CIA = state.NIA
+                return _RESYNC
+            except Hypercall:
+                state.executed += 1
+                state.CIA = state.NIA
+                return _HYPERCALL
+
+    def _steps(self, state: ThreadState, end: int) -> None:
+        decoded = self._decoded[state.mode]
+        while state.executed < end:
+            cia = state.CIA
+            found = decoded.get(cia)
+            if found is None:
+                found = self._fetch(state, cia)
+            state.NIA = cia + 4
+            found[0](state, *found[1])
+            state.CIA = state.NIA
+            state.executed += 1
+
+    def _trace_steps(self, state: ThreadState, end: int) -> None:
+        """As `_steps`, with a trace interrupt behind each instruction (SE) or branch (BE)."""
+        while state.executed < end:
+            cia = state.CIA
+            found = self._decoded[state.mode].get(cia) or self._fetch(state, cia)
+            state.NIA = cia + 4
+            traced = state.MSR
+            try:
+                found[0](state, *found[1])
+            except Resync:
+                # rfid and its like are not traced; the state that they set may end tracing.
+                if cia + 4 != state.NIA or not state.MSR & (MSR.SE | MSR.BE):
+                    raise
+            if traced & MSR.SE or cia + 4 != state.NIA:
+                raise GuestInterrupt("TRACE")
+            state.CIA = state.NIA
+            state.executed += 1
+
+    def _fetch(self, state: ThreadState, cia: int) -> Operation:
+        sixty_four, little = state.mode
+        state.NIA = cia
+        if state.MSR & MSR.IR:
+            raise GuestInterrupt("INSTRUCTION_STORAGE", int(DSISR.NO_TRANSLATION))
+        address = cia & (REAL_MODE_MASK if sixty_four else 0xFFFFFFFF)
+        try:
+            word = self.memory.load(address, 4, little)
+        except AddressError:
+            raise GuestInterrupt("INSTRUCTION_STORAGE", int(DSISR.PROTECTION)) from None
+        found = operation(word, sixty_four, little)
+        self._decoded[state.mode][cia] = found
+        return found
+
+    def interrupt(self, state: ThreadState, name: str, cause: int = 0) -> None:
+        """Enter an interrupt that came from outside, between two instructions."""
+        state.NIA = state.CIA
+        _interrupt_entry(name)(state, cause)
+        state.CIA = state.NIA
+
+    def _enter(self, state: ThreadState, raised: GuestInterrupt) -> Crash | None:
+        came_from, before = state.CIA, state.MSR
+        cause = raised.cause
+        _interrupt_entry(raised.name)(state, cause)
+        state.CIA = state.NIA
+        endless = came_from == state.CIA and before == state.MSR and not INTERRUPTS[raised.name].after
+        if endless:
+            return self._last_interrupt.get(id(state)) or Crash(raised.name, came_from, state.DAR, state.CIA)
+        self._last_interrupt[id(state)] = Crash(raised.name, came_from, state.DAR, state.CIA)
+        return None

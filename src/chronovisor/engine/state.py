@@ -1,0 +1,176 @@
+"""A thread's state over ints: what the concrete evaluator reads and writes."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from chronovisor.isa.bits import DSISR, MSR
+from chronovisor.isa.registers import REGISTERS
+from chronovisor.memory.guest_memory import AddressError, GuestMemory
+
+#: Real mode ignores the four most significant bits of an effective address (Book III 5.7.3).
+REAL_MODE_MASK = (1 << 60) - 1
+
+CACHE_BLOCK = 128
+
+
+class LiveRegisters(Protocol):
+    """The registers whose value moves by itself: time, as a hardware thread sees it."""
+
+    def read(self, name: str) -> int:
+        """The register's value now, unsigned."""
+
+    def write(self, name: str, value: int) -> None:
+        """Set the register."""
+
+
+class CodeCache(Protocol):
+    """Decoded instructions of a guest's memory."""
+
+    def forget(self, address: int) -> None:
+        """Decode the block that holds the real address anew before it is executed again."""
+
+
+class GuestInterrupt(Exception):
+    """An interrupt that ends the executing instruction; ``cause`` are SRR1's bits for it."""
+
+    def __init__(self, name: str, cause: int = 0) -> None:
+        super().__init__(name)
+        self.name = name
+        self.cause = cause
+
+
+class Resync(Exception):
+    """The instruction is done, and what depends on the machine state must be looked at again."""
+
+
+class StoredRegisters:
+    """An attribute for every stored register of the table, with its reset value."""
+
+    __slots__ = tuple(r.name for r in REGISTERS.values() if not r.live)
+
+    CIA: int
+    NIA: int
+    MSR: int
+    CR: int
+    XER: int
+    LR: int
+    CTR: int
+    DAR: int
+    DSISR: int
+    SRR0: int
+    SRR1: int
+    LPCR: int
+
+    def __init__(self) -> None:
+        for name in StoredRegisters.__slots__:
+            setattr(self, name, REGISTERS[name].reset)
+
+
+class ThreadState(StoredRegisters):
+    """A thread: its registers, its view of memory and time, and its reservation.
+
+    ``executed`` counts instructions; it never goes back. ``CIA`` is the next instruction's address
+    while the thread is stopped.
+    """
+
+    __slots__ = (
+        "code",
+        "data_translation",
+        "ea_mask",
+        "executed",
+        "gpr",
+        "live",
+        "memory",
+        "mode",
+        "reservation",
+    )
+
+    def __init__(self, memory: GuestMemory, live: LiveRegisters, code: CodeCache) -> None:
+        super().__init__()
+        self.code = code
+        self.gpr = [0] * 32
+        self.memory = memory
+        self.live = live
+        self.executed = 0
+        self.reservation: tuple[int, int, int] | None = None
+        self.set_msr(self.MSR)
+
+    def get(self, name: str) -> int:
+        """A stored register by its name."""
+        return int(getattr(self, name))
+
+    def set(self, name: str, value: int) -> None:
+        """Set a stored register by its name, cut to its width."""
+        value &= REGISTERS[name].mask
+        if name == "MSR":
+            self.set_msr(value)
+        else:
+            setattr(self, name, value)
+
+    def set_msr(self, value: int) -> None:
+        """Set MSR and what follows from it."""
+        self.MSR = value
+        self.ea_mask = 0xFFFFFFFF if not value & MSR.SF else REAL_MODE_MASK
+        self.data_translation = bool(value & MSR.DR)
+        self.mode = (bool(value & MSR.SF), bool(value & MSR.LE))
+
+    # Memory, at effective addresses
+
+    def address(self, ea: int, store: bool) -> int:
+        """The guest real address behind an effective address; data storage interrupt where there is none."""
+        if self.data_translation:
+            self._storage_fault(ea, DSISR.NO_TRANSLATION, store)
+        return ea & self.ea_mask
+
+    def _storage_fault(self, ea: int, why: int, store: bool) -> None:
+        self.DAR = ea
+        self.DSISR = int(why | (DSISR.STORE if store else 0))
+        raise GuestInterrupt("DATA_STORAGE")
+
+    def load(self, ea: int, size: int, little: bool) -> int:
+        """``size`` bytes; data storage interrupt where there is no memory."""
+        try:
+            return self.memory.load(self.address(ea, False), size, little)
+        except AddressError:
+            self._storage_fault(ea, DSISR.PROTECTION, False)
+            raise
+
+    def store(self, ea: int, value: int, size: int, little: bool) -> None:
+        """Store ``size`` bytes; data storage interrupt where there is no memory."""
+        try:
+            self.memory.store(self.address(ea, True), size, value, little)
+        except AddressError:
+            self._storage_fault(ea, DSISR.PROTECTION, True)
+
+    def load_reserved(self, ea: int, size: int, little: bool) -> int:
+        """Load and make a reservation."""
+        value = self.load(ea, size, little)
+        self.reservation = (ea & self.ea_mask, size, value)
+        return value
+
+    def store_conditional(self, ea: int, value: int, size: int, little: bool) -> int:
+        """Store if the place reserved still holds what was read; 1 where it did."""
+        reservation, self.reservation = self.reservation, None
+        address = self.address(ea, True)
+        if reservation is None or reservation[:2] != (address, size):
+            # A failing conditional store still needs an address that can be stored to.
+            self.probe(ea, "store")
+            return 0
+        with self.memory.atomic:
+            if self.load(ea, size, little) != reservation[2]:
+                return 0
+            self.store(ea, value, size, little)
+        return 1
+
+    def probe(self, ea: int, access: str) -> None:
+        """Data storage interrupt where the byte at ``ea`` cannot be accessed."""
+        store = access == "store"
+        if self.address(ea, store) >= self.memory.size:
+            self._storage_fault(ea, DSISR.PROTECTION, store)
+
+    def zero_block(self, ea: int) -> None:
+        """The cache block (128 bytes) that holds ``ea`` becomes zeros."""
+        block = ea & ~(CACHE_BLOCK - 1)
+        self.probe(ea, "store")
+        self.memory.write(self.address(block, True), bytes(CACHE_BLOCK))

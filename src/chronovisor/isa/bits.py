@@ -1,0 +1,81 @@
+"""Bits of the machine state register, LPCR, XER and DSISR, by name.
+
+Values are masks over the register; the Power ISA numbers bit 0 as the most significant, so its bit n
+of a 64-bit register is ``1 << (63 - n)``. Sources: Power ISA 3.0B Book III 2.2 (LPCR), 3.2.1 (MSR),
+7.5 (DSISR); Book I 3.2.2 (XER).
+"""
+
+from __future__ import annotations
+
+from enum import IntFlag
+
+
+class MSR(IntFlag):
+    """The machine state register."""
+
+    SF = 1 << 63
+    HV = 1 << 60
+    TS = 3 << 33
+    TM = 1 << 32
+    VEC = 1 << 25
+    VSX = 1 << 23
+    EE = 1 << 15
+    PR = 1 << 14
+    FP = 1 << 13
+    ME = 1 << 12
+    FE0 = 1 << 11
+    SE = 1 << 10
+    BE = 1 << 9
+    FE1 = 1 << 8
+    IR = 1 << 5
+    DR = 1 << 4
+    PMM = 1 << 2
+    RI = 1 << 1
+    LE = 1 << 0
+
+
+class LPCR(IntFlag):
+    """The logical partitioning control register."""
+
+    ILE = 1 << 25
+    AIL = 3 << 23
+    UPRT = 1 << 22
+    HR = 1 << 20
+    ONL = 1 << 18
+    LD = 1 << 17
+    PECE = 7 << 12
+    MER = 1 << 11
+    GTSE = 1 << 10
+    TC = 1 << 9
+    LPES = 3 << 2
+    HVICE = 1 << 1
+    HDICE = 1 << 0
+
+
+class XER(IntFlag):
+    """The fixed-point exception register."""
+
+    SO = 1 << 31
+    OV = 1 << 30
+    CA = 1 << 29
+    OV32 = 1 << 19
+    CA32 = 1 << 18
+    COUNT = 0x7F
+
+
+class DSISR(IntFlag):
+    """Why a storage access failed (data storage interrupt; SRR1 has the same bits for instructions)."""
+
+    NO_TRANSLATION = 1 << 30
+    PROTECTION = 1 << 27
+    STORE = 1 << 25
+    ATTRIBUTE = 1 << 26
+
+
+class ProgramCause(IntFlag):
+    """SRR1's bits that say why a program interrupt came (Book III 6.5.9)."""
+
+    FP_ENABLED = 1 << (63 - 43)
+    ILLEGAL = 1 << (63 - 44)
+    PRIVILEGED = 1 << (63 - 45)
+    TRAP = 1 << (63 - 46)

@@ -1,0 +1,159 @@
+"""Instruction fields and forms (Power ISA 3.0B Book I 1.6).
+
+A field is declared once, by the bits that it occupies (bit 0 is the most significant of the word);
+decoding, encoding, assembly and disassembly all read that declaration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Kind(Enum):
+    """What a field's number stands for, and so when it is known."""
+
+    GPR = "gpr"  # a general purpose register's number
+    CR_FIELD = "cr field"  # a condition register field's number
+    CR_BIT = "cr bit"  # a condition register bit's number
+    SIGNED = "signed"  # a number, sign-extended
+    UNSIGNED = "unsigned"  # a number
+    STATIC = "static"  # selects among meanings: known when an instruction is decoded
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field: pieces of (first bit, last bit), most significant first, then ``shift`` zero bits."""
+
+    name: str
+    pieces: tuple[tuple[int, int], ...]
+    kind: Kind
+    shift: int = 0
+
+    @property
+    def width(self) -> int:
+        """Bits held in the instruction."""
+        return sum(last - first + 1 for first, last in self.pieces)
+
+    def decode(self, word: int) -> int:
+        """The field's number in an instruction word, sign-extended where it is signed."""
+        number = 0
+        for first, last in self.pieces:
+            size = last - first + 1
+            number = number << size | word >> (31 - last) & ((1 << size) - 1)
+        if self.kind is Kind.SIGNED and number >> (self.width - 1):
+            number -= 1 << self.width
+        return number << self.shift
+
+    def encode(self, number: int) -> int:
+        """The instruction bits that hold ``number``; ValueError where it does not fit."""
+        if self.kind is Kind.SIGNED:
+            low, high = -(1 << (self.width - 1)), (1 << (self.width - 1)) - 1
+        else:
+            low, high = 0, (1 << self.width) - 1
+        scaled = number >> self.shift
+        if scaled << self.shift != number or not low <= scaled <= high:
+            step = f" in steps of {1 << self.shift}" if self.shift else ""
+            raise ValueError(
+                f"{self.name} is {number}, not in {low << self.shift}..{high << self.shift}{step}"
+            )
+        word = 0
+        for first, last in reversed(self.pieces):
+            size = last - first + 1
+            word |= (scaled & ((1 << size) - 1)) << (31 - last)
+            scaled >>= size
+        return word
+
+
+def _field(name: str, kind: Kind, *pieces: tuple[int, int], shift: int = 0) -> Field:
+    return Field(name, pieces, kind, shift)
+
+
+#: Every field by its name in the book. Where the book splits a field, so do its pieces here.
+FIELDS: dict[str, Field] = {
+    f.name: f
+    for f in (
+        _field("RT", Kind.GPR, (6, 10)),
+        _field("RS", Kind.GPR, (6, 10)),
+        _field("RA", Kind.GPR, (11, 15)),
+        _field("RB", Kind.GPR, (16, 20)),
+        _field("RC", Kind.GPR, (21, 25)),
+        _field("FRT", Kind.UNSIGNED, (6, 10)),
+        _field("BF", Kind.CR_FIELD, (6, 8)),
+        _field("BFA", Kind.CR_FIELD, (11, 13)),
+        _field("BT", Kind.CR_BIT, (6, 10)),
+        _field("BA", Kind.CR_BIT, (11, 15)),
+        _field("BB", Kind.CR_BIT, (16, 20)),
+        _field("BC", Kind.CR_BIT, (21, 25)),
+        _field("BI", Kind.CR_BIT, (11, 15)),
+        _field("SI", Kind.SIGNED, (16, 31)),
+        _field("UI", Kind.UNSIGNED, (16, 31)),
+        _field("D", Kind.SIGNED, (16, 31)),
+        _field("DS", Kind.SIGNED, (16, 29), shift=2),
+        _field("DQ", Kind.SIGNED, (16, 27), shift=4),
+        _field("D16", Kind.SIGNED, (16, 25), (11, 15), (31, 31)),
+        _field("LI", Kind.SIGNED, (6, 29), shift=2),
+        _field("BD", Kind.SIGNED, (16, 29), shift=2),
+        _field("SH", Kind.UNSIGNED, (16, 20)),
+        _field("SH6", Kind.UNSIGNED, (30, 30), (16, 20)),
+        _field("MB", Kind.UNSIGNED, (21, 25)),
+        _field("ME", Kind.UNSIGNED, (26, 30)),
+        _field("MB6", Kind.UNSIGNED, (26, 26), (21, 25)),
+        _field("ME6", Kind.UNSIGNED, (26, 26), (21, 25)),
+        _field("FXM", Kind.STATIC, (12, 19)),
+        _field("TO", Kind.STATIC, (6, 10)),
+        _field("BO", Kind.STATIC, (6, 10)),
+        _field("BH", Kind.STATIC, (19, 20)),
+        _field("NB", Kind.STATIC, (16, 20)),
+        _field("SPR", Kind.STATIC, (16, 20), (11, 15)),
+        _field("TBR", Kind.STATIC, (16, 20), (11, 15)),
+        _field("LEV", Kind.STATIC, (20, 26)),
+        _field("L", Kind.STATIC, (10, 10)),
+        _field("L1", Kind.STATIC, (15, 15)),
+        _field("L2", Kind.STATIC, (9, 10)),
+        _field("L14", Kind.STATIC, (14, 15)),
+        _field("CY", Kind.STATIC, (21, 22)),
+        _field("WC", Kind.STATIC, (9, 10)),
+        _field("TH", Kind.STATIC, (6, 10)),
+        _field("CT", Kind.STATIC, (7, 10)),
+        _field("IH", Kind.STATIC, (8, 10)),
+        _field("SR", Kind.STATIC, (12, 15)),
+        _field("EH", Kind.STATIC, (31, 31)),
+        _field("RIC", Kind.STATIC, (12, 13)),
+        _field("PRS", Kind.STATIC, (14, 14)),
+        _field("R", Kind.STATIC, (15, 15)),
+        _field("AA", Kind.STATIC, (30, 30)),
+        _field("LK", Kind.STATIC, (31, 31)),
+        _field("OE", Kind.STATIC, (21, 21)),
+        _field("Rc", Kind.STATIC, (31, 31)),
+        _field("Rc21", Kind.STATIC, (21, 21)),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """An instruction format: where its extended opcode is (None where it has none)."""
+
+    name: str
+    extended_opcode: tuple[int, int] | None = None
+
+
+D = Form("D")
+DS = Form("DS", (30, 31))
+DQ = Form("DQ")
+DX = Form("DX", (26, 30))
+I = Form("I")
+B = Form("B")
+SC = Form("SC", (30, 30))
+X = Form("X", (21, 30))
+XL = Form("XL", (21, 30))
+XFX = Form("XFX", (21, 30))
+XO = Form("XO", (22, 30))
+XS = Form("XS", (21, 29))
+A = Form("A", (26, 30))
+M = Form("M")
+MD = Form("MD", (27, 29))
+MDS = Form("MDS", (27, 30))
+VA = Form("VA", (26, 31))
+Z23 = Form("Z23", (23, 30))

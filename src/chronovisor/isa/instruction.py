@@ -1,0 +1,160 @@
+"""Instructions, declared: ``@instruction("add[o][.] RT,RA,RB", XO, 31, 266)`` over a meaning.
+
+The decorator's text is the assembly template of the book with its options in brackets; the form and
+opcodes say how it is encoded; the function below it says what it does, over the notation of
+``chronovisor.isa.notation``. The function's parameters after ``m`` name the fields that it uses.
+Decoding, encoding, assembly, disassembly and every evaluator come from this one declaration.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+from chronovisor.isa.forms import FIELDS, Field, Form, Kind
+from chronovisor.isa.values import Meaning, Program
+
+_OPTIONS = {"o": "OE", ".": "Rc", "l": "LK", "a": "AA"}
+_MNEMONIC = re.compile(r"^([a-z0-9]+\.?)((?:\[[ol.a]\])*)$")
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One declared instruction."""
+
+    mnemonic: str
+    options: tuple[str, ...]
+    syntax: str
+    form: Form
+    opcode: int
+    extended_opcode: int | None
+    fixed: dict[str, int]
+    statics: tuple[str, ...]
+    operands: tuple[str, ...]
+    meaning: Meaning
+    cite: str
+
+    def __hash__(self) -> int:
+        return hash((self.mnemonic, self.syntax))
+
+    def __repr__(self) -> str:
+        return f"<instruction {self.mnemonic}>"
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The fields that vary: those that the meaning uses and those that the assembly names."""
+        return tuple(
+            FIELDS[name] for name in dict.fromkeys((*self.statics, *self.operands, *self.assembly_fields))
+        )
+
+    @cached_property
+    def assembly_fields(self) -> tuple[str, ...]:
+        """The fields that the assembly template names, in its order."""
+        return tuple(re.findall(r"[A-Z][A-Za-z0-9]*", self.syntax))
+
+    @cached_property
+    def mask(self) -> int:
+        """Ones where an instruction word must agree with :attr:`match`."""
+        return self._bits(ones=True)
+
+    @cached_property
+    def match(self) -> int:
+        """The opcode bits of the instruction word."""
+        return self._bits(ones=False)
+
+    def _bits(self, ones: bool) -> int:
+        bits = (0x3F if ones else self.opcode) << 26
+        if self.form.extended_opcode is not None and self.extended_opcode is not None:
+            first, last = self.form.extended_opcode
+            size = last - first + 1
+            bits |= (((1 << size) - 1) if ones else self.extended_opcode) << (31 - last)
+        for name, number in self.fixed.items():
+            field = FIELDS[name]
+            bits |= field.encode((1 << field.width) - 1 if ones else number)
+        return bits
+
+    def encode(self, **numbers: int) -> int:
+        """The instruction word with these field numbers, others zero; ValueError where one does not fit."""
+        word = self.match
+        known = {field.name for field in self.fields}
+        for name, number in numbers.items():
+            if name not in known:
+                raise ValueError(f"{self.mnemonic} has no field {name}")
+            word |= FIELDS[name].encode(number)
+        return word
+
+    def decode_operands(self, word: int) -> tuple[int, ...]:
+        """The numbers of the operand fields in ``word``, in the meaning's order."""
+        return tuple(FIELDS[name].decode(word) for name in self.operands)
+
+    def decode_statics(self, word: int) -> tuple[int, ...]:
+        """The numbers of the static fields in ``word``, in the meaning's order."""
+        return tuple(FIELDS[name].decode(word) for name in self.statics)
+
+    @cache  # noqa: B019 - instructions live as long as the program
+    def program(
+        self, statics: tuple[int, ...] = (), sixty_four: bool = True, little: bool = False
+    ) -> Program:
+        """What the instruction does, traced for given static fields and machine mode."""
+        from chronovisor.isa.notation import Machine
+
+        m = Machine(sixty_four=sixty_four, little=little)
+        fields: dict[str, object] = dict(zip(self.statics, statics, strict=True))
+        fields.update((name, m.operand(name)) for name in self.operands)
+        self.meaning(m, **fields)
+        name = f"{self.mnemonic}{''.join(f'_{s}{v}' for s, v in zip(self.statics, statics, strict=True))}"
+        return m.trace.program(name.replace(".", "_"), self.operands)
+
+
+#: Every declared instruction, in the order of declaration.
+INSTRUCTIONS: list[Instruction] = []
+
+
+def instruction(
+    assembly: str,
+    form: Form,
+    opcode: int,
+    extended_opcode: int | None = None,
+    *,
+    cite: str = "",
+    static: tuple[str, ...] = (),
+    **fixed: int,
+) -> Callable[[Meaning], Meaning]:
+    """Declare an instruction; the function below is its meaning.
+
+    ``static`` names operand fields that this meaning needs to know when it is traced (a register
+    number that sets how often a loop runs, say); ``fixed`` gives fields that are part of the opcode.
+    """
+    head, _, syntax = assembly.partition(" ")
+    matched = _MNEMONIC.match(head)
+    if matched is None:
+        raise ValueError(f"{assembly!r} does not begin with a mnemonic and its options in brackets")
+    options = tuple(re.findall(r"\[(.)\]", matched[2]))
+
+    def declare(meaning: Meaning) -> Meaning:
+        names = tuple(inspect.signature(meaning).parameters)[1:]
+        for name in names:
+            if name not in FIELDS:
+                raise ValueError(f"{assembly!r}: {name} is no instruction field")
+        is_static = {n for n in names if FIELDS[n].kind is Kind.STATIC or n in static}
+        INSTRUCTIONS.append(
+            Instruction(
+                mnemonic=matched[1],
+                options=tuple(_OPTIONS[option] for option in options),
+                syntax=syntax.strip(),
+                form=form,
+                opcode=opcode,
+                extended_opcode=extended_opcode,
+                fixed=dict(fixed),
+                statics=tuple(n for n in names if n in is_static),
+                operands=tuple(n for n in names if n not in is_static),
+                meaning=meaning,
+                cite=cite,
+            )
+        )
+        return meaning
+
+    return declare

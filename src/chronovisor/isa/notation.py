@@ -1,0 +1,232 @@
+"""The notation of meanings: what ``m`` offers to an instruction's definition.
+
+``m.gpr[RT] = m.gpr[RA] + m.gpr[RB]`` reads as the book's register transfer language does. Everything
+is recorded in a :class:`~chronovisor.isa.values.Trace`; nothing is computed here.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+from chronovisor.isa.bits import MSR, XER, ProgramCause
+from chronovisor.isa.registers import REGISTERS, Privilege, Register
+from chronovisor.isa.values import Operand, Trace, Value
+
+
+class GeneralRegisters:
+    """``m.gpr[RA]``: the general purpose registers, 64 bits each."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+
+    def __getitem__(self, number: Operand) -> Value:
+        return self._trace.emit("gpr", 64, (self._trace.value(number, 64),))
+
+    def __setitem__(self, number: Operand, value: Operand) -> None:
+        self._trace.emit("set_gpr", 0, (self._trace.value(number, 64), self._trace.value(value, 64)))
+
+
+class ConditionFields:
+    """``m.cr[BF]``: a field of the condition register, 4 bits: LT GT EQ SO."""
+
+    def __init__(self, m: Machine) -> None:
+        self._m = m
+
+    def _shift(self, number: Operand) -> Value:
+        return ((7 - self._m.value(number)) << 2).trunc(32)
+
+    def __getitem__(self, number: Operand) -> Value:
+        return (self._m["CR"] >> self._shift(number)).trunc(4)
+
+    def __setitem__(self, number: Operand, value: Value) -> None:
+        shift = self._shift(number)
+        hole = ~(self._m.value(0xF, 32) << shift)
+        self._m["CR"] = (self._m["CR"] & hole) | (value.zext(32) << shift)
+
+
+class ConditionBits:
+    """``m.cr_bit[BI]``: a bit of the condition register."""
+
+    def __init__(self, m: Machine) -> None:
+        self._m = m
+
+    def _shift(self, number: Operand) -> Value:
+        return (31 - self._m.value(number)).trunc(32)
+
+    def __getitem__(self, number: Operand) -> Value:
+        return (self._m["CR"] >> self._shift(number)).trunc(1)
+
+    def __setitem__(self, number: Operand, value: Value) -> None:
+        shift = self._shift(number)
+        hole = ~(self._m.value(1, 32) << shift)
+        self._m["CR"] = (self._m["CR"] & hole) | (value.zext(32) << shift)
+
+
+class Machine:
+    """A thread, as a meaning sees it.
+
+    ``sixty_four`` (MSR[SF]) and ``little`` (MSR[LE]) are known when a meaning is traced, so a meaning
+    may branch on them in Python; all else is a :class:`Value`.
+    """
+
+    def __init__(self, sixty_four: bool = True, little: bool = False) -> None:
+        self.trace = Trace()
+        self.sixty_four = sixty_four
+        self.little = little
+        self.gpr = GeneralRegisters(self.trace)
+        self.cr = ConditionFields(self)
+        self.cr_bit = ConditionBits(self)
+
+    # Values
+
+    def operand(self, name: str) -> Value:
+        """The instruction's field ``name``, 64 bits."""
+        return self.trace.emit("operand", 64, (), name)
+
+    def value(self, operand: Operand, width: int = 64) -> Value:
+        """A number or value as a value of ``width`` bits."""
+        return self.trace.value(operand, width)
+
+    def select(self, condition: Value, yes: Operand, no: Operand, width: int = 64) -> Value:
+        """``yes`` where the 1-bit ``condition`` is 1, else ``no``; ``width`` matters for two numbers."""
+        if isinstance(yes, Value):
+            width = yes.width
+        elif isinstance(no, Value):
+            width = no.width
+        args = (self.value(condition, 1), self.value(yes, width), self.value(no, width))
+        return self.trace.emit("select", width, args)
+
+    def concat(self, *parts: Value) -> Value:
+        """The parts side by side, most significant first."""
+        whole = parts[0]
+        for part in parts[1:]:
+            whole = self.trace.emit("concat", whole.width + part.width, (whole, part))
+        return whole
+
+    def rotl(self, value: Value, amount: Operand) -> Value:
+        """Rotated left by ``amount`` modulo the value's width, which must be a power of two."""
+        by = (
+            self.value(amount, 64).trunc(value.width)
+            if isinstance(amount, Value)
+            else self.value(amount, value.width)
+        )
+        by = by & (value.width - 1)
+        return (value << by) | (value >> ((value.width - by) & (value.width - 1)))
+
+    def mask(self, first: Operand, last: Operand) -> Value:
+        """MASK(first, last) of the book: ones from bit ``first`` through ``last`` of 64, wrapping round."""
+        ones = self.value((1 << 64) - 1)
+        from_first = ones >> self.value(first)
+        to_last = ones << (63 - self.value(last))
+        wraps = self.value(last).ult(self.value(first))
+        return self.select(wraps, from_first | to_last, from_first & to_last)
+
+    def random(self) -> Value:
+        """64 random bits."""
+        return self.trace.emit("random", 64)
+
+    # Control
+
+    def when(self, condition: Value) -> AbstractContextManager[None]:
+        """What is done inside happens only where ``condition`` is 1."""
+        return self.trace.when(condition)
+
+    def interrupt(self, name: str, cause: Operand = 0) -> None:
+        """End the instruction in the interrupt ``name``; ``cause`` goes into SRR1."""
+        self.trace.emit("interrupt", 0, (self.value(cause),), name)
+
+    def illegal(self) -> None:
+        """End the instruction as one that is not there."""
+        self.interrupt("PROGRAM", int(ProgramCause.ILLEGAL))
+
+    def privileged(self, needed: Privilege = Privilege.PRIVILEGED) -> None:
+        """Go on only with the privilege that the instruction needs."""
+        msr = self["MSR"]
+        lacks = (msr & int(MSR.PR)).ne(0)
+        if needed is Privilege.HYPERVISOR:
+            lacks = lacks | (msr & int(MSR.HV)).eq(0)
+        with self.when(lacks):
+            self.interrupt("PROGRAM", int(ProgramCause.PRIVILEGED))
+
+    def branch(self, target: Value) -> None:
+        """The next instruction is at ``target``."""
+        target = target & ~3
+        self["NIA"] = target if self.sixty_four else target & 0xFFFFFFFF
+
+    def resync(self) -> None:
+        """What depends on the machine state is looked at again before the next instruction."""
+        self.trace.emit("resync", 0)
+
+    # Registers
+
+    def __getitem__(self, name: str) -> Value:
+        register = REGISTERS[name]
+        return self.trace.emit("read_live" if register.live else "get", register.width, (), name)
+
+    def __setitem__(self, name: str, value: Operand) -> None:
+        register = REGISTERS[name]
+        args = (self.trace.value(value, register.width),)
+        self.trace.emit("write_live" if register.live else "set", 0, args, name)
+
+    def register(self, register: Register) -> Value:
+        """A register's value, zero-extended to 64 bits."""
+        return self[register.name].zext(64)
+
+    def base(self, number: Operand) -> Value:
+        """(RA|0): zero where the field is zero, else the register."""
+        return self.trace.emit("gpr_or_zero", 64, (self.value(number),))
+
+    # Flags
+
+    def xer_bit(self, bit: XER) -> Value:
+        """One bit of XER."""
+        return self["XER"].extract(int(bit).bit_length() - 1, 1)
+
+    def set_xer(self, **bits: Value) -> None:
+        """Set bits of XER by name: ``m.set_xer(CA=carry, CA32=carry32)``."""
+        hole = 0
+        ones = self.value(0)
+        for name, bit in bits.items():
+            position = int(XER[name])
+            hole |= position
+            ones = ones | (bit.zext(64) << (position.bit_length() - 1))
+        self["XER"] = (self["XER"] & ~hole) | ones
+
+    def compare(self, less: Value, equal: Value) -> Value:
+        """The 4 bits LT GT EQ SO for a comparison's outcome."""
+        return self.concat(less, ~(less | equal), equal, self.xer_bit(XER.SO))
+
+    def record(self, result: Value) -> None:
+        """CR field 0 from a result compared with zero, in the width of the mode."""
+        seen = result if self.sixty_four else result.trunc(32)
+        self.cr[0] = self.compare(seen.slt(0), seen.eq(0))
+
+    # Memory
+
+    def load(self, ea: Value, size: int) -> Value:
+        """``size`` bytes at an effective address, as a value of that width."""
+        return self.trace.emit("load", size * 8, (ea,))
+
+    def store(self, ea: Value, value: Value) -> None:
+        """Memory at an effective address becomes ``value``, as wide as it is."""
+        self.trace.emit("store", 0, (ea, value))
+
+    def load_reserved(self, ea: Value, size: int) -> Value:
+        """Load, and make a reservation."""
+        return self.trace.emit("load_reserved", size * 8, (ea,))
+
+    def store_conditional(self, ea: Value, value: Value) -> Value:
+        """Store where the reservation holds; 1 bit: it did."""
+        return self.trace.emit("store_conditional", 1, (ea, value))
+
+    def invalidate_code(self, ea: Value) -> None:
+        """Instructions fetched from the block that holds ``ea`` are forgotten."""
+        self.trace.emit("invalidate_code", 0, (ea,))
+
+    def zero_block(self, ea: Value) -> None:
+        """The cache block that holds ``ea`` becomes zeros."""
+        self.trace.emit("zero_block", 0, (ea,))
+
+    def probe(self, ea: Value, access: str) -> None:
+        """Check that a byte can be accessed ("load" or "store") without touching it."""
+        self.trace.emit("probe", 0, (ea,), access)

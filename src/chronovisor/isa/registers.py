@@ -1,0 +1,159 @@
+"""The registers, each declared once.
+
+The state of every evaluator, the special purpose register moves, KVM's register interface and the
+migration stream derive from this table. Sources: Power ISA 3.0B Book III appendix "Special Purpose
+Registers" and the sections of each facility.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from chronovisor.isa.bits import LPCR, MSR, XER
+
+
+class Privilege(IntEnum):
+    """The least privilege that an access needs."""
+
+    PROBLEM = 0
+    PRIVILEGED = 1
+    HYPERVISOR = 2
+    NEVER = 3
+
+
+class Scope(IntEnum):
+    """What has one of its own: a thread, or all threads of a (sub)core together."""
+
+    THREAD = 0
+    CORE = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """A register: its name in the book, its width, how software reaches it.
+
+    ``live`` registers change by themselves (time): they are not stored with the thread but read and
+    written through its environment. ``writable`` are the bits that a move to the register can change.
+    """
+
+    name: str
+    width: int = 64
+    spr: int | None = None
+    spr_write: int | None = None
+    read: Privilege = Privilege.NEVER
+    write: Privilege = Privilege.NEVER
+    live: bool = False
+    scope: Scope = Scope.THREAD
+    reset: int = 0
+    writable: int = -1
+
+    @property
+    def mask(self) -> int:
+        """Ones in every bit of the register."""
+        return (1 << self.width) - 1
+
+
+_P, _S, _H, _N = Privilege.PROBLEM, Privilege.PRIVILEGED, Privilege.HYPERVISOR, Privilege.NEVER
+
+
+def _spr(
+    name: str, number: int, read: Privilege, write: Privilege, width: int = 64, **more: object
+) -> Register:
+    return Register(name, width, number, number, read, write, **more)  # type: ignore[arg-type]
+
+
+_XER_BITS = int(XER.SO | XER.OV | XER.CA | XER.OV32 | XER.CA32 | XER.COUNT)
+
+REGISTERS: dict[str, Register] = {
+    register.name: register
+    for register in (
+        # The program's own
+        Register("CIA"),
+        Register("NIA"),
+        Register("MSR", reset=int(MSR.SF | MSR.ME)),
+        Register("CR", 32),
+        _spr("XER", 1, _P, _P, writable=_XER_BITS),
+        _spr("LR", 8, _P, _P),
+        _spr("CTR", 9, _P, _P),
+        _spr("DSCR_U", 3, _P, _P),
+        _spr("TAR", 815, _P, _P),
+        _spr("VRSAVE", 256, _P, _P, 32),
+        _spr("PPR", 896, _P, _P, reset=4 << 50),
+        _spr("PPR32", 898, _P, _P, 32, reset=4 << 18),
+        # Interrupts
+        _spr("SRR0", 26, _S, _S),
+        _spr("SRR1", 27, _S, _S),
+        _spr("HSRR0", 314, _H, _H),
+        _spr("HSRR1", 315, _H, _H),
+        _spr("DAR", 19, _S, _S),
+        _spr("DSISR", 18, _S, _S, 32),
+        _spr("HDAR", 307, _H, _H),
+        _spr("HDSISR", 306, _H, _H, 32),
+        _spr("HEIR", 339, _H, _H, 32),
+        _spr("SPRG0", 272, _S, _S),
+        _spr("SPRG1", 273, _S, _S),
+        _spr("SPRG2", 274, _S, _S),
+        _spr("SPRG3", 275, _S, _S),
+        Register("SPRG3_U", 64, 259, None, _P, _N),
+        _spr("HSPRG0", 304, _H, _H),
+        _spr("HSPRG1", 305, _H, _H),
+        # Time
+        Register("TB", 64, 268, None, _P, _N, live=True, scope=Scope.CORE),
+        Register("TBU", 32, 269, 285, _P, _H, live=True, scope=Scope.CORE),
+        Register("TBL", 32, None, 284, _N, _H, live=True, scope=Scope.CORE),
+        Register("TBU40", 64, None, 286, _N, _H, live=True, scope=Scope.CORE),
+        _spr("DEC", 22, _S, _S, live=True),
+        _spr("HDEC", 310, _H, _H, live=True, scope=Scope.CORE),
+        _spr("VTB", 849, _S, _H, live=True, scope=Scope.CORE),
+        _spr("PURR", 309, _S, _H, live=True),
+        _spr("SPURR", 308, _S, _H, live=True),
+        # The partition and the processor
+        _spr("LPCR", 318, _H, _H, scope=Scope.CORE, reset=int(LPCR.TC)),
+        _spr("LPIDR", 319, _H, _H, 32, scope=Scope.CORE),
+        _spr("PCR", 338, _H, _H, scope=Scope.CORE),
+        _spr("PIDR", 48, _S, _S, 32),
+        _spr("PTCR", 464, _H, _H, scope=Scope.CORE),
+        _spr("HFSCR", 190, _H, _H),
+        _spr("FSCR", 153, _S, _S),
+        _spr("DSCR", 17, _S, _S),
+        _spr("CTRL", 152, _S, _S, 32),
+        Register("CTRL_U", 32, 136, None, _P, _N),
+        _spr("PSPB", 159, _S, _S, 32),
+        _spr("TIDR", 144, _S, _S),
+        _spr("UAMOR", 157, _S, _S),
+        _spr("AMR", 29, _S, _S),
+        Register("AMR_U", 64, 13, 13, _P, _P),
+        _spr("IAMR", 61, _S, _S),
+        _spr("AMOR", 349, _H, _H),
+        _spr("DPDES", 176, _S, _H, scope=Scope.CORE),
+        _spr("DAWR0", 180, _H, _H),
+        _spr("DAWRX0", 188, _H, _H, 32),
+        _spr("CIABR", 187, _H, _H),
+        _spr("WORT", 895, _S, _S),
+        _spr("IC", 848, _S, _H),
+        _spr("EBBHR", 804, _P, _P),
+        _spr("EBBRR", 805, _P, _P),
+        _spr("BESCR", 806, _P, _P),
+        _spr("PSSCR", 823, _S, _S),
+        Register("PVR", 32, 287, None, _S, _N, reset=0x4E1200),
+        Register("PIR", 32, 1023, None, _S, _N),
+        # Performance monitoring: stored, never counting
+        _spr("MMCR0", 795, _S, _S, reset=1 << 31),
+        _spr("MMCR1", 798, _S, _S),
+        _spr("MMCR2", 785, _S, _S),
+        _spr("MMCRA", 786, _S, _S),
+        _spr("SIAR", 796, _S, _S),
+        _spr("SDAR", 797, _S, _S),
+        _spr("SIER", 784, _S, _S),
+        *(_spr(f"PMC{n}", 786 + n, _S, _S, 32) for n in range(1, 7)),
+    )
+}
+
+#: SPR number -> register, for moves from and to special purpose registers.
+SPR_READ: dict[int, Register] = {
+    r.spr: r for r in REGISTERS.values() if r.spr is not None and r.read is not Privilege.NEVER
+}
+SPR_WRITE: dict[int, Register] = {
+    r.spr_write: r for r in REGISTERS.values() if r.spr_write is not None and r.write is not Privilege.NEVER
+}
