@@ -1,0 +1,1 @@
+"""The oracle of instruction meanings: what QEMU answers, and how ours is compared with it."""
