@@ -108,7 +108,7 @@ class GuestMemory:
         return self.data[addr : addr + size]
 
     def write(self, addr: int, data: bytes | bytearray | memoryview) -> None:
-        """Write `data` at `addr` and log its pages; AddressError, and nothing written, if any lies outside."""
+        """Write `data` at `addr` and log its pages; AddressError and nothing written if any lies outside."""
         size = len(data)
         self._check(addr, size)
         self.view[addr : addr + size] = data

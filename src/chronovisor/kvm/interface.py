@@ -1,0 +1,172 @@
+"""KVM's interface as Python protocols: what every provider offers and all that user space ever uses.
+
+The shape is the kernel's (a system, its virtual machines, their vCPUs; one method for each ioctl) with its
+ids, sizes and errors: what the kernel refuses with an errno raises `KvmError` with that errno.
+KVM_GET_MP_STATE is absent as the kernel's Book3S has none: which vCPUs are stopped is user space's knowledge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from chronovisor.kvm.exits import Exit
+from chronovisor.kvm.structures import Regs, Sregs
+
+if TYPE_CHECKING:
+    from chronovisor.memory import GuestMemory
+    from chronovisor.timebase.clock import HostClock, TickSource
+    from chronovisor.timebase.trace import Observer
+
+
+@dataclass(frozen=True, slots=True)
+class HostOptions:
+    """What a host shall be. A provider on real hardware refuses what it cannot choose (EINVAL)."""
+
+    source: TickSource
+    """The machine's one monotonic clock, in timebase ticks."""
+    tb_origin: int = 0
+    """The host's timebase where `source` stands at 0: unsigned 64-bit ticks."""
+    cores: int = 1
+    threads_per_core: int = 1
+    """1, 2, 4 or 8 hardware threads that share a core's timebase."""
+    cpu_model: str = "power9"
+    ticks_per_instruction: int = 256
+    """How far virtual time goes with each guest instruction; real time ignores it."""
+    observer: Observer | None = None
+    """Told each step of every entry and exit that touches time."""
+    parts: object | None = None
+    """Stand-ins for parts of the embedded hypervisor, for showing what breaks without the right ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What user space must know of the host it runs on."""
+
+    provider: str
+    pvr: int
+    frequency: int
+    """Timebase ticks a second."""
+    cores: int
+    threads_per_core: int
+    has_tbu40: bool
+    """Without it a timebase offset other than 0 is refused."""
+    dec_bits: int
+    """Width of the decrementer where LPCR[LD] is set, `ibm,dec-bits`: 56 on POWER9, 32 before."""
+    page_size: int
+    """In bytes: the unit of `Vm.get_dirty_log`."""
+
+
+class System(Protocol):
+    """An open `/dev/kvm`, or the embedded host that stands for one."""
+
+    @property
+    def host(self) -> HostFacts:
+        """What this host is."""
+
+    @property
+    def clock(self) -> HostClock:
+        """The host's timebase, and the monotonic clock that it counts with."""
+
+    def check_extension(self, cap: int) -> int:
+        """KVM_CHECK_EXTENSION: 0 where the capability is absent, else its value."""
+
+    def create_vm(self, vm_type: int = 1) -> Vm:
+        """KVM_CREATE_VM; EINVAL for a type other than 0 (automatic) and 1 (HV)."""
+
+    def close(self) -> None:
+        """Give everything back; harmless when repeated."""
+
+
+class Vm(Protocol):
+    """A virtual machine."""
+
+    def set_user_memory_region(
+        self, slot: int, flags: int, guest_phys_addr: int, memory: GuestMemory
+    ) -> None:
+        """KVM_SET_USER_MEMORY_REGION: all of `memory` at `guest_phys_addr`.
+
+        EINVAL for an address that is no multiple of the page size, EEXIST for one that overlaps another slot.
+        """
+
+    def enable_cap(self, cap: int, *args: int, flags: int = 0) -> None:
+        """KVM_ENABLE_CAP on the machine: PPC_SMT (mode, flags), PPC_ENABLE_HCALL (number, 0 or 1).
+
+        EINVAL for what is unknown; EBUSY for PPC_SMT once a vCPU exists.
+        """
+
+    def check_extension(self, cap: int) -> int:
+        """KVM_CHECK_EXTENSION on the machine: as the system's, with what this machine changed (PPC_SMT)."""
+
+    def create_vcpu(self, vcpu_id: int) -> Vcpu:
+        """KVM_CREATE_VCPU. vCPUs whose ids agree divided by the SMT mode share a virtual core.
+
+        EEXIST or EINVAL for an id in use, EINVAL for one that is too large.
+        """
+
+    def get_dirty_log(self, slot: int) -> Sequence[int]:
+        """KVM_GET_DIRTY_LOG: the pages of the slot written since the last call, as rising page numbers."""
+
+    def close(self) -> None:
+        """Give the machine back; its vCPUs must have left `run()`."""
+
+
+class Vcpu(Protocol):
+    """A virtual CPU. All methods but `kick`, `bind` and `interrupt` wait until it has left `run()`."""
+
+    @property
+    def id(self) -> int:
+        """The id it was made with."""
+
+    def run(self) -> Exit:
+        """KVM_RUN: run the guest until something needs user space.
+
+        Only one thread may call it. A pending hypercall or MMIO load is finished first with the answer in its
+        exit. Where a kick is pending it finishes that and returns `Interrupted` without running a guest
+        instruction.
+        """
+
+    def kick(self) -> None:
+        """Make `run()` return: the call in progress, or else the next one (`kvm_run.immediate_exit`).
+
+        From any thread, without waiting. It is spent by the `Interrupted` that it causes; several kicks
+        before that are one.
+        """
+
+    def bind(self) -> None:
+        """Say that this vCPU means to be in `run()`, now and after each exit, until `unbind`.
+
+        From any thread; harmless when repeated. Real hosts do nothing. A host in virtual time is
+        deterministic over the vCPUs that are bound to it: its clock stands while any of them is outside
+        `run()`, and it waits for the thread of the one whose turn it is. So whoever starts a vCPU binds it
+        before going on himself, a thread unbinds before it waits for anything but `run()`, and an exit's
+        handling takes no virtual time.
+        """
+
+    def unbind(self) -> None:
+        """Say that this vCPU will not call `run()` for now. From any thread while outside `run()`."""
+
+    def get_one_reg(self, register_id: int) -> int:
+        """KVM_GET_ONE_REG. EINVAL for an id that is unknown (an existing number with a wrong size is)."""
+
+    def set_one_reg(self, register_id: int, value: int) -> None:
+        """KVM_SET_ONE_REG. EINVAL as above, and where `value` does not fit the id's size or is refused."""
+
+    def get_regs(self) -> Regs:
+        """KVM_GET_REGS: a copy. The answer of a hypercall still to be finished is not in it."""
+
+    def set_regs(self, regs: Regs) -> None:
+        """KVM_SET_REGS."""
+
+    def get_sregs(self) -> Sregs:
+        """KVM_GET_SREGS: a copy."""
+
+    def set_sregs(self, sregs: Sregs) -> None:
+        """KVM_SET_SREGS; EINVAL for a processor version that this host is not."""
+
+    def enable_cap(self, cap: int, *args: int, flags: int = 0) -> None:
+        """KVM_ENABLE_CAP on the vCPU: PPC_PAPR, without which hypercalls do not reach user space."""
+
+    def interrupt(self, level: bool) -> None:
+        """KVM_INTERRUPT: raise or lower the external interrupt (0x500). From any thread."""
