@@ -1,1 +1,1 @@
-"""What Power instructions and registers are: fields, forms, decode tables, meanings; imports no other package."""
+"""What Power instructions and registers are: fields, forms, decode tables, meanings. Imports no package."""

@@ -1,0 +1,53 @@
+# Two commands set everything up on a fresh machine: `make demo` and `make test`.
+# PYTHON=… picks the interpreter (3.11 or newer), JOBS=… how many tests run side by side.
+
+PYTHON ?= python3
+JOBS   ?= 2
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint soak bench guests clean
+
+help: ## what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+demo: $(VENV)/ready ## the timebase offset, seen happening, in four acts
+	@$(BIN)/chronovisor demo $(ARGS)
+
+test: lint $(VENV)/dev ## types, style, import arrows, then all tests and a sample of each long campaign
+	@$(BIN)/pytest -n $(JOBS) --dist loadgroup $(ARGS)
+
+lint: $(VENV)/dev ## types, style and import arrows alone
+	@$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format ."; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+soak: $(VENV)/dev ## the long campaigns, whole
+	@CHRONOVISOR_SOAK=1 $(BIN)/pytest -n $(JOBS) -m soak $(ARGS)
+
+bench: $(VENV)/dev ## the figures, against a peer in the same run where there is one
+	@$(BIN)/python -m bench $(ARGS)
+
+guests: ## the guests' ELF files, made anew (needs Debian's gcc-powerpc64le-linux-gnu and gcc-powerpc64-linux-gnu)
+	@$(MAKE) --no-print-directory -C guests
+
+clean: ## all that was made
+	@rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "chronovisor needs Python 3.11 or newer: make PYTHON=python3.11 …"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	  || { rm -rf $(VENV); echo "this Python cannot make a virtual environment (on Debian: apt-get install python3-venv)"; exit 1; }
+
+$(VENV)/ready: $(BIN)/python pyproject.toml
+	@$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/ready
+	@$(PIP) install --editable '.[dev]'
+	@touch $@
