@@ -41,7 +41,7 @@ class Decrementer:
         return self._deadline
 
     def write(self, value: int, width: DecWidth) -> None:
-        """Set DEC to the low `width` bits of `value`, sign-extended: ticks until 0. Drops what was latched."""
+        """Set DEC to the low `width` bits of `value`, sign-extended: ticks until 0. Drops the latch."""
         now = self._source.ticks()
         self._deadline = now + _sign_extended(value, width)
         self._seen = now

@@ -57,7 +57,7 @@ class CoreTimebase:
 
     def read(self) -> int:
         """Return the timebase T: 64 bits, ticks."""
-        return (self.tod().value + self.adjust) & MASK64
+        return (self.clock.source.ticks() + self.clock.origin + self.adjust) & MASK64
 
     def write_tbu40(self, value: int, when: bool = True) -> None:
         """Where `when`, replace the upper 40 bits of T by those of `value` (64 bits); the low 24 tick on.
@@ -68,7 +68,7 @@ class CoreTimebase:
             return
         if not self.has_tbu40:
             raise NoTbu40Error
-        now = self.tod().value
+        now = self.clock.source.ticks() + self.clock.origin
         low = (now + self.adjust) & LOW_MASK
         self.adjust = signed64(((value & ~LOW_MASK) | low) - now)
 
@@ -77,5 +77,5 @@ class CoreTimebase:
         return self.clock.now()
 
     def load_from_tod(self) -> None:
-        """Load T from the host's time, as firmware does after an error of the timebase: from here on T = H."""
+        """Load T from the host's time, as firmware does after an error of the timebase: T = H again."""
         self.adjust = 0
