@@ -1,5 +1,5 @@
 """The instructions, by the book's chapters. Importing this package declares them all."""
 
-from chronovisor.isa.meanings import arithmetic, branch, load_store, system
+from chronovisor.isa.meanings import arithmetic, branch, load_store, multiply_divide, system
 
-__all__ = ["arithmetic", "branch", "load_store", "system"]
+__all__ = ["arithmetic", "branch", "load_store", "multiply_divide", "system"]
