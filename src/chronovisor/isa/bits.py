@@ -52,6 +52,18 @@ class LPCR(IntFlag):
     HDICE = 1 << 0
 
 
+class FSCR(IntFlag):
+    """What problem state may use; bit 1 << n makes the interruption cause n (Book III 6.2.10)."""
+
+    SCV = 1 << 12
+    TAR = 1 << 8
+    EBB = 1 << 7
+    TM = 1 << 5
+    DSCR = 1 << 2
+    VSX = 1 << 1
+    FP = 1 << 0
+
+
 class XER(IntFlag):
     """The fixed-point exception register."""
 

@@ -101,6 +101,7 @@ FIELDS: dict[str, Field] = {
         _field("MB6", Kind.UNSIGNED, (26, 26), (21, 25)),
         _field("ME6", Kind.UNSIGNED, (26, 26), (21, 25)),
         _field("FXM", Kind.STATIC, (12, 19)),
+        _field("ONE", Kind.STATIC, (11, 11)),  # unnamed in the book: mtocrf and mfocrf have it set
         _field("TO", Kind.STATIC, (6, 10)),
         _field("BO", Kind.STATIC, (6, 10)),
         _field("BH", Kind.STATIC, (19, 20)),

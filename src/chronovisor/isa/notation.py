@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-from chronovisor.isa.bits import MSR, XER, ProgramCause
+from chronovisor.isa.bits import FSCR, MSR, XER, ProgramCause
 from chronovisor.isa.registers import REGISTERS, Privilege, Register
 from chronovisor.isa.values import Operand, Trace, Value
 
@@ -147,6 +147,14 @@ class Machine:
             lacks = lacks | (msr & int(MSR.HV)).eq(0)
         with self.when(lacks):
             self.interrupt("PROGRAM", int(ProgramCause.PRIVILEGED))
+
+    def facility(self, needed: FSCR) -> None:
+        """Go on only where problem state may use the facility; FSCR's first byte tells which it was."""
+        fscr = self["FSCR"]
+        with self.when((self["MSR"] & int(MSR.PR)).ne(0) & (fscr & int(needed)).eq(0)):
+            cause = int(needed).bit_length() - 1
+            self["FSCR"] = (fscr & ((1 << 56) - 1)) | (cause << 56)
+            self.interrupt("FACILITY_UNAVAILABLE")
 
     def branch(self, target: Value) -> None:
         """The next instruction is at ``target``."""

@@ -1,11 +1,14 @@
-"""Branches and condition register logic (Power ISA 3.0B Book I chapter 2)."""
+"""Branches and the condition register (Power ISA 3.0B Book I chapter 2; 3.3.17 for the moves)."""
 
 from __future__ import annotations
 
-from chronovisor.isa.forms import B, I
+from chronovisor.isa.bits import FSCR, XER
+from chronovisor.isa.forms import XFX, XL, B, I, X
 from chronovisor.isa.instruction import instruction
 from chronovisor.isa.notation import Machine
 from chronovisor.isa.values import Value
+
+# Branches
 
 
 @instruction("b[l][a] LI", I, 18)
@@ -30,10 +33,121 @@ def branch_taken(m: Machine, BO: int, BI: Value) -> Value:
     return taken
 
 
+def branch_if(m: Machine, BO: int, BI: Value, target: Value, LK: int) -> None:
+    """A conditional branch; LR gets the address behind it, taken or not."""
+    with m.when(branch_taken(m, BO, BI)):
+        m.branch(target)
+    if LK:
+        m["LR"] = m["CIA"] + 4
+
+
 @instruction("bc[l][a] BO,BI,BD", B, 16)
 def bc(m: Machine, BO: int, BI: Value, BD: Value, AA: int, LK: int) -> None:
-    cia = m["CIA"]
-    with m.when(branch_taken(m, BO, BI)):
-        m.branch(BD if AA else cia + BD)
-    if LK:
-        m["LR"] = cia + 4
+    branch_if(m, BO, BI, BD if AA else m["CIA"] + BD, LK)
+
+
+@instruction("bclr[l] BO,BI,BH", XL, 19, 16)
+def bclr(m: Machine, BO: int, BI: Value, LK: int) -> None:
+    branch_if(m, BO, BI, m["LR"], LK)
+
+
+@instruction("bcctr[l] BO,BI,BH", XL, 19, 528)
+def bcctr(m: Machine, BO: int, BI: Value, LK: int) -> None:
+    if not BO & 0b00100:  # CTR as target and counter at once: an invalid form
+        m.illegal()
+        return
+    branch_if(m, BO, BI, m["CTR"], LK)
+
+
+@instruction("bctar[l] BO,BI,BH", XL, 19, 560)
+def bctar(m: Machine, BO: int, BI: Value, LK: int) -> None:
+    m.facility(FSCR.TAR)
+    branch_if(m, BO, BI, m["TAR"], LK)
+
+
+# Condition register logic
+
+
+@instruction("crand BT,BA,BB", XL, 19, 257)
+def crand(m: Machine, BT: Value, BA: Value, BB: Value) -> None:
+    m.cr_bit[BT] = m.cr_bit[BA] & m.cr_bit[BB]
+
+
+@instruction("cror BT,BA,BB", XL, 19, 449)
+def cror(m: Machine, BT: Value, BA: Value, BB: Value) -> None:
+    m.cr_bit[BT] = m.cr_bit[BA] | m.cr_bit[BB]
+
+
+@instruction("crxor BT,BA,BB", XL, 19, 193)
+def crxor(m: Machine, BT: Value, BA: Value, BB: Value) -> None:
+    m.cr_bit[BT] = m.cr_bit[BA] ^ m.cr_bit[BB]
+
+
+@instruction("crnand BT,BA,BB", XL, 19, 225)
+def crnand(m: Machine, BT: Value, BA: Value, BB: Value) -> None:
+    m.cr_bit[BT] = ~(m.cr_bit[BA] & m.cr_bit[BB])
+
+
+@instruction("crnor BT,BA,BB", XL, 19, 33)
+def crnor(m: Machine, BT: Value, BA: Value, BB: Value) -> None:
+    m.cr_bit[BT] = ~(m.cr_bit[BA] | m.cr_bit[BB])
+
+
+@instruction("creqv BT,BA,BB", XL, 19, 289)
+def creqv(m: Machine, BT: Value, BA: Value, BB: Value) -> None:
+    m.cr_bit[BT] = ~(m.cr_bit[BA] ^ m.cr_bit[BB])
+
+
+@instruction("crandc BT,BA,BB", XL, 19, 129)
+def crandc(m: Machine, BT: Value, BA: Value, BB: Value) -> None:
+    m.cr_bit[BT] = m.cr_bit[BA] & ~m.cr_bit[BB]
+
+
+@instruction("crorc BT,BA,BB", XL, 19, 417)
+def crorc(m: Machine, BT: Value, BA: Value, BB: Value) -> None:
+    m.cr_bit[BT] = m.cr_bit[BA] | ~m.cr_bit[BB]
+
+
+@instruction("mcrf BF,BFA", XL, 19, 0)
+def mcrf(m: Machine, BF: Value, BFA: Value) -> None:
+    m.cr[BF] = m.cr[BFA]
+
+
+# Moves to and from the condition register
+
+
+def fields_mask(FXM: int) -> int:
+    """Ones in the condition register fields that FXM chooses, the most significant bit for field 0."""
+    return sum(0xF << (4 * bit) for bit in range(8) if FXM >> bit & 1)
+
+
+def move_to_fields(m: Machine, FXM: int, RS: Value) -> None:
+    """The chosen fields become those of RS's low word."""
+    mask = fields_mask(FXM)
+    m["CR"] = (m["CR"] & ~mask) | (m.gpr[RS].trunc(32) & mask)
+
+
+@instruction("mtcrf FXM,RS", XFX, 31, 144, ONE=0)
+def mtcrf(m: Machine, FXM: int, RS: Value) -> None:
+    move_to_fields(m, FXM, RS)
+
+
+@instruction("mtocrf FXM,RS", XFX, 31, 144, ONE=1)
+def mtocrf(m: Machine, FXM: int, RS: Value) -> None:
+    move_to_fields(m, FXM, RS)
+
+
+@instruction("mfcr RT", XFX, 31, 19, ONE=0)
+def mfcr(m: Machine, RT: Value) -> None:
+    m.gpr[RT] = m["CR"].zext(64)
+
+
+@instruction("mfocrf RT,FXM", XFX, 31, 19, ONE=1)
+def mfocrf(m: Machine, RT: Value, FXM: int) -> None:
+    m.gpr[RT] = (m["CR"] & fields_mask(FXM)).zext(64)
+
+
+@instruction("mcrxrx BF", X, 31, 576)
+def mcrxrx(m: Machine, BF: Value) -> None:
+    flags = (m.xer_bit(flag) for flag in (XER.OV, XER.OV32, XER.CA, XER.CA32))
+    m.cr[BF] = m.concat(*flags)
