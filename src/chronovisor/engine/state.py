@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableSequence
 from typing import Protocol
 
 from chronovisor.isa.bits import DSISR, MSR
@@ -67,34 +68,28 @@ class StoredRegisters:
             setattr(self, name, REGISTERS[name].reset)
 
 
-class ThreadState(StoredRegisters):
+class Thread:
     """A thread: its registers, its view of memory and time, and its reservation.
 
     ``executed`` counts instructions; it never goes back. ``CIA`` is the next instruction's address
-    while the thread is stopped.
+    while the thread is stopped. Where the registers lie is a subclass's matter: every stored register
+    of the table is an attribute of its name.
     """
 
-    __slots__ = (
-        "code",
-        "data_translation",
-        "ea_mask",
-        "executed",
-        "gpr",
-        "live",
-        "memory",
-        "mode",
-        "reservation",
-    )
+    __slots__ = ()
 
-    def __init__(self, memory: GuestMemory, live: LiveRegisters, code: CodeCache) -> None:
-        super().__init__()
-        self.code = code
-        self.gpr = [0] * 32
-        self.memory = memory
-        self.live = live
-        self.executed = 0
-        self.reservation: tuple[int, int, int] | None = None
-        self.set_msr(self.MSR)
+    gpr: MutableSequence[int]
+    MSR: int
+    DAR: int
+    DSISR: int
+    ea_mask: int
+    data_translation: bool
+    mode: tuple[bool, bool]
+    memory: GuestMemory
+    live: LiveRegisters
+    code: CodeCache
+    executed: int
+    reservation: tuple[int, int, int] | None
 
     def get(self, name: str) -> int:
         """A stored register by its name."""
@@ -174,3 +169,29 @@ class ThreadState(StoredRegisters):
         block = ea & ~(CACHE_BLOCK - 1)
         self.probe(ea, "store")
         self.memory.write(self.address(block, True), bytes(CACHE_BLOCK))
+
+
+class ThreadState(StoredRegisters, Thread):
+    """A thread whose registers are Python ints."""
+
+    __slots__ = (
+        "code",
+        "data_translation",
+        "ea_mask",
+        "executed",
+        "gpr",
+        "live",
+        "memory",
+        "mode",
+        "reservation",
+    )
+
+    def __init__(self, memory: GuestMemory, live: LiveRegisters, code: CodeCache) -> None:
+        super().__init__()
+        self.code = code
+        self.gpr = [0] * 32
+        self.memory = memory
+        self.live = live
+        self.executed = 0
+        self.reservation = None
+        self.set_msr(self.MSR)
