@@ -98,7 +98,7 @@ class Ticks:
         return self._value >= other._value if isinstance(other, Ticks) else NotImplemented
 
     def __bool__(self) -> bool:
-        return self._value != 0
+        return bool(self._value)
 
     def __int__(self) -> int:
         return self._value
@@ -155,7 +155,7 @@ class Offset:
         return self._value == other._value if isinstance(other, Offset) else NotImplemented
 
     def __bool__(self) -> bool:
-        return self._value != 0
+        return bool(self._value)
 
     def __hash__(self) -> int:
         return hash((Offset, self._value))
@@ -247,6 +247,7 @@ class GuestTime(_Time):
 
 
 def _integer(value: int, what: str) -> int:
-    if type(value) is not int:
+    # A subclass will do: a prover's integers are one. A truth will not.
+    if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{what} is made of whole ticks (int), not of {type(value).__name__}")
     return value
