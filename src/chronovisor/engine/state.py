@@ -76,8 +76,6 @@ class Thread:
     of the table is an attribute of its name.
     """
 
-    __slots__ = ()
-
     gpr: MutableSequence[int]
     MSR: int
     DAR: int
