@@ -99,6 +99,7 @@ EXPRESSIONS: dict[str, Callable[..., str]] = {
     "clz": lambda v, a: f"({v.width} - ({a}).bit_length())",
     "ctz": lambda v, a: f"(({a} & -{a}).bit_length() - 1 if {a} else {v.width})",
     "popcount": lambda v, a: f"({a}).bit_count()",
+    "byteswap": lambda v, a: f"int.from_bytes({a}.to_bytes({v.width // 8}, 'big'), 'little')",
 }
 
 #: Operations on the state: (value, little-endian, operand texts…) -> expression or statement.

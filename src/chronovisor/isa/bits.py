@@ -82,6 +82,7 @@ class DSISR(IntFlag):
     PROTECTION = 1 << 27
     STORE = 1 << 25
     ATTRIBUTE = 1 << 26
+    FUNCTION_CODE = 1 << (63 - 44)
 
 
 class ProgramCause(IntFlag):

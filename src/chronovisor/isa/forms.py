@@ -106,6 +106,7 @@ FIELDS: dict[str, Field] = {
         _field("BO", Kind.STATIC, (6, 10)),
         _field("BH", Kind.STATIC, (19, 20)),
         _field("NB", Kind.STATIC, (16, 20)),
+        _field("FC", Kind.STATIC, (16, 20)),
         _field("SPR", Kind.STATIC, (16, 20), (11, 15)),
         _field("TBR", Kind.STATIC, (16, 20), (11, 15)),
         _field("LEV", Kind.STATIC, (20, 26)),

@@ -18,7 +18,7 @@ from chronovisor.isa.forms import FIELDS, Field, Form, Kind
 from chronovisor.isa.values import Meaning, Program
 
 _OPTIONS = {"o": "OE", ".": "Rc", "l": "LK", "a": "AA"}
-_MNEMONIC = re.compile(r"^([a-z0-9]+\.?)((?:\[[ol.a]\])*)$")
+_MNEMONIC = re.compile(r"^([a-z0-9_]+\.?)((?:\[[ol.a]\])*)$")
 
 
 @dataclass(frozen=True)

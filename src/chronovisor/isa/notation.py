@@ -135,6 +135,12 @@ class Machine:
         """End the instruction in the interrupt ``name``; ``cause`` goes into SRR1."""
         self.trace.emit("interrupt", 0, (self.value(cause),), name)
 
+    def facility_unavailable(self, facility: FSCR) -> None:
+        """End the instruction as one of a facility that is off; FSCR's first byte tells which (6.2.10)."""
+        cause = int(facility).bit_length() - 1
+        self["FSCR"] = (self["FSCR"] & ((1 << 56) - 1)) | (cause << 56)
+        self.interrupt("FACILITY_UNAVAILABLE")
+
     def illegal(self) -> None:
         """End the instruction as one that is not there."""
         self.interrupt("PROGRAM", int(ProgramCause.ILLEGAL))
@@ -149,12 +155,9 @@ class Machine:
             self.interrupt("PROGRAM", int(ProgramCause.PRIVILEGED))
 
     def facility(self, needed: FSCR) -> None:
-        """Go on only where problem state may use the facility; FSCR's first byte tells which it was."""
-        fscr = self["FSCR"]
-        with self.when((self["MSR"] & int(MSR.PR)).ne(0) & (fscr & int(needed)).eq(0)):
-            cause = int(needed).bit_length() - 1
-            self["FSCR"] = (fscr & ((1 << 56) - 1)) | (cause << 56)
-            self.interrupt("FACILITY_UNAVAILABLE")
+        """Go on only where problem state may use the facility."""
+        with self.when((self["MSR"] & int(MSR.PR)).ne(0) & (self["FSCR"] & int(needed)).eq(0)):
+            self.facility_unavailable(needed)
 
     def branch(self, target: Value) -> None:
         """The next instruction is at ``target``."""
@@ -210,6 +213,21 @@ class Machine:
         self.cr[0] = self.compare(seen.slt(0), seen.eq(0))
 
     # Memory
+
+    def data_address(self, ea: Value) -> Value:
+        """What DAR says of an effective address: its upper half is 0 in 32-bit mode (Book III 6.2.4)."""
+        return ea if self.sixty_four else ea & 0xFFFFFFFF
+
+    def alignment(self, ea: Value) -> None:
+        """End the instruction in an alignment interrupt for the operand at ``ea`` (Book III 6.5.8)."""
+        self["DAR"] = self.data_address(ea)
+        self.interrupt("ALIGNMENT")
+
+    def aligned(self, ea: Value, size: int) -> None:
+        """Go on only where ``ea`` is a multiple of ``size`` bytes, a power of two."""
+        if size > 1:
+            with self.when((ea & (size - 1)).ne(0)):
+                self.alignment(ea)
 
     def load(self, ea: Value, size: int) -> Value:
         """``size`` bytes at an effective address, as a value of that width."""

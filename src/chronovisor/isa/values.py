@@ -43,6 +43,7 @@ OPERATIONS: dict[str, str] = {
     "clz": "the number of zeros above a's highest one; its width where a is 0",
     "ctz": "the number of zeros below a's lowest one; its width where a is 0",
     "popcount": "the number of ones in a",
+    "byteswap": "a with its bytes in reverse order; its width is a multiple of 8",
     # state: in the order in which the program lists them
     "gpr": "general purpose register number a",
     "gpr_or_zero": "0 where a is 0, else general purpose register number a: the book's (RA|0)",
@@ -237,6 +238,10 @@ class Value:
     def popcount(self) -> Value:
         """The number of ones, in as many bits as the value."""
         return self.trace.emit("popcount", self.width, (self,))
+
+    def byteswap(self) -> Value:
+        """The bytes in reverse order."""
+        return self.trace.emit("byteswap", self.width, (self,))
 
 
 @dataclass(slots=True)

@@ -2,13 +2,28 @@
 
 from chronovisor.isa.meanings import (
     arithmetic,
+    atomics,
     branch,
     compare,
     load_store,
     logical,
+    multiple_string,
     multiply_divide,
     rotate,
+    storage_control,
     system,
 )
 
-__all__ = ["arithmetic", "branch", "compare", "load_store", "logical", "multiply_divide", "rotate", "system"]
+__all__ = [
+    "arithmetic",
+    "atomics",
+    "branch",
+    "compare",
+    "load_store",
+    "logical",
+    "multiple_string",
+    "multiply_divide",
+    "rotate",
+    "storage_control",
+    "system",
+]

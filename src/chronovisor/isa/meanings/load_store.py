@@ -1,29 +1,136 @@
-"""Fixed-point loads and stores (Power ISA 3.0B Book I 3.3.2 to 3.3.7, Book II 4.6)."""
+"""Fixed-point loads and stores of one register (Power ISA 3.0B Book I 3.3.2 to 3.3.5)."""
 
 from __future__ import annotations
 
-from chronovisor.isa.forms import DS, D, X
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from chronovisor.isa.forms import DS, D, Form, X
 from chronovisor.isa.instruction import instruction
 from chronovisor.isa.notation import Machine
 from chronovisor.isa.values import Value
 
-
-@instruction("lwz RT,D(RA)", D, 32)
-def lwz(m: Machine, RT: Value, RA: Value, D: Value) -> None:
-    m.gpr[RT] = m.load(m.base(RA) + D, 4).zext(64)
+Extend = Callable[[Value], Value]
 
 
-@instruction("std RS,DS(RA)", DS, 62, 0)
-def std(m: Machine, RS: Value, RA: Value, DS: Value) -> None:
-    m.store(m.base(RA) + DS, m.gpr[RS])
+def _zeros(value: Value) -> Value:
+    return value.zext(64)
 
 
-@instruction("stwcx. RS,RA,RB", X, 31, 150, Rc=1)
-def stwcx(m: Machine, RS: Value, RA: Value, RB: Value) -> None:
-    ea = m.base(RA) + m.gpr[RB]
-    with m.when((ea & 3).ne(0)):
-        m["DAR"] = ea
-        m.interrupt("ALIGNMENT")
-    done = m.store_conditional(ea, m.gpr[RS].trunc(32))
-    zero = m.value(0, 2)
-    m.cr[0] = m.concat(zero, done, m["XER"].extract(31, 1))
+def _sign(value: Value) -> Value:
+    return value.sext(64)
+
+
+@dataclass(frozen=True, slots=True)
+class Encodings:
+    """The opcodes of one access: base + displacement, the same with update, indexed, indexed with update.
+
+    A displacement form is (opcode, extended opcode or None); an indexed form is its extended opcode
+    under opcode 31.
+    """
+
+    form: Form
+    displaced: tuple[int, int | None]
+    displaced_update: tuple[int, int | None] | None
+    indexed: int
+    indexed_update: int
+
+
+def _declare_load(mnemonic: str, size: int, extend: Extend, at: Encodings) -> None:
+    place = at.form.name
+
+    def displaced(m: Machine, RT: Value, RA: Value, D: Value) -> None:
+        m.gpr[RT] = extend(m.load(m.base(RA) + D, size))
+
+    def displaced_update(m: Machine, RT: Value, RA: Value, D: Value) -> None:
+        ea = m.gpr[RA] + D
+        m.gpr[RT] = extend(m.load(ea, size))
+        m.gpr[RA] = updated(m, ea)
+
+    def scaled(m: Machine, RT: Value, RA: Value, DS: Value) -> None:
+        displaced(m, RT, RA, DS)
+
+    def scaled_update(m: Machine, RT: Value, RA: Value, DS: Value) -> None:
+        displaced_update(m, RT, RA, DS)
+
+    def indexed(m: Machine, RT: Value, RA: Value, RB: Value) -> None:
+        m.gpr[RT] = extend(m.load(m.base(RA) + m.gpr[RB], size))
+
+    def indexed_update(m: Machine, RT: Value, RA: Value, RB: Value) -> None:
+        ea = m.gpr[RA] + m.gpr[RB]
+        m.gpr[RT] = extend(m.load(ea, size))
+        m.gpr[RA] = updated(m, ea)
+
+    instruction(f"{mnemonic} RT,{place}(RA)", at.form, *at.displaced)(scaled if at.form is DS else displaced)
+    if at.displaced_update is not None:
+        update = scaled_update if at.form is DS else displaced_update
+        instruction(f"{mnemonic}u RT,{place}(RA)", at.form, *at.displaced_update)(update)
+    instruction(f"{mnemonic}x RT,RA,RB", X, 31, at.indexed)(indexed)
+    instruction(f"{mnemonic}ux RT,RA,RB", X, 31, at.indexed_update)(indexed_update)
+
+
+def _declare_store(mnemonic: str, size: int, at: Encodings) -> None:
+    place = at.form.name
+
+    def displaced(m: Machine, RS: Value, RA: Value, D: Value) -> None:
+        m.store(m.base(RA) + D, m.gpr[RS].trunc(size * 8))
+
+    def displaced_update(m: Machine, RS: Value, RA: Value, D: Value) -> None:
+        ea = m.gpr[RA] + D
+        m.store(ea, m.gpr[RS].trunc(size * 8))
+        m.gpr[RA] = updated(m, ea)
+
+    def scaled(m: Machine, RS: Value, RA: Value, DS: Value) -> None:
+        displaced(m, RS, RA, DS)
+
+    def scaled_update(m: Machine, RS: Value, RA: Value, DS: Value) -> None:
+        displaced_update(m, RS, RA, DS)
+
+    def indexed(m: Machine, RS: Value, RA: Value, RB: Value) -> None:
+        m.store(m.base(RA) + m.gpr[RB], m.gpr[RS].trunc(size * 8))
+
+    def indexed_update(m: Machine, RS: Value, RA: Value, RB: Value) -> None:
+        ea = m.gpr[RA] + m.gpr[RB]
+        m.store(ea, m.gpr[RS].trunc(size * 8))
+        m.gpr[RA] = updated(m, ea)
+
+    instruction(f"{mnemonic} RS,{place}(RA)", at.form, *at.displaced)(scaled if at.form is DS else displaced)
+    if at.displaced_update is not None:
+        update = scaled_update if at.form is DS else displaced_update
+        instruction(f"{mnemonic}u RS,{place}(RA)", at.form, *at.displaced_update)(update)
+    instruction(f"{mnemonic}x RS,RA,RB", X, 31, at.indexed)(indexed)
+    instruction(f"{mnemonic}ux RS,RA,RB", X, 31, at.indexed_update)(indexed_update)
+
+
+def updated(m: Machine, ea: Value) -> Value:
+    """What an update form leaves in RA: the effective address, whose upper half is 0 in 32-bit mode."""
+    return ea if m.sixty_four else ea & 0xFFFFFFFF
+
+
+# Where RA is 0 or RT the book calls an update form invalid; here it is done as any other.
+_declare_load("lbz", 1, _zeros, Encodings(D, (34, None), (35, None), 87, 119))
+_declare_load("lhz", 2, _zeros, Encodings(D, (40, None), (41, None), 279, 311))
+_declare_load("lha", 2, _sign, Encodings(D, (42, None), (43, None), 343, 375))
+_declare_load("lwz", 4, _zeros, Encodings(D, (32, None), (33, None), 23, 55))
+_declare_load("lwa", 4, _sign, Encodings(DS, (58, 2), None, 341, 373))
+_declare_load("ld", 8, _zeros, Encodings(DS, (58, 0), (58, 1), 21, 53))
+
+_declare_store("stb", 1, Encodings(D, (38, None), (39, None), 215, 247))
+_declare_store("sth", 2, Encodings(D, (44, None), (45, None), 407, 439))
+_declare_store("stw", 4, Encodings(D, (36, None), (37, None), 151, 183))
+_declare_store("std", 8, Encodings(DS, (62, 0), (62, 1), 149, 181))
+
+
+def _declare_reversed(suffix: str, size: int, load: int, store: int) -> None:
+    @instruction(f"l{suffix}brx RT,RA,RB", X, 31, load)
+    def lbrx(m: Machine, RT: Value, RA: Value, RB: Value) -> None:
+        m.gpr[RT] = m.load(m.base(RA) + m.gpr[RB], size).byteswap().zext(64)
+
+    @instruction(f"st{suffix}brx RS,RA,RB", X, 31, store)
+    def stbrx(m: Machine, RS: Value, RA: Value, RB: Value) -> None:
+        m.store(m.base(RA) + m.gpr[RB], m.gpr[RS].trunc(size * 8).byteswap())
+
+
+_declare_reversed("h", 2, 790, 918)
+_declare_reversed("w", 4, 534, 662)
+_declare_reversed("d", 8, 532, 660)

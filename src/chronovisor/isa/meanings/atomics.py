@@ -1,0 +1,163 @@
+"""Reservations and atomic updates of memory (Power ISA 3.0B Book II 4.5, 4.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from chronovisor.isa.bits import DSISR
+from chronovisor.isa.forms import X
+from chronovisor.isa.instruction import instruction
+from chronovisor.isa.notation import Machine
+from chronovisor.isa.values import Value
+
+
+def _declare_reservation(suffix: str, size: int, load: int, store: int) -> None:
+    @instruction(f"l{suffix}arx RT,RA,RB,EH", X, 31, load)
+    def larx(m: Machine, RT: Value, RA: Value, RB: Value) -> None:
+        ea = m.base(RA) + m.gpr[RB]
+        m.aligned(ea, size)
+        m.gpr[RT] = m.load_reserved(ea, size).zext(64)
+
+    @instruction(f"st{suffix}cx. RS,RA,RB", X, 31, store, Rc=1)
+    def stcx(m: Machine, RS: Value, RA: Value, RB: Value) -> None:
+        ea = m.base(RA) + m.gpr[RB]
+        m.aligned(ea, size)
+        _record(m, m.store_conditional(ea, m.gpr[RS].trunc(size * 8)))
+
+
+def _record(m: Machine, done: Value) -> None:
+    """CR field 0: 0 0 done SO."""
+    m.cr[0] = m.concat(m.value(0, 2), done, m["XER"].extract(31, 1))
+
+
+_declare_reservation("b", 1, 52, 694)
+_declare_reservation("h", 2, 116, 726)
+_declare_reservation("w", 4, 20, 150)
+_declare_reservation("d", 8, 84, 214)
+
+
+@instruction("lqarx RT,RA,RB,EH", X, 31, 276, static=("RT",))
+def lqarx(m: Machine, RT: int, RA: Value, RB: Value) -> None:
+    if RT & 1:
+        m.illegal()
+        return
+    ea = m.base(RA) + m.gpr[RB]
+    m.aligned(ea, 16)
+    both = m.load_reserved(ea, 16)
+    m.gpr[RT] = both.extract(64, 64)
+    m.gpr[RT + 1] = both.trunc(64)
+
+
+@instruction("stqcx. RS,RA,RB", X, 31, 182, static=("RS",), Rc=1)
+def stqcx(m: Machine, RS: int, RA: Value, RB: Value) -> None:
+    if RS & 1:
+        m.illegal()
+        return
+    ea = m.base(RA) + m.gpr[RB]
+    m.aligned(ea, 16)
+    _record(m, m.store_conditional(ea, m.concat(m.gpr[RS], m.gpr[RS + 1])))
+
+
+# Atomic memory operations. One is an attempt: where another thread stored between the load and the
+# store, the instruction is executed again. It takes the thread's reservation, which the book lets go
+# at any time.
+
+
+def _replace(m: Machine, ea: Value, change: Callable[[Value], Value], size: int) -> tuple[Value, Value]:
+    """Replace memory by what ``change`` makes of it; what was there, and 1 bit: it was done."""
+    old = m.load_reserved(ea, size)
+    done = m.store_conditional(ea, change(old))
+    with m.when(~done):
+        m["NIA"] = m["CIA"]
+    return old, done
+
+
+def _bad_function(m: Machine, ea: Value) -> None:
+    """A function code that is not there: data storage interrupt (Book II 4.5)."""
+    m["DAR"] = m.data_address(ea)
+    m["DSISR"] = int(DSISR.FUNCTION_CODE)
+    m.interrupt("DATA_STORAGE")
+
+
+def _pick(m: Machine, signed: bool, largest: bool) -> Callable[[Value, Value], Value]:
+    def chosen(memory: Value, operand: Value) -> Value:
+        less = memory.slt(operand) if signed else memory.ult(operand)
+        return m.select(less, operand, memory) if largest else m.select(less, memory, operand)
+
+    return chosen
+
+
+def _combinations(m: Machine) -> dict[int, Callable[[Value, Value], Value]]:
+    """Function code -> what memory becomes, for the codes that loads and stores share."""
+    return {
+        0: lambda memory, operand: memory + operand,
+        1: lambda memory, operand: memory ^ operand,
+        2: lambda memory, operand: memory | operand,
+        3: lambda memory, operand: memory & operand,
+        4: _pick(m, signed=False, largest=True),
+        5: _pick(m, signed=True, largest=True),
+        6: _pick(m, signed=False, largest=False),
+        7: _pick(m, signed=True, largest=False),
+    }
+
+
+_SWAP, _COMPARE_AND_SWAP_NOT_EQUAL = 8, 16
+_INCREMENT_BOUNDED, _INCREMENT_EQUAL, _DECREMENT_BOUNDED = 24, 25, 28
+_STORE_TWIN = 24
+
+
+def _declare_atomic(suffix: str, size: int, load: int, store: int) -> None:
+    bits = size * 8
+
+    @instruction(f"l{suffix}at RT,RA,FC", X, 31, load)
+    def lat(m: Machine, RT: Value, RA: Value, FC: int) -> None:
+        ea = m.base(RA)
+        m.aligned(ea, size)
+        combine = _combinations(m).get(FC)
+        first = m.gpr[(RT + 1) & 31].trunc(bits)
+        second = m.gpr[(RT + 2) & 31].trunc(bits)
+        # What the bounded forms return where they do nothing.
+        refused = m.value(1 << (bits - 1), bits)
+        if combine is not None:
+            old, done = _replace(m, ea, lambda memory: combine(memory, first), size)
+            result = old
+        elif FC == _SWAP:
+            old, done = _replace(m, ea, lambda memory: first, size)
+            result = old
+        elif FC == _COMPARE_AND_SWAP_NOT_EQUAL:
+            old, done = _replace(m, ea, lambda memory: m.select(memory.ne(first), second, memory), size)
+            result = old
+        elif FC in (_INCREMENT_BOUNDED, _INCREMENT_EQUAL, _DECREMENT_BOUNDED):
+            limit = m.load(ea - size if FC == _DECREMENT_BOUNDED else ea + size, size)
+            step = m.value(-1 if FC == _DECREMENT_BOUNDED else 1, bits)
+
+            def goes(memory: Value) -> Value:
+                return memory.eq(limit) if FC == _INCREMENT_EQUAL else memory.ne(limit)
+
+            old, done = _replace(m, ea, lambda memory: m.select(goes(memory), memory + step, memory), size)
+            result = m.select(goes(old), old, refused)
+        else:
+            _bad_function(m, ea)
+            return
+        with m.when(done):
+            m.gpr[RT] = result.zext(64)
+
+    @instruction(f"st{suffix}at RS,RA,FC", X, 31, store)
+    def stat(m: Machine, RS: Value, RA: Value, FC: int) -> None:
+        ea = m.base(RA)
+        m.aligned(ea, size)
+        operand = m.gpr[RS].trunc(bits)
+        combine = _combinations(m).get(FC)
+        if combine is not None:
+            _replace(m, ea, lambda memory: combine(memory, operand), size)
+        elif FC == _STORE_TWIN:
+            twin = m.load(ea + size, size)
+            old, done = _replace(m, ea, lambda memory: m.select(memory.eq(twin), operand, memory), size)
+            with m.when(done & old.eq(twin)):
+                m.store(ea + size, operand)
+        else:
+            _bad_function(m, ea)
+
+
+_declare_atomic("w", 4, 582, 710)
+_declare_atomic("d", 8, 614, 742)

@@ -1,0 +1,128 @@
+"""Loads and stores of several registers (Power ISA 3.0B Book I 3.3.4 to 3.3.7: quadword, multiple, string).
+
+Multiple and string forms are not there in little-endian mode: they end in an alignment interrupt.
+"""
+
+from __future__ import annotations
+
+from chronovisor.isa.bits import XER
+from chronovisor.isa.forms import DQ, DS, D, X
+from chronovisor.isa.instruction import instruction
+from chronovisor.isa.notation import Machine
+from chronovisor.isa.values import Value
+
+
+@instruction("lq RT,DQ(RA)", DQ, 56, static=("RT",))
+def lq(m: Machine, RT: int, RA: Value, DQ: Value) -> None:
+    if RT & 1:
+        m.illegal()
+        return
+    both = m.load(m.base(RA) + DQ, 16)
+    m.gpr[RT] = both.extract(64, 64)
+    m.gpr[RT + 1] = both.trunc(64)
+
+
+@instruction("stq RS,DS(RA)", DS, 62, 2, static=("RS",))
+def stq(m: Machine, RS: int, RA: Value, DS: Value) -> None:
+    if RS & 1:
+        m.illegal()
+        return
+    m.store(m.base(RA) + DS, m.concat(m.gpr[RS], m.gpr[RS + 1]))
+
+
+@instruction("lmw RT,D(RA)", D, 46, static=("RT",))
+def lmw(m: Machine, RT: int, RA: Value, D: Value) -> None:
+    ea = m.base(RA) + D
+    if m.little:
+        m.alignment(ea)
+        return
+    for place, register in enumerate(range(RT, 32)):
+        m.gpr[register] = m.load(ea + 4 * place, 4).zext(64)
+
+
+@instruction("stmw RS,D(RA)", D, 47, static=("RS",))
+def stmw(m: Machine, RS: int, RA: Value, D: Value) -> None:
+    ea = m.base(RA) + D
+    if m.little:
+        m.alignment(ea)
+        return
+    for place, register in enumerate(range(RS, 32)):
+        m.store(ea + 4 * place, m.gpr[register].trunc(32))
+
+
+def _load_part(m: Machine, RT: Value, ea: Value, size: int) -> None:
+    """One to four bytes into the upper end of RT's lower word, zeros elsewhere."""
+    part = m.load(ea, 1)
+    for place in range(1, size):
+        part = m.concat(part, m.load(ea + place, 1))
+    m.gpr[RT] = part.zext(64) << (32 - 8 * size)
+
+
+def _store_part(m: Machine, RS: Value, ea: Value, size: int) -> None:
+    word = m.gpr[RS]
+    for place in range(size):
+        m.store(ea + place, word.extract(24 - 8 * place, 8))
+
+
+def _next(register: Value, step: Value | int) -> Value:
+    """The register ``step`` behind another; register 0 follows register 31."""
+    return (register + step) & 31
+
+
+@instruction("lswi RT,RA,NB", X, 31, 597)
+def lswi(m: Machine, RT: Value, RA: Value, NB: int) -> None:
+    ea = m.base(RA)
+    if m.little:
+        m.alignment(ea)
+        return
+    words, rest = divmod(NB or 32, 4)
+    for place in range(words):
+        m.gpr[_next(RT, place)] = m.load(ea + 4 * place, 4).zext(64)
+    if rest:
+        _load_part(m, _next(RT, words), ea + 4 * words, rest)
+
+
+@instruction("stswi RS,RA,NB", X, 31, 725)
+def stswi(m: Machine, RS: Value, RA: Value, NB: int) -> None:
+    ea = m.base(RA)
+    if m.little:
+        m.alignment(ea)
+        return
+    words, rest = divmod(NB or 32, 4)
+    for place in range(words):
+        m.store(ea + 4 * place, m.gpr[_next(RS, place)].trunc(32))
+    if rest:
+        _store_part(m, _next(RS, words), ea + 4 * words, rest)
+
+
+_LONGEST_STRING = 127
+
+
+@instruction("lswx RT,RA,RB", X, 31, 533)
+def lswx(m: Machine, RT: Value, RA: Value, RB: Value) -> None:
+    ea = m.base(RA) + m.gpr[RB]
+    if m.little:
+        m.alignment(ea)
+        return
+    count = m["XER"] & int(XER.COUNT)
+    for place in range(_LONGEST_STRING // 4):
+        with m.when(count.ugt(4 * place + 3)):
+            m.gpr[_next(RT, place)] = m.load(ea + 4 * place, 4).zext(64)
+    for rest in (1, 2, 3):
+        with m.when((count & 3).eq(rest)):
+            _load_part(m, _next(RT, count >> 2), ea + (count & ~3), rest)
+
+
+@instruction("stswx RS,RA,RB", X, 31, 661)
+def stswx(m: Machine, RS: Value, RA: Value, RB: Value) -> None:
+    ea = m.base(RA) + m.gpr[RB]
+    if m.little:
+        m.alignment(ea)
+        return
+    count = m["XER"] & int(XER.COUNT)
+    for place in range(_LONGEST_STRING // 4):
+        with m.when(count.ugt(4 * place + 3)):
+            m.store(ea + 4 * place, m.gpr[_next(RS, place)].trunc(32))
+    for rest in (1, 2, 3):
+        with m.when((count & 3).eq(rest)):
+            _store_part(m, _next(RS, count >> 2), ea + (count & ~3), rest)

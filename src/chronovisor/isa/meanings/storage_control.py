@@ -1,0 +1,71 @@
+"""Caches and the order of storage accesses (Power ISA 3.0B Book II 4.3, 4.6)."""
+
+from __future__ import annotations
+
+from chronovisor.isa.forms import XL, X
+from chronovisor.isa.instruction import instruction
+from chronovisor.isa.notation import Machine
+from chronovisor.isa.values import Value
+
+_PTESYNC = 2
+
+
+@instruction("dcbt RA,RB,TH", X, 31, 278)
+def dcbt(m: Machine) -> None:
+    """A hint, which no interrupt follows from."""
+
+
+@instruction("dcbtst RA,RB,TH", X, 31, 246)
+def dcbtst(m: Machine) -> None:
+    """A hint, which no interrupt follows from."""
+
+
+@instruction("icbt CT,RA,RB", X, 31, 22)
+def icbt(m: Machine) -> None:
+    """A hint, which no interrupt follows from."""
+
+
+@instruction("dcbst RA,RB", X, 31, 54)
+def dcbst(m: Machine, RA: Value, RB: Value) -> None:
+    m.probe(m.base(RA) + m.gpr[RB], "load")
+
+
+@instruction("dcbf RA,RB,L2", X, 31, 86)
+def dcbf(m: Machine, RA: Value, RB: Value) -> None:
+    m.probe(m.base(RA) + m.gpr[RB], "load")
+
+
+@instruction("dcbz RA,RB", X, 31, 1014)
+def dcbz(m: Machine, RA: Value, RB: Value) -> None:
+    m.zero_block(m.base(RA) + m.gpr[RB])
+
+
+@instruction("icbi RA,RB", X, 31, 982)
+def icbi(m: Machine, RA: Value, RB: Value) -> None:
+    ea = m.base(RA) + m.gpr[RB]
+    m.probe(ea, "load")
+    m.invalidate_code(ea)
+
+
+# Each vCPU's accesses happen in program order, one after the other, so the barriers have nothing to do.
+
+
+@instruction("sync L2", X, 31, 598)
+def sync(m: Machine, L2: int) -> None:
+    if L2 == _PTESYNC:
+        m.privileged()
+
+
+@instruction("eieio", X, 31, 854)
+def eieio(m: Machine) -> None:
+    """A barrier."""
+
+
+@instruction("isync", XL, 19, 150)
+def isync(m: Machine) -> None:
+    """Instructions are fetched anew after icbi alone, which forgets them at once."""
+
+
+@instruction("cp_abort", X, 31, 838)
+def cp_abort(m: Machine) -> None:
+    """No copy is ever in progress: copy and paste are not there."""
