@@ -83,13 +83,20 @@ def test_stepping_time_steps_before_each_reading_and_calls_alarms_on_the_way() -
     assert [source.ticks() for _ in range(2)] == [111, 111]
 
 
-def test_real_time_calls_no_earlier_than_asked_and_not_what_was_cancelled() -> None:
+class HeldTime(RealTime):
+    """A real clock that stands still, so that what waits for it really waits."""
+
+    held = 0
+
+    def ticks(self) -> int:
+        return self.held
+
+
+def test_real_time_calls_no_earlier_than_asked() -> None:
     source = RealTime()
     done = threading.Event()
     called: list[int] = []
     at = source.ticks() + 500_000
-    cancelled = source.call_at(at, lambda: called.append(-1))
-    cancelled.cancel()
 
     def call() -> None:
         called.append(source.ticks())
@@ -101,6 +108,20 @@ def test_real_time_calls_no_earlier_than_asked_and_not_what_was_cancelled() -> N
     assert source.ticks() >= at + 500_000
     assert len(called) == 1
     assert called[0] >= at
+
+
+def test_real_time_waits_for_its_clock_and_does_not_call_what_was_cancelled() -> None:
+    source = HeldTime()
+    others = set(threading.enumerate())
+    called: list[str] = []
+    cancelled = source.call_at(1000, lambda: called.append("cancelled"))
+    source.call_at(1000, lambda: called.append("kept"))
+    cancelled.cancel()
+    assert called == []
+    source.held = 1000
+    for waiting in set(threading.enumerate()) - others:
+        waiting.join(60)
+    assert called == ["kept"]
 
 
 @pytest.mark.parametrize("source", [RealTime(), VirtualTime()], ids=["real", "virtual"])
