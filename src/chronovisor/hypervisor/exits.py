@@ -1,0 +1,44 @@
+"""Why a vCPU's run came back to user space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Hypercall:
+    """The guest made a hypercall that is not answered here: its number (r3) and r4 to r12, unsigned
+    64-bit.
+    """
+
+    number: int
+    arguments: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The vCPU was kicked."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedEntry:
+    """The guest could not be entered, and `message` says why."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """The guest can run nothing any more: the interrupt at `vector` raises itself for ever.
+
+    `message` says for people which interrupt the trouble began with, and at which address.
+    """
+
+    vector: int
+    srr0: int
+    srr1: int
+    message: str
+
+
+Exit: TypeAlias = Hypercall | Interrupted | FailedEntry | Crashed

@@ -1,0 +1,189 @@
+"""A host: its clock, its cores and their hardware threads, and what may be replaced to see it fail."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from chronovisor.engine.concrete import ConcreteEngine, Stop
+from chronovisor.hypervisor.cpu_model import POWER9, CpuModel
+from chronovisor.hypervisor.dispatch_trace_log import DispatchTraceLog
+from chronovisor.hypervisor.scheduler import scheduler_for
+from chronovisor.hypervisor.world_switch import WorldSwitch
+from chronovisor.timebase.clock import HostClock, TickSource
+from chronovisor.timebase.decrementer import Decrementer
+from chronovisor.timebase.offset import Applied, Shift, Shifter, Switch, shift
+from chronovisor.timebase.tbu40 import CoreTimebase, TimebaseRegister
+from chronovisor.timebase.trace import Observer
+from chronovisor.timebase.types import LOW_MASK, MASK64
+
+if TYPE_CHECKING:
+    from chronovisor.engine.state import LiveRegisters, ThreadState
+    from chronovisor.hypervisor.virtual_core import VirtualCore
+    from chronovisor.memory.guest_memory import GuestMemory
+
+
+class Engine(Protocol):
+    """What runs a guest's instructions: one for each virtual machine."""
+
+    def thread(self, live: LiveRegisters) -> ThreadState:
+        """Return a new thread in its reset state."""
+
+    def run(self, state: ThreadState, budget: int) -> Stop:
+        """Execute at most `budget` instructions."""
+
+    def interrupt(self, state: ThreadState, name: str, cause: int = 0) -> None:
+        """Enter an interrupt that came from outside, between two instructions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a host is made of where it matters to time; others than these show what breaks without the right
+    ones.
+    """
+
+    shifter: Shifter = shift
+    """Moves a core's timebase by an offset, with the check for a wrap of its low 24 bits."""
+    world_switch: type[WorldSwitch] = WorldSwitch
+    """Brings threads into a guest and out: who is let in when, and which offset is taken away."""
+    dispatch_trace_log: type[DispatchTraceLog] = DispatchTraceLog
+    """Writes a dispatch into the guest's log, in the guest's time."""
+    engine: Callable[[GuestMemory], Engine] = ConcreteEngine
+    """Runs the instructions of a virtual machine with this memory."""
+
+
+class HardwareThread:
+    """A hardware thread: what each thread of a core has of its own."""
+
+    def __init__(self, core: Core, number: int) -> None:
+        self.core = core
+        self.number = number
+        self.decrementer = Decrementer(core.host.clock)
+
+
+class Core:
+    """A physical core: one timebase for all its threads, and the virtual core that it runs."""
+
+    def __init__(self, host: Host, number: int, threads: int) -> None:
+        self.host = host
+        self.number = number
+        self.timebase = CoreTimebase(host.clock, number, host.cpu_model.has_tbu40)
+        self.hypervisor_decrementer = Decrementer(host.clock)
+        self.threads = [HardwareThread(self, n) for n in range(threads)]
+        self.runs: VirtualCore | None = None
+        """The virtual core that has the core."""
+        self.applied: Applied | None = None
+        """What the timebase carries while its threads may run the guest; None in the host."""
+
+
+class Host:
+    """A machine that runs guests.
+
+    `origin` is its timebase (64-bit ticks) where `source` stands at 0. With a virtual source an instruction
+    takes `ticks_per_instruction` ticks. The `observer` is told what entries and exits do to time, under the
+    host's monitor: it must not wait. Raises ValueError for counts of cores or threads that the model cannot
+    have.
+    """
+
+    def __init__(
+        self,
+        source: TickSource,
+        origin: int = 0,
+        cores: int = 1,
+        threads_per_core: int = 1,
+        cpu_model: CpuModel = POWER9,
+        ticks_per_instruction: int = 256,
+        observer: Observer | None = None,
+        parts: Parts | None = None,
+    ) -> None:
+        if cores < 1:
+            raise ValueError(f"a host with {cores} cores: it needs at least one")
+        if threads_per_core not in (1, 2, 4, 8) or threads_per_core > cpu_model.max_threads:
+            raise ValueError(
+                f"{threads_per_core} threads per core: a {cpu_model.name} has "
+                + " or ".join(str(n) for n in (1, 2, 4, 8) if n <= cpu_model.max_threads)
+            )
+        if ticks_per_instruction < 1:
+            raise ValueError(
+                f"an instruction that takes {ticks_per_instruction} ticks: it takes at least one"
+            )
+        self.cpu_model = cpu_model
+        self.clock = HostClock(source, origin & MASK64)
+        self.ticks_per_instruction = ticks_per_instruction
+        self.observer = observer
+        self.parts = parts if parts is not None else Parts()
+        self.scheduler = scheduler_for(source)
+        self.switch = Switch(self._taking_time(self.parts.shifter))
+        self.world_switch = self.parts.world_switch(self)
+        self.cores = [Core(self, n, threads_per_core) for n in range(cores)]
+        self.threads_per_core = threads_per_core
+        self.queue: deque[VirtualCore] = deque()
+        """The virtual cores that wait for a core, in the order in which they came."""
+        # A virtual host repeats itself, so its random numbers do too.
+        self.random_bits: Callable[[int], int] = (
+            random.Random(self.clock.origin).getrandbits if source.is_virtual else secrets.randbits
+        )
+
+    @property
+    def source(self) -> TickSource:
+        """The machine's monotonic clock."""
+        return self.clock.source
+
+    def core_for(self, vcore: VirtualCore) -> Core | None:
+        """Return the core that `vcore` can have now: a free one, where no other virtual core waited
+        longer.
+        """
+        if not self.queue or self.queue[0] is not vcore:
+            return None
+        return next((core for core in self.cores if core.runs is None), None)
+
+    def check_sync(self) -> list[str]:
+        """Return what is out of step, a sentence each; nothing where the timebases are as they must be.
+
+        P1: the low 24 bits of every core's timebase are the host clock's. P2: a core in the host has T = H,
+        and one in a guest T = H plus the offset that its entry applied.
+        """
+        found = []
+        with self.scheduler.monitor:
+            for core in self.cores:
+                adjust = core.timebase.adjust
+                offset = core.applied.offset.value if core.applied is not None else 0
+                if adjust & LOW_MASK:
+                    found.append(
+                        f"core {core.number}: its timebase is out of phase by {adjust & LOW_MASK:#x} ticks"
+                    )
+                elif adjust & MASK64 != offset:
+                    found.append(
+                        f"core {core.number}: its timebase is the host's plus {adjust & MASK64:#x}, "
+                        f"where {offset:#x} was applied"
+                    )
+        return found
+
+    def _taking_time(self, shifter: Shifter) -> Shifter:
+        """The shifter as it runs on this host: on a virtual clock each access takes an instruction's time."""
+
+        def shifted(tb: TimebaseRegister[int], delta: int) -> Shift[int]:
+            return shifter(_TakingTime(tb, self), delta)
+
+        return shifted if self.source.is_virtual else shifter
+
+
+class _TakingTime:
+    """A timebase register each access to which takes the time of an instruction."""
+
+    def __init__(self, tb: TimebaseRegister[int], host: Host) -> None:
+        self._tb = tb
+        self._host = host
+
+    def read(self) -> int:
+        value = self._tb.read()
+        self._host.scheduler.pass_time(self._host.ticks_per_instruction)
+        return value
+
+    def write_tbu40(self, value: int, when: bool = True) -> None:
+        self._tb.write_tbu40(value, when)
+        self._host.scheduler.pass_time(self._host.ticks_per_instruction)

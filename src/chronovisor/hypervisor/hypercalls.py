@@ -1,0 +1,125 @@
+"""The hypercalls that are answered here, without a switch of worlds; user space answers the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from chronovisor.hypervisor.exits import Hypercall
+from chronovisor.hypervisor.vpa import FUNCTION_SHIFT
+from chronovisor.isa.bits import MSR, ProgramCause
+from chronovisor.papr.hcalls import CALL_ARGUMENTS, Hcall, SetMode, Status, unsigned
+from chronovisor.timebase.types import MASK64
+
+if TYPE_CHECKING:
+    from chronovisor.hypervisor.virtual_cpu import VirtualCpu
+
+Answer = Callable[["VirtualCpu", tuple[int, ...]], Status | None]
+"""Answers a call with these arguments by a status (and results in r4 and on); None leaves it to user space.
+"""
+
+
+def answer(vcpu: VirtualCpu) -> Hypercall | None:
+    """Answer the hypercall that the vCPU has just made, or return it for user space to answer."""
+    state = vcpu.state
+    if state.MSR & MSR.PR:
+        _refuse_user(vcpu)
+        return None
+    number = state.gpr[3]
+    arguments = tuple(state.gpr[4 : 4 + CALL_ARGUMENTS])
+    handler = ANSWERS.get(number) if number in vcpu.machine.answered else None
+    status = handler(vcpu, arguments) if handler is not None else None
+    if status is None:
+        return Hypercall(number, arguments)
+    state.gpr[3] = unsigned(status)
+    return None
+
+
+def _refuse_user(vcpu: VirtualCpu) -> None:
+    """`sc 1` in problem state is none of ours: the guest's kernel gets it."""
+    engine, state = vcpu.machine.engine, vcpu.state
+    if vcpu.host.cpu_model.reflects_user_hypercall:
+        engine.interrupt(state, "SYSTEM_CALL")
+    else:
+        state.CIA = (state.CIA - 4) & MASK64
+        engine.interrupt(state, "PROGRAM", int(ProgramCause.PRIVILEGED))
+
+
+def _cede(vcpu: VirtualCpu, arguments: tuple[int, ...]) -> Status:
+    vcpu.cede()
+    return Status.SUCCESS
+
+
+def _prod(vcpu: VirtualCpu, arguments: tuple[int, ...]) -> Status:
+    target = vcpu.machine.vcpus.get(arguments[0])
+    if target is None:
+        return Status.PARAMETER
+    target.prod()
+    return Status.SUCCESS
+
+
+def _confer(vcpu: VirtualCpu, arguments: tuple[int, ...]) -> Status:
+    """Give way to one processor, if it does not run (its yield count is still the one that was seen), or to
+    all.
+    """
+    number, yield_count = arguments[0], arguments[1] & 0xFFFF_FFFF
+    if number != MASK64:
+        target = vcpu.machine.vcpus.get(number)
+        if target is None:
+            return Status.PARAMETER
+        if target.areas.yield_count(vcpu.machine.memory) != yield_count:
+            return Status.SUCCESS
+    vcpu.host.scheduler.give_way()
+    return Status.SUCCESS
+
+
+def _register_vpa(vcpu: VirtualCpu, arguments: tuple[int, ...]) -> Status:
+    flags, number, address = arguments[:3]
+    target = vcpu.machine.vcpus.get(number)
+    if target is None:
+        return Status.PARAMETER
+    with vcpu.host.scheduler.monitor:
+        status = target.areas.call(flags >> FUNCTION_SHIFT & 7, address, vcpu.machine.memory)
+    if status is Status.SUCCESS and target is vcpu:
+        # It takes effect at an entry, and the guest may look at once.
+        vcpu.enter_anew = True
+    return status
+
+
+def _random(vcpu: VirtualCpu, arguments: tuple[int, ...]) -> Status:
+    vcpu.state.gpr[4] = vcpu.host.random_bits(64)
+    return Status.SUCCESS
+
+
+_PRIVILEGE_HYPERVISOR = 3
+"""In CIABR's last two bits: stop at an address of the hypervisor, which is not the guest's to ask for."""
+
+
+def _set_mode(vcpu: VirtualCpu, arguments: tuple[int, ...]) -> Status | None:
+    flags, resource, value1, value2 = arguments[:4]
+    match resource:
+        case SetMode.CIABR:
+            if flags:
+                return Status.UNSUPPORTED_FLAG_START
+            if value2:
+                return Status.P4
+            if value1 & 3 == _PRIVILEGE_HYPERVISOR:
+                return Status.P3
+            vcpu.state.set("CIABR", value1)
+            return Status.SUCCESS
+        case SetMode.DAWR0:
+            # No watchpoints in this processor: what KVM says of one whose own are out of order.
+            return Status.P2
+        case _:
+            return None
+
+
+ANSWERS: dict[int, Answer] = {
+    Hcall.CEDE: _cede,
+    Hcall.CONFER: _confer,
+    Hcall.PROD: _prod,
+    Hcall.RANDOM: _random,
+    Hcall.REGISTER_VPA: _register_vpa,
+    Hcall.SET_MODE: _set_mode,
+}
+"""The hypercalls that can be answered here."""

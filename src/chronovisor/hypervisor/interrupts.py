@@ -1,0 +1,56 @@
+"""Which interrupts are pending for a vCPU, and in which order they are delivered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from chronovisor.isa.bits import MSR
+
+if TYPE_CHECKING:
+    from chronovisor.hypervisor.virtual_cpu import VirtualCpu
+
+
+class PendingInterrupts:
+    """What waits to interrupt a vCPU from outside. Set under the host's monitor, from any thread."""
+
+    __slots__ = ("external", "machine_check", "system_reset")
+
+    def __init__(self) -> None:
+        self.system_reset = False
+        """Once: taken back by its delivery."""
+        self.machine_check: int | None = None
+        """Once: SRR1's bits for its cause."""
+        self.external = False
+        """A level: there until whoever raised it lowers it."""
+
+
+def wakes(vcpu: VirtualCpu) -> bool:
+    """Whether something is pending that ends an H_CEDE (which has set MSR[EE])."""
+    pending = vcpu.pending
+    return (
+        pending.external
+        or pending.system_reset
+        or pending.machine_check is not None
+        or vcpu.decrementer_pending()
+    )
+
+
+def deliver(vcpu: VirtualCpu) -> None:
+    """Enter the pending interrupt of the highest rank that MSR lets through, if there is one.
+
+    The order is that of Power ISA 3.0B Book III 6.7.2: system reset and machine check, which nothing masks,
+    then external before decrementer. An entry clears MSR[EE], so that one is all that an instruction boundary
+    can take.
+    """
+    pending, state, engine = vcpu.pending, vcpu.state, vcpu.machine.engine
+    if pending.system_reset:
+        pending.system_reset = False
+        engine.interrupt(state, "SYSTEM_RESET")
+    elif pending.machine_check is not None:
+        cause, pending.machine_check = pending.machine_check, None
+        engine.interrupt(state, "MACHINE_CHECK", cause)
+    elif state.MSR & MSR.EE:
+        if pending.external:
+            engine.interrupt(state, "EXTERNAL")
+        elif vcpu.decrementer_pending():
+            engine.interrupt(state, "DECREMENTER")

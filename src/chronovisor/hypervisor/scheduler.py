@@ -1,0 +1,296 @@
+"""Who runs when: in parallel where time is real, one at a time in a repeatable order where it is virtual.
+
+Either gives the hypervisor one monitor (a lock and a condition) and one way to wait. What the hypervisor
+keeps is changed under the monitor alone, and whoever changes something that others may wait for says so with
+`changed`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+from weakref import WeakValueDictionary
+
+from chronovisor.timebase.clock import TickSource, VirtualTime
+
+Until = Callable[[], int | None]
+"""The tick of the clock at which a wait ends in any case, asked anew whenever something changed; None for
+never.
+"""
+
+
+def never() -> int | None:
+    """Return no deadline."""
+    return None
+
+
+class Seat:
+    """A vCPU's place in the order of turns; nothing where time is real."""
+
+    __slots__ = ("bound", "ready", "until")
+
+    def __init__(self) -> None:
+        self.bound = False
+        self.ready: Callable[[], bool] | None = None
+        self.until: Until = never
+
+    def runnable(self, now: int) -> bool:
+        """Whether its thread has something to do at tick `now`: what it waits for has come, or it does not
+        wait.
+        """
+        if not self.bound:
+            return False
+        if self.ready is None or self.ready():
+            return True
+        deadline = self.until()
+        return deadline is not None and now >= deadline
+
+
+class Scheduler(Protocol):
+    """What the hypervisor asks of a scheduler."""
+
+    monitor: threading.Condition
+    """Its lock may be taken again by the thread that holds it."""
+
+    def seat(self) -> Seat:
+        """Return a new vCPU's seat, behind all there are."""
+
+    def drop(self, seat: Seat) -> None:
+        """Forget the seat of a vCPU that is no more."""
+
+    def bind(self, seat: Seat) -> None:
+        """Count the vCPU among those that mean to run: its turn comes, whatever its thread does now."""
+
+    def unbind(self, seat: Seat) -> None:
+        """Count it no more, until it is bound again."""
+
+    def take_turn(self, seat: Seat) -> bool:
+        """Wait until it is the turn of the vCPU that the calling thread is to run; return whether that bound
+        it.
+        """
+
+    def give_way(self) -> None:
+        """Let others have their turn, where there are turns."""
+
+    def wait(self, ready: Callable[[], bool], until: Until = never) -> None:
+        """Return when `ready()` holds or the clock has reached `until()`. Call it with the monitor held.
+
+        The monitor is given up meanwhile. Both are called under it, by any thread, and must not wait
+        themselves.
+        """
+
+    def changed(self) -> None:
+        """Have everyone who waits look again. From any thread."""
+
+    def pass_time(self, ticks: int) -> None:
+        """Say that the calling thread's guest has used `ticks`: that moves a virtual clock."""
+
+    def horizon(self) -> int | None:
+        """Return the next tick at which something is due that the running guest must not run past."""
+
+
+class Parallel:
+    """Real time: every vCPU's thread runs when it can."""
+
+    def __init__(self, source: TickSource) -> None:
+        self._source = source
+        self.monitor = threading.Condition(threading.RLock())
+
+    def seat(self) -> Seat:
+        """Return a seat; it means nothing here."""
+        return Seat()
+
+    def drop(self, seat: Seat) -> None:
+        """Do nothing."""
+
+    def bind(self, seat: Seat) -> None:
+        """Do nothing."""
+
+    def unbind(self, seat: Seat) -> None:
+        """Do nothing."""
+
+    def take_turn(self, seat: Seat) -> bool:
+        """Return at once."""
+        return False
+
+    def give_way(self) -> None:
+        """Do nothing: the machine's own scheduler sees to it."""
+
+    def wait(self, ready: Callable[[], bool], until: Until = never) -> None:
+        """Wait for `ready()`, at most until the clock has reached `until()`."""
+        while not ready():
+            deadline = until()
+            if deadline is None:
+                self.monitor.wait()
+                continue
+            left = deadline - self._source.ticks()
+            if left <= 0:
+                return
+            self.monitor.wait(min(left / self._source.frequency, threading.TIMEOUT_MAX))
+
+    def changed(self) -> None:
+        """Wake everyone who waits."""
+        with self.monitor:
+            self.monitor.notify_all()
+
+    def pass_time(self, ticks: int) -> None:
+        """Do nothing: time passes by itself."""
+
+    def horizon(self) -> int | None:
+        """Return None: the clock is looked at often enough."""
+        return None
+
+
+class Turns:
+    """Virtual time: exactly one bound vCPU's thread goes on at a time, and the clock moves by what it
+    executes.
+
+    A turn ends where the program says so (its quantum of instructions is used up, it waits, it is unbound),
+    never by the clock of the machine below, so that the same scenario always takes the same course. It goes
+    round in the order in which the vCPUs were made, over every host on the clock. When nobody can go on, the
+    clock jumps to the next deadline or alarm.
+    """
+
+    def __init__(self, source: VirtualTime) -> None:
+        self._source = source
+        self.monitor = threading.Condition(threading.RLock())
+        self._seats: list[Seat] = []
+        self._holder: Seat | None = None
+        self._choosing = False
+        self._mine = threading.local()
+
+    def seat(self) -> Seat:
+        """Return a new seat, the last in the round."""
+        with self.monitor:
+            seat = Seat()
+            self._seats.append(seat)
+            return seat
+
+    def drop(self, seat: Seat) -> None:
+        """Take the seat out of the round."""
+        with self.monitor:
+            self.unbind(seat)
+            if seat in self._seats:
+                self._seats.remove(seat)
+
+    def bind(self, seat: Seat) -> None:
+        """Count the seat in; from now on its turn comes."""
+        with self.monitor:
+            if not seat.bound:
+                seat.bound = True
+                seat.ready = None
+                if self._holder is None:
+                    self._pass_on()
+
+    def unbind(self, seat: Seat) -> None:
+        """Count the seat out; where it has the turn, that passes on."""
+        with self.monitor:
+            if seat.bound:
+                seat.bound = False
+                if self._holder is seat:
+                    self._pass_on()
+
+    def take_turn(self, seat: Seat) -> bool:
+        """Wait for the seat's turn, which it keeps until it waits, gives way or is unbound."""
+        with self.monitor:
+            self._mine.seat = seat
+            bound = not seat.bound
+            if bound:
+                self.bind(seat)
+            self._await_turn(seat)
+            return bound
+
+    def give_way(self) -> None:
+        """Let every other seat that can go on have its turn first."""
+        with self.monitor:
+            seat = self._own()
+            if seat is not None:
+                self._pass_on()
+                self._await_turn(seat)
+
+    def wait(self, ready: Callable[[], bool], until: Until = never) -> None:
+        """Pass the turn on until `ready()` holds or the clock has reached `until()`."""
+        seat = self._own()
+        if seat is None:
+            self._wait_outside(ready, until)
+            return
+        seat.ready, seat.until = ready, until
+        if not seat.runnable(self._source.ticks()):
+            self._pass_on()
+            self._await_turn(seat)
+        seat.ready, seat.until = None, never
+
+    def changed(self) -> None:
+        """Have everyone look again; where nobody could go on, someone may now."""
+        with self.monitor:
+            if self._holder is None:
+                self._pass_on()
+            self.monitor.notify_all()
+
+    def pass_time(self, ticks: int) -> None:
+        """Advance the clock, calling the alarms on the way."""
+        if ticks:
+            self._source.advance(ticks)
+
+    def horizon(self) -> int | None:
+        """Return the tick of the next alarm or of the next deadline of a vCPU that waits."""
+        with self.monitor:
+            deadlines = [seat.until() for seat in self._seats if seat.bound and seat.ready is not None]
+            return min((d for d in (*deadlines, self._source.next_alarm()) if d is not None), default=None)
+
+    def _own(self) -> Seat | None:
+        """The calling thread's seat, if it has the turn; a thread without one is outside the order of
+        turns.
+        """
+        seat: Seat | None = getattr(self._mine, "seat", None)
+        return seat if seat is not None and self._holder is seat else None
+
+    def _wait_outside(self, ready: Callable[[], bool], until: Until) -> None:
+        while not ready():
+            deadline = until()
+            if deadline is not None and self._source.ticks() >= deadline:
+                return
+            self.monitor.wait()
+
+    def _await_turn(self, seat: Seat) -> None:
+        while self._holder is not seat:
+            self.monitor.wait()
+
+    def _pass_on(self) -> None:
+        """Give the turn to the next seat that can go on, moving the clock to where one can."""
+        if self._choosing:
+            return
+        self._choosing = True
+        try:
+            self._holder = self._choose()
+        finally:
+            self._choosing = False
+        self.monitor.notify_all()
+
+    def _choose(self) -> Seat | None:
+        first = self._seats.index(self._holder) + 1 if self._holder in self._seats else 0
+        while any(seat.bound for seat in self._seats):
+            now = self._source.ticks()
+            for seat in (*self._seats[first:], *self._seats[:first]):
+                if seat.runnable(now):
+                    return seat
+            due = self.horizon()
+            if due is None:
+                return None
+            self._source.sleep_until(due)
+        return None
+
+
+# Keyed by identity: the turns keep their clock alive, so no other can have its id while the entry is there.
+_turns: WeakValueDictionary[int, Turns] = WeakValueDictionary()
+
+
+def scheduler_for(source: TickSource) -> Scheduler:
+    """Return the scheduler of hosts on `source`: one for all of them where it is virtual, else a new one."""
+    if not isinstance(source, VirtualTime):
+        return Parallel(source)
+    turns = _turns.get(id(source))
+    if turns is None:
+        turns = _turns[id(source)] = Turns(source)
+    return turns

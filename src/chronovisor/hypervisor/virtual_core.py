@@ -1,0 +1,96 @@
+"""A virtual core: the vCPUs that run on one core together, and what they have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from chronovisor.hypervisor.live_registers import RunningCounter
+from chronovisor.isa.bits import LPCR
+from chronovisor.timebase.offset import require_tbu40
+from chronovisor.timebase.types import Offset
+
+if TYPE_CHECKING:
+    from chronovisor.hypervisor.host import Core, Host
+    from chronovisor.hypervisor.virtual_cpu import VirtualCpu
+
+
+class VirtualCore:
+    """Up to `stride` vCPUs of a machine that share a timebase, and so an offset (KVM's vcore)."""
+
+    def __init__(self, host: Host, stride: int) -> None:
+        self.host = host
+        self.stride = stride
+        """vCPUs that it can have; a vCPU's number modulo it is the hardware thread that it runs on."""
+        self.vcpus: list[VirtualCpu] = []
+        self.offset = Offset(0)
+        """What the next entry adds to the core's timebase. A running virtual core carries `Core.applied`."""
+        self.entered_with = Offset(0)
+        """What the last entry added."""
+        self.lpcr = host.cpu_model.lpcr
+        self.vtb = RunningCounter(host.source)
+        self.dpdes = 0
+        self.compatibility = 0
+
+        # Where it is on its way in and out; under the host's monitor.
+        self.core: Core | None = None
+        self.primary: VirtualCpu | None = None
+        self.inside: list[VirtualCpu] = []
+        """The vCPUs that came in since it has this core."""
+        self.out = 0
+        self.kept = 0
+        self.leaving = False
+        self.host_time_restored = False
+        self.failure: str | None = None
+        """Why this entry came to nothing."""
+        self.wanting = 0
+        """Its vCPUs that wait to be let in."""
+
+    @property
+    def can_be_joined(self) -> bool:
+        """Whether a vCPU that comes now can run with the others."""
+        return self.core is not None and not self.leaving
+
+    @property
+    def all_ceded(self) -> bool:
+        """Whether every vCPU inside has ceded, so that its core is idle."""
+        return all(vcpu.ceded for vcpu in self.inside)
+
+    @property
+    def time_is_up(self) -> bool:
+        """Whether another virtual core waits for this one's core and its time slice is over."""
+        core = self.core
+        return bool(self.host.queue) and core is not None and core.hypervisor_decrementer.expired
+
+    def take(self, core: Core, primary: VirtualCpu) -> None:
+        """Begin an entry on `core`, with the vCPU whose thread is to switch its timebase."""
+        self.core, self.primary = core, primary
+        core.runs = self
+        self.inside = []
+        self.out = self.kept = 0
+        self.leaving = self.host_time_restored = False
+        self.failure = None
+
+    def give_back(self, core: Core) -> None:
+        """End an exit: the core is free, and the virtual core may enter again."""
+        core.runs = None
+        self.core = self.primary = None
+
+    def set_offset(self, offset: Offset) -> None:
+        """Set the offset of all its vCPUs, from the next entry on; what each has as expiry in guest time
+        stays.
+
+        Raises `NoTbu40Error` for an offset other than 0 on a host without TBU40, and changes nothing then.
+        """
+        require_tbu40(offset, self.host.cpu_model.has_tbu40)
+        old, self.offset = self.offset, offset
+        for vcpu in self.vcpus:
+            vcpu.rebase_decrementer(old, offset)
+        # Whoever waits for an expiry has another moment to wait for.
+        self.host.scheduler.changed()
+
+    def set_lpcr(self, value: int, mask: int) -> None:
+        """Set the bits of LPCR in `mask` that user space may change, from the next entry on."""
+        if value & LPCR.AIL != LPCR.AIL:
+            value &= ~int(LPCR.AIL)
+        mask &= self.host.cpu_model.lpcr_writable
+        self.lpcr = (self.lpcr & ~mask) | (value & mask)

@@ -1,0 +1,336 @@
+"""A virtual CPU: its run, from user space into the guest and back, as often as it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from chronovisor.engine.concrete import Reason
+from chronovisor.hypervisor.exits import Crashed, Exit, FailedEntry, Interrupted
+from chronovisor.hypervisor.hypercalls import answer
+from chronovisor.hypervisor.interrupts import PendingInterrupts, deliver, wakes
+from chronovisor.hypervisor.live_registers import LiveRegisters, RunningCounter
+from chronovisor.hypervisor.vpa import Areas
+from chronovisor.isa.bits import LPCR, MSR
+from chronovisor.isa.registers import REGISTERS
+from chronovisor.timebase.decrementer import DecWidth, rebased, remaining
+from chronovisor.timebase.trace import DecrementerKept, DispatchLogged
+from chronovisor.timebase.types import GuestTime, HostTime, Offset, Ticks
+
+if TYPE_CHECKING:
+    from chronovisor.engine.concrete import Crash, Stop
+    from chronovisor.hypervisor.host import HardwareThread
+    from chronovisor.hypervisor.virtual_core import VirtualCore
+    from chronovisor.hypervisor.virtual_machine import VirtualMachine
+
+QUANTUM = 1000
+"""Instructions that a vCPU executes before others have their turn in virtual time."""
+
+REAL_BUDGET = 512
+"""Instructions between two looks at the clock and at requests to leave, in real time: about a millisecond."""
+
+
+class VirtualCpu:
+    """A vCPU. Its public state is changed under the host's monitor, or by the thread that runs it."""
+
+    def __init__(self, machine: VirtualMachine, vcore: VirtualCore, number: int) -> None:
+        self.machine = machine
+        self.host = machine.host
+        self.vcore = vcore
+        self.number = number
+        self.seat = self.host.scheduler.seat()
+        self.purr = RunningCounter(self.host.source)
+        self.spurr = RunningCounter(self.host.source)
+        self._live = LiveRegisters(self)
+        self.state = machine.engine.thread(self._live)
+        for name, value in (("PVR", self.host.cpu_model.pvr), ("PIR", number), ("PPR", 0)):
+            self.state.set(name, value)
+        self.pending = PendingInterrupts()
+        self.areas = Areas()
+        self._log = self.host.parts.dispatch_trace_log(self)
+
+        self.thread: HardwareThread | None = None
+        """The hardware thread that it is on; None outside the guest."""
+        self._expiry = GuestTime(0) - vcore.offset
+        self.ceded = False
+        self.enter_anew = False
+        """Whether the thread is to leave and enter once more, for what takes effect at an entry."""
+        self._prodded = False
+        self.kicked = False
+        """Whether its run is to end."""
+        self._running = False
+        self._accesses = 0
+        self.waited_for_core = Ticks(0)
+        self._waited_before = Ticks(0)
+        self._accounted = 0
+        self._turn_left = QUANTUM
+
+    # From any thread
+
+    def kick(self) -> None:
+        """End the run in progress, or else the next one, with `Interrupted`."""
+        self.kicked = True
+        self.host.scheduler.changed()
+
+    def prod(self) -> None:
+        """Wake it from H_CEDE, the one that it is in or else the next."""
+        with self.host.scheduler.monitor:
+            self._prodded = True
+            self.host.scheduler.changed()
+
+    def set_external(self, level: bool) -> None:
+        """Raise or lower the external interrupt."""
+        with self.host.scheduler.monitor:
+            self.pending.external = level
+            self.host.scheduler.changed()
+
+    @contextmanager
+    def access(self) -> Iterator[None]:
+        """Have the vCPU outside its run meanwhile: wait until it has left, keep it from running again.
+
+        Its registers are read and written inside alone. Whoever does not want to wait for the guest kicks it
+        first.
+        """
+        scheduler = self.host.scheduler
+        with scheduler.monitor:
+            self._accesses += 1
+            try:
+                scheduler.wait(lambda: not self._running)
+                yield
+            finally:
+                self._accesses -= 1
+                scheduler.changed()
+
+    # Time
+
+    @property
+    def decrementer_width(self) -> DecWidth:
+        """Bits of DEC as the guest has it now."""
+        return self.host.cpu_model.large_decrementer if self.state.LPCR & LPCR.LD else 32
+
+    @property
+    def decrementer_expiry(self) -> GuestTime:
+        """When DEC goes to -1, in guest time: what user space reads and sets. Only while it is out of the
+        guest.
+        """
+        return self._expiry + self.vcore.offset
+
+    @decrementer_expiry.setter
+    def decrementer_expiry(self, expiry: GuestTime) -> None:
+        self._expiry = expiry - self.vcore.offset
+
+    def set_offset(self, offset: Offset) -> None:
+        """Set the offset of its virtual core.
+
+        A decrementer that was never set (its expiry is 0) then expires now: better at once than, in a guest
+        that is far ahead of its host, after years.
+        """
+        never_set = offset and self.decrementer_expiry == GuestTime(0)
+        self.vcore.set_offset(offset)
+        if never_set:
+            self._expiry = self.host.clock.now()
+
+    def rebase_decrementer(self, old: Offset, new: Offset) -> None:
+        """Keep the expiry in guest time while the offset changes."""
+        self._expiry = rebased(self._expiry, old, new)
+
+    def decrementer_pending(self) -> bool:
+        """Whether the decrementer's exception exists."""
+        if self.thread is not None:
+            return self.thread.decrementer.asserted(self.decrementer_width)
+        return remaining(self._expiry, self.host.clock.now()) < Ticks(0)
+
+    def account_time(self) -> None:
+        """Have a virtual clock show the time that its instructions up to now have taken."""
+        executed = self.state.executed - self._accounted
+        if executed:
+            self._accounted = self.state.executed
+            self._turn_left -= executed
+            self.host.scheduler.pass_time(executed * self.host.ticks_per_instruction)
+
+    def _decrementer_tick(self) -> int:
+        """The tick of the clock at which the decrementer's exception comes to be, if it is not there yet."""
+        if self.thread is None:
+            return self.host.clock.ticks_at(self._expiry) + 1
+        left = self.thread.decrementer.read(self.decrementer_width)
+        return self.host.source.ticks() + left + 1
+
+    # What the world switch calls
+
+    def begin(self, thread: HardwareThread) -> None:
+        """Load what a thread of the guest needs, its core's timebase being the guest's."""
+        # A guest runs in no hypervisor state, and cannot turn machine checks off.
+        self.state.set_msr((self.state.MSR | MSR.ME) & ~MSR.HV)
+        self.state.LPCR = self.vcore.lpcr
+        self.state.set("DPDES", self.vcore.dpdes)
+        thread.decrementer.load(self._expiry)
+        self.purr.start()
+        self.spurr.start()
+        if self.areas.begin_dispatch(self.machine.memory):
+            self._log.begin_anew()
+        waited, self._waited_before = self.waited_for_core - self._waited_before, self.waited_for_core
+        moment = self._log.dispatched(thread, waited)
+        if moment is not None and self.host.observer is not None:
+            self.host.observer(DispatchLogged(self.number, moment))
+
+    def end(self) -> None:
+        """Stop what runs only in the guest; its core's timebase may still be the guest's."""
+        self.purr.stop()
+        self.spurr.stop()
+        self.areas.end_dispatch(self.machine.memory)
+
+    def keep_decrementer(self, thread: HardwareThread) -> None:
+        """Keep when the decrementer expires, in host time. `thread`'s core is in the host again.
+
+        The guest set DEC under the offset that was applied. Where a sibling has set another since, the guest
+        time of the expiry stays.
+        """
+        expiry = thread.decrementer.expiry(thread.core.timebase, self.decrementer_width)
+        self._expiry = rebased(expiry, self.vcore.entered_with, self.vcore.offset)
+        if self.host.observer is not None:
+            self.host.observer(DecrementerKept(self.number, self._expiry))
+
+    # The run
+
+    def run(self) -> Exit:
+        """Run the guest on the calling thread until something needs user space."""
+        scheduler = self.host.scheduler
+        bound = scheduler.take_turn(self.seat)
+        try:
+            with scheduler.monitor:
+                scheduler.wait(lambda: not self._accesses)
+                self._running = True
+            self.ceded = False
+            if not self.machine.has_memory:
+                return FailedEntry("the machine has no memory: set a memory region first")
+            while (ended := self._dispatch()) is None:
+                pass
+            return ended
+        finally:
+            with scheduler.monitor:
+                self._running = False
+                scheduler.changed()
+            if bound:
+                scheduler.unbind(self.seat)
+
+    def cede(self) -> None:
+        """Answer H_CEDE: give the processor up until something is pending, unless it was prodded
+        meanwhile.
+        """
+        self.state.set_msr(self.state.MSR | MSR.EE)
+        with self.host.scheduler.monitor:
+            self.ceded = True
+
+    def _dispatch(self) -> Exit | None:
+        """Go into the guest once and come out; return why the run ends, None where it goes on."""
+        if self.kicked:
+            self.kicked = False
+            return Interrupted()
+        if self.ceded:
+            self._block()
+            return None
+        if not self.host.world_switch.enter(self):
+            return None
+        try:
+            failure = self.vcore.failure
+            return FailedEntry(failure) if failure is not None else self._guest()
+        finally:
+            self.host.world_switch.leave(self)
+
+    def _block(self) -> None:
+        """Wait, with no core, for what ends H_CEDE or the run."""
+        scheduler = self.host.scheduler
+        with scheduler.monitor:
+            scheduler.wait(lambda: self.kicked or self._wakes(), self._decrementer_tick)
+            self._look_awake()
+
+    def _nap(self) -> None:
+        """Wait on the hardware thread while siblings run, for what ends H_CEDE or the virtual core's stay."""
+        scheduler = self.host.scheduler
+        with scheduler.monitor:
+            if self.vcore.all_ceded and not self._wakes():
+                # Nobody runs the guest: the core is better given back.
+                self.vcore.leaving = True
+                scheduler.changed()
+            scheduler.wait(
+                lambda: self.kicked or self.vcore.leaving or self._wakes(),
+                self._decrementer_tick,
+            )
+            self._look_awake()
+
+    def _wakes(self) -> bool:
+        return self._prodded or wakes(self)
+
+    def _look_awake(self) -> None:
+        if self._wakes():
+            self._prodded = self.ceded = False
+
+    def _guest(self) -> Exit | None:
+        """Run the guest's instructions until the thread has to leave."""
+        while not (self.kicked or self.vcore.leaving or self.vcore.time_is_up or self.enter_anew):
+            if self.ceded:
+                self._nap()
+                continue
+            with self.host.scheduler.monitor:
+                deliver(self)
+            stop = self.machine.engine.run(self.state, self._budget())
+            self.account_time()
+            ended = self._look_at(stop)
+            if ended is not None:
+                return ended
+            if self._turn_left <= 0:
+                self._turn_left = QUANTUM
+                self.host.scheduler.give_way()
+        self.enter_anew = False
+        return None
+
+    def _look_at(self, stop: Stop) -> Exit | None:
+        if stop.reason is Reason.HYPERCALL:
+            return answer(self)
+        if stop.reason is Reason.CRASH_LOOP:
+            assert stop.crash is not None
+            return self._crashed(stop.crash)
+        return None
+
+    def _budget(self) -> int:
+        """How many instructions may be executed before anything can be due."""
+        if not self.host.source.is_virtual:
+            return REAL_BUDGET
+        due = [self._decrementer_tick()] if self.state.MSR & MSR.EE else []
+        horizon = self.host.scheduler.horizon()
+        if horizon is not None:
+            due.append(horizon)
+        if not due:
+            return self._turn_left
+        ticks = max(1, min(due) - self.host.source.ticks())
+        return min(self._turn_left, -(-ticks // self.host.ticks_per_instruction))
+
+    def _crashed(self, crash: Crash) -> Crashed:
+        state = self.state
+        name = crash.interrupt.lower().replace("_", " ")
+        return Crashed(
+            vector=crash.vector,
+            srr0=state.SRR0,
+            srr1=state.SRR1,
+            message=(
+                f"vCPU {self.number}: a {name} interrupt came at {crash.address:#x} (DAR {crash.dar:#x}), "
+                f"and its handler at {crash.vector:#x} raises an interrupt at its first instruction, for ever"
+            ),
+        )
+
+    def adopt_engine(self) -> None:
+        """Go over to the machine's new engine with the same registers."""
+        old, self.state = self.state, self.machine.engine.thread(self._live)
+        for name, register in REGISTERS.items():
+            if not register.live:
+                self.state.set(name, old.get(name))
+        self.state.gpr[:] = old.gpr
+        self._accounted = 0
+
+
+def host_time_of(vcpu: VirtualCpu) -> HostTime:
+    """Return the host time at which a vCPU's decrementer expires, as the hypervisor keeps it (out of the
+    guest).
+    """
+    return vcpu.decrementer_expiry - vcpu.vcore.offset

@@ -1,0 +1,208 @@
+"""The areas of its memory that a guest shares with the hypervisor: their registration and the virtual
+processor area.
+
+Registering (H_REGISTER_VPA, or user space through KVM's registers) says where an area is from the next entry
+on; at that entry the hypervisor begins to use it. Rules: LoPAR 1.1, section 14.11.2.1; KVM's documentation of
+KVM_REG_PPC_VPA_ADDR, _SLB and _DTL.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from chronovisor.memory.guest_memory import AddressError
+from chronovisor.papr.hcalls import Status
+from chronovisor.papr.vpa import (
+    ALIGNMENT,
+    AREA_LENGTH,
+    DTL_ENTRY_SIZE,
+    PAGE_SIZE,
+    SLB_SHADOW_SIZE,
+    STATUS_SHARED,
+    VPA_LENGTH,
+    VPA_SIZE,
+    VPA_STATUS,
+    VPA_YIELD_COUNT,
+    AreaField,
+)
+
+if TYPE_CHECKING:
+    from chronovisor.memory.guest_memory import GuestMemory
+
+
+class Function(IntEnum):
+    """What H_REGISTER_VPA is to do: three bits of its flags."""
+
+    REGISTER_VPA = 1
+    REGISTER_DTL = 2
+    REGISTER_SLB_SHADOW = 3
+    DEREGISTER_VPA = 5
+    DEREGISTER_DTL = 6
+    DEREGISTER_SLB_SHADOW = 7
+
+
+FUNCTION_SHIFT = 45
+"""Where the function is in H_REGISTER_VPA's flags (bits 16:18)."""
+
+
+class AreaError(ValueError):
+    """User space asked for an area that cannot be."""
+
+
+class Area:
+    """One area: what was asked for (`address`, 0 for none, and `length`), and whether it is in use."""
+
+    __slots__ = ("active", "address", "length", "pending")
+
+    def __init__(self) -> None:
+        self.address = 0
+        self.length = 0
+        self.pending = False
+        """Whether the next entry is to begin anew with it."""
+        self.active = False
+        """Whether the hypervisor reads or writes it."""
+
+    @property
+    def registered(self) -> bool:
+        """Whether there is one, as far as the guest knows."""
+        return self.address != 0
+
+    def ask_for(self, address: int, length: int) -> None:
+        """Have it at `address` from the next entry on; none where that is 0."""
+        self.address, self.length = address, length if address else 0
+        self.pending = True
+
+    def take_effect(self, memory: GuestMemory) -> bool:
+        """Begin with what was asked for, at an entry; return whether an area came into use by that."""
+        if not self.pending:
+            return False
+        self.pending = False
+        # User space may name a place that the guest has not: then there is none, as in KVM.
+        self.active = self.registered and self.address + self.length <= memory.size
+        return self.active
+
+
+class Areas:
+    """A vCPU's three areas."""
+
+    def __init__(self) -> None:
+        self.vpa = Area()
+        self.slb_shadow = Area()
+        self.dispatch_trace_log = Area()
+
+    # As the guest asks
+
+    def call(self, function: int, address: int, memory: GuestMemory) -> Status:
+        """Do what H_REGISTER_VPA asks for; return its status, and change nothing where that is no success."""
+        match function:
+            case Function.REGISTER_VPA | Function.REGISTER_DTL | Function.REGISTER_SLB_SHADOW:
+                return self._register(Function(function), address, memory)
+            case Function.DEREGISTER_VPA:
+                if self.dispatch_trace_log.registered or self.slb_shadow.registered:
+                    return Status.RESOURCE
+                self.vpa.ask_for(0, 0)
+            case Function.DEREGISTER_DTL:
+                self.dispatch_trace_log.ask_for(0, 0)
+            case Function.DEREGISTER_SLB_SHADOW:
+                self.slb_shadow.ask_for(0, 0)
+            case _:
+                return Status.PARAMETER
+        return Status.SUCCESS
+
+    def _register(self, function: Function, address: int, memory: GuestMemory) -> Status:
+        if not address or address % ALIGNMENT:
+            return Status.PARAMETER
+        is_vpa = function is Function.REGISTER_VPA
+        try:
+            length = _load(memory, address, VPA_LENGTH if is_vpa else AREA_LENGTH)
+            memory.read(address, length)
+        except AddressError:
+            return Status.PARAMETER
+        if is_vpa:
+            if length < VPA_SIZE or address % PAGE_SIZE + VPA_SIZE > PAGE_SIZE:
+                return Status.PARAMETER
+            self.vpa.ask_for(address, length)
+            return Status.SUCCESS
+        is_log = function is Function.REGISTER_DTL
+        if length < (DTL_ENTRY_SIZE if is_log else SLB_SHADOW_SIZE):
+            return Status.PARAMETER
+        if not self.vpa.registered:
+            return Status.RESOURCE
+        if is_log:
+            self.dispatch_trace_log.ask_for(address, _whole_entries(length))
+        else:
+            self.slb_shadow.ask_for(address, length)
+        return Status.SUCCESS
+
+    # As user space asks
+
+    def set_vpa(self, address: int) -> None:
+        """Set the virtual processor area's address; 0 for none. Raises AreaError where KVM does not take
+        it.
+        """
+        if not address and (self.slb_shadow.registered or self.dispatch_trace_log.registered):
+            raise AreaError("the VPA stays as long as an SLB shadow or a dispatch trace log is registered")
+        _check_alignment(address)
+        self.vpa.ask_for(address, VPA_SIZE)
+
+    def set_slb_shadow(self, address: int, length: int) -> None:
+        """Set the SLB shadow; address 0 for none. Raises AreaError where KVM does not take it."""
+        if address and not self.vpa.registered:
+            raise AreaError("an SLB shadow needs a VPA: register that first")
+        _check_alignment(address)
+        self.slb_shadow.ask_for(address, length)
+
+    def set_dispatch_trace_log(self, address: int, length: int) -> None:
+        """Set the dispatch trace log; address 0 for none. Raises AreaError where KVM does not take it."""
+        if address and not self.vpa.registered:
+            raise AreaError("a dispatch trace log needs a VPA: register that first")
+        if address and length < DTL_ENTRY_SIZE:
+            raise AreaError(f"a dispatch trace log of {length} bytes: one entry has {DTL_ENTRY_SIZE}")
+        _check_alignment(address)
+        self.dispatch_trace_log.ask_for(address, _whole_entries(length))
+
+    # At an entry and at an exit
+
+    def begin_dispatch(self, memory: GuestMemory) -> bool:
+        """Use what was registered since the last entry, and count the dispatch; return whether the log is a
+        new one.
+        """
+        if self.vpa.take_effect(memory):
+            status = _load(memory, self.vpa.address, VPA_STATUS)
+            _store(memory, self.vpa.address, VPA_STATUS, status | STATUS_SHARED)
+            _store(memory, self.vpa.address, VPA_YIELD_COUNT, 1)
+        self.slb_shadow.take_effect(memory)
+        new_log = self.dispatch_trace_log.take_effect(memory)
+        self._count_yield(memory)
+        return new_log
+
+    def end_dispatch(self, memory: GuestMemory) -> None:
+        """Count that the processor does not run now."""
+        self._count_yield(memory)
+
+    def yield_count(self, memory: GuestMemory) -> int:
+        """Return the count in the virtual processor area; 0 without one."""
+        return _load(memory, self.vpa.address, VPA_YIELD_COUNT) if self.vpa.active else 0
+
+    def _count_yield(self, memory: GuestMemory) -> None:
+        if self.vpa.active:
+            count = _load(memory, self.vpa.address, VPA_YIELD_COUNT)
+            _store(memory, self.vpa.address, VPA_YIELD_COUNT, count + 1)
+
+
+def _check_alignment(address: int) -> None:
+    if address % ALIGNMENT:
+        raise AreaError(f"an area at {address:#x}: its address must be a multiple of {ALIGNMENT}")
+
+
+def _whole_entries(length: int) -> int:
+    return length - length % DTL_ENTRY_SIZE
+
+
+def _load(memory: GuestMemory, address: int, field: AreaField) -> int:
+    return memory.load(address + field.offset, field.size, little=False)
+
+
+def _store(memory: GuestMemory, address: int, field: AreaField, value: int) -> None:
+    memory.store(address + field.offset, field.size, value, little=False)

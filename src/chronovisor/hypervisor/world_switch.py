@@ -1,0 +1,151 @@
+"""Entry and exit: how the threads of a virtual core go into the guest together and come out together.
+
+The first thread to come is the core's primary. It alone changes the core's timebase, before any other may run
+the guest. When one thread leaves, all do; when all are out, the primary takes away the offset that it added,
+and only behind that barrier is each thread's decrementer kept, as the host time at which it expires.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from chronovisor.timebase.offset import Applied, SwitchBreachError
+from chronovisor.timebase.tbu40 import NoTbu40Error
+from chronovisor.timebase.trace import Event, SecondaryLetIn, ThreadOut
+from chronovisor.timebase.types import Ticks
+
+if TYPE_CHECKING:
+    from chronovisor.hypervisor.host import Core, HardwareThread, Host
+    from chronovisor.hypervisor.virtual_core import VirtualCore
+    from chronovisor.hypervisor.virtual_cpu import VirtualCpu
+
+TIME_SLICE = Ticks.from_ns(10_000_000)
+"""How long a virtual core may keep a core that another waits for."""
+
+
+class WorldSwitch:
+    """The entries and exits of one host. `enter` and `leave` are called by the thread that they move."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._scheduler = host.scheduler
+
+    def enter(self, vcpu: VirtualCpu) -> bool:
+        """Bring the calling thread's vCPU into the guest; False where it was kicked before it had a core.
+
+        It shares its virtual core's core, where that has one and is not about to leave it, or else waits for
+        one as its primary. `leave` must follow. Where the timebase could not be switched the vCPU is brought
+        no further than the door: `VirtualCore.failure` says why.
+        """
+        vcore = vcpu.vcore
+        with self._scheduler.monitor:
+            thread = self._find_thread(vcpu)
+            if thread is None:
+                return False
+            vcpu.thread = thread
+            vcore.inside.append(vcpu)
+            if vcore.primary is vcpu:
+                self._enter_as_primary(vcore, thread.core)
+            else:
+                self._scheduler.wait(
+                    lambda: vcore.failure is not None or self.secondary_may_enter(thread.core)
+                )
+            if vcore.failure is None:
+                if vcore.primary is not vcpu:
+                    self._tell(SecondaryLetIn(thread.core.number, thread.number, vcpu.number))
+                vcpu.begin(thread)
+            return True
+
+    def leave(self, vcpu: VirtualCpu) -> None:
+        """Take the calling thread's vCPU out of the guest, and with it all of its virtual core."""
+        vcore, thread = vcpu.vcore, vcpu.thread
+        assert thread is not None, "only who entered can leave"
+        core = thread.core
+        with self._scheduler.monitor:
+            vcore.leaving = True
+            vcpu.end()
+            vcore.out += 1
+            self._tell(ThreadOut(core.number, thread.number, vcpu.number))
+            self._scheduler.changed()
+            if vcore.primary is vcpu:
+                self._scheduler.wait(lambda: vcore.out == len(vcore.inside))
+                self._restore_host_time(vcore, core)
+            else:
+                self._scheduler.wait(lambda: vcore.host_time_restored)
+            # Behind the barrier: T is the host's again, so DEC + T is an expiry in host time.
+            if vcore.failure is None:
+                vcpu.keep_decrementer(thread)
+            vcpu.thread = None
+            vcore.kept += 1
+            if vcore.kept == len(vcore.inside):
+                self._release(vcore, core)
+            self._scheduler.changed()
+
+    # What a sabotaged switch does otherwise
+
+    def secondary_may_enter(self, core: Core) -> bool:
+        """Whether the core's other threads may run the guest: when its timebase is the guest's."""
+        return core.applied is not None
+
+    def to_take_away(self, core: Core, vcore: VirtualCore) -> Applied:
+        """Return the offset that an exit takes away: what the entry added, whatever was set since."""
+        assert core.applied is not None
+        return core.applied
+
+    # The steps
+
+    def _find_thread(self, vcpu: VirtualCpu) -> HardwareThread | None:
+        """Wait for a hardware thread for the vCPU, on its virtual core's core; None where it was kicked
+        first.
+        """
+        vcore, host = vcpu.vcore, self._host
+        if vcore.core is None and vcore not in host.queue:
+            host.queue.append(vcore)
+        vcore.wanting += 1
+        since = host.source.ticks()
+        self._scheduler.wait(lambda: vcpu.kicked or vcore.can_be_joined or host.core_for(vcore) is not None)
+        vcore.wanting -= 1
+        vcpu.waited_for_core += Ticks(host.source.ticks() - since)
+        if vcpu.kicked:
+            if not vcore.wanting and vcore in host.queue:
+                host.queue.remove(vcore)
+            self._scheduler.changed()
+            return None
+        if not vcore.can_be_joined:
+            core = host.core_for(vcore)
+            assert core is not None
+            host.queue.popleft()
+            vcore.take(core, vcpu)
+            core.hypervisor_decrementer.write(TIME_SLICE.value, host.cpu_model.hypervisor_decrementer)
+            self._scheduler.changed()
+        assert vcore.core is not None
+        return vcore.core.threads[vcpu.number % vcore.stride]
+
+    def _enter_as_primary(self, vcore: VirtualCore, core: Core) -> None:
+        # Threads that are ready come along now: they wait behind the switch, not for the next entry.
+        self._scheduler.give_way()
+        try:
+            core.applied = self._host.switch.enter(core.timebase, vcore.offset, self._host.observer)
+            vcore.entered_with = core.applied.offset
+            vcore.vtb.start()
+        except (SwitchBreachError, NoTbu40Error) as error:
+            vcore.failure = str(error)
+            vcore.leaving = True
+        self._scheduler.changed()
+
+    def _restore_host_time(self, vcore: VirtualCore, core: Core) -> None:
+        if core.applied is not None:
+            vcore.vtb.stop()
+            self._host.switch.leave(core.timebase, self.to_take_away(core, vcore), self._host.observer)
+            core.applied = None
+        vcore.host_time_restored = True
+        self._scheduler.changed()
+
+    def _release(self, vcore: VirtualCore, core: Core) -> None:
+        vcore.give_back(core)
+        if vcore.wanting:
+            self._host.queue.append(vcore)
+
+    def _tell(self, event: Event) -> None:
+        if self._host.observer is not None:
+            self._host.observer(event)

@@ -1,0 +1,100 @@
+"""The embedded provider: a host of our own where the kernel's `/dev/kvm` would be."""
+
+from __future__ import annotations
+
+import errno
+from typing import Final
+
+from chronovisor.hypervisor.cpu_model import CPU_MODELS, CpuModel
+from chronovisor.hypervisor.host import Host, Parts
+from chronovisor.isa.bits import LPCR
+from chronovisor.kvm.embedded.vm import MAX_VCPU_ID, MAX_VCPUS, EmbeddedVm
+from chronovisor.kvm.errors import KvmError
+from chronovisor.kvm.ids import Cap, VmType
+from chronovisor.kvm.interface import HostFacts, HostOptions
+from chronovisor.memory.guest_memory import PAGE_SIZE
+from chronovisor.timebase.clock import HostClock
+
+_HAVE: Final = {
+    **dict.fromkeys((Cap.USER_MEMORY, Cap.SYNC_MMU, Cap.ONE_REG, Cap.ENABLE_CAP, Cap.ENABLE_CAP_VM), 1),
+    **dict.fromkeys((Cap.PPC_PAPR, Cap.PPC_ENABLE_HCALL, Cap.PPC_HWRNG, Cap.IMMEDIATE_EXIT), 1),
+    **dict.fromkeys((Cap.PPC_UNSET_IRQ, Cap.PPC_IRQ_LEVEL, Cap.PPC_HIOR), 1),
+    Cap.MAX_VCPUS: MAX_VCPUS,
+    Cap.MAX_VCPU_ID: MAX_VCPU_ID,
+}
+"""What every host of ours has; a capability that is not here or below is 0."""
+
+
+class EmbeddedSystem:
+    """`kvm.interface.System`: one host. Raises KvmError (EINVAL) for options that make no host."""
+
+    def __init__(self, options: HostOptions, model: CpuModel | None = None) -> None:
+        if model is None:
+            model = CPU_MODELS.get(options.cpu_model)
+        if model is None:
+            raise KvmError(
+                errno.EINVAL,
+                f"there is no processor {options.cpu_model!r}; choose one of {', '.join(CPU_MODELS)}",
+            )
+        if not isinstance(options.parts, Parts | None):
+            raise KvmError(errno.EINVAL, "parts of a host are chronovisor.hypervisor.host.Parts")
+        try:
+            self.hypervisor = Host(
+                options.source,
+                options.tb_origin,
+                options.cores,
+                options.threads_per_core,
+                model,
+                options.ticks_per_instruction,
+                options.observer,
+                options.parts,
+            )
+        except ValueError as error:
+            raise KvmError(errno.EINVAL, str(error)) from None
+        self.host = HostFacts(
+            provider="embedded",
+            pvr=model.pvr,
+            frequency=options.source.frequency,
+            cores=options.cores,
+            threads_per_core=options.threads_per_core,
+            has_tbu40=model.has_tbu40,
+            dec_bits=model.large_decrementer,
+            page_size=PAGE_SIZE,
+        )
+        self._vms: list[EmbeddedVm] = []
+
+    @property
+    def clock(self) -> HostClock:
+        """The host's timebase, and the monotonic clock that it counts with."""
+        return self.hypervisor.clock
+
+    def check_extension(self, cap: int) -> int:
+        """KVM_CHECK_EXTENSION."""
+        host, model = self.hypervisor, self.hypervisor.cpu_model
+        match cap:
+            case Cap.NR_VCPUS:
+                return len(host.cores) * host.threads_per_core
+            case Cap.PPC_SMT:
+                return 1 if model.independent_threads else host.threads_per_core
+            case Cap.PPC_SMT_POSSIBLE:
+                return 15 if model.independent_threads else 2 * host.threads_per_core - 1
+            case Cap.PPC_AIL_MODE_3:
+                return int(bool(model.lpcr_writable & LPCR.AIL))
+            case _:
+                return _HAVE.get(Cap(cap), 0) if cap in Cap.__members__.values() else 0
+
+    def create_vm(self, vm_type: int = VmType.HV) -> EmbeddedVm:
+        """KVM_CREATE_VM."""
+        if vm_type not in (VmType.AUTO, VmType.HV):
+            raise KvmError(
+                errno.EINVAL, f"there is no kind {vm_type} of virtual machine: choose 0 (automatic) or 1 (HV)"
+            )
+        vm = EmbeddedVm(self.hypervisor, self.check_extension)
+        self._vms.append(vm)
+        return vm
+
+    def close(self) -> None:
+        """Give up every machine."""
+        for vm in self._vms:
+            vm.close()
+        self._vms.clear()

@@ -1,0 +1,155 @@
+"""A vCPU of the embedded provider."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from typing import Final
+
+from chronovisor.hypervisor import exits as hypervisor_exits
+from chronovisor.hypervisor.virtual_cpu import VirtualCpu
+from chronovisor.kvm.embedded.one_regs import Stored, get_one_reg, set_one_reg
+from chronovisor.kvm.errors import KvmError
+from chronovisor.kvm.exits import Exit, FailEntry, HcallExit, InternalError, Interrupted, SystemEvent
+from chronovisor.kvm.ids import Cap, SystemEventType
+from chronovisor.kvm.structures import Regs, Sregs
+from chronovisor.papr.hcalls import CALL_ARGUMENTS, unsigned
+from chronovisor.timebase.types import MASK64
+
+_SCALARS: Final = {
+    "pc": "CIA",
+    "cr": "CR",
+    "ctr": "CTR",
+    "lr": "LR",
+    "xer": "XER",
+    "msr": "MSR",
+    "srr0": "SRR0",
+    "srr1": "SRR1",
+    "pid": "PIDR",
+}
+"""Fields of `Regs` and the registers that they are."""
+
+_SPRGS: Final = 4
+"""SPRG0 to SPRG3 are the processor's; the other four of `Regs` are only kept."""
+
+log = logging.getLogger(__name__)
+
+
+class EmbeddedVcpu:
+    """`kvm.interface.Vcpu` over the embedded hypervisor."""
+
+    def __init__(self, vcpu: VirtualCpu) -> None:
+        self._vcpu = vcpu
+        self._stored = Stored()
+        self._other_sprgs = [0] * (8 - _SPRGS)
+        self._unanswered: HcallExit | None = None
+
+    @property
+    def id(self) -> int:
+        """The id it was made with."""
+        return self._vcpu.number
+
+    def run(self) -> Exit:
+        """KVM_RUN."""
+        try:
+            self._finish_hypercall()
+            return self._exit(self._vcpu.run())
+        except Exception as error:
+            # A mistake of ours. The vCPU is out of the guest; the others go on.
+            log.exception("vCPU %d", self.id)
+            return InternalError(f"vCPU {self.id}: {type(error).__name__}: {error}")
+
+    def kick(self) -> None:
+        """`kvm_run.immediate_exit`, and a signal to the thread."""
+        self._vcpu.kick()
+
+    def bind(self) -> None:
+        """Have its turns come from now on, where time is virtual."""
+        self._vcpu.host.scheduler.bind(self._vcpu.seat)
+
+    def unbind(self) -> None:
+        """Have no turns for now."""
+        self._vcpu.host.scheduler.unbind(self._vcpu.seat)
+
+    def get_one_reg(self, register_id: int) -> int:
+        """KVM_GET_ONE_REG."""
+        with self._vcpu.access():
+            return get_one_reg(self._vcpu, self._stored, register_id)
+
+    def set_one_reg(self, register_id: int, value: int) -> None:
+        """KVM_SET_ONE_REG."""
+        with self._vcpu.access():
+            set_one_reg(self._vcpu, self._stored, register_id, value)
+
+    def get_regs(self) -> Regs:
+        """KVM_GET_REGS."""
+        with self._vcpu.access():
+            state = self._vcpu.state
+            return Regs(
+                **{field: state.get(name) for field, name in _SCALARS.items()},
+                sprg=[*(state.get(f"SPRG{n}") for n in range(_SPRGS)), *self._other_sprgs],
+                gpr=list(state.gpr),
+            )
+
+    def set_regs(self, regs: Regs) -> None:
+        """KVM_SET_REGS; EINVAL, and nothing set, where a value is no unsigned 64-bit number."""
+        values = {name: getattr(regs, field) for field, name in _SCALARS.items()}
+        if len(regs.gpr) != 32 or len(regs.sprg) != 8:
+            raise KvmError(errno.EINVAL, "there are 32 general purpose registers and 8 SPRGs")
+        for value in (*values.values(), *regs.gpr, *regs.sprg):
+            if not 0 <= value <= MASK64:
+                raise KvmError(errno.EINVAL, f"{value:#x} does not fit a register of 64 bits")
+        with self._vcpu.access():
+            state = self._vcpu.state
+            for name, value in values.items():
+                state.set(name, value)
+            for n in range(_SPRGS):
+                state.set(f"SPRG{n}", regs.sprg[n])
+            self._other_sprgs = list(regs.sprg[_SPRGS:])
+            state.gpr[:] = regs.gpr
+
+    def get_sregs(self) -> Sregs:
+        """KVM_GET_SREGS."""
+        return Sregs(pvr=self._vcpu.host.cpu_model.pvr)
+
+    def set_sregs(self, sregs: Sregs) -> None:
+        """KVM_SET_SREGS: the processor's version is what it is."""
+        model = self._vcpu.host.cpu_model
+        if sregs.pvr != model.pvr:
+            raise KvmError(
+                errno.EINVAL,
+                f"a guest of processor version {sregs.pvr:#x} cannot run on {model.pvr:#x} ({model.name})",
+            )
+
+    def enable_cap(self, cap: int, *args: int, flags: int = 0) -> None:
+        """KVM_ENABLE_CAP; hypercalls reach user space in any case, as they do under the kernel's HV."""
+        if cap != Cap.PPC_PAPR or flags:
+            raise KvmError(errno.EINVAL, f"capability {cap} cannot be enabled on a vCPU")
+
+    def interrupt(self, level: bool) -> None:
+        """KVM_INTERRUPT."""
+        self._vcpu.set_external(level)
+
+    def _finish_hypercall(self) -> None:
+        unanswered, self._unanswered = self._unanswered, None
+        if unanswered is None:
+            return
+        if len(unanswered.results) > CALL_ARGUMENTS:
+            raise KvmError(errno.EINVAL, f"a hypercall has at most {CALL_ARGUMENTS} results, r4 to r12")
+        with self._vcpu.access():
+            gpr = self._vcpu.state.gpr
+            gpr[3] = unsigned(unanswered.ret)
+            for n, result in enumerate(unanswered.results):
+                gpr[4 + n] = result & MASK64
+
+    def _exit(self, ended: hypervisor_exits.Exit) -> Exit:
+        match ended:
+            case hypervisor_exits.Hypercall(number, arguments):
+                self._unanswered = HcallExit(number, arguments)
+                return self._unanswered
+            case hypervisor_exits.Interrupted():
+                return Interrupted()
+            case hypervisor_exits.FailedEntry(message):
+                return FailEntry(0, message)
+            case hypervisor_exits.Crashed(vector, srr0, srr1, message):
+                return SystemEvent(SystemEventType.CRASH, (vector, srr0, srr1), message)

@@ -1,0 +1,104 @@
+"""A virtual machine of the embedded provider."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.hypercalls import ANSWERS
+from chronovisor.hypervisor.virtual_machine import NumberInUseError, VirtualMachine
+from chronovisor.kvm.embedded.vcpu import EmbeddedVcpu
+from chronovisor.kvm.errors import KvmError
+from chronovisor.kvm.ids import Cap
+from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
+
+MAX_VCPUS: Final = 2048
+MAX_VCPU_ID: Final = 16384
+_MAX_SMT: Final = 8
+
+
+class EmbeddedVm:
+    """`kvm.interface.Vm` over the embedded hypervisor."""
+
+    def __init__(self, host: Host, check_extension: Callable[[int], int]) -> None:
+        self._host = host
+        self._check_extension = check_extension
+        self._machine = VirtualMachine(host, stride=host.threads_per_core)
+        self._smt_mode = check_extension(Cap.PPC_SMT)
+        self._slot: int | None = None
+
+    def set_user_memory_region(
+        self, slot: int, flags: int, guest_phys_addr: int, memory: GuestMemory
+    ) -> None:
+        """KVM_SET_USER_MEMORY_REGION: one region, at 0, is all that this hypervisor has yet."""
+        if guest_phys_addr % PAGE_SIZE:
+            raise KvmError(
+                errno.EINVAL, f"memory at {guest_phys_addr:#x}: that is no multiple of {PAGE_SIZE}"
+            )
+        if self._slot is not None:
+            raise KvmError(errno.EEXIST, f"slot {self._slot} holds all of the machine's memory already")
+        if guest_phys_addr:
+            raise KvmError(errno.EINVAL, f"memory at {guest_phys_addr:#x}: it can only begin at 0 here")
+        self._machine.give_memory(memory)
+        self._slot = slot
+
+    def enable_cap(self, cap: int, *args: int, flags: int = 0) -> None:
+        """KVM_ENABLE_CAP on the machine."""
+        first, second = (*args, 0, 0)[:2]
+        if cap == Cap.PPC_SMT and not flags:
+            self._set_smt_mode(first, second)
+        elif cap == Cap.PPC_ENABLE_HCALL and not flags:
+            self._enable_hypercall(first, second)
+        else:
+            raise KvmError(errno.EINVAL, f"capability {cap} cannot be enabled on a machine")
+
+    def check_extension(self, cap: int) -> int:
+        """KVM_CHECK_EXTENSION on the machine."""
+        return self._smt_mode if cap == Cap.PPC_SMT else self._check_extension(cap)
+
+    def create_vcpu(self, vcpu_id: int) -> EmbeddedVcpu:
+        """KVM_CREATE_VCPU."""
+        independent = self._host.cpu_model.independent_threads
+        limit = min(MAX_VCPU_ID, MAX_VCPUS * self._smt_mode if independent else MAX_VCPU_ID)
+        if not 0 <= vcpu_id < limit:
+            raise KvmError(errno.EINVAL, f"a vCPU {vcpu_id}: ids go from 0 to {limit - 1}")
+        try:
+            return EmbeddedVcpu(self._machine.add_vcpu(vcpu_id))
+        except NumberInUseError as error:
+            # With independent threads the virtual core is found to be in use before the vCPU is.
+            raise KvmError(errno.EINVAL if independent else errno.EEXIST, str(error)) from None
+
+    def get_dirty_log(self, slot: int) -> Sequence[int]:
+        """KVM_GET_DIRTY_LOG."""
+        if slot != self._slot:
+            raise KvmError(errno.ENOENT, f"slot {slot} holds no memory")
+        return self._machine.memory.dirty.take()
+
+    def close(self) -> None:
+        """Give up the machine."""
+        self._machine.close()
+
+    def _set_smt_mode(self, mode: int, flags: int) -> None:
+        if flags or mode not in (1, 2, 4, _MAX_SMT):
+            raise KvmError(
+                errno.EINVAL, f"{mode} threads per virtual core (flags {flags:#x}): choose 1, 2, 4 or 8"
+            )
+        if not self._host.cpu_model.independent_threads and mode > self._host.threads_per_core:
+            raise KvmError(
+                errno.EINVAL,
+                f"{mode} threads per virtual core: this host's cores have {self._host.threads_per_core}",
+            )
+        if self._machine.vcpus:
+            raise KvmError(errno.EBUSY, "the threads per virtual core are settled once a vCPU exists")
+        self._smt_mode = mode
+        self._machine.stride = mode
+
+    def _enable_hypercall(self, number: int, enable: int) -> None:
+        if number not in ANSWERS or enable > 1:
+            raise KvmError(errno.EINVAL, f"hypercall {number:#x} is always left to user space")
+        if enable:
+            self._machine.answered.add(number)
+        else:
+            self._machine.answered.discard(number)
