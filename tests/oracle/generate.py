@@ -7,14 +7,14 @@ the book calls invalid are left out: their results are boundedly undefined.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from random import Random
 
 import chronovisor.isa.meanings  # noqa: F401 - declares every instruction
 from chronovisor.isa.forms import FIELDS, Kind
 from chronovisor.isa.instruction import INSTRUCTIONS, Instruction
-from chronovisor.isa.registers import REGISTERS, SPR_READ, SPR_WRITE
+from chronovisor.isa.registers import SPR_READ, SPR_WRITE, Privilege
 
 from .case import (
     BACKGROUND,
@@ -33,30 +33,78 @@ INPUTS = 4
 """Cases that share one program: QEMU translates it once."""
 
 ELSEWHERE = frozenset(
-    # Ends the case, changes translation or the clock, or has no one answer: cases of their own, or none.
-    "rfid hrfid rfscv mtmsr mtmsrd stop darn mftb sc scv attn tlbie tlbiel tlbsync slbia slbie slbieg slbmte slbmfee "
-    "slbmfev slbfee. slbsync msgsnd msgclr msgsndp msgclrp msgsync ptesync wait urfid "
-    "nap doze sleep rvwinkle".split()
+    # What ends the case, changes translation or the clock, or has no one answer: cases of their own, or none.
+    (
+        "rfid",
+        "hrfid",
+        "rfscv",
+        "urfid",
+        "mtmsr",
+        "mtmsrd",
+        "sc",
+        "scv",
+        "stop",
+        "wait",
+        "attn",
+        "darn",
+        "mftb",
+    )
+    + ("nap", "doze", "sleep", "rvwinkle", "tlbie", "tlbiel", "tlbsync", "slbia", "slbie", "slbieg", "slbmte")
+    + (
+        "slbmfee",
+        "slbmfev",
+        "slbfee.",
+        "slbsync",
+        "msgsnd",
+        "msgclr",
+        "msgsndp",
+        "msgclrp",
+        "msgsync",
+        "mtsr",
+        "mtsrin",
+    )
 )
 """Mnemonics that are not drawn at random."""
 
 MEMORY_OPERATIONS = frozenset({"load", "store", "load_reserved", "store_conditional", "zero_block", "probe"})
 
+ATOMIC = frozenset(("lwat", "ldat", "stwat", "stdat"))
+FUNCTION_CODES = {"l": (0, 1, 2, 3, 4, 5, 6, 7, 8, 16, 24, 25, 28), "s": (0, 1, 2, 3, 4, 5, 6, 7, 24)}
+CONDITIONAL_STORES = frozenset(("stbcx.", "sthcx.", "stwcx.", "stdcx.", "stqcx."))
+
 _OTHER_SPRS = (0, 4, 5, 6, 7, 14, 16, 60, 258, 300, 400, 512, 700, 900, 1000)
-_UNCOMPARED_SPRS = frozenset(
-    # Registers whose value QEMU's machine, not the book, decides: time, performance monitoring, the processor's own.
-    name
-    for name, register in REGISTERS.items()
-    if register.live
-    or name.startswith(("MMCR", "PMC", "S", "PSSCR", "CTRL", "PIR", "DPDES", "IC"))
-    and name[:4] != "SPRG"
-) - {"SRR0", "SRR1"}
+_MACHINE_SPRS = (
+    "MMCR",
+    "PMC",
+    "SIAR",
+    "SDAR",
+    "SIER",
+    "PSSCR",
+    "PPR",
+    "CTRL",
+    "PIR",
+    "PVR",
+    "DPDES",
+    "IC",
+    "TIDR",
+    "PSPB",
+)
+"""Beginnings of names of registers whose value QEMU's machine, not the book, decides."""
+
 SPR_NUMBERS = tuple(
     sorted(
-        {number for number, r in {**SPR_READ, **SPR_WRITE}.items() if r.name not in _UNCOMPARED_SPRS}
+        {
+            number
+            for number, register in {**SPR_READ, **SPR_WRITE}.items()
+            if not register.live
+            and not register.name.startswith(_MACHINE_SPRS)
+            and Privilege.HYPERVISOR not in (register.read, register.write)
+        }
         | set(_OTHER_SPRS)
     )
 )
+"""What moves to and from special-purpose registers name. Hypervisor registers are not drawn: without the hypervisor's
+privilege QEMU 7.2 treats each of them in its own way."""
 
 MODES = (MSR_SF | MSR_ME, MSR_SF | MSR_ME | 1, MSR_ME, MSR_ME | 1)
 
@@ -88,8 +136,10 @@ def draw_fields(random: Random, instruction: Instruction) -> dict[str, int]:
             numbers[field.name] = bits << field.shift
     if "SPR" in numbers:
         numbers["SPR"] = random.choice(SPR_NUMBERS)
-    if "FXM" in numbers and instruction.fixed and random.getrandbits(3):
+    if instruction.mnemonic in ("mfocrf", "mtocrf"):  # undefined unless it names one field
         numbers["FXM"] = 1 << random.getrandbits(3)
+    if instruction.mnemonic == "bcctr":  # invalid where it counts CTR down
+        numbers["BO"] |= 0b00100
     _make_valid(random, instruction, numbers)
     return numbers
 
@@ -113,6 +163,11 @@ def _make_valid(random: Random, instruction: Instruction, numbers: dict[str, int
     if name == "lmw":
         numbers["RT"] = max(numbers["RT"], 1)
         numbers["RA"] = random.randrange(numbers["RT"])
+    if name in ATOMIC and random.getrandbits(4):
+        numbers["FC"] = random.choice(FUNCTION_CODES[name[0]])
+        numbers["RA"] = numbers["RA"] or 1
+    if name == "dcbf" and numbers["L2"] == 2:  # reserved
+        numbers["L2"] = 0
     if name in ("lswi", "lswx"):
         # The registers loaded must not include those of the address: at most 32 bytes, registers far apart.
         numbers["RT"], numbers["RA"] = 16 + random.getrandbits(2), random.getrandbits(3)
@@ -131,8 +186,10 @@ def _aim(
 ) -> bool:
     """Set the registers of an address so that it lies in the memory block; False where these fields cannot."""
     ea = BLOCK + 64 + random.getrandbits(6)
-    if random.getrandbits(1):
-        ea &= ~15
+    if random.getrandbits(1) or instruction.mnemonic in CONDITIONAL_STORES:
+        ea &= ~15  # a conditional store off its boundary: an interrupt or anything, as the processor likes
+    if instruction.mnemonic in ATOMIC:
+        ea = ea & ~31 | 16  # the place's neighbours lie in the same 32 bytes, as they must
     junk = 0 if sixty_four else random.getrandbits(32) << 32
     ra = numbers.get("RA", 0)
     offset = next((numbers[name] for name in ("D", "DS", "DQ") if name in numbers), None)
@@ -179,14 +236,15 @@ def cases(random: Random, place: Iterator[int], chosen: Instruction, inputs: int
     doing = operations(chosen, tuple(numbers[name] for name in chosen.statics))
     if "set NIA" in doing and ("LI" in numbers or "BD" in numbers):
         _branch_fields(random, numbers, address)
-    out = []
+    out: list[Case] = []
     for _ in range(inputs):
         gpr = list(BACKGROUND)
         used = _registers(chosen, numbers)
         for number, drawn in zip(used, values(random, len(used)), strict=True):
             gpr[number] = drawn
         lr, ctr = (value(random), value(random))
-        if doing & MEMORY_OPERATIONS and not _aim(random, chosen, numbers, gpr, bool(msr >> 63)):
+        accesses = doing & MEMORY_OPERATIONS or chosen.mnemonic in ATOMIC
+        if accesses and not _aim(random, chosen, numbers, gpr, bool(msr >> 63)):
             break
         if "set NIA" in doing and "LI" not in numbers and "BD" not in numbers:
             lr, ctr, tar = (_target(random, address, bool(msr >> 63)) for _ in range(3))
@@ -194,29 +252,44 @@ def cases(random: Random, place: Iterator[int], chosen: Instruction, inputs: int
             tar = value(random)
             if "set CTR" in doing:
                 ctr = random.choice((0, 1, 2, 1 << 32, (1 << 32) + 1, ctr))
-        out.append(
-            Case(
-                words=(chosen.encode(**numbers),),
-                address=address,
-                msr=msr,
-                gpr=tuple(gpr),
-                cr=random.getrandbits(32),
-                xer=xer(random),
-                lr=lr,
-                ctr=ctr,
-                sprs=(
-                    *values(random, 4),
-                    value(random),
-                    random.getrandbits(32),
-                    tar,
-                    random.getrandbits(32),
-                    0,
-                )
-                + (FSCR_TAR | FSCR_DSCR,),
-                memory=random.choice(MEMORY_PATTERNS),
-            )
-        )
+        # lswx must not load the registers of its address: a few bytes will do.
+        count = random.getrandbits(5) if chosen.mnemonic == "lswx" else None
+        words = (chosen.encode(**numbers),)
+        out.append(initial(random, words, address, msr, gpr, lr=lr, ctr=ctr, tar=tar, byte_count=count))
     return out
+
+
+def initial(
+    random: Random,
+    words: tuple[int, ...],
+    address: int,
+    msr: int,
+    gpr: Sequence[int],
+    lr: int | None = None,
+    ctr: int | None = None,
+    tar: int | None = None,
+    byte_count: int | None = None,
+) -> Case:
+    """A case with these general registers and everything else drawn, where it is not given."""
+    return Case(
+        words=words,
+        address=address,
+        msr=msr,
+        gpr=tuple(gpr),
+        cr=random.getrandbits(32),
+        xer=xer(random) if byte_count is None else xer(random) & ~0x7F | byte_count,
+        lr=value(random) if lr is None else lr,
+        ctr=value(random) if ctr is None else ctr,
+        sprs=(
+            *values(random, 5),
+            random.getrandbits(32),
+            value(random) if tar is None else tar,
+            random.getrandbits(32),
+            0,
+            FSCR_TAR | FSCR_DSCR,
+        ),
+        memory=random.choice(MEMORY_PATTERNS),
+    )
 
 
 def _target(random: Random, address: int, sixty_four: bool) -> int:

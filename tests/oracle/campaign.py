@@ -1,0 +1,114 @@
+"""A campaign: a mix of all kinds of cases, made from a seed, asked of both sides and compared."""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from multiprocessing import get_context
+from random import Random
+
+from . import generate, interrupts, programs
+from .case import Case, Outcome
+from .ours import Evaluator
+from .qemu import run_batch
+from .qemu_errata import compared, label
+
+BATCH = 20_000
+
+
+@dataclass
+class Report:
+    """What a campaign found. `lacks` counts words that QEMU executes and that no declared instruction decodes."""
+
+    cases: int = 0
+    mismatches: list[str] = field(default_factory=list)
+    lacks: Counter[str] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
+
+    def summary(self, shown: int = 10) -> str:
+        """How many mismatches of which kind, and the first of each, a line each."""
+        first: dict[str, str] = {}
+        for said in self.mismatches:
+            first.setdefault(said.split(" ", 1)[0], said)
+        kinds = ", ".join(f"{kind} {count}" for kind, count in self.kinds.most_common())
+        head = f"{len(self.mismatches)} of {self.cases} cases differ from QEMU ({kinds})"
+        return "\n".join((head, *list(first.values())[:shown]))
+
+    def add(self, other: Report) -> None:
+        """Take in what another campaign found."""
+        self.cases += other.cases
+        self.mismatches += other.mismatches
+        self.lacks += other.lacks
+        self.kinds += other.kinds
+
+
+def make(random: Random, count: int) -> list[Case]:
+    """About `count` cases: seven in ten of one instruction, each as often as any other; the rest programs and
+    interrupts."""
+    place = generate.places()
+    instructions = generate.drawn()
+    turn = random.randrange(len(instructions))
+    out: list[Case] = []
+    while len(out) < count:
+        kind = random.getrandbits(4)
+        if kind < 10:
+            out += generate.cases(random, place, instructions[turn % len(instructions)])
+            turn += 1
+        elif kind < 14:
+            for _ in range(2):
+                out += programs.cases(random, place)
+        else:
+            for maker in random.sample(interrupts.MAKERS, 4):
+                out += maker(random, place)
+    return out
+
+
+def compare(cases: list[Case], answers: list[Outcome], evaluator: Evaluator, report: Report) -> None:
+    """Evaluate each case and note where the oracle's answer differs."""
+    for case, answer in zip(cases, answers, strict=True):
+        report.cases += 1
+        found = evaluator.evaluate(case)
+        if found == answer:
+            continue
+        if label(case) == "unknown word" and not _refused(answer):
+            report.lacks[f"{case.words[0] >> 26}/{case.words[0] >> 1 & 0x3FF}"] += 1
+            continue
+        said = compared(case, answer, found)
+        if said is not None:
+            report.mismatches.append(said)
+            report.kinds[label(case)] += 1
+
+
+def _refused(answer: Outcome) -> bool:
+    """Whether QEMU does not execute the word: illegal, or of a facility that is off."""
+    return answer.vector in (0x800, 0xF20, 0xF40) or bool(answer.vector == 0x700 and answer.srr1 & 1 << 19)
+
+
+def _run_batch(seed: int, number: int, size: int) -> Report:
+    report = Report()
+    cases = make(Random(f"{seed}/{number}"), size)
+    compare(cases, run_batch(cases), _evaluator(), report)
+    return report
+
+
+@cache
+def _evaluator() -> Evaluator:
+    return Evaluator()
+
+
+def run(seed: int, count: int, workers: int = 1) -> Report:
+    """A whole campaign of at least `count` cases, made anew with QEMU, by so many processes."""
+    sizes = [min(BATCH, count - done) for done in range(0, count, BATCH)]
+    tasks = ([seed] * len(sizes), range(len(sizes)), sizes)
+    report = Report()
+    if workers == 1 or len(sizes) == 1:
+        parts = map(_run_batch, *tasks)
+        for part in parts:
+            report.add(part)
+        return report
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for part in pool.map(_run_batch, *tasks):
+            report.add(part)
+    return report

@@ -1,0 +1,65 @@
+"""The concrete evaluator gives the answers that QEMU gave: fifty thousand of them, kept as data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from .campaign import Report, compare
+from .ours import Evaluator
+from .qemu_errata import compared
+from .store import Answer, load
+
+DATA = Path(__file__).parent / "data"
+FILES = sorted(DATA.glob("*.xz"))
+
+
+@pytest.fixture(scope="module")
+def evaluator() -> Evaluator:
+    return Evaluator()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_answers_are_ours_too(path: Path, evaluator: Evaluator) -> None:
+    report = Report()
+    cases, answers = zip(*load(path), strict=True)
+    compare(list(cases), list(answers), evaluator, report)
+    assert not report.mismatches, report.summary()
+
+
+def test_fifty_thousand_answers_in_both_byte_orders() -> None:
+    order = [case.little for path in FILES for case, _ in load(path)]
+    assert len(order) >= 50_000
+    assert min(order.count(True), order.count(False)) >= 20_000
+
+
+def _one(path: Path) -> Answer:
+    return next(answer for answer in load(path) if len(answer[0].words) == 1 and answer[1].vector == 0x700)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"vector": 0x600},
+        {"srr0": 4},
+        {"srr1": 0},
+        {"cr": 1},
+        {"xer": 1},
+        {"lr": 1},
+        {"ctr": 1},
+        {"msr": 0},
+        {"memory": bytes(256)},
+        {"gpr": (1,) * 32},
+        {"sprs": (1,) * 10},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_wrong_answer_is_seen(change: dict[str, object]) -> None:
+    case, answer = _one(FILES[0])
+    assert compared(case, answer, answer) is None
+    said = compared(case, answer, replace(answer, **change))  # type: ignore[arg-type]
+    assert said is not None
+    assert "QEMU" in said
+    assert "\n" not in said
