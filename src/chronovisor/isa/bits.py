@@ -34,6 +34,10 @@ class MSR(IntFlag):
     LE = 1 << 0
 
 
+#: The bits of MSR that are there. Transactional memory is not: MSR[TS], the one field of two bits, stays 0.
+MSR_BITS = sum(int(bit) for bit in MSR)
+
+
 class LPCR(IntFlag):
     """The logical partitioning control register."""
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import cache
 
 import chronovisor.isa.meanings  # noqa: F401 - declares the instructions
-from chronovisor.isa.instruction import INSTRUCTIONS, Instruction
+from chronovisor.isa.instruction import FAMILIES, INSTRUCTIONS, Instruction
 
 
 @cache
 def _table() -> dict[int, list[tuple[int, dict[int, Instruction]]]]:
     """Primary opcode -> (mask, match -> instruction), the most specific mask first."""
     masks: dict[int, dict[int, dict[int, Instruction]]] = {}
-    for declared in INSTRUCTIONS:
+    for declared in (*INSTRUCTIONS, *FAMILIES):
         matches = masks.setdefault(declared.opcode, {}).setdefault(declared.mask, {})
         if declared.match in matches:
             raise ValueError(f"{declared} and {matches[declared.match]} have one encoding")
@@ -24,7 +24,10 @@ def _table() -> dict[int, list[tuple[int, dict[int, Instruction]]]]:
 
 
 def decode(word: int) -> Instruction | None:
-    """The instruction that ``word`` (32 bits) encodes, or None where no such instruction is declared."""
+    """The instruction that ``word`` (32 bits) encodes, or None where none is declared.
+
+    It may be a family of instructions (``chronovisor.isa.instruction.FAMILIES``).
+    """
     for mask, matches in _table().get(word >> 26, ()):
         found = matches.get(word & mask)
         if found is not None:

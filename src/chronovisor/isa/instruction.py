@@ -112,6 +112,9 @@ class Instruction:
 #: Every declared instruction, in the order of declaration.
 INSTRUCTIONS: list[Instruction] = []
 
+#: Opcodes that stand for many instructions of which none has a meaning yet; what they end in is known.
+FAMILIES: list[Instruction] = []
+
 
 def instruction(
     assembly: str,
@@ -154,6 +157,21 @@ def instruction(
                 meaning=meaning,
                 cite=cite,
             )
+        )
+        return meaning
+
+    return declare
+
+
+def family(
+    name: str, form: Form, opcode: int, extended_opcode: int | None = None
+) -> Callable[[Meaning], Meaning]:
+    """Declare what the instructions under an opcode end in, where none is declared for itself."""
+
+    def declare(meaning: Meaning) -> Meaning:
+        statics = tuple(inspect.signature(meaning).parameters)[1:]
+        FAMILIES.append(
+            Instruction(name, (), "", form, opcode, extended_opcode, {}, statics, (), meaning, cite="")
         )
         return meaning
 

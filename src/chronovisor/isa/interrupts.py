@@ -7,7 +7,7 @@ from functools import cache
 
 from chronovisor.isa.bits import LPCR, MSR
 from chronovisor.isa.notation import Machine
-from chronovisor.isa.values import Program
+from chronovisor.isa.values import Program, Value
 
 #: Bits of SRR1 that do not come from MSR: they are zero, or say what the cause was (bits 33:36 and 42:47).
 SRR1_CAUSE = 0x783F0000
@@ -15,13 +15,22 @@ SRR1_CAUSE = 0x783F0000
 #: Where interrupts go with LPCR[AIL] = 3 and translation on, besides their vector's own address.
 AIL3_OFFSET = 0xC000_0000_0000_4000
 
+#: Trace interrupts always have this bit of SRR1, and one of the others behind a load or a store (6.5.15).
+TRACE_CAUSE = 1 << (63 - 33)
+TRACE_LOAD = 1 << (63 - 35)
+TRACE_STORE = 1 << (63 - 36)
+
+#: Instructions that no trace interrupt follows (6.5.15).
+UNTRACED = frozenset({"rfid", "hrfid", "rfscv", "stop"})
+
 
 @dataclass(frozen=True, slots=True)
 class Interrupt:
     """An interrupt that a guest can take.
 
     ``after``: SRR0 points behind the instruction that was executing, not at it.
-    ``relocatable``: LPCR[AIL] applies. ``keeps_me``: MSR[ME] stays.
+    ``relocatable``: LPCR[AIL] applies. ``keeps_me``: MSR[ME] stays. ``hypervisor``: it goes to
+    hypervisor state, through HSRR0 and HSRR1.
     """
 
     name: str
@@ -29,6 +38,7 @@ class Interrupt:
     after: bool = False
     relocatable: bool = True
     keeps_me: bool = True
+    hypervisor: bool = False
 
 
 INTERRUPTS: dict[str, Interrupt] = {
@@ -45,7 +55,7 @@ INTERRUPTS: dict[str, Interrupt] = {
         Interrupt("PROGRAM", 0x700),
         Interrupt("FP_UNAVAILABLE", 0x800),
         Interrupt("DECREMENTER", 0x900),
-        Interrupt("HYPERVISOR_DECREMENTER", 0x980),
+        Interrupt("HYPERVISOR_DECREMENTER", 0x980, relocatable=False, hypervisor=True),
         Interrupt("DOORBELL", 0xA00),
         Interrupt("SYSTEM_CALL", 0xC00, after=True),
         Interrupt("TRACE", 0xD00, after=True),
@@ -60,6 +70,18 @@ INTERRUPTS: dict[str, Interrupt] = {
 HYPERCALL = "HYPERCALL"
 
 
+def relocated(m: Machine) -> Value:
+    """1 bit: interrupts leave translation on and go to their other address (LPCR[AIL] = 3, 6.2.4)."""
+    translation = int(MSR.IR | MSR.DR)
+    return (m["MSR"] & translation).eq(translation) & (m["LPCR"] & int(LPCR.AIL)).eq(int(LPCR.AIL))
+
+
+def entered(m: Machine, kept: MSR) -> Value:
+    """MSR as an interrupt to the guest's kernel leaves it, translation off; ``kept`` bits stay (6.5)."""
+    little = (m["LPCR"] & int(LPCR.ILE)).ne(0).zext(64)
+    return (m["MSR"] & int(kept)) | int(MSR.SF) | little
+
+
 @cache
 def entry(name: str) -> Program:
     """The program that enters an interrupt; its operand ``cause`` gives SRR1's cause bits.
@@ -68,18 +90,21 @@ def entry(name: str) -> Program:
     """
     interrupt = INTERRUPTS[name]
     m = Machine()
-    msr, lpcr = m["MSR"], m["LPCR"]
-    m["SRR0"] = m["NIA"] if interrupt.after else m["CIA"]
-    m["SRR1"] = (msr & ~SRR1_CAUSE) | m.operand("cause")
-    kept = int(MSR.HV | MSR.ME) if interrupt.keeps_me else int(MSR.HV)
-    translation = int(MSR.IR | MSR.DR)
-    little = (lpcr & int(LPCR.ILE)).ne(0).zext(64)
-    entered = (msr & kept) | int(MSR.SF) | little
-    if interrupt.relocatable:
-        relocated = (msr & translation).eq(translation) & (lpcr & int(LPCR.AIL)).eq(int(LPCR.AIL))
-        m["MSR"] = m.select(relocated, entered | translation, entered)
-        m["NIA"] = m.select(relocated, interrupt.vector + AIL3_OFFSET, interrupt.vector)
-    else:
-        m["MSR"] = entered
+    came_from = m["NIA"] if interrupt.after else m["CIA"]
+    state = (m["MSR"] & ~SRR1_CAUSE) | m.operand("cause")
+    if interrupt.hypervisor:
+        # To hypervisor state, big-endian (no HID[HILE] here); RI stays, so that the guest's SRRs are safe.
+        m["HSRR0"], m["HSRR1"] = came_from, state
+        m["MSR"] = (m["MSR"] & int(MSR.ME | MSR.RI)) | int(MSR.SF | MSR.HV)
         m["NIA"] = m.value(interrupt.vector)
+    else:
+        m["SRR0"], m["SRR1"] = came_from, state
+        new = entered(m, MSR.HV | MSR.ME if interrupt.keeps_me else MSR.HV)
+        if interrupt.relocatable:
+            elsewhere = relocated(m)
+            m["NIA"] = m.select(elsewhere, interrupt.vector + AIL3_OFFSET, interrupt.vector)
+            new = m.select(elsewhere, new | int(MSR.IR | MSR.DR), new)
+        else:
+            m["NIA"] = m.value(interrupt.vector)
+        m["MSR"] = new
     return m.trace.program(f"interrupt_{name.lower()}", ("cause",))

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 
 from chronovisor.isa.bits import FSCR, MSR, XER, ProgramCause
 from chronovisor.isa.registers import REGISTERS, Privilege, Register
-from chronovisor.isa.values import Operand, Trace, Value
+from chronovisor.isa.values import Operand, Trace, Value, mask
 
 
 class GeneralRegisters:
@@ -180,8 +180,27 @@ class Machine:
         self.trace.emit("write_live" if register.live else "set", 0, args, name)
 
     def register(self, register: Register) -> Value:
-        """A register's value, zero-extended to 64 bits."""
-        return self[register.name].zext(64)
+        """A register's value, or an alias's, zero-extended to 64 bits."""
+        if register.alias_of is None:
+            return self[register.name].zext(64)
+        return self[register.alias_of].extract(register.alias_from, register.width).zext(64)
+
+    def set_register(self, register: Register, value: Value, changeable: Value | None = None) -> None:
+        """A register, or what an alias names, becomes the low bits of ``value``, 64 bits.
+
+        ``changeable``, 64 bits, has ones where the register changes; None: wherever the table lets it.
+        """
+        whole = REGISTERS[register.alias_of or register.name]
+        part = mask(register.width) << register.alias_from
+        fixed = ~(part & register.writable) & whole.mask
+        new = (value << register.alias_from).trunc(whole.width)
+        if changeable is not None:
+            old = self[whole.name]
+            allowed = (changeable << register.alias_from).trunc(whole.width) & ~fixed
+            new = (old & ~allowed) | (new & allowed)
+        elif fixed:
+            new = (self[whole.name] & fixed) | (new & ~fixed)
+        self[whole.name] = new
 
     def base(self, number: Operand) -> Value:
         """(RA|0): zero where the field is zero, else the register."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from chronovisor.isa.bits import LPCR, MSR, XER
+from chronovisor.isa.bits import FSCR, LPCR, MSR, XER
 
 
 class Privilege(IntEnum):
@@ -35,6 +35,9 @@ class Register:
 
     ``live`` registers change by themselves (time): they are not stored with the thread but read and
     written through its environment. ``writable`` are the bits that a move to the register can change.
+    ``facility`` is what problem state needs in FSCR to reach it. An alias is another number, with
+    privileges of its own, for the register ``alias_of``, or for its part from bit ``alias_from`` up
+    (0 is the least significant); it has no storage.
     """
 
     name: str
@@ -47,6 +50,9 @@ class Register:
     scope: Scope = Scope.THREAD
     reset: int = 0
     writable: int = -1
+    facility: FSCR | None = None
+    alias_of: str | None = None
+    alias_from: int = 0
 
     @property
     def mask(self) -> int:
@@ -76,11 +82,9 @@ REGISTERS: dict[str, Register] = {
         _spr("XER", 1, _P, _P, writable=_XER_BITS),
         _spr("LR", 8, _P, _P),
         _spr("CTR", 9, _P, _P),
-        _spr("DSCR_U", 3, _P, _P),
-        _spr("TAR", 815, _P, _P),
+        _spr("TAR", 815, _P, _P, facility=FSCR.TAR),
         _spr("VRSAVE", 256, _P, _P, 32),
         _spr("PPR", 896, _P, _P, reset=4 << 50),
-        _spr("PPR32", 898, _P, _P, 32, reset=4 << 18),
         # Interrupts
         _spr("SRR0", 26, _S, _S),
         _spr("SRR1", 27, _S, _S),
@@ -95,7 +99,6 @@ REGISTERS: dict[str, Register] = {
         _spr("SPRG1", 273, _S, _S),
         _spr("SPRG2", 274, _S, _S),
         _spr("SPRG3", 275, _S, _S),
-        Register("SPRG3_U", 64, 259, None, _P, _N),
         _spr("HSPRG0", 304, _H, _H),
         _spr("HSPRG1", 305, _H, _H),
         # Time
@@ -117,24 +120,22 @@ REGISTERS: dict[str, Register] = {
         _spr("HFSCR", 190, _H, _H),
         _spr("FSCR", 153, _S, _S),
         _spr("DSCR", 17, _S, _S),
-        _spr("CTRL", 152, _S, _S, 32),
-        Register("CTRL_U", 32, 136, None, _P, _N),
+        Register("CTRL", 32, None, 152, _N, _S),
         _spr("PSPB", 159, _S, _S, 32),
         _spr("TIDR", 144, _S, _S),
         _spr("UAMOR", 157, _S, _S),
         _spr("AMR", 29, _S, _S),
-        Register("AMR_U", 64, 13, 13, _P, _P),
         _spr("IAMR", 61, _S, _S),
-        _spr("AMOR", 349, _H, _H),
+        _spr("AMOR", 349, _H, _H, reset=(1 << 64) - 1),
         _spr("DPDES", 176, _S, _H, scope=Scope.CORE),
         _spr("DAWR0", 180, _H, _H),
         _spr("DAWRX0", 188, _H, _H, 32),
         _spr("CIABR", 187, _H, _H),
         _spr("WORT", 895, _S, _S),
         _spr("IC", 848, _S, _H),
-        _spr("EBBHR", 804, _P, _P),
-        _spr("EBBRR", 805, _P, _P),
-        _spr("BESCR", 806, _P, _P),
+        _spr("EBBHR", 804, _P, _P, facility=FSCR.EBB),
+        _spr("EBBRR", 805, _P, _P, facility=FSCR.EBB),
+        _spr("BESCR", 806, _P, _P, facility=FSCR.EBB),
         _spr("PSSCR", 823, _S, _S),
         Register("PVR", 32, 287, None, _S, _N, reset=0x4E1200),
         Register("PIR", 32, 1023, None, _S, _N),
@@ -150,10 +151,24 @@ REGISTERS: dict[str, Register] = {
     )
 }
 
+#: Further numbers by which registers are reached. Whatever keeps state goes by REGISTERS alone.
+ALIASES: dict[str, Register] = {
+    register.name: register
+    for register in (
+        _spr("DSCR_U", 3, _P, _P, facility=FSCR.DSCR, alias_of="DSCR"),
+        _spr("AMR_U", 13, _P, _P, alias_of="AMR"),
+        Register("CTRL_U", 32, 136, None, _P, _N, alias_of="CTRL"),
+        Register("SPRG3_U", 64, 259, None, _P, _N, alias_of="SPRG3"),
+        _spr("PPR32", 898, _P, _P, 32, alias_of="PPR", alias_from=32),
+    )
+}
+
+_NUMBERED = (*REGISTERS.values(), *ALIASES.values())
+
 #: SPR number -> register, for moves from and to special purpose registers.
 SPR_READ: dict[int, Register] = {
-    r.spr: r for r in REGISTERS.values() if r.spr is not None and r.read is not Privilege.NEVER
+    r.spr: r for r in _NUMBERED if r.spr is not None and r.read is not Privilege.NEVER
 }
 SPR_WRITE: dict[int, Register] = {
-    r.spr_write: r for r in REGISTERS.values() if r.spr_write is not None and r.write is not Privilege.NEVER
+    r.spr_write: r for r in _NUMBERED if r.spr_write is not None and r.write is not Privilege.NEVER
 }

@@ -10,8 +10,11 @@ from chronovisor.isa.meanings import (
     multiple_string,
     multiply_divide,
     rotate,
+    special_registers,
     storage_control,
     system,
+    translation,
+    unavailable,
 )
 
 __all__ = [
@@ -24,6 +27,9 @@ __all__ = [
     "multiple_string",
     "multiply_divide",
     "rotate",
+    "special_registers",
     "storage_control",
     "system",
+    "translation",
+    "unavailable",
 ]

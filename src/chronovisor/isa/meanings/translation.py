@@ -1,0 +1,107 @@
+"""Lookaside buffers and messages between threads (Power ISA 3.0B Book III 5.9.3, chapter 11).
+
+Translation is not there yet, so there is nothing to invalidate; what would have to be read back is no
+instruction here.
+"""
+
+from __future__ import annotations
+
+from chronovisor.isa.bits import LPCR, MSR, ProgramCause
+from chronovisor.isa.forms import X
+from chronovisor.isa.instruction import instruction
+from chronovisor.isa.notation import Machine
+from chronovisor.isa.registers import Privilege
+
+
+def _translation_management(m: Machine) -> None:
+    """The guest may manage the translation lookaside buffer itself where LPCR[GTSE] says so."""
+    m.privileged()
+    with m.when((m["MSR"] & int(MSR.HV)).eq(0) & (m["LPCR"] & int(LPCR.GTSE)).eq(0)):
+        m.interrupt("PROGRAM", int(ProgramCause.PRIVILEGED))
+
+
+@instruction("tlbie RB,RS,RIC,PRS,R", X, 31, 306)
+def tlbie(m: Machine) -> None:
+    _translation_management(m)
+
+
+@instruction("tlbiel RB,RS,RIC,PRS,R", X, 31, 274)
+def tlbiel(m: Machine) -> None:
+    _translation_management(m)
+
+
+@instruction("tlbsync", X, 31, 566)
+def tlbsync(m: Machine) -> None:
+    _translation_management(m)
+
+
+@instruction("slbia IH", X, 31, 498)
+def slbia(m: Machine) -> None:
+    m.privileged()
+
+
+@instruction("slbie RB", X, 31, 434)
+def slbie(m: Machine) -> None:
+    m.privileged()
+
+
+@instruction("slbieg RS,RB", X, 31, 466)
+def slbieg(m: Machine) -> None:
+    m.privileged()
+
+
+@instruction("slbsync", X, 31, 338)
+def slbsync(m: Machine) -> None:
+    m.privileged()
+
+
+@instruction("slbmte RS,RB", X, 31, 402)
+def slbmte(m: Machine) -> None:
+    _not_yet(m, Privilege.PRIVILEGED)
+
+
+@instruction("slbmfee RT,RB", X, 31, 915)
+def slbmfee(m: Machine) -> None:
+    _not_yet(m, Privilege.PRIVILEGED)
+
+
+@instruction("slbmfev RT,RB", X, 31, 851)
+def slbmfev(m: Machine) -> None:
+    _not_yet(m, Privilege.PRIVILEGED)
+
+
+@instruction("slbfee. RT,RB", X, 31, 979, Rc=1)
+def slbfee(m: Machine) -> None:
+    _not_yet(m, Privilege.PRIVILEGED)
+
+
+@instruction("msgsnd RB", X, 31, 206)
+def msgsnd(m: Machine) -> None:
+    _not_yet(m, Privilege.HYPERVISOR)
+
+
+@instruction("msgclr RB", X, 31, 238)
+def msgclr(m: Machine) -> None:
+    _not_yet(m, Privilege.HYPERVISOR)
+
+
+@instruction("msgsync", X, 31, 886)
+def msgsync(m: Machine) -> None:
+    m.privileged(Privilege.HYPERVISOR)
+
+
+@instruction("msgsndp RB", X, 31, 142)
+def msgsndp(m: Machine) -> None:
+    # As KVM does for a guest that has one thread a core: the facility is off, and that shows as this.
+    _not_yet(m, Privilege.PRIVILEGED)
+
+
+@instruction("msgclrp RB", X, 31, 174)
+def msgclrp(m: Machine) -> None:
+    _not_yet(m, Privilege.PRIVILEGED)
+
+
+def _not_yet(m: Machine, needed: Privilege) -> None:
+    """Privilege comes first; what has it meets an instruction that is not there."""
+    m.privileged(needed)
+    m.illegal()
