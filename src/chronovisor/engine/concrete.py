@@ -29,6 +29,8 @@ Operation = tuple[Handler, tuple[int, ...]]
 
 _M64 = (1 << 64) - 1
 
+_BRANCHES = frozenset(("b", "bc", "bclr", "bcctr", "bctar"))
+
 
 class Reason(Enum):
     """Why the engine gave a thread back."""
@@ -168,10 +170,16 @@ class ConcreteEngine:
                 # rfid and its like are not traced; the state that they set may end tracing.
                 if cia + 4 != state.NIA or not state.MSR & (MSR.SE | MSR.BE):
                     raise
-            if traced & MSR.SE or cia + 4 != state.NIA:
+            if traced & MSR.SE or self._is_branch(cia, traced):
                 raise GuestInterrupt("TRACE")
             state.CIA = state.NIA
             state.executed += 1
+
+    def _is_branch(self, cia: int, msr: int) -> bool:
+        """Whether a branch is at an effective address, taken or not (Book III 6.5.15)."""
+        address = cia & (REAL_MODE_MASK if msr & MSR.SF else 0xFFFFFFFF)
+        found = decode(self.memory.load(address, 4, bool(msr & MSR.LE)))
+        return found is not None and found.mnemonic in _BRANCHES
 
     def _fetch(self, state: ThreadState, cia: int) -> Operation:
         sixty_four, little = state.mode
