@@ -90,6 +90,17 @@ def test_the_expiry_is_dec_plus_timebase_at_one_instant(
     assert thread.dec.read(width) == direct
 
 
+@given(words, offsets)
+def test_the_expiry_is_in_the_units_of_the_timebase_then(origin: int, offset: Offset) -> None:
+    thread = Thread(origin)
+    thread.dec.write(1000, 32)
+    host = thread.dec.expiry(thread.timebase, 32)
+    applied = Switch().enter(thread.timebase, offset)
+    assert thread.dec.expiry(thread.timebase, 32) == host + Ticks(offset.signed)
+    Switch().leave(thread.timebase, applied)
+    assert thread.dec.expiry(thread.timebase, 32) == host
+
+
 @pytest.mark.parametrize("width", [32, 56])
 @pytest.mark.parametrize("seconds", [0, 1, 4, 5, 8, 9, 10, 3600])
 @pytest.mark.parametrize("left", [-3, 0, 1000])

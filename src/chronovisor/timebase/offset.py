@@ -185,7 +185,7 @@ class Switch:
 
 
 def guest_time(tb: CoreTimebase, applied: Applied) -> GuestTime:
-    """Return the guest's time on a core that is in the guest: T itself."""
+    """Return the guest's time on a core that is in the guest, T itself; `applied` witnesses that it is."""
     return GuestTime(tb.read())
 
 
