@@ -11,16 +11,24 @@ from functools import cache
 from chronovisor.engine.python_source import Hypercall, compile_program
 from chronovisor.engine.state import (
     CACHE_BLOCK,
-    REAL_MODE_MASK,
     GuestInterrupt,
     LiveRegisters,
     Resync,
+    Thread,
     ThreadState,
 )
 from chronovisor.isa.bits import DSISR, MSR
 from chronovisor.isa.decode import decode
 from chronovisor.isa.instruction import Instruction
-from chronovisor.isa.interrupts import INTERRUPTS, entry
+from chronovisor.isa.interrupts import (
+    BRANCHES,
+    INTERRUPTS,
+    TRACE_CAUSE,
+    TRACE_LOAD,
+    TRACE_STORE,
+    UNTRACED,
+    entry,
+)
 from chronovisor.isa.notation import Machine
 from chronovisor.memory.guest_memory import AddressError, GuestMemory
 
@@ -28,8 +36,6 @@ Handler = Callable[..., None]
 Operation = tuple[Handler, tuple[int, ...]]
 
 _M64 = (1 << 64) - 1
-
-_BRANCHES = frozenset(("b", "bc", "bclr", "bcctr", "bctar"))
 
 
 class Reason(Enum):
@@ -104,7 +110,7 @@ class ConcreteEngine:
         }
         self._last_interrupt: dict[int, Crash] = {}
 
-    def thread(self, live: LiveRegisters) -> ThreadState:
+    def thread(self, live: LiveRegisters) -> Thread:
         """A new thread in its reset state."""
         return ThreadState(self.memory, live, self)
 
@@ -120,7 +126,7 @@ class ConcreteEngine:
         for decoded in self._decoded.values():
             decoded.clear()
 
-    def run(self, state: ThreadState, budget: int) -> Stop:
+    def run(self, state: Thread, budget: int) -> Stop:
         """Execute up to ``budget`` instructions; stops early for what only the caller can do."""
         end = state.executed + budget
         while True:
@@ -145,63 +151,75 @@ class ConcreteEngine:
                 state.CIA = state.NIA
                 return _HYPERCALL
 
-    def _steps(self, state: ThreadState, end: int) -> None:
+    def _steps(self, state: Thread, end: int) -> None:
         decoded = self._decoded[state.mode]
         while state.executed < end:
             cia = state.CIA
             found = decoded.get(cia)
             if found is None:
-                found = self._fetch(state, cia)
+                found = self._fetch(state)
+                cia = state.CIA
             state.NIA = cia + 4
             found[0](state, *found[1])
             state.CIA = state.NIA
             state.executed += 1
 
-    def _trace_steps(self, state: ThreadState, end: int) -> None:
+    def _trace_steps(self, state: Thread, end: int) -> None:
         """As `_steps`, with a trace interrupt behind each instruction (SE) or branch (BE)."""
         while state.executed < end:
-            cia = state.CIA
-            found = self._decoded[state.mode].get(cia) or self._fetch(state, cia)
+            found = self._fetch(state)
+            msr, cia = state.MSR, state.CIA
+            cause = self._trace_cause(self.memory.load(cia & state.ea_mask, 4, bool(msr & MSR.LE)), msr)
             state.NIA = cia + 4
-            traced = state.MSR
             try:
                 found[0](state, *found[1])
             except Resync:
-                # rfid and its like are not traced; the state that they set may end tracing.
-                if cia + 4 != state.NIA or not state.MSR & (MSR.SE | MSR.BE):
+                if cause is None:
                     raise
-            if traced & MSR.SE or self._is_branch(cia, traced):
-                raise GuestInterrupt("TRACE")
+            if cause is not None:
+                state.SIAR = cia
+                raise GuestInterrupt("TRACE", cause)
             state.CIA = state.NIA
             state.executed += 1
 
-    def _is_branch(self, cia: int, msr: int) -> bool:
-        """Whether a branch is at an effective address, taken or not (Book III 6.5.15)."""
-        address = cia & (REAL_MODE_MASK if msr & MSR.SF else 0xFFFFFFFF)
-        found = decode(self.memory.load(address, 4, bool(msr & MSR.LE)))
-        return found is not None and found.mnemonic in _BRANCHES
+    @staticmethod
+    def _trace_cause(word: int, msr: int) -> int | None:
+        """SRR1's bits for the trace interrupt behind an instruction; None: there is none."""
+        found = decode(word)
+        if found is None or found.mnemonic in UNTRACED:
+            return None
+        if not msr & MSR.SE and found.mnemonic not in BRANCHES:
+            return None
+        done = {statement.op for statement in found.program(found.decode_statics(word)).statements()}
+        if done & {"store", "store_conditional", "zero_block"}:
+            return TRACE_CAUSE | TRACE_STORE
+        return TRACE_CAUSE | TRACE_LOAD if done & {"load", "load_reserved", "probe"} else TRACE_CAUSE
 
-    def _fetch(self, state: ThreadState, cia: int) -> Operation:
+    def _fetch(self, state: Thread) -> Operation:
+        """What is at CIA, which is first cut to the width that addresses have."""
         sixty_four, little = state.mode
+        cia = state.CIA = state.CIA & (_M64 if sixty_four else 0xFFFFFFFF)
         state.NIA = cia
         if state.MSR & MSR.IR:
             raise GuestInterrupt("INSTRUCTION_STORAGE", int(DSISR.NO_TRANSLATION))
-        address = cia & (REAL_MODE_MASK if sixty_four else 0xFFFFFFFF)
+        address = cia & state.ea_mask
         try:
             word = self.memory.load(address, 4, little)
         except AddressError:
             raise GuestInterrupt("INSTRUCTION_STORAGE", int(DSISR.PROTECTION)) from None
         found = operation(word, sixty_four, little)
-        self._decoded[state.mode][cia] = found
+        if cia == address:
+            # Only what `forget` can find by the real address.
+            self._decoded[state.mode][cia] = found
         return found
 
-    def interrupt(self, state: ThreadState, name: str, cause: int = 0) -> None:
+    def interrupt(self, state: Thread, name: str, cause: int = 0) -> None:
         """Enter an interrupt that came from outside, between two instructions."""
         state.NIA = state.CIA
         _interrupt_entry(name)(state, cause)
         state.CIA = state.NIA
 
-    def _enter(self, state: ThreadState, raised: GuestInterrupt) -> Crash | None:
+    def _enter(self, state: Thread, raised: GuestInterrupt) -> Crash | None:
         came_from, before = state.CIA, state.MSR
         cause = raised.cause
         _interrupt_entry(raised.name)(state, cause)

@@ -7,7 +7,7 @@ The rows of :data:`EXPRESSIONS` and :data:`STATEMENTS` are the concrete reading 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from chronovisor.engine.state import GuestInterrupt, Resync
@@ -192,4 +192,20 @@ def compile_program(program: Program, little: bool, random_bits: Callable[[int],
     }
     exec(compile(source(program, little), f"<meaning of {program.name}>", "exec"), names)
     function: Callable[..., None] = names[program.name]
+    return function
+
+
+def compile_values(values: Sequence[Value], operands: Sequence[str]) -> Callable[..., tuple[int, ...]]:
+    """A function of the operands that computes pure values of them."""
+    texts: dict[int, str] = {}
+
+    def text(value: Value) -> str:
+        if id(value) not in texts:
+            texts[id(value)] = f"({EXPRESSIONS[value.op](value, *map(text, value.args))})"
+        return texts[id(value)]
+
+    body = ", ".join(f"int({text(value)})" for value in values)
+    function: Callable[..., tuple[int, ...]] = eval(
+        f"lambda {', '.join(operands)}: ({body},)", dict(_OPERATIONS)
+    )
     return function

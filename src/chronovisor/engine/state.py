@@ -15,6 +15,22 @@ REAL_MODE_MASK = (1 << 60) - 1
 CACHE_BLOCK = 128
 
 
+class ThreadTime(Protocol):
+    """What native code needs to read TB and to read and write DEC by itself, all in ticks.
+
+    T = clock + ``tb_adjust``. Where ``ticks_per_instruction`` is 0 the clock is the machine's monotonic one,
+    else it stands at ``virtual_ticks`` when a run begins. ``pending``: an interrupt other than the
+    decrementer's waits for MSR[EE].
+    """
+
+    tb_adjust: int
+    dec_deadline: int
+    dec_written: int
+    virtual_ticks: int
+    ticks_per_instruction: int
+    pending: int
+
+
 class LiveRegisters(Protocol):
     """The registers whose value moves by itself: time, as a hardware thread sees it."""
 
@@ -23,6 +39,12 @@ class LiveRegisters(Protocol):
 
     def write(self, name: str, value: int) -> None:
         """Set the register."""
+
+    def lend(self, time: ThreadTime) -> None:
+        """Let native code keep time for a run, from how it stands now."""
+
+    def take_back(self, time: ThreadTime) -> None:
+        """Take over what native code did to DEC (``dec_written``: its deadline was set)."""
 
 
 class CodeCache(Protocol):
@@ -59,6 +81,7 @@ class StoredRegisters:
     CTR: int
     DAR: int
     DSISR: int
+    SIAR: int
     SRR0: int
     SRR1: int
     LPCR: int
@@ -77,7 +100,10 @@ class Thread:
     """
 
     gpr: MutableSequence[int]
+    CIA: int
+    NIA: int
     MSR: int
+    SIAR: int
     DAR: int
     DSISR: int
     ea_mask: int
@@ -117,7 +143,7 @@ class Thread:
         return ea & self.ea_mask
 
     def _storage_fault(self, ea: int, why: int, store: bool) -> None:
-        self.DAR = ea
+        self.DAR = ea if self.MSR & MSR.SF else ea & 0xFFFFFFFF
         self.DSISR = int(why | (DSISR.STORE if store else 0))
         raise GuestInterrupt("DATA_STORAGE")
 

@@ -1,0 +1,1 @@
+"""The native evaluator: meanings compiled to machine code, one small function an instruction."""

@@ -1,0 +1,81 @@
+"""How a thread's state and a decoded instruction lie in memory for native code.
+
+The state is one ctypes structure whose registers come from the register table; native code reaches
+them by the offsets computed here. A decoded instruction is a fixed-size record: the address of its
+handler, its own address, and its operands.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from enum import IntEnum
+
+from chronovisor.isa.registers import REGISTERS
+
+#: General purpose register "32" is always zero: what (RA|0) names where RA is 0.
+ZERO_REGISTER = 32
+
+STORED = tuple(r.name for r in REGISTERS.values() if not r.live)
+
+
+class Registers(ctypes.Structure):
+    """The general purpose registers, every stored register in 64 bits, and what native code needs beside."""
+
+    _fields_ = [
+        ("gpr", ctypes.c_uint64 * 32),
+        ("zero", ctypes.c_uint64),  # stands right behind them, as register number ZERO_REGISTER
+        *((name, ctypes.c_uint64) for name in STORED),
+        # What native code works with: addresses, limits in bytes, masks
+        ("data_limit", ctypes.c_uint64),
+        ("dirty_pages", ctypes.c_uint64),
+        ("page_table", ctypes.c_uint64),
+        ("page_count", ctypes.c_uint64),
+        ("ea_mask", ctypes.c_uint64),
+        ("data_translation", ctypes.c_uint64),
+        # A reservation: its real address (all ones: none), size in bytes and the value read
+        ("reserved_address", ctypes.c_uint64),
+        ("reserved_size", ctypes.c_uint64),
+        ("reserved_low", ctypes.c_uint64),
+        ("reserved_high", ctypes.c_uint64),
+        # Time: T = clock + tb_adjust. Where ticks_per_instruction is 0 the clock is the machine's own, else
+        # it stands at virtual_ticks where a run begins and moves with each instruction.
+        ("tb_adjust", ctypes.c_uint64),
+        ("dec_deadline", ctypes.c_int64),
+        ("dec_written", ctypes.c_uint64),
+        ("virtual_ticks", ctypes.c_int64),
+        ("ticks_per_instruction", ctypes.c_uint64),
+        # Set from outside: an interrupt is pending, come back soon
+        ("pending", ctypes.c_uint64),
+        ("exit_request", ctypes.c_uint64),
+        # Instructions left of the run, and of the piece of it that is being executed
+        ("run_left", ctypes.c_int64),
+        ("begin", ctypes.c_int64),
+        ("budget", ctypes.c_int64),
+    ]
+
+
+OFFSETS: dict[str, int] = {name: getattr(Registers, name).offset for name, *_ in Registers._fields_}
+
+#: Bytes of an instruction record, and where its parts lie.
+RECORD_SIZE = 48
+RECORD_HANDLER = 0
+RECORD_ADDRESS = 8
+RECORD_IMMEDIATE = 16
+RECORD_SLOTS = 24
+RECORD_DERIVED = 32
+SLOT_COUNT = 8
+DERIVED_COUNT = 2
+
+PAGE_SHIFT = 12
+PAGE_INSTRUCTIONS = (1 << PAGE_SHIFT) // 4
+
+
+class Left(IntEnum):
+    """Why native code handed the thread back; CIA is set for each."""
+
+    BUDGET = 0  # no instructions left to run
+    FETCH = 1  # the next instruction's page is not decoded, or there is none
+    RESYNC = 2  # done, and the machine state changed or an interrupt is due
+    HYPERCALL = 3  # done: the guest called the hypervisor
+    DECODE = 4  # not done: the instruction is not decoded yet
+    SLOW = 5  # not done, and nothing changed: the concrete evaluator does this one, or says why it cannot be

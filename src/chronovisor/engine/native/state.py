@@ -1,0 +1,50 @@
+"""A thread whose registers lie where native code reads them."""
+
+from __future__ import annotations
+
+import ctypes
+
+from chronovisor.engine.native.layout import STORED, Registers
+from chronovisor.engine.state import CodeCache, LiveRegisters, Thread
+from chronovisor.isa.registers import REGISTERS
+from chronovisor.memory.guest_memory import GuestMemory
+
+NO_RESERVATION = (1 << 64) - 1
+
+
+class NativeThread(Registers, Thread):
+    """A thread's registers as a structure in memory; everything of :class:`Thread` works on it too."""
+
+    def __init__(self, memory: GuestMemory, live: LiveRegisters, code: CodeCache) -> None:
+        super().__init__()
+        self.code = code
+        self.memory = memory
+        self.live = live
+        self.executed = 0
+        for name in STORED:
+            setattr(self, name, REGISTERS[name].reset)
+        self.reservation = None
+        self.dirty_pages = ctypes.addressof(ctypes.c_char.from_buffer(memory.dirty.pages))
+        self.page_count = memory.size >> 12
+        self.set_msr(self.MSR)
+
+    def set_msr(self, value: int) -> None:
+        """Set MSR and what follows from it."""
+        super().set_msr(value)
+        self.data_limit = 0 if self.data_translation else self.memory.size - 15
+
+    @property
+    def reservation(self) -> tuple[int, int, int] | None:
+        """The reservation as (real address, bytes, value read); None where there is none."""
+        if self.reserved_address == NO_RESERVATION:
+            return None
+        value = self.reserved_high << 64 | self.reserved_low
+        return self.reserved_address, self.reserved_size, value
+
+    @reservation.setter
+    def reservation(self, made: tuple[int, int, int] | None) -> None:
+        if made is None:
+            self.reserved_address = NO_RESERVATION
+        else:
+            self.reserved_address, self.reserved_size, value = made
+            self.reserved_low, self.reserved_high = value & (1 << 64) - 1, value >> 64
