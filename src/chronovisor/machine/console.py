@@ -1,0 +1,84 @@
+"""The guest's console: bytes out to a sink, bytes in from whoever types, and what was printed so far."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import BinaryIO
+
+KEPT_BYTES = 16 << 20
+"""How much of what was printed `text` can still tell; older bytes are forgotten."""
+
+Sink = Callable[[bytes], object]
+
+
+class Console:
+    """A virtual terminal. `sink` takes the bytes that the guest prints, on the vCPU's thread.
+
+    It outlives a guest's move: the guest on the destination goes on with the same console.
+    """
+
+    def __init__(self, sink: Sink | BinaryIO | None = None) -> None:
+        self._sink = _as_sink(sink)
+        self._lock = threading.Lock()
+        self._printed = bytearray()
+        self._typed: deque[int] = deque()
+        self._watchers: list[Callable[[], None]] = []
+
+    def write(self, data: bytes) -> None:
+        """Take what the guest prints."""
+        with self._lock:
+            self._printed += data
+            if len(self._printed) > KEPT_BYTES:
+                del self._printed[: len(self._printed) - KEPT_BYTES]
+            watchers = list(self._watchers)
+        if self._sink is not None:
+            self._sink(data)
+        for watcher in watchers:
+            watcher()
+
+    def read(self, size: int) -> bytes:
+        """Hand the guest at most `size` bytes of what was typed; none where nothing waits."""
+        with self._lock:
+            return bytes(self._typed.popleft() for _ in range(min(size, len(self._typed))))
+
+    def type(self, data: bytes | str) -> None:
+        """Type `data` for the guest to read. From any thread."""
+        with self._lock:
+            self._typed.extend(data.encode() if isinstance(data, str) else data)
+
+    @property
+    def printed(self) -> bytes:
+        """What the guest printed so far (its last 16 MiB)."""
+        with self._lock:
+            return bytes(self._printed)
+
+    @property
+    def text(self) -> str:
+        """What the guest printed so far, as text; bytes that are no UTF-8 are shown as replacements."""
+        return self.printed.decode(errors="replace")
+
+    def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
+        """Have `watcher` called after each output, on the vCPU's thread; the answer takes that back."""
+        with self._lock:
+            self._watchers.append(watcher)
+
+        def stop() -> None:
+            with self._lock:
+                if watcher in self._watchers:
+                    self._watchers.remove(watcher)
+
+        return stop
+
+
+def _as_sink(sink: Sink | BinaryIO | None) -> Sink | None:
+    if sink is None or callable(sink):
+        return sink
+    stream = sink
+
+    def write(data: bytes) -> None:
+        stream.write(data)
+        stream.flush()
+
+    return write

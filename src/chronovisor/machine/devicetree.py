@@ -1,0 +1,119 @@
+"""The flattened device tree that a guest finds through r3.
+
+Sources: Devicetree Specification 0.4; LoPAR 1.1 for the nodes and properties of a paravirtual Power machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import fdt
+
+from chronovisor.kvm.interface import HostFacts
+from chronovisor.machine.sizes import Topology
+
+VTY_UNIT: Final = 0x7100_0000
+"""The console's unit address, the `termno` of H_PUT_TERM_CHAR; 0 means it too."""
+HYPERTAS_FUNCTIONS: Final = ("hcall-term", "hcall-splpar", "hcall-set-mode")
+_CACHE_LINE: Final = 128
+
+
+@dataclass(frozen=True, slots=True)
+class TreeOptions:
+    """What a guest's device tree tells it."""
+
+    memory_size: int
+    topology: Topology
+    host: HostFacts
+    rtas_tokens: Mapping[str, int]
+    bootargs: str = ""
+
+
+def flatten(options: TreeOptions) -> bytes:
+    """The device tree as the blob that the guest reads; big-endian by its specification."""
+    tree = fdt.FDT()
+    root = tree.root
+    _strings(root, "device_type", "chrp")
+    _strings(root, "model", "Chronovisor pSeries")
+    # Guests that know QEMU's machine of this kind find what they look for: the same calls, tokens and start.
+    _strings(root, "compatible", "chronovisor,pseries", "qemu,pseries")
+    _words(root, "#address-cells", 2)
+    _words(root, "#size-cells", 2)
+
+    chosen = _node(root, "chosen")
+    _strings(chosen, "bootargs", options.bootargs)
+    _strings(chosen, "linux,stdout-path", f"/vdevice/vty@{VTY_UNIT:x}")
+    _strings(chosen, "stdout-path", f"/vdevice/vty@{VTY_UNIT:x}")
+
+    memory = _node(root, "memory@0")
+    _strings(memory, "device_type", "memory")
+    _words(memory, "reg", 0, 0, *_two(options.memory_size))
+
+    _cpus(root, options)
+
+    rtas = _node(root, "rtas")
+    for service, token in options.rtas_tokens.items():
+        _words(rtas, service, token)
+    _strings(rtas, "ibm,hypertas-functions", *HYPERTAS_FUNCTIONS)
+
+    hypervisor = _node(root, "hypervisor")
+    _strings(hypervisor, "compatible", "linux,kvm")
+
+    vdevice = _node(root, "vdevice")
+    _strings(vdevice, "device_type", "vdevice")
+    _strings(vdevice, "compatible", "IBM,vdevice")
+    _words(vdevice, "#address-cells", 1)
+    _words(vdevice, "#size-cells", 0)
+    vty = _node(vdevice, f"vty@{VTY_UNIT:x}")
+    _strings(vty, "name", "vty")
+    _strings(vty, "device_type", "serial")
+    _strings(vty, "compatible", "hvterm1")
+    _words(vty, "reg", VTY_UNIT)
+
+    blob: bytes = tree.to_dtb(version=17, boot_cpuid_phys=0)
+    return blob
+
+
+def _cpus(root: Any, options: TreeOptions) -> None:
+    cpus = _node(root, "cpus")
+    _words(cpus, "#address-cells", 1)
+    _words(cpus, "#size-cells", 0)
+    topology, host = options.topology, options.host
+    for first in range(0, topology.vcpus, topology.threads):
+        cpu = _node(cpus, f"PowerPC,POWER@{first:x}")
+        _strings(cpu, "device_type", "cpu")
+        _words(cpu, "reg", first)
+        _strings(cpu, "status", "okay")
+        _words(cpu, "cpu-version", host.pvr)
+        _words(cpu, "timebase-frequency", host.frequency)
+        _words(cpu, "clock-frequency", host.frequency)
+        if host.dec_bits > 32:
+            _words(cpu, "ibm,dec-bits", host.dec_bits)
+        for cache in ("i-cache", "d-cache"):
+            _words(cpu, f"{cache}-line-size", _CACHE_LINE)
+            _words(cpu, f"{cache}-block-size", _CACHE_LINE)
+        servers = range(first, min(first + topology.threads, topology.vcpus))
+        _words(cpu, "ibm,ppc-interrupt-server#s", *servers)
+        cpu.append(fdt.Property("64-bit"))
+
+
+def _node(parent: Any, name: str) -> Any:
+    node = fdt.Node(name)
+    parent.append(node)
+    return node
+
+
+def _words(node: Any, name: str, *words: int) -> None:
+    node.append(fdt.PropWords(name, *words))
+
+
+def _strings(node: Any, name: str, *strings: str) -> None:
+    # As bytes: the library's own strings can neither be empty nor hold what is not ASCII.
+    data = b"".join(string.encode(errors="surrogateescape") + b"\0" for string in strings)
+    node.append(fdt.PropBytes(name, data=data))
+
+
+def _two(value: int) -> tuple[int, int]:
+    return value >> 32, value & 0xFFFF_FFFF

@@ -1,0 +1,203 @@
+"""Loading a guest's image: 64-bit Power ELF files of either endianness and either ABI.
+
+Sources: the System V ABI's ELF chapter; the 64-bit PowerPC ELF ABI 1.9 (function descriptors) and the
+OpenPOWER ELF V2 ABI (global entry points take their own address in r12).
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from elftools.common.exceptions import ELFError
+from elftools.construct import ConstructError
+from elftools.elf.elffile import ELFFile
+
+from chronovisor.machine.errors import ImageError
+from chronovisor.memory import GuestMemory
+
+PIE_BASE: Final = 0x40_0000
+"""Where an image goes that is linked at 0 and can run anywhere: the place where boot loaders put kernels."""
+_REAL_ADDRESS: Final = (1 << 60) - 1
+_ABI_MASK: Final = 3
+_EXECUTABLE: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """What is loaded at a real address: `data`, then zeros up to `size` bytes."""
+
+    addr: int
+    data: bytes
+    size: int
+
+    @property
+    def end(self) -> int:
+        """The first address behind it."""
+        return self.addr + self.size
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A guest's image, ready to be put into memory."""
+
+    name: str
+    little: bool
+    abi: int
+    """1 or 2."""
+    entry: int
+    """The real address of the first instruction."""
+    toc: int
+    """What r2 must hold at the entry: the descriptor's word under ABI v1, 0 under v2."""
+    segments: tuple[Segment, ...]
+    """By rising address; none overlaps another."""
+
+    def load_into(self, memory: GuestMemory) -> None:
+        """Write the image into memory, all of it or nothing; ImageError where a segment lies outside."""
+        for segment in self.segments:
+            if segment.end > memory.size:
+                raise ImageError(
+                    f"{self.name}: its segment at {segment.addr:#x} to {segment.end - 1:#x} lies outside the "
+                    f"guest's memory of {memory.size:#x} bytes; give it more with --memory"
+                )
+        for segment in self.segments:
+            memory.write(segment.addr, segment.data)
+            memory.write(segment.addr + len(segment.data), bytes(segment.size - len(segment.data)))
+
+
+def read_image(path: str | Path) -> Image:
+    """Read an image from a file; ImageError, in one line that says what is wrong, for one that is none."""
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except IsADirectoryError:
+        raise ImageError(f"{path}: this is a directory, not an ELF file") from None
+    except OSError as error:
+        raise ImageError(f"{path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise ImageError(f"{str(path)!r}: {error}") from None
+    return parse_image(data, str(path))
+
+
+def parse_image(data: bytes, name: str) -> Image:
+    """Read an image from the bytes of an ELF file; `name` is what errors call it."""
+    if not data:
+        raise ImageError(f"{name}: the file is empty")
+    if data[:4] != b"\x7fELF":
+        raise ImageError(f"{name}: this is no ELF file")
+    if len(data) < 64:
+        raise ImageError(f"{name}: the file ends within its ELF header")
+    if data[4] != 2:
+        raise ImageError(f"{name}: this is a 32-bit ELF file; guests are 64-bit Power")
+    if data[5] not in (1, 2):
+        raise ImageError(f"{name}: its byte order {data[5]} is neither little nor big endian")
+    try:
+        return _parse(ELFFile(io.BytesIO(data)), data, name)
+    except (
+        ELFError,
+        ConstructError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        OverflowError,
+    ) as error:
+        # pyelftools meets damaged tables with whatever its parsing of them happens to raise.
+        raise ImageError(f"{name}: its ELF tables are damaged ({error})") from None
+
+
+def _parse(elf: Any, data: bytes, name: str) -> Image:
+    header = elf.header
+    if header.e_machine != "EM_PPC64":
+        raise ImageError(f"{name}: it is for {_machine(header.e_machine)}, not for 64-bit Power")
+    if header.e_type not in ("ET_EXEC", "ET_DYN"):
+        raise ImageError(f"{name}: it is not linked into an executable image ({header.e_type})")
+    if header.e_phnum == 0:
+        raise ImageError(f"{name}: it has no program headers, so nothing to load")
+    if header.e_phentsize != 56 or header.e_phoff + header.e_phnum * 56 > len(data):
+        raise ImageError(f"{name}: the file is truncated: its program headers lie behind its end")
+    headers = [elf.get_segment(n).header for n in range(header.e_phnum)]
+    loads = [h for h in headers if h.p_type == "PT_LOAD" and h.p_memsz]
+    if not loads:
+        raise ImageError(f"{name}: it has no segment to load")
+    for load in loads:
+        _check_load(load, len(data), name)
+    base = PIE_BASE if header.e_type == "ET_DYN" and min(h.p_vaddr for h in loads) < 0x1000 else 0
+    segments = tuple(
+        sorted(
+            (
+                Segment(_real(h, header.e_type) + base, data[h.p_offset : h.p_offset + h.p_filesz], h.p_memsz)
+                for h in loads
+            ),
+            key=lambda segment: segment.addr,
+        )
+    )
+    for below, above in pairwise(segments):
+        if below.end > above.addr:
+            raise ImageError(
+                f"{name}: its segments at {below.addr:#x} and {above.addr:#x} overlap; link it again"
+            )
+    little = header.e_ident.EI_DATA == "ELFDATA2LSB"
+    abi = header.e_flags & _ABI_MASK or (2 if little else 1)
+    entry, toc = _entry(elf, loads, base, little, abi, name)
+    return Image(name, little, abi, entry, toc, segments)
+
+
+def _machine(machine: object) -> str:
+    return str(machine).removeprefix("EM_") if isinstance(machine, str) else f"machine {machine}"
+
+
+def _real(header: Any, kind: str) -> int:
+    address: int = header.p_vaddr if kind == "ET_DYN" else header.p_paddr
+    return address & _REAL_ADDRESS
+
+
+def _check_load(header: Any, file_size: int, name: str) -> None:
+    if header.p_offset + header.p_filesz > file_size:
+        raise ImageError(
+            f"{name}: the file is truncated: its segment for {header.p_vaddr:#x} ends at byte "
+            f"{header.p_offset + header.p_filesz}, the file at {file_size}"
+        )
+    if header.p_filesz > header.p_memsz:
+        raise ImageError(f"{name}: its segment for {header.p_vaddr:#x} is larger in the file than in memory")
+
+
+def _entry(elf: Any, loads: list[Any], base: int, little: bool, abi: int, name: str) -> tuple[int, int]:
+    """The first instruction's real address and r2, behind the function descriptor where the entry is one."""
+    entry: int = elf.header.e_entry
+    home = _home(loads, entry)
+    if home is None:
+        raise ImageError(f"{name}: its entry point {entry:#x} lies in none of its segments")
+    toc = 0
+    if abi == 1 and _is_descriptor(elf, home, entry):
+        order: Literal["little", "big"] = "little" if little else "big"
+        at = home.p_offset + entry - home.p_vaddr
+        elf.stream.seek(at)
+        descriptor = elf.stream.read(16) if entry + 16 <= home.p_vaddr + home.p_filesz else b""
+        if len(descriptor) < 16:
+            raise ImageError(f"{name}: the function descriptor of its entry point {entry:#x} is cut off")
+        entry = int.from_bytes(descriptor[:8], order)
+        toc = int.from_bytes(descriptor[8:], order) + base
+        home = _home(loads, entry)
+        if home is None:
+            raise ImageError(f"{name}: its entry point's descriptor names {entry:#x}, outside its segments")
+    if entry % 4:
+        raise ImageError(f"{name}: its entry point {entry:#x} is no multiple of 4")
+    return _real(home, elf.header.e_type) + (entry - home.p_vaddr) + base, toc
+
+
+def _home(loads: list[Any], address: int) -> Any:
+    return next((h for h in loads if h.p_vaddr <= address < h.p_vaddr + h.p_memsz), None)
+
+
+def _is_descriptor(elf: Any, home: Any, entry: int) -> bool:
+    """Whether an ABI v1 entry point names a descriptor: in `.opd`, or, without sections, where no code can
+    be.
+    """
+    if elf.header.e_shnum:
+        opd = elf.get_section_by_name(".opd")
+        return opd is not None and opd.header.sh_addr <= entry < opd.header.sh_addr + opd.header.sh_size
+    return not home.p_flags & _EXECUTABLE

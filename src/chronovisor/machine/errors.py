@@ -1,0 +1,11 @@
+"""What goes wrong for reasons that the user can mend: each error's text is one line for people."""
+
+from __future__ import annotations
+
+
+class MachineError(Exception):
+    """A request that makes no sense: sizes, counts, options. The text says what was wrong and what to do."""
+
+
+class ImageError(MachineError):
+    """A guest image that cannot be loaded."""

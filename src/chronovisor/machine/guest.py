@@ -1,0 +1,341 @@
+"""A guest as its owner sees it: run it, stop it, look at it."""
+
+from __future__ import annotations
+
+import random
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+from typing import Any, Final
+
+from chronovisor.kvm.exits import Exit, FailEntry, HcallExit, InternalError, MmioExit, SystemEvent
+from chronovisor.kvm.ids import ONE_REG_BY_NAME, SystemEventType
+from chronovisor.kvm.interface import System, Vcpu, Vm
+from chronovisor.kvm.registers import read_register, write_register
+from chronovisor.machine.console import Console
+from chronovisor.machine.errors import MachineError
+from chronovisor.machine.hypercalls import LPCR_AIL, LPCR_ILE, answer_hypercall
+from chronovisor.machine.sizes import Topology
+from chronovisor.machine.vcpu_thread import VcpuTask, VcpuThread, VcpuThreads
+from chronovisor.machine.wall_clock import WallClock
+from chronovisor.memory import GuestMemory
+from chronovisor.timebase.types import GuestTime, Offset, Ticks
+
+MSR_SF: Final = 1 << 63
+MSR_ME: Final = 1 << 12
+MSR_LE: Final = 1
+_LPCR: Final = ONE_REG_BY_NAME["LPCR_64"].id
+
+
+class EndReason(Enum):
+    """Why a guest's run is over."""
+
+    POWER_OFF = "power off"
+    CRASH = "crash"
+    TIMED_OUT = "timed out"
+    INTERNAL_ERROR = "internal error"
+
+
+@dataclass(frozen=True, slots=True)
+class GuestEnd:
+    """How a guest's run ended."""
+
+    reason: EndReason
+    message: str
+    """One line for people."""
+    details: str = ""
+    """For an internal error: where in Chronovisor it came from."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the guest ended as it wished to."""
+        return self.reason is EndReason.POWER_OFF
+
+
+@dataclass(frozen=True, slots=True)
+class MachineState:
+    """What of a guest is neither in its memory nor in its vCPUs' registers: what else a move has to carry."""
+
+    stopped: tuple[bool, ...]
+    """Which vCPUs RTAS says are stopped."""
+    time_of_day_shift: timedelta
+    random_state: tuple[Any, ...]
+    """Python's generator, where H_RANDOM is answered here."""
+
+
+class Guest:
+    """A virtual machine with its console. Made by `Host.boot`, or `Host.prepare` for one that arrives by a
+    move.
+
+    It starts paused; `run`, `run_for`, `run_until` and `resume` let it go.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        vm: Vm,
+        vcpus: Sequence[Vcpu],
+        memory: GuestMemory,
+        topology: Topology,
+        console: Console,
+        name: str,
+    ) -> None:
+        self.system = system
+        self.vm = vm
+        self.memory = memory
+        self.topology = topology
+        self.console = console
+        self.name = name
+        self.wall_clock = WallClock(system.clock.source)
+        # In virtual time nothing may depend on chance.
+        self.random = random.Random(0) if system.clock.source.is_virtual else random.SystemRandom()
+        self.end: GuestEnd | None = None
+        """How the guest ended; None while it can still run."""
+        self._threads = VcpuThreads(vcpus, system.clock.source.is_virtual, self._handle, self._broke)
+
+    # Running
+
+    def run(self, timeout: float | None = None) -> GuestEnd:
+        """Let the guest run until it ends; after `timeout` seconds of real time it is paused, and the answer
+        is a TIMED_OUT that leaves it able to go on.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self.resume()
+        self._wait(lambda: self.end is not None, deadline)
+        return self.end or GuestEnd(EndReason.TIMED_OUT, f"the guest still ran after {timeout} s")
+
+    def run_for(self, ticks: Ticks) -> GuestEnd | None:
+        """Let the guest run for `ticks` of its host's clock, then pause it; None where it can go on."""
+        source = self.system.clock.source
+        due = False
+
+        def stop() -> None:
+            nonlocal due
+            due = True
+            self._threads.ask_to_stop()
+
+        alarm = source.call_at(source.ticks() + ticks.value, stop)
+        try:
+            self.resume()
+            # The alarm may have come before the guest went.
+            self._wait(lambda: self.end is not None or due, None)
+        finally:
+            alarm.cancel()
+        return self.end
+
+    def run_until(
+        self, predicate: Callable[[str], bool] | str, timeout: float | None = None
+    ) -> GuestEnd | None:
+        """Let the guest run until `predicate`, asked with all of the console's text after each output, holds
+        (or the text contains the given one), then pause it; None where it can go on.
+
+        Raises MachineError where it holds neither after `timeout` seconds of real time nor at the guest's
+        end.
+        """
+        holds = (lambda text: predicate in text) if isinstance(predicate, str) else predicate
+        found = False
+
+        def look() -> None:
+            nonlocal found
+            if not found and holds(self.console.text):
+                found = True
+                self._threads.ask_to_stop()
+
+        deadline = None if timeout is None else time.monotonic() + timeout
+        unwatch = self.console.watch(look)
+        try:
+            look()
+            if not found:
+                self.resume()
+                self._wait(lambda: self.end is not None or found, deadline)
+        finally:
+            unwatch()
+        if not found:
+            why = "its end" if self.end is not None else f"{timeout} s"
+            raise MachineError(f"{self.name}: what the console was awaited to show had not come at {why}")
+        return self.end
+
+    def resume(self) -> None:
+        """Let the guest go on, and come back at once. MachineError where it has ended."""
+        if self.end is not None:
+            raise MachineError(f"{self.name}: the guest has ended ({self.end.message}); boot it again")
+        self._threads.resume()
+
+    def pause(self) -> None:
+        """Stop all vCPUs between two instructions, and come back when they are out of the guest."""
+        self._threads.ask_to_stop()
+        self._threads.wait_until_idle()
+
+    def close(self) -> None:
+        """End the guest's threads and give its memory back."""
+        self._threads.close()
+        self.vm.close()
+
+    def __enter__(self) -> Guest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Looking
+
+    @property
+    def running(self) -> bool:
+        """Whether it may run now."""
+        return self._threads.permitted and self.end is None
+
+    @property
+    def console_text(self) -> str:
+        """What the guest printed so far."""
+        return self.console.text
+
+    @property
+    def vcpus(self) -> list[Vcpu]:
+        """The vCPUs of KVM's interface, in the order of their ids. Pause the guest before touching them."""
+        return [thread.vcpu for thread in self._threads.all]
+
+    def get(self, register: str, vcpu: int = 0) -> int:
+        """A register by name (R3, PC, MSR, TB_OFFSET, DEC_EXPIRY, …), unsigned. A running guest is paused for
+        it.
+        """
+        with _Paused(self):
+            return read_register(self._vcpu(vcpu), register)
+
+    def set(self, register: str, value: int, vcpu: int = 0) -> None:
+        """Set a register by name. A running guest is paused for it."""
+        with _Paused(self):
+            write_register(self._vcpu(vcpu), register, value)
+
+    def timebase(self, vcpu: int = 0) -> GuestTime:
+        """What the guest's `mftb` would read now: its host's timebase plus its offset."""
+        return self.system.clock.now() + Offset(self.get("TB_OFFSET", vcpu))
+
+    @property
+    def machine_state(self) -> MachineState:
+        """What else a move has to carry; take it while the guest is paused."""
+        return MachineState(
+            tuple(thread.stopped for thread in self._threads.all),
+            self.wall_clock.shift,
+            self.random.getstate() if self.system.clock.source.is_virtual else (),
+        )
+
+    @machine_state.setter
+    def machine_state(self, state: MachineState) -> None:
+        for thread, stopped in zip(self._threads.all, state.stopped, strict=True):
+            thread.stopped = stopped
+        self.wall_clock.shift = state.time_of_day_shift
+        if state.random_state and self.system.clock.source.is_virtual:
+            self.random.setstate(state.random_state)
+
+    # What the guest's own calls do (services.Machine)
+
+    def power_off(self) -> None:
+        """End the guest as it wishes."""
+        self._finish(GuestEnd(EndReason.POWER_OFF, "the guest powered off"))
+
+    def crash(self, message: str) -> None:
+        """End the guest because it said that it cannot go on."""
+        self._finish(GuestEnd(EndReason.CRASH, message))
+
+    def processor(self, number: int) -> VcpuThread | None:
+        """The vCPU of that id, or None."""
+        return next((t for t in self._threads.all if t.vcpu.id == number), None)
+
+    def start_processor(self, target: VcpuThread, entry: int, argument: int, caller: VcpuThread) -> bool:
+        """Start a stopped vCPU; it takes the caller's endianness and interrupt modes, as it is of the same
+        system.
+        """
+        little = caller.vcpu.get_regs().msr & MSR_LE
+        modes = caller.vcpu.get_one_reg(_LPCR) & (LPCR_ILE | LPCR_AIL)
+
+        def prepare(vcpu: Vcpu) -> None:
+            regs = vcpu.get_regs()
+            regs.pc, regs.msr, regs.gpr[3] = entry, MSR_SF | MSR_ME | little, argument
+            vcpu.set_regs(regs)
+            vcpu.set_one_reg(_LPCR, vcpu.get_one_reg(_LPCR) & ~(LPCR_ILE | LPCR_AIL) | modes)
+
+        return self._threads.start(target, prepare)
+
+    def stop_processor(self, caller: VcpuThread) -> None:
+        """Stop the calling vCPU; a guest whose last one stops has nothing left that could start any."""
+        caller.stopping = True
+        if all(thread.stopped or thread.stopping for thread in self._threads.all):
+            self.crash("the guest stopped all of its vCPUs, so nothing can go on")
+
+    def on_each_vcpu(self, caller: VcpuThread, task: VcpuTask) -> None:
+        """Have `task` done to every vCPU before its guest code goes on."""
+        self._threads.on_each(caller, task)
+
+    # Inside
+
+    def _vcpu(self, number: int) -> Vcpu:
+        thread = self.processor(number)
+        if thread is None:
+            raise MachineError(
+                f"{self.name}: there is no vCPU {number}; it has 0 to {self.topology.vcpus - 1}"
+            )
+        return thread.vcpu
+
+    def _wait(self, done: Callable[[], bool], deadline: float | None) -> None:
+        """Wait until it holds or the deadline (of `time.monotonic`) has come, and leave the guest paused."""
+        changed = self._threads.changed
+        try:
+            with changed:
+                while not done():
+                    left = None if deadline is None else deadline - time.monotonic()
+                    if left is not None and left <= 0:
+                        break
+                    # Alarms do not notify: they may not take the lock.
+                    changed.wait(0.5 if left is None else min(left, 0.5))
+        finally:
+            self.pause()
+
+    def _finish(self, end: GuestEnd) -> None:
+        with self._threads.changed:
+            if self.end is None:
+                self.end = end
+            self._threads.changed.notify_all()
+        self._threads.ask_to_stop()
+
+    def _handle(self, thread: VcpuThread, exit_: Exit) -> None:
+        number = thread.vcpu.id
+        match exit_:
+            case HcallExit():
+                answer_hypercall(self, thread, exit_)
+            case SystemEvent(type=SystemEventType.CRASH, message=message):
+                self.crash(f"the guest crashed on vCPU {number}: {message}")
+            case MmioExit(phys_addr=address, is_write=is_write):
+                at = thread.vcpu.get_regs().pc
+                what = "wrote to" if is_write else "read from"
+                self.crash(
+                    f"the guest crashed on vCPU {number}: it {what} {address:#x}, where it has no memory, "
+                    f"at {at:#x}"
+                )
+            case FailEntry(message=message) | InternalError(message=message):
+                self._finish(GuestEnd(EndReason.INTERNAL_ERROR, message or "the guest could not be entered"))
+            case _:
+                self._finish(GuestEnd(EndReason.INTERNAL_ERROR, f"vCPU {number}: unexpected exit {exit_}"))
+
+    def _broke(self, thread: VcpuThread, error: Exception) -> None:
+        details = "".join(traceback.format_exception(error))
+        message = f"vCPU {thread.vcpu.id}: {type(error).__name__}: {error}"
+        self._finish(GuestEnd(EndReason.INTERNAL_ERROR, message, details))
+
+
+class _Paused:
+    """A guest out of the way for a moment; it goes on afterwards if it ran before."""
+
+    def __init__(self, guest: Guest) -> None:
+        self._guest = guest
+        self._ran = False
+
+    def __enter__(self) -> None:
+        self._ran = self._guest.running
+        self._guest.pause()
+
+    def __exit__(self, *_: object) -> None:
+        if self._ran and self._guest.end is None:
+            self._guest.resume()

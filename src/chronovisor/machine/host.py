@@ -1,0 +1,195 @@
+"""A host on which guests run: the start of everything that is done from Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from chronovisor.kvm.ids import Cap
+from chronovisor.kvm.interface import HostOptions, Vcpu, Vm
+from chronovisor.kvm.provider import open_system
+from chronovisor.machine import rtas
+from chronovisor.machine.console import Console, Sink
+from chronovisor.machine.devicetree import TreeOptions, flatten
+from chronovisor.machine.elf import Image, parse_image, read_image
+from chronovisor.machine.errors import MachineError
+from chronovisor.machine.guest import MSR_LE, MSR_ME, MSR_SF, Guest
+from chronovisor.machine.sizes import Topology, check_topology, parse_size, parse_u64
+from chronovisor.memory import PAGE_SIZE, GuestMemory
+from chronovisor.timebase.clock import RealTime, TickSource, VirtualTime
+from chronovisor.timebase.trace import Observer
+from chronovisor.timebase.types import HostTime
+
+_LOWEST_TREE: Final = 0x4000
+"""Below lie the interrupt vectors, which guests write."""
+_HIGHEST_TREE: Final = 1 << 31
+"""Guests that start in 32-bit code can still reach what lies below."""
+CLOCKS: Final = ("real", "virtual")
+
+
+class Host:
+    """A host: cores, a timebase that started at `tb_origin` when the clock stood at 0, and its guests.
+
+    `clock` is "real", "virtual", or a clock that several hosts share (then one moment is one moment on all of
+    them). Raises MachineError for what makes no sense, KvmError for what the provider refuses.
+    """
+
+    def __init__(
+        self,
+        tb_origin: int | str = 0,
+        clock: TickSource | str = "real",
+        cores: int = 1,
+        threads: int = 1,
+        cpu: str = "power9",
+        observer: Observer | None = None,
+        provider: str = "embedded",
+        ticks_per_instruction: int = 256,
+        parts: object | None = None,
+    ) -> None:
+        options = HostOptions(
+            source=_clock(clock),
+            tb_origin=parse_u64(tb_origin, "timebase origin"),
+            cores=cores,
+            threads_per_core=threads,
+            cpu_model=cpu,
+            ticks_per_instruction=ticks_per_instruction,
+            observer=observer,
+            parts=parts,
+        )
+        self.system = open_system(options, provider)
+        self.guests: list[Guest] = []
+
+    @property
+    def timebase(self) -> HostTime:
+        """What the host's own timebase reads now."""
+        return self.system.clock.now()
+
+    def boot(
+        self,
+        image: str | Path | bytes | Image,
+        memory: str | int = "64M",
+        smp: int = 1,
+        threads: int = 1,
+        append: str = "",
+        console: Console | Sink | BinaryIO | None = None,
+        tb_offset: int | str = 0,
+    ) -> Guest:
+        """Load an ELF image (a path, or its bytes) into a new guest and leave it at its entry point, paused.
+
+        `smp` vCPUs, `threads` of which share a virtual core; `append` is the guest's command line; `console`
+        takes the bytes that the guest prints; `tb_offset` is KVM_REG_PPC_TB_OFFSET, which KVM rounds up to
+        2^24 ticks.
+        """
+        loaded = _image(image)
+        offset = parse_u64(tb_offset, "timebase offset")
+        guest = self.prepare(memory, smp, threads, console, loaded.name)
+        try:
+            loaded.load_into(guest.memory)
+            self._enter(guest, loaded, append)
+            for vcpu in range(guest.topology.vcpus):
+                # The expiry after the offset: at the start a decrementer counts from now in the guest's time.
+                guest.set("TB_OFFSET", offset, vcpu)
+                guest.set("DEC_EXPIRY", guest.timebase(vcpu).value + 0x7FFF_FFFF & (1 << 64) - 1, vcpu)
+        except BaseException:
+            self.discard(guest)
+            raise
+        return guest
+
+    def prepare(
+        self,
+        memory: str | int,
+        smp: int = 1,
+        threads: int = 1,
+        console: Console | Sink | BinaryIO | None = None,
+        name: str = "guest",
+    ) -> Guest:
+        """A guest with empty memory whose vCPUs were never set: what `boot` fills, or a move."""
+        topology = check_topology(smp, threads)
+        size = parse_size(memory)
+        try:
+            guest_memory = GuestMemory(size)
+        except MemoryError as error:
+            raise MachineError(f"{error}; choose a smaller --memory") from None
+        vm = self.system.create_vm()
+        try:
+            vm.set_user_memory_region(0, 0, 0, guest_memory)
+            vcpus = _create_vcpus(vm, topology)
+        except BaseException:
+            vm.close()
+            raise
+        console = console if isinstance(console, Console) else Console(console)
+        guest = Guest(self.system, vm, vcpus, guest_memory, topology, console, name)
+        self.guests.append(guest)
+        return guest
+
+    def discard(self, guest: Guest) -> None:
+        """Close a guest and forget it."""
+        guest.close()
+        if guest in self.guests:
+            self.guests.remove(guest)
+
+    def close(self) -> None:
+        """Close every guest and the host itself."""
+        for guest in list(self.guests):
+            self.discard(guest)
+        self.system.close()
+
+    def __enter__(self) -> Host:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _enter(self, guest: Guest, image: Image, append: str) -> None:
+        tree = flatten(
+            TreeOptions(guest.memory.size, guest.topology, self.system.host, rtas.tokens(), append)
+        )
+        tree_at = _gap(image, guest.memory.size, len(tree))
+        guest.memory.write(tree_at, tree)
+        regs = guest.vcpus[0].get_regs()
+        regs.pc = image.entry
+        regs.msr = MSR_SF | MSR_ME | (MSR_LE if image.little else 0)
+        regs.gpr[2] = image.toc
+        regs.gpr[3] = tree_at
+        # A function's global entry point finds its TOC from its own address in r12 under ABI v2.
+        regs.gpr[12] = image.entry if image.abi == 2 else 0
+        guest.vcpus[0].set_regs(regs)
+
+
+def _clock(clock: TickSource | str) -> TickSource:
+    if clock == "real":
+        return RealTime()
+    if clock == "virtual":
+        return VirtualTime()
+    if isinstance(clock, str):
+        raise MachineError(f"clock {clock!r}: choose one of {', '.join(CLOCKS)}")
+    return clock
+
+
+def _image(image: str | Path | bytes | Image) -> Image:
+    if isinstance(image, Image):
+        return image
+    return parse_image(image, "image") if isinstance(image, bytes) else read_image(image)
+
+
+def _create_vcpus(vm: Vm, topology: Topology) -> list[Vcpu]:
+    if topology.threads > 1:
+        vm.enable_cap(Cap.PPC_SMT, topology.threads, 0)
+    vcpus = [vm.create_vcpu(number) for number in range(topology.vcpus)]
+    for vcpu in vcpus:
+        vcpu.enable_cap(Cap.PPC_PAPR)
+    return vcpus
+
+
+def _gap(image: Image, memory_size: int, size: int) -> int:
+    """A page-aligned place for `size` bytes outside the image, as high as can be."""
+    above = min(memory_size, _HIGHEST_TREE)
+    for segment in (*reversed(image.segments), None):
+        below = segment.end if segment is not None else 0
+        at = (above - size) // PAGE_SIZE * PAGE_SIZE
+        if at >= max(below, _LOWEST_TREE):
+            return at
+        above = min(above, segment.addr) if segment is not None else above
+    raise MachineError(
+        f"{image.name}: the image leaves no {size} bytes for the device tree; give the guest more memory"
+    )

@@ -1,0 +1,131 @@
+"""The hypercalls that user space answers: console, RTAS, processor modes; all others are H_FUNCTION."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from chronovisor.kvm.exits import HcallExit
+from chronovisor.kvm.ids import ONE_REG_BY_NAME
+from chronovisor.kvm.interface import Vcpu
+from chronovisor.machine.devicetree import VTY_UNIT
+from chronovisor.machine.rtas import call_rtas
+from chronovisor.machine.services import Machine
+from chronovisor.machine.vcpu_thread import VcpuThread
+from chronovisor.memory import PAGE_SIZE, AddressError
+from chronovisor.papr.hcalls import Hcall, SetMode, Status
+
+_LPCR: Final = ONE_REG_BY_NAME["LPCR_64"].id
+LPCR_ILE: Final = 1 << 25
+"""Interrupts are taken in little-endian mode (Power ISA 3.0B, book III, LPCR)."""
+LPCR_AIL: Final = 3 << 23
+LPCR_AIL_SHIFT: Final = 23
+_CALL_BYTES: Final = 16
+"""How many characters H_PUT_TERM_CHAR and H_GET_TERM_CHAR carry at most."""
+_PAGE_INIT_ZERO: Final = 1 << (63 - 48)
+_PAGE_INIT_COPY: Final = 1 << (63 - 49)
+
+
+class Answer(NamedTuple):
+    """A hypercall's status and its results, for r4 and on."""
+
+    status: Status
+    results: tuple[int, ...] = ()
+
+
+Handler = Callable[[Machine, VcpuThread, tuple[int, ...]], Answer]
+
+
+def answer_hypercall(machine: Machine, caller: VcpuThread, call: HcallExit) -> None:
+    """Answer the call that the vCPU has left the guest with."""
+    handler = _HANDLERS.get(call.nr)
+    status, results = Answer(Status.FUNCTION) if handler is None else handler(machine, caller, call.args)
+    call.ret, call.results = int(status), list(results)
+
+
+def _put_term_char(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
+    terminal, length = args[:2]
+    if terminal not in (0, VTY_UNIT) or length > _CALL_BYTES:
+        return Answer(Status.PARAMETER)
+    text = (args[2] << 64 | args[3]).to_bytes(_CALL_BYTES, "big")
+    if length:
+        machine.console.write(text[:length])
+    return Answer(Status.SUCCESS)
+
+
+def _get_term_char(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
+    if args[0] not in (0, VTY_UNIT):
+        return Answer(Status.PARAMETER)
+    typed = machine.console.read(_CALL_BYTES)
+    words = int.from_bytes(typed.ljust(_CALL_BYTES, b"\0"), "big")
+    return Answer(Status.SUCCESS, (len(typed), words >> 64, words & (1 << 64) - 1))
+
+
+def _rtas(machine: Machine, caller: VcpuThread, args: tuple[int, ...]) -> Answer:
+    return Answer(call_rtas(machine, caller, args[0]))
+
+
+def _random(machine: Machine, _caller: VcpuThread, _args: tuple[int, ...]) -> Answer:
+    return Answer(Status.SUCCESS, (machine.random.getrandbits(64),))
+
+
+def _set_sprg0(_machine: Machine, caller: VcpuThread, args: tuple[int, ...]) -> Answer:
+    regs = caller.vcpu.get_regs()
+    regs.sprg[0] = args[0]
+    caller.vcpu.set_regs(regs)
+    return Answer(Status.SUCCESS)
+
+
+def _page_init(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
+    flags, destination, source = args[:3]
+    if destination % PAGE_SIZE or (flags & _PAGE_INIT_COPY and source % PAGE_SIZE):
+        return Answer(Status.PARAMETER)
+    try:
+        # Both pages are looked at before either is touched: a call that fails changes nothing.
+        machine.memory.read(destination, PAGE_SIZE)
+        copied = machine.memory.read(source, PAGE_SIZE) if flags & _PAGE_INIT_COPY else b""
+    except AddressError:
+        return Answer(Status.PARAMETER)
+    if flags & _PAGE_INIT_ZERO:
+        machine.memory.write(destination, bytes(PAGE_SIZE))
+    if copied:
+        machine.memory.write(destination, copied)
+    return Answer(Status.SUCCESS)
+
+
+def _set_mode(machine: Machine, caller: VcpuThread, args: tuple[int, ...]) -> Answer:
+    flags, resource, value1, value2 = args[:4]
+    if resource not in (SetMode.ENDIAN, SetMode.ADDRESS_TRANSLATION):
+        return Answer(Status.P2)
+    if value1:
+        return Answer(Status.P3)
+    if value2:
+        return Answer(Status.P4)
+    if resource == SetMode.ENDIAN:
+        if flags > 1:
+            return Answer(Status.UNSUPPORTED_FLAG_START)
+        _set_lpcr(machine, caller, LPCR_ILE, LPCR_ILE if flags else 0)
+        return Answer(Status.SUCCESS)
+    if flags not in (0, 3):
+        # The values between were taken out of the architecture, and KVM refuses them too.
+        return Answer(Status.UNSUPPORTED_FLAG_START)
+    _set_lpcr(machine, caller, LPCR_AIL, flags << LPCR_AIL_SHIFT)
+    return Answer(Status.SUCCESS)
+
+
+def _set_lpcr(machine: Machine, caller: VcpuThread, mask: int, value: int) -> None:
+    def task(vcpu: Vcpu) -> None:
+        vcpu.set_one_reg(_LPCR, vcpu.get_one_reg(_LPCR) & ~mask | value)
+
+    machine.on_each_vcpu(caller, task)
+
+
+_HANDLERS: Final[dict[int, Handler]] = {
+    Hcall.PUT_TERM_CHAR: _put_term_char,
+    Hcall.GET_TERM_CHAR: _get_term_char,
+    Hcall.RTAS: _rtas,
+    Hcall.RANDOM: _random,
+    Hcall.SET_SPRG0: _set_sprg0,
+    Hcall.PAGE_INIT: _page_init,
+    Hcall.SET_MODE: _set_mode,
+}

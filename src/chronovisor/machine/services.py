@@ -1,0 +1,38 @@
+"""What hypercalls and RTAS services may do to the machine that they are called on."""
+
+from __future__ import annotations
+
+import random
+from typing import Protocol
+
+from chronovisor.machine.console import Console
+from chronovisor.machine.vcpu_thread import VcpuTask, VcpuThread
+from chronovisor.machine.wall_clock import WallClock
+from chronovisor.memory import GuestMemory
+
+
+class Machine(Protocol):
+    """A guest's machine, as its own calls see it."""
+
+    memory: GuestMemory
+    console: Console
+    wall_clock: WallClock
+    random: random.Random
+
+    def power_off(self) -> None:
+        """End the guest as it wishes."""
+
+    def crash(self, message: str) -> None:
+        """End the guest because it said that it cannot go on."""
+
+    def processor(self, number: int) -> VcpuThread | None:
+        """The vCPU of that id, or None."""
+
+    def start_processor(self, target: VcpuThread, entry: int, argument: int, caller: VcpuThread) -> bool:
+        """Start a stopped vCPU at real address `entry` with r3 = `argument`; False if it is not stopped."""
+
+    def stop_processor(self, caller: VcpuThread) -> None:
+        """Stop the calling vCPU once its call is done."""
+
+    def on_each_vcpu(self, caller: VcpuThread, task: VcpuTask) -> None:
+        """Have `task` done to every vCPU before the caller's guest, or that vCPU's, goes on."""

@@ -1,0 +1,184 @@
+"""One thread a vCPU: it waits for permission, runs the guest, and has each exit handled.
+
+All vCPUs of a guest share one lock. It is never held while a vCPU runs, and never taken from inside the
+hypervisor (where alarms are called): `ask_to_stop` therefore works without it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from chronovisor.kvm.exits import Exit, Interrupted
+from chronovisor.kvm.interface import Vcpu
+
+VcpuTask = Callable[[Vcpu], None]
+"""Something done to a vCPU while it is outside the guest."""
+
+
+class VcpuThread:
+    """A vCPU, its thread, and whether the guest has it stopped. Changed under its group's lock alone."""
+
+    def __init__(self, vcpu: Vcpu, stopped: bool) -> None:
+        self.vcpu = vcpu
+        self.stopped = stopped
+        """RTAS's word: it was not started, or it stopped itself."""
+        self.stopping = False
+        """It asked to stop and has not yet left the guest."""
+        self.active = False
+        """Its thread is at the guest: inside `run()` or handling an exit."""
+        self.tasks: list[VcpuTask] = []
+        self.thread: threading.Thread | None = None
+
+
+class VcpuThreads:
+    """The vCPUs of one guest, which run and stop together.
+
+    `handle` is called with each exit but `Interrupted`, on the vCPU's thread, outside the lock; `failed` with
+    what came out of a thread that broke, which is a mistake of ours.
+    """
+
+    def __init__(
+        self,
+        vcpus: Sequence[Vcpu],
+        is_virtual: bool,
+        handle: Callable[[VcpuThread, Exit], None],
+        failed: Callable[[VcpuThread, Exception], None],
+    ) -> None:
+        self.all = [VcpuThread(vcpu, stopped=number > 0) for number, vcpu in enumerate(vcpus)]
+        self.changed = threading.Condition()
+        self._is_virtual = is_virtual
+        self._handle = handle
+        self._failed = failed
+        self.permitted = False
+        self._closing = False
+
+    def resume(self) -> None:
+        """Let the guest go on from where it stopped."""
+        with self.changed:
+            self.changed.wait_for(self._idle)
+            if self._closing:
+                return
+            self._start_threads()
+            for thread in self.all:
+                if not thread.stopped:
+                    self._set_off(thread)
+            self.permitted = True
+            self.changed.notify_all()
+
+    def ask_to_stop(self) -> None:
+        """Have every vCPU leave the guest soon. From any thread, even an alarm's; `wait_until_idle` says
+        when.
+        """
+        self.permitted = False
+        for thread in self.all:
+            thread.vcpu.kick()
+
+    def wait_until_idle(self, timeout: float | None = None) -> bool:
+        """Wait until no vCPU is at the guest; False where that took more than `timeout` seconds."""
+        with self.changed:
+            return self.changed.wait_for(self._idle, timeout)
+
+    def start(self, target: VcpuThread, prepare: VcpuTask) -> bool:
+        """Start a stopped vCPU after `prepare` set its registers; False where it is not stopped."""
+        with self.changed:
+            if not target.stopped:
+                return False
+            prepare(target.vcpu)
+            target.stopped = False
+            if self.permitted:
+                self._set_off(target)
+            self.changed.notify_all()
+            return True
+
+    def on_each(self, caller: VcpuThread, task: VcpuTask) -> None:
+        """Have `task` done to every vCPU; call it from the thread of `caller`, which handles an exit.
+
+        A vCPU that is at the guest does it itself, at its next exit, and is kicked for that. In real time
+        this waits for it. In virtual time no other vCPU executes an instruction before it takes its kick, so
+        there is nothing to wait for (and waiting would keep it from its turn).
+        """
+        with self.changed:
+            asked = [t for t in self.all if t.active and t is not caller]
+            for thread in self.all:
+                if thread in asked:
+                    thread.tasks.append(task)
+                else:
+                    task(thread.vcpu)
+        for thread in asked:
+            thread.vcpu.kick()
+        if self._is_virtual:
+            return
+        with self.changed:
+            while any(task in thread.tasks for thread in asked):
+                # Its own tasks first: two vCPUs that wait for each other would wait for ever.
+                self._do_tasks(caller)
+                self.changed.wait(0.1)
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Stop and end all threads."""
+        with self.changed:
+            self._closing = True
+        self.ask_to_stop()
+        with self.changed:
+            self.changed.notify_all()
+        for thread in self.all:
+            if thread.thread is not None and thread.thread is not threading.current_thread():
+                thread.thread.join(timeout)
+
+    def _idle(self) -> bool:
+        return not any(thread.active for thread in self.all)
+
+    def _set_off(self, thread: VcpuThread) -> None:
+        # Bound before any thread goes on: in virtual time the order of turns may not depend on who wakes
+        # first.
+        thread.active = True
+        thread.vcpu.bind()
+
+    def _start_threads(self) -> None:
+        for thread in self.all:
+            if thread.thread is None:
+                thread.thread = threading.Thread(
+                    target=self._serve, args=(thread,), name=f"vCPU {thread.vcpu.id}", daemon=True
+                )
+                thread.thread.start()
+
+    def _serve(self, thread: VcpuThread) -> None:
+        while True:
+            with self.changed:
+                self.changed.wait_for(lambda: self._closing or thread.active)
+                if not thread.active:
+                    return
+            try:
+                self._run_guest(thread)
+            except Exception as error:
+                self._failed(thread, error)
+            with self.changed:
+                self._do_tasks(thread)
+                if thread.stopping:
+                    thread.stopping, thread.stopped = False, True
+                thread.active = False
+                # Last: from here on another vCPU may have its turn, and finds this one as it now is.
+                thread.vcpu.unbind()
+                self.changed.notify_all()
+
+    def _run_guest(self, thread: VcpuThread) -> None:
+        while True:
+            exit_ = thread.vcpu.run()
+            if isinstance(exit_, Interrupted):
+                with self.changed:
+                    self._do_tasks(thread)
+                # Only here: whatever the last exit left to be finished is in the registers now.
+                if not self.permitted or thread.stopping:
+                    return
+            else:
+                self._handle(thread, exit_)
+                if thread.stopping:
+                    thread.vcpu.kick()
+
+    def _do_tasks(self, thread: VcpuThread) -> None:
+        tasks, thread.tasks = thread.tasks, []
+        for task in tasks:
+            task(thread.vcpu)
+        if tasks:
+            self.changed.notify_all()
