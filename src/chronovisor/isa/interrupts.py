@@ -23,6 +23,9 @@ TRACE_STORE = 1 << (63 - 36)
 #: Instructions that no trace interrupt follows (6.5.15).
 UNTRACED = frozenset({"rfid", "hrfid", "rfscv", "stop"})
 
+#: Instructions that branch tracing (MSR[BE]) sees.
+BRANCHES = frozenset({"b", "bc", "bclr", "bcctr", "bctar"})
+
 
 @dataclass(frozen=True, slots=True)
 class Interrupt:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from chronovisor.isa.forms import DS, D, Form, X
 from chronovisor.isa.instruction import instruction
 from chronovisor.isa.notation import Machine
+from chronovisor.isa.registers import Privilege
 from chronovisor.isa.values import Value
 
 Extend = Callable[[Value], Value]
@@ -134,3 +135,24 @@ def _declare_reversed(suffix: str, size: int, load: int, store: int) -> None:
 _declare_reversed("h", 2, 790, 918)
 _declare_reversed("w", 4, 534, 662)
 _declare_reversed("d", 8, 532, 660)
+
+
+def _declare_cache_inhibited(suffix: str, size: int, load: int, store: int) -> None:
+    """Accesses that go round the cache (Book III 4.4.1), which hypervisor state alone can make."""
+    mnemonic = "d" if suffix == "d" else f"{suffix}z"
+
+    @instruction(f"l{mnemonic}cix RT,RA,RB", X, 31, load)
+    def lcix(m: Machine, RT: Value, RA: Value, RB: Value) -> None:
+        m.privileged(Privilege.HYPERVISOR)
+        m.gpr[RT] = m.load(m.base(RA) + m.gpr[RB], size).zext(64)
+
+    @instruction(f"st{suffix}cix RS,RA,RB", X, 31, store)
+    def stcix(m: Machine, RS: Value, RA: Value, RB: Value) -> None:
+        m.privileged(Privilege.HYPERVISOR)
+        m.store(m.base(RA) + m.gpr[RB], m.gpr[RS].trunc(size * 8))
+
+
+_declare_cache_inhibited("w", 4, 789, 917)
+_declare_cache_inhibited("h", 2, 821, 949)
+_declare_cache_inhibited("b", 1, 853, 981)
+_declare_cache_inhibited("d", 8, 885, 1013)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chronovisor.isa.forms import XL, X
-from chronovisor.isa.instruction import instruction
+from chronovisor.isa.instruction import family, instruction
 from chronovisor.isa.notation import Machine
 from chronovisor.isa.values import Value
 
@@ -69,3 +69,11 @@ def isync(m: Machine) -> None:
 @instruction("cp_abort", X, 31, 838)
 def cp_abort(m: Machine) -> None:
     """No copy is ever in progress: copy and paste are not there."""
+
+
+def reserved_nop(m: Machine) -> None:
+    """Opcodes kept for later hints, which do nothing until then (Book I, Reserved Instructions)."""
+
+
+for _number in (530, 562, 594, 626, 658, 690, 722, 754):
+    family(f"reserved_nop{_number}", X, 31, _number)(reserved_nop)
