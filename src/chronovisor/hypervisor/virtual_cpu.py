@@ -65,6 +65,7 @@ class VirtualCpu:
         self._waited_before = Ticks(0)
         self._accounted = 0
         self._turn_left = QUANTUM
+        self._horizon: int | None = None
 
     # From any thread
 
@@ -279,7 +280,7 @@ class VirtualCpu:
             ended = self._look_at(stop)
             if ended is not None:
                 return ended
-            if self._turn_left <= 0:
+            if self._turn_left <= 0 or self._others_due():
                 self._turn_left = QUANTUM
                 self.host.scheduler.give_way()
         self.enter_anew = False
@@ -298,13 +299,17 @@ class VirtualCpu:
         if not self.host.source.is_virtual:
             return REAL_BUDGET
         due = [self._decrementer_tick()] if self.state.MSR & MSR.EE else []
-        horizon = self.host.scheduler.horizon()
-        if horizon is not None:
-            due.append(horizon)
+        self._horizon = self.host.scheduler.horizon()
+        if self._horizon is not None:
+            due.append(self._horizon)
         if not due:
             return self._turn_left
         ticks = max(1, min(due) - self.host.source.ticks())
         return min(self._turn_left, -(-ticks // self.host.ticks_per_instruction))
+
+    def _others_due(self) -> bool:
+        """Whether the moment has come that somebody else waits for."""
+        return self._horizon is not None and self.host.source.ticks() >= self._horizon
 
     def _crashed(self, crash: Crash) -> Crashed:
         state = self.state

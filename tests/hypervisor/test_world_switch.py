@@ -1,0 +1,260 @@
+"""Entry and exit: who switches the timebase when, what is taken away, when decrementers are kept."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from little_guests import (
+    GRANULE,
+    SECOND,
+    Guest,
+    Log,
+    branch,
+    hcall,
+    li,
+    mfdec,
+    mftb,
+    mtdec,
+    power8,
+    run_together,
+    spin,
+    std,
+    user_call,
+)
+
+from chronovisor.hypervisor.cpu_model import PPC970
+from chronovisor.hypervisor.exits import Hypercall
+from chronovisor.hypervisor.host import Host
+from chronovisor.papr.hcalls import Hcall
+from chronovisor.timebase.clock import VirtualTime
+from chronovisor.timebase.tbu40 import NoTbu40Error
+from chronovisor.timebase.trace import (
+    DecrementerKept,
+    HostTimeRestored,
+    OffsetApplied,
+    SecondaryLetIn,
+    ThreadOut,
+    Wrapped,
+)
+from chronovisor.timebase.types import MASK64, GuestTime, Offset
+
+ANY64 = st.integers(0, MASK64)
+OFFSETS = st.integers(0, (1 << 40) - 1).map(lambda n: Offset(n << 24))
+
+READER = [mftb(4), mfdec(5), mftb(6), *user_call(), branch(-5)]
+
+
+def test_a_thousand_entries_and_exits_leave_the_offset_and_the_expiry_alone() -> None:
+    host = Host(VirtualTime(), origin=0x1234_5678_9ABC_DEF0)
+    guest = Guest(host)
+    vcpu = guest.vcpu(0, guest.code(0, READER))
+    vcpu.set_offset(Offset.rounded_up(0x1234567))
+    expiry = vcpu.decrementer_expiry
+    last = 0
+    for _ in range(1000):
+        ended = vcpu.run()
+        assert isinstance(ended, Hypercall)
+        assert ended.arguments[0] > last
+        last = ended.arguments[2]
+        assert not host.check_sync()
+    assert vcpu.vcore.offset == Offset(0x2000000)
+    assert vcpu.decrementer_expiry == expiry
+
+
+@given(origin=ANY64, offset=OFFSETS, pause=st.integers(0, 20 * SECOND), expiry=ANY64)
+def test_the_guest_reads_host_time_plus_offset_and_dec_by_its_expiry(
+    origin: int, offset: Offset, pause: int, expiry: int
+) -> None:
+    """P2, P7: T is exactly H + o in the guest and H outside; DEC + T is the expiry to the tick."""
+    source = VirtualTime()
+    host = Host(source, origin)
+    guest = Guest(host)
+    vcpu = guest.vcpu(0, guest.code(0, READER))
+    vcpu.set_offset(offset)
+    vcpu.decrementer_expiry = GuestTime(expiry)
+    for _ in range(2):
+        source.advance(pause)
+        ended = vcpu.run()
+        assert isinstance(ended, Hypercall)
+        first, dec, second = ended.arguments[:3]
+        # Since then: that instruction, li and sc, and the four accesses that take an offset away.
+        since = (3 + (4 if offset else 0)) * 256
+        assert second == (source.ticks() - since + origin + offset.value) & MASK64
+        assert (dec + first + 256 - expiry) & 0xFFFF_FFFF == 0
+        assert (second - first) & MASK64 == 512
+        assert not host.check_sync()
+        assert (vcpu.decrementer_expiry.value - expiry) & 0xFFFF_FFFF == 0
+
+
+@given(before=st.integers(0, 1100), offset=OFFSETS.filter(bool))
+def test_an_entry_around_a_wrap_of_the_low_bits(before: int, offset: Offset) -> None:
+    """P1: whenever the low 24 bits wrap, on the way in or out, the timebase comes out right."""
+    log = Log()
+    source = VirtualTime()
+    host = Host(source, origin=-before & MASK64, observer=log)
+    guest = Guest(host)
+    vcpu = guest.vcpu(0, guest.code(0, READER))
+    vcpu.set_offset(offset)
+    ended = vcpu.run()
+    assert isinstance(ended, Hypercall)
+    assert not host.check_sync()
+    assert (ended.arguments[0] - offset.value - host.clock.now().value) & MASK64 > 1 << 63
+    applied, restored = log.of(OffsetApplied), log.of(HostTimeRestored)
+    assert [event.offset for event in applied] == [offset]
+    assert [event.applied for event in restored] == [offset]
+
+
+def test_a_wrap_is_seen_and_written_again() -> None:
+    # The first reading takes an instruction's 256 ticks; the wrap comes in them.
+    log = Log()
+    host = Host(VirtualTime(), origin=GRANULE - 100, observer=log)
+    guest = Guest(host)
+    vcpu = guest.vcpu(0, guest.code(0, READER))
+    vcpu.set_offset(Offset(5 * GRANULE))
+    vcpu.run()
+    assert log.of(Wrapped)
+    assert not host.check_sync()
+
+
+def test_a_host_without_tbu40_refuses_an_offset_and_changes_nothing() -> None:
+    host = Host(VirtualTime(), cpu_model=PPC970)
+    guest = Guest(host)
+    vcpu = guest.vcpu(0, guest.code(0, [li(4, 1), *user_call()]))
+    with pytest.raises(NoTbu40Error, match="TBU40"):
+        vcpu.set_offset(Offset(GRANULE))
+    vcpu.set_offset(Offset(0))
+    assert vcpu.vcore.offset == Offset(0)
+    assert isinstance(vcpu.run(), Hypercall)
+
+
+# Two threads of one virtual core
+
+
+def two_threads(log: Log, source: VirtualTime, offset: Offset) -> Guest:
+    """Each thread stores its first reading of the timebase, works for a while and ends its run."""
+    host = power8(source, origin=0x77_7777_7777, observer=log)
+    guest = Guest(host, stride=2)
+    for number in (0, 1):
+        guest.code(
+            0x1000 * (number + 1),
+            [mftb(4), li(9, 0x100 + 8 * number), std(4, 0, 9), *spin(1500), mftb(5), *user_call()],
+        )
+        guest.vcpu(number, 0x1000 * (number + 1))
+    guest.machine.vcpus[1].set_offset(offset)
+    return guest
+
+
+def test_the_secondary_is_let_in_behind_the_switch_and_all_leave_together() -> None:
+    log, source = Log(), VirtualTime()
+    offset = Offset(9 * GRANULE)
+    guest = two_threads(log, source, offset)
+    vcpus = list(guest.machine.vcpus.values())
+    assert vcpus[0].vcore is vcpus[1].vcore
+    run_together(vcpus)
+    kinds = [
+        type(event)
+        for event in log.events
+        if isinstance(event, OffsetApplied | SecondaryLetIn | ThreadOut | HostTimeRestored | DecrementerKept)
+    ]
+    both = [
+        OffsetApplied,
+        SecondaryLetIn,
+        ThreadOut,
+        ThreadOut,
+        HostTimeRestored,
+        DecrementerKept,
+        DecrementerKept,
+    ]
+    assert kinds[:7] == both
+    # The one that was made to leave goes on by itself.
+    assert kinds[7:] == [OffsetApplied, ThreadOut, HostTimeRestored, DecrementerKept]
+    for slot in (0x100, 0x108):
+        read = guest.word(slot) - offset.value - guest.host.clock.origin
+        assert 0 <= read <= source.ticks(), "a thread ran the guest in host time"
+    assert not guest.host.check_sync()
+
+
+def test_a_sibling_sets_the_offset_while_the_virtual_core_runs() -> None:
+    """P2, P3: what is taken away is what was added; the new offset holds from the next entry; expiries
+    stay.
+    """
+    log, source = Log(), VirtualTime()
+    host = power8(source, origin=0x55_0000_1234, observer=log)
+    guest = Guest(host, stride=2)
+    old, new = Offset(3 * GRANULE), Offset(-7 * GRANULE & MASK64)
+    runner = guest.vcpu(
+        0,
+        guest.code(
+            0x1000,
+            [
+                li(7, 0x4000),
+                mtdec(7),
+                mftb(4),
+                *spin(3000),
+                mftb(5),
+                *user_call(),
+                mftb(4),
+                mfdec(5),
+                *user_call(),
+            ],
+        ),
+    )
+    sibling = guest.vcpu(1, guest.code(0x2000, user_call()))
+    runner.set_offset(old)
+    sibling.decrementer_expiry = GuestTime(0x1234)
+    seen: list[list[str]] = []
+
+    def set_meanwhile() -> None:
+        assert runner.thread is not None
+        with sibling.access():
+            sibling.set_offset(new)
+        seen.append(host.check_sync())
+
+    source.call_at(1000 * 256, set_meanwhile)
+    ended = runner.run()
+    assert isinstance(ended, Hypercall)
+    assert seen == [[]]
+    assert not host.check_sync()
+    assert [event.applied for event in log.of(HostTimeRestored)] == [old]
+    first, last = ended.arguments[:2]
+    assert last - first == (2 + 3000 + 1) * 256
+    # DEC was set one instruction before TB was read.
+    assert runner.decrementer_expiry == GuestTime(first - 256 + 0x4000)
+    assert sibling.decrementer_expiry == GuestTime(0x1234)
+    again = runner.run()
+    assert isinstance(again, Hypercall)
+    guest_tb, dec = again.arguments[:2]
+    assert 0 <= (guest_tb - new.value - host.clock.origin) & MASK64 <= source.ticks()
+    assert (dec + guest_tb + 256) & 0xFFFF_FFFF == (first - 256 + 0x4000) & 0xFFFF_FFFF
+
+
+@given(
+    stop=st.sampled_from([5 * SECOND, 10 * SECOND, (1 << 31) + 5, (1 << 32) + 5, 100 * SECOND]),
+    ceded=st.booleans(),
+)
+def test_a_long_stop_loses_no_timer(stop: int, ceded: bool) -> None:
+    """A timer of 1 ms that expires during a stop of seconds is pending afterwards, though a 32-bit DEC is
+    positive.
+    """
+    source = VirtualTime()
+    host = Host(source, origin=0xFFFF_FFFF_0000_0000)
+    guest = Guest(host)
+    guest.code(0x900, [li(4, 0x900), mfdec(5), *user_call()])
+    wait = hcall(Hcall.CEDE) if ceded else []
+    vcpu = guest.vcpu(
+        0,
+        guest.code(0x1000, [li(7, 0x7000), mtdec(7), li(4, 1), *user_call(), *wait, branch(0)]),
+        interrupts=True,
+    )
+    vcpu.set_offset(Offset(GRANULE))
+    vcpu.decrementer_expiry = GuestTime(host.clock.now().value + GRANULE + SECOND)
+    first = vcpu.run()
+    assert isinstance(first, Hypercall)
+    assert first.arguments[0] == 1
+    source.advance(stop)
+    begun = source.ticks()
+    second = vcpu.run()
+    assert isinstance(second, Hypercall)
+    assert second.arguments[0] == 0x900
+    assert source.ticks() - begun < 20 * 256
