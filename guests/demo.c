@@ -6,7 +6,7 @@
  *
  * Commands, a byte each on the console, looked for after every decrementer interrupt:
  *   r  report, in one line of key=value
- *   t  print the timebase, 16 hexadecimal digits in one hypercall that follows the reading at once
+ *   t  print the timebase, 16 hexadecimal digits in one hypercall, read just after an entry from user space
  *   x  make 100 hypercalls that go to user space and back: as many entries and exits
  *   q  report, and power off
  */
@@ -39,21 +39,23 @@ static struct dispatch trace_log[LOG_ENTRIES] __attribute__((aligned(4096)));
 
 /* ---- readings ---------------------------------------------------------------------------------------------- */
 
-static u64 readings, smallest = ~0UL, largest, back, back_between;
-static volatile u64 latest[2]; /* each vCPU's last reading, which the other one looks at */
+static u64 readings, smallest = ~0UL, largest, back;
+static u32 others; /* vCPUs beside vCPU 0 */
+static volatile u64 latest[MAX_CPUS], readings_of[MAX_CPUS], back_of[MAX_CPUS]; /* by vCPU; each writes its own */
 
 static int before(u64 a, u64 b)
 {
 	return (s64)(a - b) < 0;
 }
 
-/* Read the timebase on vCPU 0 and compare it with the reading before. */
+/* Read the timebase on vCPU 0 and compare it with the reading before, and with the last one of another vCPU. */
 static u64 look(void)
 {
-	u64 others = latest[1], last = latest[0], now = timebase(), step = now - last;
+	u64 elsewhere = others ? latest[1 + readings % others] : 0, last = latest[0], now = timebase();
+	u64 step = now - last;
 
-	if (others && before(now, others))
-		back_between++;
+	if (elsewhere && before(now, elsewhere))
+		back_of[0]++;
 	if (readings++) {
 		if (before(now, last))
 			back++;
@@ -66,20 +68,17 @@ static u64 look(void)
 	return now;
 }
 
-/* vCPU 1, if there is one: look at nothing but whether vCPU 0's time is ahead of its own. */
-static volatile u64 readings_1, back_1;
-
-static void watch_the_other(u64 unused)
+/* Any other vCPU: compare its time with its own before, and with vCPU 0's. */
+static void watch_vcpu_0(u64 cpu)
 {
-	(void)unused;
 	set_decrementer(NEVER);
 	for (;;) {
-		u64 others = latest[0], now = timebase();
+		u64 elsewhere = latest[0], now = timebase();
 
-		if (before(now, others) || before(now, latest[1]))
-			back_1++;
-		latest[1] = now;
-		readings_1++;
+		if (before(now, elsewhere) || (readings_of[cpu] && before(now, latest[cpu])))
+			back_of[cpu]++;
+		latest[cpu] = now;
+		readings_of[cpu]++;
 	}
 }
 
@@ -213,24 +212,24 @@ static int memory_is_intact(void)
 
 static void report(void)
 {
-	u64 passed = asked - before(timebase(), deadline); /* one is still to come */
+	u64 number, came, due, now, readings_others = 0, back_between = 0;
+	u32 cpu;
 
-	print("guest: readings=%lu smallest_step=%lu largest_step=%lu back=%lu readings_1=%lu back_between=%lu "
+	do { /* with no interrupt in between, so that all four belong together */
+		number = asked;
+		came = taken;
+		due = deadline;
+		now = timebase();
+	} while (number != asked);
+	number -= before(now, due); /* one may be still to come */
+	for (cpu = 0; cpu <= others; cpu++) {
+		readings_others += readings_of[cpu];
+		back_between += back_of[cpu];
+	}
+	print("guest: readings=%lu smallest_step=%lu largest_step=%lu back=%lu readings_others=%lu back_between=%lu "
 	      "expected=%lu taken=%lu early=%lu late=%lu lost=%lu entries=%lu outside=%lu memory=%s\n",
-	      readings, smallest, largest, back, readings_1, back_between + back_1, passed, taken, early, late, lost,
+	      readings, smallest, largest, back, readings_others, back_between, number, came, early, late, lost,
 	      entries, outside, memory_is_intact() ? "intact" : "CHANGED");
-}
-
-/* As many instructions from the last entry to the reading, and from there to the hypercall, whatever it reads. */
-static void print_timebase(void)
-{
-	u64 now = timebase(), word[2] = {0, 0};
-	u32 i;
-
-	for (i = 0; i < 16; i++)
-		word[i >> 3] = word[i >> 3] << 8 | (u8)"0123456789abcdef"[now >> (60 - 4 * i) & 15];
-	hypercall(H_PUT_TERM_CHAR, 0, 16, word[0], word[1], 0);
-	print("\n");
 }
 
 static void go_to_user_space(u32 times)
@@ -239,6 +238,22 @@ static void go_to_user_space(u32 times)
 
 	while (times--)
 		hypercall(H_PUT_TERM_CHAR, 0, 0, 0, 0, nothing);
+}
+
+/* From the entry before it to the reading the instructions are the same ones every time. */
+static void print_timebase(void)
+{
+	u64 now, word[2] = {0, 0};
+	u32 i;
+
+	interrupts_off(); /* so that none comes between */
+	go_to_user_space(1);
+	now = timebase();
+	for (i = 0; i < 16; i++)
+		word[i >> 3] = word[i >> 3] << 8 | (u8)"0123456789abcdef"[now >> (60 - 4 * i) & 15];
+	hypercall(H_PUT_TERM_CHAR, 0, 16, word[0], word[1], 0);
+	interrupts_on();
+	print("\n");
 }
 
 static void obey(int command)
@@ -262,21 +277,19 @@ static void obey(int command)
 int main(void)
 {
 	register_areas();
+	while (others + 1 < MAX_CPUS && !start_cpu(others + 1, watch_vcpu_0, others + 1))
+		others++;
+	print("guest: watching, %u vCPUs\n", others + 1);
 	on_interrupt(0x900, decrementer_interrupt);
 	ask_for_interrupt();
 	interrupts_on();
-	if (start_cpu(1, watch_the_other, 0))
-		latest[1] = 0;
-	print("guest: watching\n");
 	for (;;) {
 		check_deadline();
 		check_log();
 		change_a_word();
 		if (ticked) {
 			ticked = 0;
-			interrupts_off(); /* so that nothing comes between a command and its reading */
 			obey(console_byte());
-			interrupts_on();
 		}
 	}
 }

@@ -1,0 +1,191 @@
+"""The destination's half of a move: it answers the source, and decides how the guest's time goes on."""
+
+from __future__ import annotations
+
+from chronovisor.kvm.errors import KvmError
+from chronovisor.kvm.ids import Cap
+from chronovisor.kvm.registers import read_register, write_register
+from chronovisor.machine.console import Console
+from chronovisor.machine.errors import MachineError
+from chronovisor.machine.guest import Guest
+from chronovisor.machine.host import Host
+from chronovisor.migration import vcpu_state
+from chronovisor.migration.errors import MoveError
+from chronovisor.migration.messages import (
+    Aborted,
+    Accepted,
+    Acknowledged,
+    Commit,
+    Message,
+    Offer,
+    Query,
+    Ready,
+    Refused,
+    State,
+    Unknown,
+)
+from chronovisor.migration.source import clock_name
+from chronovisor.timebase.handover import Exchange, HandoverError, Plan, Sample, plan
+from chronovisor.timebase.types import HostTime, Offset
+
+
+class Destination:
+    """Takes one guest onto `host`, where it gets `console`. `handle` answers each message at once."""
+
+    def __init__(self, host: Host, console: Console | None = None) -> None:
+        self._host = host
+        self._console = console
+        self._clock = host.system.clock
+        self._offer: Offer | None = None
+        self._state: State | None = None
+        self._guest: Guest | None = None
+        self._ready_at: HostTime | None = None
+        self._plan: Plan | None = None
+        self._outcomes: dict[str, Acknowledged | Aborted] = {}
+
+    def handle(self, message: Message) -> Message:
+        """Answer a message of the source's. What goes wrong here goes back as `Refused` or `Aborted`."""
+        arrived = self._clock.now()
+        match message:
+            case Offer():
+                return self._consider(message, arrived)
+            case State():
+                return self._prepare(message)
+            case Commit():
+                return self._commit(message, arrived)
+            case Query():
+                return self._outcome(message.move)
+        return Refused(f"a destination takes no {type(message).__name__}")
+
+    def start(self, running: bool) -> Guest:
+        """Wait out the rounding and let the guest run, if it was `running` at the source; return it.
+
+        MoveError where it was not given to this destination.
+        """
+        if self._guest is None or self._plan is None:
+            raise MoveError("the guest was not given to this destination")
+        self._clock.source.sleep_until(self.resumes_at)
+        if running:
+            self._guest.resume()
+        return self._guest
+
+    @property
+    def resumes_at(self) -> int:
+        """The tick of the destination's clock from which the guest may run; MoveError before COMMIT."""
+        if self._plan is None:
+            raise MoveError("the guest was not given to this destination")
+        return self._clock.ticks_at(self._plan.resume_at)
+
+    # The answers
+
+    def _consider(self, offer: Offer, now: HostTime) -> Message:
+        reason = self._obstacle(offer, now)
+        if reason is not None:
+            return Refused(reason)
+        try:
+            self._guest = self._host.prepare(
+                offer.memory_size, offer.topology.vcpus, offer.topology.threads, self._console, offer.name
+            )
+        except (KvmError, MachineError) as error:
+            return Refused(str(error))
+        self._offer = offer
+        return Accepted()
+
+    def _prepare(self, state: State) -> Message:
+        if self._offer is None or self._guest is None:
+            return Aborted("the state came without an offer")
+        try:
+            self._guest.machine_state = state.machine
+            for addr, page in state.memory:
+                self._guest.memory.write(addr, page)
+            for vcpu, saved in zip(self._guest.vcpus, state.vcpus, strict=True):
+                vcpu_state.load(vcpu, saved)
+        except (KvmError, LookupError, ValueError) as error:
+            return self._abort(self._offer.move, str(error))
+        self._state = state
+        self._ready_at = self._clock.now()
+        return Ready()
+
+    def _commit(self, commit: Commit, arrived: HostTime) -> Message:
+        if self._offer is None or self._state is None or self._guest is None or self._ready_at is None:
+            return Aborted("COMMIT came before READY")
+        if self._offer.move in self._outcomes:
+            return self._outcomes[self._offer.move]
+        try:
+            exchange = Exchange(
+                since_sample=commit.since_sample,
+                dwell=commit.dwell,
+                ready_to_commit=arrived - self._ready_at,
+                committed=arrived,
+            )
+            decided = plan(Sample(commit.guest_time, commit.ideal), exchange, self._offer.limit)
+            self._set_time(self._guest, self._state, decided)
+        except (HandoverError, KvmError, MoveError) as error:
+            return self._abort(self._offer.move, str(error))
+        self._plan = decided
+        self._guest.ideal = decided.ideal
+        outcome = Acknowledged(decided.record(self._offer.origin, self._clock.origin))
+        self._outcomes[self._offer.move] = outcome
+        return outcome
+
+    def _outcome(self, move: str) -> Message:
+        if move in self._outcomes:
+            return self._outcomes[move]
+        if self._offer is not None and self._offer.move == move:
+            # Whoever asks takes this for the last word: a COMMIT that is still under way comes too late.
+            return self._abort(move, "COMMIT had not come when the source asked")
+        return Unknown()
+
+    def _abort(self, move: str, reason: str) -> Aborted:
+        if self._guest is not None:
+            self._host.discard(self._guest)
+            self._guest = None
+        self._outcomes[move] = Aborted(reason)
+        return Aborted(reason)
+
+    @staticmethod
+    def _set_time(guest: Guest, state: State, decided: Plan) -> None:
+        """Set the clock, then the deadlines; vCPUs run after both."""
+        for vcpu in guest.vcpus:
+            write_register(vcpu, "TB_OFFSET", decided.offset.value)
+            kept = read_register(vcpu, "TB_OFFSET")
+            if kept != decided.offset.value:
+                raise MoveError(f"offset {decided.offset.value:#x} was set and {kept:#x} kept")
+        for vcpu, saved in zip(guest.vcpus, state.vcpus, strict=True):
+            write_register(vcpu, "DEC_EXPIRY", saved.dec_expiry)
+
+    def _obstacle(self, offer: Offer, now: HostTime) -> str | None:
+        """Return why the guest cannot come here, None where nothing stands in its way."""
+        host = self._host.system.host
+        here = clock_name(self._clock.source)
+        if offer.frequency != host.frequency:
+            return (
+                f"the source's timebase counts {offer.frequency} Hz, the destination's {host.frequency} Hz: "
+                "a guest's time can only go on at one rate"
+            )
+        if offer.clock != here:
+            return (
+                f"the source runs in {offer.clock} and the destination in {here}: "
+                "no time passes between clocks that do not go together"
+            )
+        if offer.dec_bits not in {32, host.dec_bits}:
+            return (
+                f"the guest's decrementer has {offer.dec_bits} bits and the destination's {host.dec_bits}: "
+                "its timers would not fit"
+            )
+        if offer.pvr != host.pvr:
+            return (
+                f"the guest runs on a processor of version {offer.pvr:#x}, the destination's is {host.pvr:#x}"
+            )
+        if not offer.topology.threads & self._host.system.check_extension(Cap.PPC_SMT_POSSIBLE):
+            return (
+                f"the guest's virtual cores have {offer.topology.threads} threads "
+                f"and the destination's cores {host.threads_per_core}"
+            )
+        lead = offer.guest_time - (now + Offset(0))
+        if not host.has_tbu40 and abs(lead) > offer.limit:
+            return (
+                f"the guest's timebase is {lead.seconds:+.3f} s from the destination's, "
+                "and the destination has no TBU40 register to shift it with"
+            )
+        return None

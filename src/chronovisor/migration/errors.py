@@ -1,0 +1,34 @@
+"""What can become of a move that does not succeed, each with a line that says why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from chronovisor.timebase.record import MoveRecord
+
+
+class MoveError(Exception):
+    """The move did not happen: the guest is at the source, as it was."""
+
+
+class MoveRefusedError(MoveError):
+    """The destination cannot take such a guest; the guest was not even stopped."""
+
+
+class MoveUndecidedError(Exception):
+    """COMMIT left the source and its answer was lost: the guest may run at the destination.
+
+    The source's guest stays paused. `ask` asks the destination again: it returns the record where the guest
+    is the destination's, raises `MoveError` (and the guest goes on at the source) where it never will be, and
+    this error again where there is no answer.
+    """
+
+    def __init__(self, move: str, why: str, ask: Callable[[], MoveRecord]) -> None:
+        super().__init__(
+            f"move {move}: the destination's answer to COMMIT was lost ({why}); "
+            "the guest stays paused here until the destination says what became of it"
+        )
+        self.move = move
+        self.ask = ask

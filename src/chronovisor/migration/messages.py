@@ -1,0 +1,124 @@
+"""What the two ends of a move say to each other, in the order in which they say it.
+
+    source                      destination
+    Offer            ->                          is it possible at all? (the guest runs on)
+                     <-  Accepted | Refused
+    State            ->                          all but the time (the guest is stopped)
+                     <-  Ready | Aborted
+    Commit           ->                          from here on the destination decides
+                     <-  Acknowledged | Aborted
+    Query            ->                          only where that answer was lost
+                     <-  Acknowledged | Aborted | Unknown
+
+Messages are apart from what runs: a wire can carry them, and a later version read them. Every duration is in
+ticks of the clock of the side that says it; no message carries one side's clock for the other to believe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from chronovisor.machine.guest import MachineState
+from chronovisor.machine.sizes import Topology
+from chronovisor.migration.vcpu_state import VcpuState
+from chronovisor.timebase.handover import IdealInterval
+from chronovisor.timebase.record import MoveRecord
+from chronovisor.timebase.types import GuestTime, Ticks
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What the destination must be able to do; sent while the guest still runs."""
+
+    move: str
+    """The move's id, by which its outcome can be asked for."""
+    clock: str
+    """Which clock the source's host counts with: hosts in virtual time can only share one."""
+    frequency: int
+    """Timebase ticks a second."""
+    origin: int
+    """The source's timebase where its clock stands at 0: for the record alone."""
+    pvr: int
+    dec_bits: int
+    """Width of the guest's decrementer."""
+    topology: Topology
+    """Its vCPUs, and how many of them share a virtual core."""
+    memory_size: int
+    """In bytes."""
+    name: str
+    """What the guest is called."""
+    guest_time: GuestTime
+    """The guest's time when this was sent: what a destination that cannot shift its timebase goes by."""
+    limit: Ticks
+    """How far the guest's time may be from its ideal after the move."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The destination can take the guest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The destination cannot take the guest, and why, in a line."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The stopped guest: everything but how its time goes on."""
+
+    machine: MachineState
+    vcpus: tuple[VcpuState, ...]
+    memory: tuple[tuple[int, bytes], ...]
+    """The pages that are not all zeros: (address, 4096 bytes)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The destination has everything and waits for COMMIT."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The guest is the destination's; it stopped `since_sample` before this, READY came `dwell` before."""
+
+    guest_time: GuestTime
+    """The guest's time at the sample."""
+    ideal: IdealInterval
+    """How far it was ahead of its ideal then."""
+    since_sample: Ticks
+    dwell: Ticks
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """The guest's time was set: it runs at the destination as soon as the rounding has been waited out."""
+
+    record: MoveRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Aborted:
+    """The destination has given the move up, and will never run the guest; `reason` is a line."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What became of the move?"""
+
+    move: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The destination has no outcome under that id: it never had COMMIT."""
+
+
+Message: TypeAlias = (
+    Offer | Accepted | Refused | State | Ready | Commit | Acknowledged | Aborted | Query | Unknown
+)

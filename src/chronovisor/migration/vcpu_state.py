@@ -1,0 +1,96 @@
+"""A vCPU's state as KVM's registers: what a move carries, read and written through the interface alone."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from typing import Final
+
+from chronovisor.kvm.errors import KvmError
+from chronovisor.kvm.ids import ONE_REG_BY_NAME, ONE_REGS
+from chronovisor.kvm.interface import Vcpu
+from chronovisor.kvm.structures import Regs, Sregs
+
+_NOT_COPIED: Final = frozenset(
+    {
+        # Time is handed over, not copied: the offset is the destination's own, and the deadline follows.
+        "TB_OFFSET",
+        "DEC_EXPIRY",
+        # The lower half of LPCR_64, and the upper halves of the VSRs, under older names.
+        "LPCR",
+        *(f"FPR{n}" for n in range(32)),
+        *(f"VR{n}" for n in range(32)),
+        # The kernel's own choice.
+        "DEBUG_INST",
+        # Where no interrupt controller exists there is no state of one; it is none of a vCPU's registers.
+        "ICP_STATE",
+        "VP_STATE",
+    }
+)
+
+_LAST: Final = ("VPA_SLB", "VPA_DTL")
+"""Refused while the vCPU has no VPA, so they follow it."""
+
+TB_OFFSET: Final = ONE_REG_BY_NAME["TB_OFFSET"].id
+DEC_EXPIRY: Final = ONE_REG_BY_NAME["DEC_EXPIRY"].id
+
+CARRIED: Final = tuple(
+    sorted(
+        (register for register in ONE_REGS if register.name not in _NOT_COPIED),
+        key=lambda register: register.name in _LAST,
+    )
+)
+"""The one-register ids that a move carries, in the order in which they are set."""
+
+
+@dataclass(frozen=True, slots=True)
+class VcpuState:
+    """A stopped vCPU: its registers by KVM's names, and when its decrementer expires."""
+
+    id: int
+    regs: Regs
+    sregs: Sregs
+    one_regs: dict[str, int]
+    """Of `CARRIED` those that the source's KVM has, unsigned."""
+    dec_expiry: int
+    """DEC + timebase, guest time (64-bit ticks)."""
+
+
+def save(vcpu: Vcpu) -> VcpuState:
+    """Read the state of a vCPU outside `run()` with no answer pending; what its KVM has not is left out."""
+    return VcpuState(
+        id=vcpu.id,
+        regs=vcpu.get_regs(),
+        sregs=vcpu.get_sregs(),
+        one_regs={
+            register.name: value
+            for register in CARRIED
+            if (value := _get_if_there(vcpu, register.id)) is not None
+        },
+        dec_expiry=vcpu.get_one_reg(DEC_EXPIRY),
+    )
+
+
+def load(vcpu: Vcpu, state: VcpuState) -> None:
+    """Set all registers but those of time; KvmError, naming the register, where one is refused."""
+    vcpu.set_sregs(state.sregs)
+    vcpu.set_regs(state.regs)
+    for register in CARRIED:
+        if register.name in state.one_regs:
+            try:
+                vcpu.set_one_reg(register.id, state.one_regs[register.name])
+            except KvmError as error:
+                raise KvmError(
+                    error.errno or errno.EINVAL,
+                    f"vCPU {vcpu.id}: {register.name} cannot be set to "
+                    f"{state.one_regs[register.name]:#x} at the destination: {error.message}",
+                ) from error
+
+
+def _get_if_there(vcpu: Vcpu, register_id: int) -> int | None:
+    try:
+        return vcpu.get_one_reg(register_id)
+    except KvmError as error:
+        if error.errno == errno.EINVAL:
+            return None
+        raise
