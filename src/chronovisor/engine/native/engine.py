@@ -65,6 +65,9 @@ class NativeEngine(ConcreteEngine):
             why = self._enter_native(ctypes.addressof(state), self._memory_address)
             state.executed = end - state.run_left
             state.live.take_back(state)
+            if why == Left.RESYNC:
+                # Native code has set MSR alone.
+                state.set_msr(state.MSR)
             if why in _STOPS:
                 return _STOPS[Left(why)]
             if why == Left.DECODE:
