@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 from chronovisor.engine.concrete import ConcreteEngine, Reason
+from chronovisor.engine.state import ThreadTime
 from chronovisor.memory.guest_memory import GuestMemory
 
 from .case import (
@@ -36,13 +37,19 @@ class _NoTime:
     def write(self, name: str, value: int) -> None:
         raise AssertionError(f"a case writes {name}, which moves by itself: the generator must not draw it")
 
+    def lend(self, time: ThreadTime) -> None:
+        time.ticks_per_instruction = 1
+
+    def take_back(self, time: ThreadTime) -> None:
+        assert not time.dec_written, "a case writes DEC, which moves by itself: the generator must not draw it"
+
 
 class Evaluator:
     """Evaluates cases one after the other in one guest memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, engine: type[ConcreteEngine] = ConcreteEngine) -> None:
         self._memory = GuestMemory(MEMORY)
-        self._engine = ConcreteEngine(self._memory)
+        self._engine = engine(self._memory)
         self._live = _NoTime()
         self._placed: dict[int, tuple[tuple[int, ...], bool]] = {}
 
@@ -51,7 +58,7 @@ class Evaluator:
         self._place(case)
         self._memory.write(BLOCK, case.memory)
         state = self._engine.thread(self._live)
-        state.gpr[:] = case.gpr
+        state.gpr[:32] = case.gpr
         for name, value in zip(SPR_NAMES, case.sprs, strict=True):
             state.set(name, value)
         state.CR, state.XER, state.LR, state.CTR = case.cr, case.xer, case.lr, case.ctr
@@ -73,7 +80,7 @@ class Evaluator:
             msr=state.MSR,
             srr0=state.SRR0,
             srr1=state.SRR1 | translated,
-            gpr=tuple(state.gpr),
+            gpr=tuple(state.gpr[:32]),
             cr=state.CR,
             xer=state.XER,
             lr=state.LR,
