@@ -44,13 +44,13 @@ class DispatchTraceLog:
         To be called when the core's timebase is the guest's, before the vCPU's first instruction.
         """
         areas, memory = self._vcpu.areas, self._vcpu.machine.memory
-        if not areas.vpa.active:
+        if not areas.vpa.in_use:
             return None
-        vpa = areas.vpa.address
+        vpa = areas.vpa.in_use
         waited_so_far = memory.load(vpa + VPA_ENQUEUE_DISPATCH_TB.offset, 8, little=False)
         memory.store(vpa + VPA_ENQUEUE_DISPATCH_TB.offset, 8, waited_so_far + waited.value, little=False)
         log = areas.dispatch_trace_log
-        if not log.active:
+        if not log.in_use:
             return None
         moment = self.moment(thread.core)
         entry = DispatchLogEntry(
@@ -65,8 +65,8 @@ class DispatchTraceLog:
             srr0=self._vcpu.state.CIA,
             srr1=self._vcpu.state.MSR,
         )
-        place = self._written % entries_in(log.length)
-        memory.write(log.address + place * DTL_ENTRY_SIZE, entry.pack())
+        place = self._written % entries_in(log.size_in_use)
+        memory.write(log.in_use + place * DTL_ENTRY_SIZE, entry.pack())
         self._written += 1
         memory.store(vpa + VPA_DTL_INDEX.offset, VPA_DTL_INDEX.size, self._written, little=False)
         return moment

@@ -22,7 +22,7 @@ from chronovisor.timebase.trace import Observer
 from chronovisor.timebase.types import LOW_MASK, MASK64
 
 if TYPE_CHECKING:
-    from chronovisor.engine.state import LiveRegisters, ThreadState
+    from chronovisor.engine.state import LiveRegisters, Thread
     from chronovisor.hypervisor.virtual_core import VirtualCore
     from chronovisor.memory.guest_memory import GuestMemory
 
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 class Engine(Protocol):
     """What runs a guest's instructions: one for each virtual machine."""
 
-    def thread(self, live: LiveRegisters) -> ThreadState:
+    def thread(self, live: LiveRegisters) -> Thread:
         """Return a new thread in its reset state."""
 
-    def run(self, state: ThreadState, budget: int) -> Stop:
+    def run(self, state: Thread, budget: int) -> Stop:
         """Execute at most `budget` instructions."""
 
-    def interrupt(self, state: ThreadState, name: str, cause: int = 0) -> None:
+    def interrupt(self, state: Thread, name: str, cause: int = 0) -> None:
         """Enter an interrupt that came from outside, between two instructions."""
 
 

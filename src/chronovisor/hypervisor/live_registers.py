@@ -10,6 +10,7 @@ from chronovisor.timebase.decrementer import DecWidth
 from chronovisor.timebase.types import MASK64
 
 if TYPE_CHECKING:
+    from chronovisor.engine.state import ThreadTime
     from chronovisor.hypervisor.host import HardwareThread
     from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 
@@ -75,6 +76,23 @@ class LiveRegisters:
         """Set the register at the instruction that writes it."""
         self._vcpu.account_time()
         self._writers[name](value)
+
+    def lend(self, time: ThreadTime) -> None:
+        """Let native code read TB and keep DEC for a run, from how they stand now."""
+        host, thread = self._vcpu.host, self._thread
+        virtual = host.source.is_virtual
+        time.tb_adjust = (host.clock.origin + thread.core.timebase.adjust) & MASK64
+        time.dec_deadline = thread.decrementer.deadline
+        time.dec_written = 0
+        time.virtual_ticks = host.source.ticks() if virtual else 0
+        time.ticks_per_instruction = host.ticks_per_instruction if virtual else 0
+        time.pending = int(self._vcpu.pending.external)
+
+    def take_back(self, time: ThreadTime) -> None:
+        """Take over what native code did: the time its instructions took, and where it set DEC."""
+        self._vcpu.account_time()
+        if time.dec_written:
+            self._thread.decrementer.write_deadline(time.dec_deadline)
 
     @property
     def _thread(self) -> HardwareThread:

@@ -108,7 +108,7 @@ class VirtualCpu:
     @property
     def decrementer_width(self) -> DecWidth:
         """Bits of DEC as the guest has it now."""
-        return self.host.cpu_model.large_decrementer if self.state.LPCR & LPCR.LD else 32
+        return self.host.cpu_model.large_decrementer if self.state.get("LPCR") & LPCR.LD else 32
 
     @property
     def decrementer_expiry(self) -> GuestTime:
@@ -163,7 +163,7 @@ class VirtualCpu:
         """Load what a thread of the guest needs, its core's timebase being the guest's."""
         # A guest runs in no hypervisor state, and cannot turn machine checks off.
         self.state.set_msr((self.state.MSR | MSR.ME) & ~MSR.HV)
-        self.state.LPCR = self.vcore.lpcr
+        self.state.set("LPCR", self.vcore.lpcr)
         self.state.set("DPDES", self.vcore.dpdes)
         thread.decrementer.load(self._expiry)
         self.purr.start()
@@ -316,8 +316,8 @@ class VirtualCpu:
         name = crash.interrupt.lower().replace("_", " ")
         return Crashed(
             vector=crash.vector,
-            srr0=state.SRR0,
-            srr1=state.SRR1,
+            srr0=state.get("SRR0"),
+            srr1=state.get("SRR1"),
             message=(
                 f"vCPU {self.number}: a {name} interrupt came at {crash.address:#x} (DAR {crash.dar:#x}), "
                 f"and its handler at {crash.vector:#x} raises an interrupt at its first instruction, for ever"

@@ -51,17 +51,18 @@ class AreaError(ValueError):
 
 
 class Area:
-    """One area: what was asked for (`address`, 0 for none, and `length`), and whether it is in use."""
+    """One area: what was asked for (`address`, 0 for none, and `length`), and where the one in use is."""
 
-    __slots__ = ("active", "address", "length", "pending")
+    __slots__ = ("address", "in_use", "length", "pending", "size_in_use")
 
     def __init__(self) -> None:
         self.address = 0
         self.length = 0
         self.pending = False
         """Whether the next entry is to begin anew with it."""
-        self.active = False
-        """Whether the hypervisor reads or writes it."""
+        self.in_use = 0
+        """The address that the hypervisor reads and writes at; 0 for none."""
+        self.size_in_use = 0
 
     @property
     def registered(self) -> bool:
@@ -79,8 +80,9 @@ class Area:
             return False
         self.pending = False
         # User space may name a place that the guest has not: then there is none, as in KVM.
-        self.active = self.registered and self.address + self.length <= memory.size
-        return self.active
+        there = self.address + self.length <= memory.size
+        self.in_use, self.size_in_use = (self.address, self.length) if there else (0, 0)
+        return self.in_use != 0
 
 
 class Areas:
@@ -169,9 +171,9 @@ class Areas:
         new one.
         """
         if self.vpa.take_effect(memory):
-            status = _load(memory, self.vpa.address, VPA_STATUS)
-            _store(memory, self.vpa.address, VPA_STATUS, status | STATUS_SHARED)
-            _store(memory, self.vpa.address, VPA_YIELD_COUNT, 1)
+            status = _load(memory, self.vpa.in_use, VPA_STATUS)
+            _store(memory, self.vpa.in_use, VPA_STATUS, status | STATUS_SHARED)
+            _store(memory, self.vpa.in_use, VPA_YIELD_COUNT, 1)
         self.slb_shadow.take_effect(memory)
         new_log = self.dispatch_trace_log.take_effect(memory)
         self._count_yield(memory)
@@ -183,12 +185,12 @@ class Areas:
 
     def yield_count(self, memory: GuestMemory) -> int:
         """Return the count in the virtual processor area; 0 without one."""
-        return _load(memory, self.vpa.address, VPA_YIELD_COUNT) if self.vpa.active else 0
+        return _load(memory, self.vpa.in_use, VPA_YIELD_COUNT) if self.vpa.in_use else 0
 
     def _count_yield(self, memory: GuestMemory) -> None:
-        if self.vpa.active:
-            count = _load(memory, self.vpa.address, VPA_YIELD_COUNT)
-            _store(memory, self.vpa.address, VPA_YIELD_COUNT, count + 1)
+        if self.vpa.in_use:
+            count = _load(memory, self.vpa.in_use, VPA_YIELD_COUNT)
+            _store(memory, self.vpa.in_use, VPA_YIELD_COUNT, count + 1)
 
 
 def _check_alignment(address: int) -> None:

@@ -47,6 +47,12 @@ class Decrementer:
         self._seen = now
         self.latched = False
 
+    def write_deadline(self, deadline: int) -> None:
+        """Set DEC to be 0 at tick `deadline` of the source: a write by code that reads the clock itself."""
+        self._deadline = deadline
+        self._seen = self._source.ticks()
+        self.latched = False
+
     def read(self, width: DecWidth) -> int:
         """Return DEC as `mfspr` reads it, 64 bits: zero-extended where it is 32 bits wide, sign-extended
         where 56.
