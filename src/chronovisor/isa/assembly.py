@@ -22,7 +22,7 @@ from chronovisor.isa.decode import decode
 from chronovisor.isa.expressions import Half, evaluate
 from chronovisor.isa.extended_mnemonics import extended_mnemonics
 from chronovisor.isa.forms import FIELDS, Field, Kind
-from chronovisor.isa.instruction import INSTRUCTIONS, Instruction
+from chronovisor.isa.instruction import FAMILIES, INSTRUCTIONS, Instruction
 from chronovisor.isa.registers import SPR_READ, SPR_WRITE
 
 
@@ -124,11 +124,11 @@ def _number(spelling: _Spelling, field: Field, text: str, symbols: Mapping[str, 
     register = _REGISTER.match(text)
     if register and field.kind is _REGISTER_KINDS[register[1]]:
         return int(register[2])
-    if register and register[1] == "r":
-        raise ValueError(f"{text} is a register, which {field.name} is not")
+    if register and not (register[1] == "cr" and field.kind is Kind.CR_BIT):
+        raise ValueError(f"{text} cannot stand for {field.name}")
     if field.kind in (Kind.CR_BIT, Kind.CR_FIELD):
         symbols = {**_CONDITION_SYMBOLS, **symbols}
-    if field.name == "SPR" and (number := _spr(spelling.instruction.mnemonic, text)) is not None:
+    if field.name in ("SPR", "TBR") and (number := _spr(spelling.instruction.mnemonic, text)) is not None:
         return number
     number = evaluate(text, symbols, here)
     if isinstance(number, Half) and field.width == 16 and field.kind is Kind.SIGNED:
@@ -264,6 +264,8 @@ def disassemble(word: int) -> str:
     declared = decode(word)
     if declared is None:
         return f".long {word:#010x}"
+    if declared in FAMILIES:
+        return f".long {word:#010x} # one of {declared.mnemonic}"
     numbers = {field.name: field.decode(word) for field in declared.fields}
     if declared.encode(**numbers) != word:
         return f".long {word:#010x} # {declared.mnemonic} with reserved bits"

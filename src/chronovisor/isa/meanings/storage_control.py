@@ -66,8 +66,8 @@ def isync(m: Machine) -> None:
     """Instructions are fetched anew after icbi alone, which forgets them at once."""
 
 
-@instruction("cp_abort", X, 31, 838)
-def cp_abort(m: Machine) -> None:
+@instruction("cpabort", X, 31, 838)
+def cpabort(m: Machine) -> None:
     """No copy is ever in progress: copy and paste are not there."""
 
 
