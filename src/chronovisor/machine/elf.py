@@ -21,6 +21,8 @@ from chronovisor.memory import GuestMemory
 
 PIE_BASE: Final = 0x40_0000
 """Where an image goes that is linked at 0 and can run anywhere: the place where boot loaders put kernels."""
+SHIPPED: Final = Path(__file__).parent / "images"
+"""The images that come with Chronovisor."""
 _REAL_ADDRESS: Final = (1 << 60) - 1
 _ABI_MASK: Final = 3
 _EXECUTABLE: Final = 1
@@ -69,8 +71,13 @@ class Image:
 
 
 def read_image(path: str | Path) -> Image:
-    """Read an image from a file; ImageError, in one line that says what is wrong, for one that is none."""
+    """Read an image from a file, or one that Chronovisor ships where there is no file of that bare name.
+
+    ImageError, in one line that says what is wrong, for a file that is no image.
+    """
     path = Path(path)
+    if path.name == str(path) and not path.exists() and (SHIPPED / path).is_file():
+        path = SHIPPED / path
     try:
         data = path.read_bytes()
     except IsADirectoryError:

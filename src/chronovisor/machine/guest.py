@@ -22,6 +22,7 @@ from chronovisor.machine.sizes import Topology
 from chronovisor.machine.vcpu_thread import VcpuTask, VcpuThread, VcpuThreads
 from chronovisor.machine.wall_clock import WallClock
 from chronovisor.memory import GuestMemory
+from chronovisor.timebase.handover import IdealInterval
 from chronovisor.timebase.types import GuestTime, Offset, Ticks
 
 MSR_SF: Final = 1 << 63
@@ -94,6 +95,8 @@ class Guest:
         self.random = random.Random(0) if system.clock.source.is_virtual else random.SystemRandom()
         self.end: GuestEnd | None = None
         """How the guest ended; None while it can still run."""
+        self.ideal = IdealInterval()
+        """How far its time is ahead of what it would be had no move ever rounded it; moves carry it along."""
         self._threads = VcpuThreads(vcpus, system.clock.source.is_virtual, self._handle, self._broke)
 
     # Running
@@ -109,54 +112,48 @@ class Guest:
 
     def run_for(self, ticks: Ticks) -> GuestEnd | None:
         """Let the guest run for `ticks` of its host's clock, then pause it; None where it can go on."""
-        source = self.system.clock.source
-        due = False
+        self._run_until(lambda: False, ticks)
+        return self.end
+
+    def run_until(self, predicate: Callable[[str], bool] | str, within: Ticks | None = None) -> bool:
+        """Let the guest run until `predicate`, asked with all of the console's text after each output, holds
+        (or the text contains the given one), then pause it.
+
+        False where that did not come before the guest's end, or `within` so many ticks of its host's clock.
+        """
+        text = predicate
+        holds = (lambda printed: text in printed) if isinstance(text, str) else text
+        return self._run_until(lambda: holds(self.console.text), within)
+
+    def _run_until(self, holds: Callable[[], bool], within: Ticks | None) -> bool:
+        found = due = False
+
+        def look() -> None:
+            nonlocal found
+            if not found and holds():
+                found = True
+                self._threads.ask_to_stop()
 
         def stop() -> None:
             nonlocal due
             due = True
             self._threads.ask_to_stop()
 
-        alarm = source.call_at(source.ticks() + ticks.value, stop)
-        try:
-            self.resume()
-            # The alarm may have come before the guest went.
-            self._wait(lambda: self.end is not None or due, None)
-        finally:
-            alarm.cancel()
-        return self.end
-
-    def run_until(
-        self, predicate: Callable[[str], bool] | str, timeout: float | None = None
-    ) -> GuestEnd | None:
-        """Let the guest run until `predicate`, asked with all of the console's text after each output, holds
-        (or the text contains the given one), then pause it; None where it can go on.
-
-        Raises MachineError where it holds neither after `timeout` seconds of real time nor at the guest's
-        end.
-        """
-        holds = (lambda text: predicate in text) if isinstance(predicate, str) else predicate
-        found = False
-
-        def look() -> None:
-            nonlocal found
-            if not found and holds(self.console.text):
-                found = True
-                self._threads.ask_to_stop()
-
-        deadline = None if timeout is None else time.monotonic() + timeout
+        look()
+        if found:
+            return True
+        source = self.system.clock.source
+        # Set before the guest goes: in virtual time it would otherwise run past it by a chance.
+        alarm = None if within is None else source.call_at(source.ticks() + within.value, stop)
         unwatch = self.console.watch(look)
         try:
-            look()
-            if not found:
-                self.resume()
-                self._wait(lambda: self.end is not None or found, deadline)
+            self.resume()
+            self._wait(lambda: self.end is not None or found or due, None)
         finally:
             unwatch()
-        if not found:
-            why = "its end" if self.end is not None else f"{timeout} s"
-            raise MachineError(f"{self.name}: what the console was awaited to show had not come at {why}")
-        return self.end
+            if alarm is not None:
+                alarm.cancel()
+        return found
 
     def resume(self) -> None:
         """Let the guest go on, and come back at once. MachineError where it has ended."""
@@ -208,6 +205,9 @@ class Guest:
         """Set a register by name. A running guest is paused for it."""
         with _Paused(self):
             write_register(self._vcpu(vcpu), register, value)
+        if register.upper() == "TB_OFFSET":
+            # Its owner gives it another time: that is its ideal from now on.
+            self.ideal = IdealInterval()
 
     def timebase(self, vcpu: int = 0) -> GuestTime:
         """What the guest's `mftb` would read now: its host's timebase plus its offset."""
@@ -288,7 +288,8 @@ class Guest:
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
                         break
-                    # Alarms do not notify: they may not take the lock.
+                    # A vCPU that leaves the guest notifies; an alarm may not (it takes no lock), so look now
+                    # and then for one that came while none was there.
                     changed.wait(0.5 if left is None else min(left, 0.5))
         finally:
             self.pause()

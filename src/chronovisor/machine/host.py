@@ -16,7 +16,7 @@ from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import MSR_LE, MSR_ME, MSR_SF, Guest
 from chronovisor.machine.sizes import Topology, check_topology, parse_size, parse_u64
 from chronovisor.memory import PAGE_SIZE, GuestMemory
-from chronovisor.timebase.clock import RealTime, TickSource, VirtualTime
+from chronovisor.timebase.clock import HostClock, RealTime, TickSource, VirtualTime
 from chronovisor.timebase.trace import Observer
 from chronovisor.timebase.types import HostTime
 
@@ -60,6 +60,11 @@ class Host:
         self.guests: list[Guest] = []
 
     @property
+    def clock(self) -> HostClock:
+        """The host's timebase and the monotonic clock that it counts with."""
+        return self.system.clock
+
+    @property
     def timebase(self) -> HostTime:
         """What the host's own timebase reads now."""
         return self.system.clock.now()
@@ -74,7 +79,8 @@ class Host:
         console: Console | Sink | BinaryIO | None = None,
         tb_offset: int | str = 0,
     ) -> Guest:
-        """Load an ELF image (a path, or its bytes) into a new guest and leave it at its entry point, paused.
+        """Load an ELF image (a path, its bytes, or the name of one that Chronovisor ships) into a new guest
+        and leave it at its entry point, paused.
 
         `smp` vCPUs, `threads` of which share a virtual core; `append` is the guest's command line; `console`
         takes the bytes that the guest prints; `tb_offset` is KVM_REG_PPC_TB_OFFSET, which KVM rounds up to

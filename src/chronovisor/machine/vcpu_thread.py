@@ -74,10 +74,10 @@ class VcpuThreads:
         for thread in self.all:
             thread.vcpu.kick()
 
-    def wait_until_idle(self, timeout: float | None = None) -> bool:
-        """Wait until no vCPU is at the guest; False where that took more than `timeout` seconds."""
+    def wait_until_idle(self) -> None:
+        """Wait until no vCPU is at the guest."""
         with self.changed:
-            return self.changed.wait_for(self._idle, timeout)
+            self.changed.wait_for(self._idle)
 
     def start(self, target: VcpuThread, prepare: VcpuTask) -> bool:
         """Start a stopped vCPU after `prepare` set its registers; False where it is not stopped."""

@@ -1,0 +1,117 @@
+"""`chronovisor run`: an ELF guest on a host of its own, its console on the terminal."""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+from enum import StrEnum
+from typing import Annotated, Final
+
+import typer
+
+from chronovisor.cli.status import RUN_STATUSES, ExitStatus
+from chronovisor.cli.terminal import typing_into, write_stdout
+from chronovisor.machine.console import Console
+from chronovisor.machine.elf import read_image
+from chronovisor.machine.errors import MachineError
+from chronovisor.machine.guest import EndReason, GuestEnd
+from chronovisor.machine.host import Host
+from chronovisor.machine.sizes import parse_topology
+from chronovisor.report.switch_trace import line
+from chronovisor.timebase.trace import Event
+
+STATUSES: Final = {
+    EndReason.POWER_OFF: ExitStatus.OK,
+    EndReason.CRASH: ExitStatus.CRASH,
+    EndReason.TIMED_OUT: ExitStatus.TIMED_OUT,
+    EndReason.INTERNAL_ERROR: ExitStatus.INTERNAL_ERROR,
+}
+
+
+class Clock(StrEnum):
+    """What a host's time is made of."""
+
+    real = "real"
+    virtual = "virtual"
+
+
+class Cpu(StrEnum):
+    """A processor that the embedded host can be."""
+
+    power8 = "power8"
+    power9 = "power9"
+
+
+def command(
+    image: Annotated[
+        str, typer.Argument(help="A 64-bit Power ELF file, or the name of one that is shipped.")
+    ],
+    memory: Annotated[str, typer.Option(help="The guest's memory: bytes, or 512K, 64M, 1G.")] = "64M",
+    smp: Annotated[str, typer.Option(help="vCPUs: N, or N,threads=T for virtual cores of T threads.")] = "1",
+    tb_origin: Annotated[
+        str, typer.Option(help="The host's timebase when its clock stood at 0, in ticks (or 0x…).")
+    ] = "0",
+    tb_offset: Annotated[
+        str, typer.Option(help="The guest's timebase offset in ticks; KVM rounds it up to 2^24.")
+    ] = "0",
+    clock: Annotated[
+        Clock,
+        typer.Option(help="real: this machine's; virtual: counts the guest's instructions, repeatable."),
+    ] = Clock.real,
+    cpu: Annotated[Cpu, typer.Option(help="The processor: power8's threads share an offset.")] = Cpu.power9,
+    append: Annotated[str, typer.Option(help="The guest's command line.")] = "",
+    timeout: Annotated[
+        str, typer.Option(help="Seconds of real time after which the guest is ended.", metavar="SECONDS")
+    ] = "",
+    trace_switch: Annotated[
+        bool, typer.Option("--trace-switch", help="Print what each entry and exit does to time, on stderr.")
+    ] = False,
+) -> int:
+    """Run an ELF guest, its console on the terminal, until it powers off. Ctrl-C ends it."""
+    topology = parse_topology(smp)
+    seconds = _seconds(timeout)
+    loaded = read_image(image)
+    console = Console(write_stdout)
+    with Host(
+        tb_origin=tb_origin,
+        clock=clock.value,
+        cores=topology.cores,
+        threads=topology.threads,
+        cpu=cpu.value,
+        observer=_print_event if trace_switch else None,
+    ) as host:
+        guest = host.boot(
+            loaded, memory, topology.vcpus, topology.threads, append, console, tb_offset=tb_offset
+        )
+        with typing_into(console):
+            end = guest.run(seconds)
+    _tell(end)
+    return STATUSES[end.reason]
+
+
+command.__doc__ = f"{command.__doc__}\n\n{RUN_STATUSES}"
+
+
+def _seconds(text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= threading.TIMEOUT_MAX:
+        raise MachineError(f"timeout {text!r}: write a number of seconds above 0")
+    return seconds
+
+
+def _print_event(event: Event) -> None:
+    print(line(event), file=sys.stderr)
+
+
+def _tell(end: GuestEnd) -> None:
+    if end.ok:
+        return
+    if end.details:
+        print(end.details, file=sys.stderr, end="")
+    print(f"chronovisor: {end.message}", file=sys.stderr)
