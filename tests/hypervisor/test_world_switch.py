@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -258,3 +260,43 @@ def test_a_long_stop_loses_no_timer(stop: int, ceded: bool) -> None:
     assert isinstance(second, Hypercall)
     assert second.arguments[0] == 0x900
     assert source.ticks() - begun < 20 * 256
+
+
+def test_a_thread_that_joins_a_running_core_gets_the_time_that_was_applied() -> None:
+    """P2, P7: an offset that was set since the core's entry is none of the joiner's, nor of its
+    decrementer's.
+    """
+    log, source = Log(), VirtualTime()
+    host = power8(source, observer=log)
+    guest = Guest(host, stride=2)
+    old, new = Offset(3 * GRANULE), Offset(1000 * GRANULE)
+    runner = guest.vcpu(0, guest.code(0x1000, [*spin(5000), *user_call()]))
+    joiner = guest.vcpu(1, guest.code(0x2000, [mftb(4), mfdec(5), *user_call()]))
+    runner.set_offset(old)
+    expiry = GuestTime(0x7000_0000)
+    joiner.decrementer_expiry = expiry
+    ends: list[object] = []
+
+    def run_joiner() -> None:
+        ends.append(joiner.run())
+        host.scheduler.unbind(joiner.seat)
+
+    thread = threading.Thread(target=run_joiner)
+
+    def join() -> None:
+        joiner.set_offset(new)
+        host.scheduler.bind(joiner.seat)
+        thread.start()
+
+    source.call_at(1000 * 256, join)
+    ended = runner.run()
+    thread.join(10)
+    assert isinstance(ended, Hypercall)
+    assert [event.offset for event in log.of(OffsetApplied)][:1] == [old]
+    assert log.of(SecondaryLetIn)
+    (joined,) = ends
+    assert isinstance(joined, Hypercall)
+    timebase, dec = joined.arguments[:2]
+    assert 0 <= timebase - old.value <= source.ticks()
+    assert dec + timebase + 256 == expiry.value
+    assert joiner.decrementer_expiry == expiry

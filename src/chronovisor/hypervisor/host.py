@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from chronovisor.engine.concrete import ConcreteEngine, Stop
 from chronovisor.hypervisor.cpu_model import POWER9, CpuModel
 from chronovisor.hypervisor.dispatch_trace_log import DispatchTraceLog
 from chronovisor.hypervisor.scheduler import scheduler_for
@@ -22,6 +21,7 @@ from chronovisor.timebase.trace import Observer
 from chronovisor.timebase.types import LOW_MASK, MASK64
 
 if TYPE_CHECKING:
+    from chronovisor.engine.concrete import Stop
     from chronovisor.engine.state import LiveRegisters, Thread
     from chronovisor.hypervisor.virtual_core import VirtualCore
     from chronovisor.memory.guest_memory import GuestMemory
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 class Engine(Protocol):
     """What runs a guest's instructions: one for each virtual machine."""
+
+    budget: int
+    """Instructions that may be executed, where time is real, between two looks at deadlines."""
 
     def thread(self, live: LiveRegisters) -> Thread:
         """Return a new thread in its reset state."""
@@ -52,8 +55,8 @@ class Parts:
     """Brings threads into a guest and out: who is let in when, and which offset is taken away."""
     dispatch_trace_log: type[DispatchTraceLog] = DispatchTraceLog
     """Writes a dispatch into the guest's log, in the guest's time."""
-    engine: Callable[[GuestMemory], Engine] = ConcreteEngine
-    """Runs the instructions of a virtual machine with this memory."""
+    engine: Callable[[GuestMemory], Engine] | None = None
+    """Runs the instructions of a virtual machine with this memory; None: the concrete evaluator."""
 
 
 class HardwareThread:

@@ -45,6 +45,12 @@ class VirtualCore:
         self.wanting = 0
         """Its vCPUs that wait to be let in."""
 
+    def leave_soon(self) -> None:
+        """Have every thread that is in the guest come out. Under the host's monitor."""
+        self.leaving = True
+        for vcpu in self.inside:
+            vcpu.state.exit_request = 1
+
     @property
     def can_be_joined(self) -> bool:
         """Whether a vCPU that comes now can run with the others."""

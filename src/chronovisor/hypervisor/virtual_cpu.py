@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 QUANTUM = 1000
 """Instructions that a vCPU executes before others have their turn in virtual time."""
 
-REAL_BUDGET = 512
-"""Instructions between two looks at the clock and at requests to leave, in real time: about a millisecond."""
-
 
 class VirtualCpu:
     """A vCPU. Its public state is changed under the host's monitor, or by the thread that runs it."""
@@ -72,6 +69,7 @@ class VirtualCpu:
     def kick(self) -> None:
         """End the run in progress, or else the next one, with `Interrupted`."""
         self.kicked = True
+        self.state.exit_request = 1
         self.host.scheduler.changed()
 
     def prod(self) -> None:
@@ -84,6 +82,7 @@ class VirtualCpu:
         """Raise or lower the external interrupt."""
         with self.host.scheduler.monitor:
             self.pending.external = level
+            self.state.exit_request = 1
             self.host.scheduler.changed()
 
     @contextmanager
@@ -165,7 +164,9 @@ class VirtualCpu:
         self.state.set_msr((self.state.MSR | MSR.ME) & ~MSR.HV)
         self.state.set("LPCR", self.vcore.lpcr)
         self.state.set("DPDES", self.vcore.dpdes)
-        thread.decrementer.load(self._expiry)
+        # The guest has the time that was applied, whatever was set since: DEC + G is to be the expiry in
+        # that.
+        thread.decrementer.load(rebased(self._expiry, self.vcore.offset, self.vcore.entered_with))
         self.purr.start()
         self.spurr.start()
         if self.areas.begin_dispatch(self.machine.memory):
@@ -252,7 +253,7 @@ class VirtualCpu:
         with scheduler.monitor:
             if self.vcore.all_ceded and not self._wakes():
                 # Nobody runs the guest: the core is better given back.
-                self.vcore.leaving = True
+                self.vcore.leave_soon()
                 scheduler.changed()
             scheduler.wait(
                 lambda: self.kicked or self.vcore.leaving or self._wakes(),
@@ -269,7 +270,7 @@ class VirtualCpu:
 
     def _guest(self) -> Exit | None:
         """Run the guest's instructions until the thread has to leave."""
-        while not (self.kicked or self.vcore.leaving or self.vcore.time_is_up or self.enter_anew):
+        while not self._has_to_leave():
             if self.ceded:
                 self._nap()
                 continue
@@ -286,6 +287,11 @@ class VirtualCpu:
         self.enter_anew = False
         return None
 
+    def _has_to_leave(self) -> bool:
+        # First the request is cleared, then its reasons are looked at: one that comes between is seen.
+        self.state.exit_request = 0
+        return self.kicked or self.vcore.leaving or self.vcore.time_is_up or self.enter_anew
+
     def _look_at(self, stop: Stop) -> Exit | None:
         if stop.reason is Reason.HYPERCALL:
             return answer(self)
@@ -297,7 +303,7 @@ class VirtualCpu:
     def _budget(self) -> int:
         """How many instructions may be executed before anything can be due."""
         if not self.host.source.is_virtual:
-            return REAL_BUDGET
+            return self.machine.engine.budget
         due = [self._decrementer_tick()] if self.state.MSR & MSR.EE else []
         self._horizon = self.host.scheduler.horizon()
         if self._horizon is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from chronovisor.engine.concrete import ConcreteEngine
 from chronovisor.hypervisor.virtual_core import VirtualCore
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
@@ -69,4 +70,4 @@ class VirtualMachine:
 
     def _use(self, memory: GuestMemory) -> None:
         self.memory = memory
-        self.engine = self.host.parts.engine(memory)
+        self.engine = (self.host.parts.engine or ConcreteEngine)(memory)

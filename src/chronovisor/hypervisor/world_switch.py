@@ -62,7 +62,7 @@ class WorldSwitch:
         assert thread is not None, "only who entered can leave"
         core = thread.core
         with self._scheduler.monitor:
-            vcore.leaving = True
+            vcore.leave_soon()
             vcpu.end()
             vcore.out += 1
             self._tell(ThreadOut(core.number, thread.number, vcpu.number))
@@ -130,7 +130,7 @@ class WorldSwitch:
             vcore.vtb.start()
         except (SwitchBreachError, NoTbu40Error) as error:
             vcore.failure = str(error)
-            vcore.leaving = True
+            vcore.leave_soon()
         self._scheduler.changed()
 
     def _restore_host_time(self, vcore: VirtualCore, core: Core) -> None:

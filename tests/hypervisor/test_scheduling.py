@@ -1,0 +1,242 @@
+"""Turns in virtual time are repeatable; in real time nothing that races breaks a promise."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+
+import pytest
+from little_guests import (
+    RFID,
+    SECOND,
+    Guest,
+    Log,
+    addi,
+    branch,
+    hcall,
+    li,
+    lis,
+    mftb,
+    mtdec,
+    power8,
+    run_together,
+    spin,
+    std,
+    user_call,
+)
+
+from chronovisor.hypervisor.exits import Exit, Hypercall, Interrupted
+from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.scheduler import scheduler_for
+from chronovisor.hypervisor.virtual_cpu import VirtualCpu
+from chronovisor.papr.hcalls import Hcall
+from chronovisor.timebase.clock import RealTime, VirtualTime
+from chronovisor.timebase.trace import HostTimeRestored, OffsetApplied
+from chronovisor.timebase.types import MASK64, GuestTime, Offset
+
+
+def busy_guest(host: Host, name: int, vcpus: int, stride: int) -> Guest:
+    """Each vCPU reads the timebase over and over, stores it, naps by H_CEDE with a timer, and ends now and
+    then.
+    """
+    guest = Guest(host, stride)
+    guest.code(0x900, [lis(11, 0x7FFF), mtdec(11), RFID])
+    for number in range(vcpus):
+        guest.code(
+            0x2000 + 0x200 * number,
+            [
+                lis(9, 1),
+                addi(9, 9, 0x1000 * number),
+                *(mftb(4), std(4, 0, 9), addi(9, 9, 8)),
+                *spin(300 + 170 * number),
+                *(mftb(4), std(4, 0, 9), addi(9, 9, 8)),
+                *(li(7, 0x6000), mtdec(7), *hcall(Hcall.CEDE)),
+                *user_call(),
+                branch(-15),
+            ],
+        )
+        vcpu = guest.vcpu(number, 0x2000 + 0x200 * number)
+        vcpu.set_offset(Offset((name * 1000 + number // stride) << 24))
+    return guest
+
+
+def scenario(seed: int) -> tuple[list[str], list[bytes], int]:
+    """Two hosts on one clock, eight vCPUs, offsets set and vCPUs kicked at random: the trace, memories and
+    clock.
+    """
+    choose = random.Random(seed)
+    source = VirtualTime()
+    log = Log()
+    hosts = [power8(source, origin=choose.getrandbits(64), observer=log, cores=1) for _ in range(2)]
+    guests = [busy_guest(host, n, vcpus=4, stride=2) for n, host in enumerate(hosts)]
+    vcpus = [vcpu for guest in guests for vcpu in guest.machine.vcpus.values()]
+    for _ in range(12):
+        who = choose.choice(vcpus)
+        source.call_at(choose.randrange(3_000_000), who.kick)
+    runs: dict[VirtualCpu, int] = dict.fromkeys(vcpus, 0)
+
+    def turns(vcpu: VirtualCpu, ended: Exit) -> bool:
+        runs[vcpu] += 1
+        if isinstance(ended, Hypercall):
+            vcpu.state.CIA = 0x2000 + 0x200 * vcpu.number + 8
+            if runs[vcpu] % 3 == 0:
+                vcpu.vcore.set_offset(Offset((runs[vcpu] * 77 + vcpu.number) << 24))
+        return runs[vcpu] < 8
+
+    run_together(vcpus, turns)
+    for host in hosts:
+        assert not host.check_sync()
+    return (
+        [repr(event) for event in log.events],
+        [g.memory.read(0, g.memory.size) for g in guests],
+        source.ticks(),
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_same_scenario_takes_the_same_course_tick_for_tick(seed: int) -> None:
+    first, second = scenario(seed), scenario(seed)
+    assert first[0] == second[0]
+    assert first[1:] == second[1:]
+    assert len(first[0]) > 200
+    assert scenario(seed + 1000)[0] != first[0], "the trace does not tell scenarios apart"
+
+
+def test_hosts_on_one_virtual_clock_take_turns_together() -> None:
+    source = VirtualTime()
+    assert scheduler_for(source) is scheduler_for(source)
+    assert scheduler_for(source) is not scheduler_for(VirtualTime())
+    assert scheduler_for(RealTime()) is not scheduler_for(RealTime())
+
+
+def test_the_clock_stands_while_a_bound_vcpu_is_in_user_space() -> None:
+    """An exit's handling takes no virtual time, and the others wait for it."""
+    source = VirtualTime()
+    host = Host(source, cores=2)
+    guest = Guest(host)
+    caller = guest.vcpu(0, guest.code(0x1000, user_call()))
+    guest.vcpu(1, guest.code(0x2000, [*spin(500), *user_call()]))
+    seen: list[tuple[int, int]] = []
+
+    def turns(vcpu: VirtualCpu, ended: Exit) -> bool:
+        if vcpu is caller:
+            before = source.ticks(), guest.machine.vcpus[1].state.executed
+            time.sleep(0.05)
+            seen.append((source.ticks() - before[0], guest.machine.vcpus[1].state.executed - before[1]))
+        return False
+
+    run_together(list(guest.machine.vcpus.values()), turns)
+    assert seen == [(0, 0)]
+
+
+def test_virtual_cores_share_a_core_by_time_slices() -> None:
+    """Four virtual cores on one core: each gets on, and none sees time go back."""
+    log = Log()
+    host = power8(VirtualTime(), threads=1, observer=log)
+    guest = Guest(host)
+    for number in range(4):
+        code = guest.code(
+            0x1000 * (number + 1),
+            [mftb(4), *spin(30_000), mftb(5), *user_call()],
+        )
+        guest.vcpu(number, code).set_offset(Offset(number << 30))
+    ends: dict[int, Exit] = {}
+
+    def one_run(vcpu: VirtualCpu, ended: Exit) -> bool:
+        ends[vcpu.number] = ended
+        return False
+
+    run_together(list(guest.machine.vcpus.values()), one_run)
+    for ended in ends.values():
+        assert isinstance(ended, Hypercall)
+        assert ended.arguments[1] - ended.arguments[0] > 30_000 * 256
+    assert len(log.of(OffsetApplied)) >= 8, "nobody was made to give the core up"
+    assert len(log.of(OffsetApplied)) == len(log.of(HostTimeRestored))
+
+
+def test_a_vcpu_that_waits_for_a_core_can_be_kicked() -> None:
+    source = VirtualTime()
+    host = power8(source, threads=1)
+    guest = Guest(host)
+    hog = guest.vcpu(0, guest.code(0x1000, [branch(0)]))
+    waiter = guest.vcpu(1, guest.code(0x2000, [branch(0)]))
+    source.call_at(SECOND // 1000, waiter.kick)
+    source.call_at(SECOND // 500, hog.kick)
+    ends: dict[int, Exit] = {}
+
+    def one_run(vcpu: VirtualCpu, ended: Exit) -> bool:
+        ends[vcpu.number] = ended
+        return False
+
+    run_together([hog, waiter], one_run)
+    assert ends == {0: Interrupted(), 1: Interrupted()}
+    assert waiter.state.executed == 0
+    assert not host.queue
+
+
+def test_registers_wait_until_the_vcpu_has_left_its_run() -> None:
+    host = Host(RealTime())
+    guest = Guest(host)
+    vcpu = guest.vcpu(0, guest.code(0, [addi(4, 4, 1), branch(-1)]))
+    ends: list[Exit] = []
+    runner = threading.Thread(target=lambda: ends.append(vcpu.run()), daemon=True)
+    runner.start()
+    while not vcpu.state.executed:
+        time.sleep(0.001)
+    threading.Timer(0.05, vcpu.kick).start()
+    with vcpu.access():
+        assert ends == [Interrupted()] or not vcpu._running
+        vcpu.set_offset(Offset(1 << 24))
+    runner.join(10)
+    assert ends == [Interrupted()]
+
+
+@pytest.mark.parametrize("seconds", [3])
+def test_eight_vcpus_on_real_threads_with_offsets_set_at_random(seconds: float) -> None:
+    """P1 to P4 under load: readings less the offset then applied never go back; all cores end at the
+    host's time.
+    """
+    host = power8(RealTime(), threads=4, cores=2, origin=0x1234_5678_9ABC)
+    guest = Guest(host, stride=4)
+    # r4, r5: two readings in one entry; then user space looks at them.
+    reader = guest.code(0x1000, [mftb(4), *spin(20), mftb(5), *user_call(), branch(-9)])
+    guest.code(0x900, [branch(0)])
+    vcpus = [guest.vcpu(number, reader) for number in range(8)]
+    stop = time.monotonic() + seconds
+    problems: list[str] = []
+
+    def drive(vcpu: VirtualCpu) -> None:
+        last = host.clock.now()
+        choose = random.Random(vcpu.number)
+        while time.monotonic() < stop and not problems:
+            before = host.clock.now()
+            ended = vcpu.run()
+            after = host.clock.now()
+            if not isinstance(ended, Hypercall):
+                problems.append(f"vCPU {vcpu.number}: {ended}")
+                return
+            first, second = ended.arguments[:2]
+            # The offset that this run was entered with is one of those that were ever set, and fits both
+            # readings.
+            offset = Offset(round((first - before.value) / (1 << 40)) << 40 & MASK64)
+            for reading in (first, second):
+                at = GuestTime(reading) - offset
+                if (at - last).value < 0 or (after - at).value < 0:
+                    problems.append(f"vCPU {vcpu.number}: read {reading:#x} between {before} and {after}")
+                last = at
+            vcpu.state.CIA = reader
+            if choose.random() < 0.2:
+                with vcpu.access():
+                    vcpu.set_offset(Offset(choose.randrange(1 << 20) << 40))
+
+    threads = [threading.Thread(target=drive, args=(vcpu,), daemon=True) for vcpu in vcpus]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        problems += host.check_sync()
+        time.sleep(0.002)
+        assert time.monotonic() < stop + 60
+    assert not problems
+    assert not host.check_sync()
+    assert all(core.timebase.adjust == 0 and core.runs is None for core in host.cores)
