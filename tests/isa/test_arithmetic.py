@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chronovisor.isa.bits import XER
@@ -125,6 +125,9 @@ def quotient(a: int, b: int) -> int:
     return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
 
 
+@example(a=1 << 63, b=ALL, sixty_four=True)
+@example(a=1 << 31, b=0xFFFFFFFF, sixty_four=True)
+@example(a=1 << 62, b=ALL - 1, sixty_four=False)
 @given(a=numbers, b=numbers, sixty_four=modes)
 def test_quotients(a: int, b: int, sixty_four: bool) -> None:
     for size, width in (("w", 32), ("d", 64)):

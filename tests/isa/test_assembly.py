@@ -190,7 +190,7 @@ def _peer(directory: Path, lines: list[str]) -> list[int | None]:
     while True:
         kept = [".long 0" if number in refused else line for number, line in enumerate(lines)]
         source.write_text("\n".join(kept) + "\n")
-        command = [_PREFIX + "as", "-be", "-mpower9", "-many", "-mregnames", "-o", result, source]
+        command = [_PREFIX + "as", "-be", "-mpower9", "-many", "-mregnames", "-o", str(result), str(source)]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         errors = {int(line) - 1 for line in re.findall(r":(\d+): Error", run.stderr)}
         if not errors:
