@@ -1,0 +1,148 @@
+"""`chronovisor prove`: what is promised of time, proven over the code that runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from chronovisor.cli.status import ExitStatus
+
+if TYPE_CHECKING:
+    from chronovisor.proof.prover import Counterexample, Finding, Verdict
+
+
+def command(
+    as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")] = False,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds for each claim, and for each of its limits.")
+    ] = 60.0,
+) -> int:
+    """Prove, over the very code that runs, what is promised of a guest's time.
+
+    For every timebase, every offset and every timing within the assumptions that are shown. Each claim's
+    assumptions are shown to hold together in some case, and its limits to be tight: one tick further there
+    is a counterexample. Every case found is run on ints. Exit status 0 if all is proven, 1 if anything is
+    refuted, not tight or undecided.
+    """
+    if not timeout > 0:
+        raise typer.BadParameter("a time-out is a number of seconds greater than 0", param_hint="--timeout")
+    try:
+        from chronovisor.proof.claims import CLAIMS, prove_all
+    except ModuleNotFoundError as error:
+        if error.name != "z3":
+            raise
+        print(
+            "chronovisor prove: the prover z3 is not installed (there is none for Power hosts): "
+            "install z3-solver on another machine and prove there",
+            file=sys.stderr,
+        )
+        return ExitStatus.USAGE
+    from rich.console import Console
+
+    told = Console(stderr=True)
+    begun = time.monotonic()
+    verdicts = []
+    with told.status("") as status:
+        proving = prove_all(timeout)
+        for number, claim in enumerate(CLAIMS, 1):
+            status.update(f"{number} of {len(CLAIMS)}: {claim.words}")
+            verdicts.append(next(proving))
+    seconds = time.monotonic() - begun
+    proven = all(verdict.holds for verdict in verdicts)
+    if as_json:
+        print(json.dumps(_as_json(verdicts, proven, seconds), indent=2))
+    else:
+        _print(Console(), verdicts, seconds)
+    return ExitStatus.OK if proven else ExitStatus.FAILED
+
+
+def _print(console: Any, verdicts: list[Verdict], seconds: float) -> None:
+    from rich.table import Table
+
+    assumptions = list(dict.fromkeys(words for v in verdicts for words in v.finding.assumptions))
+    table = Table()
+    table.add_column("promise")
+    table.add_column("what is claimed", ratio=1)
+    table.add_column("assumed", justify="right")
+    table.add_column("outcome")
+    table.add_column("tight")
+    table.add_column("s", justify="right")
+    for verdict in verdicts:
+        table.add_row(
+            verdict.claim.promise,
+            verdict.claim.words,
+            " ".join(chr(ord("a") + assumptions.index(words)) for words in verdict.finding.assumptions),
+            verdict.outcome.value,
+            ("yes" if verdict.is_tight else "NO") if verdict.tight else "",
+            f"{verdict.seconds:.1f}",
+        )
+    console.print(table)
+    console.print("Assumed:")
+    for number, words in enumerate(assumptions):
+        console.print(f"  {chr(ord('a') + number)}  {words}", highlight=False)
+    for verdict in verdicts:
+        for line in _troubles(verdict):
+            console.print(line, style="bold red", highlight=False)
+    held = sum(verdict.holds for verdict in verdicts)
+    console.print(f"{held} of {len(verdicts)} claims proven, in {seconds:.1f} s", highlight=False)
+
+
+def _troubles(verdict: Verdict) -> list[str]:
+    name, finding = verdict.claim.name, verdict.finding
+    found = []
+    if finding.counterexample is not None:
+        found.append(f"{name} is refuted: {_told(finding.counterexample)}")
+    elif finding.limit is not None:
+        found.append(f"{name} is undecided: {finding.limit}")
+    elif not verdict.outcome.is_pass:
+        found.append(f"{name} says nothing: its assumptions never hold together")
+    found += [
+        f"{name} is not shown to be tight: {tight.words}: {companion.limit or companion.outcome.value}"
+        for tight, companion in zip(verdict.claim.tight, verdict.tight, strict=True)
+        if companion.counterexample is None
+    ]
+    return found
+
+
+def _told(counterexample: Counterexample) -> str:
+    values = ", ".join(f"{name} = {value:#x}" for name, value in counterexample.values.items())
+    return f"not so: {counterexample.requirement}. With {values}"
+
+
+def _as_json(verdicts: list[Verdict], proven: bool, seconds: float) -> dict[str, Any]:
+    return {
+        "claims": [
+            {
+                "name": verdict.claim.name,
+                "promise": verdict.claim.promise,
+                "claim": verdict.claim.words,
+                **_found(verdict.finding),
+                "tight": [
+                    {"limit_moved": tight.words, **_found(companion)}
+                    for tight, companion in zip(verdict.claim.tight, verdict.tight, strict=True)
+                ],
+                "holds": verdict.holds,
+            }
+            for verdict in verdicts
+        ],
+        "seconds": round(seconds, 2),
+        "verdict": "proven" if proven else "not proven",
+    }
+
+
+def _found(finding: Finding) -> dict[str, Any]:
+    counterexample = finding.counterexample
+    return {
+        "assumptions": list(finding.assumptions),
+        "outcome": finding.outcome.value,
+        "paths": finding.paths,
+        "seconds": round(finding.seconds, 2),
+        "limit": finding.limit,
+        "counterexample": None
+        if counterexample is None
+        else {"not_so": counterexample.requirement, "values": counterexample.values},
+    }

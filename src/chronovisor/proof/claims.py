@@ -1,0 +1,30 @@
+"""All that is claimed, and the proving of it on as many processors as there are."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+
+from chronovisor.proof import decrementer, rounding, switch
+from chronovisor.proof.prover import TIMEOUT, Claim, Finding, Verdict, prove
+
+CLAIMS: tuple[Claim, ...] = (*switch.CLAIMS, *rounding.CLAIMS, *decrementer.CLAIMS)
+"""Every claim, in the order in which they are told."""
+
+
+def prove_all(timeout: float = TIMEOUT, processes: int | None = None) -> Iterator[Verdict]:
+    """Prove every claim within `timeout` seconds each, and give the verdicts in the order of the claims."""
+    processes = processes if processes is not None else multiprocessing.cpu_count()
+    if processes < 2:
+        yield from (prove(claim, timeout) for claim in CLAIMS)
+        return
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        findings = pool.map(_prove, range(len(CLAIMS)), [timeout] * len(CLAIMS))
+        for claim, (finding, tight) in zip(CLAIMS, findings, strict=True):
+            yield Verdict(claim, finding, tight)
+
+
+def _prove(number: int, timeout: float) -> tuple[Finding, tuple[Finding, ...]]:
+    verdict = prove(CLAIMS[number], timeout)
+    return verdict.finding, verdict.tight

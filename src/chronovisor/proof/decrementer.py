@@ -1,0 +1,159 @@
+"""What is proven of decrementers: DEC is one function of guest time, through exits, entries and moves, and no
+timer is lost, early or late.
+
+The bodies run `chronovisor.timebase.decrementer` on clocks whose readings are unknown.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from chronovisor.proof.paths import Case
+from chronovisor.proof.prover import Claim, Tight
+from chronovisor.proof.switch import any_offset
+from chronovisor.proof.terms import Integers
+from chronovisor.proof.unknown_time import UnknownCore
+from chronovisor.timebase.decrementer import Decrementer, DecWidth, rebased
+from chronovisor.timebase.types import GuestTime, HostTime
+
+LONGEST_STOP = 1 << 63
+"""Ticks (570 years) within which an expiry and the present are told apart by a signed difference."""
+
+
+def any_width(case: Case) -> DecWidth:
+    """Return either width: the claim is explored for both."""
+    return 56 if case.any("DEC is large (LPCR[LD])", 0, 1) else 32
+
+
+class _Guest:
+    """A guest with one decrementer, on a core of one host after another."""
+
+    def __init__(self, case: Case) -> None:
+        self._case = case
+        self._width = any_width(case)
+        self.core = UnknownCore(case)
+        self.offset = any_offset(case)
+        self._decrementer = Decrementer(self.core.clock)
+
+    def write_dec(self) -> GuestTime:
+        """Let the guest write an unknown DEC; return the guest time at which it then expires."""
+        half = 1 << (self._width - 1)
+        value = self._case.any("DEC written", -half, half - 1)
+        self.core.time.ticks()
+        self.core.time.still = True
+        self._decrementer.write(value, self._width)
+        expiry = GuestTime(self.now.value + value)
+        self.core.time.still = False
+        return expiry
+
+    @property
+    def now(self) -> GuestTime:
+        """The guest's time, on a core that is the host's: an expiry is kept when it is again."""
+        return self.core.timebase.tod() + self.offset
+
+    def leave(self) -> HostTime:
+        """Keep the decrementer as its expiry."""
+        return self._decrementer.expiry(self.core.timebase, self._width)
+
+    def enter(self, expiry: HostTime) -> None:
+        """Load a decrementer from an expiry, and let time stand still to look at it."""
+        self._decrementer = Decrementer(self.core.clock)
+        self._decrementer.load(expiry)
+        self.core.time.ticks()
+        self.core.time.still = True
+
+    def move(self) -> None:
+        """Go on elsewhere: another clock, another offset."""
+        self.core = UnknownCore(self._case, "H of the destination")
+        self.offset = any_offset(self._case, "offset at the destination")
+
+    def require_dec(self, expiry: GuestTime) -> None:
+        """Require that DEC is the time left until `expiry`, in DEC's width."""
+        mask = (1 << self._width) - 1
+        left = expiry.value - self.now.value
+        dec = self._decrementer.read(self._width)
+        self._case.require("DEC + G is what it was, in DEC's width", dec & mask == left & mask)
+
+
+def through_an_exit(case: Case) -> None:
+    """An exit and an entry, however far apart, leave DEC the same function of guest time."""
+    guest = _Guest(case)
+    expiry = guest.write_dec()
+    guest.enter(guest.leave())
+    guest.require_dec(expiry)
+
+
+def through_a_move(case: Case) -> None:
+    """So does a move: the expiry travels as guest time."""
+    guest = _Guest(case)
+    expiry = guest.write_dec()
+    travelling = guest.leave() + guest.offset
+    guest.move()
+    guest.enter(travelling - guest.offset)
+    guest.require_dec(expiry)
+
+
+def through_an_offset(case: Case) -> None:
+    """Setting an offset leaves the expiry that user space reads alone."""
+    guest = _Guest(case)
+    guest.write_dec()
+    kept = guest.leave()
+    before, guest.offset = guest.offset, any_offset(case, "offset set")
+    case.require(
+        "the expiry in guest time is what it was",
+        rebased(kept, before, guest.offset) + guest.offset == kept + before,
+    )
+
+
+def timer(case: Case, longest: int = LONGEST_STOP, wrapped: int = 0) -> None:
+    """At an entry the exception exists just where the time of its timer is past, however long ago."""
+    core, width = UnknownCore(case), any_width(case)
+    decrementer = Decrementer(core.clock)
+    half = 1 << (width - 1)
+    value = case.any("DEC written", -half, half - 1)
+    deadline = core.time.ticks() + value
+    core.time.still = True
+    decrementer.write(value, width)
+    core.time.still = False
+    kept = decrementer.expiry(core.timebase, width)
+    case.assume(
+        "DEC has not counted through all of its negative values when the guest is left",
+        deadline - core.time.now >= -half - wrapped,
+    )
+    decrementer = Decrementer(core.clock)
+    decrementer.load(kept)
+    exists = decrementer.asserted(width)
+    late = core.time.now - deadline
+    case.assume("no timer is more than 2^63 ticks (570 years) late", late <= longest)
+    case.require("the exception exists if and only if DEC was -1", exists == (late > 0))
+
+
+CLAIMS = (
+    Claim(
+        "decrementer-exit",
+        "P7",
+        "DEC is the same function of guest time through an exit and an entry",
+        through_an_exit,
+    ),
+    Claim("decrementer-move", "P7", "DEC is the same function of guest time through a move", through_a_move),
+    Claim(
+        "decrementer-offset",
+        "P7",
+        "setting an offset leaves the expiry that user space reads alone",
+        through_an_offset,
+    ),
+    Claim(
+        "decrementer-timer",
+        "P7",
+        "no timer is lost or early, however long its guest was out",
+        timer,
+        (
+            Tight(
+                "570 years, and as long again as DEC counts below 0, and a tick",
+                partial(timer, longest=LONGEST_STOP + (1 << 55) + 1),
+            ),
+            Tight("DEC has counted one further", partial(timer, wrapped=1)),
+        ),
+        Integers(),
+    ),
+)

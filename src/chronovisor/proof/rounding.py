@@ -1,0 +1,235 @@
+"""What is proven of the handover of time on a move: over `chronovisor.timebase.handover.plan` itself.
+
+Two clocks measure the exchange that commits a move, each a floor of the time that really passed from a phase
+of its own. What is claimed of the guest's time is claimed for all that may really have passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
+
+from chronovisor.proof.paths import Case, any_word
+from chronovisor.proof.prover import Claim, Tight
+from chronovisor.proof.terms import Integers
+from chronovisor.timebase.handover import (
+    CLOCK_ERROR_LIMIT,
+    READING,
+    Exchange,
+    IdealInterval,
+    Plan,
+    Sample,
+    plan,
+)
+from chronovisor.timebase.types import GRANULE, GuestTime, HostTime, Ticks
+
+Planner: TypeAlias = Callable[[Sample, Exchange, Ticks], Plan]
+
+LONGEST = 1 << 52
+"""Ticks (101 days) that a stop may last, and a guest's time be from its ideal, in these claims."""
+
+PARTS = 16
+"""Moments are told to a sixteenth of a tick. The readings of the two clocks depend on the order of the seven
+fractions of a tick in an exchange (five moments, two phases) and on nothing finer: sixteenths have all
+orders.
+"""
+
+
+def any_exchange(case: Case) -> Exchange:
+    """Return any exchange that measured something, however it came about."""
+    exchange_parts = (
+        Ticks(case.any("since sample", 0, LONGEST)),
+        Ticks(case.any("dwell", 0, LONGEST)),
+        Ticks(case.any("READY to COMMIT", 0, LONGEST)),
+    )
+    case.assume(
+        "READY is held no longer than its exchange takes, but for the two ticks of clocks read in whole ones",
+        (exchange_parts[2] - exchange_parts[1]).value >= -2 * READING,
+    )
+    return Exchange(*exchange_parts, HostTime(any_word(case, "H at COMMIT")))
+
+
+def any_sample(case: Case) -> Sample:
+    """Return any guest's time and any interval of its ideal."""
+    middle = case.any("lead over the ideal", -LONGEST, LONGEST)
+    width = case.any("width of the ideal", 0, LONGEST)
+    return Sample(GuestTime(any_word(case, "G at the stop")), IdealInterval(middle, middle + width))
+
+
+def any_limit(case: Case) -> Ticks:
+    """Return any limit that can be kept."""
+    return Ticks(case.any("limit", CLOCK_ERROR_LIMIT.value, LONGEST))
+
+
+def never_back(case: Case, planner: Planner = plan, wait_less: int = 0) -> None:
+    """When the guest runs again its time is at least what it was."""
+    sample = any_sample(case)
+    made = planner(sample, any_exchange(case), any_limit(case))
+    advance = made.resume_at + made.offset - Ticks(wait_less) - sample.guest_time
+    case.require("P4: the guest's time is not less than at its stop", advance.value >= 0)
+
+
+def short_wait(case: Case, planner: Planner = plan, less: int = 0) -> None:
+    """The wait for the rounding is at most 2^24 ticks."""
+    made = planner(any_sample(case), any_exchange(case), any_limit(case))
+    case.require("the wait is not negative", made.wait.value >= 0)
+    case.require("the wait is at most 2^24 ticks", made.wait.value <= GRANULE - less)
+
+
+def limit_kept(case: Case, planner: Planner = plan, less: int = 0) -> None:
+    """Where the rounding was within the limit before a move, it is after it: so it is after any number."""
+    sample, limit = any_sample(case), any_limit(case)
+    before = sample.ideal.least + sample.ideal.most
+    case.assume("before the move the rounding is within the limit", abs(before) <= 2 * limit.value)
+    made = planner(sample, any_exchange(case), limit)
+    after = made.ideal.least + made.ideal.most
+    case.require("after the move the rounding is within the limit", abs(after) <= 2 * limit.value - less)
+
+
+def brought_nearer(case: Case, planner: Planner = plan) -> None:
+    """A guest that comes with more than the limit is nearer to its ideal after the move."""
+    sample, limit = any_sample(case), any_limit(case)
+    before = abs(sample.ideal.least + sample.ideal.most)
+    case.assume("before the move the rounding is over the limit", before > 2 * limit.value)
+    made = planner(sample, any_exchange(case), limit)
+    case.require("after the move it is less", abs(made.ideal.least + made.ideal.most) < before)
+
+
+@dataclass(frozen=True, slots=True)
+class TrueExchange:
+    """An exchange as it was measured, and the time from stop to COMMIT's arrival as it was: in parts."""
+
+    measured: Exchange
+    elapsed: int
+
+
+def any_true_exchange(case: Case) -> TrueExchange:
+    """Return what two clocks make of an exchange whose moments are any that can be."""
+    span = LONGEST * PARTS
+    stop = case.any("the stop", 0, span)
+    ready_sent = case.any("READY sent", 0, span)
+    ready_came = case.any("READY came", 0, span)
+    commit_sent = case.any("COMMIT sent", 0, span)
+    commit_came = case.any("COMMIT came", 0, span)
+    case.assume("READY comes after it is sent", ready_sent <= ready_came)
+    case.assume(
+        "COMMIT is sent after READY came, and after the stop",
+        (ready_came <= commit_sent) & (stop <= commit_sent),
+    )
+    case.assume("COMMIT comes after it is sent", commit_sent <= commit_came)
+    source = case.any("phase of the source's clock", 0, PARTS - 1)
+    destination = case.any("phase of the destination's clock", 0, PARTS - 1)
+
+    def by_source(moment: int) -> int:
+        return (moment + source) // PARTS
+
+    def by_destination(moment: int) -> int:
+        return (moment + destination) // PARTS
+
+    origin = any_word(case, "the destination's origin")
+    return TrueExchange(
+        Exchange(
+            since_sample=Ticks(by_source(commit_sent) - by_source(stop)),
+            dwell=Ticks(by_source(commit_sent) - by_source(ready_came)),
+            ready_to_commit=Ticks(by_destination(commit_came) - by_destination(ready_sent)),
+            committed=HostTime(by_destination(commit_came) + origin),
+        ),
+        commit_came - stop,
+    )
+
+
+def error_bounded(case: Case, planner: Planner = plan, less: int = 0) -> None:
+    """The guest's advance differs from the time that really passed by no more than the record says."""
+    sample, exchange = any_sample(case), any_true_exchange(case)
+    made = planner(sample, exchange.measured, any_limit(case))
+    advance = ((made.resume_at + made.offset) - sample.guest_time - made.wait).value
+    bound = made.record(0, 0).error_bound_ticks - less
+    error = PARTS * advance - exchange.elapsed
+    case.require("P5: the error is within the record's bound", abs(error) <= PARTS * bound)
+
+
+def bound_bounded(case: Case, planner: Planner = plan, less: int = 0) -> None:
+    """The record's bound is at most 2^24 ticks, half the round trip and two ticks."""
+    exchange = any_exchange(case)
+    bound = planner(any_sample(case), exchange, any_limit(case)).record(0, 0).error_bound_ticks
+    case.require(
+        "the bound is at most 2^24 ticks, half the round trip and two ticks",
+        2 * bound <= 2 * GRANULE + exchange.round_trip.value + 4 - less,
+    )
+
+
+def ideal_contained(case: Case, planner: Planner = plan) -> None:
+    """Where the guest's true lead over its ideal lay in the interval before a move, it does after it."""
+    sample, exchange = any_sample(case), any_true_exchange(case)
+    lead = case.any("true lead", -2 * LONGEST * PARTS, 2 * LONGEST * PARTS)
+    case.assume(
+        "before the move the true lead over the ideal lies in its interval",
+        (PARTS * sample.ideal.least <= lead) & (lead <= PARTS * sample.ideal.most),
+    )
+    made = planner(sample, exchange.measured, any_limit(case))
+    advance = ((made.resume_at + made.offset) - sample.guest_time - made.wait).value
+    after = lead + PARTS * advance - exchange.elapsed
+    case.require("after the move too, from below", PARTS * made.ideal.least <= after)
+    case.require("after the move too, from above", after <= PARTS * made.ideal.most)
+
+
+CLAIMS = (
+    Claim(
+        "move-never-back",
+        "P4",
+        "a guest that moves never sees its time go back",
+        never_back,
+        (Tight("it runs one tick earlier", partial(never_back, wait_less=1)),),
+        Integers(),
+    ),
+    Claim(
+        "move-error",
+        "P5",
+        "the guest's advance is off by no more than its record says, whatever the flight of the messages",
+        error_bounded,
+        (Tight("the bound is a tick less", partial(error_bounded, less=1)),),
+        Integers(),
+    ),
+    Claim(
+        "move-error-bound",
+        "P5",
+        "the record says at most 2^24 ticks, half the round trip and two ticks",
+        bound_bounded,
+        (Tight("the bound is a tick less", partial(bound_bounded, less=2)),),
+        Integers(),
+    ),
+    Claim(
+        "move-limit",
+        "P6",
+        "the rounding stays within its limit after any number of moves (it begins at 0)",
+        limit_kept,
+        (Tight("it stays half a tick below the limit", partial(limit_kept, less=1)),),
+        Integers(),
+    ),
+    Claim(
+        "move-over-limit",
+        "P6",
+        "a guest that comes with more than the limit is brought nearer to its ideal",
+        brought_nearer,
+        (),
+        Integers(),
+    ),
+    Claim(
+        "move-wait",
+        "P6",
+        "the wait for the rounding is at most 2^24 ticks (32.8 ms)",
+        short_wait,
+        (Tight("it is a tick less", partial(short_wait, less=1)),),
+        Integers(),
+    ),
+    Claim(
+        "move-ideal",
+        "P6",
+        "the ideal stays in the interval that travels with the guest, after any number of moves",
+        ideal_contained,
+        (),
+        Integers(),
+    ),
+)

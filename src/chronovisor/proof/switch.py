@@ -1,0 +1,224 @@
+"""What is proven of the switch: over the very code of `chronovisor.timebase` that runs, for every timebase,
+every offset and every timing.
+
+The bodies run `shift` and `Switch` on a `CoreTimebase` whose clock is read at unknown ticks. With another
+shifter in its place they make the same claims about that one, which is how mutants are refuted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeAlias
+
+from chronovisor.proof.paths import Case, any_word
+from chronovisor.proof.prover import Claim, Tight
+from chronovisor.proof.unknown_time import UnknownCore
+from chronovisor.timebase.offset import (
+    Applied,
+    Switch,
+    SwitchBreachError,
+    add_offset,
+    host_time,
+    shift,
+    take_away,
+)
+from chronovisor.timebase.types import GRANULE, LOW_BITS, LOW_MASK, MASK64, Offset
+
+AnyShifter: TypeAlias = Callable[[Any, Any], Any]
+
+LONGEST_SWITCH = 1 << 63
+"""Ticks (570 years) after which a signed difference of two times no longer tells how long a switch took."""
+
+BELOW_EVER = "no switch takes 2^63 ticks (570 years)"
+
+
+def any_offset(case: Case, name: str = "offset") -> Offset:
+    """Return an unknown offset: any multiple of 2^24 of 64 bits."""
+    return Offset(case.any(f"{name} / 2^24", 0, (1 << (64 - LOW_BITS)) - 1) << LOW_BITS)
+
+
+def _in_time(case: Case, core: UnknownCore, limit: int) -> None:
+    case.assume(
+        "fewer than 2^24 ticks (32.8 ms) pass between a switch's first reading and its last access",
+        core.time.since_first < limit,
+    )
+
+
+def entry(case: Case, add: AnyShifter = add_offset, limit: int = GRANULE, unit: int = GRANULE) -> None:
+    """After an entry T = H + o; `unit` is what the offset is a multiple of."""
+    core = UnknownCore(case)
+    offset = case.any("offset / 2^24" if unit == GRANULE else f"offset / {unit}", 0, MASK64 // unit) * unit
+    add(core.timebase, offset)
+    _in_time(case, core, limit)
+    timebase, host = core.later()
+    case.require("T = H + o", timebase == (host.value + offset) & MASK64)
+
+
+def exit_(case: Case, take: AnyShifter = take_away, limit: int = GRANULE) -> None:
+    """After an exit T = H, whatever the offset that was applied."""
+    core = UnknownCore(case)
+    applied = any_offset(case, "applied offset")
+    core.timebase.adjust = applied.signed
+    take(core.timebase, applied.value)
+    _in_time(case, core, limit)
+    timebase, host = core.later()
+    case.require("T = H", timebase == host.value)
+
+
+class _OneAttempt(Switch):
+    # An attempt that fails leaves T = H, so that the next begins as the first did: one stands for any number.
+    ATTEMPTS = 1
+
+
+def round_trip(
+    case: Case,
+    shifter: AnyShifter = shift,
+    taken: Callable[[Applied, Offset], Applied] = lambda applied, now_set: applied,
+) -> None:
+    """An entry, any stay in the guest, another offset set meanwhile, an exit; `taken` is what the exit takes
+    away, given what was applied and what is set by then.
+    """
+    switch, offset = _OneAttempt(shifter), any_offset(case)
+    try:
+        applied = switch.enter(UnknownCore(case, "H at the entry").timebase, offset)
+    except SwitchBreachError:
+        return
+    case.require("what is kept to be taken away is what was added", applied.offset == offset)
+    # The core as a sound entry leaves it (`entry_at_any_pace`), at any later time.
+    core = UnknownCore(case, "H at the exit")
+    core.timebase.adjust = offset.signed
+    switch.leave(core.timebase, taken(applied, any_offset(case, "offset set meanwhile")))
+    case.assume(BELOW_EVER, core.time.since_first < LONGEST_SWITCH)
+    timebase, host = core.later()
+    case.require("after the exit, T = H", timebase == host.value)
+
+
+def entry_at_any_pace(case: Case, shifter: AnyShifter = shift, longest: int = LONGEST_SWITCH) -> None:
+    """However long each step of an entry takes, T = H + o after it, or it is refused and T = H."""
+    core = UnknownCore(case)
+    offset = any_offset(case)
+    try:
+        _OneAttempt(shifter).enter(core.timebase, offset)
+        expected = offset.value
+    except SwitchBreachError:
+        expected = 0
+    case.assume(BELOW_EVER, core.time.since_first < longest)
+    timebase, host = core.later()
+    what = "T = H + o" if expected else "an entry that is refused leaves T = H"
+    case.require(what, timebase == (host.value + expected) & MASK64)
+
+
+def exit_at_any_pace(case: Case, shifter: AnyShifter = shift, longest: int = LONGEST_SWITCH) -> None:
+    """However long each step of an exit takes, T = H after it."""
+    core = UnknownCore(case)
+    applied = any_offset(case, "applied offset")
+    core.timebase.adjust = applied.signed
+    Switch(shifter).leave(core.timebase, Applied(applied))
+    case.assume(BELOW_EVER, core.time.since_first < longest)
+    timebase, host = core.later()
+    case.require("T = H", timebase == host.value)
+
+
+def low_bits(case: Case) -> None:
+    """Whatever is written to TBU40, and whenever, the low 24 bits of T stay those of H."""
+    core = UnknownCore(case)
+    core.timebase.adjust = any_offset(case, "what is applied").signed
+    core.timebase.write_tbu40(any_word(case, "what is written to TBU40"))
+    timebase, host = core.later()
+    case.require("the low 24 bits of T and H are equal", timebase & LOW_MASK == host.value & LOW_MASK)
+
+
+def zero(case: Case, shifter: AnyShifter = shift) -> None:
+    """An offset of 0 writes nothing, on entry and on exit."""
+    core = UnknownCore(case)
+    before = case.any("what is applied", -(1 << 63), (1 << 63) - 1)
+    core.timebase.adjust = before
+    core.timebase.has_tbu40 = False  # a write would raise
+    done = shifter(core.timebase, 0)
+    case.require("T is what it was", core.timebase.adjust == before)
+    case.require("it says so", not done.moved)
+
+
+def rounding_up(
+    case: Case, rounded: Callable[[int], Offset] = Offset.rounded_up, limit: int = GRANULE
+) -> None:
+    """A value set becomes the next multiple of 2^24 that is not below it, and a multiple is kept."""
+    value = any_word(case, "value set")
+    offset = rounded(value)
+    case.require("what is kept is a multiple of 2^24", offset.value & LOW_MASK == 0)
+    up = (offset.value - value) & MASK64
+    case.require("what is added is less than 2^24 ticks", up < limit)
+    case.require("a multiple is kept as it is", bool(value & LOW_MASK) | (up == 0))
+
+
+def host_time_in_guest(case: Case) -> None:
+    """A thread that needs the host's time while its core is in the guest gets it from T."""
+    core = UnknownCore(case)
+    applied = Applied(any_offset(case, "applied offset"))
+    core.timebase.adjust = applied.offset.signed
+    _, host = core.later()
+    core.time.still = True
+    case.require("T - o = H", host_time(core.timebase, applied) == host)
+
+
+CLAIMS = (
+    Claim(
+        "switch-entry",
+        "P2",
+        "after an entry the core's timebase is the host's plus the offset",
+        entry,
+        (
+            Tight("one tick longer", partial(entry, limit=GRANULE + 1)),
+            Tight("an offset that is a multiple of 2^23 only", partial(entry, unit=GRANULE // 2)),
+        ),
+    ),
+    Claim(
+        "switch-exit",
+        "P2",
+        "after an exit the core's timebase is the host's as if nothing had happened",
+        exit_,
+        (Tight("one tick longer", partial(exit_, limit=GRANULE + 1)),),
+    ),
+    Claim(
+        "switch-round-trip",
+        "P2",
+        "the exit takes away what the entry added, whatever offset was set in between",
+        round_trip,
+        (
+            Tight(
+                "the offset read again at the exit",
+                partial(round_trip, taken=lambda applied, now_set: Applied(now_set)),
+            ),
+        ),
+    ),
+    Claim(
+        "switch-entry-at-any-pace",
+        "P2",
+        "an entry whose steps take however long they like is right, or refused with T = H",
+        entry_at_any_pace,
+        (Tight("one tick longer", partial(entry_at_any_pace, longest=LONGEST_SWITCH + 1)),),
+    ),
+    Claim(
+        "switch-exit-at-any-pace",
+        "P2",
+        "an exit whose steps take however long they like leaves T = H",
+        exit_at_any_pace,
+        (Tight("one tick longer", partial(exit_at_any_pace, longest=LONGEST_SWITCH + 1)),),
+    ),
+    Claim("switch-low-bits", "P1", "no write to TBU40, at any time, puts two cores out of step", low_bits),
+    Claim("switch-zero", "P2", "an offset of 0 writes nothing", zero),
+    Claim(
+        "offset-rounding",
+        "P3",
+        "a value set is rounded up to a multiple of 2^24, by less than 2^24 ticks",
+        rounding_up,
+        (Tight("less than 2^24 - 1 ticks", partial(rounding_up, limit=GRANULE - 1)),),
+    ),
+    Claim(
+        "host-time-in-guest",
+        "P2",
+        "the host's time can be told while the guest's is loaded",
+        host_time_in_guest,
+    ),
+)
