@@ -1,8 +1,8 @@
 """A case: a few instruction words, what they start from, and what is left when they end.
 
-Every case ends in an interrupt. The harness puts a `trap` behind the words, so a case that falls through its last
-word ends in a program interrupt there; whatever ends it earlier is what the case is about. So "did it raise an
-interrupt, and which" needs no question of its own: vector, SRR0 and SRR1 are part of every outcome.
+Every case ends in an interrupt. The harness puts a `trap` behind the words, so a case that falls through its
+last word ends in a program interrupt there; whatever ends it earlier is what the case is about. So "did it
+raise an interrupt, and which" needs no question of its own: vector, SRR0 and SRR1 are part of every outcome.
 
 All values are guest values: unsigned, in the width of the register.
 """
@@ -51,7 +51,7 @@ FSCR_TAR, FSCR_DSCR = 1 << 8, 1 << 2
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What a case starts from. `sprs` goes with SPR_NAMES; SRR0 and SRR1 are `address` and `msr` (rfid enters it)."""
+    """What a case starts from. `sprs` goes with SPR_NAMES; SRR0 and SRR1 are `address` and `msr`."""
 
     words: tuple[int, ...]
     address: int
@@ -93,7 +93,7 @@ class Outcome:
 
 
 def fields(outcome: Outcome) -> dict[str, int]:
-    """Every field of an outcome by name, registers one by one, memory by doubleword (as big-endian values)."""
+    """Every field of an outcome by name, registers one by one, memory by big-endian doubleword."""
     out = {
         "vector": outcome.vector,
         "MSR": outcome.msr,
@@ -120,7 +120,8 @@ def describe(case: Case) -> str:
     )
     words = " ".join(f"{word:08x}" for word in case.words)
     registers = " ".join(f"r{n}={value:#x}" for n, value in enumerate(case.gpr) if value != BACKGROUND[n])
-    return f"[{words}] {mode} at {case.address:#x} {registers} cr={case.cr:#x} xer={case.xer:#x} ctr={case.ctr:#x}"
+    others = f"cr={case.cr:#x} xer={case.xer:#x} ctr={case.ctr:#x}"
+    return f"[{words}] {mode} at {case.address:#x} {registers} {others}"
 
 
 def difference(case: Case, expected: Outcome, found: Outcome) -> str | None:
@@ -139,4 +140,4 @@ def difference(case: Case, expected: Outcome, found: Outcome) -> str | None:
 BACKGROUND: tuple[int, ...] = tuple(
     (0x9E37_79B9_7F4A_7C15 * (n + 1)) & 0xFFFF_FFFF_FFFF_FFFF for n in range(32)
 )
-"""What the general registers hold that a case does not set: easily told from any result, and cheap to store."""
+"""What the general registers hold that a case does not set: easily told from a result, cheap to store."""

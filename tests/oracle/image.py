@@ -1,11 +1,13 @@
-"""The bare-metal program that QEMU runs: it walks an array of records, each a case, and leaves the outcome there.
+"""The bare-metal program that QEMU runs: it walks an array of records, each a case, and leaves the outcome
+there.
 
-Written for a pseries machine in real mode, big-endian, HV=0. Its code is generated here as instruction words, with an
-encoder of its own: an oracle that leant on the project's tables would share their mistakes. Low memory is reached
-with RA=0 displacements, so that neither an SPRG nor a general register is lost to the harness.
+Written for a pseries machine in real mode, big-endian, HV=0. Its code is generated here as instruction
+words, with an encoder of its own: an oracle that leant on the project's tables would share their mistakes.
+Low memory is reached with RA=0 displacements, so that neither an SPRG nor a general register is lost to the
+harness.
 
-A record is 88 big-endian doublewords: a header (HEADER's names, then the special-purpose registers), the 32 general
-registers, the memory block. The outcome replaces the case in place.
+A record is 88 big-endian doublewords: a header (HEADER's names, then the special-purpose registers), the 32
+general registers, the memory block. The outcome replaces the case in place.
 """
 
 from __future__ import annotations
@@ -125,7 +127,7 @@ def _common() -> list[int]:
 
 
 def _start(records: int, count: int) -> list[int]:
-    """Where the machine starts: map memory one to one for problem state, set the decrementer far off, begin."""
+    """Where the machine starts: map memory one to one, set the decrementer far off, begin."""
     code = []
     for address, value in (
         (CURRENT, records),

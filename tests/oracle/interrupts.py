@@ -1,8 +1,8 @@
 """Cases about interrupts: who raises which, and what SRR1, DAR and DSISR say.
 
-Problem state runs with relocation on (the book has no problem state without it), mapped one to one in QEMU's machine
-up to 1 GiB. Storage interrupts are raised above that: real mode itself raises none on QEMU's machine, where memory
-that is not there reads as zeros.
+Problem state runs with relocation on (the book has no problem state without it), mapped one to one in QEMU's
+machine up to 1 GiB. Storage interrupts are raised above that: real mode itself raises none on QEMU's
+machine, where memory that is not there reads as zeros.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .case import (
     STRIDE,
     Case,
 )
-from .generate import MODES, draw_fields, drawn, initial
+from .generate import CONDITIONAL_STORES, MODES, draw_fields, drawn, initial
 from .generate import cases as one_instruction
 from .operands import value, values
 
@@ -41,6 +41,8 @@ MAPPED = 1 << 30
 """First effective address that is not mapped where relocation is on."""
 
 _MTSRR0, _MTSRR1, _RFID, _SC = 0x7C1A_03A6, 0x7C1B_03A6, 0x4C00_0024, 0x4400_0002
+_NOP = 0x6000_0000
+"""Read in the other byte order it is an illegal instruction."""
 _PROBLEM = MSR_PR | MSR_EE | MSR_IR | MSR_DR
 _FREE_MSR = MSR_SF | MSR_EE | MSR_RI | 1 << 13 | 1 << 25 | 1 << 23 | 1 << 11 | 1 << 10 | 1 << 9 | 1 << 8
 
@@ -68,11 +70,27 @@ def illegal(random: Random, place: Iterator[int]) -> list[Case]:
             return _case(random, place, (word,))
 
 
+_UNAVAILABLE = (
+    # lfs lfd stfs stfd lfdx stfdx lfiwax stfiwx; fadds fmadd fadd fmr fcmpu mffs mtfsf fctid
+    *(0xC000_0000, 0xC800_0000, 0xD000_0000, 0xD800_0000, 0x7C00_04AE, 0x7C00_05AE, 0x7C00_06AE, 0x7C00_07AE),
+    *(0xEC00_002A, 0xFC00_003A, 0xFC00_002A, 0xFC00_0090, 0xFC00_0000, 0xFC00_048E, 0xFC00_058E, 0xFC00_065C),
+    # lvx stvx lvsl; vaddubm vxor vperm vspltw mfvscr
+    *(0x7C00_00CE, 0x7C00_01CE, 0x7C00_000C, 0x1000_0000, 0x1000_04C4, 0x1000_002B, 0x1000_028C, 0x1000_0604),
+    # lxvd2x stxvd2x lxsdx; xxlor xsadddp xxpermdi; lxv stxv
+    *(0x7C00_0698, 0x7C00_0798, 0x7C00_0498, 0xF000_0490, 0xF000_0100, 0xF000_0050, 0xF400_0001, 0xF400_0005),
+    # mfvsrd mtvsrd lxvx lxvl; lfdp stfdp stxsd tbegin.
+    *(0x7C00_0066, 0x7C00_0166, 0x7C00_0218, 0x7C00_021A, 0xE400_0000, 0xF400_0000, 0xF400_0002, 0x7C00_051D),
+)
+_TRANSACTION = 0x7C00_051D
+
+
 def unavailable(random: Random, place: Iterator[int]) -> list[Case]:
-    """A word among the floating-point and vector instructions, all of which are off."""
-    word = random.choice((4, 48, 49, 50, 51, 52, 53, 54, 55, 57, 59, 60, 61, 63)) << 26 | random.getrandbits(
-        26
-    )
+    """A floating-point, vector or transactional instruction while its facility is off."""
+    word = random.choice(_UNAVAILABLE)
+    if word != _TRANSACTION:
+        word |= random.getrandbits(5) << 21 & (0x0380_0000 if word == 0xFC00_0000 else -1)
+        if word >> 26 not in (4, 59, 63) or word & 0x3F in (0x2A, 0x3A):
+            word |= random.getrandbits(2) << 16
     return _case(random, place, (word,))
 
 
@@ -151,8 +169,8 @@ def return_from_interrupt(random: Random, place: Iterator[int]) -> list[Case]:
         if random.getrandbits(1)
         else random.choice(MODES)
     )
-    to = to & ~(3 << 33) & ~(1 << 32)
-    return _switch(random, place, (_MTSRR0 | 3 << 21, _MTSRR1 | 4 << 21, _RFID, *_fillers(random, 6)), to)
+    to = (to | MSR_ME) & ~(7 << 32)
+    return _switch(random, place, (_MTSRR0 | 3 << 21, _MTSRR1 | 4 << 21, _RFID, *[_NOP] * 6), to)
 
 
 def set_machine_state(random: Random, place: Iterator[int]) -> list[Case]:
@@ -173,15 +191,30 @@ def _fillers(random: Random, count: int) -> tuple[int, ...]:
     )
 
 
+def register_move(random: Random, place: Iterator[int]) -> list[Case]:
+    """Into a special-purpose register and out of it again: the bits that it keeps."""
+    to = next(one for one in INSTRUCTIONS if one.mnemonic == "mtspr")
+    back = next(one for one in INSTRUCTIONS if one.mnemonic == "mfspr")
+    number = random.choice(programs.KEPT_SPRS)
+    words = (to.encode(SPR=number, RS=3), back.encode(SPR=number, RT=4))
+    return _case(random, place, words)
+
+
 def trace(random: Random, place: Iterator[int]) -> list[Case]:
     """A program with single-step or branch trace on."""
     return programs.cases(random, place, inputs=1, traced=True)
 
 
+@cache
+def _always_accessing() -> tuple[Instruction, ...]:
+    """Not conditional stores, which may access nothing, nor those whose DAR is any byte of a block."""
+    out = (*CONDITIONAL_STORES, "dcbz", "icbi")
+    return tuple(one for one in programs.pool("memory") if one.mnemonic not in out)
+
+
 def data_storage(random: Random, place: Iterator[int]) -> list[Case]:
     """Relocation on for data, and an access to a place that is not mapped."""
-    pool = programs.pool("memory")
-    one = random.choice(pool)
+    one = random.choice(_always_accessing())
     numbers = draw_fields(random, one)
     numbers["RA"] = 21
     for name in ("RT", "RS"):
@@ -231,6 +264,7 @@ MAKERS: tuple[Maker, ...] = (
     facility,
     return_from_interrupt,
     set_machine_state,
+    register_move,
     trace,
     data_storage,
     instruction_storage,

@@ -1,4 +1,5 @@
-"""Make the answers of tests/oracle/data anew: `python -m oracle.make_answers` from tests/, with QEMU installed.
+"""Make the answers of tests/oracle/data anew: `python -m oracle.make_answers` from tests/, with QEMU
+installed.
 
 What is written is compared with the concrete evaluator first; a mismatch is printed and nothing is written.
 """

@@ -1,4 +1,4 @@
-"""Operands that find mistakes: carry boundaries, runs of ones and zeros, pairs that are related, and plain random."""
+"""Operands that find mistakes: carry boundaries, runs of ones and zeros, related pairs, and plain random."""
 
 from __future__ import annotations
 

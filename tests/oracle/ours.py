@@ -41,7 +41,9 @@ class _NoTime:
         time.ticks_per_instruction = 1
 
     def take_back(self, time: ThreadTime) -> None:
-        assert not time.dec_written, "a case writes DEC, which moves by itself: the generator must not draw it"
+        assert not time.dec_written, (
+            "a case writes DEC, which moves by itself: the generator must not draw it"
+        )
 
 
 class Evaluator:
@@ -63,7 +65,7 @@ class Evaluator:
             state.set(name, value)
         state.CR, state.XER, state.LR, state.CTR = case.cr, case.xer, case.lr, case.ctr
         state.SRR0, state.SRR1 = case.address, case.msr
-        # Problem state always has translation on, one to one in QEMU's machine; there is none here to turn on.
+        # Problem state has translation on, one to one in QEMU's machine; there is none here to turn on.
         translated = MSR_IR | MSR_DR if case.msr & MSR_PR else 0
         state.set_msr(case.msr & ~translated)
         state.CIA = case.address

@@ -1,7 +1,8 @@
 """Cases of short programs: 5 to 20 instructions, with forward branches, loads and stores, CR and XER users.
 
-Data lives in r0 and r3 to r12, which any instruction may change; addresses lie in registers that none changes, but
-for r20, which update forms move a little. Instructions whose results the book leaves undefined stay out.
+Data lives in r0 and r3 to r12, which any instruction may change; addresses lie in registers that none
+changes, but for r20, which update forms move a little. Instructions whose results the book leaves undefined
+stay out.
 """
 
 from __future__ import annotations
@@ -29,9 +30,13 @@ from .qemu_errata import QEMU, UNDEFINED
 
 DATA = (0, *range(3, 13))
 MOVING, BASE, INDEX, ALIGNED = 20, 21, 22, 23
-"""r20 moves with update forms; r21 is the block's middle; r22 a small index; r23 one that is a multiple of 16."""
+"""r20 moves with update forms; r21 is the block's middle; r22 a small index; r23 one in steps of 16."""
 
-_SPRS = (1, 8, 9, 26, 27, 272, 273, 274, 275, 815, 18, 19, 256)
+_SPRS_WRITTEN = (8, 9, 26, 27, 272, 273, 274, 275, 815, 19)
+"""Not XER, whose reserved bits may be kept or dropped, nor those of 32 bits, of which QEMU keeps 64."""
+KEPT_SPRS = (8, 9, 17, 19, 26, 27, 272, 273, 274, 275, 815, 804, 805, 806)
+"""Registers of which both sides keep the bits that the book defines."""
+_SPRS_READ = (1, 18, 256, *_SPRS_WRITTEN)
 _STRING_OR_MULTIPLE = frozenset(("lmw", "lswi", "lswx", "stswx", "stswi", "stmw"))
 _SIZES = {"b": 1, "h": 2, "w": 4, "d": 8, "q": 16, "m": 4, "s": 4, "c": 1}
 
@@ -63,7 +68,7 @@ def _pools() -> dict[str, tuple[Instruction, ...]]:
 
 
 def pool(name: str) -> tuple[Instruction, ...]:
-    """The declared instructions of a kind: "plain", "memory" (addressed by registers) or "branch" (by a field)."""
+    """The declared instructions of a kind: "plain", "memory" (addressed by registers) or "branch"."""
     return _pools()[name]
 
 
@@ -72,8 +77,10 @@ def _plain(random: Random, one: Instruction) -> int:
     for name in numbers:
         if FIELDS[name].kind is Kind.GPR:
             numbers[name] = random.choice(DATA)
+    if one.mnemonic == "or" and numbers["RS"] == numbers["RA"] == numbers["RB"]:
+        numbers["RB"] = DATA[1] if numbers["RA"] != DATA[1] else DATA[2]  # else a hint: see NOT_DRAWN
     if "SPR" in numbers:
-        numbers["SPR"] = random.choice(_SPRS)
+        numbers["SPR"] = random.choice(_SPRS_READ if one.mnemonic == "mfspr" else _SPRS_WRITTEN)
     return one.encode(**numbers)
 
 

@@ -1,7 +1,7 @@
 """Ask QEMU: run many cases in one start of qemu-system-ppc64 and read what is left of each.
 
-The machine's memory is a file that is mapped here: the cases are written into it before the start and the outcomes
-are read out of it after the end, with nothing to transfer.
+The machine's memory is a file that is mapped here: the cases are written into it before the start and the
+outcomes are read out of it after the end, with nothing to transfer.
 """
 
 from __future__ import annotations

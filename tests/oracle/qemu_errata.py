@@ -1,7 +1,8 @@
 """What is not compared, and why: what the book leaves undefined, and where QEMU is not the book.
 
-Sections are those of the Power ISA, version 3.0B. An entry names the instructions that it is about (all, where it
-names none), says in which cases, and gives the fields that are left out: whole fields, or bits of them.
+Sections are those of the Power ISA, version 3.0B. An entry names the instructions that it is about (all,
+where it names none), says in which cases, and gives the fields that are left out: whole fields, or bits of
+them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _CR0_COMPARED = 0xE000_0000
 
 @dataclass(frozen=True, slots=True)
 class Exemption:
-    """Bits of the outcome that are not compared. `bits` gives, for a case of these mnemonics, field -> bits."""
+    """Bits of the outcome that are not compared. `bits` gives, for a case, field -> bits."""
 
     mnemonics: frozenset[str]
     section: str
@@ -92,6 +93,24 @@ UNDEFINED: tuple[Exemption, ...] = (
         _divides_by_nothing,
     ),
     Exemption(
+        _names("mtspr"),
+        "Book I 1.3.3, 3.2.2",
+        "reserved bits of XER are kept or read as zero, as the processor likes",
+        lambda case, instruction, outcome: (
+            {"XER": ~0xE00C_007F & _ALL} if _spr(case, instruction) == 1 else {}
+        ),
+    ),
+    Exemption(
+        frozenset(),
+        "Book III 6.5.3",
+        "a data storage interrupt of dcbz or icbi sets DAR to the address of any byte of the block",
+        lambda case, instruction, outcome: (
+            {"DAR": 0x7F}
+            if outcome.vector == 0x300 and any(word & 0xFC00_07BE == 0x7C00_07AC for word in case.words)
+            else {}
+        ),
+    ),
+    Exemption(
         frozenset(),
         "Book III 6.5.8",
         "an alignment interrupt leaves DSISR undefined",
@@ -133,6 +152,12 @@ def _signs_differ(case: Case, instruction: Instruction | None, _: Outcome) -> di
 
 QEMU: tuple[Exemption, ...] = (
     Exemption(
+        frozenset(),
+        "Book III 6.5.15",
+        "a trace interrupt sets SRR1 bit 33, and 35 or 36 behind a load or store; QEMU leaves them 0",
+        lambda case, instruction, outcome: {"SRR1": 0x5800_0000} if outcome.vector == 0xD00 else {},
+    ),
+    Exemption(
         _names("divde"),
         "Book I 3.3.9.1",
         "QEMU sees no overflow where the quotient's magnitude is in 2^63..2^64, which does not fit",
@@ -141,16 +166,28 @@ QEMU: tuple[Exemption, ...] = (
     Exemption(
         _names("mfspr mtspr"),
         "Book III 4.4.4",
-        "numbers 0, 4, 5 and 6 raise hypervisor emulation assistance, which a hypervisor reflects as an illegal "
-        "instruction; QEMU says privileged instruction",
+        "an unprivileged number without a register raises hypervisor emulation assistance in problem state, 0, "
+        "4, 5 and 6 in any; reflected as an illegal instruction, but as a privileged one by QEMU",
         lambda case, instruction, outcome: (
-            {"SRR1": 0xC_0000} if _spr(case, instruction) in (0, 4, 5, 6) and outcome.vector == 0x700 else {}
+            {"SRR1": 0xC_0000} if not _spr(case, instruction) & 0x10 and outcome.vector == 0x700 else {}
         ),
+    ),
+    Exemption(
+        _names("mtspr"),
+        "Book III 4.4.1",
+        "number 259 can be read alone, so that writing it does nothing in privileged state; QEMU: privileged",
+        lambda case, instruction, outcome: _whole(case, outcome) if _spr(case, instruction) == 259 else {},
+    ),
+    Exemption(
+        _names("mtspr"),
+        "Book III 4.4.1",
+        "DSISR and VRSAVE have 32 bits; QEMU keeps 64",
+        lambda case, instruction, outcome: {"DSISR": _HIGH, "VRSAVE": _HIGH},
     ),
     Exemption(
         _names("lwat ldat"),
         "Book II 4.5.1",
-        "where a bounded form does nothing RT has the size's top bit alone; QEMU returns -2^31 for both sizes",
+        "where a bounded form does nothing RT has the size's top bit alone; QEMU returns -2^31 for either",
         lambda case, instruction, outcome: (
             {_target(case, instruction): _ALL} if case.words[0] >> 11 & 31 in (24, 25, 28) else {}
         ),
@@ -178,7 +215,7 @@ QEMU: tuple[Exemption, ...] = (
     Exemption(
         _names("lmw stmw lswi lswx stswi stswx"),
         "Book III 6.5.8",
-        "the alignment interrupt sets DAR to the effective address; QEMU's, in little-endian mode, leaves it alone",
+        "the alignment interrupt sets DAR to the effective address; QEMU's, for little-endian, leaves it",
         lambda case, instruction, outcome: {"DAR": _ALL} if outcome.vector == 0x600 else {},
     ),
     Exemption(
@@ -201,6 +238,30 @@ QEMU: tuple[Exemption, ...] = (
     ),
 )
 """Where QEMU 7.2 answers otherwise than the book."""
+
+
+NOT_DRAWN: tuple[tuple[str, str], ...] = (
+    (
+        "Book II 4.6.2",
+        "stqcx. after lqarx: with one processor QEMU 7.2 never stores, as the book always allows",
+    ),
+    (
+        "Book II 4.6.2",
+        "a conditional store off its boundary: an alignment interrupt or undefined; QEMU just fails it",
+    ),
+    ("Book III 3.3.1", "rfid that clears ME: a guest cannot; QEMU lets it"),
+    (
+        "Book III 4.4.4",
+        "hypervisor registers with HV=0: QEMU raises a privileged interrupt for some, nothing for others",
+    ),
+    (
+        "Book III 5.7.3",
+        "real-mode addresses without memory: QEMU's machine reads zeros, and no interrupt comes",
+    ),
+    ("Book III 6.5.15", "or x,x,x (a priority hint) while traced: QEMU gives way and forgets the trace"),
+    ("Book III 6.5.9", "reserved bits of valid instructions: ignored by the book, illegal for many in QEMU"),
+)
+"""Where both cannot be compared at all: the section, and why no case is drawn."""
 
 
 def compared(case: Case, expected: Outcome, found: Outcome) -> str | None:
@@ -236,4 +297,4 @@ def label(case: Case) -> str:
     return instruction.mnemonic
 
 
-__all__ = ["QEMU", "SPR_NAMES", "UNDEFINED", "Exemption", "compared", "label"]
+__all__ = ["NOT_DRAWN", "QEMU", "SPR_NAMES", "UNDEFINED", "Exemption", "compared", "label"]

@@ -1,7 +1,7 @@
 """Answers kept as data: lines of JSON, xz-compressed, each a program and the cases that share it.
 
-A case is kept as what differs from the background, an outcome as what differs from the case itself as it would be had
-the words done nothing at all. So fifty thousand answers are a few megabytes.
+A case is kept as what differs from the background, an outcome as what differs from the case itself as it
+would be had the words done nothing at all. So fifty thousand answers are a few megabytes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from .case import BACKGROUND, BLOCK_SIZE, MSR_ME, MSR_SF, Case, Outcome
+from .case import BACKGROUND, BLOCK_SIZE, MSR_LE, MSR_ME, MSR_SF, Case, Outcome
 from .operands import MEMORY_PATTERNS
 
 _TRAPPED = 1 << 17
@@ -37,6 +37,16 @@ def load(path: Path) -> Iterator[Answer]:
             address, words, msr, packed = json.loads(line)
             for each in packed:
                 yield _unpack(address, tuple(words), msr, each)
+
+
+def count(path: Path) -> dict[bool, int]:
+    """How many answers a file has of big-endian (False) and of little-endian cases (True)."""
+    found = {False: 0, True: 0}
+    with lzma.open(path, "rt", encoding="ascii") as lines:
+        for line in lines:
+            _, _, msr, packed = json.loads(line)
+            found[bool(msr & MSR_LE)] += len(packed)
+    return found
 
 
 def _nothing_done(case: Case) -> Outcome:
