@@ -1,0 +1,109 @@
+"""Which parts of a guest's memory hold anything: what a move or a snapshot has to carry.
+
+A part that is all zeros is found at the speed of memory: whole mebibytes are compared with themselves, 64
+bytes on, and only those that differ are looked at more closely.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Iterator
+from typing import Final
+
+from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
+
+BLOCK: Final = 1 << 20
+"""The coarse unit, in bytes, in which `blocks_in_use` answers."""
+
+_SIZES: Final = (BLOCK, 1 << 16, PAGE_SIZE)
+_STEP: Final = 64
+_NOTHING: Final = bytes(_STEP)
+_MADV_POPULATE_WRITE: Final = 23
+"""Linux 5.14 and newer; `mmap` has no name for it."""
+
+_compare = ctypes.CDLL(None).memcmp
+_compare.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+_compare.restype = ctypes.c_int
+
+
+def runs_in_use(memory: GuestMemory) -> list[tuple[int, int]]:
+    """Return the pages that are not all zeros as runs of (address, bytes), in rising order, none touching the
+    next. The guest must be stopped, or what it writes meanwhile may be missed.
+    """
+    runs: list[tuple[int, int]] = []
+    for addr in _pages_in_use(memory):
+        if runs and sum(runs[-1]) == addr:
+            runs[-1] = (runs[-1][0], runs[-1][1] + PAGE_SIZE)
+        else:
+            runs.append((addr, PAGE_SIZE))
+    return runs
+
+
+def blocks_in_use(memory: GuestMemory) -> bytes:
+    """Return a bitmap of the blocks of 1 MiB that are not all zeros: block n is bit `n % 8` of byte `n // 8`.
+
+    The guest may run: this is what a host that shall take it had better have ready, no more. Memory that was
+    never touched is mapped by the way, so that a scan after it is quick.
+    """
+    bitmap = bytearray(bitmap_size(memory.size))
+    zero = _ZeroFinder(memory)
+    for number, addr in enumerate(range(0, memory.size, BLOCK)):
+        if not zero(addr, min(BLOCK, memory.size - addr)):
+            bitmap[number // 8] |= 1 << number % 8
+    return bytes(bitmap)
+
+
+def bitmap_size(memory_size: int) -> int:
+    """Return the length of `blocks_in_use` for that much memory; both in bytes."""
+    return -(-memory_size // (8 * BLOCK))
+
+
+def have_ready(memory: GuestMemory, blocks: bytes) -> None:
+    """Have the machine give the pages of these blocks now, and not one by one as they are written.
+
+    Contents stay as they are. Nothing else may write to the memory meanwhile.
+    """
+    for number, addr in enumerate(range(0, memory.size, BLOCK)):
+        if number // 8 < len(blocks) and blocks[number // 8] >> number % 8 & 1:
+            _touch(memory, addr, min(BLOCK, memory.size - addr))
+
+
+def _touch(memory: GuestMemory, addr: int, size: int) -> None:
+    try:
+        memory.data.madvise(_MADV_POPULATE_WRITE, addr, size)
+    except OSError:
+        first_bytes = memory.view[addr : addr + size : mmap.PAGESIZE]
+        first_bytes[:] = first_bytes.tobytes()
+
+
+def _pages_in_use(memory: GuestMemory) -> Iterator[int]:
+    zero = _ZeroFinder(memory)
+
+    def within(addr: int, end: int, level: int) -> Iterator[int]:
+        size = _SIZES[level]
+        for at in range(addr, end, size):
+            stop = min(at + size, end)
+            if zero(at, stop - at):
+                continue
+            if size == PAGE_SIZE:
+                yield at
+            else:
+                yield from within(at, stop, level + 1)
+
+    return within(0, memory.size, 0)
+
+
+class _ZeroFinder:
+    """Says whether memory is all zeros from an address on."""
+
+    def __init__(self, memory: GuestMemory) -> None:
+        self._data = memory.data
+        self._first = ctypes.c_char.from_buffer(memory.data)
+        self._base = ctypes.addressof(self._first)
+
+    def __call__(self, addr: int, size: int) -> bool:
+        if self._data[addr : addr + _STEP] != _NOTHING:
+            return False
+        at = self._base + addr
+        return not _compare(at, at + _STEP, size - _STEP)

@@ -1,0 +1,43 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chronovisor.memory import PAGE_SIZE, GuestMemory
+from chronovisor.memory.in_use import BLOCK, bitmap_size, blocks_in_use, have_ready, runs_in_use
+
+SIZE = 3 * BLOCK + 5 * PAGE_SIZE
+writes = st.lists(st.tuples(st.integers(0, SIZE - 1), st.integers(1, 255)), max_size=12)
+
+
+def pages_by_looking(memory: GuestMemory) -> set[int]:
+    return {a for a in range(0, memory.size, PAGE_SIZE) if memory.read(a, PAGE_SIZE) != bytes(PAGE_SIZE)}
+
+
+@given(writes)
+def test_runs_are_the_pages_that_are_not_all_zeros(written: list[tuple[int, int]]) -> None:
+    memory = GuestMemory(SIZE)
+    for addr, value in written:
+        memory.write(addr, bytes([value]))
+    runs = runs_in_use(memory)
+    pages = [page for addr, size in runs for page in range(addr, addr + size, PAGE_SIZE)]
+    assert pages == sorted(pages)
+    assert set(pages) == pages_by_looking(memory) == {a // PAGE_SIZE * PAGE_SIZE for a, _ in written}
+    assert all(a + size < b for (a, size), (b, _) in zip(runs, runs[1:], strict=False))
+
+
+@given(writes)
+def test_blocks_hold_all_that_is_not_zero(written: list[tuple[int, int]]) -> None:
+    memory = GuestMemory(SIZE)
+    for addr, value in written:
+        memory.write(addr, bytes([value]))
+    blocks = blocks_in_use(memory)
+    assert len(blocks) == bitmap_size(SIZE) == 1
+    used = {n for n in range(8 * len(blocks)) if blocks[n // 8] >> n % 8 & 1}
+    assert used == {addr // BLOCK for addr, _ in written}
+
+
+def test_having_pages_ready_changes_nothing() -> None:
+    memory = GuestMemory(SIZE)
+    memory.write(BLOCK + 5, b"here")
+    have_ready(memory, b"\xff\xff")
+    assert memory.read(BLOCK + 5, 4) == b"here"
+    assert runs_in_use(memory) == [(BLOCK, PAGE_SIZE)]
