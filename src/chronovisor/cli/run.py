@@ -36,6 +36,14 @@ class Clock(StrEnum):
     virtual = "virtual"
 
 
+class Engine(StrEnum):
+    """What executes a guest's instructions."""
+
+    auto = "auto"
+    native = "native"
+    concrete = "concrete"
+
+
 class Cpu(StrEnum):
     """A processor that the embedded host can be."""
 
@@ -59,6 +67,9 @@ def command(
         Clock,
         typer.Option(help="real: this machine's; virtual: counts the guest's instructions, repeatable."),
     ] = Clock.real,
+    engine: Annotated[
+        Engine, typer.Option(help="native: compiled; concrete: interpreted, slow, the reference.")
+    ] = Engine.auto,
     cpu: Annotated[Cpu, typer.Option(help="The processor: power8's threads share an offset.")] = Cpu.power9,
     append: Annotated[str, typer.Option(help="The guest's command line.")] = "",
     timeout: Annotated[
@@ -79,6 +90,7 @@ def command(
         cores=topology.cores,
         threads=topology.threads,
         cpu=cpu.value,
+        engine=engine.value,
         observer=_print_event if trace_switch else None,
     ) as host:
         guest = host.boot(

@@ -103,6 +103,9 @@ class ConcreteEngine:
     that changes code says so.
     """
 
+    #: Instructions that take about a millisecond: how long a run may go on without its caller.
+    budget = 512
+
     def __init__(self, memory: GuestMemory) -> None:
         self.memory = memory
         self._decoded: dict[tuple[bool, bool], dict[int, Operation]] = {
@@ -225,7 +228,10 @@ class ConcreteEngine:
         _interrupt_entry(raised.name)(state, cause)
         state.CIA = state.NIA
         endless = came_from == state.CIA and before == state.MSR and not INTERRUPTS[raised.name].after
+        last = self._last_interrupt.get(id(state))
         if endless:
-            return self._last_interrupt.get(id(state)) or Crash(raised.name, came_from, state.DAR, state.CIA)
-        self._last_interrupt[id(state)] = Crash(raised.name, came_from, state.DAR, state.CIA)
+            return last or Crash(raised.name, came_from, state.DAR, state.CIA)
+        if last is None or came_from != last.vector:
+            # Where a handler's first instruction fails, the trouble is what called the handler.
+            self._last_interrupt[id(state)] = Crash(raised.name, came_from, state.DAR, state.CIA)
         return None

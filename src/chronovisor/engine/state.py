@@ -113,6 +113,8 @@ class Thread:
     live: LiveRegisters
     code: CodeCache
     executed: int
+    #: Set from another thread, to have a run come back before its budget is used up: soon, not at once.
+    exit_request: int
     reservation: tuple[int, int, int] | None
 
     def get(self, name: str) -> int:
@@ -203,6 +205,7 @@ class ThreadState(StoredRegisters, Thread):
         "data_translation",
         "ea_mask",
         "executed",
+        "exit_request",
         "gpr",
         "live",
         "memory",
@@ -217,5 +220,6 @@ class ThreadState(StoredRegisters, Thread):
         self.memory = memory
         self.live = live
         self.executed = 0
+        self.exit_request = 0
         self.reservation = None
         self.set_msr(self.MSR)

@@ -34,6 +34,8 @@ class HostOptions:
     cpu_model: str = "power9"
     ticks_per_instruction: int = 256
     """How far virtual time goes with each guest instruction; real time ignores it."""
+    engine: str = "auto"
+    """What executes instructions: "native", "concrete" (the reference), or "auto": native where it can be."""
     observer: Observer | None = None
     """Told each step of every entry and exit that touches time."""
     parts: object | None = None

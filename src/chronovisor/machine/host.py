@@ -44,6 +44,7 @@ class Host:
         observer: Observer | None = None,
         provider: str = "embedded",
         ticks_per_instruction: int = 256,
+        engine: str = "auto",
         parts: object | None = None,
     ) -> None:
         options = HostOptions(
@@ -53,6 +54,7 @@ class Host:
             threads_per_core=threads,
             cpu_model=cpu,
             ticks_per_instruction=ticks_per_instruction,
+            engine=engine,
             observer=observer,
             parts=parts,
         )

@@ -27,6 +27,8 @@ _STOPS = {
 class NativeEngine(ConcreteEngine):
     """Runs the threads of one guest natively; each may run in a Python thread of its own, side by side."""
 
+    budget = 1 << 20
+
     def __init__(self, memory: GuestMemory) -> None:
         super().__init__(memory)
         self._pages: dict[tuple[bool, bool], DecodedPages] = {}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from typing import Final
 
+from chronovisor.engine.choice import engine_named
 from chronovisor.hypervisor.cpu_model import CPU_MODELS, CpuModel
 from chronovisor.hypervisor.host import Host, Parts
 from chronovisor.isa.bits import LPCR
@@ -39,6 +41,9 @@ class EmbeddedSystem:
         if not isinstance(options.parts, Parts | None):
             raise KvmError(errno.EINVAL, "parts of a host are chronovisor.hypervisor.host.Parts")
         try:
+            parts = options.parts or Parts()
+            if parts.engine is None:
+                parts = replace(parts, engine=engine_named(options.engine))
             self.hypervisor = Host(
                 options.source,
                 options.tb_origin,
@@ -47,7 +52,7 @@ class EmbeddedSystem:
                 model,
                 options.ticks_per_instruction,
                 options.observer,
-                options.parts,
+                parts,
             )
         except ValueError as error:
             raise KvmError(errno.EINVAL, str(error)) from None

@@ -1,0 +1,265 @@
+"""Programs over a symbolic state: each statement happens where its guard holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import z3
+
+from chronovisor.engine.state import CACHE_BLOCK, REAL_MODE_MASK
+from chronovisor.engine.symbolic.state import Reservation, SymbolicLive, SymbolicState
+from chronovisor.engine.symbolic.terms import EXPRESSIONS, bit, known, truth
+from chronovisor.isa.bits import DSISR, MSR
+from chronovisor.isa.instruction import Instruction
+from chronovisor.isa.values import EFFECTS, Block, Program, Value, When
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """An interrupt that ended the instruction where ``condition`` holds; ``cause`` are SRR1's bits, 64."""
+
+    condition: z3.BoolRef
+    name: str
+    cause: z3.BitVecRef
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What an instruction did besides to the state: in which cases it raised what, or asked to be looked at.
+
+    Of ``raised`` at most one condition holds, and ``resync`` holds in none of those cases.
+    """
+
+    raised: list[Raised] = field(default_factory=list)
+    resync: z3.BoolRef = field(default_factory=lambda: z3.BoolVal(False))
+
+    @property
+    def completed(self) -> z3.BoolRef:
+        """Holds where the instruction was done to its end."""
+        return z3.simplify(z3.Not(z3.Or(*(one.condition for one in self.raised))))
+
+
+class Evaluation:
+    """One program on its way over one state, which it changes."""
+
+    def __init__(
+        self,
+        state: SymbolicState,
+        live: SymbolicLive,
+        operands: Mapping[str, int],
+        sixty_four: bool,
+        little: bool,
+    ) -> None:
+        self.state = state
+        self.live = live
+        self.operands = operands
+        self.sixty_four = sixty_four
+        self.little = little
+        self.outcome = Outcome()
+        self.going: z3.BoolRef = z3.BoolVal(True)
+        self.guard: z3.BoolRef = z3.BoolVal(True)
+        self._terms: dict[int, z3.BitVecRef] = {}
+
+    def run(self, block: Block, guard: z3.BoolRef) -> None:
+        """Execute statements where ``guard`` holds and nothing has ended the program yet."""
+        for statement in block:
+            if isinstance(statement, When):
+                condition = truth(self._terms[id(statement.condition)])
+                inside = z3.simplify(z3.And(guard, condition))
+                if not z3.is_false(inside):
+                    self.run(statement.body, inside)
+                continue
+            self.guard = z3.simplify(z3.And(guard, self.going))
+            arguments = [self._terms[id(argument)] for argument in statement.args]
+            if statement.op == "operand":
+                number = self.operands[str(statement.detail)]
+                self._terms[id(statement)] = z3.BitVecVal(number, statement.width)
+            elif statement.op in EXPRESSIONS:
+                self._terms[id(statement)] = z3.simplify(EXPRESSIONS[statement.op](statement, *arguments))
+            elif statement.op in EFFECTS:
+                STATEMENTS[statement.op](self, statement, *arguments)
+            else:
+                self._terms[id(statement)] = z3.simplify(
+                    STATEMENTS[statement.op](self, statement, *arguments)
+                )
+
+    # What statements are made of
+
+    def put(self, name: str, value: z3.BitVecRef) -> None:
+        """A stored register changes."""
+        self.state[name] = z3.simplify(z3.If(self.guard, value, self.state[name]))
+
+    def end(self, name: str, cause: z3.BitVecRef, when: z3.BoolRef) -> None:
+        """End in an interrupt where ``when`` holds, too."""
+        condition = z3.simplify(z3.And(self.guard, when))
+        if z3.is_false(condition):
+            return
+        self.outcome.raised.append(Raised(condition, name, cause))
+        self._stop(condition)
+
+    def _stop(self, condition: z3.BoolRef) -> None:
+        self.going = z3.simplify(z3.And(self.going, z3.Not(condition)))
+        self.guard = z3.simplify(z3.And(self.guard, z3.Not(condition)))
+
+    def resync(self) -> None:
+        """End, done."""
+        self.outcome.resync = z3.simplify(z3.Or(self.outcome.resync, self.guard))
+        self._stop(self.guard)
+
+    def real(self, ea: z3.BitVecRef) -> z3.BitVecRef:
+        """The real address behind an effective address in real mode."""
+        return z3.simplify(ea & (REAL_MODE_MASK if self.sixty_four else 0xFFFFFFFF))
+
+    def access(self, ea: z3.BitVecRef, size: int, store: bool) -> z3.BitVecRef:
+        """The real address of an access, which ends in a data storage interrupt where it cannot be made."""
+        translated = z3.simplify(self.state["MSR"] & int(MSR.DR) != 0)
+        self._fault(ea, DSISR.NO_TRANSLATION, store, translated)
+        address = self.real(ea)
+        if self.state.memory_size is not None:
+            last = self.state.memory_size - size
+            self._fault(ea, DSISR.PROTECTION, store, z3.UGT(address, last))
+        return address
+
+    def _fault(self, ea: z3.BitVecRef, why: int, store: bool, when: z3.BoolRef) -> None:
+        before = self.guard
+        self.guard = z3.simplify(z3.And(before, when))
+        if not z3.is_false(self.guard):
+            self.put("DAR", ea if self.sixty_four else ea & 0xFFFFFFFF)
+            self.put("DSISR", z3.BitVecVal(int(why | (DSISR.STORE if store else 0)), 32))
+        self.guard = before
+        self.end("DATA_STORAGE", z3.BitVecVal(0, 64), when)
+
+    def remember(self, memory: z3.ArrayRef, when: z3.BoolRef) -> None:
+        """Memory changes, where ``when`` holds."""
+        if not z3.is_false(when):
+            self.state.memory = z3.simplify(z3.If(when, memory, self.state.memory))
+
+
+def _gpr(e: Evaluation, v: Value, number: z3.BitVecRef) -> z3.BitVecRef:
+    index = known(number)
+    if index is not None:
+        return e.state.gpr[index]
+    term = e.state.gpr[31]
+    for other in range(31):
+        term = z3.If(number == other, e.state.gpr[other], term)
+    return term
+
+
+def _gpr_or_zero(e: Evaluation, v: Value, number: z3.BitVecRef) -> z3.BitVecRef:
+    return z3.If(number == 0, z3.BitVecVal(0, 64), _gpr(e, v, number))
+
+
+def _set_gpr(e: Evaluation, v: Value, number: z3.BitVecRef, value: z3.BitVecRef) -> None:
+    index = known(number)
+    for each in range(32) if index is None else (index,):
+        here = e.guard if index is not None else z3.And(e.guard, number == each)
+        e.state.gpr[each] = z3.simplify(z3.If(here, value, e.state.gpr[each]))
+
+
+def _load(e: Evaluation, v: Value, ea: z3.BitVecRef) -> z3.BitVecRef:
+    address = e.access(ea, v.width // 8, store=False)
+    return e.state.bytes_at(address, v.width // 8, e.little)
+
+
+def _store(e: Evaluation, v: Value, ea: z3.BitVecRef, value: z3.BitVecRef) -> None:
+    address = e.access(ea, value.size() // 8, store=True)
+    e.remember(e.state.put_bytes(address, value, e.little), e.guard)
+
+
+def _hold(e: Evaluation, new: Reservation) -> None:
+    old, guard = e.state.reservation, e.guard
+    e.state.reservation = Reservation(
+        z3.simplify(z3.If(guard, new.held, old.held)),
+        z3.simplify(z3.If(guard, new.address, old.address)),
+        z3.simplify(z3.If(guard, new.size, old.size)),
+        z3.simplify(z3.If(guard, new.value, old.value)),
+    )
+
+
+def _load_reserved(e: Evaluation, v: Value, ea: z3.BitVecRef) -> z3.BitVecRef:
+    value = _load(e, v, ea)
+    wide = z3.ZeroExt(128 - v.width, value) if v.width < 128 else value
+    _hold(e, Reservation(z3.BoolVal(True), e.real(ea), z3.BitVecVal(v.width // 8, 8), wide))
+    return value
+
+
+def _store_conditional(e: Evaluation, v: Value, ea: z3.BitVecRef, value: z3.BitVecRef) -> z3.BitVecRef:
+    size = value.size() // 8
+    held = e.state.reservation
+    _hold(e, Reservation(z3.BoolVal(False), held.address, held.size, held.value))
+    # An aligned access lies within memory if its first byte does.
+    address = e.access(ea, 1, store=True)
+    there = e.state.bytes_at(address, size, e.little)
+    unchanged = z3.ZeroExt(128 - value.size(), there) if value.size() < 128 else there
+    done = z3.simplify(z3.And(held.held, held.address == address, held.size == size, held.value == unchanged))
+    e.remember(e.state.put_bytes(address, value, e.little), z3.simplify(z3.And(e.guard, done)))
+    return bit(done)
+
+
+def _zero_block(e: Evaluation, v: Value, ea: z3.BitVecRef) -> None:
+    address = e.access(ea, 1, store=True) & ~(CACHE_BLOCK - 1)
+    e.remember(e.state.put_bytes(address, z3.BitVecVal(0, CACHE_BLOCK * 8), False), e.guard)
+
+
+def _probe(e: Evaluation, v: Value, ea: z3.BitVecRef) -> None:
+    e.access(ea, 1, store=v.detail == "store")
+
+
+def _random(e: Evaluation, v: Value) -> z3.BitVecRef:
+    return z3.FreshConst(z3.BitVecSort(64), "random")
+
+
+#: Operations on the state: (evaluation, value, operand terms…) -> term, or nothing for an effect.
+STATEMENTS: dict[str, Callable[..., z3.BitVecRef]] = {
+    "gpr": _gpr,
+    "gpr_or_zero": _gpr_or_zero,
+    "set_gpr": _set_gpr,
+    "get": lambda e, v: e.state[v.detail],
+    "set": lambda e, v, a: e.put(v.detail, a),
+    "read_live": lambda e, v: e.live.read(v.detail, e.state),
+    "write_live": lambda e, v, a: e.live.write(v.detail, a, e.guard, e.state),
+    "load": _load,
+    "store": _store,
+    "load_reserved": _load_reserved,
+    "store_conditional": _store_conditional,
+    # Code is what the runner was given, whatever is stored there.
+    "invalidate_code": lambda e, v, a: None,
+    "zero_block": _zero_block,
+    "probe": _probe,
+    "random": _random,
+    "interrupt": lambda e, v, a: e.end(v.detail, a, z3.BoolVal(True)),
+    "resync": lambda e, v: e.resync(),
+}
+
+
+def mode(state: SymbolicState) -> tuple[bool, bool]:
+    """(64-bit, little-endian) of a state; ValueError where its MSR does not say."""
+    msr = z3.simplify(state["MSR"])
+    bits = [known(z3.Extract(place, place, msr)) for place in (63, 0)]
+    if None in bits:
+        raise ValueError("MSR must say which mode the thread is in: give its SF and LE")
+    return bool(bits[0]), bool(bits[1])
+
+
+def apply(
+    program: Program,
+    state: SymbolicState,
+    live: SymbolicLive,
+    operands: Mapping[str, int],
+    mode: tuple[bool, bool],
+) -> Outcome:
+    """Change ``state`` as the program does; ``operands`` are its fields' numbers."""
+    evaluation = Evaluation(state, live, operands, *mode)
+    evaluation.run(program.body, z3.BoolVal(True))
+    return evaluation.outcome
+
+
+def execute(instruction: Instruction, word: int, state: SymbolicState, live: SymbolicLive) -> Outcome:
+    """Execute an instruction word at the state's CIA; NIA is where to go on unless it raised an interrupt."""
+    sixty_four, little = mode(state)
+    state["NIA"] = z3.simplify(state["CIA"] + 4)
+    program = instruction.program(instruction.decode_statics(word), sixty_four, little)
+    operands = dict(zip(instruction.operands, instruction.decode_operands(word), strict=True))
+    state.executed += 1
+    return apply(program, state, live, operands, (sixty_four, little))
