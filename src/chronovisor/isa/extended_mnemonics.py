@@ -86,7 +86,6 @@ crnot BT,BA                 = crnor BT,BA,BA
 mtcr RS                     = mtcrf 255,RS
 
 trap                        = tw 31,0,0
-sync                        = sync 0
 hwsync                      = sync 0
 lwsync                      = sync 1
 ptesync                     = sync 2
