@@ -49,6 +49,12 @@ class Console:
             self._typed.extend(data.encode() if isinstance(data, str) else data)
 
     @property
+    def typed(self) -> bytes:
+        """What was typed and not read by the guest yet."""
+        with self._lock:
+            return bytes(self._typed)
+
+    @property
     def printed(self) -> bytes:
         """What the guest printed so far (its last 16 MiB)."""
         with self._lock:

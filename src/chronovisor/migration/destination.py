@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.ids import Cap
 from chronovisor.kvm.registers import read_register, write_register
@@ -9,6 +11,7 @@ from chronovisor.machine.console import Console
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
 from chronovisor.machine.host import Host
+from chronovisor.memory.in_use import have_ready
 from chronovisor.migration import vcpu_state
 from chronovisor.migration.errors import MoveError
 from chronovisor.migration.messages import (
@@ -22,26 +25,29 @@ from chronovisor.migration.messages import (
     Ready,
     Refused,
     State,
-    Unknown,
 )
+from chronovisor.migration.outcomes import Outcomes, RememberedOutcomes
 from chronovisor.migration.source import clock_name
 from chronovisor.timebase.handover import Exchange, HandoverError, Plan, Sample, plan
 from chronovisor.timebase.types import HostTime, Offset
 
 
 class Destination:
-    """Takes one guest onto `host`, where it gets `console`. `handle` answers each message at once."""
+    """Takes one guest onto `host`, where it gets `console`. `handle` answers each message at once.
 
-    def __init__(self, host: Host, console: Console | None = None) -> None:
+    What becomes of moves is kept in `outcomes`, which others who answer for this destination may share.
+    """
+
+    def __init__(self, host: Host, console: Console | None = None, outcomes: Outcomes | None = None) -> None:
         self._host = host
         self._console = console
+        self._outcomes = outcomes or RememberedOutcomes()
         self._clock = host.system.clock
         self._offer: Offer | None = None
         self._state: State | None = None
         self._guest: Guest | None = None
         self._ready_at: HostTime | None = None
         self._plan: Plan | None = None
-        self._outcomes: dict[str, Acknowledged | Aborted] = {}
 
     def handle(self, message: Message) -> Message:
         """Answer a message of the source's. What goes wrong here goes back as `Refused` or `Aborted`."""
@@ -54,7 +60,7 @@ class Destination:
             case Commit():
                 return self._commit(message, arrived)
             case Query():
-                return self._outcome(message.move)
+                return self._answer(message)
         return Refused(f"a destination takes no {type(message).__name__}")
 
     def start(self, running: bool) -> Guest:
@@ -79,6 +85,8 @@ class Destination:
     # The answers
 
     def _consider(self, offer: Offer, now: HostTime) -> Message:
+        if self._offer is not None:
+            return Refused("the destination has had an offer already")
         reason = self._obstacle(offer, now)
         if reason is not None:
             return Refused(reason)
@@ -88,6 +96,12 @@ class Destination:
             )
         except (KvmError, MachineError) as error:
             return Refused(str(error))
+        try:
+            self._outcomes.offered(offer.move)
+        except (ValueError, OSError) as error:
+            self._discard()
+            return Refused(f"the move cannot be written down here: {error}")
+        have_ready(self._guest.memory, offer.in_use)
         self._offer = offer
         return Accepted()
 
@@ -96,8 +110,9 @@ class Destination:
             return Aborted("the state came without an offer")
         try:
             self._guest.machine_state = state.machine
-            for addr, page in state.memory:
-                self._guest.memory.write(addr, page)
+            self._guest.console.type(state.typed)
+            for addr, run in state.memory:
+                self._guest.memory.write(addr, run)
             for vcpu, saved in zip(self._guest.vcpus, state.vcpus, strict=True):
                 vcpu_state.load(vcpu, saved)
         except (KvmError, LookupError, ValueError) as error:
@@ -107,10 +122,10 @@ class Destination:
         return Ready()
 
     def _commit(self, commit: Commit, arrived: HostTime) -> Message:
+        if self._offer is not None and self._plan is not None:
+            return self._outcomes.ask(self._offer.move)
         if self._offer is None or self._state is None or self._guest is None or self._ready_at is None:
             return Aborted("COMMIT came before READY")
-        if self._offer.move in self._outcomes:
-            return self._outcomes[self._offer.move]
         try:
             exchange = Exchange(
                 since_sample=commit.since_sample,
@@ -122,26 +137,40 @@ class Destination:
             self._set_time(self._guest, self._state, decided)
         except (HandoverError, KvmError, MoveError) as error:
             return self._abort(self._offer.move, str(error))
+        outcome = Acknowledged(decided.record(self._offer.origin, self._clock.origin))
+        try:
+            settled = self._outcomes.settle(self._offer.move, outcome)
+        except OSError as error:
+            return self._abort(self._offer.move, f"the move cannot be written down here: {error}")
+        if settled != outcome:
+            self._discard()
+            return settled
         self._plan = decided
         self._guest.ideal = decided.ideal
-        outcome = Acknowledged(decided.record(self._offer.origin, self._clock.origin))
-        self._outcomes[self._offer.move] = outcome
         return outcome
 
-    def _outcome(self, move: str) -> Message:
-        if move in self._outcomes:
-            return self._outcomes[move]
-        if self._offer is not None and self._offer.move == move:
-            # Whoever asks takes this for the last word: a COMMIT that is still under way comes too late.
-            return self._abort(move, "COMMIT had not come when the source asked")
-        return Unknown()
+    def give_up(self, reason: str) -> None:
+        """Have the move that is under way come to nothing, unless its guest was given to this destination."""
+        if self._plan is None and self._offer is not None:
+            self._abort(self._offer.move, reason)
 
-    def _abort(self, move: str, reason: str) -> Aborted:
+    def _answer(self, query: Query) -> Message:
+        answer = self._outcomes.ask(query.move)
+        if isinstance(answer, Aborted) and self._offer is not None and self._offer.move == query.move:
+            self._discard()
+        return answer
+
+    def _abort(self, move: str, reason: str) -> Message:
+        self._discard()
+        # It is aborted whether or not that can be written down: the guest is gone from here.
+        with contextlib.suppress(OSError):
+            return self._outcomes.settle(move, Aborted(reason))
+        return Aborted(reason)
+
+    def _discard(self) -> None:
         if self._guest is not None:
             self._host.discard(self._guest)
             self._guest = None
-        self._outcomes[move] = Aborted(reason)
-        return Aborted(reason)
 
     @staticmethod
     def _set_time(guest: Guest, state: State, decided: Plan) -> None:

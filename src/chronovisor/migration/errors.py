@@ -17,6 +17,14 @@ class MoveRefusedError(MoveError):
     """The destination cannot take such a guest; the guest was not even stopped."""
 
 
+class LinkLostError(Exception):
+    """A message or its answer did not arrive."""
+
+
+class StreamError(LinkLostError):
+    """What arrived is no stream that this version reads: cut off, damaged, too new, or none at all."""
+
+
 class MoveUndecidedError(Exception):
     """COMMIT left the source and its answer was lost: the guest may run at the destination.
 

@@ -13,16 +13,13 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import cycle
 from typing import Protocol
 
+from chronovisor.migration.errors import LinkLostError
 from chronovisor.migration.messages import Message
 from chronovisor.timebase.clock import TickSource
 from chronovisor.timebase.types import Ticks
 
 LAN: tuple[Ticks, Ticks] = (Ticks(25_600), Ticks(256_000))
 """Flights of 50 to 500 µs."""
-
-
-class LinkLostError(Exception):
-    """A message or its answer did not arrive."""
 
 
 class Channel(Protocol):

@@ -52,6 +52,8 @@ class Offer:
     """The guest's time when this was sent: what a destination that cannot shift its timebase goes by."""
     limit: Ticks
     """How far the guest's time may be from its ideal after the move."""
+    in_use: bytes = b""
+    """Which mebibytes of memory the destination had better have ready (`memory.in_use.blocks_in_use`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +74,10 @@ class State:
 
     machine: MachineState
     vcpus: tuple[VcpuState, ...]
-    memory: tuple[tuple[int, bytes], ...]
-    """The pages that are not all zeros: (address, 4096 bytes)."""
+    memory: tuple[tuple[int, bytes | memoryview], ...]
+    """The pages that are not all zeros, as runs: (address, bytes). A wire sends them ahead of the rest."""
+    typed: bytes = b""
+    """What was typed for the guest and not read yet, where its console does not move with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ import secrets
 from chronovisor.kvm.interface import HostFacts, Vcpu
 from chronovisor.kvm.registers import read_register
 from chronovisor.machine.guest import Guest
-from chronovisor.memory import PAGE_SIZE, GuestMemory
+from chronovisor.memory.in_use import blocks_in_use, runs_in_use
 from chronovisor.migration import vcpu_state
-from chronovisor.migration.errors import MoveError, MoveRefusedError, MoveUndecidedError
-from chronovisor.migration.link import Channel, LinkLostError
+from chronovisor.migration.errors import LinkLostError, MoveError, MoveRefusedError, MoveUndecidedError
+from chronovisor.migration.link import Channel
 from chronovisor.migration.messages import (
     Aborted,
     Accepted,
@@ -32,14 +32,22 @@ from chronovisor.timebase.types import Offset, Ticks
 _LPCR_LD = 1 << 17
 """LPCR[LD]: the guest's decrementer has the processor's full width (Power ISA 3.0B, Book III, 2.2)."""
 
-_ZERO_PAGE = bytes(PAGE_SIZE)
-
 
 class Source:
-    """Gives `guest` away over `channel`. Its time may come out `limit` from its ideal at most."""
+    """Gives `guest` away over `channel`. Its time may come out `limit` from its ideal at most.
 
-    def __init__(self, guest: Guest, channel: Channel, limit: Ticks = CLOCK_ERROR_LIMIT) -> None:
+    Where `console_stays`, what was typed for the guest and not read yet goes with its state.
+    """
+
+    def __init__(
+        self,
+        guest: Guest,
+        channel: Channel,
+        limit: Ticks = CLOCK_ERROR_LIMIT,
+        console_stays: bool = False,
+    ) -> None:
         self._guest = guest
+        self._console_stays = console_stays
         self._channel = channel
         self._limit = limit
         self._clock = guest.system.clock
@@ -61,6 +69,8 @@ class Source:
         self._was_running = self._guest.running
         try:
             self._guest.pause()
+            if self._guest.end is not None:
+                raise MoveError(f"the guest had ended before it could move: {self._guest.end.message}")
             self.stopped_at = self._source.ticks()
             guest_time = self._clock.at(self.stopped_at) + self._offset()
             ready = self._ask(self._state())
@@ -97,6 +107,7 @@ class Source:
             name=self._guest.name,
             guest_time=self._clock.now() + offset,
             limit=self._limit,
+            in_use=blocks_in_use(self._guest.memory),
         )
         try:
             answer = self._ask(offer)
@@ -108,17 +119,20 @@ class Source:
             raise MoveRefusedError(_reason(answer))
 
     def _state(self) -> State:
+        memory = self._guest.memory
         return State(
             machine=self._guest.machine_state,
             vcpus=tuple(vcpu_state.save(vcpu) for vcpu in self._guest.vcpus),
-            memory=pages_in_use(self._guest.memory),
+            memory=tuple((addr, memory.view[addr : addr + size]) for addr, size in runs_in_use(memory)),
+            typed=self._guest.console.typed if self._console_stays else b"",
         )
 
     def _settle(self, message: Message) -> MoveRecord:
         """Send COMMIT, or ask what became of it: from here on the destination alone decides."""
         try:
             answer = self._ask(message)
-        except LinkLostError as error:
+        except Exception as error:
+            # Whatever it was: COMMIT may have arrived.
             raise MoveUndecidedError(self.move, str(error), lambda: self._settle(Query(self.move))) from error
         if isinstance(answer, Acknowledged):
             return answer.record
@@ -130,7 +144,7 @@ class Source:
         )
 
     def _take_back(self) -> None:
-        if self._was_running:
+        if self._was_running and self._guest.end is None:
             self._guest.resume()
 
     def _ask(self, message: Message) -> Message:
@@ -158,12 +172,6 @@ def clock_name(source: TickSource) -> str:
 def decrementer_width(vcpu: Vcpu, host: HostFacts) -> int:
     """Return how many bits the guest's decrementer has: 32 unless LPCR[LD] is set."""
     return host.dec_bits if read_register(vcpu, "LPCR_64") & _LPCR_LD else 32
-
-
-def pages_in_use(memory: GuestMemory) -> tuple[tuple[int, bytes], ...]:
-    """Return the pages that are not all zeros, as (address, bytes)."""
-    pages = ((addr, memory.read(addr, PAGE_SIZE)) for addr in range(0, memory.size, PAGE_SIZE))
-    return tuple((addr, page) for addr, page in pages if page != _ZERO_PAGE)
 
 
 def _reason(answer: Message) -> str:

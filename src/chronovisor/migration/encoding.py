@@ -1,0 +1,323 @@
+"""Messages as bytes: for each kind of message its number, and how each of its fields is written.
+
+All numbers are big-endian. A decoder accepts what the encoder can have written and nothing else: every value
+in range, every register known, no byte left over.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from typing import Any, Final, Generic, TypeVar
+
+from chronovisor.kvm.ids import ONE_REG_BY_ID, ONE_REG_BY_NAME
+from chronovisor.kvm.structures import Regs, Sregs
+from chronovisor.machine.errors import MachineError
+from chronovisor.machine.guest import MachineState
+from chronovisor.machine.sizes import MAXIMUM_VCPUS, check_topology
+from chronovisor.migration.errors import StreamError
+from chronovisor.migration.messages import (
+    Aborted,
+    Accepted,
+    Acknowledged,
+    Commit,
+    Message,
+    Offer,
+    Query,
+    Ready,
+    Refused,
+    State,
+    Unknown,
+)
+from chronovisor.migration.vcpu_state import CARRIED, VcpuState
+from chronovisor.timebase.handover import HandoverError, IdealInterval
+from chronovisor.timebase.record import MoveRecord
+from chronovisor.timebase.types import GuestTime, Ticks
+
+T = TypeVar("T")
+
+MAXIMUM_TEXT: Final = 1000
+"""Bytes of a name or a reason."""
+MAXIMUM_BITMAP: Final = 1 << 17
+"""Bytes of the bitmap of memory in use: guests of up to 1 TiB have one."""
+MAXIMUM_TYPED: Final = 1 << 16
+"""Bytes typed and not yet read by the guest."""
+_MAXIMUM_SLB: Final = 64
+
+
+class Cursor:
+    """Bytes being decoded, from front to back."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def take(self, size: int) -> bytes:
+        """Return the next `size` bytes; StreamError where there are fewer."""
+        piece = self._data[self._at : self._at + size]
+        if len(piece) != size:
+            raise StreamError("a message ends before its last field")
+        self._at += size
+        return piece
+
+    def finish(self) -> None:
+        """StreamError where anything is left."""
+        if self._at != len(self._data):
+            raise StreamError(f"a message has {len(self._data) - self._at} byte(s) too many")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[T]):
+    """How values of one kind are written and read; `read` raises StreamError for what cannot be one."""
+
+    write: Callable[[T], bytes]
+    read: Callable[[Cursor], T]
+
+
+def _number(size: int, signed: bool = False) -> Kind[int]:
+    def write(value: int) -> bytes:
+        try:
+            return value.to_bytes(size, "big", signed=signed)
+        except OverflowError:
+            raise StreamError(f"{value} does not fit {size} bytes of the stream") from None
+
+    return Kind(write, lambda cursor: int.from_bytes(cursor.take(size), "big", signed=signed))
+
+
+U8, U16, U32, U64, S64 = _number(1), _number(2), _number(4), _number(8), _number(8, signed=True)
+
+
+def _as(kind: Kind[Any], out: Callable[[T], Any], into: Callable[[Any], T]) -> Kind[T]:
+    """Return the kind of what is written as another kind: `out` and back `into`."""
+    return Kind(lambda value: kind.write(out(value)), lambda cursor: into(kind.read(cursor)))
+
+
+def _bytes(limit: int, what: str) -> Kind[bytes]:
+    def write(value: bytes) -> bytes:
+        if len(value) > limit:
+            raise StreamError(f"{what} of {len(value)} bytes: the stream takes {limit}")
+        return U32.write(len(value)) + value
+
+    def read(cursor: Cursor) -> bytes:
+        size = U32.read(cursor)
+        if size > limit:
+            raise StreamError(f"{what} of {size} bytes: the stream takes {limit}")
+        return cursor.take(size)
+
+    return Kind(write, read)
+
+
+def _array(kind: Kind[T], limit: int, what: str) -> Kind[tuple[T, ...]]:
+    def write(values: tuple[T, ...]) -> bytes:
+        if len(values) > limit:
+            raise StreamError(f"{len(values)} {what}: the stream takes {limit}")
+        return U16.write(len(values)) + b"".join(kind.write(value) for value in values)
+
+    def read(cursor: Cursor) -> tuple[T, ...]:
+        count = U16.read(cursor)
+        if count > limit:
+            raise StreamError(f"{count} {what}: the stream takes {limit}")
+        return tuple(kind.read(cursor) for _ in range(count))
+
+    return Kind(write, read)
+
+
+def _fields(made: Callable[..., T], **kinds: Kind[Any]) -> Kind[T]:
+    """Return the kind of an object with these fields, in this order."""
+
+    def write(value: T) -> bytes:
+        return b"".join(kind.write(getattr(value, name)) for name, kind in kinds.items())
+
+    def read(cursor: Cursor) -> T:
+        values = {name: kind.read(cursor) for name, kind in kinds.items()}
+        try:
+            return made(**values)
+        except (HandoverError, MachineError, ValueError) as error:
+            raise StreamError(str(error)) from None
+
+    return Kind(write, read)
+
+
+def _line(text: str) -> bytes:
+    """Return text as it may go over: one printable line, cut where it is too long."""
+    shown = "".join(c if c.isprintable() else " " for c in text)
+    return shown.encode(errors="replace")[:MAXIMUM_TEXT].decode(errors="ignore").encode()
+
+
+def _printable(data: bytes) -> str:
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise StreamError("a text is not UTF-8") from None
+    # It is shown on the terminal of whoever reads it.
+    if not text.isprintable():
+        raise StreamError("a text holds characters that cannot be printed")
+    return text
+
+
+def _truth(value: int) -> bool:
+    if value > 1:
+        raise StreamError(f"{value} is neither true nor false")
+    return bool(value)
+
+
+TEXT = _as(_bytes(MAXIMUM_TEXT, "a text"), _line, _printable)
+BOOL = _as(U8, int, _truth)
+TICKS = _as(S64, lambda ticks: ticks.value, Ticks)
+GUEST_TIME = _as(U64, lambda time: time.value, GuestTime)
+TOPOLOGY = _fields(check_topology, vcpus=U32, threads=U32)
+IDEAL = _fields(IdealInterval, least=S64, most=S64)
+RECORD = _fields(
+    MoveRecord,
+    **{
+        field.name: U64 if field.name.endswith(("origin", "before", "after")) else S64
+        for field in fields(MoveRecord)
+    },
+)
+
+# A guest's state
+
+
+def _write_random_state(state: tuple[Any, ...]) -> bytes:
+    if state:
+        raise StreamError("a guest in virtual time cannot leave its process")
+    return b""
+
+
+def _random_state() -> Kind[tuple[Any, ...]]:
+    return Kind(_write_random_state, lambda cursor: ())
+
+
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def _duration(microseconds: int) -> timedelta:
+    try:
+        return microseconds * _MICROSECOND
+    except OverflowError:
+        raise StreamError("a time of day is shifted further than there are days") from None
+
+
+MACHINE = _fields(
+    MachineState,
+    stopped=_array(BOOL, MAXIMUM_VCPUS, "vCPUs"),
+    time_of_day_shift=_as(S64, lambda shift: shift // _MICROSECOND, _duration),
+    random_state=_random_state(),
+)
+
+
+def _list_of(count: int) -> Kind[list[int]]:
+    layout = struct.Struct(f">{count}Q")
+    return Kind(
+        lambda values: layout.pack(*values), lambda cursor: list(layout.unpack(cursor.take(layout.size)))
+    )
+
+
+REGS = _fields(
+    Regs,
+    **{
+        field.name: _list_of(len(value)) if isinstance(value := getattr(Regs(), field.name), list) else U64
+        for field in fields(Regs)
+    },
+)
+SREGS = _fields(
+    Sregs,
+    pvr=U32,
+    sdr1=U64,
+    slb=_as(
+        _array(_as(_list_of(2), list, lambda pair: (pair[0], pair[1])), _MAXIMUM_SLB, "SLB entries"),
+        tuple,
+        list,
+    ),
+)
+_CARRIED_IDS: Final = frozenset(register.id for register in CARRIED)
+
+
+def _one_regs() -> Kind[dict[str, int]]:
+    """Each register as KVM's 64-bit id, which says its size, and its value in so many bytes."""
+
+    def write(values: dict[str, int]) -> bytes:
+        entries = [
+            U64.write(register.id) + _number(register.size).write(values[name])
+            for name in values
+            for register in [ONE_REG_BY_NAME[name]]
+        ]
+        return U16.write(len(entries)) + b"".join(entries)
+
+    def read(cursor: Cursor) -> dict[str, int]:
+        values: dict[str, int] = {}
+        for _ in range(U16.read(cursor)):
+            register_id = U64.read(cursor)
+            if register_id not in _CARRIED_IDS:
+                raise StreamError(f"a register of the unknown id {register_id:#x}")
+            register = ONE_REG_BY_ID[register_id]
+            if register.name in values:
+                raise StreamError(f"{register.name} comes twice")
+            values[register.name] = int.from_bytes(cursor.take(register.size), "big")
+        return values
+
+    return Kind(write, read)
+
+
+VCPU = _fields(VcpuState, id=U32, regs=REGS, sregs=SREGS, one_regs=_one_regs(), dec_expiry=U64)
+_NO_MEMORY: Final[Kind[tuple[Any, ...]]] = Kind(lambda memory: b"", lambda cursor: ())
+"""Memory goes ahead of the state in frames of its own."""
+
+# The messages
+
+_OFFER = _fields(
+    Offer,
+    move=TEXT,
+    clock=TEXT,
+    frequency=U64,
+    origin=U64,
+    pvr=U32,
+    dec_bits=U8,
+    topology=TOPOLOGY,
+    memory_size=U64,
+    name=TEXT,
+    guest_time=GUEST_TIME,
+    limit=TICKS,
+    in_use=_bytes(MAXIMUM_BITMAP, "a bitmap"),
+)
+_STATE = _fields(
+    State,
+    machine=MACHINE,
+    vcpus=_array(VCPU, MAXIMUM_VCPUS, "vCPUs"),
+    memory=_NO_MEMORY,
+    typed=_bytes(MAXIMUM_TYPED, "typed input"),
+)
+_COMMIT = _fields(Commit, guest_time=GUEST_TIME, ideal=IDEAL, since_sample=TICKS, dwell=TICKS)
+
+KINDS: Final[dict[int, tuple[type, Kind[Any]]]] = {
+    1: (Offer, _OFFER),
+    2: (Accepted, _fields(Accepted)),
+    3: (Refused, _fields(Refused, reason=TEXT)),
+    4: (State, _STATE),
+    5: (Ready, _fields(Ready)),
+    6: (Commit, _COMMIT),
+    7: (Acknowledged, _fields(Acknowledged, record=RECORD)),
+    8: (Aborted, _fields(Aborted, reason=TEXT)),
+    9: (Query, _fields(Query, move=TEXT)),
+    10: (Unknown, _fields(Unknown)),
+}
+"""A message's number in the stream, its type, and how it is written."""
+
+NUMBERS: Final = {made: number for number, (made, _) in KINDS.items()}
+
+
+def encode(message: Message) -> bytes:
+    """Return the message as bytes, but for a State's memory; StreamError for what the stream cannot hold."""
+    return KINDS[NUMBERS[type(message)]][1].write(message)
+
+
+def decode(number: int, payload: bytes) -> Message:
+    """Return the message of that number; StreamError where the bytes are none."""
+    if number not in KINDS:
+        raise StreamError(f"a message of the unknown kind {number}")
+    cursor = Cursor(payload)
+    message: Message = KINDS[number][1].read(cursor)
+    cursor.finish()
+    return message
