@@ -1,0 +1,60 @@
+"""Random cases of one instruction: a word, a state and memory in which most accesses meet memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from chronovisor.engine.symbolic.state import STORED
+from chronovisor.isa.bits import MSR
+from chronovisor.isa.decode import decode
+from chronovisor.isa.forms import FIELDS
+from chronovisor.isa.instruction import FAMILIES, INSTRUCTIONS, Instruction
+from chronovisor.isa.registers import REGISTERS, SPR_READ, SPR_WRITE
+
+MEMORY_SIZE = 1 << 18
+LIVE = tuple(name for name, register in REGISTERS.items() if register.live)
+ALL = (*INSTRUCTIONS, *FAMILIES)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One case: what is executed, in which mode, from which registers (r0 to r31 among them)."""
+
+    instruction: Instruction
+    word: int
+    registers: dict[str, int]
+    live: dict[str, int]
+    reservation: tuple[int, int, int] | None
+
+    @property
+    def mode(self) -> tuple[bool, bool]:
+        return bool(self.registers["MSR"] & MSR.SF), bool(self.registers["MSR"] & MSR.LE)
+
+
+def draw(random: Random, instruction: Instruction) -> Drawn:
+    word = 0
+    while decode(word) is not instruction:  # a family's opcode is shared with declared instructions
+        word = instruction.match | random.getrandbits(32) & ~instruction.mask
+    if "SPR" in instruction.statics and random.getrandbits(2):
+        word &= ~FIELDS["SPR"].encode(0x3FF)
+        word |= FIELDS["SPR"].encode(random.choice((*SPR_READ, *SPR_WRITE)))
+    registers = {name: random.getrandbits(REGISTERS[name].width) for name in STORED}
+    # Sums of two of them lie in memory, as do sums with a displacement; half of them are aligned.
+    low, high = MEMORY_SIZE // 4, MEMORY_SIZE // 2
+    align = random.choice((1, 2, 4, 8, 16, 16))
+    for n in range(32):
+        near = random.randrange(low, high) // align * align
+        registers[f"r{n}"] = random.choice((near, near, near, random.getrandbits(64)))
+    msr = random.getrandbits(64) & ~int(MSR.DR | MSR.PR | MSR.HV)
+    for bit in (MSR.DR, MSR.PR, MSR.HV):
+        if random.getrandbits(2) == 0:
+            msr |= bit
+    registers["MSR"] = msr
+    registers["CIA"] = random.randrange(0, MEMORY_SIZE, 4)
+    registers["NIA"] = registers["CIA"] + 4
+    live = {name: random.getrandbits(REGISTERS[name].width) for name in LIVE}
+    reservation = None
+    if random.getrandbits(1):
+        reservation = (random.randrange(MEMORY_SIZE), random.choice((1, 2, 4, 8, 16)), random.getrandbits(64))
+    return Drawn(instruction, word, registers, live, reservation)
