@@ -73,6 +73,9 @@ class Scheduler(Protocol):
     def give_way(self) -> None:
         """Let others have their turn, where there are turns."""
 
+    def alone(self) -> bool:
+        """Whether nobody but the caller takes turns."""
+
     def wait(self, ready: Callable[[], bool], until: Until = never) -> None:
         """Return when `ready()` holds or the clock has reached `until()`. Call it with the monitor held.
 
@@ -116,6 +119,10 @@ class Parallel:
 
     def give_way(self) -> None:
         """Do nothing: the machine's own scheduler sees to it."""
+
+    def alone(self) -> bool:
+        """Return True: nobody waits for a turn of this kind."""
+        return True
 
     def wait(self, ready: Callable[[], bool], until: Until = never) -> None:
         """Wait for `ready()`, at most until the clock has reached `until()`."""
@@ -208,6 +215,11 @@ class Turns:
             if seat is not None:
                 self._pass_on()
                 self._await_turn(seat)
+
+    def alone(self) -> bool:
+        """Whether at most one vCPU is bound."""
+        with self.monitor:
+            return sum(seat.bound for seat in self._seats) <= 1
 
     def wait(self, ready: Callable[[], bool], until: Until = never) -> None:
         """Pass the turn on until `ready()` holds or the clock has reached `until()`."""

@@ -83,7 +83,7 @@ class VirtualCore:
 
     def set_offset(self, offset: Offset) -> None:
         """Set the offset of all its vCPUs, from the next entry on; what each has as expiry in guest time
-        stays.
+        stays. Inside `VirtualCpu.access`, behind which whoever waits for an expiry looks again.
 
         Raises `NoTbu40Error` for an offset other than 0 on a host without TBU40, and changes nothing then.
         """
@@ -91,8 +91,6 @@ class VirtualCore:
         old, self.offset = self.offset, offset
         for vcpu in self.vcpus:
             vcpu.rebase_decrementer(old, offset)
-        # Whoever waits for an expiry has another moment to wait for.
-        self.host.scheduler.changed()
 
     def set_lpcr(self, value: int, mask: int) -> None:
         """Set the bits of LPCR in `mask` that user space may change, from the next entry on."""

@@ -308,10 +308,12 @@ class VirtualCpu:
         self._horizon = self.host.scheduler.horizon()
         if self._horizon is not None:
             due.append(self._horizon)
+        # Turns have an end only where there is somebody to take one.
+        most = self.machine.engine.budget if self.host.scheduler.alone() else self._turn_left
         if not due:
-            return self._turn_left
+            return most
         ticks = max(1, min(due) - self.host.source.ticks())
-        return min(self._turn_left, -(-ticks // self.host.ticks_per_instruction))
+        return min(most, -(-ticks // self.host.ticks_per_instruction))
 
     def _others_due(self) -> bool:
         """Whether the moment has come that somebody else waits for."""
