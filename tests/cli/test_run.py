@@ -1,0 +1,261 @@
+"""`chronovisor run` and `chronovisor offset` as commands: what they print and what they end with."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from chronovisor.cli import main
+from chronovisor.cli.status import ExitStatus
+from chronovisor.isa.assembly import assemble
+from chronovisor.machine.elf import SHIPPED
+
+COMMAND = [sys.executable, "-c", "import sys; from chronovisor.cli import main; sys.exit(main())"]
+
+
+def elf(path: Path, text: str, machine: int = 21) -> str:
+    """Write an ELF file that runs this text from 0x10000 on, in little-endian mode."""
+    code = assemble(text, 0x10000, little=True)
+    header = b"\x7fELF\2\1\1".ljust(16, b"\0")
+    for size, value in (
+        *((2, 2), (2, machine), (4, 1), (8, 0x10000), (8, 64), (8, 0), (4, 2), (2, 64), (2, 56), (2, 1)),
+        *((2, 64), (2, 0), (2, 0), (4, 1), (4, 7), (8, 120), (8, 0x10000), (8, 0x10000)),
+        *((8, len(code)), (8, len(code)), (8, 1)),
+    ):
+        header += value.to_bytes(size, "little")
+    path.write_bytes(header + code)
+    return str(path)
+
+
+def run(*arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], input=typed, capture_output=True, text=True, timeout=100)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """A command that comes to nothing: its status and its one line."""
+    status = main(arguments)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert printed.err.startswith("chronovisor: ")
+    return status, printed.err
+
+
+@pytest.mark.parametrize("image", ["hello-le.elf", "hello-be.elf"])
+def test_a_guest_that_powers_off(image: str) -> None:
+    done = run("run", image)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("decrementer interrupt on time\n")
+
+
+def test_a_path_is_taken_before_a_shipped_name(tmp_path: Path) -> None:
+    (tmp_path / "hello-le.elf").write_bytes(b"not this one")
+    done = subprocess.run([*COMMAND, "run", "hello-le.elf"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == ExitStatus.BAD_IMAGE
+    assert "no ELF file" in done.stderr
+
+
+def test_what_is_typed_reaches_the_guest_and_the_offset_its_clock() -> None:
+    done = run("run", "demo-le.elf", "--clock", "virtual", "--tb-offset", "0x7f00000000000000", typed="tq")
+    assert done.returncode == 0
+    timebase = int(next(line for line in done.stdout.splitlines() if len(line) == 16), 16)
+    assert 0x7F00_0000_0000_0000 <= timebase < 0x7F00_0001_0000_0000
+
+
+def test_trace_switch_prints_entries_and_exits() -> None:
+    done = run("run", "hello-le.elf", "--clock", "virtual", "--tb-offset", "0x5000000", "--trace-switch")
+    assert done.returncode == 0
+    lines = [line.split() for line in done.stderr.splitlines()]
+    written = [int(words[4], 16) for words in lines if words[2:4] == ["mtspr", "TBU40"]]
+    assert len(written) >= 4
+    # Into the guest and out of it, in turn: 0x5000000 there and back, but for the ticks between.
+    for there, back in zip(written[::2], written[1::2], strict=False):
+        assert there >> 24 >= 5
+        assert back >> 24 in ((there >> 24) - 5, (there >> 24) - 4)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lis r3,0x4000; sldi r3,r3,4; mtctr r3; bctr",
+        "lis r3,0x4000; sldi r3,r3,4; ld r4,0(r3)",
+        "lis r3,0x4000; sldi r3,r3,4; std r4,0(r3)",
+        ".long 0",
+    ],
+    ids=["jumps away", "loads from nowhere", "stores to nowhere", "illegal instruction"],
+)
+def test_a_guest_that_crashes(tmp_path: Path, text: str) -> None:
+    done = run("run", elf(tmp_path / "x.elf", text), "--timeout", "60")
+    assert done.returncode == ExitStatus.CRASH
+    assert done.stderr.startswith("chronovisor: the guest crashed: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("clock", ["real", "virtual"])
+def test_a_guest_that_loops_with_interrupts_off_is_ended_by_the_time_out(tmp_path: Path, clock: str) -> None:
+    done = run("run", elf(tmp_path / "x.elf", "b ."), "--timeout", "0.3", "--clock", clock)
+    assert done.returncode == ExitStatus.TIMED_OUT
+    assert done.stderr == "chronovisor: the guest still ran after 0.3 s\n"
+
+
+SAY_AND_LOOP = "li r3,0x58; li r4,0; li r5,1; lis r6,0x6100; sldi r6,r6,32; sc 1; b ."
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, ExitStatus.INTERRUPTED), (signal.SIGTERM, 128 + signal.SIGTERM)]
+)
+@pytest.mark.parametrize("clock", ["real", "virtual"])
+def test_a_guest_that_loops_is_ended_by_a_signal(
+    tmp_path: Path, clock: str, number: int, status: int
+) -> None:
+    image = elf(tmp_path / "x.elf", SAY_AND_LOOP)
+    process = subprocess.Popen(
+        [*COMMAND, "run", image, "--clock", clock], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.read(1) == b"a"
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (status, b"")
+
+
+def test_on_a_terminal_keys_reach_the_guest_one_by_one_and_ctrl_c_ends_it() -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(COMMAND[0], [*COMMAND, "run", "demo-le.elf"])
+    seen = b""
+    while b"watching" not in seen:
+        seen += os.read(terminal, 4096)
+    os.write(terminal, b"t")
+    while seen.count(b"\n") < 2:
+        seen += os.read(terminal, 4096)
+    os.write(terminal, b"\x03")
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == ExitStatus.INTERRUPTED
+    assert len(seen.split()[-1]) == 16
+
+
+def test_output_that_nobody_reads_ends_the_command_quietly(tmp_path: Path) -> None:
+    again = "again: li r3,0x58; li r4,0; li r5,1; lis r6,0x6100; sldi r6,r6,32; sc 1; b again"
+    process = subprocess.Popen(
+        [*COMMAND, "run", elf(tmp_path / "x.elf", again)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.read(1) == b"a"
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    assert process.wait(60) == 128 + signal.SIGPIPE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--memory", "lots"], "memory size 'lots' is no size"),
+        (["--memory", "12"], "too small"),
+        (["--memory", "1048577"], "no multiple of 4096"),
+        (["--memory", "512T"], "this machine has no"),
+        (["--smp", "0"], "0 vCPUs"),
+        (["--smp", "two"], "vCPUs 'two'"),
+        (["--smp", "3,threads=2"], "do not fill"),
+        (["--smp", "3,threads=3"], "3 threads a core"),
+        (["--tb-origin", "yesterday"], "timebase origin 'yesterday' is no number"),
+        (["--tb-origin", "0x10000000000000000"], "too wide"),
+        (["--tb-offset", "1.5"], "timebase offset '1.5' is no number"),
+        (["--tb-offset", str(1 << 64)], "too wide"),
+        (["--clock", "lunar"], "--clock"),
+        (["--timeout", "soon"], "timeout 'soon'"),
+        (["--timeout", "-1"], "timeout '-1'"),
+        (["--timeout", "nan"], "timeout 'nan'"),
+        (["--colour"], "No such option"),
+    ],
+)
+def test_options_that_make_no_sense(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    status, line = refused(capsys, "run", "hello-le.elf", *arguments)
+    assert status == ExitStatus.USAGE
+    assert said in line
+
+
+def test_images_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = (SHIPPED / "hello-le.elf").read_bytes()
+    files = {
+        "none.elf": None,
+        "empty.elf": b"",
+        "text.elf": b"hello",
+        "truncated.elf": whole[: len(whole) // 2],
+        "32-bit.elf": whole[:4] + b"\1" + whole[5:],
+    }
+    for name, content in files.items():
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        status, line = refused(capsys, "run", str(tmp_path / name))
+        assert status == ExitStatus.BAD_IMAGE
+        assert name in line
+    for path in (str(tmp_path), elf(tmp_path / "x86.elf", "b .", machine=62)):
+        assert refused(capsys, "run", path)[0] == ExitStatus.BAD_IMAGE
+
+
+def test_no_command_shows_the_help_and_an_unknown_one_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == ExitStatus.USAGE
+    assert "Commands:" in capsys.readouterr().err
+    assert refused(capsys, "fly")[0] == ExitStatus.USAGE
+
+
+def test_the_help_names_every_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--help"]) == 0
+    words = capsys.readouterr().out.replace(",", " ").split()
+    told = {int(word) for word in words[words.index("status:") : words.index("Arguments:")] if word.isdigit()}
+    assert told == set(ExitStatus) - {ExitStatus.FAILED}
+
+
+def test_offset_answers_what_the_kernel_makes_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["offset", "--guest-tb", "0x40003340", "--host-tb", "0x1000", "--elapsed", "0.001"]
+    assert main([*arguments, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["wanted"] == 0x40003340 + 512_000 - 0x1000
+    assert answer["kernel"]["offset"] == 0x41000000
+    assert answer["kernel"]["error_ticks"] == 0x41000000 - answer["wanted"]
+    assert not answer["kernel"]["steps_back"]
+    assert answer["nearest"]["offset"] == 0x40000000
+    assert answer["nearest"]["steps_back"]
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    assert "0x0000000041000000" in text
+    assert "it would step back" in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--guest-tb", "x", "--host-tb", "0"],
+        ["--guest-tb", "0", "--host-tb", str(1 << 64)],
+        ["--guest-tb", "0", "--host-tb", "0", "--elapsed", "-1"],
+        ["--guest-tb", "0", "--host-tb", "0", "--elapsed", "a while"],
+        ["--guest-tb", "0"],
+    ],
+)
+def test_offset_of_what_is_no_time(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    assert refused(capsys, "offset", *arguments)[0] == ExitStatus.USAGE
+
+
+def test_the_run_command_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from chronovisor.cli import main; main(['run', 'hello-le.elf']);"
+        "assert not {'numpy', 'z3', 'matplotlib'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr == ""
+
+
+def test_time_out_of_a_guest_that_powers_off_first_is_not_waited_for() -> None:
+    before = time.monotonic()
+    assert run("run", "hello-le.elf", "--timeout", "90").returncode == 0
+    assert time.monotonic() - before < 60

@@ -1,0 +1,254 @@
+"""Whole guests on the embedded host, through the names that users have."""
+
+import threading
+import time
+
+import pytest
+from elf_files import POWER_OFF, program
+
+from chronovisor.kvm.errors import KvmError
+from chronovisor.kvm.registers import RegisterError
+from chronovisor.machine import Console, EndReason, Host, ImageError, MachineError
+from chronovisor.timebase.clock import VirtualTime
+from chronovisor.timebase.types import GuestTime, Ticks
+
+LOOP = program("b .")
+COUNT = program("loop: addi r5,r5,1; b loop")
+"""Executes two instructions a turn and keeps count in r5."""
+SAY_AND_LOOP = program("""
+    li r3,0x58; li r4,0; li r5,1; lis r6,0x6100; sldi r6,r6,32
+    sc 1
+    b .
+""")
+TWO_CPUS = """
+    lis r3,0; ori r3,r3,0xf000
+    lis r4,start@h; ori r4,r4,start@l
+    sc 1
+    li r9,0
+wait: lis r4,done@h; ori r4,r4,done@l
+    addi r9,r9,1
+    ld r5,0(r4); cmpdi r5,0
+    beq wait
+    lis r3,0; ori r3,r3,0xf000
+    lis r4,off@h; ori r4,r4,off@l
+    sc 1
+    b .
+second:
+    mfspr r8,268
+    lis r4,done@h; ori r4,r4,done@l
+    std r3,0(r4)
+    lis r3,0; ori r3,r3,0xf000
+    lis r4,self@h; ori r4,r4,self@l
+    sc 1
+    b .
+    .balign 8
+done: .quad 0
+start: .byte 0,0,0x20,5, 0,0,0,3, 0,0,0,1, 0,0,0,1
+       .byte (second >> 24) & 255, (second >> 16) & 255, (second >> 8) & 255, second & 255, 0,0,0,0x33
+       .space 4
+off: .byte 0,0,0x20,2, 0,0,0,2, 0,0,0,1
+     .space 12
+self: .byte 0,0,0x20,7, 0,0,0,0, 0,0,0,1
+      .space 4
+"""
+
+
+@pytest.mark.parametrize("clock", ["real", "virtual"])
+@pytest.mark.parametrize("image", ["hello-le.elf", "hello-be.elf"])
+def test_hello(image: str, clock: str) -> None:
+    heard: list[bytes] = []
+    with Host(clock=clock, tb_origin=1 << 50) as host:
+        guest = host.boot(image, console=heard.append)
+        end = guest.run(60)
+    assert end.ok
+    assert b"".join(heard).decode() == guest.console_text
+    lines = guest.console_text.splitlines()
+    assert lines[0] == f"Hello from a {'little' if 'le' in image else 'big'}-endian Power guest."
+    assert lines[1].endswith("and it goes forward")
+    assert lines[2] == "decrementer interrupt on time"
+    assert int(lines[1].split()[1].rstrip(","), 16) >= 1 << 50
+
+
+@pytest.mark.parametrize(("smp", "typed"), [(1, "ttq"), (3, "tq")])
+def test_in_virtual_time_a_run_is_repeated_to_the_tick(smp: int, typed: str) -> None:
+    def run() -> tuple[str, int]:
+        with Host(clock="virtual", cores=smp, tb_origin=12345) as host:
+            guest = host.boot("demo-le.elf", smp=smp)
+            guest.console.type(typed)
+            assert guest.run(120).ok
+            return guest.console_text, host.timebase.value
+
+    assert run() == run()
+
+
+@pytest.mark.parametrize("clock", ["real", "virtual"])
+@pytest.mark.parametrize("little", [True, False])
+def test_a_second_vcpu_is_started_and_stops_itself(clock: str, little: bool) -> None:
+    with Host(clock=clock, cores=2) as host:
+        guest = host.boot(program(TWO_CPUS, little), smp=2)
+        assert guest.machine_state.stopped == (False, True)
+        assert guest.run(60).ok
+        assert guest.machine_state.stopped == (False, True)
+        assert guest.get("R8", vcpu=1) > 0
+
+
+def test_a_run_for_so_many_ticks_is_exact_in_virtual_time() -> None:
+    with Host(clock="virtual") as host:
+        guest = host.boot(COUNT)
+        for ticks in (1 << 20, 256, 12_800):
+            before, count = host.timebase, guest.get("R5")
+            assert guest.run_for(Ticks(ticks)) is None
+            assert host.timebase - before == Ticks(ticks)
+            assert abs(2 * (guest.get("R5") - count) - ticks // 256) <= 2
+
+
+def test_a_guest_that_is_not_running_does_nothing() -> None:
+    with Host() as host:
+        guest = host.boot(COUNT)
+        guest.resume()
+        while guest.get("R5") == 0:
+            time.sleep(0.02)
+        assert guest.running
+        guest.pause()
+        count = guest.get("R5")
+        time.sleep(0.05)
+        assert guest.get("R5") == count
+        guest.resume()
+        while guest.get("R5") == count:
+            time.sleep(0.02)
+
+
+def test_the_timebase_offset_is_rounded_up_and_moves_the_guests_time_by_just_that() -> None:
+    with Host(clock="virtual", tb_origin=777) as host:
+        guest = host.boot(program("mfspr r5,268; b ."), tb_offset="0x1234567")
+        assert guest.get("tb_offset") == 0x2000000
+        guest.run_for(Ticks(1 << 16))
+        first = guest.get("R5")
+        assert guest.timebase() == GuestTime(host.timebase.value + 0x2000000)
+        guest.set("PC", 0x10000)
+        guest.set("TB_OFFSET", -1)
+        assert guest.get("TB_OFFSET") == 0
+        before = host.timebase.value
+        guest.run_for(Ticks(1 << 16))
+        assert 0x2000000 <= first < 0x2010000
+        assert before <= guest.get("R5") <= host.timebase.value
+
+
+def test_the_decrementer_of_a_booted_guest_has_not_run_out() -> None:
+    with Host(clock="virtual") as host:
+        guest = host.boot(program("mfspr r5,22; b ."), tb_offset=1 << 40)
+        guest.run_for(Ticks(1 << 16))
+        assert 0 <= 0x7FFF_FFFF - guest.get("R5") < 1 << 16
+
+
+def test_run_until_stops_where_the_text_has_come_or_the_time_is_over() -> None:
+    with Host(clock="virtual") as host:
+        guest = host.boot(SAY_AND_LOOP)
+        assert guest.run_until("a")
+        assert guest.run_until(lambda text: text == "a")
+        before = host.timebase
+        assert not guest.run_until("b", Ticks(1 << 16))
+        assert host.timebase - before == Ticks(1 << 16)
+        assert not guest.running
+
+
+def test_a_time_out_leaves_the_guest_able_to_go_on() -> None:
+    with Host() as host:
+        guest = host.boot(LOOP)
+        assert guest.run(0.05).reason is EndReason.TIMED_OUT
+        assert guest.end is None
+        guest.set("PC", guest.get("PC"))
+        assert guest.run(0.05).reason is EndReason.TIMED_OUT
+
+
+def test_a_guest_can_be_stopped_by_another_thread() -> None:
+    with Host(clock="virtual") as host:
+        guest = host.boot(COUNT)
+        stopper = threading.Timer(0.1, lambda: guest.crash("stopped by its owner"))
+        stopper.start()
+        assert guest.run(60).message == "stopped by its owner"
+        with pytest.raises(MachineError, match="has ended"):
+            guest.resume()
+
+
+def test_the_device_tree_is_where_r3_says_and_leaves_the_image_alone() -> None:
+    with Host() as host:
+        guest = host.boot(LOOP, memory="1M", append="hello there")
+        at = guest.get("R3")
+        assert guest.memory.read(at, 4) == b"\xd0\x0d\xfe\xed"
+        assert b"hello there\0" in guest.memory.read(at, guest.memory.load(at + 4, 4, False))
+        assert at >= 0x10000 + 4 + 0x10000
+
+
+@pytest.mark.parametrize("little", [True, False])
+def test_the_state_at_the_entry_point(little: bool) -> None:
+    with Host() as host:
+        guest = host.boot(program("b .", little))
+        assert guest.get("PC") == 0x10000
+        assert guest.get("MSR") == 1 << 63 | 1 << 12 | little
+        assert [guest.get(f"R{n}") for n in (1, 2, *range(4, 12), *range(13, 32))] == [0] * 29
+
+
+def test_consoles_outlive_their_guest() -> None:
+    console = Console()
+    for _ in range(2):
+        with Host() as host:
+            host.boot(SAY_AND_LOOP, console=console).run_until("a")
+    assert console.text == "a"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"memory": "12"}, "too small"),
+        ({"memory": "512T"}, "smaller --memory"),
+        ({"smp": 0}, "0 vCPUs"),
+        ({"smp": 3, "threads": 2}, "do not fill"),
+        ({"smp": 3, "threads": 3}, "3 threads"),
+        ({"tb_offset": "soon"}, "timebase offset 'soon'"),
+        ({"tb_offset": 1 << 64}, "too wide"),
+    ],
+)
+def test_a_boot_that_makes_no_sense(change: dict[str, object], said: str) -> None:
+    with Host() as host:
+        with pytest.raises(MachineError, match=said):
+            host.boot(LOOP, **change)
+        assert host.guests == []
+        # Nothing is left behind: the host takes the next guest.
+        assert host.boot(program(POWER_OFF)).run(60).ok
+
+
+def test_an_image_larger_than_memory_is_refused() -> None:
+    with Host() as host, pytest.raises(ImageError, match="lies outside"):
+        host.boot(program("b .", origin=0x20_0000), memory="1M")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("R32", 0, RegisterError),
+        ("TB", 0, RegisterError),
+        ("R1", 1 << 64, RegisterError),
+        ("PVR", 1, KvmError),
+    ],
+)
+def test_a_register_that_cannot_be_set(name: str, value: int, error: type[Exception]) -> None:
+    with Host() as host:
+        guest = host.boot(LOOP)
+        with pytest.raises(error):
+            guest.set(name, value)
+        with pytest.raises(MachineError, match="no vCPU 1"):
+            guest.get("PC", vcpu=1)
+
+
+def test_a_host_that_makes_no_sense() -> None:
+    for wrong in ({"clock": "lunar"}, {"cpu": "power4"}, {"cores": 0}, {"threads": 3}, {"tb_origin": "x"}):
+        with pytest.raises((MachineError, KvmError)):
+            Host(**wrong)
+
+
+def test_two_hosts_on_one_clock_know_each_others_time() -> None:
+    clock = VirtualTime()
+    with Host(clock=clock, tb_origin=5) as one, Host(clock=clock, tb_origin=1 << 60) as other:
+        one.boot(LOOP).run_for(Ticks(1024))
+        assert (one.timebase.value, other.timebase.value) == (1029, (1 << 60) + 1024)
