@@ -24,6 +24,7 @@ PIE_BASE: Final = 0x40_0000
 SHIPPED: Final = Path(__file__).parent / "images"
 """The images that come with Chronovisor."""
 _REAL_ADDRESS: Final = (1 << 60) - 1
+_CLEARED_AT_ONCE: Final = 1 << 20
 _ABI_MASK: Final = 3
 _EXECUTABLE: Final = 1
 
@@ -67,7 +68,7 @@ class Image:
                 )
         for segment in self.segments:
             memory.write(segment.addr, segment.data)
-            memory.write(segment.addr + len(segment.data), bytes(segment.size - len(segment.data)))
+            _clear(memory, segment.addr + len(segment.data), segment.end)
 
 
 def read_image(path: str | Path) -> Image:
@@ -97,7 +98,9 @@ def parse_image(data: bytes, name: str) -> Image:
         raise ImageError(f"{name}: this is no ELF file")
     if len(data) < 64:
         raise ImageError(f"{name}: the file ends within its ELF header")
-    if data[4] != 2:
+    if data[4] not in (1, 2):
+        raise ImageError(f"{name}: its class {data[4]} is neither 32-bit nor 64-bit")
+    if data[4] == 1:
         raise ImageError(f"{name}: this is a 32-bit ELF file; guests are 64-bit Power")
     if data[5] not in (1, 2):
         raise ImageError(f"{name}: its byte order {data[5]} is neither little nor big endian")
@@ -114,6 +117,14 @@ def parse_image(data: bytes, name: str) -> Image:
     ) as error:
         # pyelftools meets damaged tables with whatever its parsing of them happens to raise.
         raise ImageError(f"{name}: its ELF tables are damaged ({error})") from None
+
+
+def _clear(memory: GuestMemory, start: int, end: int) -> None:
+    """Make it zeros. Where it is already, pages that were never touched stay so."""
+    for at in range(start, end, _CLEARED_AT_ONCE):
+        size = min(_CLEARED_AT_ONCE, end - at)
+        if memory.read(at, size).count(0) != size:
+            memory.write(at, bytes(size))
 
 
 def _parse(elf: Any, data: bytes, name: str) -> Image:

@@ -36,6 +36,7 @@ class EndReason(Enum):
 
     POWER_OFF = "power off"
     CRASH = "crash"
+    MOVED = "moved"
     TIMED_OUT = "timed out"
     INTERNAL_ERROR = "internal error"
 
@@ -52,8 +53,8 @@ class GuestEnd:
 
     @property
     def ok(self) -> bool:
-        """Whether the guest ended as it wished to."""
-        return self.reason is EndReason.POWER_OFF
+        """Whether the guest ended as it wished to, or goes on elsewhere."""
+        return self.reason in {EndReason.POWER_OFF, EndReason.MOVED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,10 @@ class Guest:
         """Stop all vCPUs between two instructions, and come back when they are out of the guest."""
         self._threads.ask_to_stop()
         self._threads.wait_until_idle()
+
+    def leave(self, where: str) -> None:
+        """End the guest here because it goes on elsewhere: `where`, for people."""
+        self._finish(GuestEnd(EndReason.MOVED, f"the guest went to {where}"))
 
     def close(self) -> None:
         """End the guest's threads and give its memory back."""
@@ -307,7 +312,7 @@ class Guest:
             case HcallExit():
                 answer_hypercall(self, thread, exit_)
             case SystemEvent(type=SystemEventType.CRASH, message=message):
-                self.crash(f"the guest crashed on vCPU {number}: {message}")
+                self.crash(f"the guest crashed: {message}")
             case MmioExit(phys_addr=address, is_write=is_write):
                 at = thread.vcpu.get_regs().pc
                 what = "wrote to" if is_write else "read from"
