@@ -1,0 +1,107 @@
+"""How fast guests run: the `bench` guest here and, in the same run, in QEMU's emulation of the same machine.
+
+The guest times its own loops by its timebase, which follows real time in both.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import chronovisor.machine
+from chronovisor.isa.assembly import assemble
+from chronovisor.machine.elf import Image, read_image
+from chronovisor.machine.host import Host
+from chronovisor.timebase.types import FREQUENCY
+
+IMAGE = Path(chronovisor.machine.__path__[0]) / "images" / "bench-le.elf"
+LOOPS = ("integer", "memory", "mixed")
+"""Those of the geometric mean; the others are single operations."""
+
+_LINE = re.compile(r"^(.+): (\d+) rounds in (\d+) ticks\r?$", re.MULTILINE)
+_TIMEOUT = 120
+
+_RESET = 0x100
+_STUB_AT = 0x40
+_STUB = """
+    li32 r4, {entry}
+    mtsrr0 r4
+    mfmsr r4
+    ori r4, r4, {little}
+    mtsrr1 r4
+    rfid
+"""
+
+
+def firmware(image: Image) -> bytes:
+    """The image laid out from address 0, as firmware that QEMU starts at the system reset vector.
+
+    A few instructions below the vectors bring the processor into the image's byte order and go to its entry.
+    """
+    memory = bytearray(max(segment.end for segment in image.segments))
+    for segment in image.segments:
+        memory[segment.addr : segment.addr + len(segment.data)] = segment.data
+    stub = assemble(_STUB.format(entry=image.entry, little=int(image.little)), origin=_STUB_AT)
+    memory[_STUB_AT : _STUB_AT + len(stub)] = stub
+    memory[_RESET : _RESET + 4] = assemble(f"b {_STUB_AT}", origin=_RESET)
+    return bytes(memory)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Nanoseconds a round, here and there; the ratio is above 1 where we are faster."""
+
+    name: str
+    ours_ns: float
+    qemu_ns: float | None
+
+    @property
+    def ratio(self) -> float | None:
+        """QEMU's time over ours."""
+        return None if self.qemu_ns is None else self.qemu_ns / self.ours_ns
+
+
+def _rounds(text: str) -> dict[str, float]:
+    return {
+        name: int(ticks) * 1e9 / FREQUENCY / int(rounds) for name, rounds, ticks in _LINE.findall(text)
+    }
+
+
+def here() -> dict[str, float]:
+    """The guest on an embedded host with the real clock: name -> ns a round."""
+    with Host() as host:
+        guest = host.boot(IMAGE, "16M")
+        guest.run(_TIMEOUT)
+        return _rounds(guest.console_text)
+
+
+def in_qemu() -> dict[str, float] | None:
+    """The same guest in QEMU (TCG); None where QEMU is not installed."""
+    qemu = shutil.which("qemu-system-ppc64")
+    if qemu is None:
+        return None
+    with tempfile.TemporaryDirectory() as directory:
+        laid_out = Path(directory) / "guest.bin"
+        laid_out.write_bytes(firmware(read_image(str(IMAGE))))
+        machine = "-M pseries,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off"
+        command = f"{qemu} {machine} -cpu power9 -m 256M -display none -serial stdio -bios {laid_out}"
+        done = subprocess.run(command.split(), capture_output=True, text=True, timeout=_TIMEOUT, check=False, stdin=subprocess.DEVNULL)
+    return _rounds(done.stdout)
+
+
+def measure() -> list[Speed]:
+    """Every loop of the guest, here and in QEMU."""
+    ours, theirs = here(), in_qemu()
+    return [Speed(name, ns, (theirs or {}).get(name)) for name, ns in ours.items()]
+
+
+def mean_ratio(speeds: list[Speed]) -> float | None:
+    """The geometric mean over LOOPS."""
+    ratios = [s.ratio for s in speeds if s.name in LOOPS]
+    known = [r for r in ratios if r is not None]
+    return prod(known) ** (1 / len(known)) if len(known) == len(LOOPS) else None

@@ -1,0 +1,125 @@
+/* How fast this machine is: each loop runs until it has taken long enough, and says how many rounds it made in how
+ * many ticks. The same image runs in Chronovisor and, for comparison, in any other PAPR machine. */
+#include "lib/guest.h"
+
+#define WORDS 8192
+
+static u64 from[WORDS], to[WORDS];
+static volatile u64 sink;
+
+/* Fixed-point arithmetic and logic in registers. */
+static void integer(u64 rounds)
+{
+	u64 a = 0x9e3779b97f4a7c15, b = 1, c = rounds;
+
+	while (rounds--) {
+		a ^= a << 13;
+		a ^= a >> 7;
+		a ^= a << 17;
+		b += a ^ (c << 3);
+		c = (c + b) & ~(a >> 9);
+		b = (b << 5 | b >> 59) - c;
+	}
+	sink = a + b + c;
+}
+
+/* A copy of 64 KiB by doublewords. */
+static void memory(u64 rounds)
+{
+	while (rounds--) {
+		for (u32 n = 0; n < WORDS; n++)
+			to[n] = from[n];
+		__asm__ volatile("" : : "r"(from), "r"(to) : "memory");
+	}
+}
+
+/* Branches that depend on data: a bitwise CRC, a sort by insertion, a linked list walked. */
+static void mixed(u64 rounds)
+{
+	static u32 values[64];
+	static struct node { struct node *next; u64 value; } nodes[64];
+	u32 crc = ~0u, seed = 1;
+
+	while (rounds--) {
+		for (u32 n = 0; n < 64; n++) {
+			seed = seed * 1103515245 + 12345;
+			values[n] = seed >> 8;
+			nodes[n].value = seed;
+			nodes[n].next = n == 63 ? 0 : &nodes[n + 1];
+			crc ^= seed & 0xff;
+			for (u32 bit = 0; bit < 8; bit++)
+				crc = crc & 1 ? crc >> 1 ^ 0xedb88320 : crc >> 1;
+		}
+		for (u32 n = 1; n < 64; n++) {
+			u32 value = values[n], m = n;
+
+			for (; m && values[m - 1] > value; m--)
+				values[m] = values[m - 1];
+			values[m] = value;
+		}
+		for (struct node *node = nodes; node; node = node->next)
+			crc += node->value & 1 ? values[node->value & 63] : crc >> 3;
+	}
+	sink = crc;
+}
+
+static void read_timebase(u64 rounds)
+{
+	while (rounds--)
+		sink = timebase();
+}
+
+static void write_decrementer(u64 rounds)
+{
+	while (rounds--) {
+		set_decrementer(0x7fffffff);
+		sink = decrementer();
+	}
+}
+
+/* A call that the hypervisor answers itself: a processor wakes itself. */
+static void call_hypervisor(u64 rounds)
+{
+	while (rounds--)
+		hypercall(H_PROD, 0, 0, 0, 0, 0);
+}
+
+/* A call that user space answers: print nothing. */
+static void call_user_space(u64 rounds)
+{
+	while (rounds--)
+		hypercall(H_PUT_TERM_CHAR, 0, 0, 0, 0, 0);
+}
+
+static const struct {
+	const char *name;
+	void (*run)(u64 rounds);
+} loops[] = {
+	{ "integer", integer },
+	{ "memory", memory },
+	{ "mixed", mixed },
+	{ "mftb", read_timebase },
+	{ "mtdec+mfdec", write_decrementer },
+	{ "hypervisor call", call_hypervisor },
+	{ "user space call", call_user_space },
+};
+
+int main(void)
+{
+	u64 enough = timebase_frequency() / 3;
+
+	for (u32 n = 0; n < sizeof(loops) / sizeof(*loops); n++) {
+		u64 rounds = 1, ticks;
+
+		for (;; rounds *= 2) {
+			u64 begin = timebase();
+
+			loops[n].run(rounds);
+			ticks = timebase() - begin;
+			if (ticks > enough)
+				break;
+		}
+		print("%s: %lu rounds in %lu ticks\n", loops[n].name, rounds, ticks);
+	}
+	return 0;
+}
