@@ -14,6 +14,7 @@ from chronovisor.isa.registers import REGISTERS, SPR_READ, SPR_WRITE
 
 MEMORY_SIZE = 1 << 18
 LIVE = tuple(name for name, register in REGISTERS.items() if register.live)
+_BOUNDARIES = (0, 1, (1 << 64) - 1, 1 << 63, (1 << 63) - 1, 1 << 31, (1 << 64) - (1 << 31), (1 << 32) - 1)
 ALL = (*INSTRUCTIONS, *FAMILIES)
 
 
@@ -45,7 +46,8 @@ def draw(random: Random, instruction: Instruction) -> Drawn:
     align = random.choice((1, 2, 4, 8, 16, 16))
     for n in range(32):
         near = random.randrange(low, high) // align * align
-        registers[f"r{n}"] = random.choice((near, near, near, random.getrandbits(64)))
+        far = random.choice((random.getrandbits(64), random.choice(_BOUNDARIES)))
+        registers[f"r{n}"] = random.choice((near, near, near, far, far))
     msr = random.getrandbits(64) & ~int(MSR.DR | MSR.PR | MSR.HV)
     for bit in (MSR.DR, MSR.PR, MSR.HV):
         if random.getrandbits(2) == 0:
