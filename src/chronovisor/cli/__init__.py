@@ -16,6 +16,10 @@ from chronovisor.cli.status import ExitStatus
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("chronovisor.cli.run", "Run an ELF guest until it powers off."),
+    "receive": ("chronovisor.cli.receive", "Wait for a guest that moves here, then run it."),
+    "migrate": ("chronovisor.cli.migrate", "Move a running guest to where one is waited for."),
+    "ps": ("chronovisor.cli.ps", "List the guests that run on this machine, with their times."),
+    "reg": ("chronovisor.cli.reg", "Show or set registers of a running guest."),
     "offset": ("chronovisor.cli.offset", "Say which timebase offset to set, and what comes of it."),
     "demo": ("chronovisor.cli.demo", "See the timebase offset happen, in four acts."),
     "prove": ("chronovisor.cli.prove", "Prove the switch and the rounding of moves."),
@@ -63,12 +67,20 @@ def _stands_for() -> None:
 
 def _explain(error: Exception) -> int:
     from chronovisor.kvm.errors import KvmError
+    from chronovisor.machine.control import INTERNAL, UNDECIDED, USAGE, ControlError
     from chronovisor.machine.errors import ImageError, MachineError
 
     if isinstance(error, ImageError):
         return _say(str(error), ExitStatus.BAD_IMAGE)
     if isinstance(error, MachineError | KvmError):
         return _say(str(error), ExitStatus.USAGE)
+    if isinstance(error, ControlError):
+        kinds = {
+            USAGE: ExitStatus.USAGE,
+            UNDECIDED: ExitStatus.UNDECIDED,
+            INTERNAL: ExitStatus.INTERNAL_ERROR,
+        }
+        return _say(str(error), kinds.get(error.kind, ExitStatus.FAILED))
     if type(error).__name__ == "Abort":
         return ExitStatus.INTERRUPTED
     # What typer says of a command line. Its base classes come from the one or the other package, by its

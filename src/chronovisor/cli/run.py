@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import sys
-import threading
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
-from chronovisor.cli.status import RUN_STATUSES, ExitStatus
+from chronovisor.cli.running import generated_name, parse_seconds, run_named, tell_end
+from chronovisor.cli.status import RUN_STATUSES
 from chronovisor.cli.terminal import typing_into, write_stdout
 from chronovisor.machine.console import Console
 from chronovisor.machine.elf import read_image
-from chronovisor.machine.errors import MachineError
-from chronovisor.machine.guest import EndReason, GuestEnd
 from chronovisor.machine.host import Host
 from chronovisor.machine.sizes import parse_topology
 from chronovisor.report.switch_trace import line
 from chronovisor.timebase.trace import Event
-
-STATUSES: Final = {
-    EndReason.POWER_OFF: ExitStatus.OK,
-    EndReason.CRASH: ExitStatus.CRASH,
-    EndReason.TIMED_OUT: ExitStatus.TIMED_OUT,
-    EndReason.INTERNAL_ERROR: ExitStatus.INTERNAL_ERROR,
-}
 
 
 class Clock(StrEnum):
@@ -75,13 +65,16 @@ def command(
     timeout: Annotated[
         str, typer.Option(help="Seconds of real time after which the guest is ended.", metavar="SECONDS")
     ] = "",
+    name: Annotated[
+        str, typer.Option(help="What `ps`, `reg` and `migrate` call the guest.", metavar="NAME")
+    ] = "",
     trace_switch: Annotated[
         bool, typer.Option("--trace-switch", help="Print what each entry and exit does to time, on stderr.")
     ] = False,
 ) -> int:
     """Run an ELF guest, its console on the terminal, until it powers off. Ctrl-C ends it."""
     topology = parse_topology(smp)
-    seconds = _seconds(timeout)
+    seconds = parse_seconds(timeout)
     loaded = read_image(image)
     console = Console(write_stdout)
     with Host(
@@ -97,33 +90,12 @@ def command(
             loaded, memory, topology.vcpus, topology.threads, append, console, tb_offset=tb_offset
         )
         with typing_into(console):
-            end = guest.run(seconds)
-    _tell(end)
-    return STATUSES[end.reason]
+            end = run_named(guest, name or generated_name(), seconds)
+    return tell_end(end)
 
 
 command.__doc__ = f"{command.__doc__}\n\n{RUN_STATUSES}"
 
 
-def _seconds(text: str) -> float | None:
-    if not text:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds <= threading.TIMEOUT_MAX:
-        raise MachineError(f"timeout {text!r}: write a number of seconds above 0")
-    return seconds
-
-
 def _print_event(event: Event) -> None:
     print(line(event), file=sys.stderr)
-
-
-def _tell(end: GuestEnd) -> None:
-    if end.ok:
-        return
-    if end.details:
-        print(end.details, file=sys.stderr, end="")
-    print(f"chronovisor: {end.message}", file=sys.stderr)

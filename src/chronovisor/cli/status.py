@@ -18,6 +18,8 @@ class ExitStatus(IntEnum):
     """`run`: the guest crashed or gave up."""
     BAD_IMAGE = 4
     """`run`: the image is no ELF file that a guest could be loaded from."""
+    UNDECIDED = 5
+    """`migrate`: the guest is paused, as nobody here knows whether it was given away."""
     INTERNAL_ERROR = 70
     """A mistake of Chronovisor's own."""
     TIMED_OUT = 124
@@ -26,5 +28,5 @@ class ExitStatus(IntEnum):
     """Ctrl-C."""
 
 
-RUN_STATUSES = """Exit status: 0 the guest powered off, 2 bad usage, 3 the guest crashed, 4 bad image, \
-70 internal error, 124 timed out, 130 Ctrl-C."""
+RUN_STATUSES = """Exit status: 0 the guest powered off or moved away, 2 bad usage, 3 the guest crashed, \
+4 bad image, 70 internal error, 124 timed out, 130 Ctrl-C."""

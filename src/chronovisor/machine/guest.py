@@ -6,6 +6,7 @@ import random
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
@@ -166,6 +167,10 @@ class Guest:
         """Stop all vCPUs between two instructions, and come back when they are out of the guest."""
         self._threads.ask_to_stop()
         self._threads.wait_until_idle()
+
+    def held(self) -> AbstractContextManager[None]:
+        """A context in which the guest is paused; it goes on afterwards if it ran before."""
+        return _Paused(self)
 
     def leave(self, where: str) -> None:
         """End the guest here because it goes on elsewhere: `where`, for people."""
@@ -331,7 +336,7 @@ class Guest:
         self._finish(GuestEnd(EndReason.INTERNAL_ERROR, message, details))
 
 
-class _Paused:
+class _Paused(AbstractContextManager[None]):
     """A guest out of the way for a moment; it goes on afterwards if it ran before."""
 
     def __init__(self, guest: Guest) -> None:

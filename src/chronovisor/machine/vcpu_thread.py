@@ -54,8 +54,10 @@ class VcpuThreads:
         self._closing = False
 
     def resume(self) -> None:
-        """Let the guest go on from where it stopped."""
+        """Let the guest go on from where it stopped; nothing where it may run already."""
         with self.changed:
+            if self.permitted:
+                return
             self.changed.wait_for(self._idle)
             if self._closing:
                 return

@@ -11,6 +11,7 @@ from chronovisor.machine.console import Console
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
 from chronovisor.machine.host import Host
+from chronovisor.memory import GuestMemory
 from chronovisor.memory.in_use import have_ready
 from chronovisor.migration import vcpu_state
 from chronovisor.migration.errors import MoveError
@@ -82,6 +83,11 @@ class Destination:
             raise MoveError("the guest was not given to this destination")
         return self._clock.ticks_at(self._plan.resume_at)
 
+    @property
+    def memory(self) -> GuestMemory | None:
+        """Where memory goes that comes ahead of the state; None while no offer is accepted."""
+        return self._guest.memory if self._guest is not None else None
+
     # The answers
 
     def _consider(self, offer: Offer, now: HostTime) -> Message:
@@ -108,6 +114,8 @@ class Destination:
     def _prepare(self, state: State) -> Message:
         if self._offer is None or self._guest is None:
             return Aborted("the state came without an offer")
+        if self._state is not None:
+            return self._abort(self._offer.move, "the state came twice")
         try:
             self._guest.machine_state = state.machine
             self._guest.console.type(state.typed)

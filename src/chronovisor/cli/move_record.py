@@ -1,0 +1,41 @@
+"""A move's record, for people."""
+
+from __future__ import annotations
+
+from chronovisor.timebase.record import MoveRecord
+from chronovisor.timebase.types import Ticks
+
+
+def summary(record: MoveRecord) -> str:
+    """Return the record in a line."""
+    return (
+        f"downtime {record.downtime_ns / 1e6:.3f} ms, {record.wait_ns / 1e6:.3f} of it for the rounding; "
+        f"clock error {_milliseconds(record.error_ticks)}, "
+        f"bound {_milliseconds(record.error_bound_ticks, '')}, "
+        f"since its start {_milliseconds(record.rounding_ticks)}"
+    )
+
+
+def table(record: MoveRecord) -> str:
+    """Return the record in lines, one for each of its fields."""
+    rows = {
+        "guest timebase before": f"{record.guest_tb_before:#018x}",
+        "guest timebase after": f"{record.guest_tb_after:#018x}",
+        "source's origin": f"{record.from_origin:#018x}",
+        "destination's origin": f"{record.to_origin:#018x}",
+        "time elapsed": _ticks(record.elapsed_ticks),
+        "clock error": _ticks(record.error_ticks, "+"),
+        "error bound": _ticks(record.error_bound_ticks),
+        "rounding so far": _ticks(record.rounding_ticks, "+"),
+        "wait for the rounding": f"{record.wait_ns / 1e6:.3f} ms",
+        "downtime": f"{record.downtime_ns / 1e6:.3f} ms",
+    }
+    return "\n".join(f"{name:22} {value}" for name, value in rows.items())
+
+
+def _milliseconds(ticks: int, sign: str = "+") -> str:
+    return f"{Ticks(ticks).seconds * 1000:{sign}.3f} ms"
+
+
+def _ticks(ticks: int, sign: str = "") -> str:
+    return f"{_milliseconds(ticks, sign)} ({ticks:{sign}} ticks)"

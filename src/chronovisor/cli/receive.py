@@ -1,0 +1,112 @@
+"""`chronovisor receive`: wait for a guest that moves here, then run it, its console on the terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from chronovisor.cli.move_record import summary
+from chronovisor.cli.run import Clock, Cpu, Engine
+from chronovisor.cli.running import generated_name, parse_seconds, run_named, say, tell_end
+from chronovisor.cli.status import RUN_STATUSES, ExitStatus
+from chronovisor.cli.terminal import typing_into, write_stdout
+from chronovisor.machine.console import Console
+from chronovisor.machine.control import ControlServer
+from chronovisor.machine.errors import MachineError
+from chronovisor.machine.host import Host
+from chronovisor.machine.run_directory import run_directory
+from chronovisor.machine.sizes import parse_size, parse_u64
+from chronovisor.migration.address import parse_address
+from chronovisor.migration.arrival import Arrivals, Terms
+from chronovisor.migration.errors import MoveError
+from chronovisor.migration.outcomes import RecordedOutcomes
+from chronovisor.migration.stream import Header
+from chronovisor.migration.tcp import TimeLimits
+
+
+def command(
+    address: Annotated[str, typer.Argument(help="Where to wait: tcp:HOST:PORT; port 0 is any free one.")],
+    name: Annotated[
+        str, typer.Option(help="What `ps`, `reg` and `migrate` call the guest here.", metavar="NAME")
+    ] = "",
+    tb_origin: Annotated[
+        str, typer.Option(help="The host's timebase when its clock stood at 0, in ticks (or 0x…).")
+    ] = "0",
+    clock: Annotated[Clock, typer.Option(help="real: the only one that two processes share.")] = Clock.real,
+    engine: Annotated[
+        Engine, typer.Option(help="native: compiled; concrete: interpreted, slow, the reference.")
+    ] = Engine.auto,
+    cpu: Annotated[Cpu, typer.Option(help="The processor: power8's threads share an offset.")] = Cpu.power9,
+    memory_limit: Annotated[str, typer.Option(help="Guests with more memory are refused.")] = "4G",
+    timeout: Annotated[
+        str, typer.Option(help="Seconds to wait, and then to run, before giving up.", metavar="SECONDS")
+    ] = "",
+    time_limit: Annotated[
+        str, typer.Option(help="Seconds of silence after which the source is lost.", metavar="SECONDS")
+    ] = "",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the move's record on stderr as one JSON object.")
+    ] = False,
+) -> int:
+    """Wait for a guest that is moved here, then run it, its console on the terminal, until it powers off."""
+    if clock is not Clock.real:
+        raise MachineError("a guest cannot come into virtual time from another process; use --clock real")
+    origin = parse_u64(tb_origin, "timebase origin")
+    seconds = parse_seconds(timeout)
+    silence = parse_seconds(time_limit, "time limit")
+    console = Console(write_stdout)
+    name = name or generated_name()
+
+    def host_for(header: Header) -> Host:
+        topology = header.topology
+        return Host(
+            tb_origin=origin,
+            clock=clock.value,
+            cores=topology.cores,
+            threads=topology.threads,
+            cpu=cpu.value,
+            engine=engine.value,
+        )
+
+    terms = Terms(
+        host_for,
+        console,
+        RecordedOutcomes(run_directory() / "moves"),
+        parse_size(memory_limit),
+        TimeLimits.of(silence) if silence else TimeLimits(),
+        say,
+    )
+    waiting = {"name": name, "pid": os.getpid(), "state": "waiting"}
+    nothing = dict.fromkeys(("vcpus", "memory", "host_tb", "guest_tb", "tb_offset"))
+
+    def ps(request: dict[str, Any]) -> dict[str, Any]:
+        return waiting | nothing
+
+    with ControlServer(name, {"ps": ps}) as server, typing_into(console):
+        arrivals = Arrivals(parse_address(address, listen=True), terms)
+        try:
+            say(f"{name} waits at {arrivals.address}")
+            try:
+                arrived = arrivals.wait(seconds)
+            except MoveError as error:
+                say(str(error))
+                return ExitStatus.FAILED
+            if arrived is None:
+                say(f"no guest came in {seconds:g} s")
+                return ExitStatus.TIMED_OUT
+            with arrived.host:
+                guest = arrived.destination.start(running=True)
+                say(f"{guest.name} came: {summary(arrived.record)}")
+                if as_json:
+                    print(json.dumps(arrived.record.as_json()), file=sys.stderr, flush=True)
+                end = run_named(guest, name, seconds, server)
+        finally:
+            arrivals.close()
+    return tell_end(end)
+
+
+command.__doc__ = f"{command.__doc__}\n\n{RUN_STATUSES}"

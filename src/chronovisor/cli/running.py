@@ -1,0 +1,145 @@
+"""What `run` and `receive` share: a guest that runs here under a name, until it ends or moves away."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import threading
+from typing import Any, Final
+
+from chronovisor.cli.status import ExitStatus
+from chronovisor.kvm.errors import KvmError
+from chronovisor.kvm.registers import read_register, register_names, register_size
+from chronovisor.machine.control import FAILED, UNDECIDED, ControlError, ControlServer, Handler
+from chronovisor.machine.errors import MachineError
+from chronovisor.machine.guest import EndReason, Guest, GuestEnd
+from chronovisor.migration.address import parse_address
+from chronovisor.migration.departure import Departure
+from chronovisor.migration.errors import MoveError, MoveUndecidedError
+from chronovisor.migration.tcp import TimeLimits
+
+STATUSES: Final = {
+    EndReason.POWER_OFF: ExitStatus.OK,
+    EndReason.MOVED: ExitStatus.OK,
+    EndReason.CRASH: ExitStatus.CRASH,
+    EndReason.TIMED_OUT: ExitStatus.TIMED_OUT,
+    EndReason.INTERNAL_ERROR: ExitStatus.INTERNAL_ERROR,
+}
+
+
+def generated_name() -> str:
+    """A name for a guest that was given none."""
+    return f"guest-{os.getpid()}"
+
+
+def run_named(
+    guest: Guest, name: str, timeout: float | None, server: ControlServer | None = None
+) -> GuestEnd:
+    """Let the guest run until its end here, and have it found by `name` meanwhile.
+
+    `server` answers for the name already, where there is one. MachineError where the name is taken.
+    """
+    guest.name = name
+    service = _Service(guest)
+    with server or ControlServer(name, {}) as answering:
+        answering.handlers.update(service.handlers)
+        try:
+            end = guest.run(timeout)
+        finally:
+            service.departure.wait_until_done()
+    return guest.end or end
+
+
+def tell_end(end: GuestEnd) -> ExitStatus:
+    """Say on stderr how the guest ended, where it did not power off; return the command's status."""
+    if end.details:
+        print(end.details, file=sys.stderr, end="")
+    if end.reason is not EndReason.POWER_OFF:
+        say(end.message)
+    return STATUSES[end.reason]
+
+
+def say(line: str) -> None:
+    """Tell the user something beside the guest's console."""
+    print(f"chronovisor: {line}", file=sys.stderr, flush=True)
+
+
+def parse_seconds(text: str, what: str = "timeout") -> float | None:
+    """A number of seconds above 0; None for no text, MachineError for any other."""
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= threading.TIMEOUT_MAX:
+        raise MachineError(f"{what} {text!r}: write a number of seconds above 0")
+    return seconds
+
+
+class _Service:
+    """What a running guest's process answers."""
+
+    def __init__(self, guest: Guest) -> None:
+        self._guest = guest
+        self.departure = Departure(guest, say)
+        self.handlers: dict[str, Handler] = {
+            "ps": self._ps,
+            "reg": self._reg,
+            "migrate": self._migrate,
+        }
+
+    def _ps(self, request: dict[str, Any]) -> dict[str, Any]:
+        guest = self._guest
+        answer: dict[str, Any] = {
+            "name": guest.name,
+            "pid": os.getpid(),
+            "state": self.departure.state,
+            "vcpus": guest.topology.vcpus,
+            "memory": guest.memory.size,
+            "host_tb": None,
+            "guest_tb": None,
+            "tb_offset": None,
+        }
+        try:
+            with self.departure.no_move(), guest.held():
+                offset = guest.get("TB_OFFSET")
+                now = guest.system.clock.now().value
+        except MachineError:
+            # It is on its way: neither host's time is the guest's now.
+            return answer | {"state": self.departure.state}
+        guest_tb = now + offset & (1 << 64) - 1
+        return answer | {"host_tb": now, "guest_tb": guest_tb, "tb_offset": offset}
+
+    def _reg(self, request: dict[str, Any]) -> dict[str, dict[str, int]]:
+        guest, vcpu = self._guest, request["vcpu"]
+        chosen, value = request["register"], request["value"]
+        with self.departure.no_move(), guest.held():
+            if value is not None:
+                guest.set(chosen, value, vcpu)
+            if chosen is not None:
+                return {chosen.upper(): {"value": guest.get(chosen, vcpu), "size": register_size(chosen)}}
+            guest.get("PC", vcpu)
+            of = next(v for v in guest.vcpus if v.id == vcpu)
+            shown = {}
+            for name in register_names():
+                try:
+                    shown[name] = {"value": read_register(of, name), "size": register_size(name)}
+                except KvmError:
+                    # This host's processor has none of that name.
+                    continue
+            return shown
+
+    def _migrate(self, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            if request["force_resume"]:
+                return {"resumed": self.departure.force_resume()}
+            if request["resolve"]:
+                return {"record": self.departure.resolve().as_json()}
+            limits = TimeLimits.of(request["time_limit"]) if request["time_limit"] else TimeLimits()
+            return {"record": self.departure.migrate(parse_address(request["to"]), limits).as_json()}
+        except MoveError as error:
+            raise ControlError(str(error), FAILED) from error
+        except MoveUndecidedError as error:
+            raise ControlError(str(error), UNDECIDED) from error

@@ -1,0 +1,153 @@
+"""Asking a running guest's process: one line of JSON there, one line back, over the guest's socket.
+
+A request is `{"command": …, …}`, its answer `{"answer": …}` or `{"error": line, "kind": what kind}`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+from chronovisor.kvm.errors import KvmError
+from chronovisor.kvm.registers import RegisterError
+from chronovisor.machine.errors import MachineError
+from chronovisor.machine.run_directory import claim, socket_path
+
+Handler: TypeAlias = Callable[[dict[str, Any]], Any]
+"""Answers a request with something that JSON can say."""
+
+MAXIMUM_LINE: Final = 1 << 20
+"""Bytes."""
+USAGE: Final = "usage"
+"""The kind of errors that are in what was asked for."""
+FAILED: Final = "failed"
+"""The kind of what was tried and did not work; all is as before."""
+UNDECIDED: Final = "undecided"
+"""The kind of moves whose outcome nobody here knows."""
+INTERNAL: Final = "internal"
+"""The kind of errors that are a mistake of ours."""
+
+
+class ControlError(Exception):
+    """A request that was answered with an error: a line for people, of some `kind`."""
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class ControlServer:
+    """Answers for the guest `name` until it is closed, each request on a thread of its own.
+
+    `handlers` are by command; more can be added while it runs. What a handler raises goes back as one line: a
+    ControlError as it is, MachineError, KvmError and RegisterError as the user's mistake.
+    MachineError where the name is taken.
+    """
+
+    def __init__(self, name: str, handlers: Mapping[str, Handler]) -> None:
+        self.handlers = dict(handlers)
+        self._path = socket_path(name)
+        self._listener = claim(name)
+        self._requests: set[threading.Thread] = set()
+        threading.Thread(target=self._accept, name="control", daemon=True).start()
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Give the name back, and let requests that are being answered finish, for `timeout` seconds each."""
+        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in list(self._requests):
+            if thread is not threading.current_thread():
+                thread.join(timeout)
+
+    def __enter__(self) -> ControlServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), name="request", daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.settimeout(10.0)
+            line = _read_line(connection)
+            if not line:
+                # Somebody looked whether the process lives.
+                return
+            self._requests.add(threading.current_thread())
+            try:
+                connection.sendall(json.dumps(self._answer(line)).encode() + b"\n")
+            finally:
+                self._requests.discard(threading.current_thread())
+
+    def _answer(self, line: bytes) -> dict[str, Any]:
+        try:
+            request = json.loads(line)
+            handler = self.handlers.get(request["command"])
+        except (ValueError, TypeError, KeyError):
+            return _error("this is no request", USAGE)
+        if handler is None:
+            return _error(f"it cannot {request['command']} now", USAGE)
+        try:
+            return {"answer": handler(request)}
+        except ControlError as error:
+            return _error(str(error), error.kind)
+        except (MachineError, KvmError, RegisterError) as error:
+            return _error(str(error), USAGE)
+        except Exception as error:
+            return _error(f"internal error: {type(error).__name__}: {error}", INTERNAL)
+
+
+def ask(name: str, command: str, timeout: float | None = None, **request: Any) -> Any:
+    """Have the process of the guest `name` do something; its answer.
+
+    MachineError where no such guest runs, or it does not answer in `timeout` seconds; ControlError where its
+    answer is an error.
+    """
+    path = socket_path(name)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(timeout)
+        try:
+            connection.connect(str(path))
+            connection.sendall(json.dumps({"command": command, **request}).encode() + b"\n")
+            line = _read_line(connection)
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise MachineError(
+                f"no guest named {name} runs here; `chronovisor ps` lists those that do"
+            ) from None
+        except TimeoutError:
+            raise MachineError(f"{name}: its process does not answer") from None
+        except OSError as error:
+            raise MachineError(f"{name}: {error.strerror or error}") from None
+    if not line.endswith(b"\n"):
+        raise MachineError(f"{name}: its process ended before it answered")
+    answer = json.loads(line)
+    if "error" in answer:
+        raise ControlError(answer["error"], answer["kind"])
+    return answer["answer"]
+
+
+def _error(message: str, kind: str) -> dict[str, Any]:
+    return {"error": message, "kind": kind}
+
+
+def _read_line(connection: socket.socket) -> bytes:
+    line = bytearray()
+    while not line.endswith(b"\n") and len(line) < MAXIMUM_LINE:
+        piece = connection.recv(4096)
+        if not piece:
+            break
+        line += piece
+    return bytes(line)

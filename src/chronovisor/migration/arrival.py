@@ -1,0 +1,211 @@
+"""Waiting for a guest to come over TCP: the destination's end of the way, which answers for it afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from chronovisor.kvm.errors import KvmError
+from chronovisor.machine.console import Console
+from chronovisor.machine.errors import MachineError
+from chronovisor.machine.host import Host
+from chronovisor.migration.address import Address
+from chronovisor.migration.destination import Destination
+from chronovisor.migration.errors import LinkLostError, MoveError, StreamError
+from chronovisor.migration.messages import (
+    Aborted,
+    Accepted,
+    Acknowledged,
+    Message,
+    Offer,
+    Query,
+    Ready,
+    Refused,
+)
+from chronovisor.migration.outcomes import Outcomes
+from chronovisor.migration.stream import Header, Reader, Writer
+from chronovisor.migration.tcp import SocketPipe, TimeLimits
+from chronovisor.timebase.record import MoveRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a destination takes, and how."""
+
+    host_for: Callable[[Header], Host]
+    """Makes the host that the guest of such a stream runs on."""
+    console: Console
+    outcomes: Outcomes
+    memory_limit: int
+    """Bytes; a larger guest is refused."""
+    limits: TimeLimits = TimeLimits()  # noqa: RUF009
+    tell: Callable[[str], None] = lambda line: None
+    """Told, in a line each, of guests that did not come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A guest that was given to this process: it may run when `destination.start` says so."""
+
+    destination: Destination
+    host: Host
+    record: MoveRecord
+
+
+class Arrivals:
+    """Listens at an address for one guest, and answers what became of moves until it is closed.
+
+    A peer whose stream is none, or whose guest cannot be taken, is told so and waited on no longer; a move
+    that fails after its guest was accepted ends the waiting. MachineError where it cannot listen there.
+    """
+
+    def __init__(self, address: Address, terms: Terms) -> None:
+        self._terms = terms
+        self._listeners = listen(address)
+        self.address = Address(address.host, self._listeners[0].getsockname()[1])
+        """Where it listens; its port is the one that the system chose where none was given."""
+        self._taking = threading.Lock()
+        """Held from an offer until its guest was given up, and for good where it came."""
+        self._decided = threading.Event()
+        self._asked = threading.Event()
+        self._arrived: Arrived | None = None
+        self._failure = ""
+        for listener in self._listeners:
+            threading.Thread(target=self._accept, args=(listener,), name="arrivals", daemon=True).start()
+
+    def wait(self, timeout: float | None = None) -> Arrived | None:
+        """Wait for a guest; None where none came in `timeout` seconds, MoveError where its move failed."""
+        if not self._decided.wait(timeout):
+            return None
+        if self._arrived is None:
+            raise MoveError(self._failure)
+        return self._arrived
+
+    def close(self) -> None:
+        """Listen no longer."""
+        for listener in self._listeners:
+            # Closing alone does not wake who waits in accept().
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), name="arrival", daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection:
+            pipe = SocketPipe(connection, self._terms.limits.silence)
+            reader, writer = Reader(pipe), Writer(pipe)
+            try:
+                writer.header(Header())
+                header = reader.header()
+                message = reader.message()
+                if isinstance(message, Query):
+                    writer.message(self._answer(message))
+                elif isinstance(message, Offer):
+                    header.check_offer(message)
+                    self._consider(header, message, reader, writer)
+                else:
+                    raise StreamError(f"a stream does not begin with {type(message).__name__}")
+            except LinkLostError as error:
+                self._refuse(writer, str(error))
+
+    def _answer(self, query: Query) -> Message:
+        answer = self._terms.outcomes.ask(query.move)
+        self._asked.set()
+        return answer
+
+    def _consider(self, header: Header, offer: Offer, reader: Reader, writer: Writer) -> None:
+        if not self._taking.acquire(blocking=False):
+            self._refuse(writer, "another guest has come here, or is coming", quietly=True)
+            return
+        host = None
+        try:
+            if header.memory_size > self._terms.memory_limit:
+                raise MachineError(
+                    f"the guest has {header.memory_size} bytes of memory, and this destination takes "
+                    f"{self._terms.memory_limit} at most"
+                )
+            host = self._terms.host_for(header)
+            destination = Destination(host, self._terms.console, self._terms.outcomes)
+            answer = destination.handle(offer)
+            if isinstance(answer, Refused):
+                raise MachineError(answer.reason)
+        except (MachineError, KvmError, ValueError) as error:
+            if host is not None:
+                host.close()
+            self._taking.release()
+            self._refuse(writer, str(error))
+            return
+        self._take(destination, host, reader, writer, answer)
+
+    def _take(
+        self, destination: Destination, host: Host, reader: Reader, writer: Writer, answer: Message
+    ) -> None:
+        may_be_committed = False
+        try:
+            while True:
+                may_be_committed |= isinstance(answer, Ready)
+                if isinstance(answer, Acknowledged):
+                    # Recorded, so it counts whether or not the source hears it.
+                    self._arrived = Arrived(destination, host, answer.record)
+                    _try_to_send(writer, answer)
+                    self._decided.set()
+                    return
+                writer.message(answer)
+                if not isinstance(answer, Accepted | Ready):
+                    reason = (
+                        answer.reason if isinstance(answer, Aborted | Refused) else "a message out of turn"
+                    )
+                    destination.give_up(reason)
+                    break
+                answer = destination.handle(reader.message(destination.memory))
+        except LinkLostError as error:
+            reason = str(error)
+            destination.give_up(reason)
+            _try_to_send(writer, Aborted(reason))
+        host.close()
+        if may_be_committed:
+            # The source may have sent COMMIT: it will ask.
+            self._asked.wait(self._terms.limits.silence)
+        self._failure = f"the move was given up, and the guest does not run here: {reason}"
+        self._decided.set()
+
+    def _refuse(self, writer: Writer, reason: str, quietly: bool = False) -> None:
+        if not quietly:
+            self._terms.tell(f"a guest was not taken: {reason}")
+        _try_to_send(writer, Refused(reason))
+
+
+def _try_to_send(writer: Writer, message: Message) -> None:
+    with contextlib.suppress(LinkLostError):
+        writer.message(message)
+
+
+def listen(address: Address) -> list[socket.socket]:
+    """Return sockets that listen at the address, with one port for all; MachineError where that cannot be."""
+    listeners: list[socket.socket] = []
+    port = address.port
+    try:
+        for family, sockaddr in address.resolve(listen=True):
+            listener = socket.socket(family, socket.SOCK_STREAM)
+            listeners.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind((sockaddr[0], port, *sockaddr[2:]))
+            listener.listen()
+            port = listener.getsockname()[1]
+    except OSError as error:
+        for listener in listeners:
+            listener.close()
+        raise MachineError(f"{address}: cannot be listened at ({error.strerror or error})") from None
+    return listeners

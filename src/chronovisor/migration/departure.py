@@ -1,0 +1,127 @@
+"""The moves of a guest from this process to others: one at a time, and asked about afterwards."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from chronovisor.machine.errors import MachineError
+from chronovisor.machine.guest import Guest
+from chronovisor.migration.address import Address
+from chronovisor.migration.errors import MoveError, MoveUndecidedError
+from chronovisor.migration.source import Source
+from chronovisor.migration.stream import Header
+from chronovisor.migration.tcp import TcpChannel, TimeLimits
+from chronovisor.timebase.record import MoveRecord
+
+
+class Departure:
+    """What moves a guest away, and knows whether one of its moves is undecided.
+
+    The guest that has gone ends with `EndReason.MOVED` here. `tell` is told, in a line each, what became of
+    the guest when that is not what was asked for.
+    """
+
+    def __init__(self, guest: Guest, tell: Callable[[str], None] = lambda line: None) -> None:
+        self._guest = guest
+        self._tell = tell
+        self._busy = threading.Lock()
+        self._going_to: Address | None = None
+        self._undecided: MoveUndecidedError | None = None
+        self._asked_at: TcpChannel | None = None
+
+    @property
+    def state(self) -> str:
+        """What the guest is doing: running, paused, moving, undecided or ended."""
+        if self._guest.end is not None:
+            return "ended"
+        if self._going_to is not None:
+            return "moving"
+        if self._undecided is not None:
+            return "undecided"
+        return "running" if self._guest.running else "paused"
+
+    @contextmanager
+    def no_move(self) -> Iterator[None]:
+        """Keep moves away meanwhile; MachineError where one is under way."""
+        if not self._busy.acquire(timeout=0.0 if self._going_to else 1.0):
+            raise MachineError(f"{self._guest.name} is on its way to {self._going_to}: wait for that")
+        try:
+            yield
+        finally:
+            self._busy.release()
+
+    def migrate(self, address: Address, limits: TimeLimits) -> MoveRecord:
+        """Move the guest to the process that waits at `address`; return the move's record.
+
+        Raises MachineError (the guest goes on) for what cannot be, MoveError (it goes on) where the move
+        failed, MoveUndecidedError (it stays paused) where its outcome is unknown.
+        """
+        address.resolve()
+        guest = self._guest
+        with self.no_move():
+            if self._undecided is not None:
+                raise MachineError(
+                    f"{guest.name} is paused, as the outcome of its move {self._undecided.move} is unknown: "
+                    "ask again with --resolve, or take it back with --force-resume"
+                )
+            if guest.end is not None or not guest.running:
+                raise MachineError(f"{guest.name} does not run, so it cannot move")
+            if guest.system.clock.source.is_virtual:
+                raise MachineError(f"{guest.name} is in virtual time, which goes on in its own process alone")
+            channel = TcpChannel(address, Header.of(guest), limits)
+            try:
+                self._going_to = address
+                return self._settle(lambda: self._give_away(channel), channel)
+            finally:
+                self._going_to = None
+
+    def resolve(self) -> MoveRecord:
+        """Ask again what became of the undecided move; as `migrate`, and MachineError where none is."""
+        with self.no_move():
+            undecided, channel = self._undecided, self._asked_at
+            if undecided is None or channel is None:
+                raise MachineError(f"{self._guest.name} has no move whose outcome is unknown")
+            return self._settle(undecided.ask, channel)
+
+    def force_resume(self) -> str:
+        """Let the guest go on here, on its operator's word that it does not run elsewhere; the move's id."""
+        with self.no_move():
+            undecided = self._undecided
+            if undecided is None:
+                raise MachineError(f"{self._guest.name} has no move whose outcome is unknown")
+            self._undecided = self._asked_at = None
+            self._guest.resume()
+            self._tell(f"the guest goes on here by its operator's word; move {undecided.move} is forgotten")
+            return undecided.move
+
+    def wait_until_done(self) -> None:
+        """Wait for the end of a move that is under way."""
+        with self._busy:
+            pass
+
+    def _give_away(self, channel: TcpChannel) -> MoveRecord:
+        source = Source(self._guest, channel, console_stays=True)
+        try:
+            return source.give_away()
+        except MoveUndecidedError as undecided:
+            # At once: a destination that lost the connection waits for the question.
+            return undecided.ask()
+
+    def _settle(self, attempt: Callable[[], MoveRecord], channel: TcpChannel) -> MoveRecord:
+        try:
+            record = attempt()
+        except MoveUndecidedError as undecided:
+            if self._undecided is None:
+                self._tell(str(undecided))
+            self._undecided, self._asked_at = undecided, channel
+            raise
+        except MoveError:
+            self._undecided = self._asked_at = None
+            raise
+        finally:
+            channel.close()
+        self._undecided = self._asked_at = None
+        self._guest.leave(str(channel.address))
+        return record

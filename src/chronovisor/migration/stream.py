@@ -1,0 +1,251 @@
+"""The stream of a move: a plain header, then frames, one way and the other.
+
+The header (48 bytes, big-endian) can be read without decoding anything else:
+
+    bytes  0-7   magic: 89 43 48 52 4F 4E 4F 0A
+           8-9   version of the format
+          10-11  length of the header
+          12-15  threads of each virtual core
+          16-23  the guest's memory in bytes
+          24-27  vCPUs
+          28-31  0
+          32-39  timebase ticks a second
+          40-43  0
+          44-47  CRC-32 of the bytes before
+
+Whoever has no guest to give (a destination, or a source that only asks) says 0 of all that is a guest's.
+A frame is a head of 32 bytes and a payload:
+
+    bytes  0-3   the frame's number: 0, 1, 2, … in each direction
+           4-5   kind: that of a message (`encoding.KINDS`), or 100 for memory
+           6-7   0
+           8-11  length of the payload
+          12-19  the address of memory; 0 in messages
+          20-23  0
+          24-27  CRC-32 of the payload
+          28-31  CRC-32 of the head until here
+
+The head is checked before its length is believed, so a damaged length is never waited for, and no frame makes
+the reader allocate more than `MAXIMUM_MESSAGE`. Memory is read straight into the guest's.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+from zlib import crc32
+
+from chronovisor.machine.errors import MachineError
+from chronovisor.machine.guest import Guest
+from chronovisor.machine.sizes import Topology, check_topology, parse_size
+from chronovisor.memory import PAGE_SIZE, GuestMemory
+from chronovisor.migration.encoding import NUMBERS, decode, encode
+from chronovisor.migration.errors import StreamError
+from chronovisor.migration.messages import Message, Offer, State
+from chronovisor.timebase.types import FREQUENCY
+
+MAGIC: Final = b"\x89CHRONO\n"
+VERSION: Final = 1
+MEMORY: Final = 100
+"""The kind of frames that carry memory."""
+MAXIMUM_RUN: Final = 1 << 20
+"""Bytes of memory in one frame."""
+MAXIMUM_MESSAGE: Final = 1 << 18
+"""Bytes of a message, but a State's, …"""
+MAXIMUM_STATE: Final = 1 << 22
+"""… which 256 vCPUs fill to less than half."""
+PIECE: Final = 1 << 18
+"""Bytes of memory that are read at a time, to be checked while the next ones are under way."""
+
+_HEADER: Final = struct.Struct(">8sHHIQIIQI")
+_HEAD: Final = struct.Struct(">IHHIQII")
+_CRC: Final = struct.Struct(">I")
+_VERSION: Final = struct.Struct(">8sH")
+
+
+class Pipe(Protocol):
+    """What a stream goes through, either way."""
+
+    def read_into(self, view: memoryview) -> None:
+        """Fill all of `view`; StreamError where the stream ends before."""
+
+    def write(self, pieces: Sequence[bytes | memoryview]) -> None:
+        """Write all the pieces, one after the other; LinkLostError where that is known not to work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a stream says of its guest before all else; all 0 where it has none."""
+
+    memory_size: int = 0
+    """In bytes."""
+    vcpus: int = 0
+    threads: int = 0
+    """Of each virtual core."""
+    frequency: int = FREQUENCY
+    """Timebase ticks a second."""
+
+    @classmethod
+    def of(cls, guest: Guest) -> Header:
+        """Return the header for this guest."""
+        topology = guest.topology
+        return cls(guest.memory.size, topology.vcpus, topology.threads, guest.system.host.frequency)
+
+    @property
+    def topology(self) -> Topology:
+        """The guest's; StreamError where no guest can have it."""
+        try:
+            return check_topology(self.vcpus, self.threads)
+        except MachineError as error:
+            raise StreamError(str(error)) from None
+
+    def encode(self) -> bytes:
+        """Return the header as the stream has it."""
+        data = _HEADER.pack(
+            MAGIC,
+            VERSION,
+            _HEADER.size + _CRC.size,
+            self.threads,
+            self.memory_size,
+            self.vcpus,
+            0,
+            self.frequency,
+            0,
+        )
+        return data + _CRC.pack(crc32(data))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Header:
+        """Return the header; StreamError where it is none, damaged, or of a newer version."""
+        magic, version = _VERSION.unpack_from(data)
+        if magic != MAGIC:
+            raise StreamError("this is no stream of a Chronovisor guest")
+        if version > VERSION:
+            raise StreamError(
+                f"the stream is of format version {version}; this Chronovisor reads {VERSION}: update it"
+            )
+        _check(data)
+        _, version, size, threads, memory_size, vcpus, none, frequency, nothing = _HEADER.unpack_from(data)
+        if version != VERSION or size != len(data) or none or nothing:
+            raise StreamError(f"the stream's header makes no sense in format version {VERSION}")
+        return cls(memory_size, vcpus, threads, frequency)
+
+    def check_offer(self, offer: Offer) -> None:
+        """StreamError where the offer is of another guest than the header."""
+        said = Header(offer.memory_size, *offer.topology, offer.frequency)
+        if said != self:
+            raise StreamError(f"the header tells of one guest ({self}), the offer of another ({said})")
+        try:
+            parse_size(self.memory_size)
+        except MachineError as error:
+            raise StreamError(str(error)) from None
+
+    def __str__(self) -> str:
+        return f"{self.memory_size} bytes, {self.vcpus} vCPUs, {self.threads} threads, {self.frequency} Hz"
+
+
+HEADER_SIZE: Final = _HEADER.size + _CRC.size
+HEAD_SIZE: Final = _HEAD.size + _CRC.size
+
+
+class Writer:
+    """One direction of a stream, as its sender sees it."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe = pipe
+        self._number = 0
+
+    def header(self, header: Header) -> None:
+        """Begin the stream."""
+        self._pipe.write([header.encode()])
+
+    def message(self, message: Message) -> None:
+        """Send a message; a State's memory goes ahead of it."""
+        if isinstance(message, State):
+            for addr, run in message.memory:
+                self._memory(addr, memoryview(run))
+        self._frame(NUMBERS[type(message)], 0, encode(message))
+
+    def _memory(self, addr: int, run: memoryview) -> None:
+        for at in range(0, len(run), MAXIMUM_RUN):
+            self._frame(MEMORY, addr + at, run[at : at + MAXIMUM_RUN])
+
+    def _frame(self, kind: int, addr: int, payload: bytes | memoryview) -> None:
+        head = _HEAD.pack(self._number, kind, 0, len(payload), addr, 0, crc32(payload))
+        self._pipe.write([head + _CRC.pack(crc32(head)), payload])
+        self._number += 1
+
+
+class Reader:
+    """One direction of a stream, as its receiver sees it."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe = pipe
+        self._number = 0
+
+    def header(self) -> Header:
+        """Read the header; StreamError as `Header.decode` says."""
+        # What tells the version is read first: of a newer header nothing else is known, not even its length.
+        start = self._read(_VERSION.size)
+        if start[: len(MAGIC)] != MAGIC or _VERSION.unpack(start)[1] > VERSION:
+            return Header.decode(start)
+        return Header.decode(start + self._read(HEADER_SIZE - len(start)))
+
+    def message(self, memory: GuestMemory | None = None) -> Message:
+        """Return the next message; memory that comes ahead of it goes into `memory`.
+
+        StreamError for whatever is no such stream, or ends before a message is whole.
+        """
+        for kind, size, addr, checksum in self._heads():
+            if kind != MEMORY:
+                payload = self._read(size)
+                _compare(crc32(payload), checksum)
+                return decode(kind, payload)
+            if memory is None:
+                raise StreamError("memory comes where none is expected")
+            self._into(memory, addr, size, checksum)
+        raise AssertionError("a stream of heads does not end")
+
+    def _heads(self) -> Iterator[tuple[int, int, int, int]]:
+        while True:
+            head = self._read(HEAD_SIZE)
+            _check(head)
+            number, kind, none, size, addr, nothing, checksum = _HEAD.unpack_from(head)
+            if number != self._number:
+                raise StreamError(f"frame {number} comes where frame {self._number} is due")
+            self._number += 1
+            limit = MAXIMUM_STATE if kind == NUMBERS[State] else MAXIMUM_MESSAGE
+            if none or nothing or (kind != MEMORY and (addr or size > limit)):
+                raise StreamError(f"a frame of kind {kind} with {size} bytes makes no sense")
+            yield kind, size, addr, checksum
+
+    def _into(self, memory: GuestMemory, addr: int, size: int, checksum: int) -> None:
+        if addr % PAGE_SIZE or size % PAGE_SIZE or not 0 < size <= MAXIMUM_RUN:
+            raise StreamError(f"{size} bytes of memory for {addr:#x} are no pages")
+        if addr + size > memory.size:
+            raise StreamError(
+                f"memory for {addr:#x} to {addr + size - 1:#x} comes for a guest of {memory.size:#x} bytes"
+            )
+        found = 0
+        for at in range(addr, addr + size, PIECE):
+            piece = memory.view[at : min(at + PIECE, addr + size)]
+            self._pipe.read_into(piece)
+            found = crc32(piece, found)
+        memory.dirty.mark(addr, size)
+        _compare(found, checksum)
+
+    def _read(self, size: int) -> bytes:
+        data = bytearray(size)
+        self._pipe.read_into(memoryview(data))
+        return bytes(data)
+
+
+def _check(data: bytes) -> None:
+    _compare(crc32(data[: -_CRC.size]), _CRC.unpack(data[-_CRC.size :])[0])
+
+
+def _compare(found: int, checksum: int) -> None:
+    if found != checksum:
+        raise StreamError("the stream is damaged: a checksum is not that of what came")

@@ -1,0 +1,145 @@
+"""The way of a move over TCP: the source's channel, and the pipe that both ends write through."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from chronovisor.migration.address import Address
+from chronovisor.migration.errors import LinkLostError, StreamError
+from chronovisor.migration.messages import Message, Query
+from chronovisor.migration.stream import Header, Reader, Writer
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLimits:
+    """How long one side waits for the other, in seconds, before it takes it for lost."""
+
+    connect: float = 5.0
+    silence: float = 10.0
+    """For the next message: an answer, or what the source sends next."""
+
+    @classmethod
+    def of(cls, seconds: float) -> TimeLimits:
+        """Return the limits that are all `seconds`."""
+        return cls(seconds, seconds)
+
+
+class SocketPipe:
+    """A connected socket as a stream's pipe. Whatever `limit` seconds do not bring is lost.
+
+    The limit is for what is read at a time: a head, a message, a piece of memory.
+    """
+
+    def __init__(self, connection: socket.socket, limit: float) -> None:
+        self._socket = connection
+        self._limit = limit
+        # The exchange that measures a move is of small messages: none may wait for another to join it.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def read_into(self, view: memoryview) -> None:
+        """Fill all of `view`."""
+        deadline = time.monotonic() + self._limit
+        got = 0
+        while got < len(view):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise StreamError(f"nothing more came for {self._limit:g} s")
+            self._socket.settimeout(left)
+            try:
+                size = self._socket.recv_into(view[got:])
+            except TimeoutError:
+                raise StreamError(f"nothing more came for {self._limit:g} s") from None
+            except OSError as error:
+                raise StreamError(f"the connection was lost ({error.strerror or error})") from None
+            if not size:
+                raise StreamError("the other side closed the connection")
+            got += size
+
+    def write(self, pieces: Sequence[bytes | memoryview]) -> None:
+        """Write all the pieces."""
+        left = [memoryview(piece) for piece in pieces if len(piece)]
+        try:
+            self._socket.settimeout(self._limit)
+            while left:
+                sent = self._socket.sendmsg(left)
+                while left and sent >= len(left[0]):
+                    sent -= len(left.pop(0))
+                if sent:
+                    left[0] = left[0][sent:]
+        except TimeoutError:
+            raise LinkLostError(f"the other side took nothing for {self._limit:g} s") from None
+        except OSError as error:
+            raise LinkLostError(f"the connection was lost ({error.strerror or error})") from None
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()
+
+
+class TcpChannel:
+    """The source's end: `migration.link.Channel` over a connection to `address`.
+
+    It connects when the first message is sent, and anew for a `Query`, since that is asked when the
+    connection on which the move was made has failed.
+    """
+
+    def __init__(self, address: Address, header: Header, limits: TimeLimits = TimeLimits()) -> None:
+        self.address = address
+        self._header = header
+        self._limits = limits
+        self._pipe: SocketPipe | None = None
+        self._writer: Writer | None = None
+        self._reader: Reader | None = None
+
+    def send(self, message: Message) -> None:
+        """Send a message; LinkLostError where the connection fails."""
+        if self._writer is None or isinstance(message, Query):
+            self._connect()
+        assert self._writer is not None
+        self._writer.message(message)
+
+    def receive(self) -> Message:
+        """Wait for the next message; LinkLostError where none comes, or what comes is damaged."""
+        if self._reader is None:
+            raise LinkLostError("there is no connection")
+        return self._reader.message()
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._pipe is not None:
+            self._pipe.close()
+        self._pipe = self._writer = self._reader = None
+
+    def _connect(self) -> None:
+        self.close()
+        self._pipe = SocketPipe(connect(self.address, self._limits.connect), self._limits.silence)
+        self._writer, reader = Writer(self._pipe), Reader(self._pipe)
+        self._writer.header(self._header)
+        reader.header()
+        self._reader = reader
+
+
+def connect(address: Address, limit: float) -> socket.socket:
+    """Return a connection to the address; LinkLostError where nobody takes it within `limit` seconds."""
+    failure: OSError | None = None
+    for family, sockaddr in address.resolve():
+        connection = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(limit)
+            connection.connect(sockaddr)
+        except OSError as error:
+            connection.close()
+            failure = error
+        else:
+            return connection
+    reason = f"nothing answered for {limit:g} s" if isinstance(failure, TimeoutError) else _said(failure)
+    raise LinkLostError(f"{address}: {reason}")
+
+
+def _said(error: OSError | None) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "nobody listens there; start `chronovisor receive` first"
+    return str(error.strerror or error) if error is not None else "it has no address"
