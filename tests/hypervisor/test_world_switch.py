@@ -130,6 +130,21 @@ def test_a_host_without_tbu40_refuses_an_offset_and_changes_nothing() -> None:
     assert isinstance(vcpu.run(), Hypercall)
 
 
+def test_a_decrementer_that_was_never_set_expires_when_an_offset_is() -> None:
+    """As since Linux 6.1: a guest that moved here without its timer gets it at once, not after years."""
+    source = VirtualTime(5000)
+    host = Host(source, origin=1000)
+    guest = Guest(host)
+    vcpu = guest.vcpu(0, 0)
+    assert vcpu.decrementer_expiry == GuestTime(0)
+    vcpu.set_offset(Offset(0))
+    assert vcpu.decrementer_expiry == GuestTime(0)
+    vcpu.set_offset(Offset(GRANULE))
+    assert vcpu.decrementer_expiry == GuestTime(6000 + GRANULE)
+    vcpu.set_offset(Offset(0))
+    assert vcpu.decrementer_expiry == GuestTime(6000 + GRANULE)
+
+
 # Two threads of one virtual core
 
 

@@ -26,7 +26,7 @@ MSR_LE = 0x8000_0000_0000_1001
 
 
 def system(**options: object) -> EmbeddedSystem:
-    opened = open_system(HostOptions(**{"source": VirtualTime(), **options}))  # type: ignore[arg-type]
+    opened = open_system(HostOptions(**{"source": VirtualTime(), "engine": "concrete", **options}))  # type: ignore[arg-type]
     assert isinstance(opened, EmbeddedSystem)
     return opened
 

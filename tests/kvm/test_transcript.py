@@ -111,10 +111,10 @@ class Machine:
 class Replay:
     """Asks what a transcript asks, in its order, and compares the answers."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, engine: str = "concrete") -> None:
         model, threads = MODELS[name]
         self.system = EmbeddedSystem(
-            HostOptions(VirtualTime(), tb_origin=0x67C8DF9C, threads_per_core=threads), model
+            HostOptions(VirtualTime(), tb_origin=0x67C8DF9C, threads_per_core=threads, engine=engine), model
         )
         self.records = [json.loads(line) for line in (DATA / f"{name}.jsonl").read_text().splitlines()]
         self.answered: Counter[str] = Counter()
@@ -393,7 +393,15 @@ class Replay:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_answers_are_those_of_the_real_kernel(name: str) -> None:
-    replay = Replay(name)
+    check(Replay(name))
+
+
+def test_the_native_engine_gives_the_same_answers() -> None:
+    pytest.importorskip("llvmlite")
+    check(Replay("kvm_transcript_powernv9", "native"))
+
+
+def check(replay: Replay) -> None:
     replay.replay()
     assert not replay.wrong, "\n".join(replay.wrong)
     asked = Counter(r["op"] for r in replay.records if r["op"] not in NO_REQUESTS)

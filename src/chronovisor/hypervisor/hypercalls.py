@@ -14,6 +14,8 @@ from chronovisor.timebase.types import MASK64
 if TYPE_CHECKING:
     from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 
+_PR = int(MSR.PR)
+
 Answer = Callable[["VirtualCpu", tuple[int, ...]], Status | None]
 """Answers a call with these arguments by a status (and results in r4 and on); None leaves it to user space.
 """
@@ -22,7 +24,7 @@ Answer = Callable[["VirtualCpu", tuple[int, ...]], Status | None]
 def answer(vcpu: VirtualCpu) -> Hypercall | None:
     """Answer the hypercall that the vCPU has just made, or return it for user space to answer."""
     state = vcpu.state
-    if state.MSR & MSR.PR:
+    if state.MSR & _PR:
         _refuse_user(vcpu)
         return None
     number = state.gpr[3]

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 
 
+_AIL = int(LPCR.AIL)
+
+
 class VirtualCore:
     """Up to `stride` vCPUs of a machine that share a timebase, and so an offset (KVM's vcore)."""
 
@@ -94,7 +97,7 @@ class VirtualCore:
 
     def set_lpcr(self, value: int, mask: int) -> None:
         """Set the bits of LPCR in `mask` that user space may change, from the next entry on."""
-        if value & LPCR.AIL != LPCR.AIL:
-            value &= ~int(LPCR.AIL)
+        if value & _AIL != _AIL:
+            value &= ~_AIL
         mask &= self.host.cpu_model.lpcr_writable
         self.lpcr = (self.lpcr & ~mask) | (value & mask)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 QUANTUM = 1000
 """Instructions that a vCPU executes before others have their turn in virtual time."""
 
+# As plain numbers: an IntFlag's operators are slow, and what they make would spread into the guest's state.
+_EE, _ME, _HV, _LD = int(MSR.EE), int(MSR.ME), int(MSR.HV), int(LPCR.LD)
+
 
 class VirtualCpu:
     """A vCPU. Its public state is changed under the host's monitor, or by the thread that runs it."""
@@ -107,7 +110,7 @@ class VirtualCpu:
     @property
     def decrementer_width(self) -> DecWidth:
         """Bits of DEC as the guest has it now."""
-        return self.host.cpu_model.large_decrementer if self.state.get("LPCR") & LPCR.LD else 32
+        return self.host.cpu_model.large_decrementer if self.state.get("LPCR") & _LD else 32
 
     @property
     def decrementer_expiry(self) -> GuestTime:
@@ -161,7 +164,7 @@ class VirtualCpu:
     def begin(self, thread: HardwareThread) -> None:
         """Load what a thread of the guest needs, its core's timebase being the guest's."""
         # A guest runs in no hypervisor state, and cannot turn machine checks off.
-        self.state.set_msr((self.state.MSR | MSR.ME) & ~MSR.HV)
+        self.state.set_msr((self.state.MSR | _ME) & ~_HV)
         self.state.set("LPCR", self.vcore.lpcr)
         self.state.set("DPDES", self.vcore.dpdes)
         # The guest has the time that was applied, whatever was set since: DEC + G is to be the expiry in
@@ -220,7 +223,7 @@ class VirtualCpu:
         """Answer H_CEDE: give the processor up until something is pending, unless it was prodded
         meanwhile.
         """
-        self.state.set_msr(self.state.MSR | MSR.EE)
+        self.state.set_msr(self.state.MSR | _EE)
         with self.host.scheduler.monitor:
             self.ceded = True
 
@@ -304,7 +307,7 @@ class VirtualCpu:
         """How many instructions may be executed before anything can be due."""
         if not self.host.source.is_virtual:
             return self.machine.engine.budget
-        due = [self._decrementer_tick()] if self.state.MSR & MSR.EE else []
+        due = [self._decrementer_tick()] if self.state.MSR & _EE else []
         self._horizon = self.host.scheduler.horizon()
         if self._horizon is not None:
             due.append(self._horizon)
