@@ -212,6 +212,22 @@ def test_a_ceded_thread_naps_while_its_sibling_runs_and_wakes_in_time() -> None:
     assert 0 <= late <= 40 * 256
 
 
+def test_a_napping_thread_does_not_keep_its_sibling_from_leaving() -> None:
+    source = VirtualTime()
+    host = power8(source)
+    guest, napper = sleeper(host, timer=2 * SECOND, stride=2)
+    worker = guest.vcpu(1, guest.code(0x3000, [*spin(3000), mftb(4), *user_call()]))
+    ended_at: dict[int, int] = {}
+
+    def one_run(vcpu: VirtualCpu, ended: Exit) -> bool:
+        ended_at[vcpu.number] = source.ticks()
+        return False
+
+    run_together([napper, worker], one_run)
+    assert ended_at[1] < 4000 * 256
+    assert ended_at[0] > 2 * SECOND
+
+
 def test_h_prod_wakes_another_vcpu() -> None:
     source = VirtualTime()
     host = Host(source, cores=2)
