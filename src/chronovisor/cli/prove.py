@@ -15,21 +15,25 @@ if TYPE_CHECKING:
     from chronovisor.proof.prover import Counterexample, Finding, Verdict
 
 
+LONGEST_TIMEOUT = 86_400
+"""A day."""
+
+
 def command(
     as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")] = False,
     timeout: Annotated[
         float, typer.Option(help="Seconds for each claim, and for each of its limits.")
     ] = 60.0,
 ) -> int:
-    """Prove, over the very code that runs, what is promised of a guest's time.
-
-    For every timebase, every offset and every timing within the assumptions that are shown. Each claim's
-    assumptions are shown to hold together in some case, and its limits to be tight: one tick further there
-    is a counterexample. Every case found is run on ints. Exit status 0 if all is proven, 1 if anything is
-    refuted, not tight or undecided.
+    """Prove, over the very code that runs, what is promised of a guest's time: for every timebase, every
+    offset and every timing within the assumptions that are shown. Exit status: 0 all is proven; 1 something
+    is refuted, undecided, or not tight (one tick past its limit there is no counterexample); 2 bad usage.
     """
-    if not timeout > 0:
-        raise typer.BadParameter("a time-out is a number of seconds greater than 0", param_hint="--timeout")
+    if not 0 < timeout <= LONGEST_TIMEOUT:
+        raise typer.BadParameter(
+            f"a time-out is a number of seconds, greater than 0 and at most {LONGEST_TIMEOUT}",
+            param_hint="--timeout",
+        )
     try:
         from chronovisor.proof.claims import CLAIMS, prove_all
     except ModuleNotFoundError as error:
@@ -40,7 +44,7 @@ def command(
             "install z3-solver on another machine and prove there",
             file=sys.stderr,
         )
-        return ExitStatus.USAGE
+        return ExitStatus.FAILED
     from rich.console import Console
 
     told = Console(stderr=True)

@@ -6,10 +6,10 @@ import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 
-from chronovisor.proof import decrementer, rounding, switch
+from chronovisor.proof import decrementer, machine_code, rounding, switch
 from chronovisor.proof.prover import TIMEOUT, Claim, Finding, Verdict, prove
 
-CLAIMS: tuple[Claim, ...] = (*switch.CLAIMS, *rounding.CLAIMS, *decrementer.CLAIMS)
+CLAIMS: tuple[Claim, ...] = (*switch.CLAIMS, *machine_code.CLAIMS, *rounding.CLAIMS, *decrementer.CLAIMS)
 """Every claim, in the order in which they are told."""
 
 

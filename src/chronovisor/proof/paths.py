@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeAlias
 
 import z3
 
-from chronovisor.proof.symbolic_int import SymbolicInt, term_of
+from chronovisor.proof.symbolic_int import BeyondProverError, SymbolicInt, term_of
 from chronovisor.proof.terms import BitVectors, Terms
 from chronovisor.timebase.types import MASK64
 
@@ -51,6 +51,14 @@ class Broken(Exception):
         super().__init__(words)
         self.words = words
         self.values = values
+
+
+class Escaped(Exception):
+    """The code that a claim is about raised something."""
+
+    def __init__(self, error: Exception) -> None:
+        self.words = f"it goes through without {type(error).__name__}"
+        super().__init__(f"{self.words}: {error}")
 
 
 class Undecided(Exception):
@@ -150,9 +158,13 @@ def explore(body: Body, timeout: float, terms: Terms | None = None, limit: int =
             return
         path = Path(pending.pop(), timeout, deadline, terms or BitVectors())
         try:
-            body(path)
+            _run(body, path)
         except NotACase:
             pass
+        except Escaped as escaped:
+            values = path.witness()
+            if values is not None:
+                raise Broken(escaped.words, values) from escaped
         else:
             yield path
         pending.extend(path.untaken)
@@ -190,7 +202,19 @@ def replay(body: Body, values: Mapping[str, int]) -> str | None:
     Raises `NotACase` where the case does not meet an assumption.
     """
     try:
-        body(Replay(values))
+        _run(body, Replay(values))
     except Broken as broken:
         return broken.words
+    except Escaped as escaped:
+        return escaped.words
     return None
+
+
+def _run(body: Body, case: Case) -> None:
+    """Run a body; what the code that it is about raises, and it does not expect, becomes `Escaped`."""
+    try:
+        body(case)
+    except (NotACase, Broken, Undecided, BeyondProverError):
+        raise
+    except Exception as error:
+        raise Escaped(error) from error

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from chronovisor.proof.paths import Body, Broken, NotACase, Undecided, explore, replay
+from chronovisor.proof.symbolic_int import BeyondProverError
 from chronovisor.proof.terms import BitVectors, Terms
 
 TIMEOUT = 60.0
@@ -138,6 +139,8 @@ def examine(body: Body, timeout: float = TIMEOUT, terms: Terms | None = None) ->
         return found(Outcome.REFUTED, Counterexample(broken.words, broken.values))
     except Undecided as undecided:
         return found(Outcome.UNDECIDED, limit=f"{undecided}, {paths} paths done")
+    except BeyondProverError as error:
+        return found(Outcome.UNDECIDED, limit=str(error))
     return found(Outcome.PROVEN if required else Outcome.VACUOUS)
 
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, TypeAlias
 
+from chronovisor.hypervisor.world_switch import WorldSwitch
 from chronovisor.proof.paths import Case, any_word
 from chronovisor.proof.prover import Claim, Tight
+from chronovisor.proof.sabotage import OffsetReadAgain
 from chronovisor.proof.unknown_time import UnknownCore
 from chronovisor.timebase.offset import (
     Applied,
@@ -38,7 +41,8 @@ def any_offset(case: Case, name: str = "offset") -> Offset:
     return Offset(case.any(f"{name} / 2^24", 0, (1 << (64 - LOW_BITS)) - 1) << LOW_BITS)
 
 
-def _in_time(case: Case, core: UnknownCore, limit: int) -> None:
+def in_time(case: Case, core: UnknownCore, limit: int) -> None:
+    """Assume that a switch took less than `limit` ticks: 2^24, unless that is what is to be moved."""
     case.assume(
         "fewer than 2^24 ticks (32.8 ms) pass between a switch's first reading and its last access",
         core.time.since_first < limit,
@@ -50,7 +54,7 @@ def entry(case: Case, add: AnyShifter = add_offset, limit: int = GRANULE, unit: 
     core = UnknownCore(case)
     offset = case.any("offset / 2^24" if unit == GRANULE else f"offset / {unit}", 0, MASK64 // unit) * unit
     add(core.timebase, offset)
-    _in_time(case, core, limit)
+    in_time(case, core, limit)
     timebase, host = core.later()
     case.require("T = H + o", timebase == (host.value + offset) & MASK64)
 
@@ -61,7 +65,7 @@ def exit_(case: Case, take: AnyShifter = take_away, limit: int = GRANULE) -> Non
     applied = any_offset(case, "applied offset")
     core.timebase.adjust = applied.signed
     take(core.timebase, applied.value)
-    _in_time(case, core, limit)
+    in_time(case, core, limit)
     timebase, host = core.later()
     case.require("T = H", timebase == host.value)
 
@@ -74,10 +78,10 @@ class _OneAttempt(Switch):
 def round_trip(
     case: Case,
     shifter: AnyShifter = shift,
-    taken: Callable[[Applied, Offset], Applied] = lambda applied, now_set: applied,
+    to_take_away: Callable[[Any, Any, Any], Applied] = WorldSwitch.to_take_away,
 ) -> None:
-    """An entry, any stay in the guest, another offset set meanwhile, an exit; `taken` is what the exit takes
-    away, given what was applied and what is set by then.
+    """An entry, any stay in the guest, another offset set meanwhile, an exit; `to_take_away` is how the world
+    switch chooses what the exit takes away.
     """
     switch, offset = _OneAttempt(shifter), any_offset(case)
     try:
@@ -88,7 +92,8 @@ def round_trip(
     # The core as a sound entry leaves it (`entry_at_any_pace`), at any later time.
     core = UnknownCore(case, "H at the exit")
     core.timebase.adjust = offset.signed
-    switch.leave(core.timebase, taken(applied, any_offset(case, "offset set meanwhile")))
+    vcore = SimpleNamespace(offset=any_offset(case, "offset set meanwhile"))
+    switch.leave(core.timebase, to_take_away(None, SimpleNamespace(applied=applied), vcore))
     case.assume(BELOW_EVER, core.time.since_first < LONGEST_SWITCH)
     timebase, host = core.later()
     case.require("after the exit, T = H", timebase == host.value)
@@ -188,7 +193,7 @@ CLAIMS = (
         (
             Tight(
                 "the offset read again at the exit",
-                partial(round_trip, taken=lambda applied, now_set: Applied(now_set)),
+                partial(round_trip, to_take_away=OffsetReadAgain.to_take_away),
             ),
         ),
     ),

@@ -22,6 +22,14 @@ from chronovisor.proof.terms import Operation, Terms
 _UNDERNEATH = (1 << 4096) + 0x5EED
 
 
+class BeyondProverError(Exception):
+    """Code does what the prover cannot follow; nothing is found out about it."""
+
+
+class OneForManyError(BeyondProverError, TypeError):
+    """Code asked of a symbolic integer what only a single number has."""
+
+
 class Decider(Protocol):
     """Takes the decisions of the code that runs on symbolic values, and says in which arithmetic it does."""
 
@@ -42,14 +50,24 @@ class SymbolicBool:
         self._path = path
         self.term = term
 
+    @staticmethod
+    def made(path: Decider, term: z3.BoolRef) -> bool:
+        """Return the truth of `term`: a plain bool where it is the same for all, else a `SymbolicBool`."""
+        simple = z3.simplify(term)
+        if z3.is_true(simple):
+            return True
+        if z3.is_false(simple):
+            return False
+        return cast(bool, SymbolicBool(path, simple))
+
     def __bool__(self) -> bool:
         return self._path.decide(self.term)
 
     def _with(self, other: object, combine: Any) -> Any:
         if isinstance(other, SymbolicBool):
-            return truth(self._path, combine(self.term, other.term))
+            return SymbolicBool.made(self._path, combine(self.term, other.term))
         if isinstance(other, bool):
-            return truth(self._path, combine(self.term, z3.BoolVal(other)))
+            return SymbolicBool.made(self._path, combine(self.term, z3.BoolVal(other)))
         return NotImplemented
 
     def __and__(self, other: object) -> Any:
@@ -78,16 +96,6 @@ class SymbolicBool:
 
     def __repr__(self) -> str:
         return f"<{z3.simplify(self.term)}>"
-
-
-def truth(path: Decider, term: z3.BoolRef) -> bool:
-    """Return the truth of `term`: a plain bool where it is the same for all, else a `SymbolicBool`."""
-    simple = z3.simplify(term)
-    if z3.is_true(simple):
-        return True
-    if z3.is_false(simple):
-        return False
-    return cast(bool, SymbolicBool(path, simple))
 
 
 def term_of(condition: bool) -> z3.BoolRef:
@@ -215,9 +223,11 @@ class SymbolicInt(int):
     def __and__(self, other: int) -> int:
         if not _is_integer(other):
             return NotImplemented
-        if type(other) is int and other > 0 and other & (other + 1) == 0:
+        if type(other) is int and other >= 0 and other & (other + 1) == 0:
             return self._low_bits(other)
         if type(other) is int and other < 0 and -other & (-other - 1) == 0:
+            if other == -1:
+                return self
             bits = (-other).bit_length() - 1
             term = self.path.terms.low_bits_cleared(self.term, bits)
             return SymbolicInt.made(self.path, term, self.low & other, self.high & other)
@@ -395,7 +405,7 @@ class SymbolicInt(int):
         return SymbolicInt.made(self.path, term, low, high)
 
     def _compared(self, operation: Operation, other: object) -> bool:
-        return truth(self.path, self.path.terms.compared(operation, self.term, _term(other)))
+        return SymbolicBool.made(self.path, self.path.terms.compared(operation, self.term, _term(other)))
 
 
 def _is_integer(value: object) -> bool:
@@ -414,4 +424,4 @@ def _term(value: object) -> Any:
 
 
 def _refuse(what: str) -> NoReturn:
-    raise TypeError(f"a symbolic integer stands for many numbers: it cannot be made {what}")
+    raise OneForManyError(f"a symbolic integer stands for many numbers: it cannot be made {what}")

@@ -1,0 +1,115 @@
+"""`chronovisor prove`: what it says, and that only what is proven passes."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from chronovisor.cli import main
+from chronovisor.cli.status import ExitStatus
+from chronovisor.proof import claims
+from chronovisor.proof.paths import Case
+from chronovisor.proof.prover import Claim, Tight
+
+
+def bounded(limit: int, case: Case) -> None:
+    x = case.any("x", 0, 1000)
+    case.assume("it is even", x % 2 == 0)
+    case.require("it is below the limit", x + 1 < limit)
+
+
+def vacuous(case: Case) -> None:
+    x = case.any("x", 0, 1)
+    case.assume("it is 2", x + 0 == 2)
+    case.require("anything", x > 5)
+
+
+def hard(case: Case) -> None:
+    a, b = case.any("a", 2, 2**64), case.any("b", 2, 2**64)
+    case.require("they are not its factors", a * b != (2**61 - 1) * (2**62 + 135))
+
+
+def claim(body, *tight) -> Claim:  # type: ignore[no-untyped-def]
+    return Claim("the-name", "P9", "what is claimed", body, tuple(Tight("one further", t) for t in tight))
+
+
+def holds(case: Case) -> None:
+    bounded(1002, case)
+
+
+def does_not_hold(case: Case) -> None:
+    bounded(1001, case)
+
+
+PROVEN = claim(holds, does_not_hold)
+
+
+def proving(monkeypatch: pytest.MonkeyPatch, *claimed: Claim) -> None:
+    monkeypatch.setattr(claims, "CLAIMS", claimed)
+    monkeypatch.setattr("multiprocessing.cpu_count", lambda: 1)
+
+
+def test_all_proven_is_success(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    proving(monkeypatch, PROVEN)
+    assert main(["prove"]) == ExitStatus.OK
+    printed = capsys.readouterr().out
+    assert "P9" in printed
+    assert "what is claimed" in printed
+    assert "a  it is even" in printed
+    assert "1 of 1 claims proven" in printed
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (claim(does_not_hold), "the-name is refuted: not so: it is below the limit. With x = 0x3e8"),
+        (claim(vacuous), "the-name says nothing: its assumptions never hold together"),
+        (claim(hard), "the-name is undecided: time-out of 0.5 s, 0 paths done"),
+        (claim(holds, holds), "the-name is not shown to be tight: one further: proven"),
+    ],
+    ids=["refuted", "vacuous", "undecided", "not tight"],
+)
+def test_anything_else_is_a_failure(
+    other: Claim, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    proving(monkeypatch, PROVEN, other)
+    assert main(["prove", "--timeout", "0.5"]) == ExitStatus.FAILED
+    printed = capsys.readouterr().out
+    assert said in printed
+    assert "1 of 2 claims proven" in printed
+
+
+def test_json_is_one_object(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    proving(monkeypatch, PROVEN, claim(does_not_hold))
+    assert main(["prove", "--json"]) == ExitStatus.FAILED
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["verdict"] == "not proven"
+    first, second = answer["claims"]
+    assert first["holds"]
+    assert first["outcome"] == "proven"
+    assert first["assumptions"] == ["it is even"]
+    assert first["tight"][0]["outcome"] == "refuted"
+    assert first["tight"][0]["counterexample"] == {"not_so": "it is below the limit", "values": {"x": 1000}}
+    assert second["outcome"] == "refuted"
+
+
+@pytest.mark.parametrize("timeout", ["0", "-1", "nan", "inf", "soon"])
+def test_a_time_out_that_makes_no_sense(timeout: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prove", "--timeout", timeout]) == ExitStatus.USAGE
+    said = capsys.readouterr().err
+    assert "--timeout" in said
+    assert said.count("\n") == 1
+
+
+def test_without_z3_it_says_so_in_one_line() -> None:
+    program = (
+        "import sys; sys.modules['z3'] = None; from chronovisor.cli import main; sys.exit(main(['prove']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == ExitStatus.FAILED
+    assert done.stdout == ""
+    assert "z3 is not installed" in done.stderr
+    assert done.stderr.count("\n") == 1
