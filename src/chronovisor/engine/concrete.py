@@ -156,6 +156,8 @@ class ConcreteEngine:
 
     def _steps(self, state: Thread, end: int) -> None:
         decoded = self._decoded[state.mode]
+        if state.MSR & MSR.IR:
+            self._fetch(state)  # there is no translation: this raises
         while state.executed < end:
             cia = state.CIA
             found = decoded.get(cia)
