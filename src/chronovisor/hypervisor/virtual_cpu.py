@@ -307,7 +307,9 @@ class VirtualCpu:
         """How many instructions may be executed before anything can be due."""
         if not self.host.source.is_virtual:
             return self.machine.engine.budget
-        due = [self._decrementer_tick()] if self.state.MSR & _EE else []
+        expiry = self._decrementer_tick()
+        # One to come counts with interrupts off too: the guest may set MSR[EE] without coming back here.
+        due = [expiry] if self.state.MSR & _EE or expiry > self.host.source.ticks() else []
         self._horizon = self.host.scheduler.horizon()
         if self._horizon is not None:
             due.append(self._horizon)
