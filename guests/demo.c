@@ -9,6 +9,8 @@
  *   t  print the timebase, 16 hexadecimal digits in one hypercall, read just after an entry from user space
  *   x  make 100 hypercalls that go to user space and back: as many entries and exits
  *   q  report, and power off
+ *
+ * Command line: vcpus=N (2 to 8) starts no more than N vCPUs.
  */
 #include "lib/guest.h"
 
@@ -274,10 +276,25 @@ static void obey(int command)
 	}
 }
 
+/* How many vCPUs to start: all there are, or N where the command line is "vcpus=N". */
+static u32 wanted_vcpus(void)
+{
+	static const char option[] = "vcpus=";
+	u32 length, i;
+	const char *line = device_tree_property("bootargs", &length);
+
+	for (i = 0; line && option[i]; i++)
+		if (i >= length || line[i] != option[i])
+			return MAX_CPUS;
+	return line && i < length ? (u32)(line[i] - '0') : MAX_CPUS;
+}
+
 int main(void)
 {
+	u32 wanted = wanted_vcpus();
+
 	register_areas();
-	while (others + 1 < MAX_CPUS && !start_cpu(others + 1, watch_vcpu_0, others + 1))
+	while (others + 1 < wanted && !start_cpu(others + 1, watch_vcpu_0, others + 1))
 		others++;
 	print("guest: watching, %u vCPUs\n", others + 1);
 	on_interrupt(0x900, decrementer_interrupt);

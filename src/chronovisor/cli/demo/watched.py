@@ -1,0 +1,109 @@
+"""The demonstration's guest, as the acts talk to it, and the events of its host with their moments."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from chronovisor.machine.elf import SHIPPED
+from chronovisor.machine.guest import Guest
+from chronovisor.timebase.clock import HostClock
+from chronovisor.timebase.trace import Event, OffsetApplied
+from chronovisor.timebase.types import HostTime, Ticks
+
+IMAGE = SHIPPED / "demo-le.elf"
+"""The demonstration's guest: guests/demo.c, compiled by GCC, little-endian."""
+PATIENCE = Ticks.from_ns(400_000_000)
+"""How long, by its own clock, the guest may take over an answer before something is wrong with it."""
+
+_REPORT = re.compile(r"^guest: (readings=.*)\n", re.MULTILINE)
+_TIMEBASE = re.compile(r"^([0-9a-f]{16})\n", re.MULTILINE)
+
+
+class SilentGuestError(Exception):
+    """The guest did not answer: something that the demonstration relies on does not work."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestReport:
+    """What the guest says that it saw; all but `text` in ticks or counts."""
+
+    text: str
+    """The line, as the guest printed it."""
+    numbers: dict[str, int]
+    memory_intact: bool
+
+    def __getitem__(self, name: str) -> int:
+        return self.numbers[name]
+
+    @property
+    def backward_steps(self) -> int:
+        """How often it read less than it had read before, on one vCPU or from one to another."""
+        return self["back"] + self["back_between"]
+
+
+def ask_for_report(guest: Guest) -> GuestReport:
+    """Have the guest report what it saw until now."""
+    text = _ask(guest, "r", _REPORT)
+    pairs = dict(pair.split("=", 1) for pair in text.split())
+    intact = pairs.pop("memory") == "intact"
+    return GuestReport(text, {name: int(value) for name, value in pairs.items()}, intact)
+
+
+def ask_for_timebase(guest: Guest) -> int:
+    """Have the guest read its timebase and print it."""
+    return int(_ask(guest, "t", _TIMEBASE), 16)
+
+
+def _ask(guest: Guest, command: str, answer: re.Pattern[str]) -> str:
+    before = len(answer.findall(guest.console_text))
+    guest.console.type(command)
+    if not guest.run_until(lambda text: len(answer.findall(text)) > before, PATIENCE):
+        raise SilentGuestError(
+            f"the guest did not answer {command!r}; its console says:\n{guest.console_text}"
+        )
+    found: str = answer.findall(guest.console_text)[-1]
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """An event, and what the machine's clock and the host's timebase said when it was told."""
+
+    event: Event
+    tick: int
+    host_time: HostTime
+
+
+class Recorder:
+    """An observer that notes events with their moments, and what is printed with its place among these."""
+
+    def __init__(self) -> None:
+        self.clock: HostClock | None = None
+        """The clock of the host that is observed; set as soon as there is one."""
+        self.moments: list[Moment] = []
+        self._heard: list[tuple[bytes, int]] = []
+        self._calls: list[tuple[bytes, Callable[[], None]]] = []
+
+    def __call__(self, event: Event) -> None:
+        """Write the event down."""
+        if self.clock is not None:
+            tick = self.clock.source.ticks()
+            self.moments.append(Moment(event, tick, self.clock.at(tick)))
+
+    def hear(self, data: bytes) -> None:
+        """Take what the guest prints, at the hypercall that prints it."""
+        self._heard.append((data, len(self.moments)))
+        for prefix, call in [pair for pair in self._calls if data.startswith(pair[0])]:
+            self._calls.remove((prefix, call))
+            call()
+
+    def at_output(self, prefix: str, call: Callable[[], None]) -> None:
+        """Have `call` made once, at the hypercall that prints `prefix`; other vCPUs are in the guest then."""
+        self._calls.append((prefix.encode(), call))
+
+    def entered_before(self, printed: str) -> Moment:
+        """Return the last entry before the guest printed exactly this in one hypercall."""
+        place = next(at for data, at in reversed(self._heard) if data == printed.encode())
+        return next(m for m in reversed(self.moments[:place]) if isinstance(m.event, OffsetApplied))
