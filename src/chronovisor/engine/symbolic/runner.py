@@ -14,6 +14,9 @@ from chronovisor.engine.symbolic.terms import known
 from chronovisor.isa.decode import decode
 from chronovisor.isa.interrupts import HYPERCALL, INTERRUPTS, entry
 
+#: How many targets of one computed jump are followed.
+_MOST_TARGETS = 16
+
 
 class Reason(Enum):
     """Why a path ended."""
@@ -114,7 +117,7 @@ class SymbolicRunner:
     def _targets(self, state: SymbolicState) -> list[Ending]:
         """A state for each address at which the next instruction may be."""
         target = z3.simplify(state["NIA"])
-        addresses = _leaves(target)
+        addresses = _leaves(target) or self._possible(target, state)
         if addresses is None:
             state["CIA"] = target
             return [Ending(Reason.ELSEWHERE, state)]
@@ -139,6 +142,22 @@ class SymbolicRunner:
             self._solver.add(taken.path)
             # What the solver cannot decide is followed: that loses nothing.
             return None if self._solver.check() == z3.unsat else taken
+        finally:
+            self._solver.pop()
+
+    def _possible(self, target: z3.BitVecRef, state: SymbolicState) -> set[int] | None:
+        """The numbers that a term can be on the state's path; None where they are too many to follow."""
+        found: set[int] = set()
+        self._solver.push()
+        try:
+            self._solver.add(state.path)
+            while self._solver.check() == z3.sat:
+                if len(found) == _MOST_TARGETS:
+                    return None
+                number = self._solver.model().eval(target, model_completion=True).as_long()
+                found.add(number)
+                self._solver.add(target != number)
+            return found if self._solver.check() == z3.unsat else None
         finally:
             self._solver.pop()
 
