@@ -15,7 +15,6 @@ from typing import Any, TypeAlias
 from chronovisor.hypervisor.world_switch import WorldSwitch
 from chronovisor.proof.paths import Case, any_word
 from chronovisor.proof.prover import Claim, Tight
-from chronovisor.proof.sabotage import OffsetReadAgain
 from chronovisor.proof.unknown_time import UnknownCore
 from chronovisor.timebase.offset import (
     Applied,
@@ -193,7 +192,7 @@ CLAIMS = (
         (
             Tight(
                 "the offset read again at the exit",
-                partial(round_trip, to_take_away=OffsetReadAgain.to_take_away),
+                partial(round_trip, to_take_away=lambda self, core, vcore: Applied(vcore.offset)),
             ),
         ),
     ),
