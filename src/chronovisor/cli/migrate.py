@@ -33,7 +33,8 @@ def command(
     """Move a running guest to another process, and print what that did to its time.
 
     Exit status: 0 it went, 1 it did not and goes on, 2 bad usage, 5 undecided: it is paused, as its
-    destination was lost after it may have been given away. Ask again with --resolve, or take it back with --force-resume.
+    destination was lost after it may have been given away. Ask again with --resolve,
+    or take it back with --force-resume.
     """
     if bool(to) + resolve + force_resume != 1:
         raise MachineError(f"migrate {name}: say one of ADDRESS, --resolve and --force-resume")

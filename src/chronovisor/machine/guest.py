@@ -150,6 +150,8 @@ class Guest:
         unwatch = self.console.watch(look)
         try:
             self.resume()
+            # A guest that ran already may have printed it before it was watched.
+            look()
             self._wait(lambda: self.end is not None or found or due, None)
         finally:
             unwatch()

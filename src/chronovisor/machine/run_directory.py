@@ -31,8 +31,8 @@ _LONGEST_PATH: Final = 107
 def run_directory() -> Path:
     """Return the run directory, made if need be, which its owner alone can enter.
 
-    $CHRONOVISOR_RUN_DIR; without it $XDG_RUNTIME_DIR/chronovisor; without that, or where it is another user's,
-    a directory for this user among the temporary files. MachineError where it cannot be made, or others can
+    $CHRONOVISOR_RUN_DIR; without it $XDG_RUNTIME_DIR/chronovisor; without that, or where it is not ours, a
+    directory for this user among the temporary files. MachineError where it cannot be made, or others can
     enter it.
     """
     path = _place()

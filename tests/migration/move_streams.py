@@ -1,0 +1,111 @@
+"""Streams without sockets, and the messages of a whole move."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from chronovisor.kvm.structures import Regs, Sregs
+from chronovisor.machine.guest import MachineState
+from chronovisor.machine.sizes import Topology
+from chronovisor.memory import PAGE_SIZE, GuestMemory
+from chronovisor.migration.errors import StreamError
+from chronovisor.migration.messages import Commit, Message, Offer, State
+from chronovisor.migration.stream import Header, Reader, Writer
+from chronovisor.migration.vcpu_state import CARRIED, VcpuState
+from chronovisor.timebase.handover import IdealInterval
+from chronovisor.timebase.types import FREQUENCY, GuestTime, Ticks
+
+MEMORY = 4 * PAGE_SIZE + (1 << 20)
+HEADER = Header(MEMORY, 2, 1)
+
+
+class BytesPipe:
+    """What is written can be read."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        self.data = bytearray(data)
+        self.at = 0
+        self.largest = 0
+
+    def read_into(self, view: memoryview) -> None:
+        self.largest = max(self.largest, len(view))
+        piece = self.data[self.at : self.at + len(view)]
+        if len(piece) < len(view):
+            raise StreamError("the stream ends")
+        view[:] = piece
+        self.at += len(view)
+
+    def write(self, pieces: Sequence[bytes | memoryview]) -> None:
+        for piece in pieces:
+            self.data += piece
+
+
+def vcpu_state(number: int = 0, value: int = 0x0123456789ABCDEF) -> VcpuState:
+    one_regs = {r.name: (value * (n + 1)) & (1 << 8 * r.size) - 1 for n, r in enumerate(CARRIED)}
+    regs = Regs(pc=value, gpr=[value + n & (1 << 64) - 1 for n in range(32)])
+    return VcpuState(number, regs, Sregs(0x4E1200, 5, [(1, 2), (3, 4)]), one_regs, value)
+
+
+def offer(**changed: object) -> Offer:
+    facts: dict[str, object] = {
+        "move": "0123abcd",
+        "clock": "real time",
+        "frequency": FREQUENCY,
+        "origin": 1 << 63,
+        "pvr": 0x4E1200,
+        "dec_bits": 32,
+        "topology": Topology(2, 1),
+        "memory_size": MEMORY,
+        "name": "a guest of some name",
+        "guest_time": GuestTime((1 << 64) - 5),
+        "limit": Ticks(1 << 23),
+        "in_use": b"\x03",
+    }
+    return Offer(**(facts | changed))  # type: ignore[arg-type]
+
+
+def state(memory: GuestMemory, runs: list[tuple[int, int]]) -> State:
+    return State(
+        MachineState((False, True), timedelta(microseconds=-7), ()),
+        (vcpu_state(0), vcpu_state(1, 5)),
+        tuple((addr, memory.view[addr : addr + size]) for addr, size in runs),
+        b"typed",
+    )
+
+
+def commit() -> Commit:
+    return Commit(GuestTime(77), IdealInterval(-8, 9), Ticks(1000), Ticks(3))
+
+
+def filled_memory() -> GuestMemory:
+    memory = GuestMemory(MEMORY)
+    memory.write(PAGE_SIZE, b"\x5a" * (2 * PAGE_SIZE))
+    memory.write(MEMORY - 3, b"end")
+    return memory
+
+
+RUNS = [(PAGE_SIZE, 2 * PAGE_SIZE), (MEMORY - PAGE_SIZE, PAGE_SIZE)]
+
+
+def whole_move(header: Header = HEADER) -> bytes:
+    """All that a source sends, as bytes."""
+    pipe = BytesPipe()
+    writer = Writer(pipe)
+    writer.header(header)
+    for message in (offer(), state(filled_memory(), RUNS), commit()):
+        writer.message(message)
+    return bytes(pipe.data)
+
+
+def read_move(data: bytes, memory: GuestMemory | None = None) -> list[Message]:
+    """Read all of it as a destination does; StreamError where it is no whole move."""
+    pipe = BytesPipe(data)
+    reader = Reader(pipe)
+    header = reader.header()
+    first = reader.message()
+    assert isinstance(first, Offer)
+    header.check_offer(first)
+    messages = [first, reader.message(memory or GuestMemory(MEMORY)), reader.message()]
+    assert pipe.largest <= 1 << 22
+    return messages

@@ -1,0 +1,110 @@
+"""What a destination cannot take is refused in one line, and the guest is not even stopped."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chronovisor.machine.guest import Guest
+from chronovisor.machine.host import Host
+from chronovisor.machine.sizes import Topology
+from chronovisor.migration.destination import Destination
+from chronovisor.migration.errors import MoveRefusedError
+from chronovisor.migration.link import Link
+from chronovisor.migration.messages import Accepted, Message, Offer, Refused
+from chronovisor.migration.move import move
+from chronovisor.timebase.clock import TickSource, VirtualTime
+from chronovisor.timebase.types import GuestTime, Ticks
+
+MS = 512_000
+
+
+class Overheard(Link):
+    """A link whose offer can be looked at."""
+
+    offer: Offer
+
+    def carry(self, message: Message, sent: int, source: TickSource) -> Message:
+        if isinstance(message, Offer):
+            self.offer = message
+        return super().carry(message, sent, source)
+
+
+def offered(clock: VirtualTime, cpu: str = "power9", **changed: Any) -> Offer:
+    """The offer of an ordinary guest, changed in a way."""
+    link = Overheard([Ticks(0)])
+    move(
+        Host(clock=clock, cpu=cpu, threads=2).boot("demo-le.elf", memory="1M"),
+        Host(clock=clock, cpu=cpu),
+        link,
+    )
+    return replace(link.offer, guest_time=GuestTime(clock.ticks()), **changed)
+
+
+def answer(host: Host, offer: Offer) -> str:
+    said = Destination(host).handle(offer)
+    if isinstance(said, Accepted):
+        return "accepted"
+    assert isinstance(said, Refused)
+    assert host.guests == []
+    assert "\n" not in said.reason
+    return said.reason
+
+
+def test_an_ordinary_guest_is_taken() -> None:
+    clock = VirtualTime()
+    assert answer(Host(clock=clock), offered(clock)) == "accepted"
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"frequency": 500_000_000}, "500000000 Hz"),
+        ({"clock": "real time"}, "real time"),
+        ({"clock": "virtual clock 1234 of process 1"}, "virtual clock 1234 of process 1"),
+        ({"dec_bits": 48}, "48 bits"),
+        ({"pvr": 0x800200}, "0x800200"),
+        ({"memory_size": 5000}, "multiple of 4096"),
+    ],
+)
+def test_what_does_not_fit_is_refused(changed: dict[str, Any], reason: str) -> None:
+    clock = VirtualTime()
+    assert reason in answer(Host(clock=clock), offered(clock, **changed))
+
+
+def test_too_few_threads() -> None:
+    clock = VirtualTime()
+    offer = offered(clock, "power8", topology=Topology(4, 4))
+    assert "4 threads" in answer(Host(clock=clock, cpu="power8", threads=2), offer)
+    assert answer(Host(clock=clock, cpu="power8", threads=4), offer) == "accepted"
+
+
+def test_no_tbu40_where_an_offset_is_needed() -> None:
+    clock = VirtualTime()
+    without = Host(clock=clock, cpu="ppc970")
+    offer = offered(clock, pvr=without.system.host.pvr, topology=Topology(1, 1))
+    far = replace(offer, guest_time=GuestTime(1 << 50))
+    assert "no TBU40" in answer(without, far)
+    behind = replace(offer, guest_time=GuestTime(-(1 << 50)))
+    assert "no TBU40" in answer(without, behind)
+    assert "no TBU40" not in answer(without, offer)
+
+
+@pytest.mark.parametrize("clocks", [("virtual", "real"), ("real", "virtual"), ("virtual", "virtual")])
+def test_hosts_whose_clocks_do_not_go_together(
+    clocks: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest = Host(clock=clocks[0]).boot("demo-le.elf", memory="1M")
+
+    def stopped(_: Guest) -> None:
+        raise AssertionError("the guest was stopped")
+
+    monkeypatch.setattr(Guest, "pause", stopped)
+    with pytest.raises(MoveRefusedError) as caught:
+        move(guest, Host(clock=clocks[1]), Link([Ticks(0)]))
+    assert "no time passes between clocks" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    monkeypatch.undo()
+    guest.close()

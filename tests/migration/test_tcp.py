@@ -1,0 +1,301 @@
+"""Moves over real sockets, in one process: what comes over, and what is left when the way fails."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from faulty_way import Fault, FaultyWay
+from move_streams import whole_move
+
+from chronovisor.machine import Console, EndReason, Guest, Host
+from chronovisor.machine.errors import MachineError
+from chronovisor.migration.address import Address, parse_address
+from chronovisor.migration.arrival import Arrivals, Arrived, Terms
+from chronovisor.migration.departure import Departure
+from chronovisor.migration.errors import MoveError, MoveUndecidedError
+from chronovisor.migration.outcomes import RecordedOutcomes
+from chronovisor.migration.stream import Header
+from chronovisor.migration.tcp import TimeLimits
+from chronovisor.timebase.types import GRANULE, Ticks
+
+LIMITS = TimeLimits.of(0.5)
+ORIGIN = (1 << 63) + 987_654_321
+
+
+class Ends:
+    """A guest that runs, and a destination that waits for it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.told: list[str] = []
+        self.directory = directory
+        self.source_host = Host(tb_origin=12_345_678)
+        self.guest = self.source_host.boot("demo-le.elf", "2M", console=Console())
+        assert self.guest.run_until("watching")
+        self.guest.resume()
+        self.departure = Departure(self.guest)
+        self.console = Console()
+        self.arrivals = self.listen()
+        self.ways: list[FaultyWay] = []
+
+    def listen(self, memory_limit: int = 64 << 20, cpu: str = "power9") -> Arrivals:
+        def host_for(header: Header) -> Host:
+            return Host(tb_origin=ORIGIN, threads=header.threads, cpu=cpu)
+
+        outcomes = RecordedOutcomes(self.directory)
+        terms = Terms(host_for, self.console, outcomes, memory_limit, LIMITS, self.told.append)
+        return Arrivals(Address("127.0.0.1", 0), terms)
+
+    def way(self, fault: Fault | None) -> FaultyWay:
+        self.ways.append(FaultyWay(self.arrivals.address, fault))
+        return self.ways[-1]
+
+    def close(self) -> None:
+        self.arrivals.close()
+        for way in self.ways:
+            way.close()
+        self.source_host.close()
+
+
+@pytest.fixture
+def ends(tmp_path: Path) -> Iterator[Ends]:
+    made = Ends(tmp_path / "moves")
+    yield made
+    made.close()
+
+
+def goes_on(guest: Guest, console: Console) -> bool:
+    """Whether the guest does, and finds its time and memory in order."""
+    console.type("r")
+    if not guest.run_until(lambda text: "intact\n" in text or "CHANGED\n" in text, Ticks(20 * 512_000_000)):
+        return False
+    report = console.text[console.text.index("guest: readings") :]
+    guest.resume()
+    return " back=0 " in report and "memory=intact" in report
+
+
+def arrived(ends: Ends) -> Arrived:
+    found = ends.arrivals.wait(10)
+    assert found is not None
+    return found
+
+
+def test_a_guest_comes_over_with_its_time(ends: Ends) -> None:
+    # More than it can do before it is moved: the report is asked for here and made there.
+    ends.guest.console.type("x" * 30 + "r")
+    record = ends.departure.migrate(ends.arrivals.address, LIMITS)
+    assert ends.guest.end is not None
+    assert ends.guest.end.reason is EndReason.MOVED
+    came = arrived(ends)
+    assert came.record == record
+    with came.host:
+        guest = came.destination.start(running=True)
+
+        assert guest.run_until("memory=intact", Ticks(20 * 512_000_000))
+        assert " back=0 " in ends.console.text
+        assert abs(record.error_ticks) <= record.error_bound_ticks < GRANULE + 50_000_000
+        assert abs(record.rounding_ticks) <= GRANULE // 2
+        truth = ends.guest.system.clock.now().value - guest.system.clock.now().value
+        offset = guest.get("TB_OFFSET")
+        assert abs((offset - truth + (1 << 63)) % (1 << 64) - (1 << 63)) <= record.error_bound_ticks
+
+
+BEFORE_COMMIT = [(True, 0), (True, 1), (True, 2), (False, 0), (False, 1), (False, 2)]
+FAULTS = ["cut", "silence", "corrupt", "truncate"]
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize(("from_source", "at"), BEFORE_COMMIT)
+def test_before_commit_every_failure_leaves_the_guest_at_the_source(
+    ends: Ends, from_source: bool, at: int, kind: str
+) -> None:
+    offset, ideal = ends.guest.get("TB_OFFSET"), ends.guest.ideal
+    with pytest.raises(MoveError):
+        ends.departure.migrate(ends.way(Fault(from_source, at, kind)).address, LIMITS)
+    assert ends.departure.state == "running"
+    assert (ends.guest.get("TB_OFFSET"), ends.guest.ideal) == (offset, ideal)
+    if (from_source, at) in {(True, 0), (True, 1), (False, 0)}:
+        # Nothing was accepted: the destination goes on waiting, and takes the guest the next time.
+        ends.departure.migrate(ends.arrivals.address, LIMITS)
+        arrived(ends).host.close()
+    else:
+        with pytest.raises(MoveError, match="given up"):
+            ends.arrivals.wait(10)
+        assert goes_on(ends.guest, ends.guest.console)
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_commit_that_is_lost_is_asked_about_and_the_guest_goes_on_at_the_source(
+    ends: Ends, kind: str
+) -> None:
+    with pytest.raises(MoveError, match="gave the move up"):
+        ends.departure.migrate(ends.way(Fault(True, 3, kind)).address, LIMITS)
+    assert ends.departure.state == "running"
+    with pytest.raises(MoveError, match="given up"):
+        ends.arrivals.wait(10)
+    assert goes_on(ends.guest, ends.guest.console)
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_an_answer_that_is_lost_is_asked_for_and_the_guest_is_the_destinations(ends: Ends, kind: str) -> None:
+    record = ends.departure.migrate(ends.way(Fault(False, 3, kind)).address, LIMITS)
+    assert ends.departure.state == "ended"
+    came = arrived(ends)
+    assert came.record == record
+    with came.host:
+        assert goes_on(came.destination.start(running=True), ends.console)
+
+
+@pytest.mark.parametrize("from_source", [True, False])
+def test_without_an_answer_the_guest_stays_paused_until_there_is_one(ends: Ends, from_source: bool) -> None:
+    way = ends.way(Fault(from_source, 3, "cut"))
+    way.open_again = False
+    with pytest.raises(MoveUndecidedError):
+        ends.departure.migrate(way.address, LIMITS)
+    assert ends.departure.state == "undecided"
+    assert not ends.guest.running
+    with pytest.raises(MachineError, match="--resolve"):
+        ends.departure.migrate(ends.arrivals.address, LIMITS)
+    with pytest.raises(MoveUndecidedError):
+        ends.departure.resolve()
+    way.open_again = True
+    if from_source:
+        # COMMIT was lost: the question itself ends the move, even after the destination gave it up.
+        with pytest.raises(MoveError, match="goes on here"):
+            ends.departure.resolve()
+        assert ends.departure.state == "running"
+    else:
+        record = ends.departure.resolve()
+        assert record == arrived(ends).record
+        assert ends.departure.state == "ended"
+        arrived(ends).host.close()
+
+
+def test_another_process_of_the_destination_answers_for_one_that_is_gone(ends: Ends) -> None:
+    way = ends.way(Fault(True, 3, "silence"))
+    way.open_again = False
+    with pytest.raises(MoveUndecidedError):
+        ends.departure.migrate(way.address, LIMITS)
+    ends.arrivals.close()
+    ends.arrivals = ends.listen()
+    way._target = ends.arrivals.address
+    way.open_again = True
+    with pytest.raises(MoveError, match="goes on here"):
+        ends.departure.resolve()
+    assert ends.departure.state == "running"
+
+
+def test_a_destination_that_never_heard_of_the_move_decides_nothing(ends: Ends, tmp_path: Path) -> None:
+    way = ends.way(Fault(True, 3, "cut"))
+    way.open_again = False
+    with pytest.raises(MoveUndecidedError):
+        ends.departure.migrate(way.address, LIMITS)
+    ends.directory = tmp_path / "elsewhere"
+    ends.arrivals.close()
+    ends.arrivals = ends.listen()
+    way._target = ends.arrivals.address
+    way.open_again = True
+    with pytest.raises(MoveUndecidedError, match="Unknown"):
+        ends.departure.resolve()
+    assert ends.departure.state == "undecided"
+
+
+def test_the_operators_word_lets_it_go_on(ends: Ends) -> None:
+    way = ends.way(Fault(True, 3, "cut"))
+    way.open_again = False
+    with pytest.raises(MachineError, match="no move"):
+        ends.departure.force_resume()
+    with pytest.raises(MoveUndecidedError) as undecided:
+        ends.departure.migrate(way.address, LIMITS)
+    assert ends.departure.force_resume() == undecided.value.move
+    assert ends.departure.state == "running"
+    assert goes_on(ends.guest, ends.guest.console)
+
+
+def test_of_two_moves_at_once_one_is_refused(ends: Ends) -> None:
+    way = ends.way(Fault(False, 2, "silence"))
+    results: list[BaseException] = []
+
+    def first() -> None:
+        try:
+            ends.departure.migrate(way.address, LIMITS)
+        except MoveError as error:
+            results.append(error)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    while ends.departure.state != "moving":
+        pass
+    with pytest.raises(MachineError, match="on its way to"):
+        ends.departure.migrate(ends.arrivals.address, LIMITS)
+    thread.join()
+    assert len(results) == 1
+    assert ends.departure.state == "running"
+
+
+def test_a_guest_that_cannot_be_taken_goes_on_and_the_destination_waits(ends: Ends) -> None:
+    ends.arrivals.close()
+    for changed, words in (({"memory_limit": 1 << 20}, "at most"), ({"cpu": "power8"}, "version")):
+        ends.arrivals = ends.listen(**changed)  # type: ignore[arg-type]
+        with pytest.raises(MoveError, match=words):
+            ends.departure.migrate(ends.arrivals.address, LIMITS)
+        assert ends.departure.state == "running"
+        assert ends.arrivals.wait(0) is None
+        assert words in ends.told.pop()
+        ends.arrivals.close()
+
+
+@pytest.mark.parametrize(
+    ("sent", "words"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n" + bytes(40), "no stream of a Chronovisor guest"),
+        (b"\x89CHRONO\n\x00\x09", "version 9"),
+        (b"\x89CHRONO\n", "closed the connection"),
+        (whole_move()[:-1000][:60], "closed the connection"),
+        (b"", "closed the connection"),
+    ],
+)
+def test_who_sends_no_stream_is_told_and_the_destination_waits(ends: Ends, sent: bytes, words: str) -> None:
+    with socket.create_connection((ends.arrivals.address.host, ends.arrivals.address.port)) as peer:
+        peer.sendall(sent)
+        peer.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionResetError):
+            while peer.recv(4096):
+                pass
+    assert [words in line for line in ends.told] == [True]
+    ends.departure.migrate(ends.arrivals.address, LIMITS)
+    arrived(ends).host.close()
+
+
+def test_a_port_in_use_and_one_where_nobody_is(ends: Ends) -> None:
+    with pytest.raises(MachineError, match="in use"):
+        Arrivals(
+            ends.arrivals.address,
+            Terms(lambda _: ends.source_host, Console(), RecordedOutcomes(ends.directory), 0),
+        )
+    ends.arrivals.close()
+    with pytest.raises(MoveError, match="nobody listens"):
+        ends.departure.migrate(ends.arrivals.address, LIMITS)
+    assert ends.departure.state == "running"
+
+
+@pytest.mark.parametrize(
+    "text", ["tcp:127.0.0.1", "127.0.0.1:1", "tcp:a b:1", "tcp:::1:80", "tcp:h:65536", "tcp:h:0", "unix:/x"]
+)
+def test_addresses_that_are_none(text: str) -> None:
+    with pytest.raises(MachineError, match="address"):
+        parse_address(text)
+
+
+def test_addresses_of_both_families() -> None:
+    assert parse_address("tcp:[::1]:80") == Address("::1", 80)
+    assert str(Address("::1", 80)) == "tcp:[::1]:80"
+    assert parse_address("tcp:localhost:0", listen=True) == Address("localhost", 0)
+    assert Address("::1", 80).resolve()
+    for outside in ("tcp:192.0.2.1:80", "tcp:[2001:db8::1]:80", "tcp:0.0.0.0:80"):
+        with pytest.raises(MachineError, match="loopback"):
+            parse_address(outside).resolve()
