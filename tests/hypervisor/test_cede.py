@@ -34,6 +34,11 @@ from chronovisor.timebase.types import GuestTime, Offset
 DECREMENTER = [mftb(4), mfdec(5), *user_call(), branch(0)]
 """At 0x900: end the run with the timebase and DEC at the interrupt."""
 
+FAR_AWAY = 0x7FFF_FFFF
+"""The longest that a small decrementer sleeps: whoever is woken by it was not woken by what the test is
+about.
+"""
+
 EXTERNAL = [li(4, 0x500), *user_call(), branch(0)]
 
 
@@ -50,7 +55,7 @@ def sleeper(
         number,
         guest.code(0x1000, [mtdec(7), *hcall(Hcall.CEDE), 0x7C641B78, mftb(5), *user_call(), branch(-7)]),
     )
-    vcpu.state.gpr[7] = 0x7FFF_FFFF if timer is None else timer
+    vcpu.state.gpr[7] = FAR_AWAY if timer is None else timer
     return guest, vcpu
 
 
@@ -126,6 +131,18 @@ def test_an_external_interrupt_wakes_and_is_a_level(early: bool) -> None:
     assert timer.arguments[0] > SECOND
 
 
+@pytest.mark.parametrize("wake", ["external", "prod"])
+def test_what_comes_while_it_sleeps_wakes_it_in_real_time(wake: str) -> None:
+    source = RealTime()
+    _guest, vcpu = sleeper(Host(source))
+    begun = source.ticks()
+    source.call_at(begun + SECOND // 50, lambda: vcpu.prod() if wake == "prod" else vcpu.set_external(True))
+    ended = vcpu.run()
+    assert isinstance(ended, Hypercall)
+    assert ended.arguments[0] == (0 if wake == "prod" else 0x500)
+    assert source.ticks() - begun < FAR_AWAY
+
+
 @pytest.mark.parametrize("source", [VirtualTime(), RealTime()], ids=["virtual", "real"])
 def test_a_kick_ends_a_sleep_and_the_hypercall_is_over(source: VirtualTime | RealTime) -> None:
     host = Host(source)
@@ -133,7 +150,7 @@ def test_a_kick_ends_a_sleep_and_the_hypercall_is_over(source: VirtualTime | Rea
     begun = source.ticks()
     source.call_at(begun + SECOND // 50, vcpu.kick)
     assert vcpu.run() == Interrupted()
-    assert source.ticks() - begun >= SECOND // 50
+    assert SECOND // 50 <= source.ticks() - begun < FAR_AWAY
     assert vcpu.state.gpr[3] == 0
     ended = vcpu.run()
     assert isinstance(ended, Hypercall)
@@ -167,15 +184,17 @@ def set_offset(vcpu: VirtualCpu, offset: Offset) -> None:
 
 @pytest.mark.parametrize("source", [VirtualTime(), RealTime()], ids=["virtual", "real"])
 def test_an_offset_that_jumps_over_the_expiry_wakes_the_sleeper(source: VirtualTime | RealTime) -> None:
-    """A sibling moves the guest's time past the moment, two seconds away, that a ceded vCPU waits for: it
+    """A sibling moves the guest's time past the moment, four seconds away, that a ceded vCPU waits for: it
     wakes then.
     """
     host = power8(source)
-    guest, vcpu = sleeper(host, timer=1 << 30, stride=2)
+    guest, vcpu = sleeper(host, stride=2)
     sibling = guest.vcpu(1, 0)
-    source.call_at(source.ticks() + SECOND // 50, lambda: set_offset(sibling, Offset(1 << 40)))
+    begun = source.ticks()
+    source.call_at(begun + SECOND // 50, lambda: set_offset(sibling, Offset(1 << 40)))
     ended = vcpu.run()
     assert isinstance(ended, Hypercall)
+    assert source.ticks() - begun < FAR_AWAY
     # r4 is the timebase at the decrementer's interrupt, a moment ago.
     assert 0 <= source.ticks() - (ended.arguments[0] - (1 << 40)) < SECOND
 

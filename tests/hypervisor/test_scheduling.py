@@ -26,10 +26,11 @@ from little_guests import (
     user_call,
 )
 
+from chronovisor.engine.concrete import ConcreteEngine
 from chronovisor.hypervisor.exits import Exit, Hypercall, Interrupted
-from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.host import Host, Parts
 from chronovisor.hypervisor.scheduler import scheduler_for
-from chronovisor.hypervisor.virtual_cpu import VirtualCpu
+from chronovisor.hypervisor.virtual_cpu import QUANTUM, VirtualCpu
 from chronovisor.papr.hcalls import Hcall
 from chronovisor.timebase.clock import RealTime, VirtualTime
 from chronovisor.timebase.trace import HostTimeRestored, OffsetApplied
@@ -128,6 +129,23 @@ def test_the_clock_stands_while_a_bound_vcpu_is_in_user_space() -> None:
 
     run_together(list(guest.machine.vcpus.values()), turns)
     assert seen == [(0, 0)]
+
+
+def test_turns_end_however_much_an_engine_could_run_at_once() -> None:
+    class Tireless(ConcreteEngine):
+        budget = 1 << 20
+
+    host = Host(VirtualTime(), cores=2, parts=Parts(engine=Tireless))
+    guest = Guest(host)
+    vcpus = [guest.vcpu(number, guest.code(0x1000, [*spin(30_000), *user_call()])) for number in (0, 1)]
+    behind: list[int] = []
+
+    def one_run(vcpu: VirtualCpu, ended: Exit) -> bool:
+        behind.append(vcpu.state.executed - vcpus[1 - vcpu.number].state.executed)
+        return False
+
+    run_together(vcpus, one_run)
+    assert behind[0] <= QUANTUM
 
 
 def test_virtual_cores_share_a_core_by_time_slices() -> None:

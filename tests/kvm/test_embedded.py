@@ -240,6 +240,12 @@ def test_every_register_is_kept_or_refused_and_none_is_forgotten() -> None:
     assert set(taken) <= set(register_names())
 
 
+def test_of_psscr_the_guests_part_is_kept() -> None:
+    _, vcpu = guest([])
+    write_register(vcpu, "PSSCR", (1 << 64) - 1)
+    assert read_register(vcpu, "PSSCR") == 0xF000_0000_0000_03FF
+
+
 def test_floating_point_registers_are_the_upper_halves_of_the_vector_scalar_ones() -> None:
     _, vcpu = guest([])
     write_register(vcpu, "VSR3", 1 << 64 | 2)
