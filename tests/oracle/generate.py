@@ -75,9 +75,9 @@ MODES = (MSR_SF | MSR_ME, MSR_SF | MSR_ME | 1, MSR_ME, MSR_ME | 1)
 
 @cache
 def operations(instruction: Instruction, statics: tuple[int, ...]) -> frozenset[str]:
-    """What the instruction's meaning does, by operation; a register that it sets as "set NAME"."""
+    """What the instruction's meaning does, by operation; registers as "get NAME" and "set NAME"."""
     return frozenset(
-        f"set {statement.detail}" if statement.op == "set" else statement.op
+        f"{statement.op} {statement.detail}" if statement.op in ("get", "set") else statement.op
         for statement in instruction.program(statics).statements()
     )
 

@@ -159,6 +159,8 @@ def _switch(random: Random, place: Iterator[int], words: tuple[int, ...], to: in
     msr = random.choice(MODES)
     to = to & ~MSR_LE | msr & MSR_LE if random.getrandbits(3) else to ^ MSR_LE
     target = address + 4 * random.randrange(3, len(words) + 2) + random.getrandbits(2)
+    if not to & MSR_SF:
+        target |= random.getrandbits(32) << 32
     return _case(random, iter((address,)), words, msr, r3=target, r4=to)
 
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from random import Random
 
-from .campaign import Report, compare, make
+from .campaign import Report, compare, lacking, make
 from .ours import Evaluator
 from .qemu import run_batch
 from .store import save
@@ -32,8 +32,9 @@ def main() -> int:
             status = 1
             continue
         path = DATA / f"{name}.jsonl.xz"
-        save(path, zip(cases, answers, strict=True))
-        print(f"{path.name}: {len(cases)} answers, {path.stat().st_size} bytes")
+        kept = [pair for pair in zip(cases, answers, strict=True) if not lacking(*pair)]
+        save(path, kept)
+        print(f"{path.name}: {len(kept)} answers, {path.stat().st_size} bytes")
     return status
 
 

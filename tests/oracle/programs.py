@@ -60,7 +60,7 @@ def _pools() -> dict[str, tuple[Instruction, ...]]:
             if names & {"LI", "BD"}:
                 pools["branch"].append(one)
         elif doing & MEMORY_OPERATIONS:
-            if "RA" in names and names & {"D", "DS", "DQ", "RB"}:
+            if "get MSR" not in doing and "RA" in names and names & {"D", "DS", "DQ", "RB"}:
                 pools["memory"].append(one)
         elif "interrupt" not in doing:
             pools["plain"].append(one)

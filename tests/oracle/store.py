@@ -39,6 +39,14 @@ def load(path: Path) -> Iterator[Answer]:
                 yield _unpack(address, tuple(words), msr, each)
 
 
+def programs(path: Path) -> Iterator[Case]:
+    """The first case of each program in a file."""
+    with lzma.open(path, "rt", encoding="ascii") as lines:
+        for line in lines:
+            address, words, msr, packed = json.loads(line)
+            yield _unpack(address, tuple(words), msr, packed[0])[0]
+
+
 def count(path: Path) -> dict[bool, int]:
     """How many answers a file has of big-endian (False) and of little-endian cases (True)."""
     found = {False: 0, True: 0}

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from chronovisor.isa.decode import decode
+
 from .campaign import Report, compare
+from .generate import drawn
 from .ours import Evaluator
 from .qemu_errata import compared
-from .store import Answer, count, load
+from .store import Answer, count, load, programs
 
 DATA = Path(__file__).parent / "data"
 FILES = sorted(DATA.glob("*.xz"))
@@ -34,6 +37,12 @@ def test_fifty_thousand_answers_in_both_byte_orders() -> None:
     big, little = (sum(each[order] for each in counts) for order in (False, True))
     assert big + little >= 50_000
     assert min(big, little) >= 20_000
+
+
+def test_every_instruction_is_among_them() -> None:
+    seen = {decode(case.words[0]) for path in FILES for case in programs(path) if len(case.words) == 1}
+    missing = [one.mnemonic for one in drawn() if one not in seen]
+    assert not missing, f"no answers for {missing}: make them anew (oracle/make_answers.py)"
 
 
 def _one(path: Path) -> Answer:
