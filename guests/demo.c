@@ -24,7 +24,8 @@
 
 #define PERIOD 512000UL       /* of the decrementer's deadlines: 1 ms */
 #define LATE 128000UL         /* an interrupt not here at a reading this long after its deadline is late … */
-#define LOST (4 * PERIOD)     /* … and at this it is lost */
+#define LOST (4 * PERIOD)     /* … and lost if it is not here at this, nor after some more looks (a host can be busy) */
+#define LOOKS 256
 #define NEVER 0x7fffffff
 
 struct dispatch {
@@ -87,7 +88,7 @@ static void watch_vcpu_0(u64 cpu)
 /* ---- the decrementer --------------------------------------------------------------------------------------- */
 
 static volatile u64 deadline, asked, taken, early, late, lost, ticked;
-static u64 overdue; /* the deadline that was found to be late */
+static u64 overdue, looks; /* the deadline that was found to be late, and looks since then */
 
 /* Ask for an interrupt at the next multiple of PERIOD. */
 static void ask_for_interrupt(void)
@@ -125,9 +126,10 @@ static void check_deadline(void)
 		return;
 	if (overdue != due) {
 		overdue = due;
+		looks = 0;
 		late++;
 	}
-	if (!before(now, due + LOST)) {
+	if (++looks > LOOKS && !before(now, due + LOST)) {
 		lost++;
 		ticked = 1;
 		interrupts_off();

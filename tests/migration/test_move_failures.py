@@ -1,4 +1,4 @@
-"""A move that fails at any step: before COMMIT the source goes on as if nothing had been; after it, one side runs."""
+"""A move that fails: before COMMIT the source goes on as if nothing had been; after it, one side runs."""
 
 from __future__ import annotations
 
@@ -101,12 +101,10 @@ def test_a_register_that_fails_leaves_the_guest_where_it_was(
     guest: Guest, away: Host, monkeypatch: pytest.MonkeyPatch, where: object, name: str
 ) -> None:
     before = everything(guest)
-    with (
-        monkeypatch.context() as patch,
-        pytest.raises(MoveError, match="goes on here|register that will not"),
-    ):
+    with monkeypatch.context() as patch:
         patch.setattr(where, name, fail())
-        move(guest, away, Link([Ticks(MS)]))
+        with pytest.raises(MoveError, match="a register that will not"):
+            move(guest, away, Link([Ticks(MS)]))
     assert everything(guest) == before
     assert away.guests == []
     assert_goes_on(guest)
@@ -116,9 +114,10 @@ def test_an_offset_that_the_destination_does_not_keep_is_noticed(
     guest: Guest, away: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = everything(guest)
-    with monkeypatch.context() as patch, pytest.raises(MoveError, match=r"was set and 0x0 kept"):
+    with monkeypatch.context() as patch:
         patch.setattr(destination_module, "read_register", lambda *_: 0)
-        move(guest, away, Link([Ticks(MS)]))
+        with pytest.raises(MoveError, match="was set and 0x0 kept"):
+            move(guest, away, Link([Ticks(MS)]))
     assert everything(guest) == before
     assert_goes_on(guest)
 
@@ -129,9 +128,10 @@ def test_an_interrupted_move_leaves_the_guest_running_where_it_was(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(vcpu_state, "save", interrupt)
-        move(guest, away)
+        with pytest.raises(KeyboardInterrupt):
+            move(guest, away)
     assert_goes_on(guest)
 
 

@@ -32,15 +32,15 @@ class Overheard(Link):
         return super().carry(message, sent, source)
 
 
-def offered(clock: VirtualTime, cpu: str = "power9", **changed: Any) -> Offer:
+def offered(time: VirtualTime, cpu: str = "power9", **changed: Any) -> Offer:
     """The offer of an ordinary guest, changed in a way."""
     link = Overheard([Ticks(0)])
     move(
-        Host(clock=clock, cpu=cpu, threads=2).boot("demo-le.elf", memory="1M"),
-        Host(clock=clock, cpu=cpu),
+        Host(clock=time, cpu=cpu, threads=2).boot("demo-le.elf", memory="1M"),
+        Host(clock=time, cpu=cpu),
         link,
     )
-    return replace(link.offer, guest_time=GuestTime(clock.ticks()), **changed)
+    return replace(link.offer, guest_time=GuestTime(time.ticks()), **changed)
 
 
 def answer(host: Host, offer: Offer) -> str:
@@ -66,7 +66,7 @@ def test_an_ordinary_guest_is_taken() -> None:
         ({"clock": "virtual clock 1234 of process 1"}, "virtual clock 1234 of process 1"),
         ({"dec_bits": 48}, "48 bits"),
         ({"pvr": 0x800200}, "0x800200"),
-        ({"memory_size": 5000}, "multiple of 4096"),
+        ({"memory_size": (1 << 20) + 1}, "multiple of 4096"),
     ],
 )
 def test_what_does_not_fit_is_refused(changed: dict[str, Any], reason: str) -> None:

@@ -77,6 +77,11 @@ class Destination:
         return self._guest
 
     @property
+    def committed(self) -> bool:
+        """Whether COMMIT came and the guest is this destination's for good."""
+        return self._plan is not None
+
+    @property
     def resumes_at(self) -> int:
         """The tick of the destination's clock from which the guest may run; MoveError before COMMIT."""
         if self._plan is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from chronovisor.machine.guest import Guest
 from chronovisor.machine.host import Host
 from chronovisor.migration.destination import Destination
+from chronovisor.migration.errors import MoveError, MoveUndecidedError
 from chronovisor.migration.link import Link
 from chronovisor.migration.source import Source
 from chronovisor.timebase.handover import CLOCK_ERROR_LIMIT
@@ -29,7 +30,16 @@ def move(
     source_clock = guest.system.clock.source
     channel = (link or Link()).connect(source_clock, destination.handle)
     source = Source(guest, channel, limit)
-    record = source.give_away()
+    try:
+        record = source.give_away()
+    except MoveError as error:
+        destination.give_up(str(error))
+        raise
+    except MoveUndecidedError:
+        # Whatever the source knows: a guest that was committed is the destination's, and runs there.
+        if destination.committed:
+            destination.start(running)
+        raise
     guest.close()
     moved = destination.start(running)
     assert source.stopped_at is not None
