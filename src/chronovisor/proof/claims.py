@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 
@@ -19,10 +20,22 @@ def prove_all(timeout: float = TIMEOUT, processes: int | None = None) -> Iterato
     if processes < 2:
         yield from (prove(claim, timeout) for claim in CLAIMS)
         return
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        findings = pool.map(_prove, range(len(CLAIMS)), [timeout] * len(CLAIMS))
-        for claim, (finding, tight) in zip(CLAIMS, findings, strict=True):
-            yield Verdict(claim, finding, tight)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context, _leave_interrupts) as pool:
+        proving = [pool.submit(_prove, number, timeout) for number in range(len(CLAIMS))]
+        try:
+            for claim, findings in zip(CLAIMS, proving, strict=True):
+                yield Verdict(claim, *findings.result())
+        except BaseException:
+            # Nobody waits for what is still being proven.
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+
+
+def _leave_interrupts() -> None:
+    # They are for the process that waits; it ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _prove(number: int, timeout: float) -> tuple[Finding, tuple[Finding, ...]]:
