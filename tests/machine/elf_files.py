@@ -47,7 +47,8 @@ class Elf:
     flags: int = 0
     elf_class: int = 2
     data: int | None = None
-    extra: bytes = field(default=b"")
+    sections: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Address and size by name; without any there are no section headers."""
 
     def build(self) -> bytes:
         e = "<" if self.little else ">"
@@ -61,14 +62,24 @@ class Elf:
                 e + "IIQQQQQQ", part.type, part.flags, at, vaddr, part.paddr, len(part.data), memsz, 1
             )
             body += part.data
+        names = "".join(f"{name}\0" for name in ("", *self.sections, ".shstrtab")).encode()
+        table = b""
+        for name, (addr, size) in self.sections.items():
+            at = names.index(name.encode() + b"\0")
+            table += struct.pack(e + "IIQQQQIIQQ", at, 1, 2, addr, offset, size, 0, 0, 1, 0)
+        at = names.index(b".shstrtab")
+        named = struct.pack(e + "IIQQQQIIQQ", at, 3, 0, 0, offset + len(body), len(names), 0, 0, 1, 0)
+        extra = names + bytes(64) + table + named if self.sections else b""
+        sections_at = offset + len(body) + len(names) if self.sections else 0
+        count = len(self.sections) + 2 if self.sections else 0
         order = self.data if self.data is not None else (1 if self.little else 2)
         ident = b"\x7fELF" + bytes([self.elf_class, order, 1, 0]) + bytes(8)
         header = struct.pack(
             e + "HHIQQQIHHHHHH",
-            *(self.type, self.machine, 1, self.entry, 64 if self.parts else 0, 0, self.flags),
-            *(64, 56, len(self.parts), 64, 0, 0),
+            *(self.type, self.machine, 1, self.entry, 64 if self.parts else 0, sections_at, self.flags),
+            *(64, 56, len(self.parts), 64, count, max(count - 1, 0)),
         )
-        return ident + header + headers + body + self.extra
+        return ident + header + headers + body + extra
 
 
 def program(text: str, little: bool = True, origin: int = 0x10000) -> bytes:

@@ -51,6 +51,16 @@ def test_under_the_first_abi_an_entry_point_in_code_is_code() -> None:
     assert (image.abi, image.entry, image.toc) == (1, 0x4008, 0)
 
 
+@pytest.mark.parametrize(("entry", "found"), [(0x5000, 0x4008), (0x4004, 0x4004)])
+def test_sections_say_whether_the_entry_point_is_a_descriptor(entry: int, found: int) -> None:
+    """Where one segment holds code and descriptors, both of which may be written and executed."""
+    descriptor = (0x4008).to_bytes(8, "big") + bytes(16)
+    part = Part(CODE.ljust(0x1000, b"\0") + descriptor, 0x4000)
+    sections = {".text": (0x4000, 16), ".opd": (0x5000, 24)}
+    elf = Elf([part], entry, little=False, flags=1, sections=sections)
+    assert parse_image(elf.build(), "x").entry == found
+
+
 @pytest.mark.parametrize(
     ("elf", "said"),
     [

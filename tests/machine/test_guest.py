@@ -4,7 +4,7 @@ import threading
 import time
 
 import pytest
-from elf_files import POWER_OFF, program
+from elf_files import POWER_OFF, Elf, Part, R, W, X, program
 
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.registers import RegisterError
@@ -187,6 +187,26 @@ def test_the_state_at_the_entry_point(little: bool) -> None:
         assert guest.get("PC") == 0x10000
         assert guest.get("MSR") == 1 << 63 | 1 << 12 | little
         assert [guest.get(f"R{n}") for n in (1, 2, *range(4, 12), *range(13, 32))] == [0] * 29
+
+
+def test_the_device_tree_goes_below_an_image_at_the_end_of_memory() -> None:
+    with Host() as host:
+        guest = host.boot(program("b .", origin=0xE_F000), memory="1M")
+        at = guest.get("R3")
+        assert at >= 0x4000
+        assert at + guest.memory.load(at + 4, 4, False) <= 0xE_F000
+        with pytest.raises(MachineError, match="device tree"):
+            host.boot(Elf([Part(bytes(4), 0x4000, memsz=(1 << 20) - 0x4000)], 0x4000).build(), memory="1M")
+
+
+def test_under_the_first_abi_r2_is_the_descriptors_toc_and_under_the_second_r12_the_entry() -> None:
+    descriptor = (0x4000).to_bytes(8, "big") + (0xCAFE).to_bytes(8, "big")
+    parts = [Part(bytes(8), 0x4000, flags=R | X), Part(descriptor, 0x5000, flags=R | W)]
+    with Host() as host:
+        first = host.boot(Elf(parts, 0x5000, little=False, flags=1).build())
+        assert (first.get("PC"), first.get("R2"), first.get("R12")) == (0x4000, 0xCAFE, 0)
+        second = host.boot(Elf(parts, 0x4000, little=False, flags=2).build())
+        assert (second.get("PC"), second.get("R2"), second.get("R12")) == (0x4000, 0, 0x4000)
 
 
 def test_consoles_outlive_their_guest() -> None:

@@ -2,6 +2,7 @@
 
 import struct
 import threading
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -137,8 +138,13 @@ def test_the_interrupt_endianness_is_set_on_every_vcpu_also_while_it_runs() -> N
 
 
 def test_two_vcpus_that_set_modes_at_once_do_not_wait_for_each_other() -> None:
-    scripts = [[call(Hcall.SET_MODE, 1, 4)] * 200 for _ in range(3)]
-    guest, vcpus = scripted_guest(*scripts)
+    together = threading.Barrier(3)
+
+    def set_mode(_vcpu: FakeVcpu) -> object:
+        together.wait(5)
+        return call(Hcall.SET_MODE, 1, 4)
+
+    guest, vcpus = scripted_guest(*[[set_mode] * 200] * 3)
     for number in range(3):
         guest.processor(number).stopped = False
     guest.resume()
@@ -180,6 +186,17 @@ def test_time_of_day_is_given_in_its_fields() -> None:
     _, values, _ = rtas_call("get-time-of-day", returns=8)
     told = datetime(*values[1:7], values[7] // 1000, UTC)
     assert abs(datetime.now(UTC) - told) < timedelta(minutes=1)
+
+
+def test_return_values_that_the_guest_did_not_ask_for_are_not_written() -> None:
+    _, values, guest = rtas_call("get-time-of-day", returns=2)
+    assert values[0] == RtasStatus.SUCCESS
+    assert guest.memory.load(BLOCK + 12 + 8, 4, False) == 0
+
+
+def test_more_words_than_any_service_has_are_refused() -> None:
+    assert rtas_call("display-character", *[ord("k")] * 16, returns=1)[0] == Status.PARAMETER
+    assert rtas_call("display-character", *[ord("k")] * 15, returns=1)[0] == Status.SUCCESS
 
 
 @pytest.mark.parametrize("field", [(1, 13), (2, 0), (2, 32), (3, 24), (5, 60), (6, 4_000_000_000), (0, 0)])
@@ -226,8 +243,9 @@ def test_a_vcpu_that_stops_itself_can_be_started_again_with_clean_registers() ->
 
     def start_again(_vcpu: FakeVcpu) -> object:
         assert stopped.wait(5)
+        give_up = time.monotonic() + 5
         while not guest.processor(1).stopped:
-            pass
+            assert time.monotonic() < give_up
         rtas_block(guest, "start-cpu", [1, 0x4000, 5], 1)
         return RTAS
 
@@ -239,6 +257,7 @@ def test_a_vcpu_that_stops_itself_can_be_started_again_with_clean_registers() ->
     guest, vcpus = scripted_guest([start_again], [stop])
     guest.processor(1).stopped = False
     guest.resume()
+    assert vcpus[0].entered.wait(10)
     assert vcpus[1].entered.wait(5)
     guest.close()
     # Its stop-self was finished before it was started again: what that returned is not in the new r3.

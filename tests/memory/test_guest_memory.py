@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from chronovisor.memory import PAGE_SIZE, AddressError, GuestMemory
 
 SIZE = 4 * PAGE_SIZE
-ADDRESSES = st.integers(-8, SIZE + 8)
+NEAR_A_PAGE = st.builds(lambda page, at: page * PAGE_SIZE + at, st.integers(0, 4), st.integers(-8, 8))
+ADDRESSES = st.integers(-8, SIZE + 8) | NEAR_A_PAGE
 VALUES = st.integers(0, 2**128 - 1)
 
 
@@ -31,7 +32,7 @@ def test_loads_and_stores_are_those_of_a_byte_array(stores: list[tuple[int, int,
     assert memory.dirty.take() == []
 
 
-@given(st.integers(0, SIZE), st.integers(0, SIZE))
+@given(st.integers(0, SIZE) | NEAR_A_PAGE.filter(lambda addr: addr >= 0), st.integers(0, SIZE))
 def test_a_block_marks_the_pages_it_touches_and_no_other(addr: int, size: int) -> None:
     memory = GuestMemory(SIZE)
     if addr + size > SIZE:
