@@ -26,8 +26,9 @@ from little_guests import (
 )
 
 from chronovisor.hypervisor.cpu_model import PPC970
+from chronovisor.hypervisor.dispatch_trace_log import DispatchTraceLog
 from chronovisor.hypervisor.exits import Hypercall
-from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.host import HardwareThread, Host, Parts
 from chronovisor.papr.hcalls import Hcall
 from chronovisor.timebase.clock import VirtualTime
 from chronovisor.timebase.tbu40 import NoTbu40Error
@@ -39,7 +40,7 @@ from chronovisor.timebase.trace import (
     ThreadOut,
     Wrapped,
 )
-from chronovisor.timebase.types import MASK64, GuestTime, Offset
+from chronovisor.timebase.types import MASK64, GuestTime, Offset, Ticks
 
 ANY64 = st.integers(0, MASK64)
 OFFSETS = st.integers(0, (1 << 40) - 1).map(lambda n: Offset(n << 24))
@@ -315,3 +316,55 @@ def test_a_thread_that_joins_a_running_core_gets_the_time_that_was_applied() -> 
     assert 0 <= timebase - old.value <= source.ticks()
     assert dec + timebase + 256 == expiry.value
     assert joiner.decrementer_expiry == expiry
+
+
+def test_an_observer_that_fails_is_told_no_more_and_breaks_nothing() -> None:
+    def fail(event: object) -> None:
+        raise BrokenPipeError("nobody listens")
+
+    host = power8(VirtualTime(), observer=fail)
+    guest = Guest(host)
+    vcpu = guest.vcpu(0, guest.code(0, READER))
+    vcpu.set_offset(Offset(GRANULE))
+    for _ in range(2):
+        assert isinstance(vcpu.run(), Hypercall)
+    assert host.observer is None
+    assert not host.check_sync()
+
+
+def test_a_mistake_at_the_entry_loses_neither_the_core_nor_the_timer() -> None:
+    """Whatever goes wrong on the way in, the thread comes out again by the same way, and its siblings with
+    it.
+    """
+
+    class Failing(DispatchTraceLog):
+        fails = 1
+
+        def dispatched(self, thread: HardwareThread, waited: Ticks) -> GuestTime | None:
+            if Failing.fails:
+                Failing.fails -= 1
+                raise ZeroDivisionError("a mistake")
+            return super().dispatched(thread, waited)
+
+    host = power8(VirtualTime(), parts=Parts(dispatch_trace_log=Failing))
+    guest = Guest(host, stride=2)
+    vcpu = guest.vcpu(0, guest.code(0, READER))
+    vcpu.set_offset(Offset(GRANULE))
+    vcpu.decrementer_expiry = GuestTime(0x1234_5678)
+    with pytest.raises(ZeroDivisionError):
+        vcpu.run()
+    assert host.cores[0].runs is None
+    assert not host.check_sync()
+    assert vcpu.decrementer_expiry == GuestTime(0x1234_5678)
+    assert isinstance(vcpu.run(), Hypercall)
+    assert vcpu.decrementer_expiry == GuestTime(0x1234_5678)
+
+
+@pytest.mark.parametrize(("adjust", "what"), [(5, "out of phase by 0x5"), (GRANULE, "plus 0x1000000")])
+def test_a_core_out_of_step_is_told(adjust: int, what: str) -> None:
+    host = Host(VirtualTime(), cores=2)
+    assert host.check_sync() == []
+    host.cores[1].timebase.adjust = adjust
+    (told,) = host.check_sync()
+    assert "core 1" in told
+    assert what in told

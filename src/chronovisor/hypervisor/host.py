@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import secrets
 from collections import deque
@@ -17,7 +18,7 @@ from chronovisor.timebase.clock import HostClock, TickSource
 from chronovisor.timebase.decrementer import Decrementer
 from chronovisor.timebase.offset import Applied, Shift, Shifter, Switch, shift
 from chronovisor.timebase.tbu40 import CoreTimebase, TimebaseRegister
-from chronovisor.timebase.trace import Observer
+from chronovisor.timebase.trace import Event, Observer
 from chronovisor.timebase.types import LOW_MASK, MASK64
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from chronovisor.engine.state import LiveRegisters, Thread
     from chronovisor.hypervisor.virtual_core import VirtualCore
     from chronovisor.memory.guest_memory import GuestMemory
+
+log = logging.getLogger(__name__)
 
 
 class Engine(Protocol):
@@ -117,7 +120,7 @@ class Host:
         self.cpu_model = cpu_model
         self.clock = HostClock(source, origin & MASK64)
         self.ticks_per_instruction = ticks_per_instruction
-        self.observer = observer
+        self.observer: Observer | None = None if observer is None else self._guarded(observer)
         self.parts = parts if parts is not None else Parts()
         self.scheduler = scheduler_for(source)
         self.switch = Switch(self._taking_time(self.parts.shifter))
@@ -165,6 +168,18 @@ class Host:
                         f"where {offset:#x} was applied"
                     )
         return found
+
+    def _guarded(self, observer: Observer) -> Observer:
+        """The observer, for as long as it works: who listens must not break what is listened to."""
+
+        def told(event: Event) -> None:
+            try:
+                observer(event)
+            except Exception:
+                log.exception("the observer of host time is told no more")
+                self.observer = None
+
+        return told
 
     def _taking_time(self, shifter: Shifter) -> Shifter:
         """The shifter as it runs on this host: on a virtual clock each access takes an instruction's time."""

@@ -16,7 +16,7 @@ from chronovisor.isa.bits import LPCR, MSR
 from chronovisor.isa.registers import REGISTERS
 from chronovisor.timebase.decrementer import DecWidth, rebased, remaining
 from chronovisor.timebase.trace import DecrementerKept, DispatchLogged
-from chronovisor.timebase.types import GuestTime, HostTime, Offset, Ticks
+from chronovisor.timebase.types import GuestTime, Offset, Ticks
 
 if TYPE_CHECKING:
     from chronovisor.engine.concrete import Crash, Stop
@@ -53,6 +53,8 @@ class VirtualCpu:
         self.thread: HardwareThread | None = None
         """The hardware thread that it is on; None outside the guest."""
         self._expiry = GuestTime(0) - vcore.offset
+        self._begun = False
+        """Whether the thread has what it needs for the guest, and the decrementer with it."""
         self.ceded = False
         self.enter_anew = False
         """Whether the thread is to leave and enter once more, for what takes effect at an entry."""
@@ -167,6 +169,7 @@ class VirtualCpu:
         self.state.set_msr((self.state.MSR | _ME) & ~_HV)
         self.state.set("LPCR", self.vcore.lpcr)
         self.state.set("DPDES", self.vcore.dpdes)
+        self._begun = True
         # The guest has the time that was applied, whatever was set since: DEC + G is to be the expiry in
         # that.
         thread.decrementer.load(rebased(self._expiry, self.vcore.offset, self.vcore.entered_with))
@@ -181,6 +184,8 @@ class VirtualCpu:
 
     def end(self) -> None:
         """Stop what runs only in the guest; its core's timebase may still be the guest's."""
+        if not self._begun:
+            return
         self.purr.stop()
         self.spurr.stop()
         self.areas.end_dispatch(self.machine.memory)
@@ -191,6 +196,9 @@ class VirtualCpu:
         The guest set DEC under the offset that was applied. Where a sibling has set another since, the guest
         time of the expiry stays.
         """
+        if not self._begun:
+            return
+        self._begun = False
         expiry = thread.decrementer.expiry(thread.core.timebase, self.decrementer_width)
         self._expiry = rebased(expiry, self.vcore.entered_with, self.vcore.offset)
         if self.host.observer is not None:
@@ -345,10 +353,3 @@ class VirtualCpu:
                 self.state.set(name, old.get(name))
         self.state.gpr[:] = old.gpr
         self._accounted = 0
-
-
-def host_time_of(vcpu: VirtualCpu) -> HostTime:
-    """Return the host time at which a vCPU's decrementer expires, as the hypervisor keeps it (out of the
-    guest).
-    """
-    return vcpu.decrementer_expiry - vcpu.vcore.offset

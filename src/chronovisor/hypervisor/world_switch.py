@@ -44,16 +44,13 @@ class WorldSwitch:
                 return False
             vcpu.thread = thread
             vcore.inside.append(vcpu)
-            if vcore.primary is vcpu:
-                self._enter_as_primary(vcore, thread.core)
-            else:
-                self._scheduler.wait(
-                    lambda: vcore.failure is not None or self.secondary_may_enter(thread.core)
-                )
-            if vcore.failure is None:
-                if vcore.primary is not vcpu:
-                    self._tell(SecondaryLetIn(thread.core.number, thread.number, vcpu.number))
-                vcpu.begin(thread)
+            try:
+                self._enter_on(thread, vcpu)
+            except BaseException as error:
+                # A mistake of ours: what came in goes out again, and the core is not lost.
+                vcore.failure = f"the entry failed: {error}"
+                self.leave(vcpu)
+                raise
             return True
 
     def leave(self, vcpu: VirtualCpu) -> None:
@@ -73,8 +70,7 @@ class WorldSwitch:
             else:
                 self._scheduler.wait(lambda: vcore.host_time_restored)
             # Behind the barrier: T is the host's again, so DEC + T is an expiry in host time.
-            if vcore.failure is None:
-                vcpu.keep_decrementer(thread)
+            vcpu.keep_decrementer(thread)
             vcpu.thread = None
             vcore.kept += 1
             if vcore.kept == len(vcore.inside):
@@ -120,6 +116,17 @@ class WorldSwitch:
             self._scheduler.changed()
         assert vcore.core is not None
         return vcore.core.threads[vcpu.number % vcore.stride]
+
+    def _enter_on(self, thread: HardwareThread, vcpu: VirtualCpu) -> None:
+        vcore = vcpu.vcore
+        if vcore.primary is vcpu:
+            self._enter_as_primary(vcore, thread.core)
+        else:
+            self._scheduler.wait(lambda: vcore.failure is not None or self.secondary_may_enter(thread.core))
+        if vcore.failure is None:
+            if vcore.primary is not vcpu:
+                self._tell(SecondaryLetIn(thread.core.number, thread.number, vcpu.number))
+            vcpu.begin(thread)
 
     def _enter_as_primary(self, vcore: VirtualCore, core: Core) -> None:
         # Threads that are ready come along now: they wait behind the switch, not for the next entry.
