@@ -20,7 +20,8 @@ from chronovisor.timebase.types import GuestTime, Offset, Ticks
 
 if TYPE_CHECKING:
     from chronovisor.engine.concrete import Crash, Stop
-    from chronovisor.hypervisor.host import HardwareThread
+    from chronovisor.engine.state import Thread
+    from chronovisor.hypervisor.host import HardwareThread, Host
     from chronovisor.hypervisor.virtual_core import VirtualCore
     from chronovisor.hypervisor.virtual_machine import VirtualMachine
 
@@ -35,19 +36,19 @@ class VirtualCpu:
     """A vCPU. Its public state is changed under the host's monitor, or by the thread that runs it."""
 
     def __init__(self, machine: VirtualMachine, vcore: VirtualCore, number: int) -> None:
-        self.machine = machine
-        self.host = machine.host
-        self.vcore = vcore
+        self.machine: VirtualMachine = machine
+        self.host: Host = machine.host
+        self.vcore: VirtualCore = vcore
         self.number = number
         self.seat = self.host.scheduler.seat()
-        self.purr = RunningCounter(self.host.source)
-        self.spurr = RunningCounter(self.host.source)
+        self.purr: RunningCounter = RunningCounter(self.host.source)
+        self.spurr: RunningCounter = RunningCounter(self.host.source)
         self._live = LiveRegisters(self)
-        self.state = machine.engine.thread(self._live)
+        self.state: Thread = machine.engine.thread(self._live)
         for name, value in (("PVR", self.host.cpu_model.pvr), ("PIR", number), ("PPR", 0)):
             self.state.set(name, value)
         self.pending = PendingInterrupts()
-        self.areas = Areas()
+        self.areas: Areas = Areas()
         self._log = self.host.parts.dispatch_trace_log(self)
 
         self.thread: HardwareThread | None = None

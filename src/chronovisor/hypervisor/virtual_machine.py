@@ -11,7 +11,7 @@ from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
 from chronovisor.papr.hcalls import Hcall
 
 if TYPE_CHECKING:
-    from chronovisor.hypervisor.host import Host
+    from chronovisor.hypervisor.host import Engine, Host
 
 
 ANSWERED_BY_DEFAULT = frozenset({Hcall.CEDE, Hcall.PROD, Hcall.CONFER, Hcall.REGISTER_VPA})
@@ -30,7 +30,7 @@ class VirtualMachine:
     """
 
     def __init__(self, host: Host, stride: int = 1) -> None:
-        self.host = host
+        self.host: Host = host
         self.stride = stride
         self.has_memory = False
         self.answered: set[int] = set(ANSWERED_BY_DEFAULT)
@@ -70,4 +70,4 @@ class VirtualMachine:
 
     def _use(self, memory: GuestMemory) -> None:
         self.memory = memory
-        self.engine = (self.host.parts.engine or ConcreteEngine)(memory)
+        self.engine: Engine = (self.host.parts.engine or ConcreteEngine)(memory)
