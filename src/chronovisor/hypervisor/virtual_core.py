@@ -21,18 +21,18 @@ class VirtualCore:
     """Up to `stride` vCPUs of a machine that share a timebase, and so an offset (KVM's vcore)."""
 
     def __init__(self, host: Host, stride: int) -> None:
-        self.host = host
+        self.host: Host = host
         self.stride = stride
         """vCPUs that it can have; a vCPU's number modulo it is the hardware thread that it runs on."""
         self.vcpus: list[VirtualCpu] = []
-        self.offset = Offset(0)
+        self.offset: Offset = Offset(0)
         """What the next entry adds to the core's timebase. A running virtual core carries `Core.applied`."""
-        self.entered_with = Offset(0)
+        self.entered_with: Offset = Offset(0)
         """What the last entry added."""
-        self.lpcr = host.cpu_model.lpcr
-        self.vtb = RunningCounter(host.source)
-        self.dpdes = 0
-        self.compatibility = 0
+        self.lpcr: int = host.cpu_model.lpcr
+        self.vtb: RunningCounter = RunningCounter(host.source)
+        self.dpdes: int = 0
+        self.compatibility: int = 0
 
         # Where it is on its way in and out; under the host's monitor.
         self.core: Core | None = None
