@@ -165,6 +165,15 @@ def test_a_handler_that_changes_the_state_is_no_crash_loop() -> None:
     assert guest["CIA"] == CODE + 8
 
 
+def test_a_handler_that_runs_in_another_mode_is_no_crash_loop() -> None:
+    """What is no instruction in little-endian mode is one in the mode that interrupts are entered in."""
+    guest = Guest("nop", msr=SF | ME | LE)
+    guest.memory.store(0x700, 4, 0x4800_0000, little=False)  # b .
+    guest.state.CIA = 0x700
+    assert guest.run().reason is Reason.RESYNC
+    assert guest.run().reason is Reason.BUDGET
+
+
 @pytest.mark.parametrize(
     ("text", "cause"),
     [

@@ -180,6 +180,7 @@ def test_time_is_read_where_it_moves() -> None:
 def test_time_is_written_where_it_moves(name: str, width: int) -> None:
     guest = Guest(f"mtspr {name},r3", msr=GUEST | HV, r3=0xFEDC_BA98_7654_3210)
     assert guest.run().reason is Reason.RESYNC
+    assert guest.state.executed == 1
     assert guest.clock.written == [(name, 0xFEDC_BA98_7654_3210 & (1 << width) - 1)]
 
 
