@@ -149,9 +149,9 @@ def test_a_decrementer_that_was_never_set_expires_when_an_offset_is() -> None:
 # Two threads of one virtual core
 
 
-def two_threads(log: Log, source: VirtualTime, offset: Offset) -> Guest:
+def two_threads(log: Log, source: VirtualTime, offset: Offset, origin: int) -> Guest:
     """Each thread stores its first reading of the timebase, works for a while and ends its run."""
-    host = power8(source, origin=0x77_7777_7777, observer=log)
+    host = power8(source, origin=origin, observer=log)
     guest = Guest(host, stride=2)
     for number in (0, 1):
         guest.code(
@@ -163,10 +163,18 @@ def two_threads(log: Log, source: VirtualTime, offset: Offset) -> Guest:
     return guest
 
 
-def test_the_secondary_is_let_in_behind_the_switch_and_all_leave_together() -> None:
+@pytest.mark.parametrize(
+    ("origin", "wraps"),
+    [
+        (0x77_7777_7777, False),
+        (GRANULE - 100, True),  # between the first reading of the entry and its check
+        (MASK64 - 300, True),  # the whole timebase wraps there
+    ],
+)
+def test_the_secondary_is_let_in_behind_the_switch_and_all_leave_together(origin: int, wraps: bool) -> None:
     log, source = Log(), VirtualTime()
     offset = Offset(9 * GRANULE)
-    guest = two_threads(log, source, offset)
+    guest = two_threads(log, source, offset, origin)
     vcpus = list(guest.machine.vcpus.values())
     assert vcpus[0].vcore is vcpus[1].vcore
     run_together(vcpus)
@@ -188,8 +196,9 @@ def test_the_secondary_is_let_in_behind_the_switch_and_all_leave_together() -> N
     # The one that was made to leave goes on by itself.
     assert kinds[7:] == [OffsetApplied, ThreadOut, HostTimeRestored, DecrementerKept]
     for slot in (0x100, 0x108):
-        read = guest.word(slot) - offset.value - guest.host.clock.origin
-        assert 0 <= read <= source.ticks(), "a thread ran the guest in host time"
+        read = (guest.word(slot) - offset.value - origin) & MASK64
+        assert read <= source.ticks(), "a thread ran the guest in host time"
+    assert bool(log.of(Wrapped)) == wraps
     assert not guest.host.check_sync()
 
 
