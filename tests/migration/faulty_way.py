@@ -30,9 +30,11 @@ class FaultyWay:
     """Listens, and passes what comes on to `target`. `fault` strikes on the first connection alone."""
 
     def __init__(self, target: Address, fault: Fault | None = None) -> None:
-        self._target = target
+        self.target = target
         self._fault = fault
         self._listener = socket.create_server(("127.0.0.1", 0))
+        self.struck = threading.Event()
+        """Set when the fault has struck."""
         self.address = Address("127.0.0.1", self._listener.getsockname()[1])
         self.open_again = True
         """Whether connections after the first are let through."""
@@ -55,7 +57,11 @@ class FaultyWay:
                 source.close()
                 continue
             fault = self._fault if self._connections == 1 else None
-            destination = socket.create_connection((self._target.host, self._target.port))
+            try:
+                destination = socket.create_connection((self.target.host, self.target.port))
+            except OSError:
+                source.close()
+                continue
             self._sockets += [source, destination]
             for ends, from_source in (((source, destination), True), ((destination, source), False)):
                 mine = fault if fault is not None and fault.from_source is from_source else None
@@ -72,8 +78,11 @@ class FaultyWay:
                     counts = struct.unpack_from(">H", head, 4)[0] != MEMORY
                     message = head + _exactly(come, struct.unpack_from(">I", head, 8)[0])
                 if counts and fault is not None and fault.at == number:
+                    self.struck.set()
                     if fault.kind == "silence":
-                        return
+                        while come.recv(1 << 16):
+                            pass
+                        break
                     if fault.kind == "cut":
                         break
                     if fault.kind == "truncate":

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from chronovisor.kvm.errors import KvmError
 from chronovisor.machine.console import Console
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.host import Host
@@ -139,7 +138,8 @@ class Arrivals:
             answer = destination.handle(offer)
             if isinstance(answer, Refused):
                 raise MachineError(answer.reason)
-        except (MachineError, KvmError, ValueError) as error:
+        except Exception as error:
+            # Whatever it was, the next guest may do better.
             if host is not None:
                 host.close()
             self._taking.release()
@@ -168,7 +168,8 @@ class Arrivals:
                     destination.give_up(reason)
                     break
                 answer = destination.handle(reader.message(destination.memory))
-        except LinkLostError as error:
+        except Exception as error:
+            # Mostly the way that failed; a mistake of ours leaves the guest at the source all the same.
             reason = str(error)
             destination.give_up(reason)
             _try_to_send(writer, Aborted(reason))

@@ -1,0 +1,322 @@
+"""Moves between real processes: `run`, `receive`, `migrate`, `ps` and `reg`, as people use them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chronovisor.cli import main
+from chronovisor.cli.status import ExitStatus
+from chronovisor.migration.address import parse_address
+from chronovisor.timebase.record import MoveRecord
+from chronovisor.timebase.types import GRANULE
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "migration"))
+from faulty_way import Fault, FaultyWay
+
+COMMAND = [sys.executable, "-c", "import sys; from chronovisor.cli import main; sys.exit(main())"]
+ORIGIN = 987_654_321_987
+LIMIT = ("--time-limit", "5")
+
+
+def ticks() -> int:
+    """The machine's clock, as every host here counts it."""
+    return time.monotonic_ns() * 512 // 1000
+
+
+class Process:
+    """A command that goes on, and its guest's console."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._process = subprocess.Popen(
+            [*COMMAND, *arguments, "--engine", "concrete", "--timeout", "60"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+        )
+        self.pid = self._process.pid
+        self.errors = ""
+
+    def type(self, text: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(text.encode())
+
+    def line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().decode()
+
+    def error_line(self) -> str:
+        assert self._process.stderr is not None
+        self.errors += (line := self._process.stderr.readline().decode())
+        return line
+
+    def timebase(self) -> tuple[int, int, int]:
+        """What the guest's timebase reads, and the machine's clock before and after."""
+        before = ticks()
+        self.type("t")
+        return before, int(self.line(), 16), ticks()
+
+    def ends(self) -> int:
+        _, errors = self._process.communicate(timeout=30)
+        self.errors += errors.decode()
+        return self._process.returncode
+
+    def kill(self) -> None:
+        self._process.kill()
+        with contextlib.suppress(ValueError):
+            self._process.communicate()
+
+
+class Machine:
+    """A machine with a run directory of its own."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self.processes: list[Process] = []
+        self.ways: list[FaultyWay] = []
+
+    def run(self, name: str, *options: str) -> Process:
+        self.processes.append(
+            process := Process("run", "demo-le.elf", "--memory", "2M", "--name", name, *options)
+        )
+        assert "watching" in process.line()
+        return process
+
+    def receive(self, name: str, *options: str, at: str = "tcp:127.0.0.1:0") -> tuple[Process, str]:
+        self.processes.append(process := Process("receive", at, "--name", name, *LIMIT, *options))
+        told = re.fullmatch(rf"chronovisor: {name} waits at (tcp:\S+)\n", process.error_line())
+        assert told is not None, process.errors
+        return process, told[1]
+
+    def way(self, to: str, fault: Fault, open_again: bool = True) -> FaultyWay:
+        self.ways.append(way := FaultyWay(parse_address(to), fault))
+        way.open_again = open_again
+        return way
+
+    def does(self, *arguments: str) -> tuple[int, str, str]:
+        """A command that answers: its status, what it printed, and what it said on stderr."""
+        status = main(arguments)
+        printed = self._capsys.readouterr()
+        return status, printed.out, printed.err
+
+    def asks(self, *arguments: str) -> Any:
+        status, out, err = self.does(*arguments, "--json")
+        assert (status, err) == (0, "")
+        return json.loads(out)
+
+    def fails(self, status: ExitStatus, words: str, *arguments: str) -> None:
+        found, out, err = self.does(*arguments)
+        assert (found, out) == (status, "")
+        assert err.startswith("chronovisor: ")
+        assert err.count("\n") == 1
+        assert words in err
+
+    def state(self, name: str) -> str:
+        return str(next(guest["state"] for guest in self.asks("ps") if guest["name"] == name))
+
+
+@pytest.fixture
+def machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Machine]:
+    monkeypatch.setenv("CHRONOVISOR_RUN_DIR", str(tmp_path / "run"))
+    made = Machine(capsys)
+    yield made
+    for process in made.processes:
+        process.kill()
+    for way in made.ways:
+        way.close()
+
+
+def test_a_guest_moves_to_and_fro_and_keeps_its_time(machine: Machine) -> None:
+    here = machine.run("here-0", "--tb-origin", str(ORIGIN))
+    uncertain = 0
+    for hop in range(3):
+        there, address = machine.receive(f"here-{hop + 1}", "--tb-origin", hex(hop * 0x1234_5678_9ABC_DEF1))
+        record = machine.asks("migrate", f"here-{hop}", address)
+        assert set(record) == set(MoveRecord.__dataclass_fields__)
+        assert abs(record["error_ticks"]) <= record["error_bound_ticks"]
+        assert abs(record["rounding_ticks"]) <= GRANULE // 2
+        uncertain += record["error_bound_ticks"] - abs(record["error_ticks"])
+        assert here.ends() == 0
+        assert f"the guest went to {address}" in here.errors
+        here = there
+        # Seen from outside: what it prints lies between the stamps of this process, but for the rounding.
+        before, guest, after = here.timebase()
+        assert before - GRANULE // 2 - uncertain <= guest - ORIGIN <= after + GRANULE // 2 + uncertain
+    here.type("q")
+    assert " back=0 " in (report := here.line())
+    assert report.endswith("memory=intact\n")
+    assert here.ends() == 0
+
+
+def test_what_runs_is_listed_and_its_registers_shown_and_set(machine: Machine) -> None:
+    machine.run("one", "--tb-origin", str(ORIGIN))
+    machine.receive("two")
+    one, two = machine.asks("ps")
+    assert (one["name"], one["state"], one["vcpus"], one["memory"]) == ("one", "running", 1, 2 << 20)
+    assert one["guest_tb"] == one["host_tb"] + one["tb_offset"]
+    assert (two["name"], two["state"], two["guest_tb"]) == ("two", "waiting", None)
+    assert machine.asks("reg", "one", "TB_OFFSET=0x3000001") == {"TB_OFFSET": 0x400_0000}
+    before, guest, after = machine.processes[0].timebase()
+    assert before <= guest - ORIGIN - 0x400_0000 <= after
+    everything = machine.asks("reg", "one")
+    assert everything["TB_OFFSET"] == 0x400_0000
+    assert {"R0", "PC", "MSR", "DEC_EXPIRY", "VSR31"} <= set(everything)
+    assert machine.does("reg", "one", "tb_offset")[1] == "TB_OFFSET    0x0000000004000000\n"
+    assert "running  1      2M" in machine.does("ps")[1]
+    for words, arguments in {
+        "no register 'R32'": ("reg", "one", "R32"),
+        "does not fit R3": ("reg", "one", "R3=0x1ffffffffffffffff"),
+        "no number": ("reg", "one", "R3=many"),
+        "no vCPU 1": ("reg", "one", "R3", "--vcpu", "1"),
+        "no guest named three": ("reg", "three"),
+        "cannot reg now": ("reg", "two"),
+        "loopback": ("migrate", "one", "tcp:192.0.2.7:80"),
+        "write tcp:HOST:PORT": ("migrate", "one", "elsewhere"),
+        "one of ADDRESS": ("migrate", "one"),
+        "no move": ("migrate", "one", "--resolve"),
+        "cannot migrate now": ("migrate", "two", "tcp:127.0.0.1:80"),
+        "name '../x'": ("reg", "../x"),
+        "named one runs already": ("run", "hello-le.elf", "--name", "one", "--engine", "concrete"),
+        "named two runs already": ("receive", "tcp:127.0.0.1:0", "--name", "two"),
+        "virtual time": ("receive", "tcp:127.0.0.1:0", "--clock", "virtual"),
+    }.items():
+        machine.fails(ExitStatus.USAGE, words, *arguments)
+
+
+def test_what_a_killed_process_left_is_cleared_away(machine: Machine) -> None:
+    killed = machine.run("one")
+    killed.kill()
+    socket = Path(os.environ["CHRONOVISOR_RUN_DIR"]) / "one.sock"
+    assert socket.exists()
+    assert machine.asks("ps") == []
+    assert not socket.exists()
+    machine.run("one").kill()
+    again = machine.run("one")
+    again.type("q")
+    assert again.ends() == 0
+    assert not socket.exists()
+
+
+def test_a_destination_killed_before_commit_leaves_the_guest(machine: Machine) -> None:
+    here = machine.run("here", "--tb-origin", str(ORIGIN))
+    there, address = machine.receive("there")
+    machine.fails(ExitStatus.USAGE, "cannot be listened at", "receive", address, "--name", "other")
+    way = machine.way(address, Fault(False, 2, "silence"))
+    threading.Thread(target=lambda: (way.struck.wait(20), there.kill())).start()
+    machine.fails(
+        ExitStatus.FAILED, "goes on here", "migrate", "here", str(way.address), "--time-limit", "20"
+    )
+    assert machine.state("here") == "running"
+    before, guest, after = here.timebase()
+    assert before <= guest - ORIGIN <= after
+
+
+def test_a_source_killed_before_commit_is_given_up(machine: Machine) -> None:
+    here = machine.run("here")
+    there, address = machine.receive("there")
+    way = machine.way(address, Fault(True, 2, "silence"))
+    threading.Thread(target=lambda: (way.struck.wait(20), here.kill())).start()
+    status, _, _ = machine.does("migrate", "here", str(way.address), "--time-limit", "20")
+    assert status == ExitStatus.USAGE
+    assert there.ends() == ExitStatus.FAILED
+    assert "the move was given up, and the guest does not run here" in there.errors
+
+
+def test_a_destination_killed_after_commit_is_asked_for_the_outcome(machine: Machine) -> None:
+    here = machine.run("here", "--tb-origin", str(ORIGIN))
+    there, address = machine.receive("there")
+    way = machine.way(address, Fault(True, 3, "silence"))
+    threading.Thread(target=lambda: (way.struck.wait(20), there.kill())).start()
+    machine.fails(
+        ExitStatus.UNDECIDED, "stays paused", "migrate", "here", str(way.address), "--time-limit", "20"
+    )
+    assert machine.state("here") == "undecided"
+    machine.fails(ExitStatus.USAGE, "--resolve", "migrate", "here", address)
+    machine.fails(ExitStatus.UNDECIDED, "stays paused", "migrate", "here", "--resolve")
+    # Another process of that host knows that it was offered and never committed.
+    _, address = machine.receive("there")
+    way.target = parse_address(address)
+    machine.fails(ExitStatus.FAILED, "goes on here", "migrate", "here", "--resolve")
+    assert machine.state("here") == "running"
+    before, guest, after = here.timebase()
+    assert before <= guest - ORIGIN <= after
+    machine.asks("migrate", "here", address)
+    assert here.ends() == 0
+
+
+def test_an_answer_that_was_lost_is_found_later(machine: Machine) -> None:
+    here = machine.run("here")
+    there, address = machine.receive("there")
+    way = machine.way(address, Fault(False, 3, "cut"), open_again=False)
+    machine.fails(ExitStatus.UNDECIDED, "stays paused", "migrate", "here", str(way.address))
+    assert machine.state("here") == "undecided"
+    while machine.state("there") != "running":
+        # It has recorded the outcome and lets the guest go just now.
+        time.sleep(0.05)
+    way.open_again = True
+    record = machine.asks("migrate", "here", "--resolve")
+    assert record["to_origin"] == 0
+    assert here.ends() == 0
+    there.type("q")
+    assert there.line().endswith("memory=intact\n")
+    assert there.ends() == 0
+
+
+def test_the_operators_word(machine: Machine) -> None:
+    here = machine.run("here")
+    there, address = machine.receive("there")
+    way = machine.way(address, Fault(False, 3, "cut"), open_again=False)
+    machine.fails(ExitStatus.UNDECIDED, "stays paused", "migrate", "here", str(way.address))
+    there.kill()
+    assert machine.asks("migrate", "here", "--force-resume")["resumed"] == "here"
+    assert machine.state("here") == "running"
+    here.type("q")
+    assert here.line().endswith("memory=intact\n")
+    assert here.ends() == 0
+
+
+def test_two_moves_at_once(machine: Machine) -> None:
+    here = machine.run("here")
+    _, address = machine.receive("there")
+    way = machine.way(address, Fault(False, 1, "silence"))
+    first = threading.Thread(target=main, args=(["migrate", "here", str(way.address), *LIMIT],))
+    first.start()
+    assert way.struck.wait(20)
+    assert machine.state("here") == "moving"
+    machine.fails(ExitStatus.USAGE, "on its way to", "migrate", "here", address)
+    machine.fails(ExitStatus.USAGE, "on its way to", "reg", "here")
+    first.join()
+    here.type("q")
+    assert here.line().endswith("memory=intact\n")
+
+
+def test_ending_a_run_gives_its_name_back(machine: Machine) -> None:
+    here = machine.run("here")
+    os.kill(here.pid, signal.SIGTERM)
+    assert here.ends() == 128 + signal.SIGTERM
+    assert list(Path(os.environ["CHRONOVISOR_RUN_DIR"]).glob("*.sock")) == []
+
+
+def test_a_run_directory_that_others_can_enter_is_refused(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_to_all = tmp_path / "open"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o755)
+    monkeypatch.setenv("CHRONOVISOR_RUN_DIR", str(open_to_all))
+    machine.fails(ExitStatus.USAGE, "others can enter it", "ps")
