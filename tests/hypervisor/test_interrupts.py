@@ -289,9 +289,11 @@ def test_an_entry_that_always_takes_too_long_fails_and_leaves_the_core_at_host_t
     guest = Guest(host, stride=2)
     vcpu = guest.vcpu(0, guest.code(0, [li(4, 1), *user_call()]))
     vcpu.set_offset(Offset(1 << 24))
+    vcpu.decrementer_expiry = GuestTime(0x1234)
     ended = vcpu.run()
     assert isinstance(ended, FailedEntry)
     assert "32.768 ms" in ended.message
+    assert vcpu.decrementer_expiry == GuestTime(0x1234)
     assert not host.check_sync()
     assert host.cores[0].runs is None
     slow[0] = False
