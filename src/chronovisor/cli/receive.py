@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ from chronovisor.machine.console import Console
 from chronovisor.machine.control import ControlServer
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.host import Host
+from chronovisor.machine.rehearsal import rehearse
 from chronovisor.machine.run_directory import run_directory
 from chronovisor.machine.sizes import parse_size, parse_u64
 from chronovisor.migration.address import parse_address
@@ -72,6 +74,9 @@ def command(
             engine=engine.value,
         )
 
+    rehearsal = threading.Thread(
+        target=rehearse, args=(cpu.value, engine.value), name="rehearsal", daemon=True
+    )
     terms = Terms(
         host_for,
         console,
@@ -79,6 +84,7 @@ def command(
         parse_size(memory_limit),
         TimeLimits.of(silence) if silence else TimeLimits(),
         say,
+        rehearsal.join,
     )
     waiting = {"name": name, "pid": os.getpid(), "state": "waiting"}
     nothing = dict.fromkeys(("vcpus", "memory", "host_tb", "guest_tb", "tb_offset"))
@@ -87,6 +93,7 @@ def command(
         return waiting | nothing
 
     with ControlServer(name, {"ps": ps}) as server, typing_into(console):
+        rehearsal.start()
         arrivals = Arrivals(parse_address(address, listen=True), terms)
         try:
             say(f"{name} waits at {arrivals.address}")

@@ -43,6 +43,8 @@ class Terms:
     limits: TimeLimits = TimeLimits()  # noqa: RUF009
     tell: Callable[[str], None] = lambda line: None
     """Told, in a line each, of guests that did not come."""
+    be_ready: Callable[[], None] = lambda: None
+    """Returns when a guest can be run without delay: asked before one is accepted, while it still runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,7 @@ class Arrivals:
                     f"{self._terms.memory_limit} at most"
                 )
             host = self._terms.host_for(header)
+            self._terms.be_ready()
             destination = Destination(host, self._terms.console, self._terms.outcomes)
             answer = destination.handle(offer)
             if isinstance(answer, Refused):

@@ -1,0 +1,27 @@
+"""A rehearsal: a small guest of ours is run to its end before one that must not wait arrives.
+
+An engine compiles, loads and remembers much when it first meets a guest's code. A guest that has just moved
+would see all that as a step of its time.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from chronovisor.machine.host import Host
+
+IMAGES = ("hello-le.elf", "hello-be.elf")
+_PATIENCE = 120.0
+"""Seconds of real time: the first start on a machine may have everything to compile."""
+
+log = logging.getLogger(__name__)
+
+
+def rehearse(cpu: str, engine: str) -> None:
+    """Run a guest in either byte order on a host like that; what goes wrong is for the real guest to show."""
+    for image in IMAGES:
+        try:
+            with Host(cpu=cpu, engine=engine) as host:
+                host.boot(image, "1M").run(_PATIENCE)
+        except Exception:
+            log.exception("the rehearsal with %s", image)
