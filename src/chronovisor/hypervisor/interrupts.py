@@ -10,9 +10,6 @@ if TYPE_CHECKING:
     from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 
 
-_EE = int(MSR.EE)
-
-
 class PendingInterrupts:
     """What waits to interrupt a vCPU from outside. Set under the host's monitor, from any thread."""
 
@@ -52,7 +49,7 @@ def deliver(vcpu: VirtualCpu) -> None:
     elif pending.machine_check is not None:
         cause, pending.machine_check = pending.machine_check, None
         engine.interrupt(state, "MACHINE_CHECK", cause)
-    elif state.MSR & _EE:
+    elif state.MSR & MSR.EE:
         if pending.external:
             engine.interrupt(state, "EXTERNAL")
         elif vcpu.decrementer_pending():

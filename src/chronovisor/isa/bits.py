@@ -7,10 +7,10 @@ of a 64-bit register is ``1 << (63 - n)``. Sources: Power ISA 3.0B Book III 2.2 
 
 from __future__ import annotations
 
-from enum import IntFlag
+from enum import IntEnum
 
 
-class MSR(IntFlag):
+class MSR(IntEnum):
     """The machine state register."""
 
     SF = 1 << 63
@@ -35,10 +35,10 @@ class MSR(IntFlag):
 
 
 #: The bits of MSR that are there. Transactional memory is not: MSR[TS], the one field of two bits, stays 0.
-MSR_BITS = sum(int(bit) for bit in MSR)
+MSR_BITS = sum(bit for bit in MSR if bit is not MSR.TS)
 
 
-class LPCR(IntFlag):
+class LPCR(IntEnum):
     """The logical partitioning control register."""
 
     ILE = 1 << 25
@@ -56,7 +56,7 @@ class LPCR(IntFlag):
     HDICE = 1 << 0
 
 
-class FSCR(IntFlag):
+class FSCR(IntEnum):
     """What problem state may use; bit 1 << n makes the interruption cause n (Book III 6.2.10)."""
 
     SCV = 1 << 12
@@ -68,7 +68,7 @@ class FSCR(IntFlag):
     FP = 1 << 0
 
 
-class XER(IntFlag):
+class XER(IntEnum):
     """The fixed-point exception register."""
 
     SO = 1 << 31
@@ -79,7 +79,7 @@ class XER(IntFlag):
     COUNT = 0x7F
 
 
-class DSISR(IntFlag):
+class DSISR(IntEnum):
     """Why a storage access failed (data storage interrupt; SRR1 has the same bits for instructions)."""
 
     NO_TRANSLATION = 1 << 30
@@ -89,7 +89,7 @@ class DSISR(IntFlag):
     FUNCTION_CODE = 1 << (63 - 44)
 
 
-class ProgramCause(IntFlag):
+class ProgramCause(IntEnum):
     """SRR1's bits that say why a program interrupt came (Book III 6.5.9)."""
 
     FP_ENABLED = 1 << (63 - 43)

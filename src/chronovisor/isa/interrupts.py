@@ -79,10 +79,10 @@ def relocated(m: Machine) -> Value:
     return (m["MSR"] & translation).eq(translation) & (m["LPCR"] & int(LPCR.AIL)).eq(int(LPCR.AIL))
 
 
-def entered(m: Machine, kept: MSR) -> Value:
+def entered(m: Machine, kept: int) -> Value:
     """MSR as an interrupt to the guest's kernel leaves it, translation off; ``kept`` bits stay (6.5)."""
     little = (m["LPCR"] & int(LPCR.ILE)).ne(0).zext(64)
-    return (m["MSR"] & int(kept)) | int(MSR.SF) | little
+    return (m["MSR"] & kept) | int(MSR.SF) | little
 
 
 @cache
