@@ -17,8 +17,12 @@ from chronovisor.machine.errors import MachineError
 from chronovisor.migration.address import Address, parse_address
 from chronovisor.migration.arrival import Arrivals, Arrived, Terms
 from chronovisor.migration.departure import Departure
+from chronovisor.migration.destination import Destination
 from chronovisor.migration.errors import MoveError, MoveUndecidedError
+from chronovisor.migration.link import Link
+from chronovisor.migration.messages import Aborted, Commit, Message
 from chronovisor.migration.outcomes import RecordedOutcomes
+from chronovisor.migration.source import Source
 from chronovisor.migration.stream import Header
 from chronovisor.migration.tcp import TimeLimits
 from chronovisor.timebase.types import GRANULE, Ticks
@@ -232,7 +236,30 @@ def test_a_guest_that_cannot_be_taken_goes_on_and_the_destination_waits(ends: En
         assert ends.departure.state == "running"
         assert ends.arrivals.wait(0) is None
         assert words in ends.told.pop()
+        # The next one is considered anew.
+        with pytest.raises(MoveError, match=words):
+            ends.departure.migrate(ends.arrivals.address, LIMITS)
         ends.arrivals.close()
+
+
+def test_a_commit_that_comes_after_the_question_comes_too_late(ends: Ends) -> None:
+    outcomes = RecordedOutcomes(ends.directory)
+    with Host(tb_origin=ORIGIN, engine="concrete") as host:
+        destination = Destination(host, outcomes=outcomes)
+
+        def handle(message: Message) -> Message:
+            if isinstance(message, Commit):
+                # On a connection of its own, as a source asks that takes this one for lost.
+                assert isinstance(outcomes.ask(source.move), Aborted)
+            return destination.handle(message)
+
+        source = Source(ends.guest, Link([Ticks(100)]).connect(ends.source_host.clock.source, handle))
+        with pytest.raises(MoveError, match="had not come"):
+            source.give_away()
+        assert host.guests == []
+        with pytest.raises(MoveError, match="not given"):
+            destination.start(running=True)
+    assert ends.guest.running
 
 
 @pytest.mark.parametrize(
