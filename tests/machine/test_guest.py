@@ -180,6 +180,24 @@ def test_the_device_tree_is_where_r3_says_and_leaves_the_image_alone() -> None:
         assert at >= 0x10000 + 4 + 0x10000
 
 
+@pytest.mark.parametrize(
+    ("first", "little", "entered_little"),
+    [
+        ("48000005", True, False),  # a big-endian `bl .+4`, which reads as no little-endian instruction
+        ("08000048", True, True),  # `tdi 0,r0,72`: in the other order a branch too, but right as it is
+        ("00000048", True, True),
+        ("05000048", False, False),
+        ("", True, True),
+    ],
+)
+def test_an_image_is_entered_in_the_endianness_of_its_first_instruction(
+    first: str, little: bool, entered_little: bool
+) -> None:
+    elf = Elf([Part(bytes.fromhex(first), 0x4000, memsz=8)], 0x4000, little, flags=2)
+    with Host() as host:
+        assert host.boot(elf.build()).get("MSR") & 1 == entered_little
+
+
 @pytest.mark.parametrize("little", [True, False])
 def test_the_state_at_the_entry_point(little: bool) -> None:
     with Host() as host:

@@ -89,8 +89,7 @@ def _cpus(root: Any, options: TreeOptions) -> None:
         _words(cpu, "cpu-version", host.pvr)
         _words(cpu, "timebase-frequency", host.frequency)
         _words(cpu, "clock-frequency", host.frequency)
-        if host.dec_bits > 32:
-            _words(cpu, "ibm,dec-bits", host.dec_bits)
+        # No ibm,dec-bits: LPCR[LD] is 0 at the start, so the guest's decrementer has 32 bits on every host.
         for cache in ("i-cache", "d-cache"):
             _words(cpu, f"{cache}-line-size", _CACHE_LINE)
             _words(cpu, f"{cache}-block-size", _CACHE_LINE)

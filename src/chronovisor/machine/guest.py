@@ -17,6 +17,7 @@ from chronovisor.kvm.ids import ONE_REG_BY_NAME, SystemEventType
 from chronovisor.kvm.interface import System, Vcpu, Vm
 from chronovisor.kvm.registers import read_register, write_register
 from chronovisor.machine.console import Console
+from chronovisor.machine.entry import MSR_LE, entry_msr
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.hypercalls import LPCR_AIL, LPCR_ILE, answer_hypercall
 from chronovisor.machine.sizes import Topology
@@ -26,9 +27,6 @@ from chronovisor.memory import GuestMemory
 from chronovisor.timebase.handover import IdealInterval
 from chronovisor.timebase.types import GuestTime, Offset, Ticks
 
-MSR_SF: Final = 1 << 63
-MSR_ME: Final = 1 << 12
-MSR_LE: Final = 1
 _LPCR: Final = ONE_REG_BY_NAME["LPCR_64"].id
 
 
@@ -260,12 +258,12 @@ class Guest:
         """Start a stopped vCPU; it takes the caller's endianness and interrupt modes, as it is of the same
         system.
         """
-        little = caller.vcpu.get_regs().msr & MSR_LE
+        little = bool(caller.vcpu.get_regs().msr & MSR_LE)
         modes = caller.vcpu.get_one_reg(_LPCR) & (LPCR_ILE | LPCR_AIL)
 
         def prepare(vcpu: Vcpu) -> None:
             regs = vcpu.get_regs()
-            regs.pc, regs.msr, regs.gpr[3] = entry, MSR_SF | MSR_ME | little, argument
+            regs.pc, regs.msr, regs.gpr[3] = entry, entry_msr(self.memory, entry, little), argument
             vcpu.set_regs(regs)
             vcpu.set_one_reg(_LPCR, vcpu.get_one_reg(_LPCR) & ~(LPCR_ILE | LPCR_AIL) | modes)
 

@@ -12,8 +12,9 @@ from chronovisor.machine import rtas
 from chronovisor.machine.console import Console, Sink
 from chronovisor.machine.devicetree import TreeOptions, flatten
 from chronovisor.machine.elf import Image, parse_image, read_image
+from chronovisor.machine.entry import entry_msr
 from chronovisor.machine.errors import MachineError
-from chronovisor.machine.guest import MSR_LE, MSR_ME, MSR_SF, Guest
+from chronovisor.machine.guest import Guest
 from chronovisor.machine.sizes import Topology, check_topology, parse_size, parse_u64
 from chronovisor.memory import PAGE_SIZE, GuestMemory
 from chronovisor.timebase.clock import HostClock, RealTime, TickSource, VirtualTime
@@ -156,7 +157,7 @@ class Host:
         guest.memory.write(tree_at, tree)
         regs = guest.vcpus[0].get_regs()
         regs.pc = image.entry
-        regs.msr = MSR_SF | MSR_ME | (MSR_LE if image.little else 0)
+        regs.msr = entry_msr(guest.memory, image.entry, image.little)
         regs.gpr[2] = image.toc
         regs.gpr[3] = tree_at
         # A function's global entry point finds its TOC from its own address in r12 under ABI v2.
