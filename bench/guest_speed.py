@@ -67,9 +67,7 @@ class Speed:
 
 
 def _rounds(text: str) -> dict[str, float]:
-    return {
-        name: int(ticks) * 1e9 / FREQUENCY / int(rounds) for name, rounds, ticks in _LINE.findall(text)
-    }
+    return {name: int(ticks) * 1e9 / FREQUENCY / int(rounds) for name, rounds, ticks in _LINE.findall(text)}
 
 
 def here() -> dict[str, float]:
@@ -90,7 +88,14 @@ def in_qemu() -> dict[str, float] | None:
         laid_out.write_bytes(firmware(read_image(str(IMAGE))))
         machine = "-M pseries,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off"
         command = f"{qemu} {machine} -cpu power9 -m 256M -display none -serial stdio -bios {laid_out}"
-        done = subprocess.run(command.split(), capture_output=True, text=True, timeout=_TIMEOUT, check=False, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command.split(),
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
     return _rounds(done.stdout)
 
 

@@ -1,15 +1,15 @@
 """Chronovisor: a hypervisor for 64-bit Power guests that keep their own time.
 
-    >>> import chronovisor as cv
-    >>> time = cv.VirtualTime()
-    >>> home, away = cv.Host(clock=time), cv.Host(clock=time, tb_origin=10**18)
-    >>> guest = home.boot("hello-le.elf")
-    >>> guest.set("TB_OFFSET", 0x1234567)
-    >>> hex(guest.get("TB_OFFSET"))
-    '0x2000000'
-    >>> guest, record = cv.move(guest, away)
-    >>> guest.run().message
-    'the guest powered off'
+>>> import chronovisor as cv
+>>> time = cv.VirtualTime()
+>>> home, away = cv.Host(clock=time), cv.Host(clock=time, tb_origin=10**18)
+>>> guest = home.boot("hello-le.elf")
+>>> guest.set("TB_OFFSET", 0x1234567)
+>>> hex(guest.get("TB_OFFSET"))
+'0x2000000'
+>>> guest, record = cv.move(guest, away)
+>>> guest.run().message
+'the guest powered off'
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def test_runs_are_the_pages_that_are_not_all_zeros(written: list[tuple[int, int]
     pages = [page for addr, size in runs for page in range(addr, addr + size, PAGE_SIZE)]
     assert pages == sorted(pages)
     assert set(pages) == pages_by_looking(memory) == {a // PAGE_SIZE * PAGE_SIZE for a, _ in written}
-    assert all(a + size < b for (a, size), (b, _) in zip(runs, runs[1:], strict=False))
+    assert all(a + size < b for (a, size), (b, _) in pairwise(runs))
 
 
 @given(writes)
