@@ -118,6 +118,7 @@ class Arrivals:
                     raise StreamError(f"a stream does not begin with {type(message).__name__}")
             except LinkLostError as error:
                 self._refuse(writer, str(error))
+            pipe.hang_up()
 
     def _answer(self, query: Query) -> Message:
         answer = self._terms.outcomes.ask(query.move)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Sequence
@@ -73,6 +74,21 @@ class SocketPipe:
             raise LinkLostError(f"the other side took nothing for {self._limit:g} s") from None
         except OSError as error:
             raise LinkLostError(f"the connection was lost ({error.strerror or error})") from None
+
+    def hang_up(self, patience: float = 1.0) -> None:
+        """End the connection so that what was written last still arrives.
+
+        Closing with anything unread would throw it away at the other side: so this reads on, for `patience`
+        seconds at most, until that side hangs up, too.
+        """
+        deadline = time.monotonic() + patience
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+            while (left := deadline - time.monotonic()) > 0:
+                self._socket.settimeout(left)
+                if not self._socket.recv(1 << 16):
+                    break
+        self.close()
 
     def close(self) -> None:
         """Close the connection."""
