@@ -24,6 +24,7 @@ STATUSES: Final = {
     EndReason.MOVED: ExitStatus.OK,
     EndReason.CRASH: ExitStatus.CRASH,
     EndReason.TIMED_OUT: ExitStatus.TIMED_OUT,
+    EndReason.OUTPUT_LOST: ExitStatus.FAILED,
     EndReason.INTERNAL_ERROR: ExitStatus.INTERNAL_ERROR,
 }
 

@@ -11,7 +11,7 @@ class ExitStatus(IntEnum):
     OK = 0
     """All is well; `run`: the guest powered off."""
     FAILED = 1
-    """Something is not as it should be: a proof not found, a promise not kept."""
+    """Something is not as it should be: a proof not found, a promise broken, output not written."""
     USAGE = 2
     """The command was given something that makes no sense; one line on stderr says what."""
     CRASH = 3
@@ -28,5 +28,6 @@ class ExitStatus(IntEnum):
     """Ctrl-C."""
 
 
-RUN_STATUSES = """Exit status: 0 the guest powered off or moved away, 2 bad usage, 3 the guest crashed, \
+RUN_STATUSES = """Exit status: 0 the guest powered off or moved away, 1 its output could \
+not be written, 2 bad usage, 3 the guest crashed, \
 4 bad image, 70 internal error, 124 timed out, 130 Ctrl-C."""

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import BinaryIO
 
+from chronovisor.machine.errors import OutputLostError
+
 KEPT_BYTES = 16 << 20
 """How much of what was printed `text` can still tell; older bytes are forgotten."""
 
@@ -27,14 +29,19 @@ class Console:
         self._watchers: list[Callable[[], None]] = []
 
     def write(self, data: bytes) -> None:
-        """Take what the guest prints."""
+        """Take what the guest prints; OutputLostError where the sink cannot write it."""
         with self._lock:
             self._printed += data
             if len(self._printed) > KEPT_BYTES:
                 del self._printed[: len(self._printed) - KEPT_BYTES]
             watchers = list(self._watchers)
         if self._sink is not None:
-            self._sink(data)
+            try:
+                self._sink(data)
+            except OSError as error:
+                raise OutputLostError(
+                    f"what the guest prints cannot be written: {error.strerror or error}"
+                ) from error
         for watcher in watchers:
             watcher()
 

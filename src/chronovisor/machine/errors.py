@@ -7,5 +7,9 @@ class MachineError(Exception):
     """A request that makes no sense: sizes, counts, options. The text says what was wrong and what to do."""
 
 
+class OutputLostError(MachineError):
+    """What the guest printed could not be written to where its console goes."""
+
+
 class ImageError(MachineError):
     """A guest image that cannot be loaded."""

@@ -18,7 +18,7 @@ from chronovisor.kvm.interface import System, Vcpu, Vm
 from chronovisor.kvm.registers import read_register, write_register
 from chronovisor.machine.console import Console
 from chronovisor.machine.entry import MSR_LE, entry_msr
-from chronovisor.machine.errors import MachineError
+from chronovisor.machine.errors import MachineError, OutputLostError
 from chronovisor.machine.hypercalls import LPCR_AIL, LPCR_ILE, answer_hypercall
 from chronovisor.machine.sizes import Topology
 from chronovisor.machine.vcpu_thread import VcpuTask, VcpuThread, VcpuThreads
@@ -37,6 +37,7 @@ class EndReason(Enum):
     CRASH = "crash"
     MOVED = "moved"
     TIMED_OUT = "timed out"
+    OUTPUT_LOST = "output lost"
     INTERNAL_ERROR = "internal error"
 
 
@@ -331,6 +332,9 @@ class Guest:
                 self._finish(GuestEnd(EndReason.INTERNAL_ERROR, f"vCPU {number}: unexpected exit {exit_}"))
 
     def _broke(self, thread: VcpuThread, error: Exception) -> None:
+        if isinstance(error, OutputLostError):
+            self._finish(GuestEnd(EndReason.OUTPUT_LOST, str(error)))
+            return
         details = "".join(traceback.format_exception(error))
         message = f"vCPU {thread.vcpu.id}: {type(error).__name__}: {error}"
         self._finish(GuestEnd(EndReason.INTERNAL_ERROR, message, details))
