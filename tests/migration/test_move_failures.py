@@ -85,6 +85,16 @@ def test_a_link_lost_before_commit_leaves_the_guest_where_it_was(guest: Guest, a
     assert_goes_on(guest)
 
 
+@pytest.mark.parametrize("lost", range(4), ids=["offer", "its answer", "state", "READY"])
+def test_a_guest_that_ran_runs_on(lost: int) -> None:
+    hosts = [Host(clock="real"), Host(clock="real", tb_origin=1 << 50)]
+    with hosts[0].boot("demo-le.elf", memory="1M") as guest:
+        guest.resume()
+        with pytest.raises(MoveError):
+            move(guest, hosts[1], LosingLink(lost))
+        assert guest.running
+
+
 def fail(number: int = errno.EIO) -> Callable[..., None]:
     def failing(*_: object, **__: object) -> None:
         raise KvmError(number, "a register that will not")

@@ -33,6 +33,8 @@ def command(
     ] = 1,
 ) -> int:
     """See the timebase offset happen, in four acts: the register, the switch, the move, sabotage."""
+    if not picture.resolve().parent.is_dir():
+        raise MachineError(f"the picture cannot be written to {picture}: there is no such directory")
     begun = time.monotonic()
     chance = random.Random(seed)
     stage = _Stage(as_json)

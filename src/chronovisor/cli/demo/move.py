@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.text import Text
 
 from chronovisor.cli.demo.findings import Act
-from chronovisor.cli.demo.watched import IMAGE, GuestReport, ask_for_report
+from chronovisor.cli.demo.watched import ENGINE, IMAGE, GuestReport, ask_for_report
 from chronovisor.machine.host import Host
 from chronovisor.migration.link import Link
 from chronovisor.migration.move import move
@@ -73,7 +73,7 @@ def play(chance: random.Random) -> tuple[Act, Travelled]:
 def _travel(chance: random.Random) -> Travelled:
     clock = VirtualTime()
     origins = _choose_origins(chance)
-    hosts = {name: Host(tb_origin=origin, clock=clock) for name, origin in origins.items()}
+    hosts = {name: Host(tb_origin=origin, clock=clock, engine=ENGINE) for name, origin in origins.items()}
     guest = hosts["home"].boot(IMAGE, tb_offset=4 * YEAR + chance.getrandbits(40))
     begun, begun_time = clock.ticks(), guest.timebase()
     hops: list[Hop] = []

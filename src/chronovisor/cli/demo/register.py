@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chronovisor.cli.demo.findings import Act
-from chronovisor.cli.demo.watched import IMAGE, Moment, Recorder, ask_for_timebase
+from chronovisor.cli.demo.watched import ENGINE, IMAGE, Moment, Recorder, ask_for_timebase
 from chronovisor.kvm.errors import KvmError
 from chronovisor.machine.guest import Guest
 from chronovisor.machine.host import Host
@@ -19,7 +19,7 @@ def play(origin: int) -> Act:
     """Set and read KVM_REG_PPC_TB_OFFSET, before, while and after a guest runs on a host of this `origin`."""
     act = Act("The register: KVM_REG_PPC_TB_OFFSET")
     recorder = Recorder()
-    host = Host(tb_origin=origin, clock=VirtualTime(), observer=recorder)
+    host = Host(tb_origin=origin, clock=VirtualTime(), engine=ENGINE, observer=recorder)
     recorder.clock = host.system.clock
     guest = host.boot(IMAGE, console=recorder.hear)
 
@@ -106,7 +106,7 @@ def _cross(guest: Guest, recorder: Recorder) -> tuple[int, int, int]:
 
 def _refusal() -> str | None:
     """Return what a host without TBU40 says to an offset; None where it takes one."""
-    guest = Host(clock=VirtualTime(), cpu="ppc970").boot(IMAGE)
+    guest = Host(clock=VirtualTime(), cpu="ppc970", engine=ENGINE).boot(IMAGE)
     try:
         guest.set("TB_OFFSET", SET)
     except KvmError as error:

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from chronovisor.cli.demo import watchers
 from chronovisor.cli.demo.findings import Act
-from chronovisor.cli.demo.watched import IMAGE, GuestReport, Moment, Recorder, ask_for_report
+from chronovisor.cli.demo.watched import ENGINE, IMAGE, GuestReport, Moment, Recorder, ask_for_report
 from chronovisor.machine.guest import Guest
 from chronovisor.machine.host import Host
 from chronovisor.report.switch_trace import line
@@ -71,6 +71,7 @@ def start(origin: int, recorder: Recorder, parts: object | None = None) -> Guest
         tb_origin=origin,
         clock=VirtualTime(),
         cpu="power8",
+        engine=ENGINE,
         cores=2,
         threads=2,
         observer=recorder,

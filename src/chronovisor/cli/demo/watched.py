@@ -14,6 +14,8 @@ from chronovisor.timebase.types import HostTime, Ticks
 
 IMAGE = SHIPPED / "demo-le.elf"
 """The demonstration's guest: guests/demo.c, compiled by GCC, little-endian."""
+ENGINE = "concrete"
+"""The reference. What native code would save here is less than compiling it takes."""
 PATIENCE = Ticks.from_ns(400_000_000)
 """How long, by its own clock, the guest may take over an answer before something is wrong with it."""
 
