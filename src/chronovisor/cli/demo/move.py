@@ -148,7 +148,8 @@ def _judge(act: Act, travelled: Travelled) -> None:
     limit = CLOCK_ERROR_LIMIT + Ticks(travelled.ideal.width.value // 2 + len(hops))
     act.check(
         "the roundings of many moves do not add up",
-        f"never more than {milliseconds(max(errors).value)} ms from the ideal; "
+        f"never more than {milliseconds(max(errors).value)} ms from the ideal (the limit is "
+        f"{milliseconds(CLOCK_ERROR_LIMIT.value)}, and what measuring adds); "
         f"always rounded up, the same moves would end {milliseconds(rounded_up.value)} ms off",
         max(errors) <= limit,
         beyond=True,

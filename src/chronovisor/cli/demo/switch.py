@@ -172,7 +172,12 @@ def _judge(act: Act, recorder: Recorder, found: Sequence[Moment], guest: Guest, 
 
 def _steps(moments: Sequence[Moment]) -> Text:
     text = Text()
+    text.append("  entry\n", style="dim")
+    leaving = False
     for moment in moments:
-        text.append(f"{line(moment.event)}\n", style="bold" if isinstance(moment.event, Wrapped) else "")
+        if isinstance(moment.event, ThreadOut) and not leaving:
+            leaving = True
+            text.append("  exit\n", style="dim")
+        text.append(f"  {line(moment.event)}\n", style="bold" if isinstance(moment.event, Wrapped) else "")
     text.rstrip()
     return text
