@@ -118,6 +118,8 @@ STATEMENTS: dict[str, Callable[..., str]] = {
     "invalidate_code": lambda v, le, a: f"s.code.forget({a} & s.ea_mask)",
     "zero_block": lambda v, le, a: f"s.zero_block({a})",
     "probe": lambda v, le, a: f"s.probe({a}, {v.detail!r})",
+    # Each thread's accesses happen in program order, one after the other, under the interpreter's lock.
+    "barrier": lambda v, le: "pass",
     "random": lambda v, le: "random_bits(64)",
     "interrupt": lambda v, le, a: (
         "raise Hypercall" if v.detail == HYPERCALL else f"raise GuestInterrupt({v.detail!r}, {a})"
@@ -204,8 +206,8 @@ def compile_values(values: Sequence[Value], operands: Sequence[str]) -> Callable
             texts[id(value)] = f"({EXPRESSIONS[value.op](value, *map(text, value.args))})"
         return texts[id(value)]
 
-    body = ", ".join(f"int({text(value)})" for value in values)
+    body = "".join(f"int({text(value)}), " for value in values)
     function: Callable[..., tuple[int, ...]] = eval(
-        f"lambda {', '.join(operands)}: ({body},)", dict(_OPERATIONS)
+        f"lambda {', '.join(operands)}: ({body})", dict(_OPERATIONS)
     )
     return function

@@ -272,6 +272,10 @@ class Machine:
         """The cache block that holds ``ea`` becomes zeros."""
         self.trace.emit("zero_block", 0, (ea,))
 
+    def barrier(self, kind: str) -> None:
+        """Order accesses: all ("full"), or all but a store and a later load ("light")."""
+        self.trace.emit("barrier", 0, (), kind)
+
     def probe(self, ea: Value, access: str) -> None:
         """Check that a byte can be accessed ("load" or "store") without touching it."""
         self.trace.emit("probe", 0, (ea,), access)

@@ -59,6 +59,7 @@ OPERATIONS: dict[str, str] = {
     "invalidate_code": "the instructions fetched from the block at effective address a are forgotten",
     "zero_block": "the cache block that holds effective address a becomes zeros",
     "probe": "the access that `detail` names ('load' or 'store') to the byte at a is checked, not made",
+    "barrier": "order accesses: all ('full'), or all but a store and a later load ('light')",
     "random": "64 random bits",
     "interrupt": "the instruction ends in the interrupt `detail`, a are SRR1's bits for its cause",
     "resync": "whatever depends on the machine state is looked at again before the next instruction",
@@ -69,7 +70,10 @@ PURE = frozenset(list(OPERATIONS)[: list(OPERATIONS).index("gpr")])
 
 #: Operations that yield no value.
 EFFECTS = frozenset(
-    {"set_gpr", "set", "write_live", "store", "invalidate_code", "zero_block", "probe", "interrupt", "resync"}
+    {
+        *("set_gpr", "set", "write_live", "store", "invalidate_code", "zero_block", "probe", "barrier"),
+        *("interrupt", "resync"),
+    }
 )
 
 

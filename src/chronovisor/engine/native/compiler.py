@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -17,22 +18,24 @@ import llvmlite
 from llvmlite import binding as llvm
 from llvmlite import ir
 
-import chronovisor.engine.native
 import chronovisor.isa
+import chronovisor.isa.meanings
+from chronovisor.engine.native.encoding import encoding
 from chronovisor.engine.native.layout import Left
-from chronovisor.engine.native.lowering import Lowering, is_native
+from chronovisor.engine.native.lowering import POINTER, Lowering
+from chronovisor.engine.native.operations import is_native
 from chronovisor.engine.native.runtime import (
     declare_clock,
+    define_again,
     define_blank,
     define_clock,
     define_entry,
     define_leaving,
-    define_next_page,
+    define_retire,
 )
 from chronovisor.isa.forms import FIELDS
 from chronovisor.isa.instruction import INSTRUCTIONS, Instruction
 from chronovisor.isa.registers import SPR_READ, SPR_WRITE
-from chronovisor.isa.values import Program
 
 Key = tuple[Instruction, tuple[int, ...]]
 Mode = tuple[bool, bool]
@@ -90,13 +93,33 @@ def compile_module(module: ir.Module) -> bytes:
     return bytes(machine.emit_object(parsed))
 
 
-def handlers_module(programs: dict[str, Program], little: bool) -> ir.Module:
-    """A module of handlers by their symbols."""
+#: The symbol of a set's table of handlers' addresses.
+TABLE = "chronovisor_handlers"
+
+
+def handlers_module(keys: Sequence[Key], mode: Mode) -> ir.Module:
+    """A module of handlers, with a table of them: two a key, 0 where there is none.
+
+    The second is for a jump within the instruction's own page.
+    """
     module = ir.Module("handlers")
     module.triple = llvm.get_process_triple()
     clock = declare_clock(module)
-    for name, program in programs.items():
-        Lowering(clock, name, program, little)
+    entries: list[ir.Constant] = []
+    for key in keys:
+        program = key[0].program(key[1], *mode)
+        far = near = ir.Constant(POINTER, None)
+        if is_native(program):
+            layout = encoding(program)
+            far = Lowering(clock, symbol(key), program, layout, mode[1]).function.bitcast(POINTER)
+            if layout.target is not None:
+                layout = encoding(program, near=True)
+                near = Lowering(clock, symbol(key) + "_near", program, layout, mode[1]).function.bitcast(
+                    POINTER
+                )
+        entries += (far, near)
+    table = ir.GlobalVariable(module, ir.ArrayType(POINTER, len(entries)), TABLE)
+    table.initializer = ir.Constant(table.value_type, entries)
     return module
 
 
@@ -106,31 +129,33 @@ def runtime_module() -> ir.Module:
     module.triple = llvm.get_process_triple()
     define_entry(module, define_clock(module))
     define_leaving(module, "chronovisor_slow", Left.SLOW)
-    define_blank(module, define_leaving(module, "chronovisor_undecoded", Left.DECODE))
-    define_next_page(module)
+    again = define_again(module)
+    define_blank(module, define_leaving(module, "chronovisor_undecoded", Left.DECODE), again)
+    define_retire(module, again)
     return module
 
 
-def common_set(mode: Mode) -> dict[str, Program]:
-    """The programs that are compiled together for a machine mode (64-bit, little-endian)."""
-    programs: dict[str, Program] = {}
-    for instruction in INSTRUCTIONS:
-        for numbers in statics(instruction):
-            program = instruction.program(numbers, *mode)
-            if is_native(program):
-                programs[symbol((instruction, numbers))] = program
-    return programs
+@cache
+def common_set() -> tuple[Key, ...]:
+    """The instructions that are compiled beforehand."""
+    return tuple((instruction, numbers) for instruction in INSTRUCTIONS for numbers in statics(instruction))
+
+
+#: The modules that make code, besides the meanings.
+_MAKERS = tuple(
+    sys.modules[f"chronovisor.engine.native.{name}"]
+    for name in ("compiler", "encoding", "layout", "lowering", "operations", "runtime")
+)
 
 
 @cache
 def fingerprint() -> str:
     """What compiled code depends on: our sources of meanings and lowering, LLVM, and the processor."""
     digest = hashlib.sha256()
-    for package in (chronovisor.isa, chronovisor.engine.native):
-        for directory in package.__path__:
-            for path in sorted(Path(directory).rglob("*.py")):
-                digest.update(path.name.encode())
-                digest.update(path.read_bytes())
+    isa = Path(chronovisor.isa.__path__[0]).rglob("*.py")
+    for path in (*sorted(isa), *(Path(module.__file__ or "") for module in _MAKERS)):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
     digest.update(repr((llvmlite.__version__, llvm.llvm_version_info)).encode())
     digest.update(llvm.get_host_cpu_name().encode())
     digest.update(llvm.get_host_cpu_features().flatten().encode())

@@ -32,6 +32,9 @@ class NativeEngine(ConcreteEngine):
     def __init__(self, memory: GuestMemory) -> None:
         super().__init__(memory)
         self._pages: dict[tuple[bool, bool], DecodedPages] = {}
+        #: The threads that are in native code, and records that were replaced, with those who may be there.
+        self._inside: set[int] = set()
+        self._retired: list[tuple[object, set[int]]] = []
         self._enter_native = runtime().enter
         self._memory_address = ctypes.addressof(ctypes.c_char.from_buffer(memory.data))
 
@@ -42,8 +45,10 @@ class NativeEngine(ConcreteEngine):
     def forget(self, address: int) -> None:
         """Decode the block that holds the real address anew."""
         super().forget(address)
-        for pages in self._pages.values():
-            pages.decode(address)
+        for pages in tuple(self._pages.values()):
+            old = pages.forget(address)
+            if old is not None:
+                self._retired.append((old, set(self._inside)))
 
     def forget_all(self) -> None:
         """Decode everything anew: memory was changed from outside, while no thread ran."""
@@ -54,17 +59,15 @@ class NativeEngine(ConcreteEngine):
         """Execute up to ``budget`` instructions; stops early for what only the caller can do."""
         assert isinstance(state, NativeThread)
         end = state.executed + budget
-        while True:
+        while state.executed < end:
             left = end - state.executed
-            if left <= 0:
-                return _STOPS[Left.BUDGET]
             if state.MSR & (MSR.SE | MSR.BE | MSR.IR):
                 return super().run(state, left)
             pages = self._pages_of(state.mode)
-            state.page_table = pages.address
+            state.page_table, state.page_count = pages.address, pages.count
             state.run_left = left
             state.live.lend(state)
-            why = self._enter_native(ctypes.addressof(state), self._memory_address)
+            why = self._run_native(ctypes.addressof(state))
             state.executed = end - state.run_left
             state.live.take_back(state)
             if why == Left.RESYNC:
@@ -72,20 +75,34 @@ class NativeEngine(ConcreteEngine):
                 state.set_msr(state.MSR)
             if why in _STOPS:
                 return _STOPS[Left(why)]
+            if state.executed == end:
+                break
             if why == Left.DECODE:
-                pages.decode(state.CIA & state.ea_mask)
+                pages.decode(state.CIA)
                 continue
             if why == Left.FETCH:
-                page = (state.CIA & state.ea_mask) >> PAGE_SHIFT
-                if page < state.page_count:
+                page = state.CIA >> PAGE_SHIFT
+                if page < pages.count:
                     pages.add(page)
                     continue
             stop = super().run(state, 1)
             if stop.reason is not Reason.BUDGET:
                 return stop
+        return _STOPS[Left.BUDGET]
 
     def _pages_of(self, mode: tuple[bool, bool]) -> DecodedPages:
         found = self._pages.get(mode)
-        if found is None:
-            found = self._pages[mode] = DecodedPages(self.memory, mode)
-        return found
+        # Whoever is first decides, where two threads come at once.
+        return found or self._pages.setdefault(mode, DecodedPages(self.memory, mode))
+
+    def _run_native(self, state: int) -> int:
+        """Run the thread whose state is at an address; then let go of old records that nobody is among."""
+        self._inside.add(state)
+        try:
+            return int(self._enter_native(state, self._memory_address))
+        finally:
+            self._inside.discard(state)
+            if self._retired:
+                for _, there in self._retired:
+                    there.discard(state)
+                self._retired = [one for one in self._retired if one[1]]

@@ -56,15 +56,15 @@ class Registers(ctypes.Structure):
 
 OFFSETS: dict[str, int] = {name: getattr(Registers, name).offset for name, *_ in Registers._fields_}
 
-#: Bytes of an instruction record, and where its parts lie.
-RECORD_SIZE = 48
+#: Bytes of an instruction record, and where its parts lie: the handler's address, the instruction's own,
+#: wide fixed values of 64 bits, small ones of a byte.
+WIDE_COUNT = 2
+SMALL_COUNT = 8
 RECORD_HANDLER = 0
 RECORD_ADDRESS = 8
-RECORD_IMMEDIATE = 16
-RECORD_SLOTS = 24
-RECORD_DERIVED = 32
-SLOT_COUNT = 8
-DERIVED_COUNT = 2
+RECORD_WIDE = 16
+RECORD_SMALL = RECORD_WIDE + 8 * WIDE_COUNT
+RECORD_SIZE = RECORD_SMALL + SMALL_COUNT
 
 PAGE_SHIFT = 12
 PAGE_INSTRUCTIONS = (1 << PAGE_SHIFT) // 4

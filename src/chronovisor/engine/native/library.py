@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from dataclasses import dataclass
 from functools import cache
 
 from llvmlite import binding as llvm
@@ -11,13 +12,14 @@ from llvmlite import binding as llvm
 from chronovisor.engine.native import compiler
 from chronovisor.engine.native.code_cache import fetch
 from chronovisor.engine.native.compiler import Key, Mode
-from chronovisor.engine.native.lowering import is_native
-from chronovisor.isa.instruction import INSTRUCTIONS
 
 Enter = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
-Blank = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint64)
+Blank = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64)
+Retire = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
-_SYMBOLS = tuple(f"chronovisor_{name}" for name in ("now", "enter", "slow", "next_page", "blank"))
+_SYMBOLS = tuple(
+    f"chronovisor_{name}" for name in ("now", "enter", "slow", "undecoded", "again", "blank", "retire")
+)
 
 _lock = threading.Lock()
 
@@ -36,21 +38,22 @@ class Runtime:
         self._library = builder.link(self.jit, "runtime")
         self.now_address: int = self._library["chronovisor_now"]
         self.slow_address: int = self._library["chronovisor_slow"]
-        self.next_page_address: int = self._library["chronovisor_next_page"]
+        self.undecoded_address: int = self._library["chronovisor_undecoded"]
         #: Makes records that wait to be decoded.
         self.blank = Blank(self._library["chronovisor_blank"])
+        #: Has those who execute a page's records look the page up again.
+        self.retire = Retire(self._library["chronovisor_retire"])
         #: Runs a thread; without the interpreter's lock.
         self.enter = Enter(self._library["chronovisor_enter"])
 
-    def load(self, name: str, code: bytes, symbols: list[str]) -> dict[str, int]:
-        """Link an object file; the addresses of its symbols. It stays as long as the process."""
+    def load(self, name: str, code: bytes, symbol: str) -> int:
+        """Link an object file; the address of a symbol of it. It stays as long as the process."""
         builder = llvm.JITLibraryBuilder().add_object_img(code)
         builder.import_symbol("chronovisor_now", self.now_address)
-        for symbol in symbols:
-            builder.export_symbol(symbol)
+        builder.export_symbol(symbol)
         library = builder.link(self.jit, name)
         _kept.append(library)
-        return {symbol: library[symbol] for symbol in symbols}
+        return int(library[symbol])
 
 
 _kept: list[object] = []
@@ -62,21 +65,37 @@ def runtime() -> Runtime:
     return Runtime()
 
 
+#: Equal copies of the handlers, each at its own addresses; an instruction gets one by its place. Processors
+#: predict best where a handler goes on if it does not go on at many places.
+COPIES = 8
+
+
+@dataclass(frozen=True)
+class Handlers:
+    """The addresses of an instruction's handlers, a copy each, and of those for a jump within its page.
+
+    ``near`` is empty where there are none.
+    """
+
+    far: tuple[int, ...]
+    near: tuple[int, ...]
+
+
 @cache
-def handlers(mode: Mode) -> dict[Key, int]:
-    """The addresses of the handlers of a machine mode, compiled at the first start on a machine."""
+def handlers(mode: Mode) -> dict[Key, Handlers]:
+    """The handlers of a machine mode, compiled at the first start on a machine."""
     with _lock:
-        keys = {
-            compiler.symbol((i, numbers)): (i, numbers)
-            for i in INSTRUCTIONS
-            for numbers in compiler.statics(i)
-            if is_native(i.program(numbers, *mode))
-        }
+        keys = compiler.common_set()
         name = f"handlers-{'64' if mode[0] else '32'}{'le' if mode[1] else 'be'}"
         code = fetch(
             name,
             compiler.fingerprint(),
-            lambda: compiler.compile_module(compiler.handlers_module(compiler.common_set(mode), mode[1])),
+            lambda: compiler.compile_module(compiler.handlers_module(keys, mode)),
         )
-        addresses = runtime().load(name, code, list(keys))
-    return {keys[symbol]: address for symbol, address in addresses.items()}
+        tables = [runtime().load(f"{name}-{n}", code, compiler.TABLE) for n in range(COPIES)]
+    copies = [(ctypes.c_uint64 * (2 * len(keys))).from_address(table) for table in tables]
+    return {
+        key: Handlers(tuple(copy[n] for copy in copies), tuple(copy[n + 1] for copy in copies if copy[n + 1]))
+        for n, key in zip(range(0, 2 * len(keys), 2), keys, strict=True)
+        if copies[0][n]
+    }

@@ -1,65 +1,101 @@
-"""Decoded pages: an array of instruction records for each page of guest memory that was executed."""
+"""Decoded pages: an array of instruction records for each page of guest memory that was executed.
+
+A record never changes while a thread may read it, but for its handler's address: first that of one which
+asks for decoding, then the instruction's, at last, where memory was changed, that of one which looks the
+page up again. Its other parts are written before the instruction's handler is there.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import struct
+import threading
+from collections.abc import Callable
 from functools import cache, lru_cache
 
 from chronovisor.engine.native.compiler import Key, Mode
+from chronovisor.engine.native.encoding import ADDRESS, Encoding, encoding
 from chronovisor.engine.native.layout import (
-    DERIVED_COUNT,
     PAGE_INSTRUCTIONS,
     PAGE_SHIFT,
     RECORD_SIZE,
-    SLOT_COUNT,
-    ZERO_REGISTER,
+    RECORD_WIDE,
+    SMALL_COUNT,
+    WIDE_COUNT,
 )
-from chronovisor.engine.native.library import handlers, runtime
-from chronovisor.engine.native.lowering import Encoding, encoding
+from chronovisor.engine.native.library import COPIES, handlers, runtime
 from chronovisor.engine.python_source import compile_values
 from chronovisor.engine.state import CACHE_BLOCK
 from chronovisor.isa.decode import decode
 from chronovisor.isa.values import mask
 from chronovisor.memory.guest_memory import GuestMemory
 
-_RECORD = struct.Struct(f"<QQQ{SLOT_COUNT}B{DERIVED_COUNT}Q")
-assert _RECORD.size == RECORD_SIZE
+_OPERANDS = struct.Struct(f"<{WIDE_COUNT}Q{SMALL_COUNT}B")
+_NO_OPERANDS = (0,) * (WIDE_COUNT + SMALL_COUNT)
+assert RECORD_WIDE + _OPERANDS.size == RECORD_SIZE
 
 BLOCK_INSTRUCTIONS = CACHE_BLOCK // 4
+_PAGE_MASK = (1 << PAGE_SHIFT) - 1
+_RECORD_WORDS = RECORD_SIZE // 8
+
+#: A page's records and the one behind them, as words; the first word of each is its handler's address.
+Records = ctypes.c_uint64 * ((PAGE_INSTRUCTIONS + 1) * _RECORD_WORDS)
+
+#: What a record holds besides its address: the handler and, for an instruction at a place, the operands.
+Decoded = tuple[int, tuple[int, ...]]
+
+
+class _Layout:
+    """How an instruction's operands are computed for its record."""
+
+    def __init__(self, key: Key, layout: Encoding) -> None:
+        names = (*key[0].operands, ADDRESS)
+        target = () if layout.target is None else (layout.target,)
+        self._wide, self._small = len(layout.wide), len(layout.small)
+        self._compute = compile_values((*layout.wide, *layout.small, *target), names)
+        self.has_target = layout.target is not None
+
+    def operands(self, numbers: tuple[int, ...], address: int) -> tuple[tuple[int, ...], int]:
+        """A record's operands, and the jump's target (0: none that is fixed)."""
+        computed = self._compute(*(number & mask(64) for number in numbers), address)
+        wide, rest = computed[: self._wide], computed[self._wide :]
+        small, target = rest[: self._small], rest[self._small :]
+        filled = (*wide, *[0] * (WIDE_COUNT - len(wide)), *small, *[0] * (SMALL_COUNT - len(small)))
+        return filled, target[0] if target else 0
 
 
 @cache
-def _layout(key: Key, mode: Mode) -> Encoding:
-    instruction, numbers = key
-    return encoding(instruction.program(numbers, *mode))
+def _layout(key: Key, mode: Mode, near: bool) -> _Layout:
+    return _Layout(key, encoding(key[0].program(key[1], *mode), near))
+
+
+def _copy(address: int) -> int:
+    return address // 4 % COPIES
 
 
 @lru_cache(maxsize=1 << 16)
-def _record(word: int, mode: Mode) -> tuple[int, int, tuple[int, ...], tuple[int, ...]]:
-    """What a record holds for an instruction word: handler, immediate, slots, derived values."""
+def _decoded(word: int, mode: Mode) -> Callable[[int], Decoded]:
+    """What makes a word's record at an address."""
     found = decode(word)
-    if found is not None:
-        key = (found, found.decode_statics(word))
-        handler = handlers(mode).get(key)
-        if handler is not None:
-            return (handler, *_operands(key, mode, found.decode_operands(word)))
-    return runtime().slow_address, 0, (0,) * SLOT_COUNT, (0,) * DERIVED_COUNT
+    key = None if found is None else (found, found.decode_statics(word))
+    handler = None if key is None else handlers(mode).get(key)
+    if found is None or key is None or handler is None:
+        slow = runtime().slow_address
+        return lambda address: (slow, _NO_OPERANDS)
+    numbers = found.decode_operands(word)
+    far = _layout(key, mode, False)
+    address_matters = far.operands(numbers, 0) != far.operands(numbers, 4)
+    if not address_matters:
+        operands = far.operands(numbers, 0)[0]
+        return lambda address: (handler.far[_copy(address)], operands)
 
+    def at(address: int) -> Decoded:
+        operands, target = far.operands(numbers, address)
+        if handler.near and target ^ address <= _PAGE_MASK:
+            return handler.near[_copy(address)], _layout(key, mode, True).operands(numbers, address)[0]
+        return handler.far[_copy(address)], operands
 
-def _operands(key: Key, mode: Mode, numbers: tuple[int, ...]) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
-    layout = _layout(key, mode)
-    by_name = dict(zip(key[0].operands, numbers, strict=True))
-    slots = [by_name[name] for name in layout.slots]
-    if layout.base is not None:
-        slots.append(by_name[layout.base] or ZERO_REGISTER)
-    immediate = by_name[layout.immediate] & mask(64) if layout.immediate is not None else 0
-    derived = [0] * DERIVED_COUNT
-    if layout.derived:
-        values = compile_values(layout.derived, key[0].operands)
-        computed = values(*(number & mask(64) for number in numbers))
-        derived[: len(computed)] = computed
-    return immediate, (*slots, *[0] * (SLOT_COUNT - len(slots))), tuple(derived)
+    return at
 
 
 class DecodedPages:
@@ -72,36 +108,60 @@ class DecodedPages:
         self._memory = memory
         self._mode = mode
         self._words = struct.Struct(f"{'<' if mode[1] else '>'}{BLOCK_INSTRUCTIONS}I")
-        self._records: dict[int, ctypes.Array[ctypes.c_char]] = {}
+        self._records: dict[int, ctypes.Array[ctypes.c_uint64]] = {}
+        self._changing = threading.Lock()
+        self.count = memory.size >> PAGE_SHIFT
+        if not mode[0]:
+            self.count = min(self.count, 1 << (32 - PAGE_SHIFT))
         self.table = (ctypes.c_uint64 * (memory.size >> PAGE_SHIFT))()
         self.address = ctypes.addressof(self.table)
 
     def add(self, page: int) -> None:
-        """Make the records of the page with this number."""
+        """Make the records of the page with this number, if it has none."""
+        with self._changing:
+            if page not in self._records:
+                self._put(page)
+
+    def _put(self, page: int) -> None:
         start = page << PAGE_SHIFT
-        records = ctypes.create_string_buffer((PAGE_INSTRUCTIONS + 1) * RECORD_SIZE)
-        runtime().blank(ctypes.addressof(records), PAGE_INSTRUCTIONS, start)
-        # Behind the page's last instruction: go on wherever the next page is.
-        following = (runtime().next_page_address, start + (1 << PAGE_SHIFT), 0)
-        _RECORD.pack_into(
-            records, PAGE_INSTRUCTIONS * RECORD_SIZE, *following, *[0] * (SLOT_COUNT + DERIVED_COUNT)
-        )
+        records = Records()
+        runtime().blank(ctypes.addressof(records), start)
         self._records[page] = records
         self.table[page] = ctypes.addressof(records)
 
     def decode(self, address: int) -> None:
-        """Decode the block that holds the real address, from memory as it is now, if its page has records.
+        """Decode the block that holds the real address, from memory as it is now, if its page has records."""
+        with self._changing:
+            records = self._records.get(address >> PAGE_SHIFT)
+            if records is None:
+                return
+            start = address & -CACHE_BLOCK
+            place = (start & _PAGE_MASK) // 4 * _RECORD_WORDS
+            undecoded = runtime().undecoded_address
+            for word in self._words.unpack(self._memory.read(start, CACHE_BLOCK)):
+                if records[place] == undecoded:
+                    handler, operands = _decoded(word, self._mode)(start)
+                    _OPERANDS.pack_into(records, 8 * place + RECORD_WIDE, *operands)
+                    # One store of eight bytes: no thread sees half an address.
+                    records[place] = handler
+                start += 4
+                place += _RECORD_WORDS
 
-        Another thread may be executing it: a record is never one that reaches outside the thread's own
-        state, whatever part of it is new.
+    def forget(self, address: int) -> ctypes.Array[ctypes.c_uint64] | None:
+        """Have the page of the real address decoded anew if anything of the address's block was.
+
+        Threads that execute the page's old records go over to the new ones at their next instruction. The
+        old ones are returned: they must stay as long as any thread may be among them.
         """
-        records = self._records.get(address >> PAGE_SHIFT)
-        if records is None:
-            return
-        start = address & -CACHE_BLOCK
-        place = (start & ((1 << PAGE_SHIFT) - 1)) // 4 * RECORD_SIZE
-        for word in self._words.unpack(self._memory.read(start, CACHE_BLOCK)):
-            handler, immediate, slots, derived = _record(word, self._mode)
-            _RECORD.pack_into(records, place, handler, start, immediate, *slots, *derived)
-            start += 4
-            place += RECORD_SIZE
+        page = address >> PAGE_SHIFT
+        with self._changing:
+            records = self._records.get(page)
+            if records is None:
+                return None
+            start = (address & -CACHE_BLOCK & _PAGE_MASK) // 4 * _RECORD_WORDS
+            places = range(start, start + BLOCK_INSTRUCTIONS * _RECORD_WORDS, _RECORD_WORDS)
+            if all(records[place] == runtime().undecoded_address for place in places):
+                return None
+            self._put(page)
+            runtime().retire(ctypes.addressof(records))
+            return records

@@ -8,10 +8,13 @@ back or its decrementer is due; in virtual time whoever set the budget has seen 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from llvmlite import ir
 
 from chronovisor.engine.native.layout import (
     OFFSETS,
+    PAGE_INSTRUCTIONS,
     PAGE_SHIFT,
     RECORD_ADDRESS,
     RECORD_HANDLER,
@@ -97,7 +100,7 @@ def define_entry(module: ir.Module, now: ir.Function) -> ir.Function:
     size = b.select(short, left, _word(PIECE))
     put("begin", size)
     cia = get("CIA")
-    page = b.lshr(b.and_(cia, get("ea_mask")), _word(PAGE_SHIFT))
+    page = b.lshr(cia, _word(PAGE_SHIFT))
     b.cbranch(b.icmp_unsigned("<", page, get("page_count")), look, missing)
 
     b.position_at_end(look)
@@ -160,31 +163,58 @@ def define_leaving(module: ir.Module, name: str, why: Left) -> ir.Function:
     return function
 
 
-def define_blank(module: ir.Module, handler: ir.Function) -> ir.Function:
-    """Define ``blank(records, count, start)``: undecoded records of instructions from ``start``."""
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER, I64, I64]), "chronovisor_blank")
-    records, count, start = function.args
+def _each(function: ir.Function, act: Callable[[ir.IRBuilder, ir.Value], None]) -> None:
+    """The body of a function that acts on each record of a page by its number, the one behind too."""
     entry, loop, done = (function.append_basic_block(n) for n in ("entry", "loop", "done"))
     b = ir.IRBuilder(entry)
     b.branch(loop)
     b.position_at_end(loop)
     number = b.phi(I64)
     number.add_incoming(_word(0), entry)
-    record = b.gep(records, [b.mul(number, _word(RECORD_SIZE))], inbounds=True, source_etype=I8)
-    b.store(handler, b.gep(record, [_word(RECORD_HANDLER)], inbounds=True, source_etype=I8))
-    address = b.add(start, b.mul(number, _word(4)))
-    b.store(address, b.gep(record, [_word(RECORD_ADDRESS)], inbounds=True, source_etype=I8))
+    act(b, number)
     following = b.add(number, _word(1))
     number.add_incoming(following, loop)
-    b.cbranch(b.icmp_unsigned("<", following, count), loop, done)
+    b.cbranch(b.icmp_unsigned("<", following, _word(PAGE_INSTRUCTIONS + 1)), loop, done)
     b.position_at_end(done)
     b.ret_void()
-    return function
 
 
-def define_next_page(module: ir.Module) -> ir.Function:
-    """Define ``next_page``: the handler behind a page's last instruction. It counts as none."""
-    function = ir.Function(module, HANDLER, "chronovisor_next_page")
+def _record(b: ir.IRBuilder, records: ir.Value, number: ir.Value) -> ir.Value:
+    return b.gep(records, [b.mul(number, _word(RECORD_SIZE))], inbounds=True, source_etype=I8)
+
+
+def _set_handler(b: ir.IRBuilder, record: ir.Value, handler: ir.Value) -> None:
+    b.store(handler, b.gep(record, [_word(RECORD_HANDLER)], inbounds=True, source_etype=I8))
+
+
+def define_blank(module: ir.Module, undecoded: ir.Function, again: ir.Function) -> None:
+    """Define ``blank(records, start)``: a page's records, undecoded, of instructions from ``start``.
+
+    The one behind the last instruction looks up the page of its address.
+    """
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER, I64]), "chronovisor_blank")
+    records, start = function.args
+
+    def act(b: ir.IRBuilder, number: ir.Value) -> None:
+        record = _record(b, records, number)
+        behind = b.icmp_unsigned("==", number, _word(PAGE_INSTRUCTIONS))
+        _set_handler(b, record, b.select(behind, again, undecoded))
+        address = b.add(start, b.mul(number, _word(4)))
+        b.store(address, b.gep(record, [_word(RECORD_ADDRESS)], inbounds=True, source_etype=I8))
+
+    _each(function, act)
+
+
+def define_retire(module: ir.Module, again: ir.Function) -> None:
+    """Define ``retire(records)``: whoever comes to one of them looks its address's page up again."""
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), "chronovisor_retire")
+    (records,) = function.args
+    _each(function, lambda b, number: _set_handler(b, _record(b, records, number), again))
+
+
+def define_again(module: ir.Module) -> ir.Function:
+    """Define ``again``: the handler that goes on with the record of its address; it is no instruction."""
+    function = ir.Function(module, HANDLER, "chronovisor_again")
     function.calling_convention = "tailcc"
     state, record, memory, budget = function.args
     b = ir.IRBuilder(function.append_basic_block("entry"))
@@ -203,8 +233,10 @@ def define_next_page(module: ir.Module) -> ir.Function:
     b.store(budget, _field(b, state, "budget"))
     b.ret(_word(Left.FETCH))
     b.position_at_end(found)
-    first = b.inttoptr(records, POINTER)
-    handler = b.load(first, typ=HANDLER_POINTER)
-    result = b.call(handler, [state, first, memory, budget], cconv="tailcc", tail="musttail")
-    b.ret(result)
+    number = b.lshr(b.and_(address, _word((1 << PAGE_SHIFT) - 1)), _word(2))
+    there = _record(b, b.inttoptr(records, POINTER), number)
+    handler = b.load(
+        b.gep(there, [_word(RECORD_HANDLER)], inbounds=True, source_etype=I8), typ=HANDLER_POINTER
+    )
+    b.ret(b.call(handler, [state, there, memory, budget], cconv="tailcc", tail="musttail"))
     return function

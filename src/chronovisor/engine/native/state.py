@@ -25,7 +25,6 @@ class NativeThread(Registers, Thread):
             setattr(self, name, REGISTERS[name].reset)
         self.reservation = None
         self.dirty_pages = ctypes.addressof(ctypes.c_char.from_buffer(memory.dirty.pages))
-        self.page_count = memory.size >> 12
         self.set_msr(self.MSR)
 
     def set_msr(self, value: int) -> None:

@@ -227,6 +227,8 @@ STATEMENTS: dict[str, Callable[..., z3.BitVecRef]] = {
     "invalidate_code": lambda e, v, a: None,
     "zero_block": _zero_block,
     "probe": _probe,
+    # One thread alone is looked at: its accesses are in order.
+    "barrier": lambda e, v: None,
     "random": _random,
     "interrupt": lambda e, v, a: e.end(v.detail, a, z3.BoolVal(True)),
     "resync": lambda e, v: e.resync(),

@@ -7,7 +7,7 @@ from chronovisor.isa.instruction import family, instruction
 from chronovisor.isa.notation import Machine
 from chronovisor.isa.values import Value
 
-_PTESYNC = 2
+_LWSYNC, _PTESYNC = 1, 2
 
 
 @instruction("dcbt RA,RB,TH", X, 31, 278)
@@ -47,23 +47,22 @@ def icbi(m: Machine, RA: Value, RB: Value) -> None:
     m.invalidate_code(ea)
 
 
-# Each vCPU's accesses happen in program order, one after the other, so the barriers have nothing to do.
-
-
 @instruction("sync L2", X, 31, 598)
 def sync(m: Machine, L2: int) -> None:
     if L2 == _PTESYNC:
         m.privileged()
+    m.barrier("light" if L2 == _LWSYNC else "full")
 
 
 @instruction("eieio", X, 31, 854)
 def eieio(m: Machine) -> None:
-    """A barrier."""
+    m.barrier("light")
 
 
 @instruction("isync", XL, 19, 150)
 def isync(m: Machine) -> None:
-    """Instructions are fetched anew after icbi alone, which forgets them at once."""
+    # Instructions are fetched anew after icbi alone, which forgets them at once.
+    m.barrier("light")
 
 
 @instruction("cpabort", X, 31, 838)

@@ -1,0 +1,348 @@
+"""The operations of meanings as LLVM values: the native reading of ``chronovisor.isa.values.OPERATIONS``.
+
+A row gets the lowering, the traced value and its LLVM operands; it gives the LLVM value, None for an effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llvmlite import ir
+
+from chronovisor.engine.native.encoding import bound
+from chronovisor.engine.native.layout import ZERO_REGISTER, Left
+from chronovisor.engine.native.lowering import I1, I32, I64, Lowering, word
+from chronovisor.engine.state import CACHE_BLOCK
+from chronovisor.isa.bits import LPCR, MSR
+from chronovisor.isa.interrupts import HYPERCALL, INTERRUPTS, entry
+from chronovisor.isa.values import Program, Value
+
+Row = Callable[..., "ir.Value | None"]
+
+
+def _binary(name: str) -> Row:
+    return lambda low, v, a, b: getattr(low.b, name)(a, b)
+
+
+def _shift(name: str) -> Row:
+    def row(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> ir.Value:
+        if bound(v.args[1]) < v.width:
+            return getattr(low.b, name)(a, b)
+        within = low.b.icmp_unsigned("<", b, ir.Constant(b.type, v.width))
+        safe = low.b.select(within, b, ir.Constant(b.type, v.width - 1 if name == "ashr" else 0))
+        shifted = getattr(low.b, name)(a, safe)
+        return shifted if name == "ashr" else low.b.select(within, shifted, ir.Constant(a.type, 0))
+
+    return row
+
+
+def _divide(name: str) -> Row:
+    def row(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> ir.Value:
+        zero, one = ir.Constant(b.type, 0), ir.Constant(b.type, 1)
+        by_zero = low.b.icmp_unsigned("==", b, zero)
+        unsafe = by_zero
+        overflow = None
+        if name.startswith("s"):
+            least = low.b.icmp_unsigned("==", a, ir.Constant(a.type, 1 << (v.width - 1)))
+            overflow = low.b.and_(least, low.b.icmp_unsigned("==", b, ir.Constant(b.type, -1)))
+            unsafe = low.b.or_(by_zero, overflow)
+        result = getattr(low.b, name)(a, low.b.select(unsafe, one, b))
+        if overflow is not None:
+            result = low.b.select(overflow, a if name == "sdiv" else zero, result)
+        return low.b.select(by_zero, zero, result)
+
+    return row
+
+
+def _compare(method: str, relation: str) -> Row:
+    return lambda low, v, a, b: getattr(low.b, method)(relation, a, b)
+
+
+def _extract(low: Lowering, v: Value, a: ir.Value) -> ir.Value:
+    shifted = low.b.lshr(a, ir.Constant(a.type, v.detail)) if v.detail else a
+    return low.b.trunc(shifted, ir.IntType(v.width))
+
+
+def _concat(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> ir.Value:
+    whole = ir.IntType(v.width)
+    high = low.b.shl(low.b.zext(a, whole), ir.Constant(whole, b.type.width))
+    return low.b.or_(high, low.b.zext(b, whole))
+
+
+def _bit_count(name: str) -> Row:
+    def row(low: Lowering, v: Value, a: ir.Value) -> ir.Value:
+        if name == "ctpop":
+            return low.b.ctpop(a)
+        return getattr(low.b, name)(a, ir.Constant(I1, 0))
+
+    return row
+
+
+def _gpr_or_zero(low: Lowering, v: Value, a: ir.Value) -> ir.Value:
+    number = low.base(v)
+    if number is None:
+        number = low.b.select(low.b.icmp_unsigned("==", a, word(0)), word(ZERO_REGISTER), a)
+    return low.b.load(low.gpr(number), typ=I64)
+
+
+def _set_gpr(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> None:
+    low.b.store(b, low.gpr(a))
+
+
+def _get(low: Lowering, v: Value) -> ir.Value:
+    if v.detail == "CIA":
+        return low.address()
+    if v.detail == "NIA":
+        return low.following()
+    return low.read(str(v.detail), v.width)
+
+
+def _set(low: Lowering, v: Value, a: ir.Value) -> None:
+    if v.detail == "NIA":
+        low.jump_to(a)
+    elif v.detail == "MSR":
+        _set_msr(low, a)
+    else:
+        low.write(str(v.detail), a)
+
+
+def _load(low: Lowering, v: Value, a: ir.Value) -> ir.Value:
+    real = low.translated(a)
+    loaded = low.b.load(low.at(low.memory, real), typ=ir.IntType(v.width))
+    loaded.align = 1
+    return low.swapped(loaded)
+
+
+def _store(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> None:
+    size = v.args[1].width // 8
+    real = low.translated(a)
+    low.b.store(low.swapped(b), low.at(low.memory, real)).align = 1
+    low.mark_dirty(real, size)
+
+
+def _load_reserved(low: Lowering, v: Value, a: ir.Value) -> ir.Value:
+    size = v.width // 8
+    real = low.translated(a)
+    loaded = low.swapped(low.b.load(low.at(low.memory, real), typ=ir.IntType(v.width)))
+    low.write("reserved_address", real)
+    low.write("reserved_size", word(size))
+    low.write("reserved_low", loaded)
+    low.write("reserved_high", word(0))
+    return loaded
+
+
+def _store_conditional(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> ir.Value:
+    """Compare with what was read and exchange, in one: another thread's store in between makes it fail."""
+    size = v.args[1].width // 8
+    real = low.translated(a)
+    same_place = low.b.icmp_unsigned("==", low.read("reserved_address"), real)
+    same_size = low.b.icmp_unsigned("==", low.read("reserved_size"), word(size))
+    low.write("reserved_address", word(-1))
+    before = low.b.block
+    attempt = low.function.append_basic_block("attempt")
+    stored = low.function.append_basic_block("stored")
+    after = low.function.append_basic_block("conditional_done")
+    low.b.cbranch(low.b.and_(same_place, same_size), attempt, after)
+    low.b.position_at_end(attempt)
+    expected = low.read("reserved_low", b.type.width)
+    pair = low.b.cmpxchg(
+        low.at(low.memory, real), low.swapped(expected), low.swapped(b), "seq_cst", "seq_cst"
+    )
+    done = low.b.extract_value(pair, 1)
+    low.b.cbranch(done, stored, after)
+    low.b.position_at_end(stored)
+    low.mark_dirty(real, size)
+    low.b.branch(after)
+    low.b.position_at_end(after)
+    result = low.b.phi(I1)
+    result.add_incoming(ir.Constant(I1, 0), before)
+    result.add_incoming(ir.Constant(I1, 0), attempt)
+    result.add_incoming(ir.Constant(I1, 1), stored)
+    return result
+
+
+def _zero_block(low: Lowering, v: Value, a: ir.Value) -> None:
+    block = low.translated(low.b.and_(a, word(-CACHE_BLOCK)))
+    for offset in range(0, CACHE_BLOCK, 8):
+        low.b.store(word(0), low.at(low.memory, low.b.add(block, word(offset))))
+    low.mark_dirty(block, CACHE_BLOCK)
+
+
+def _probe(low: Lowering, v: Value, a: ir.Value) -> None:
+    low.translated(a)
+
+
+def _interrupt(low: Lowering, v: Value, a: ir.Value) -> None:
+    """Leave for the hypervisor; enter an interrupt that comes behind an instruction; others are rare."""
+    name = str(v.detail)
+    if name == HYPERCALL:
+        low.leave_done(Left.HYPERCALL, low.following())
+    elif name in INTERRUPTS and INTERRUPTS[name].after:
+        program = entry(name)
+        low.values.update((id(s), a) for s in program.statements() if s.op == "operand")
+        low.block(program.body)
+        _resync(low, v)
+        low.finish()
+    else:
+        low.slow()
+    low.ended = True
+
+
+def _resync(low: Lowering, v: Value) -> None:
+    look = low.unlikely(low.b.load(low.attention, typ=I1), "look_again")
+    on = low.b.block
+    low.b.position_at_end(look)
+    low.leave_done(Left.RESYNC, low.next_address())
+    low.b.position_at_end(on)
+
+
+#: What of MSR native code's run depends on: with another value the run has to begin anew.
+_DECIDES = int(MSR.SF | MSR.HV | MSR.ME | MSR.IR | MSR.DR | MSR.SE | MSR.BE | MSR.LE)
+
+
+def _set_msr(low: Lowering, value: ir.Value) -> None:
+    """Set MSR. The thread comes back where the mode changes or where something may be let in.
+
+    In virtual time that is wherever EE goes on: the budget does not heed a decrementer that is kept out.
+    """
+    before = low.read("MSR")
+    low.write("MSR", value)
+    changed = low.b.xor(before, value)
+    more = _any(low, changed, _DECIDES)
+    opens = _any(low, low.b.and_(changed, value), int(MSR.EE))
+    test, on = low.block_named("opens"), low.block_named("set")
+    low.attend(more)
+    low.b.cbranch(opens, test, on)
+    low.b.position_at_end(test)
+    due = low.b.icmp_signed("<", low.read("dec_deadline"), low.now())
+    waiting = low.b.icmp_unsigned("!=", low.read("pending"), word(0))
+    low.attend(low.b.or_(low.b.or_(due, waiting), _is_virtual(low)))
+    low.b.branch(on)
+    low.b.position_at_end(on)
+
+
+def _any(low: Lowering, value: ir.Value, bits: int) -> ir.Value:
+    return low.b.icmp_unsigned("!=", low.b.and_(value, word(bits)), word(0))
+
+
+def _is_virtual(low: Lowering) -> ir.Value:
+    return low.b.icmp_unsigned("!=", low.read("ticks_per_instruction"), word(0))
+
+
+#: What the ways to order accesses need here: this machine's loads and stores keep their order but for a store
+#: and a later load.
+_FENCES = {"full": "seq_cst", "light": "acq_rel"}
+
+
+def _barrier(low: Lowering, v: Value) -> None:
+    low.b.fence(_FENCES[str(v.detail)])
+
+
+def _large(low: Lowering, small: ir.Value, large: ir.Value) -> ir.Value:
+    """Which of two ways to see DEC is the thread's: LPCR[LD] says."""
+    return low.b.select(_any(low, low.read("LPCR"), int(LPCR.LD)), large, small)
+
+
+def _sign_extended(low: Lowering, value: ir.Value, bits: int) -> ir.Value:
+    above = word(64 - bits)
+    return low.b.ashr(low.b.shl(value, above), above)
+
+
+_LARGE_BITS = 56
+
+
+def _read_live(low: Lowering, v: Value) -> ir.Value:
+    if v.detail == "DEC":
+        left = low.b.sub(low.read("dec_deadline"), low.now())
+        return _large(low, low.b.and_(left, word(0xFFFFFFFF)), _sign_extended(low, left, _LARGE_BITS))
+    timebase = low.b.add(low.now(), low.read("tb_adjust"))
+    if v.detail == "TBU":
+        return low.b.trunc(low.b.lshr(timebase, word(32)), I32)
+    return timebase
+
+
+def _write_live(low: Lowering, v: Value, a: ir.Value) -> None:
+    """Set DEC: its deadline. On the machine's own clock a later one is noticed in time without more ado."""
+    ticks = _large(low, _sign_extended(low, a, 32), _sign_extended(low, a, _LARGE_BITS))
+    low.write("dec_deadline", low.b.add(low.now(), ticks))
+    low.write("dec_written", word(1))
+    low.attend(low.b.or_(_is_virtual(low), low.b.icmp_signed("<=", ticks, word(0))))
+
+
+#: The live registers that native code reads and writes itself; others are the concrete evaluator's.
+LIVE_READ = frozenset({"TB", "TBU", "DEC"})
+LIVE_WRITTEN = frozenset({"DEC"})
+
+
+#: Every operation that native code does itself.
+LOWERINGS: dict[str, Row] = {
+    "const": lambda low, v: ir.Constant(ir.IntType(v.width), v.detail),
+    "add": _binary("add"),
+    "sub": _binary("sub"),
+    "mul": _binary("mul"),
+    "udiv": _divide("udiv"),
+    "urem": _divide("urem"),
+    "sdiv": _divide("sdiv"),
+    "srem": _divide("srem"),
+    "and": _binary("and_"),
+    "or": _binary("or_"),
+    "xor": _binary("xor"),
+    "not": lambda low, v, a: low.b.not_(a),
+    "shl": _shift("shl"),
+    "lshr": _shift("lshr"),
+    "ashr": _shift("ashr"),
+    "eq": _compare("icmp_unsigned", "=="),
+    "ult": _compare("icmp_unsigned", "<"),
+    "slt": _compare("icmp_signed", "<"),
+    "select": lambda low, v, a, b, c: low.b.select(a, b, c),
+    "zext": lambda low, v, a: low.b.zext(a, ir.IntType(v.width)),
+    "sext": lambda low, v, a: low.b.sext(a, ir.IntType(v.width)),
+    "extract": _extract,
+    "concat": _concat,
+    "clz": _bit_count("ctlz"),
+    "ctz": _bit_count("cttz"),
+    "popcount": _bit_count("ctpop"),
+    "byteswap": lambda low, v, a: low.b.bswap(a) if v.width > 8 else a,
+    "gpr": lambda low, v, a: low.b.load(low.gpr(a), typ=I64),
+    "gpr_or_zero": _gpr_or_zero,
+    "set_gpr": _set_gpr,
+    "get": _get,
+    "set": _set,
+    "load": _load,
+    "store": _store,
+    "load_reserved": _load_reserved,
+    "store_conditional": _store_conditional,
+    "zero_block": _zero_block,
+    "probe": _probe,
+    "read_live": _read_live,
+    "write_live": _write_live,
+    "barrier": _barrier,
+    "interrupt": _interrupt,
+    "resync": _resync,
+}
+
+
+#: Operations that need a machine instruction of their own width: 128 bits are the concrete evaluator's.
+_WORD_SIZED = frozenset({"load_reserved", "store_conditional", "udiv", "urem", "sdiv", "srem"})
+
+
+#: Operations that are done when an instruction is decoded.
+IN_RECORD = frozenset({"operand"})
+
+#: Operations that make a program the concrete evaluator's.
+CONCRETE_ALONE = frozenset({"invalidate_code", "random"})
+
+
+def _is_native(statement: Value) -> bool:
+    if statement.op in CONCRETE_ALONE:
+        return False
+    if statement.op == "read_live":
+        return statement.detail in LIVE_READ
+    if statement.op == "write_live":
+        return statement.detail in LIVE_WRITTEN
+    return statement.op not in _WORD_SIZED or all(a.width <= 64 for a in (statement, *statement.args))
+
+
+def is_native(program: Program) -> bool:
+    """Whether native code does all of a program itself."""
+    return all(_is_native(statement) for statement in program.statements())

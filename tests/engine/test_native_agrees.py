@@ -1,0 +1,291 @@
+"""Native code does what the concrete evaluator does: instruction by instruction, and to the instruction."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chronovisor.engine.concrete import ConcreteEngine
+from chronovisor.engine.native.encoding import encoding
+from chronovisor.engine.native.engine import NativeEngine
+from chronovisor.engine.native.layout import STORED
+from chronovisor.engine.native.operations import CONCRETE_ALONE, IN_RECORD, LOWERINGS, is_native
+from chronovisor.engine.state import Thread
+from chronovisor.isa.bits import MSR
+from chronovisor.isa.instruction import INSTRUCTIONS
+from chronovisor.isa.values import OPERATIONS
+
+from .drawn import ALL, MEMORY_SIZE, Drawn, draw
+from .native_guest import CODE, ENGINES, KERNEL, Guest, registers
+
+LE, SF = int(MSR.LE), int(MSR.SF)
+
+
+def test_every_operation_is_native_or_named_as_concrete() -> None:
+    assert not LOWERINGS.keys() & CONCRETE_ALONE
+    assert LOWERINGS.keys() | CONCRETE_ALONE | IN_RECORD == OPERATIONS.keys()
+
+
+def test_hardly_an_instruction_is_left_to_the_concrete_evaluator() -> None:
+    left = {
+        one.mnemonic
+        for one in INSTRUCTIONS
+        if "SPR" not in one.statics and not is_native(one.program(tuple(0 for _ in one.statics), True, True))
+    }
+    assert left == {"icbi", "darn", "lqarx", "stqcx.", "divde", "divdeu"}
+
+
+@pytest.mark.parametrize("one", INSTRUCTIONS, ids=lambda one: f"{one.mnemonic}-{one.opcode}")
+def test_operands_fit_a_record(one: object) -> None:
+    program = one.program(tuple(0 for _ in one.statics), True, True)  # type: ignore[attr-defined]
+    if is_native(program):
+        encoding(program)
+
+
+class Engines:
+    """Both engines, each over memory of its own."""
+
+    def __init__(self, size: int = MEMORY_SIZE) -> None:
+        self.guests = [Guest(engine, "nop", size=size) for engine in ENGINES]
+        noise = Random(1).randbytes(size)
+        for guest in self.guests:
+            guest.memory.write(0, noise)
+
+    def run(self, case: Drawn) -> list[dict[str, object]]:
+        return [self._one(guest, case) for guest in self.guests]
+
+    @staticmethod
+    def _one(guest: Guest, case: Drawn) -> dict[str, object]:
+        little = case.mode[1]
+        cia = case.registers["CIA"]
+        guest.memory.store(cia, 4, case.word, little)
+        guest.engine.forget(cia)
+        thread = guest.thread()
+        for name in STORED:
+            thread.set(name, case.registers[name])
+        thread.gpr[:32] = [case.registers[f"r{n}"] for n in range(32)]
+        # Native code has no translation of its own; a trace interrupt's steps are the concrete evaluator's.
+        thread.set_msr(thread.MSR & ~int(MSR.IR | MSR.SE | MSR.BE))
+        reservation = case.reservation
+        if reservation is not None and reservation[0] + 16 <= MEMORY_SIZE and reservation[2] & 1:
+            address, size, _ = reservation
+            thread.reservation = (address, size, guest.memory.load(address, size, little))
+        else:
+            thread.reservation = reservation
+        guest.memory.dirty.take()
+        guest.engine.run(thread, 1)
+        found: dict[str, object] = {**registers(thread), "reservation": thread.reservation}
+        dirty = guest.memory.dirty.take()
+        found["memory"] = [(page, guest.memory.read(page << 12, 4096)) for page in dirty]
+        return found
+
+
+#: What has no one answer, or waits for nobody.
+_RANDOM = frozenset({"darn"})
+
+
+def _sample(random: Random, engines: Engines, rounds: int) -> None:
+    for one in ALL:
+        if one.mnemonic in _RANDOM:
+            continue
+        for _ in range(rounds):
+            case = draw(random, one)
+            concrete, native = engines.run(case)
+            assert native == concrete, f"{one.mnemonic} {case.word:#010x} in mode {case.mode}"
+
+
+def test_each_instruction_does_the_same() -> None:
+    _sample(Random(7), Engines(), 6)
+
+
+@pytest.mark.soak
+def test_each_instruction_does_the_same_often() -> None:
+    for seed in range(20):
+        _sample(Random(seed), Engines(), 30)
+
+
+# Programs, stopped at any instruction
+
+PROGRAM = """
+start:
+    li r3,0
+    li r4,40
+    mtspr CTR,r4
+    li32 r9,0x20000
+loop:
+    addi r3,r3,7
+    mulld r5,r3,r3
+    stdx r5,r9,r3
+    ldx r6,r9,r3
+    cmpld cr1,r5,r6
+    bc 4,6,bad
+    andi. r7,r3,1
+    bc 12,2,even
+    xor r8,r8,r5
+    b next
+even:
+    bl far
+    subfc r8,r8,r5
+next:
+    mftb r10
+    add r11,r11,r10
+    sc 0
+    bc 16,0,loop
+    mfspr r12,DEC
+    lwz r13,0(r30)
+    li r4,100
+    mtspr DEC,r4
+    mfmsr r4
+    ori r4,r4,0x8000
+    mtmsrd r4,1
+    b start
+bad:
+    trap
+"""
+FAR = "rlwinm r14,r5,3,4,20; adde r15,r14,r15; bclr 20,0,0"
+HANDLERS = {
+    0x300: "mfspr r16,SRR0; addi r16,r16,4; mtspr SRR0,r16; rfid",
+    0x900: "addi r17,r17,1; li r18,300; mtspr DEC,r18; rfid",
+    0xC00: "addi r19,r19,1; mfspr r20,SRR1; rfid",
+}
+
+
+def _whole(engine: type[ConcreteEngine], msr: int) -> tuple[Guest, Thread]:
+    text = PROGRAM.replace("bl far", f"bl {CODE + 0x1FF8:#x}")
+    guest = Guest(engine, text, msr)
+    guest.place(CODE + 0x1FF8, FAR)  # it runs over the page's end
+    for vector, handler in HANDLERS.items():
+        guest.place(vector, handler)
+    outside = 1 << 40 if msr & SF else 0xFFF0_0000
+    return guest, guest.thread(r30=outside, LPCR=1 << 25 if msr & LE else 0)
+
+
+def _deliver(guest: Guest, thread: Thread) -> None:
+    """The decrementer's interrupt, at the very instruction where it is due."""
+    time = thread.live
+    if thread.MSR & MSR.EE and time.deadline < thread.executed:  # type: ignore[attr-defined]
+        guest.engine.interrupt(thread, "DECREMENTER")
+
+
+def _course(engine: type[ConcreteEngine], msr: int, budgets: list[int]) -> list[dict[str, int]]:
+    guest, thread = _whole(engine, msr)
+    seen = []
+    for budget in budgets:
+        end = thread.executed + budget
+        while thread.executed < end:
+            _deliver(guest, thread)
+            left = end - thread.executed
+            if thread.MSR & MSR.EE:
+                left = min(left, max(1, thread.live.deadline + 1 - thread.executed))  # type: ignore[attr-defined]
+            guest.engine.run(thread, left)
+        seen.append(registers(thread))
+    return seen
+
+
+@pytest.mark.parametrize("msr", [KERNEL, KERNEL | LE, KERNEL & ~SF, KERNEL & ~SF | LE])
+@settings(max_examples=25, deadline=None)
+@given(budgets=st.lists(st.integers(1, 700), min_size=1, max_size=8))
+def test_a_run_stops_at_the_same_instruction_in_the_same_state(msr: int, budgets: list[int]) -> None:
+    assert _course(NativeEngine, msr, budgets) == _course(ConcreteEngine, msr, budgets)
+
+
+def test_the_program_does_all_that_it_is_for() -> None:
+    (last,) = _course(NativeEngine, KERNEL, [5000])
+    assert last["r17"] > 3, "decrementer interrupts"
+    assert last["r19"] > 50, "system calls"
+    assert last["r16"] > CODE, "data storage interrupts"
+    assert last["r15"], "calls"
+
+
+# Memory's edges
+
+
+@pytest.mark.parametrize(
+    "access", ["ld r3,{}(r9)", "std r3,{}(r9)", "lbz r3,{}(r9)", "stw r3,{}(r9)", "sth r3,{}(r9)"]
+)
+@pytest.mark.parametrize("mode", [KERNEL, KERNEL | LE, KERNEL & ~SF])
+def test_accesses_at_the_end_of_memory(access: str, mode: int) -> None:
+    for displacement in range(-20, 8):
+        if access.startswith(("ld", "std")) and displacement % 4:
+            continue
+        found = []
+        for engine in ENGINES:
+            guest = Guest(engine, access.format(displacement), mode)
+            thread = guest.thread(r9=guest.memory.size, r3=0x1122334455667788)
+            guest.advance(thread, 1)
+            found.append(
+                (registers(thread), guest.memory.dirty.take(), guest.memory.read(guest.memory.size - 32, 32))
+            )
+        assert found[0] == found[1], displacement
+
+
+@pytest.mark.parametrize(
+    ("mode", "ea"),
+    [
+        (KERNEL, 0xF000_0000_0002_0000),  # real mode ignores the first four bits
+        (KERNEL, 0x0800_0000_0002_0000),  # but no others
+        (KERNEL & ~SF, 0xDEAD_BEEF_0002_0000),  # 32-bit mode ignores the upper half
+        (KERNEL, (1 << 64) - 4),
+        (KERNEL & ~SF, 0xFFFF_FFFC),
+    ],
+)
+def test_address_bits_that_are_ignored(mode: int, ea: int) -> None:
+    found = []
+    for engine in ENGINES:
+        guest = Guest(engine, "stw r3,0(r9); lwz r4,0(r9); stwu r3,8(r9)", mode)
+        thread = guest.thread(r9=ea, r3=0x55667788)
+        guest.advance(thread, 3)
+        found.append((registers(thread), guest.memory.dirty.take(), guest.memory.read(0x20000, 16)))
+    assert found[0] == found[1]
+
+
+def test_code_at_an_address_with_ignored_bits() -> None:
+    found = []
+    for engine in ENGINES:
+        guest = Guest(engine, "nop; bl . + 8; nop; mfspr r3,LR; b . - 8")
+        thread = guest.thread(CODE | 0xC << 60)
+        guest.advance(thread, 10)
+        found.append(registers(thread))
+    assert found[0] == found[1]
+    assert found[1]["r3"] == CODE + 8 | 0xC << 60
+
+
+def test_code_runs_off_the_end_of_memory() -> None:
+    found = []
+    for engine in ENGINES:
+        guest = Guest(engine, "nop")
+        guest.place(guest.memory.size - 8, "addi r3,r3,1; addi r3,r3,1")
+        thread = guest.thread(guest.memory.size - 8)
+        guest.advance(thread, 3)
+        found.append(registers(thread))
+    assert found[0] == found[1]
+    assert found[0]["CIA"] == 0x400
+
+
+# Code that changes
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_code_that_changes_itself(engine: type[ConcreteEngine]) -> None:
+    """Each round writes the next instruction anew, makes it visible as the book says, and runs it."""
+    text = """
+        lwz r6,0(r5)
+    loop:
+        addi r6,r6,1
+        stw r6,0(r5)
+        dcbst 0,r5
+        sync 0
+        icbi 0,r5
+        isync
+    changed:
+        addi r3,r3,0
+        bc 16,0,loop
+        sc 1
+    """
+    guest = Guest(engine, text)
+    thread = guest.thread(r5=CODE + 7 * 4, CTR=100)
+    guest.until_called(thread)
+    assert thread.gpr[3] == sum(range(1, 101))

@@ -1,0 +1,125 @@
+"""Compiled code on disk: whatever happens to the files, a start gets the right bytes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from chronovisor.engine.native.code_cache import directory, fetch
+
+CONTENT = bytes(range(256)) * 64
+
+
+class Maker:
+    """Makes CONTENT, or what it is told, and counts how often it is asked to."""
+
+    def __init__(self, content: bytes = CONTENT) -> None:
+        self.content = content
+        self.asked = 0
+
+    def __call__(self) -> bytes:
+        self.asked += 1
+        return self.content
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CHRONOVISOR_CACHE", str(tmp_path / "code"))
+    return tmp_path / "code"
+
+
+def test_what_was_made_is_kept(place: Path) -> None:
+    make = Maker()
+    assert [fetch("set", "1", make) for _ in range(3)] == [CONTENT] * 3
+    assert make.asked == 1
+    assert len(list(place.iterdir())) == 1
+
+
+def test_another_fingerprint_or_name_is_another_file() -> None:
+    first, second, third = Maker(), Maker(b"second"), Maker(b"third")
+    assert fetch("set", "1", first) == CONTENT
+    assert fetch("set", "2", second) == b"second"
+    assert fetch("other", "1", third) == b"third"
+    assert fetch("set", "1", Maker(b"wrong")) == CONTENT
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda kept: b"",
+    "cut": lambda kept: kept[:-1],
+    "cut within the digest": lambda kept: kept[:20],
+    "longer": lambda kept: kept + b"\0",
+    "a bit of the content": lambda kept: kept[:-1] + bytes([kept[-1] ^ 1]),
+    "a bit of the digest": lambda kept: bytes([kept[0] ^ 0x80]) + kept[1:],
+    "zeros": lambda kept: bytes(len(kept)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_file_is_made_anew(place: Path, damage: Callable[[bytes], bytes]) -> None:
+    fetch("set", "1", Maker())
+    (file,) = place.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
+    make = Maker()
+    assert fetch("set", "1", make) == CONTENT
+    assert make.asked == 1
+    assert file.read_bytes() == whole
+
+
+def test_a_directory_that_cannot_be_written_costs_time_alone(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.write_text("a file where the directory should be")
+    make = Maker()
+    assert [fetch("set", "1", make), fetch("set", "1", make)] == [CONTENT] * 2
+    assert make.asked == 2
+
+
+def test_what_fails_to_be_made_leaves_nothing(place: Path) -> None:
+    def fail() -> bytes:
+        raise RuntimeError("no code")
+
+    with pytest.raises(RuntimeError, match="no code"):
+        fetch("set", "1", fail)
+    assert not place.exists() or not list(place.iterdir())
+    assert fetch("set", "1", Maker()) == CONTENT
+
+
+def test_old_versions_go(place: Path) -> None:
+    for version in range(20):
+        fetch("set", str(version), Maker())
+    assert len(list(place.iterdir())) < 12
+    assert fetch("set", "19", Maker(b"wrong")) == CONTENT
+
+
+def _start(number: int) -> bytes:
+    big = b"".join(bytes([n]) * 4096 for n in range(256))
+    return fetch("set", "1", lambda: big)
+
+
+def test_starts_at_once_all_get_whole_code(place: Path) -> None:
+    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
+        answers = set(pool.map(_start, range(16)))
+    assert answers == {_start(0)}
+    assert [file.suffix for file in place.iterdir()] == [".o"]
+
+
+def test_the_directory_is_the_users_own_unless_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CHRONOVISOR_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert directory() == Path("/somewhere/chronovisor")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert directory() == Path.home() / ".cache" / "chronovisor"
+
+
+def test_the_set_is_whole_whoever_asks_for_it_first() -> None:
+    """Else a start that had not declared the instructions yet would keep an empty set for all others."""
+    ask = "from chronovisor.engine.native.compiler import common_set; print(len(common_set()))"
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 1000
