@@ -1,0 +1,216 @@
+"""vCPUs side by side: native code runs without the interpreter's lock, on real threads of this machine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from chronovisor.engine.concrete import Reason
+from chronovisor.engine.native.engine import NativeEngine
+from chronovisor.engine.state import Thread
+
+from .native_guest import CODE, Guest
+
+DATA = 0x40000
+OTHER = CODE + 0x4000
+
+
+def side_by_side(*runs: Callable[[], None]) -> None:
+    threads = [threading.Thread(target=run) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive(), "a guest's thread hangs"
+
+
+def run_both(guest: Guest, first: Thread, second: Thread) -> None:
+    side_by_side(lambda: guest.until_called(first), lambda: guest.until_called(second))
+
+
+def word(guest: Guest, address: int) -> int:
+    return guest.memory.load(address, 8, False)
+
+
+def test_a_request_ends_a_run_that_would_not_end() -> None:
+    guest = Guest(NativeEngine, "b .")
+    thread = guest.thread(real=True)
+    guest.engine.run(thread, 1)  # whatever has to be compiled is
+    stops = []
+    runner = threading.Thread(target=lambda: stops.append(guest.engine.run(thread, 1 << 60)))
+    runner.start()
+    time.sleep(0.05)
+    assert runner.is_alive()
+    thread.exit_request = 1
+    runner.join(60)
+    assert [stop.reason for stop in stops] == [Reason.BUDGET]
+    assert thread.CIA == CODE
+    assert thread.executed > 1000
+
+
+def test_python_runs_while_a_guest_does() -> None:
+    """Were the interpreter's lock held, nobody could ask for the end."""
+    guest = Guest(NativeEngine, "b .")
+    threads = [guest.thread(real=True) for _ in range(2)]
+
+    def ask() -> None:
+        while not all(t.begin for t in threads):  # type: ignore[attr-defined]
+            time.sleep(0.001)
+        for t in threads:
+            t.exit_request = 1
+
+    side_by_side(ask, *(lambda t=t: guest.engine.run(t, 1 << 60) for t in threads))
+
+
+COUNT = """
+again:
+    lwarx r6,0,r5
+    addi r6,r6,1
+    stwcx. r6,0,r5
+    bc 4,2,again
+    bc 16,0,again
+    sc 1
+"""
+
+
+def test_conditional_stores_lose_nothing() -> None:
+    guest = Guest(NativeEngine, COUNT)
+    rounds = 1_000_000
+    run_both(guest, *(guest.thread(real=True, r5=DATA, CTR=rounds) for _ in range(2)))
+    assert guest.memory.load(DATA, 4, False) == 2 * rounds
+
+
+LOCK = """
+take:
+    lwarx r6,0,r5
+    cmpi 0,0,r6,0
+    bc 4,2,take
+    stwcx. r7,0,r5
+    bc 4,2,take
+    isync
+    ld r8,8(r5)
+    addi r8,r8,1
+    std r8,8(r5)
+    sync 1
+    stw r0,0(r5)
+    bc 16,0,take
+    sc 1
+"""
+
+
+def test_a_lock_keeps_others_out() -> None:
+    guest = Guest(NativeEngine, LOCK)
+    rounds = 200_000
+    run_both(guest, *(guest.thread(real=True, r5=DATA, r7=1, CTR=rounds) for _ in range(2)))
+    assert word(guest, DATA + 8) == 2 * rounds
+
+
+# Each round, begun together, each thread stores to its own word, then loads the other's. That both see the
+# old one is what stores which wait in a buffer look like; the heavy barrier rules it out.
+STORE_THEN_LOAD = """
+round:
+    addi r3,r3,1
+    std r3,0(r7)
+meet:
+    ld r6,0(r8)
+    cmpl 0,1,r6,r3
+    bc 12,0,meet
+    std r3,0(r9)
+    sync 0
+    ld r4,0(r10)
+    std r4,0(r11)
+    std r3,0(r12)
+wait:
+    ld r6,0(r13)
+    cmpl 0,1,r6,r3
+    bc 12,0,wait
+    ld r15,0(r14)
+    cmpl 0,1,r4,r3
+    bc 4,0,good
+    cmpl 0,1,r15,r3
+    bc 4,0,good
+    addi r16,r16,1
+good:
+    bc 16,0,round
+    sc 1
+"""
+
+
+def test_sync_orders_a_store_and_a_later_load() -> None:
+    guest = Guest(NativeEngine, STORE_THEN_LOAD)
+    own = {"r7": 0, "r9": 1, "r11": 2, "r12": 3}
+    others = {"r8": 0, "r10": 1, "r14": 2, "r13": 3}
+
+    def thread(number: int) -> Thread:
+        mine = {name: DATA + 0x1000 * number + 256 * place for name, place in own.items()}
+        theirs = {name: DATA + 0x1000 * (1 - number) + 256 * place for name, place in others.items()}
+        return guest.thread(real=True, CTR=50_000, **mine, **theirs)
+
+    threads = thread(0), thread(1)
+    run_both(guest, *threads)
+    assert [thread.gpr[16] for thread in threads] == [0, 0]
+
+
+# The writer changes an instruction of the page that the reader is executing, and says so; the reader looks.
+WRITER = """
+round:
+    addi r3,r3,1
+    rlwimi r4,r3,0,16,31
+    stw r4,0(r5)
+    dcbst 0,r5
+    sync 0
+    icbi 0,r5
+    sync 0
+    isync
+    std r3,0(r7)
+wait:
+    ld r6,0(r8)
+    cmpl 0,1,r6,r3
+    bc 4,2,wait
+    bc 16,0,round
+    sc 1
+"""
+READER = """
+round:
+    addi r3,r3,1
+wait:
+    ld r6,0(r7)
+    cmpl 0,1,r6,r3
+    bc 4,2,wait
+    isync
+changed:
+    li r9,0
+    cmpl 0,1,r9,r3
+    bc 12,2,good
+    addi r10,r10,1
+good:
+    std r3,0(r8)
+    bc 16,0,round
+    sc 1
+"""
+
+
+def test_code_that_another_thread_is_executing_changes() -> None:
+    rounds = 100
+    guest = Guest(NativeEngine, READER)
+    guest.place(OTHER, WRITER)
+    flags = {"r7": DATA, "r8": DATA + 256}
+    reader = guest.thread(real=True, CTR=rounds, **flags)
+    writer = guest.thread(OTHER, real=True, CTR=rounds, r5=CODE + 6 * 4, r4=14 << 26 | 9 << 21, **flags)
+    run_both(guest, reader, writer)
+    assert reader.gpr[3] == writer.gpr[3] == rounds
+    assert reader.gpr[10] == 0, "old code was executed"
+    assert not guest.engine._retired, "records that nobody executes are still there"  # type: ignore[attr-defined]
+
+
+def test_many_threads_come_to_new_pages_at_once() -> None:
+    """Both find the same pages undecoded, again and again."""
+    guest = Guest(NativeEngine, "nop")
+    pages = 60
+    for page in range(pages):
+        go_on = f"b {OTHER + (page + 1) * 0x1000:#x}" if page < pages - 1 else "sc 1"
+        guest.place(OTHER + page * 0x1000, f"addi r3,r3,1; {go_on}")
+    threads = [guest.thread(OTHER, real=True) for _ in range(2)]
+    run_both(guest, *threads)
+    assert [thread.gpr[3] for thread in threads] == [pages, pages]
