@@ -16,8 +16,8 @@ help: ## what can be made
 demo: $(VENV)/ready ## the timebase offset, seen happening, in four acts
 	@$(BIN)/chronovisor demo $(ARGS)
 
-test: lint $(VENV)/dev ## types, style, import arrows, then all tests and a sample of each long campaign
-	@$(BIN)/pytest -n $(JOBS) --dist loadgroup $(ARGS)
+test: lint $(VENV)/dev ## types, style, import arrows, then all tests, a sample of each long campaign among them
+	@$(BIN)/pytest -n $(JOBS) --dist worksteal -m "not soak" $(ARGS)
 
 lint: $(VENV)/dev ## types, style and import arrows alone
 	@$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format ."; exit 1; }
