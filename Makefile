@@ -17,7 +17,7 @@ demo: $(VENV)/ready ## the timebase offset, seen happening, in four acts
 	@$(BIN)/chronovisor demo $(ARGS)
 
 test: lint $(VENV)/dev ## types, style, import arrows, then all tests, a sample of each long campaign among them
-	@$(BIN)/pytest -n $(JOBS) --dist worksteal -m "not soak" $(ARGS)
+	@$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not soak" $(ARGS)
 
 lint: $(VENV)/dev ## types, style and import arrows alone
 	@$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format ."; exit 1; }
