@@ -54,6 +54,21 @@ def test_a_guest_that_powers_off(image: str) -> None:
     assert done.stdout.endswith("decrementer interrupt on time\n")
 
 
+@pytest.mark.parametrize(
+    ("text", "reason", "status"),
+    [
+        ("li32 r3, 0xf000\n lis r4, 2\n sc 1\n b .", "timed out", ExitStatus.TIMED_OUT),
+        ("lis r3, 0x7fff\n mtctr r3\n bctr", "crash", ExitStatus.CRASH),
+    ],
+)
+def test_the_end_as_json(text: str, reason: str, status: ExitStatus, tmp_path: Path) -> None:
+    done = run("run", elf(tmp_path / "guest.elf", text), "--json", "--timeout", "2")
+    assert done.returncode == status
+    ended = json.loads(done.stderr)
+    assert (ended["reason"], ended["status"]) == (reason, status)
+    assert ended["message"]
+
+
 def test_a_path_is_taken_before_a_shipped_name(tmp_path: Path) -> None:
     (tmp_path / "hello-le.elf").write_bytes(b"not this one")
     done = subprocess.run([*COMMAND, "run", "hello-le.elf"], cwd=tmp_path, capture_output=True, text=True)

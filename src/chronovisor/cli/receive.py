@@ -51,7 +51,10 @@ def command(
         str, typer.Option(help="Seconds of silence after which the source is lost.", metavar="SECONDS")
     ] = "",
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the move's record on stderr as one JSON object.")
+        bool,
+        typer.Option(
+            "--json", help="Print the move's record, and then how the guest ended, on stderr as JSON objects."
+        ),
     ] = False,
 ) -> int:
     """Wait for a guest that is moved here, then run it, its console on the terminal, until it powers off."""
@@ -113,7 +116,7 @@ def command(
                 end = run_named(guest, name, seconds, server)
         finally:
             arrivals.close()
-    return tell_end(end)
+    return tell_end(end, as_json)
 
 
 command.__doc__ = f"{command.__doc__}\n\n{RUN_STATUSES}"

@@ -71,6 +71,9 @@ def command(
     trace_switch: Annotated[
         bool, typer.Option("--trace-switch", help="Print what each entry and exit does to time, on stderr.")
     ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Say how the guest ended as one JSON object, on stderr.")
+    ] = False,
 ) -> int:
     """Run an ELF guest, its console on the terminal, until it powers off. Ctrl-C ends it."""
     topology = parse_topology(smp)
@@ -91,7 +94,7 @@ def command(
         )
         with typing_into(console):
             end = run_named(guest, name or generated_name(), seconds)
-    return tell_end(end)
+    return tell_end(end, as_json)
 
 
 command.__doc__ = f"{command.__doc__}\n\n{RUN_STATUSES}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
@@ -52,13 +53,20 @@ def run_named(
     return guest.end or end
 
 
-def tell_end(end: GuestEnd) -> ExitStatus:
-    """Say on stderr how the guest ended, where it did not power off; return the command's status."""
+def tell_end(end: GuestEnd, as_json: bool = False) -> ExitStatus:
+    """Say on stderr how the guest ended, where it did not power off; return the command's status.
+
+    `as_json` says it in any case, as one object: `reason`, `message`, `status`.
+    """
+    status = STATUSES[end.reason]
     if end.details:
         print(end.details, file=sys.stderr, end="")
-    if end.reason is not EndReason.POWER_OFF:
+    if as_json:
+        ended = {"reason": end.reason.value, "message": end.message, "status": int(status)}
+        print(json.dumps(ended), file=sys.stderr, flush=True)
+    elif end.reason is not EndReason.POWER_OFF:
         say(end.message)
-    return STATUSES[end.reason]
+    return status
 
 
 def say(line: str) -> None:
