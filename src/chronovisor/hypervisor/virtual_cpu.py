@@ -341,7 +341,7 @@ class VirtualCpu:
             srr0=state.get("SRR0"),
             srr1=state.get("SRR1"),
             message=(
-                f"vCPU {self.number}: a {name} interrupt came at {crash.address:#x} (DAR {crash.dar:#x}), "
+                f"vCPU {self.number}: {'an' if name[0] in 'aeiou' else 'a'} {name} interrupt came at {crash.address:#x} (DAR {crash.dar:#x}), "
                 f"and its handler at {crash.vector:#x} raises an interrupt at its first instruction, for ever"
             ),
         )
