@@ -336,12 +336,13 @@ class VirtualCpu:
     def _crashed(self, crash: Crash) -> Crashed:
         state = self.state
         name = crash.interrupt.lower().replace("_", " ")
+        article = "an" if name[0] in "aeiou" else "a"
         return Crashed(
             vector=crash.vector,
             srr0=state.get("SRR0"),
             srr1=state.get("SRR1"),
             message=(
-                f"vCPU {self.number}: {'an' if name[0] in 'aeiou' else 'a'} {name} interrupt came at {crash.address:#x} (DAR {crash.dar:#x}), "
+                f"vCPU {self.number}: {article} {name} interrupt came at {crash.address:#x} (DAR {crash.dar:#x}), "
                 f"and its handler at {crash.vector:#x} raises an interrupt at its first instruction, for ever"
             ),
         )
