@@ -5,24 +5,43 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from bench import guest_speed
+from bench import guest_speed, start_up
 
 
-def main() -> None:
-    """Measure and print."""
+def _guest_speed(console: Console) -> None:
     speeds = guest_speed.measure()
-    table = Table(title="A guest's loops: ns a round (ratio: QEMU's time over ours)", title_justify="left")
+    title = f"A guest's loops: ns a round, medians of {guest_speed.RUNS} (ratio: QEMU's time over ours)"
+    table = Table(title=title, title_justify="left")
     for column in ("loop", "chronovisor", "QEMU TCG", "ratio"):
         table.add_column(column, justify="left" if column == "loop" else "right")
     for speed in speeds:
         theirs = f"{speed.qemu_ns:,.1f}" if speed.qemu_ns is not None else "–"
         ratio = f"{speed.ratio:.3f}" if speed.ratio is not None else "–"
         table.add_row(speed.name, f"{speed.ours_ns:,.1f}", theirs, ratio)
-    console = Console()
     console.print(table)
     mean = guest_speed.mean_ratio(speeds)
     if mean is not None:
         console.print(f"geometric mean of {', '.join(guest_speed.LOOPS)}: {mean:.3f}")
+    scaling = guest_speed.scaling(speeds)
+    if scaling is not None:
+        console.print(f"two vCPUs get {scaling:.2f} times done what one does")
+
+
+def _start_up(console: Console) -> None:
+    found = start_up.measure()
+    table = Table(title="`chronovisor run` to the guest's first words", title_justify="left")
+    for column in ("start", "seconds", f"peak MiB, {start_up.GUEST_MIB} of them the guest's"):
+        table.add_column(column, justify="left" if column == "start" else "right")
+    table.add_row("first on a machine", f"{found.first_s:.2f}", f"{found.first_mib:.0f}")
+    table.add_row(f"later (median of {start_up.LATER})", f"{found.later_s:.2f}", f"{found.later_mib:.0f}")
+    console.print(table)
+
+
+def main() -> None:
+    """Measure and print."""
+    console = Console()
+    _start_up(console)
+    _guest_speed(console)
 
 
 main()

@@ -91,6 +91,24 @@ static void call_user_space(u64 rounds)
 		hypercall(H_PUT_TERM_CHAR, 0, 0, 0, 0, 0);
 }
 
+/* A system call of the guest's own: to its handler, which returns at once. */
+static void call_system(u64 rounds)
+{
+	while (rounds--)
+		__asm__ volatile("sc 0" : : : "memory");
+}
+
+static const u32 return_at_once = 0x4c000024; /* rfid */
+
+static void have_system_calls_return(void)
+{
+	u32 *vector = (u32 *)0xc00;
+
+	__asm__ volatile("" : "+r"(vector)); /* a fixed address is no object that the compiler knows */
+	*vector = return_at_once;
+	__asm__ volatile("dcbst 0,%0; sync; icbi 0,%0; sync; isync" : : "r"(vector) : "memory");
+}
+
 static const struct {
 	const char *name;
 	void (*run)(u64 rounds);
@@ -100,13 +118,55 @@ static const struct {
 	{ "mixed", mixed },
 	{ "mftb", read_timebase },
 	{ "mtdec+mfdec", write_decrementer },
+	{ "sc+rfid", call_system },
 	{ "hypervisor call", call_hypervisor },
 	{ "user space call", call_user_space },
 };
 
+static volatile u64 begun, wanted, finished;
+
+static void help(u64 unused)
+{
+	(void)unused;
+	begun = 1;
+	while (!wanted)
+		;
+	integer(wanted);
+	finished = 1;
+}
+
+/* The same loop on one vCPU and on two at once: a round takes half the time where the second is a whole one. */
+static void measure_two(u64 enough)
+{
+	u64 rounds = 1, alone, together, begin;
+
+	if (start_cpu(1, help, 0))
+		return;
+	while (!begun)
+		;
+	for (;; rounds *= 2) {
+		begin = timebase();
+		integer(rounds);
+		alone = timebase() - begin;
+		if (alone > enough)
+			break;
+	}
+	begin = timebase();
+	wanted = rounds;
+	integer(rounds);
+	while (!finished)
+		;
+	together = timebase() - begin;
+	print("one vCPU: %lu rounds in %lu ticks\n", rounds, alone);
+	print("two vCPUs: %lu rounds in %lu ticks\n", 2 * rounds, together);
+}
+
 int main(void)
 {
 	u64 enough = timebase_frequency() / 3;
+
+	measure_two(enough);
+	have_system_calls_return();
 
 	for (u32 n = 0; n < sizeof(loops) / sizeof(*loops); n++) {
 		u64 rounds = 1, ticks;

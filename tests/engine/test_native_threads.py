@@ -204,6 +204,20 @@ def test_code_that_another_thread_is_executing_changes() -> None:
     assert not guest.engine._retired, "records that nobody executes are still there"  # type: ignore[attr-defined]
 
 
+def test_a_thread_that_stays_in_native_code_comes_upon_changed_code() -> None:
+    guest = Guest(NativeEngine, "loop: addi r3,r3,1; b loop")
+    thread = guest.thread()
+    guest.advance(thread, 4)
+    stops = []
+    runner = threading.Thread(target=lambda: stops.append(guest.engine.run(thread, 4 << 30)))
+    runner.start()
+    time.sleep(0.05)
+    guest.place(CODE + 4, "sc 1")
+    guest.engine.forget(CODE + 4)
+    runner.join(60)
+    assert [stop.reason for stop in stops] == [Reason.HYPERCALL]
+
+
 def test_many_threads_come_to_new_pages_at_once() -> None:
     """Both find the same pages undecoded, again and again."""
     guest = Guest(NativeEngine, "nop")
