@@ -358,6 +358,7 @@ def test_a_mistake_at_the_entry_loses_neither_the_core_nor_the_timer() -> None:
     host = power8(VirtualTime(), parts=Parts(dispatch_trace_log=Failing))
     guest = Guest(host, stride=2)
     vcpu = guest.vcpu(0, guest.code(0, READER))
+    vcpu.areas.set_vpa(0x8000)
     vcpu.set_offset(Offset(GRANULE))
     vcpu.decrementer_expiry = GuestTime(0x1234_5678)
     with pytest.raises(ZeroDivisionError):

@@ -85,6 +85,7 @@ class StoredRegisters:
     SRR0: int
     SRR1: int
     LPCR: int
+    DPDES: int
 
     def __init__(self) -> None:
         for name in StoredRegisters.__slots__:
@@ -103,6 +104,8 @@ class Thread:
     CIA: int
     NIA: int
     MSR: int
+    LPCR: int
+    DPDES: int
     SIAR: int
     DAR: int
     DSISR: int

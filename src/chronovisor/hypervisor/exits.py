@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 
-@dataclass(frozen=True, slots=True)
-class Hypercall:
+class Hypercall(NamedTuple):
     """The guest made a hypercall that is not answered here: its number (r3) and r4 to r12, unsigned
     64-bit.
     """

@@ -143,9 +143,14 @@ class Host:
         """Return the core that `vcore` can have now: a free one, where no other virtual core waited
         longer.
         """
-        if not self.queue or self.queue[0] is not vcore:
-            return None
-        return next((core for core in self.cores if core.runs is None), None)
+        return self.free_core() if self.queue and self.queue[0] is vcore else None
+
+    def free_core(self) -> Core | None:
+        """Return a core that no virtual core has."""
+        for core in self.cores:
+            if core.runs is None:
+                return core
+        return None
 
     def check_sync(self) -> list[str]:
         """Return what is out of step, a sentence each; nothing where the timebases are as they must be.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableSequence
 from typing import TYPE_CHECKING
 
 from chronovisor.hypervisor.exits import Hypercall
 from chronovisor.hypervisor.vpa import FUNCTION_SHIFT
 from chronovisor.isa.bits import MSR, ProgramCause
-from chronovisor.papr.hcalls import CALL_ARGUMENTS, Hcall, SetMode, Status, unsigned
+from chronovisor.papr.hcalls import CALL_ARGUMENTS, Hcall, SetMode, Status
 from chronovisor.timebase.types import MASK64
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 _PR = int(MSR.PR)
 
-Answer = Callable[["VirtualCpu", tuple[int, ...]], Status | None]
-"""Answers a call with these arguments by a status (and results in r4 and on); None leaves it to user space.
+Answer = Callable[["VirtualCpu", MutableSequence[int]], Status | None]
+"""Answers a call by a status, with the arguments and then results in r4 and on; None leaves it to user space.
 """
 
 
@@ -27,14 +27,14 @@ def answer(vcpu: VirtualCpu) -> Hypercall | None:
     if state.MSR & _PR:
         _refuse_user(vcpu)
         return None
-    number = state.gpr[3]
-    arguments = tuple(state.gpr[4 : 4 + CALL_ARGUMENTS])
-    handler = ANSWERS.get(number) if number in vcpu.machine.answered else None
-    status = handler(vcpu, arguments) if handler is not None else None
-    if status is None:
-        return Hypercall(number, arguments)
-    state.gpr[3] = unsigned(status)
-    return None
+    gpr = state.gpr
+    number = gpr[3]
+    if number in vcpu.machine.answered:
+        status = ANSWERS[number](vcpu, gpr)
+        if status is not None:
+            gpr[3] = status & MASK64
+            return None
+    return Hypercall(number, tuple(gpr[4 : 4 + CALL_ARGUMENTS]))
 
 
 def _refuse_user(vcpu: VirtualCpu) -> None:
@@ -47,24 +47,24 @@ def _refuse_user(vcpu: VirtualCpu) -> None:
         engine.interrupt(state, "PROGRAM", int(ProgramCause.PRIVILEGED))
 
 
-def _cede(vcpu: VirtualCpu, arguments: tuple[int, ...]) -> Status:
+def _cede(vcpu: VirtualCpu, gpr: MutableSequence[int]) -> Status:
     vcpu.cede()
     return Status.SUCCESS
 
 
-def _prod(vcpu: VirtualCpu, arguments: tuple[int, ...]) -> Status:
-    target = vcpu.machine.vcpus.get(arguments[0])
+def _prod(vcpu: VirtualCpu, gpr: MutableSequence[int]) -> Status:
+    target = vcpu.machine.vcpus.get(gpr[4])
     if target is None:
         return Status.PARAMETER
     target.prod()
     return Status.SUCCESS
 
 
-def _confer(vcpu: VirtualCpu, arguments: tuple[int, ...]) -> Status:
+def _confer(vcpu: VirtualCpu, gpr: MutableSequence[int]) -> Status:
     """Give way to one processor, if it does not run (its yield count is still the one that was seen), or to
     all.
     """
-    number, yield_count = arguments[0], arguments[1] & 0xFFFF_FFFF
+    number, yield_count = gpr[4], gpr[5] & 0xFFFF_FFFF
     if number != MASK64:
         target = vcpu.machine.vcpus.get(number)
         if target is None:
@@ -75,8 +75,8 @@ def _confer(vcpu: VirtualCpu, arguments: tuple[int, ...]) -> Status:
     return Status.SUCCESS
 
 
-def _register_vpa(vcpu: VirtualCpu, arguments: tuple[int, ...]) -> Status:
-    flags, number, address = arguments[:3]
+def _register_vpa(vcpu: VirtualCpu, gpr: MutableSequence[int]) -> Status:
+    flags, number, address = gpr[4:7]
     target = vcpu.machine.vcpus.get(number)
     if target is None:
         return Status.PARAMETER
@@ -88,8 +88,8 @@ def _register_vpa(vcpu: VirtualCpu, arguments: tuple[int, ...]) -> Status:
     return status
 
 
-def _random(vcpu: VirtualCpu, arguments: tuple[int, ...]) -> Status:
-    vcpu.state.gpr[4] = vcpu.host.random_bits(64)
+def _random(vcpu: VirtualCpu, gpr: MutableSequence[int]) -> Status:
+    gpr[4] = vcpu.host.random_bits(64)
     return Status.SUCCESS
 
 
@@ -97,8 +97,8 @@ _PRIVILEGE_HYPERVISOR = 3
 """In CIABR's last two bits: stop at an address of the hypervisor, which is not the guest's to ask for."""
 
 
-def _set_mode(vcpu: VirtualCpu, arguments: tuple[int, ...]) -> Status | None:
-    flags, resource, value1, value2 = arguments[:4]
+def _set_mode(vcpu: VirtualCpu, gpr: MutableSequence[int]) -> Status | None:
+    flags, resource, value1, value2 = gpr[4:8]
     match resource:
         case SetMode.CIABR:
             if flags:

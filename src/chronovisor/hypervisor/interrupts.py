@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 
 
+_EE = int(MSR.EE)
+
+
 class PendingInterrupts:
     """What waits to interrupt a vCPU from outside. Set under the host's monitor, from any thread."""
 
@@ -47,9 +50,10 @@ def deliver(vcpu: VirtualCpu) -> None:
         pending.system_reset = False
         engine.interrupt(state, "SYSTEM_RESET")
     elif pending.machine_check is not None:
-        cause, pending.machine_check = pending.machine_check, None
+        with vcpu.host.scheduler.monitor:
+            cause, pending.machine_check = pending.machine_check, None
         engine.interrupt(state, "MACHINE_CHECK", cause)
-    elif state.MSR & MSR.EE:
+    elif state.MSR & _EE:
         if pending.external:
             engine.interrupt(state, "EXTERNAL")
         elif vcpu.decrementer_pending():

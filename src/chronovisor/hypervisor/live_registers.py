@@ -15,35 +15,47 @@ if TYPE_CHECKING:
     from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 
 
-class RunningCounter:
-    """A register that counts the ticks of the clock while its guest runs (VTB, PURR, SPURR); no offset
-    touches it.
-    """
+class RunTime:
+    """The ticks of the clock that pass while a guest runs."""
+
+    __slots__ = ("_before", "_since", "_source")
 
     def __init__(self, source: TickSource) -> None:
         self._source = source
-        self._value = 0
+        self._before = 0
         self._since: int | None = None
+
+    def ticks(self) -> int:
+        """Return the ticks up to now."""
+        since = self._since
+        return self._before if since is None else self._before + self._source.ticks() - since
+
+    def start(self, now: int) -> None:
+        """Count from the tick `now` on."""
+        self._since = now
+
+    def stop(self) -> None:
+        """Count no more."""
+        self._before, self._since = self.ticks(), None
+
+
+class RunningCounter:
+    """A register that counts run time (VTB, PURR, SPURR); no offset touches it."""
+
+    __slots__ = ("_ahead", "_run_time")
+
+    def __init__(self, run_time: RunTime) -> None:
+        self._run_time = run_time
+        self._ahead = 0
 
     @property
     def value(self) -> int:
         """Its value now: 64-bit ticks."""
-        since = self._since
-        return (self._value + (self._source.ticks() - since if since is not None else 0)) & MASK64
+        return (self._run_time.ticks() + self._ahead) & MASK64
 
     @value.setter
     def value(self, value: int) -> None:
-        self._value = value
-        if self._since is not None:
-            self._since = self._source.ticks()
-
-    def start(self) -> None:
-        """Count from now on."""
-        self._since = self._source.ticks()
-
-    def stop(self) -> None:
-        """Keep the value as it is now."""
-        self._value, self._since = self.value, None
+        self._ahead = value - self._run_time.ticks()
 
 
 class LiveRegisters:
@@ -54,6 +66,9 @@ class LiveRegisters:
 
     def __init__(self, vcpu: VirtualCpu) -> None:
         self._vcpu = vcpu
+        source = vcpu.host.source
+        self._virtual = source if source.is_virtual else None
+        self._timebase_ahead = 0
         purr, spurr = vcpu.purr, vcpu.spurr
         self._readers: dict[str, Callable[[], int]] = {
             "TB": self._timebase,
@@ -77,21 +92,26 @@ class LiveRegisters:
         self._vcpu.account_time()
         self._writers[name](value)
 
+    def begin(self, thread: HardwareThread) -> None:
+        """Show the time of a thread's core from now on: it is the guest's until the thread has left."""
+        self._timebase_ahead = (self._vcpu.host.clock.origin + thread.core.timebase.adjust) & MASK64
+
     def lend(self, time: ThreadTime) -> None:
         """Let native code read TB and keep DEC for a run, from how they stand now."""
-        host, thread = self._vcpu.host, self._thread
-        virtual = host.source.is_virtual
-        time.tb_adjust = (host.clock.origin + thread.core.timebase.adjust) & MASK64
-        time.dec_deadline = thread.decrementer.deadline
-        time.dec_written = 0
-        time.virtual_ticks = host.source.ticks() if virtual else 0
-        time.ticks_per_instruction = host.ticks_per_instruction if virtual else 0
-        time.pending = int(self._vcpu.pending.external)
+        vcpu = self._vcpu
+        time.tb_adjust = self._timebase_ahead
+        time.dec_deadline = self._thread.decrementer.deadline
+        time.pending = vcpu.pending.external
+        if self._virtual is not None:
+            time.virtual_ticks = self._virtual.ticks()
+            time.ticks_per_instruction = vcpu.host.ticks_per_instruction
 
     def take_back(self, time: ThreadTime) -> None:
         """Take over what native code did: the time its instructions took, and where it set DEC."""
-        self._vcpu.account_time()
+        if self._virtual is not None:
+            self._vcpu.account_time()
         if time.dec_written:
+            time.dec_written = 0
             self._thread.decrementer.write_deadline(time.dec_deadline)
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -50,8 +51,9 @@ class Seat:
 class Scheduler(Protocol):
     """What the hypervisor asks of a scheduler."""
 
-    monitor: threading.Condition
-    """Its lock may be taken again by the thread that holds it."""
+    @property
+    def monitor(self) -> AbstractContextManager[bool]:
+        """The lock; the thread that holds it may take it again."""
 
     def seat(self) -> Seat:
         """Return a new vCPU's seat, behind all there are."""
@@ -98,7 +100,9 @@ class Parallel:
 
     def __init__(self, source: TickSource) -> None:
         self._source = source
-        self.monitor = threading.Condition(threading.RLock())
+        self.monitor = threading.RLock()
+        self._condition = threading.Condition(self.monitor)
+        self._waiting = 0
 
     def seat(self) -> Seat:
         """Return a seat; it means nothing here."""
@@ -126,20 +130,27 @@ class Parallel:
 
     def wait(self, ready: Callable[[], bool], until: Until = never) -> None:
         """Wait for `ready()`, at most until the clock has reached `until()`."""
-        while not ready():
-            deadline = until()
-            if deadline is None:
-                self.monitor.wait()
-                continue
-            left = deadline - self._source.ticks()
-            if left <= 0:
-                return
-            self.monitor.wait(min(left / self._source.frequency, threading.TIMEOUT_MAX))
+        # Counted first, then looked: of a change made without the monitor either `changed` sees who waits,
+        # or who waits sees the change.
+        self._waiting += 1
+        try:
+            while not ready():
+                deadline = until()
+                if deadline is None:
+                    self._condition.wait()
+                    continue
+                left = deadline - self._source.ticks()
+                if left <= 0:
+                    return
+                self._condition.wait(min(left / self._source.frequency, threading.TIMEOUT_MAX))
+        finally:
+            self._waiting -= 1
 
     def changed(self) -> None:
         """Wake everyone who waits."""
-        with self.monitor:
-            self.monitor.notify_all()
+        if self._waiting:
+            with self.monitor:
+                self._condition.notify_all()
 
     def pass_time(self, ticks: int) -> None:
         """Do nothing: time passes by itself."""

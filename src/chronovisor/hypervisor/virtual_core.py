@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chronovisor.hypervisor.live_registers import RunningCounter
+from chronovisor.hypervisor.live_registers import RunningCounter, RunTime
 from chronovisor.isa.bits import LPCR
 from chronovisor.timebase.offset import require_tbu40
 from chronovisor.timebase.types import Offset
@@ -30,7 +30,8 @@ class VirtualCore:
         self.entered_with: Offset = Offset(0)
         """What the last entry added."""
         self.lpcr: int = host.cpu_model.lpcr
-        self.vtb: RunningCounter = RunningCounter(host.source)
+        self.run_time: RunTime = RunTime(host.source)
+        self.vtb: RunningCounter = RunningCounter(self.run_time)
         self.dpdes: int = 0
         self.compatibility: int = 0
 

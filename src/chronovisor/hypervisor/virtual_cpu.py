@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from chronovisor.engine.concrete import Reason
 from chronovisor.hypervisor.exits import Crashed, Exit, FailedEntry, Interrupted
 from chronovisor.hypervisor.hypercalls import answer
 from chronovisor.hypervisor.interrupts import PendingInterrupts, deliver, wakes
-from chronovisor.hypervisor.live_registers import LiveRegisters, RunningCounter
+from chronovisor.hypervisor.live_registers import LiveRegisters, RunningCounter, RunTime
 from chronovisor.hypervisor.vpa import Areas
 from chronovisor.isa.bits import LPCR, MSR
 from chronovisor.isa.registers import REGISTERS
@@ -19,7 +19,7 @@ from chronovisor.timebase.trace import DecrementerKept, DispatchLogged
 from chronovisor.timebase.types import GuestTime, Offset, Ticks
 
 if TYPE_CHECKING:
-    from chronovisor.engine.concrete import Crash, Stop
+    from chronovisor.engine.concrete import Stop
     from chronovisor.engine.state import Thread
     from chronovisor.hypervisor.host import HardwareThread, Host
     from chronovisor.hypervisor.virtual_core import VirtualCore
@@ -41,8 +41,10 @@ class VirtualCpu:
         self.vcore: VirtualCore = vcore
         self.number = number
         self.seat = self.host.scheduler.seat()
-        self.purr: RunningCounter = RunningCounter(self.host.source)
-        self.spurr: RunningCounter = RunningCounter(self.host.source)
+        self._is_virtual = self.host.source.is_virtual
+        self._run_time = RunTime(self.host.source)
+        self.purr: RunningCounter = RunningCounter(self._run_time)
+        self.spurr: RunningCounter = RunningCounter(self._run_time)
         self._live = LiveRegisters(self)
         self.state: Thread = machine.engine.thread(self._live)
         for name, value in (("PVR", self.host.cpu_model.pvr), ("PIR", number), ("PPR", 0)):
@@ -80,9 +82,8 @@ class VirtualCpu:
 
     def prod(self) -> None:
         """Wake it from H_CEDE, the one that it is in or else the next."""
-        with self.host.scheduler.monitor:
-            self._prodded = True
-            self.host.scheduler.changed()
+        self._prodded = True
+        self.host.scheduler.changed()
 
     def set_external(self, level: bool) -> None:
         """Raise or lower the external interrupt."""
@@ -113,7 +114,7 @@ class VirtualCpu:
     @property
     def decrementer_width(self) -> DecWidth:
         """Bits of DEC as the guest has it now."""
-        return self.host.cpu_model.large_decrementer if self.state.get("LPCR") & _LD else 32
+        return self.host.cpu_model.large_decrementer if self.state.LPCR & _LD else 32
 
     @property
     def decrementer_expiry(self) -> GuestTime:
@@ -166,29 +167,30 @@ class VirtualCpu:
 
     def begin(self, thread: HardwareThread) -> None:
         """Load what a thread of the guest needs, its core's timebase being the guest's."""
+        state, vcore = self.state, self.vcore
         # A guest runs in no hypervisor state, and cannot turn machine checks off.
-        self.state.set_msr((self.state.MSR | _ME) & ~_HV)
-        self.state.set("LPCR", self.vcore.lpcr)
-        self.state.set("DPDES", self.vcore.dpdes)
+        if state.MSR & (_ME | _HV) != _ME:
+            state.set_msr((state.MSR | _ME) & ~_HV)
+        state.LPCR, state.DPDES = vcore.lpcr, vcore.dpdes
         self._begun = True
         # The guest has the time that was applied, whatever was set since: DEC + G is to be the expiry in
         # that.
-        thread.decrementer.load(rebased(self._expiry, self.vcore.offset, self.vcore.entered_with))
-        self.purr.start()
-        self.spurr.start()
+        now = thread.decrementer.load(rebased(self._expiry, vcore.offset, vcore.entered_with))
+        self._run_time.start(now)
+        self._live.begin(thread)
         if self.areas.begin_dispatch(self.machine.memory):
             self._log.begin_anew()
-        waited, self._waited_before = self.waited_for_core - self._waited_before, self.waited_for_core
-        moment = self._log.dispatched(thread, waited)
-        if moment is not None and self.host.observer is not None:
-            self.host.observer(DispatchLogged(self.number, moment))
+        before, self._waited_before = self._waited_before, self.waited_for_core
+        if self.areas.vpa.in_use:
+            moment = self._log.dispatched(thread, self.waited_for_core - before)
+            if moment is not None and self.host.observer is not None:
+                self.host.observer(DispatchLogged(self.number, moment))
 
     def end(self) -> None:
         """Stop what runs only in the guest; its core's timebase may still be the guest's."""
         if not self._begun:
             return
-        self.purr.stop()
-        self.spurr.stop()
+        self._run_time.stop()
         self.areas.end_dispatch(self.machine.memory)
 
     def keep_decrementer(self, thread: HardwareThread) -> None:
@@ -207,14 +209,21 @@ class VirtualCpu:
 
     # The run
 
-    def run(self) -> Exit:
-        """Run the guest on the calling thread until something needs user space."""
+    def run(self, answer: Sequence[int] = ()) -> Exit:
+        """Run the guest on the calling thread until something needs user space.
+
+        First of all the `answer` to the hypercall that the last run ended with goes into r3 and on: 64 bits
+        each.
+        """
         scheduler = self.host.scheduler
         bound = scheduler.take_turn(self.seat)
         try:
-            with scheduler.monitor:
-                scheduler.wait(lambda: not self._accesses)
-                self._running = True
+            # Said first, then looked: of two that come at once at least one sees the other.
+            self._running = True
+            if self._accesses:
+                self._let_access()
+            for number, value in enumerate(answer, 3):
+                self.state.gpr[number] = value
             self.ceded = False
             if not self.machine.has_memory:
                 return FailedEntry("the machine has no memory: set a memory region first")
@@ -222,11 +231,19 @@ class VirtualCpu:
                 pass
             return ended
         finally:
-            with scheduler.monitor:
-                self._running = False
-                scheduler.changed()
+            self._running = False
+            scheduler.changed()
             if bound:
                 scheduler.unbind(self.seat)
+
+    def _let_access(self) -> None:
+        """Let whoever wants to access the vCPU outside its run do so first."""
+        scheduler = self.host.scheduler
+        with scheduler.monitor:
+            self._running = False
+            scheduler.changed()
+            scheduler.wait(lambda: not self._accesses)
+            self._running = True
 
     def cede(self) -> None:
         """Answer H_CEDE: give the processor up until something is pending, unless it was prodded
@@ -282,18 +299,19 @@ class VirtualCpu:
 
     def _guest(self) -> Exit | None:
         """Run the guest's instructions until the thread has to leave."""
+        engine = self.machine.engine
         while not self._has_to_leave():
             if self.ceded:
                 self._nap()
                 continue
-            with self.host.scheduler.monitor:
-                deliver(self)
-            stop = self.machine.engine.run(self.state, self._budget())
-            self.account_time()
-            ended = self._look_at(stop)
+            deliver(self)
+            stop = engine.run(self.state, self._virtual_budget() if self._is_virtual else engine.budget)
+            if self._is_virtual:
+                self.account_time()
+            ended = answer(self) if stop.reason is Reason.HYPERCALL else self._crashed(stop)
             if ended is not None:
                 return ended
-            if self._turn_left <= 0 or self._others_due():
+            if self._is_virtual and (self._turn_left <= 0 or self._others_due()):
                 self._turn_left = QUANTUM
                 self.host.scheduler.give_way()
         self.enter_anew = False
@@ -302,20 +320,11 @@ class VirtualCpu:
     def _has_to_leave(self) -> bool:
         # First the request is cleared, then its reasons are looked at: one that comes between is seen.
         self.state.exit_request = 0
-        return self.kicked or self.vcore.leaving or self.vcore.time_is_up or self.enter_anew
+        vcore = self.vcore
+        return self.kicked or vcore.leaving or self.enter_anew or (bool(self.host.queue) and vcore.time_is_up)
 
-    def _look_at(self, stop: Stop) -> Exit | None:
-        if stop.reason is Reason.HYPERCALL:
-            return answer(self)
-        if stop.reason is Reason.CRASH_LOOP:
-            assert stop.crash is not None
-            return self._crashed(stop.crash)
-        return None
-
-    def _budget(self) -> int:
-        """How many instructions may be executed before anything can be due."""
-        if not self.host.source.is_virtual:
-            return self.machine.engine.budget
+    def _virtual_budget(self) -> int:
+        """How many instructions may be executed, in virtual time, before anything can be due."""
         expiry = self._decrementer_tick()
         # One to come counts with interrupts off too: the guest may set MSR[EE] without coming back here.
         due = [expiry] if self.state.MSR & _EE or expiry > self.host.source.ticks() else []
@@ -333,8 +342,10 @@ class VirtualCpu:
         """Whether the moment has come that somebody else waits for."""
         return self._horizon is not None and self.host.source.ticks() >= self._horizon
 
-    def _crashed(self, crash: Crash) -> Crashed:
-        state = self.state
+    def _crashed(self, stop: Stop) -> Crashed | None:
+        state, crash = self.state, stop.crash
+        if crash is None:
+            return None
         name = crash.interrupt.lower().replace("_", " ")
         article = "an" if name[0] in "aeiou" else "a"
         return Crashed(

@@ -170,12 +170,13 @@ class Areas:
         """Use what was registered since the last entry, and count the dispatch; return whether the log is a
         new one.
         """
-        if self.vpa.take_effect(memory):
+        if self.vpa.pending and self.vpa.take_effect(memory):
             status = _load(memory, self.vpa.in_use, VPA_STATUS)
             _store(memory, self.vpa.in_use, VPA_STATUS, status | STATUS_SHARED)
             _store(memory, self.vpa.in_use, VPA_YIELD_COUNT, 1)
-        self.slb_shadow.take_effect(memory)
-        new_log = self.dispatch_trace_log.take_effect(memory)
+        if self.slb_shadow.pending:
+            self.slb_shadow.take_effect(memory)
+        new_log = self.dispatch_trace_log.pending and self.dispatch_trace_log.take_effect(memory)
         self._count_yield(memory)
         return new_log
 

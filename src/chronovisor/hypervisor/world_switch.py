@@ -62,10 +62,12 @@ class WorldSwitch:
             vcore.leave_soon()
             vcpu.end()
             vcore.out += 1
-            self._tell(ThreadOut(core.number, thread.number, vcpu.number))
+            if self._host.observer is not None:
+                self._tell(ThreadOut(core.number, thread.number, vcpu.number))
             self._scheduler.changed()
             if vcore.primary is vcpu:
-                self._scheduler.wait(lambda: vcore.out == len(vcore.inside))
+                if vcore.out < len(vcore.inside):
+                    self._scheduler.wait(lambda: vcore.out == len(vcore.inside))
                 self._restore_host_time(vcore, core)
             else:
                 self._scheduler.wait(lambda: vcore.host_time_restored)
@@ -91,9 +93,17 @@ class WorldSwitch:
     # The steps
 
     def _find_thread(self, vcpu: VirtualCpu) -> HardwareThread | None:
-        """Wait for a hardware thread for the vCPU, on its virtual core's core; None where it was kicked
-        first.
-        """
+        """Find a hardware thread for the vCPU, on its virtual core's core; None where it was kicked first."""
+        vcore, host = vcpu.vcore, self._host
+        if vcore.core is None and not host.queue and (core := host.free_core()) is not None:
+            self._take(core, vcpu)
+        elif not vcore.can_be_joined and not self._wait_for_core(vcpu):
+            return None
+        assert vcore.core is not None
+        return vcore.core.threads[vcpu.number % vcore.stride]
+
+    def _wait_for_core(self, vcpu: VirtualCpu) -> bool:
+        """Wait until the vCPU's virtual core has a core to run on; False where it was kicked first."""
         vcore, host = vcpu.vcore, self._host
         if vcore.core is None and vcore not in host.queue:
             host.queue.append(vcore)
@@ -106,16 +116,18 @@ class WorldSwitch:
             if not vcore.wanting and vcore in host.queue:
                 host.queue.remove(vcore)
             self._scheduler.changed()
-            return None
+            return False
         if not vcore.can_be_joined:
             core = host.core_for(vcore)
             assert core is not None
             host.queue.popleft()
-            vcore.take(core, vcpu)
-            core.hypervisor_decrementer.write(TIME_SLICE.value, host.cpu_model.hypervisor_decrementer)
-            self._scheduler.changed()
-        assert vcore.core is not None
-        return vcore.core.threads[vcpu.number % vcore.stride]
+            self._take(core, vcpu)
+        return True
+
+    def _take(self, core: Core, vcpu: VirtualCpu) -> None:
+        vcpu.vcore.take(core, vcpu)
+        core.hypervisor_decrementer.write(TIME_SLICE.value, self._host.cpu_model.hypervisor_decrementer)
+        self._scheduler.changed()
 
     def _enter_on(self, thread: HardwareThread, vcpu: VirtualCpu) -> None:
         vcore = vcpu.vcore
@@ -124,7 +136,7 @@ class WorldSwitch:
         else:
             self._scheduler.wait(lambda: vcore.failure is not None or self.secondary_may_enter(thread.core))
         if vcore.failure is None:
-            if vcore.primary is not vcpu:
+            if vcore.primary is not vcpu and self._host.observer is not None:
                 self._tell(SecondaryLetIn(thread.core.number, thread.number, vcpu.number))
             vcpu.begin(thread)
 
@@ -134,7 +146,7 @@ class WorldSwitch:
         try:
             core.applied = self._host.switch.enter(core.timebase, vcore.offset, self._host.observer)
             vcore.entered_with = core.applied.offset
-            vcore.vtb.start()
+            vcore.run_time.start(self._host.source.ticks())
         except (SwitchBreachError, NoTbu40Error) as error:
             vcore.failure = str(error)
             vcore.leave_soon()
@@ -142,7 +154,7 @@ class WorldSwitch:
 
     def _restore_host_time(self, vcore: VirtualCore, core: Core) -> None:
         if core.applied is not None:
-            vcore.vtb.stop()
+            vcore.run_time.stop()
             self._host.switch.leave(core.timebase, self.to_take_away(core, vcore), self._host.observer)
             core.applied = None
         vcore.host_time_restored = True

@@ -28,28 +28,24 @@ class Decrementer:
     def __init__(self, clock: HostClock) -> None:
         self._clock = clock
         self._source = clock.source
-        self._deadline = self._source.ticks()
-        self._seen = self._deadline
+        self.deadline = self._source.ticks()
+        """The tick of the source at which DEC is 0; the exception exists one tick later."""
+        self._seen = self.deadline
         self.latched = False
         """Whether the exception exists whatever the most significant bit is: it came while the thread did
         not run.
         """
 
-    @property
-    def deadline(self) -> int:
-        """The tick of the source at which DEC is 0; the exception exists one tick later."""
-        return self._deadline
-
     def write(self, value: int, width: DecWidth) -> None:
         """Set DEC to the low `width` bits of `value`, sign-extended: ticks until 0. Drops the latch."""
         now = self._source.ticks()
-        self._deadline = now + _sign_extended(value, width)
+        self.deadline = now + _sign_extended(value, width)
         self._seen = now
         self.latched = False
 
     def write_deadline(self, deadline: int) -> None:
         """Set DEC to be 0 at tick `deadline` of the source: a write by code that reads the clock itself."""
-        self._deadline = deadline
+        self.deadline = deadline
         self._seen = self._source.ticks()
         self.latched = False
 
@@ -57,13 +53,13 @@ class Decrementer:
         """Return DEC as `mfspr` reads it, 64 bits: zero-extended where it is 32 bits wide, sign-extended
         where 56.
         """
-        left = self._deadline - self._source.ticks()
+        left = self.deadline - self._source.ticks()
         return left & 0xFFFF_FFFF if width == 32 else _sign_extended(left, width) & MASK64
 
     @property
     def expired(self) -> bool:
         """Whether the deadline is past (DEC was -1), however long ago."""
-        return self._deadline < self._source.ticks()
+        return self.deadline < self._source.ticks()
 
     def asserted(self, width: DecWidth) -> bool:
         """Return whether the decrementer's exception exists: the level that MSR[EE] lets through.
@@ -83,22 +79,24 @@ class Decrementer:
         """
         now = self._source.ticks()
         self._exists(now, width)
-        left = self._deadline - now
+        left = self.deadline - now
         if not self.latched:
             left = _sign_extended(left, width)
-        return self._clock.at(now + left) + Ticks(timebase.adjust)
+        return HostTime(now + left + self._clock.origin + timebase.adjust)
 
-    def load(self, expiry: HostTime) -> None:
+    def load(self, expiry: HostTime) -> int:
         """Set DEC from the `expiry` kept, on entry; where that is past, latch the exception however long
-        ago it was.
+        ago it was. Return the tick of the source at which that was.
         """
-        self._deadline = self._clock.ticks_at(expiry)
-        self._seen = self._source.ticks()
-        self.latched = self._deadline < self._seen
+        now = self._source.ticks()
+        self.deadline = now + remaining(expiry, self._clock.at(now)).value
+        self._seen = now
+        self.latched = self.deadline < now
+        return now
 
     def _exists(self, now: int, width: DecWidth) -> bool:
-        left = self._deadline - now
-        if left < -(1 << (width - 1)) and self._deadline >= self._seen:
+        left = self.deadline - now
+        if left < -(1 << (width - 1)) and self.deadline >= self._seen:
             self.latched = True
         self._seen = now
         return self.latched or _sign_extended(left, width) < 0
@@ -110,7 +108,7 @@ def rebased(expiry: HostTime, old: Offset, new: Offset) -> HostTime:
 
     Where a vCPU's offset is set, each expiry that it keeps goes through here, and nowhere else.
     """
-    return (expiry + old) - new
+    return expiry if old is new else (expiry + old) - new
 
 
 def remaining(expiry: HostTime, now: HostTime) -> Ticks:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from chronovisor.timebase.tbu40 import CoreTimebase, NoTbu40Error, TimebaseRegister
 from chronovisor.timebase.trace import (
@@ -94,8 +94,7 @@ Shifter: TypeAlias = Callable[[TimebaseRegister[int], int], Shift[int]]
 """A switch over ints: `shift`, or another that is to be compared with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(NamedTuple):
     """The offset that an entry has added to a core's timebase, and that its exit will take away."""
 
     offset: Offset
@@ -141,46 +140,51 @@ class Switch:
         where every attempt took too long; either leaves T = H.
         """
         require_tbu40(offset, tb.has_tbu40)
+        if observer is None:
+            self._add(tb, offset, None)
+            return Applied(offset)
         seen: list[Event] = []
         try:
-            if offset:
-                self._add(tb, offset, seen)
+            self._add(tb, offset, seen)
             seen.append(OffsetApplied(tb.core, offset))
         finally:
             _tell(observer, seen)
         return Applied(offset)
 
-    def leave(self, tb: CoreTimebase, applied: Applied, observer: Observer | None = None) -> HostTime:
-        """Give the core back the host's time, T = H, taking away what `enter` added, and return it, read
-        afresh.
+    def leave(self, tb: CoreTimebase, applied: Applied, observer: Observer | None = None) -> None:
+        """Give the core back the host's time, T = H, taking away what `enter` added.
 
         To be called when all threads of the core have left the guest.
         """
-        seen: list[Event] = []
-        if applied.offset and self._breach(tb, -applied.offset, seen):
+        offset = applied.offset
+        seen: list[Event] | None = None if observer is None else []
+        if offset and self.breaches(tb, -offset.value & MASK64, seen):
             tb.load_from_tod()
-        now = HostTime(tb.read())
-        seen.append(HostTimeRestored(tb.core, now, applied.offset))
-        _tell(observer, seen)
-        return now
+        if observer is not None and seen is not None:
+            # Read afresh: no reading of the switch's own is the time any more.
+            seen.append(HostTimeRestored(tb.core, HostTime(tb.read()), offset))
+            _tell(observer, seen)
 
-    def _add(self, tb: CoreTimebase, offset: Offset, seen: list[Event]) -> None:
+    def _add(self, tb: CoreTimebase, offset: Offset, seen: list[Event] | None) -> None:
+        if not offset:
+            return
         for _ in range(self.ATTEMPTS):
-            if not self._breach(tb, offset, seen):
+            if not self.breaches(tb, offset.value, seen):
                 return
             tb.load_from_tod()
         raise SwitchBreachError(tb.core, self.ATTEMPTS)
 
-    def _breach(self, tb: CoreTimebase, delta: Offset, seen: list[Event]) -> bool:
-        """Shift by `delta`; return whether that took 2^24 ticks or more by the host's clock, so that T is
-        not to be trusted.
+    def breaches(self, tb: CoreTimebase, delta: int, seen: list[Event] | None) -> bool:
+        """Shift by `delta` (64-bit), adding each step to `seen`; return whether that took 2^24 ticks or more
+        by the host's clock, so that T is not to be trusted.
         """
         begun = tb.tod()
-        self._shift(_Recorded(tb, seen), delta.value)
+        self._shift(tb if seen is None else _Recorded(tb, seen), delta)
         took = tb.tod() - begun
         if took < Ticks(GRANULE):
             return False
-        seen.append(SwitchBreached(tb.core, took))
+        if seen is not None:
+            seen.append(SwitchBreached(tb.core, took))
         return True
 
 

@@ -43,7 +43,7 @@ class Ticks:
     _value: int
 
     def __init__(self, value: int) -> None:
-        self._value = _integer(value, "Ticks")
+        self._value = value if type(value) is int else _integer(value, "Ticks")
 
     @property
     def value(self) -> int:
@@ -121,7 +121,9 @@ class Offset:
     _value: int
 
     def __init__(self, value: int) -> None:
-        if not 0 <= _integer(value, "an offset") <= MASK64:
+        if type(value) is not int:
+            _integer(value, "an offset")
+        if not 0 <= value <= MASK64:
             raise ValueError(f"offset {value:#x} does not fit 64 bits: give it modulo 2^64")
         if value & LOW_MASK:
             raise ValueError(f"offset {value:#x} is no multiple of 2^24: Offset.rounded_up makes it one")
@@ -171,7 +173,7 @@ class _Time:
     _value: int
 
     def __init__(self, value: int) -> None:
-        self._value = _integer(value, type(self).__name__) & MASK64
+        self._value = (value if type(value) is int else _integer(value, type(self).__name__)) & MASK64
 
     @property
     def value(self) -> int:

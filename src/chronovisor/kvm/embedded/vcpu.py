@@ -13,7 +13,7 @@ from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.exits import Exit, FailEntry, HcallExit, InternalError, Interrupted, SystemEvent
 from chronovisor.kvm.ids import Cap, SystemEventType
 from chronovisor.kvm.structures import Regs, Sregs
-from chronovisor.papr.hcalls import CALL_ARGUMENTS, unsigned
+from chronovisor.papr.hcalls import CALL_ARGUMENTS
 from chronovisor.timebase.types import MASK64
 
 _SCALARS: Final = {
@@ -52,8 +52,7 @@ class EmbeddedVcpu:
     def run(self) -> Exit:
         """KVM_RUN."""
         try:
-            self._finish_hypercall()
-            return self._exit(self._vcpu.run())
+            return self._exit(self._vcpu.run(self._answer()))
         except Exception as error:
             # A mistake of ours. The vCPU is out of the guest; the others go on.
             log.exception("vCPU %d", self.id)
@@ -130,17 +129,14 @@ class EmbeddedVcpu:
         """KVM_INTERRUPT."""
         self._vcpu.set_external(level)
 
-    def _finish_hypercall(self) -> None:
-        unanswered, self._unanswered = self._unanswered, None
-        if unanswered is None:
-            return
-        if len(unanswered.results) > CALL_ARGUMENTS:
+    def _answer(self) -> list[int]:
+        """What user space says to the hypercall that the last run ended with: for r3 and on."""
+        answered, self._unanswered = self._unanswered, None
+        if answered is None:
+            return []
+        if len(answered.results) > CALL_ARGUMENTS:
             raise KvmError(errno.EINVAL, f"a hypercall has at most {CALL_ARGUMENTS} results, r4 to r12")
-        with self._vcpu.access():
-            gpr = self._vcpu.state.gpr
-            gpr[3] = unsigned(unanswered.ret)
-            for n, result in enumerate(unanswered.results):
-                gpr[4 + n] = result & MASK64
+        return [answered.ret & MASK64, *(result & MASK64 for result in answered.results)]
 
     def _exit(self, ended: hypervisor_exits.Exit) -> Exit:
         match ended:
