@@ -17,6 +17,7 @@ import pytest
 from chronovisor.cli import main
 from chronovisor.cli.demo import move, register, sabotage, switch
 from chronovisor.cli.demo.findings import Act
+from chronovisor.cli.demo.travel import in_virtual_time
 from chronovisor.kvm.embedded.system import EmbeddedSystem
 from chronovisor.kvm.interface import HostOptions
 from chronovisor.proof.sabotage import SABOTAGES
@@ -40,7 +41,7 @@ def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     picture = tmp_path_factory.mktemp("demo") / "moves.png"
-    done = demo("--json", "--picture", str(picture), "--seed", "7")
+    done = demo("--json", "--picture", str(picture), "--seed", "7", "--clock", "virtual")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -68,7 +69,10 @@ def test_the_switch_as_told(told: dict[str, Any]) -> None:
 
 
 def test_the_hops_as_told(told: dict[str, Any]) -> None:
-    hops = told["hops"]
+    check_hops(told["hops"])
+
+
+def check_hops(hops: list[dict[str, int]]) -> None:
     assert len(hops) >= 5
     for hop in hops:
         assert set(hop) == HOP
@@ -101,8 +105,24 @@ def test_the_rest_as_told(told: dict[str, Any]) -> None:
     assert told["verdict"] == "ok"
 
 
+def test_the_moves_in_real_time_go_from_process_to_process(tmp_path: Path) -> None:
+    """The whole program, as `make demo` runs it."""
+    picture = tmp_path / "moves.png"
+    done = demo("--json", "--picture", str(picture), "--seed", "7")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    told = json.loads(done.stdout)
+    check_hops(told["hops"])
+    assert told["backward_steps"] == 0
+    assert told["largest_step_ticks"] >= max(h["guest_tb_after"] - h["guest_tb_before"] for h in told["hops"])
+    assert told["decrementer"]["expected"] == told["decrementer"]["taken"] > 100
+    assert told["decrementer"]["lost"] == 0
+    assert told["verdict"] == "ok"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 def test_what_is_shown_is_plain_where_it_is_piped(tmp_path: Path) -> None:
-    done = demo("--picture", str(tmp_path / "moves.png"), "--seed", "8")
+    done = demo("--picture", str(tmp_path / "moves.png"), "--seed", "8", "--clock", "virtual")
     assert done.returncode == 0
     assert "\x1b" not in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100
@@ -112,7 +132,8 @@ def test_what_is_shown_is_plain_where_it_is_piped(tmp_path: Path) -> None:
 
 
 def test_the_same_number_shows_the_same(told: dict[str, Any], tmp_path: Path) -> None:
-    again = json.loads(demo("--json", "--picture", str(tmp_path / "moves.png"), "--seed", "7").stdout)
+    picture = str(tmp_path / "moves.png")
+    again = json.loads(demo("--json", "--picture", picture, "--seed", "7", "--clock", "virtual").stdout)
     assert {**again, "picture": ""} == {**told, "picture": ""}
 
 
@@ -134,7 +155,7 @@ def test_a_hypervisor_with_a_part_made_wrong_fails_the_acts(
         make(self, replace(options, parts=options.parts or wrong.parts), *more)
 
     monkeypatch.setattr(EmbeddedSystem, "__init__", make_wrong)
-    status = main(["demo", "--json", "--picture", str(tmp_path / "moves.png")])
+    status = main(["demo", "--json", "--picture", str(tmp_path / "moves.png"), "--clock", "virtual"])
     assert status != 0
     captured = capsys.readouterr()
     if captured.out:
@@ -158,5 +179,5 @@ def test_the_acts_end_well_whatever_is_drawn(seed: int) -> None:
     assert register.play(chance.getrandbits(60)).ok
     switched, _ = switch.play(chance.getrandbits(60))
     assert switched.ok, [check.seen for check in switched.checks if not check.ok]
-    moved, _ = move.play(chance)
+    moved, _ = move.play(chance, in_virtual_time)
     assert moved.ok, [check.seen for check in moved.checks if not check.ok]

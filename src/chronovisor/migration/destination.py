@@ -30,7 +30,7 @@ from chronovisor.migration.messages import (
 from chronovisor.migration.outcomes import Outcomes, RememberedOutcomes
 from chronovisor.migration.source import clock_name
 from chronovisor.timebase.handover import Exchange, HandoverError, Plan, Sample, plan
-from chronovisor.timebase.types import HostTime, Offset
+from chronovisor.timebase.types import HostTime, Offset, Ticks
 
 
 class Destination:
@@ -87,6 +87,13 @@ class Destination:
         if self._plan is None:
             raise MoveError("the guest was not given to this destination")
         return self._clock.ticks_at(self._plan.resume_at)
+
+    @property
+    def round_trip(self) -> Ticks:
+        """The round trip of the exchange that committed the move, as measured; MoveError before COMMIT."""
+        if self._plan is None:
+            raise MoveError("the guest was not given to this destination")
+        return self._plan.exchange.round_trip
 
     @property
     def memory(self) -> GuestMemory | None:

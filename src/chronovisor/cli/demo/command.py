@@ -15,9 +15,16 @@ from rich.console import Console
 from rich.text import Text
 
 from chronovisor.cli.demo import move, register, sabotage, switch
+from chronovisor.cli.demo.far_side import FarSideError
 from chronovisor.cli.demo.findings import Act, Check, Json
+from chronovisor.cli.demo.travel import Travel, in_virtual_time
+from chronovisor.cli.demo.two_processes import TwoProcesses
+from chronovisor.cli.demo.watched import SilentGuestError
+from chronovisor.cli.run import Clock
+from chronovisor.cli.running import say
 from chronovisor.cli.status import ExitStatus
 from chronovisor.machine.errors import MachineError
+from chronovisor.migration.errors import MoveError, MoveUndecidedError
 from chronovisor.report.picture import draw
 from chronovisor.timebase.handover import CLOCK_ERROR_LIMIT
 
@@ -31,13 +38,30 @@ def command(
     seed: Annotated[
         int, typer.Option(help="What is drawn by lot (origins, delays) is the same for the same number.")
     ] = 1,
+    clock: Annotated[
+        Clock,
+        typer.Option(
+            help="Of the moves. real: this machine's, over TCP between two processes; "
+            "virtual: in one process, the same each time, to the tick."
+        ),
+    ] = Clock.real,
 ) -> int:
     """See the timebase offset happen, in four acts: the register, the switch, the move, sabotage."""
     if not picture.resolve().parent.is_dir():
         raise MachineError(f"the picture cannot be written to {picture}: there is no such directory")
+    stage, chance = _Stage(as_json), random.Random(seed)
+    try:
+        if clock is Clock.virtual:
+            return _play(stage, picture, chance, in_virtual_time)
+        with TwoProcesses() as both:
+            return _play(stage, picture, chance, both.travel)
+    except (FarSideError, MoveError, MoveUndecidedError, SilentGuestError) as error:
+        say(f"the demonstration came to a halt: {' '.join(str(error).split())}")
+        return ExitStatus.FAILED
+
+
+def _play(stage: _Stage, picture: Path, chance: random.Random, travel: Travel) -> ExitStatus:
     begun = time.monotonic()
-    chance = random.Random(seed)
-    stage = _Stage(as_json)
     stage.say(
         "Chronovisor: Power guests keep their own time",
         "Each line says what was seen in this run, and quotes the clause of the original text that it shows.",
@@ -45,7 +69,7 @@ def command(
     acts = [stage.show(register.play(chance.getrandbits(60)))]
     switched, origin = switch.play(chance.getrandbits(60))
     acts.append(stage.show(switched))
-    moved, travelled = move.play(chance)
+    moved, travelled = move.play(chance, travel)
     stage.show(moved)
     try:
         draw(travelled.journey, picture, CLOCK_ERROR_LIMIT)

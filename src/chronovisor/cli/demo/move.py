@@ -3,62 +3,24 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 from textwrap import fill
 
 from rich.console import Group
 from rich.text import Text
 
 from chronovisor.cli.demo.findings import Act
-from chronovisor.cli.demo.watched import ENGINE, IMAGE, GuestReport, ask_for_report
-from chronovisor.machine.host import Host
-from chronovisor.migration.link import Link
-from chronovisor.migration.move import move
-from chronovisor.report.hops import Hop, Journey
+from chronovisor.cli.demo.travel import YEAR, Travel, Travelled
+from chronovisor.report.hops import Journey
 from chronovisor.report.table import milliseconds, move_table, years
-from chronovisor.timebase.clock import VirtualTime
-from chronovisor.timebase.handover import CLOCK_ERROR_LIMIT, IdealInterval
+from chronovisor.timebase.handover import CLOCK_ERROR_LIMIT
 from chronovisor.timebase.simple_rules import always_round_up
-from chronovisor.timebase.types import FREQUENCY, GRANULE, LOW_MASK, MASK64, Offset, Ticks
-
-YEAR = 31_557_600 * FREQUENCY
-ROUTE = (
-    "ahead",
-    "home",
-    "behind",
-    "home",
-    "ahead",
-    "behind",
-    "twin",
-    "behind",
-    "ahead",
-    "home",
-    "ahead",
-    "home",
-)
-"""Where the guest goes, from home on. The twin of behind is years from it too, but in phase with it."""
-STAY = Ticks.from_ns(12_000_000)
-"""How long the guest runs on each host, at least."""
-LAN = (Ticks.from_ns(50_000), Ticks.from_ns(500_000))
-"""How long a message is under way, from and to; the one with the guest's state takes longer."""
+from chronovisor.timebase.types import FREQUENCY, GRANULE, MASK64, Ticks
 
 
-@dataclass(frozen=True, slots=True)
-class Travelled:
-    """What came of the journey."""
-
-    journey: Journey
-    report: GuestReport
-    paused: list[Ticks]
-    """How long before the stop of each move the guest had been paused already."""
-    ideal: IdealInterval
-    """What the guest's last host knows of its lead over its ideal."""
-
-
-def play(chance: random.Random) -> tuple[Act, Travelled]:
-    """Move the guest along `ROUTE` between hosts of random origins; hear it, and see what the clock says."""
-    act = Act("The move: to and fro between hosts whose timebases are years apart")
-    travelled = _travel(chance)
+def play(chance: random.Random, travel: Travel) -> tuple[Act, Travelled]:
+    """Have the guest make the journey between hosts of random origins; hear it, and look at the clock."""
+    travelled = travel(chance)
+    act = Act(f"The move: between hosts years apart, {travelled.way}")
     journey, report = travelled.journey, travelled.report
     act.shown.append(_origins(journey))
     act.shown.append(Group(move_table(journey.hops), _units()))
@@ -68,50 +30,6 @@ def play(chance: random.Random) -> tuple[Act, Travelled]:
     _judge(act, travelled)
     act.json["hops"] = [{**hop.record.as_json()} for hop in journey.hops]
     return act, travelled
-
-
-def _travel(chance: random.Random) -> Travelled:
-    clock = VirtualTime()
-    origins = _choose_origins(chance)
-    hosts = {name: Host(tb_origin=origin, clock=clock, engine=ENGINE) for name, origin in origins.items()}
-    guest = hosts["home"].boot(IMAGE, tb_offset=4 * YEAR + chance.getrandbits(40))
-    begun, begun_time = clock.ticks(), guest.timebase()
-    hops: list[Hop] = []
-    paused: list[Ticks] = []
-    here = "home"
-    for there in ROUTE:
-        guest.run_for(STAY + Ticks(chance.randrange(STAY.value)))
-        paused_at = clock.ticks()
-        lead = (guest.timebase() - (hosts[here].timebase + Offset(0))).value
-        guest, record = move(guest, hosts[there], Link(_flights(chance)))
-        # The moment of the stop by the one clock, from what the guest's timebase was then.
-        stopped_at = (record.guest_tb_before - lead - origins[here]) & MASK64
-        hops.append(Hop(here, there, record, stopped_at))
-        paused.append(Ticks(stopped_at - paused_at))
-        here = there
-    guest.run_for(STAY)
-    report = ask_for_report(guest)
-    journey = Journey(hops, origins, "home", begun, begun_time, clock.ticks())
-    guest.close()
-    return Travelled(journey, report, paused, guest.ideal)
-
-
-def _choose_origins(chance: random.Random) -> dict[str, int]:
-    """Years apart, and of random phase but for the twin, whose low 24 bits are its sibling's."""
-    origins = {
-        name: chance.randrange(least * YEAR, (least + 1) * YEAR)
-        for name, least in (("behind", 0), ("home", 2), ("ahead", 9))
-    }
-    twin = chance.randrange(6 * YEAR, 7 * YEAR)
-    return {**origins, "twin": twin & ~LOW_MASK | origins["behind"] & LOW_MASK}
-
-
-def _flights(chance: random.Random) -> list[Ticks]:
-    """The flights of a move's messages: offer and answer, state and answer, COMMIT and answer."""
-    flights = [Ticks(chance.randint(LAN[0].value, LAN[1].value)) for _ in range(6)]
-    # Small guests and large ones, fast wires and slow ones: as likely to take 1 ms as 40.
-    flights[2] = Ticks.from_ns(int(chance.choice((1, 3, 10, 40)) * chance.uniform(0.5, 1.2) * 1e6))
-    return flights
 
 
 def _judge(act: Act, travelled: Travelled) -> None:
@@ -130,19 +48,8 @@ def _judge(act: Act, travelled: Travelled) -> None:
         f"smallest step {report['smallest_step']} ticks, largest {milliseconds(report['largest_step'])} ms",
         report.backward_steps == 0 and least >= Ticks(0),
     )
-    # What the guest cannot read: its moves, and the little while before each in which it was stopped already.
-    largest = max(record.advance + paused for record, paused in zip(records, travelled.paused, strict=True))
-    own = Ticks(report["largest_step"]) - largest
-    outside = sum(abs(record.error_ticks) > record.error_bound_ticks for record in records)
-    act.check(
-        "should go forwards only by a small amount corresponding to the time taken for the migration",
-        f"{len(records) - outside} of {len(records)} errors within their bounds, none of which is over "
-        f"{milliseconds(max(r.error_bound_ticks for r in records))} ms; the guest's largest step is "
-        f"its longest move and {milliseconds(own.value)} ms of its own",
-        not outside
-        and max(r.error_bound_ticks for r in records) <= GRANULE + _ms(1)
-        and Ticks(0) <= own <= Ticks(_ms(1)),
-    )
+    _judge_errors(act, travelled)
+    _judge_readings(act, travelled)
     errors = [abs(error) for error in journey.errors()]
     rounded_up = journey.errors_by(always_round_up)[-1]
     limit = CLOCK_ERROR_LIMIT + Ticks(travelled.ideal.width.value // 2 + len(hops))
@@ -151,23 +58,18 @@ def _judge(act: Act, travelled: Travelled) -> None:
         f"never more than {milliseconds(max(errors).value)} ms from the ideal (the limit is "
         f"{milliseconds(CLOCK_ERROR_LIMIT.value)}, and what measuring adds); "
         f"always rounded up, the same moves would end {milliseconds(rounded_up.value)} ms off",
-        max(errors) <= limit,
+        max(errors) <= limit
+        and max(abs(record.rounding_ticks) for record in records) <= CLOCK_ERROR_LIMIT.value,
         beyond=True,
     )
-    in_phase = [r for r in records if (r.from_origin - r.to_origin) % GRANULE == 0]
-    worst = max((abs(r.error_ticks) for r in in_phase), default=GRANULE)
+    _judge_in_phase(act, travelled)
     act.check(
-        "in phase nothing is rounded",
-        f"{len(in_phase)} moves between hosts in phase: at most {milliseconds(worst)} ms off, by measuring",
-        worst <= _ms(1),
-        beyond=True,
-    )
-    act.check(
-        "no timer is lost, early or late",
+        "no timer is lost, early or late" if travelled.exact else "no timer is lost or early",
         f"of {report['expected']} decrementer interrupts {report['taken']} taken, {report['early']} early, "
-        f"{report['late']} late, {report['lost']} lost",
+        f"{report['late']} late{'' if travelled.exact else ' (as busy as this machine is)'}, "
+        f"{report['lost']} lost",
         report["expected"] == report["taken"] > 0
-        and not (report["early"] or report["late"] or report["lost"]),
+        and not (report["early"] or report["lost"] or (travelled.exact and report["late"])),
         beyond=True,
     )
     act.check(
@@ -175,6 +77,66 @@ def _judge(act: Act, travelled: Travelled) -> None:
         f"{report['entries']} entries of its dispatch trace log, {report['outside']} outside its readings; "
         f"its memory is {'intact' if report.memory_intact else 'CHANGED'}",
         report["entries"] > 0 and report["outside"] == 0 and report.memory_intact,
+    )
+
+
+def _judge_errors(act: Act, travelled: Travelled) -> None:
+    records = [hop.record for hop in travelled.journey.hops]
+    # What the guest cannot read: its moves, and the little while before each in which it was stopped already.
+    largest = max(record.advance + paused for record, paused in zip(records, travelled.paused, strict=True))
+    own = Ticks(travelled.report["largest_step"]) - largest
+    outside = sum(abs(record.error_ticks) > record.error_bound_ticks for record in records)
+    # A whole rounding, half the round trip, and the two ticks of readings in whole ones.
+    loose = sum(
+        record.error_bound_ticks > GRANULE + trip.value // 2 + 2
+        for record, trip in zip(records, travelled.round_trips, strict=True)
+    )
+    act.check(
+        "should go forwards only by a small amount corresponding to the time taken for the migration",
+        f"{len(records) - outside} of {len(records)} errors within their bounds, none of which is over "
+        f"{milliseconds(max(r.error_bound_ticks for r in records))} ms"
+        f"{f', {loose} of which are too loose' if loose else ''}; the guest's largest step is "
+        f"its longest move and {milliseconds(own.value)} ms of its own",
+        not outside and not loose and own >= Ticks(0) and (not travelled.exact or own <= Ticks(_ms(1))),
+    )
+
+
+def _judge_readings(act: Act, travelled: Travelled) -> None:
+    """What the guest read on each host, against what the records of the moves to it and from it say."""
+    hops, readings = travelled.journey.hops, travelled.readings
+    leads_before = [hop.record.guest_tb_before - hop.stopped_at & MASK64 for hop in hops]
+    leads_after = [hop.record.guest_tb_after - hop.resumed_at & MASK64 for hop in hops]
+    wrong = sum(not reading.fits(lead) for reading, lead in zip(readings, leads_before, strict=False))
+    wrong += sum(not reading.fits(lead) for reading, lead in zip(readings[1:], leads_after, strict=True))
+    wrong += sum(before != after for before, after in zip(leads_before[1:], leads_after, strict=False))
+    widest = max(reading.after - reading.before for reading in readings)
+    act.check(
+        "the records say what the guest reads",
+        f"{len(readings)} readings of its own, between looks at {travelled.clock} at most "
+        f"{milliseconds(widest)} ms apart: {wrong or 'none'} elsewhere than the moves' records say",
+        not wrong and len(readings) == len(hops) + 1,
+        beyond=True,
+    )
+
+
+def _judge_in_phase(act: Act, travelled: Travelled) -> None:
+    records = [hop.record for hop in travelled.journey.hops]
+    found, worst, doubtful, lead = 0, 0, 0, 0
+    for record, trip in zip(records, travelled.round_trips, strict=True):
+        if (record.from_origin - record.to_origin) % GRANULE == 0:
+            found += 1
+            # Who cannot know the time better than this may take another multiple of 2^24 for the nearest.
+            if abs(lead) + trip.value // 2 + 2 >= GRANULE // 2:
+                doubtful += 1
+            else:
+                worst = max(worst, abs(record.error_ticks))
+        lead = record.rounding_ticks
+    act.check(
+        "in phase nothing is rounded",
+        f"{found} moves between hosts in phase: {worst} ticks off"
+        + (f" ({doubtful} took too long to measure for this to be promised)" if doubtful else ""),
+        found > 0 and worst == 0,
+        beyond=True,
     )
 
 

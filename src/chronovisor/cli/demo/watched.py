@@ -10,7 +10,7 @@ from chronovisor.machine.elf import SHIPPED
 from chronovisor.machine.guest import Guest
 from chronovisor.timebase.clock import HostClock
 from chronovisor.timebase.trace import Event, OffsetApplied
-from chronovisor.timebase.types import HostTime, Ticks
+from chronovisor.timebase.types import MASK64, HostTime, Ticks
 
 IMAGE = SHIPPED / "demo-le.elf"
 """The demonstration's guest: guests/demo.c, compiled by GCC, little-endian."""
@@ -45,23 +45,44 @@ class GuestReport:
         return self["back"] + self["back_between"]
 
 
-def ask_for_report(guest: Guest) -> GuestReport:
-    """Have the guest report what it saw until now."""
-    text = _ask(guest, "r", _REPORT)
+@dataclass(frozen=True, slots=True)
+class StampedReading:
+    """A reading of the guest's own, and the tick of its host's clock before it was asked for and after."""
+
+    before: int
+    timebase: int
+    after: int
+
+    def fits(self, lead: int) -> bool:
+        """Whether a timebase that is `lead` ticks (64-bit) ahead of the clock can have read this."""
+        return (self.timebase - lead - self.before) & MASK64 <= self.after - self.before
+
+
+def ask_for_report(guest: Guest, patience: Ticks = PATIENCE) -> GuestReport:
+    """Have the guest report what it saw until now; it is paused afterwards."""
+    text = _ask(guest, "r", _REPORT, patience)
     pairs = dict(pair.split("=", 1) for pair in text.split())
     intact = pairs.pop("memory") == "intact"
     return GuestReport(text, {name: int(value) for name, value in pairs.items()}, intact)
 
 
-def ask_for_timebase(guest: Guest) -> int:
-    """Have the guest read its timebase and print it."""
-    return int(_ask(guest, "t", _TIMEBASE), 16)
+def ask_for_timebase(guest: Guest, patience: Ticks = PATIENCE) -> int:
+    """Have the guest read its timebase and print it; it is paused afterwards."""
+    return int(_ask(guest, "t", _TIMEBASE, patience), 16)
 
 
-def _ask(guest: Guest, command: str, answer: re.Pattern[str]) -> str:
+def stamp(guest: Guest, patience: Ticks = PATIENCE) -> StampedReading:
+    """Have the guest read its timebase between two looks at its host's clock."""
+    clock = guest.system.clock.source
+    before = clock.ticks()
+    timebase = ask_for_timebase(guest, patience)
+    return StampedReading(before, timebase, clock.ticks())
+
+
+def _ask(guest: Guest, command: str, answer: re.Pattern[str], patience: Ticks) -> str:
     before = len(answer.findall(guest.console_text))
     guest.console.type(command)
-    if not guest.run_until(lambda text: len(answer.findall(text)) > before, PATIENCE):
+    if not guest.run_until(lambda text: len(answer.findall(text)) > before, patience):
         raise SilentGuestError(
             f"the guest did not answer {command!r}; its console says:\n{guest.console_text}"
         )

@@ -1,0 +1,133 @@
+"""The journey of the third act: where the guest goes, what is noted on the way, and the journey in virtual
+time, which is the same to the tick whenever it is made.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from chronovisor.cli.demo.watched import ENGINE, IMAGE, GuestReport, StampedReading, ask_for_report, stamp
+from chronovisor.machine.host import Host
+from chronovisor.migration.link import Link
+from chronovisor.migration.move import move
+from chronovisor.report.hops import Hop, Journey
+from chronovisor.timebase.clock import VirtualTime
+from chronovisor.timebase.handover import IdealInterval
+from chronovisor.timebase.types import FREQUENCY, LOW_MASK, MASK64, Offset, Ticks
+
+YEAR = 31_557_600 * FREQUENCY
+ROUTE = (
+    "ahead",
+    "home",
+    "twin",
+    "behind",
+    "twin",
+    "home",
+    "ahead",
+    "behind",
+    "ahead",
+    "home",
+    "ahead",
+    "home",
+)
+"""Where the guest goes, from home on. The twin of behind is years from it too, but in phase with it.
+
+Home and behind are on one side, ahead and twin on the other, and every move is from side to side: so two
+processes can have two hosts each.
+"""
+STAY = Ticks.from_ns(12_000_000)
+"""How long the guest runs on each host, at least."""
+LAN = (Ticks.from_ns(50_000), Ticks.from_ns(500_000))
+"""How long a message is under way, from and to; the one with the guest's state takes longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Travelled:
+    """What came of the journey."""
+
+    journey: Journey
+    """Its hops' elapsed times and errors are the truth, by the machine's one clock."""
+    report: GuestReport
+    paused: list[Ticks]
+    """How long before the stop of each move the guest had been paused already."""
+    round_trips: list[Ticks]
+    """Of the exchange that committed each move, as its destination measured it."""
+    readings: list[StampedReading]
+    """The guest's own, one on each host, from the first on."""
+    ideal: IdealInterval
+    """What the guest's last host knows of its lead over its ideal."""
+    exact: bool
+    """Whether nothing but the guest and its moves takes time: so in virtual time, and on no real machine."""
+
+    @property
+    def way(self) -> str:
+        """How the guest went, for people."""
+        return "in virtual time" if self.exact else "from process to process over TCP"
+
+    @property
+    def clock(self) -> str:
+        """What the truth about the time was taken from, for people."""
+        return "the virtual clock" if self.exact else "this machine's clock"
+
+
+Travel: TypeAlias = Callable[[random.Random], Travelled]
+"""Makes the journey; what is left to chance is drawn from the generator."""
+
+
+def in_virtual_time(chance: random.Random) -> Travelled:
+    """Make the journey in this process, in virtual time, over links of random delay."""
+    clock = VirtualTime()
+    origins = choose_origins(chance)
+    hosts = {name: Host(tb_origin=origin, clock=clock, engine=ENGINE) for name, origin in origins.items()}
+    guest = hosts["home"].boot(IMAGE, tb_offset=choose_offset(chance))
+    begun, begun_time = clock.ticks(), guest.timebase()
+    hops: list[Hop] = []
+    paused: list[Ticks] = []
+    round_trips: list[Ticks] = []
+    readings: list[StampedReading] = []
+    here = "home"
+    for there in ROUTE:
+        guest.run_for(STAY + Ticks(chance.randrange(STAY.value)))
+        readings.append(stamp(guest))
+        paused_at = clock.ticks()
+        lead = (guest.timebase() - (hosts[here].timebase + Offset(0))).value
+        flights = _flights(chance)
+        guest, record = move(guest, hosts[there], Link(flights))
+        # The moment of the stop by the one clock, from what the guest's timebase was then.
+        stopped_at = (record.guest_tb_before - lead - origins[here]) & MASK64
+        hops.append(Hop(here, there, record, stopped_at))
+        paused.append(Ticks(stopped_at - paused_at))
+        round_trips.append(flights[3] + flights[4])
+        here = there
+    guest.run_for(STAY)
+    readings.append(stamp(guest))
+    report = ask_for_report(guest)
+    journey = Journey(hops, origins, "home", begun, begun_time, clock.ticks())
+    guest.close()
+    return Travelled(journey, report, paused, round_trips, readings, guest.ideal, exact=True)
+
+
+def choose_origins(chance: random.Random) -> dict[str, int]:
+    """Years apart, and of random phase but for the twin, whose low 24 bits are its sibling's."""
+    origins = {
+        name: chance.randrange(least * YEAR, (least + 1) * YEAR)
+        for name, least in (("behind", 0), ("home", 2), ("ahead", 9))
+    }
+    twin = chance.randrange(6 * YEAR, 7 * YEAR)
+    return {**origins, "twin": twin & ~LOW_MASK | origins["behind"] & LOW_MASK}
+
+
+def choose_offset(chance: random.Random) -> int:
+    """The offset that the guest is born with: it is years from all of its hosts."""
+    return 4 * YEAR + chance.getrandbits(40)
+
+
+def _flights(chance: random.Random) -> list[Ticks]:
+    """The flights of a move's messages: offer and answer, state and READY, COMMIT and answer."""
+    flights = [Ticks(chance.randint(LAN[0].value, LAN[1].value)) for _ in range(6)]
+    # Small guests and large ones, fast wires and slow ones: as likely to take 1 ms as 40.
+    flights[2] = Ticks.from_ns(int(chance.choice((1, 3, 10, 40)) * chance.uniform(0.5, 1.2) * 1e6))
+    return flights
