@@ -353,8 +353,9 @@ class VirtualCpu:
             srr0=state.get("SRR0"),
             srr1=state.get("SRR1"),
             message=(
-                f"vCPU {self.number}: {article} {name} interrupt came at {crash.address:#x} (DAR {crash.dar:#x}), "
-                f"and its handler at {crash.vector:#x} raises an interrupt at its first instruction, for ever"
+                f"vCPU {self.number}: {article} {name} interrupt came at {crash.address:#x} "
+                f"(DAR {crash.dar:#x}), and its handler at {crash.vector:#x} raises an interrupt at its "
+                "first instruction, for ever"
             ),
         )
 
