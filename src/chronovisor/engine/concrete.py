@@ -103,6 +103,8 @@ class ConcreteEngine:
     that changes code says so.
     """
 
+    #: Whether guests run as machine code.
+    is_native = False
     #: Instructions that take about a millisecond: how long a run may go on without its caller.
     budget = 512
 

@@ -14,7 +14,7 @@ from chronovisor.hypervisor.cpu_model import POWER9, CpuModel
 from chronovisor.hypervisor.dispatch_trace_log import DispatchTraceLog
 from chronovisor.hypervisor.scheduler import scheduler_for
 from chronovisor.hypervisor.world_switch import WorldSwitch
-from chronovisor.timebase.clock import HostClock, TickSource
+from chronovisor.timebase.clock import HostClock, RealTime, TickSource
 from chronovisor.timebase.decrementer import Decrementer
 from chronovisor.timebase.offset import Applied, Shift, Shifter, Switch, shift
 from chronovisor.timebase.tbu40 import CoreTimebase, TimebaseRegister
@@ -123,7 +123,7 @@ class Host:
         self.observer: Observer | None = None if observer is None else self._guarded(observer)
         self.parts = parts if parts is not None else Parts()
         self.scheduler = scheduler_for(source)
-        self.switch = Switch(self._taking_time(self.parts.shifter))
+        self.switch = self._make_switch()
         self.world_switch = self.parts.world_switch(self)
         self.cores = [Core(self, n, threads_per_core) for n in range(cores)]
         self.threads_per_core = threads_per_core
@@ -185,6 +185,15 @@ class Host:
                 self.observer = None
 
         return told
+
+    def _make_switch(self) -> Switch:
+        engine, shifter = self.parts.engine, self.parts.shifter
+        if shifter is shift and type(self.source) is RealTime and getattr(engine, "is_native", False):
+            # Imported here: there are compilers behind it.
+            from chronovisor.hypervisor.native_switch import NativeSwitch
+
+            return NativeSwitch()
+        return Switch(self._taking_time(shifter))
 
     def _taking_time(self, shifter: Shifter) -> Shifter:
         """The shifter as it runs on this host: on a virtual clock each access takes an instruction's time."""

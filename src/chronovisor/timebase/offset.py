@@ -158,7 +158,7 @@ class Switch:
         """
         offset = applied.offset
         seen: list[Event] | None = None if observer is None else []
-        if offset and self.breaches(tb, -offset.value & MASK64, seen):
+        if offset and self._breach(tb, -offset.value & MASK64, seen):
             tb.load_from_tod()
         if observer is not None and seen is not None:
             # Read afresh: no reading of the switch's own is the time any more.
@@ -169,12 +169,12 @@ class Switch:
         if not offset:
             return
         for _ in range(self.ATTEMPTS):
-            if not self.breaches(tb, offset.value, seen):
+            if not self._breach(tb, offset.value, seen):
                 return
             tb.load_from_tod()
         raise SwitchBreachError(tb.core, self.ATTEMPTS)
 
-    def breaches(self, tb: CoreTimebase, delta: int, seen: list[Event] | None) -> bool:
+    def _breach(self, tb: CoreTimebase, delta: int, seen: list[Event] | None) -> bool:
         """Shift by `delta` (64-bit), adding each step to `seen`; return whether that took 2^24 ticks or more
         by the host's clock, so that T is not to be trusted.
         """

@@ -17,16 +17,21 @@ from chronovisor.engine.state import LiveRegisters, Thread
 from chronovisor.isa.bits import MSR
 from chronovisor.memory.guest_memory import GuestMemory
 
-_STOPS = {
+_STOPS: dict[int, Stop] = {
     Left.BUDGET: Stop(Reason.BUDGET),
     Left.RESYNC: Stop(Reason.RESYNC),
     Left.HYPERCALL: Stop(Reason.HYPERCALL),
 }
 
+#: The states of MSR in which the concrete evaluator runs the guest.
+_STEPPED = int(MSR.SE | MSR.BE | MSR.IR)
+_RESYNC = int(Left.RESYNC)
+
 
 class NativeEngine(ConcreteEngine):
     """Runs the threads of one guest natively; each may run in a Python thread of its own, side by side."""
 
+    is_native = True
     budget = 1 << 20
 
     def __init__(self, memory: GuestMemory) -> None:
@@ -61,20 +66,21 @@ class NativeEngine(ConcreteEngine):
         end = state.executed + budget
         while state.executed < end:
             left = end - state.executed
-            if state.MSR & (MSR.SE | MSR.BE | MSR.IR):
+            if state.MSR & _STEPPED:
                 return super().run(state, left)
             pages = self._pages_of(state.mode)
             state.page_table, state.page_count = pages.address, pages.count
             state.run_left = left
             state.live.lend(state)
-            why = self._run_native(ctypes.addressof(state))
+            why = self._run_native(state.at)
             state.executed = end - state.run_left
             state.live.take_back(state)
-            if why == Left.RESYNC:
+            if why == _RESYNC:
                 # Native code has set MSR alone.
                 state.set_msr(state.MSR)
-            if why in _STOPS:
-                return _STOPS[Left(why)]
+            stop = _STOPS.get(why)
+            if stop is not None:
+                return stop
             if state.executed == end:
                 break
             if why == Left.DECODE:

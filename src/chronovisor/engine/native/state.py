@@ -17,6 +17,8 @@ class NativeThread(Registers, Thread):
 
     def __init__(self, memory: GuestMemory, live: LiveRegisters, code: CodeCache) -> None:
         super().__init__()
+        self.at = ctypes.addressof(self)
+        """Where the structure is."""
         self.code = code
         self.memory = memory
         self.live = live

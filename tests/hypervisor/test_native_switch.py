@@ -1,0 +1,119 @@
+"""The compiled switch is `shift`: the same timebase after it, whatever the time its steps take."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable, Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("llvmlite")
+
+from chronovisor.engine.native.engine import NativeEngine
+from chronovisor.hypervisor.host import Host, Parts
+from chronovisor.hypervisor.native_switch import NativeSwitch
+from chronovisor.proof.sabotage import shift_without_check
+from chronovisor.timebase.clock import HostClock, RealTime, SteppingTime, VirtualTime
+from chronovisor.timebase.offset import Applied, Switch, shift
+from chronovisor.timebase.tbu40 import CoreTimebase
+from chronovisor.timebase.types import GRANULE, MASK64, Offset
+
+offsets = st.integers(1, (1 << 40) - 1).map(lambda n: Offset(n << 24))
+# Small steps, and those around a wrap of the low 24 bits; few enough that a switch is in time.
+steps = st.lists(st.one_of(st.integers(0, 3), st.integers(0, GRANULE // 8)), min_size=5, max_size=5)
+
+
+class Given(NativeSwitch):
+    """A compiled switch whose clock stands at each of `readings` in turn, then at the last."""
+
+    def __init__(self, readings: Iterable[int]) -> None:
+        self._readings = iter(readings)
+        self._function = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)(self._read)
+        self.last = 0
+        super().__init__(ctypes.cast(self._function, ctypes.c_void_p).value)
+
+    def _read(self, thread: int, budget: int) -> int:
+        self.last = next(self._readings, self.last)
+        return self.last & MASK64
+
+
+def readings(start: int, taken: list[int]) -> Iterator[int]:
+    """The clock at each access, the one before and the one after: `taken` ticks go by before each."""
+    now = start
+    for step in taken:
+        now += step
+        yield now
+
+
+@given(origin=st.integers(0, MASK64), start=st.integers(0, 1 << 60), offset=offsets, taken=steps)
+def test_compiled_is_interpreted(origin: int, start: int, offset: Offset, taken: list[int]) -> None:
+    """Entry and exit, on a clock that steps before each access."""
+    source = SteppingTime(start, taken)
+    interpreted = CoreTimebase(HostClock(source, origin))
+    compiled = CoreTimebase(HostClock(VirtualTime(), origin))
+    # In compiled code, too, the first reading is the one by which it sees how long it took.
+    Switch().enter(interpreted, offset)
+    applied = Given(readings(start, taken)).enter(compiled, offset)
+    assert applied == Applied(offset)
+    assert compiled.adjust == interpreted.adjust == offset.signed
+
+    source.inject(taken)
+    Switch().leave(interpreted, applied)
+    Given(readings(start, taken)).leave(compiled, applied)
+    assert compiled.adjust == interpreted.adjust == 0
+
+
+@given(
+    origin=st.integers(0, MASK64), start=st.integers(0, 1 << 60), delta=offsets, before=st.integers(0, 200)
+)
+def test_a_wrap_between_the_reading_and_the_write_is_carried(
+    origin: int, start: int, delta: Offset, before: int
+) -> None:
+    """The low 24 bits wrap `before` ticks after the first reading: seen from the step that crosses it."""
+    start += -(start + origin + before) % GRANULE
+    for crossing in range(5):
+        taken = [0] * 5
+        taken[crossing] = before + 1
+        core = CoreTimebase(HostClock(VirtualTime(), origin))
+        Given(readings(start, taken)).enter(core, delta)
+        assert core.adjust == delta.signed
+
+
+def test_one_that_takes_too_long_changes_nothing_and_is_made_again() -> None:
+    core = CoreTimebase(HostClock(VirtualTime(), 12345))
+    slow = [0, 0, 0, 0, GRANULE]
+    assert not Given(slow)._moved(core, 5 * GRANULE)
+    assert core.adjust == 0
+    assert Given(slow).enter(core, Offset(5 * GRANULE))
+    assert core.adjust == 5 * GRANULE
+    Given(slow).leave(core, Applied(Offset(5 * GRANULE)))
+    assert core.adjust == 0
+
+
+def test_one_just_in_time_is_taken() -> None:
+    core = CoreTimebase(HostClock(VirtualTime(), 0))
+    assert Given([0, 0, 0, 0, GRANULE - 1])._moved(core, GRANULE)
+
+
+def test_on_the_machines_own_clock() -> None:
+    core = CoreTimebase(HostClock(RealTime(), 99))
+    switch = NativeSwitch()
+    for number in range(1, 1000):
+        offset = Offset(number * GRANULE << 20 & MASK64)
+        applied = switch.enter(core, offset)
+        assert core.adjust == offset.signed
+        switch.leave(core, applied)
+        assert core.adjust == 0
+
+
+def test_who_has_it() -> None:
+    """The machine's own clock, native guests, and the switch that is proven: no stand-in is compiled away."""
+    native = Parts(engine=NativeEngine)
+    assert isinstance(Host(RealTime(), parts=native).switch, NativeSwitch)
+    assert not isinstance(Host(VirtualTime(), parts=native).switch, NativeSwitch)
+    assert not isinstance(Host(RealTime()).switch, NativeSwitch)
+    sabotaged = Parts(engine=NativeEngine, shifter=shift_without_check)
+    assert not isinstance(Host(RealTime(), parts=sabotaged).switch, NativeSwitch)
+    assert Parts().shifter is shift
