@@ -25,7 +25,6 @@ from chronovisor.engine.native.layout import Left
 from chronovisor.engine.native.lowering import POINTER, Lowering
 from chronovisor.engine.native.operations import is_native
 from chronovisor.engine.native.runtime import (
-    declare_clock,
     define_again,
     define_blank,
     define_clock,
@@ -100,24 +99,27 @@ TABLE = "chronovisor_handlers"
 def handlers_module(keys: Sequence[Key], mode: Mode) -> ir.Module:
     """A module of handlers, with a table of them: two a key, 0 where there is none.
 
-    The second is for a jump within the instruction's own page.
+    The second is for a jump within the instruction's own page. The table's last two entries are the first and
+    the end of all code, which refers to no address outside itself.
     """
     module = ir.Module("handlers")
     module.triple = llvm.get_process_triple()
-    clock = declare_clock(module)
     entries: list[ir.Constant] = []
+    begin = define_leaving(module, "chronovisor_begin", Left.SLOW)
     for key in keys:
         program = key[0].program(key[1], *mode)
         far = near = ir.Constant(POINTER, None)
         if is_native(program):
             layout = encoding(program)
-            far = Lowering(clock, symbol(key), program, layout, mode[1]).function.bitcast(POINTER)
+            far = Lowering(module, symbol(key), program, layout, mode[1]).function.bitcast(POINTER)
             if layout.target is not None:
                 layout = encoding(program, near=True)
-                near = Lowering(clock, symbol(key) + "_near", program, layout, mode[1]).function.bitcast(
+                near = Lowering(module, symbol(key) + "_near", program, layout, mode[1]).function.bitcast(
                     POINTER
                 )
         entries += (far, near)
+    end = define_leaving(module, "chronovisor_end", Left.SLOW)
+    entries += (begin.bitcast(POINTER), end.bitcast(POINTER))
     table = ir.GlobalVariable(module, ir.ArrayType(POINTER, len(entries)), TABLE)
     table.initializer = ir.Constant(table.value_type, entries)
     return module

@@ -37,6 +37,8 @@ class Registers(ctypes.Structure):
         ("reserved_size", ctypes.c_uint64),
         ("reserved_low", ctypes.c_uint64),
         ("reserved_high", ctypes.c_uint64),
+        # The function that reads the clock: handlers name no address, so that they can be copied anywhere
+        ("now", ctypes.c_uint64),
         # Time: T = clock + tb_adjust. Where ticks_per_instruction is 0 the clock is the machine's own, else
         # it stands at virtual_ticks where a run begins and moves with each instruction.
         ("tb_adjust", ctypes.c_uint64),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import threading
 from dataclasses import dataclass
 from functools import cache
@@ -49,7 +50,6 @@ class Runtime:
     def load(self, name: str, code: bytes, symbol: str) -> int:
         """Link an object file; the address of a symbol of it. It stays as long as the process."""
         builder = llvm.JITLibraryBuilder().add_object_img(code)
-        builder.import_symbol("chronovisor_now", self.now_address)
         builder.export_symbol(symbol)
         library = builder.link(self.jit, name)
         _kept.append(library)
@@ -68,6 +68,8 @@ def runtime() -> Runtime:
 #: Equal copies of the handlers, each at its own addresses; an instruction gets one by its place. Processors
 #: predict best where a handler goes on if it does not go on at many places.
 COPIES = 8
+_PAGE = 1 << 12
+_STAGGER = _PAGE + 64
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,26 @@ def handlers(mode: Mode) -> dict[Key, Handlers]:
             compiler.fingerprint(),
             lambda: compiler.compile_module(compiler.handlers_module(keys, mode)),
         )
-        tables = [runtime().load(f"{name}-{n}", code, compiler.TABLE) for n in range(COPIES)]
-    copies = [(ctypes.c_uint64 * (2 * len(keys))).from_address(table) for table in tables]
+        table = runtime().load(name, code, compiler.TABLE)
+    *addresses, begin, end = (ctypes.c_uint64 * (2 * len(keys) + 2)).from_address(table)
+    copies = _copies(begin, end)
     return {
-        key: Handlers(tuple(copy[n] for copy in copies), tuple(copy[n + 1] for copy in copies if copy[n + 1]))
-        for n, key in zip(range(0, 2 * len(keys), 2), keys, strict=True)
-        if copies[0][n]
+        key: Handlers(*(tuple(at - begin + copy for copy in copies) if at else () for at in pair))
+        for key, *pair in zip(keys, addresses[::2], addresses[1::2], strict=True)
+        if pair[0]
     }
+
+
+def _copies(begin: int, end: int) -> list[int]:
+    """Copy machine code to other places, which it can be as it names no address: where each copy begins.
+
+    Branch predictors look branches up by some bits of their addresses: the copies' are not all alike.
+    """
+    distance = -(-(end - begin) // _PAGE) * _PAGE + _STAGGER
+    pages = mmap.mmap(-1, COPIES * distance, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    code = ctypes.string_at(begin, end - begin)
+    for n in range(COPIES):
+        pages[n * distance : n * distance + len(code)] = code
+    _kept.append(pages)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+    return [start + n * distance for n in range(COPIES)]

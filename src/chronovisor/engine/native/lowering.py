@@ -27,6 +27,10 @@ POINTER = ir.PointerType()
 HANDLER = ir.FunctionType(I64, [POINTER, POINTER, POINTER, I64])
 HANDLER_POINTER = ir.PointerType(HANDLER)
 
+#: ``now(state, budget)``: the clock in ticks.
+CLOCK = ir.FunctionType(I64, [POINTER, I64])
+_CLOCK_POINTER = ir.PointerType(CLOCK)
+
 _UNLIKELY = [1, 4000]
 
 
@@ -39,12 +43,11 @@ class Lowering:
     """One program on its way into one LLVM function."""
 
     def __init__(
-        self, clock: ir.Function, name: str, program: Program, encoding: Encoding, little: bool
+        self, module: ir.Module, name: str, program: Program, encoding: Encoding, little: bool
     ) -> None:
-        self.clock = clock
         self.little = little
         self.encoding = encoding
-        self.function = ir.Function(clock.module, HANDLER, name)
+        self.function = ir.Function(module, HANDLER, name)
         self.function.calling_convention = "tailcc"
         self.function.attributes.add("nounwind")
         self.state, self.record, self.memory, self.budget = self.function.args
@@ -150,7 +153,8 @@ class Lowering:
 
     def now(self) -> ir.Value:
         """The clock, in ticks."""
-        return self.b.call(self.clock, [self.state, self.budget])
+        function = self.b.load(self.field("now"), typ=_CLOCK_POINTER)
+        return self.b.call(function, [self.state, self.budget])
 
     def attend(self, condition: ir.Value) -> None:
         """Where ``condition`` holds, the `resync` that follows hands the thread back."""

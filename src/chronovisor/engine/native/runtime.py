@@ -21,7 +21,7 @@ from chronovisor.engine.native.layout import (
     RECORD_SIZE,
     Left,
 )
-from chronovisor.engine.native.lowering import HANDLER, HANDLER_POINTER, I8, I32, I64, POINTER
+from chronovisor.engine.native.lowering import CLOCK, HANDLER, HANDLER_POINTER, I8, I32, I64, POINTER
 from chronovisor.isa.bits import MSR
 
 #: Instructions between two looks at the clock and at requests from outside.
@@ -41,16 +41,10 @@ def _field(b: ir.IRBuilder, state: ir.Value, name: str) -> ir.Value:
     return b.gep(state, [_word(OFFSETS[name])], inbounds=True, source_etype=I8)
 
 
-def declare_clock(module: ir.Module) -> ir.Function:
-    """Declare ``now`` in a module of handlers."""
-    function = ir.Function(module, ir.FunctionType(I64, [POINTER, I64]), "chronovisor_now")
-    function.attributes.add("nounwind")
-    return function
-
-
 def define_clock(module: ir.Module) -> ir.Function:
     """Define ``now``."""
-    function = declare_clock(module)
+    function = ir.Function(module, CLOCK, "chronovisor_now")
+    function.attributes.add("nounwind")
     state, budget = function.args
     b = ir.IRBuilder(function.append_basic_block("entry"))
     step = b.load(_field(b, state, "ticks_per_instruction"), typ=I64)

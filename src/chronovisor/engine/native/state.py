@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 
 from chronovisor.engine.native.layout import STORED, Registers
+from chronovisor.engine.native.library import runtime
 from chronovisor.engine.state import CodeCache, LiveRegisters, Thread
 from chronovisor.isa.registers import REGISTERS
 from chronovisor.memory.guest_memory import GuestMemory
@@ -23,6 +24,7 @@ class NativeThread(Registers, Thread):
         self.memory = memory
         self.live = live
         self.executed = 0
+        self.now = runtime().now_address
         for name in STORED:
             setattr(self, name, REGISTERS[name].reset)
         self.reservation = None
