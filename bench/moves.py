@@ -116,8 +116,8 @@ def measure(moves: int = MOVES, engine: str = "auto") -> Moves:
             for number in range(moves):
                 time.sleep(STAY * (1 + chance.random()))
                 source, destination = sides[number % 2], sides[(number + 1) % 2]
-                hop, round_trip = move_over(source, destination, "", "", chance.getrandbits(64))
-                record = hop.record
+                passage = move_over(source, destination, "", "", chance.getrandbits(64))
+                hop, record, round_trip = passage.hop, passage.hop.record, passage.round_trip
                 records.append(record)
                 round_trips.append(round_trip.ns / 1e6)
                 loose += record.error_bound_ticks > GRANULE + round_trip.value // 2 + 2

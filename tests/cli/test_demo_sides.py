@@ -58,7 +58,9 @@ def test_a_move_from_side_to_side_and_back(sides: tuple[Side, Side]) -> None:
     assert born["timebase"] == (1 << 60) + born["tick"] + (5 << 24)
     assert StampedReading(**near.read()).fits((1 << 60) + (5 << 24))
     for source, destination, origin in ((near, far, 3), (far, near, MASK64)):
-        hop, round_trip = move_over(source, destination, "here", "there", origin)
+        passage = move_over(source, destination, "here", "there", origin)
+        hop, round_trip = passage.hop, passage.round_trip
+        assert passage.deadlines[0] == passage.deadlines[1]
         assert source.guest is None
         assert hop.record.to_origin == origin
         assert abs(hop.record.error_ticks) <= hop.record.error_bound_ticks
@@ -99,7 +101,8 @@ def judged(travelled: Travelled) -> list[str]:
 def with_hop(travelled: Travelled, number: int, hop: Hop) -> Travelled:
     hops = [*travelled.journey.hops]
     hops[number] = hop
-    return replace(travelled, journey=replace(travelled.journey, hops=hops))
+    passages = [replace(p, hop=h) for p, h in zip(travelled.passages, hops, strict=True)]
+    return replace(travelled, journey=replace(travelled.journey, hops=hops), passages=passages)
 
 
 def test_a_sound_journey_is_well(travelled: Travelled) -> None:
@@ -139,6 +142,13 @@ def test_a_rounding_over_the_limit_is_found_out(travelled: Travelled) -> None:
 def test_a_timer_that_is_lost_or_early_is_found_out(travelled: Travelled, name: str, count: int) -> None:
     report = replace(travelled.report, numbers={**travelled.report.numbers, name: count})
     assert judged(replace(travelled, report=report)) == ["no timer is lost or early"]
+
+
+def test_a_deadline_that_a_move_shifts_is_found_out(travelled: Travelled) -> None:
+    passages = [*travelled.passages]
+    before, after = passages[7].deadlines
+    passages[7] = replace(passages[7], deadlines=(before, after - 1))
+    assert judged(replace(travelled, passages=passages)) == ["no timer is lost or early"]
 
 
 def test_a_second_process_that_is_killed_ends_the_demonstration_in_a_line(

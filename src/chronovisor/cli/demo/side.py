@@ -75,21 +75,26 @@ class Side:
         return str(self._expected.address)
 
     def taken(self) -> dict[str, Any]:
-        """The guest that was expected runs here: its move's record, the tick from which it could run, and
-        the round trip of the exchange that committed the move. MoveError where it did not come.
+        """The guest that was expected runs here: its move's record, the tick from which it could run, the
+        round trip of the exchange that committed the move, and its decrementer's deadline in guest time
+        before it ran. MoveError where it did not come.
         """
         if self._expected is None:
             raise MoveError("no guest was expected")
         arrived, self.guest = self._expected.wait()
+        deadline = self._expected.deadline
         self._host, self._expected = arrived.host, None
         return {
             "record": arrived.record.as_json(),
             "resumes_at": arrived.destination.resumes_at,
             "round_trip": arrived.destination.round_trip.value,
+            "deadline": deadline,
         }
 
     def send(self, address: str) -> dict[str, Any]:
-        """Give the guest away to the side that waits there: its move's record, and the tick of its stop."""
+        """Give the guest away to the side that waits there: its move's record, the tick of its stop, and its
+        decrementer's deadline in guest time.
+        """
         guest, host = self._present()
         channel = TcpChannel(parse_address(address), Header.of(guest), LIMITS)
         source = Source(guest, channel, console_stays=True)
@@ -97,10 +102,11 @@ class Side:
             record = source.give_away()
         finally:
             channel.close()
+        deadline = guest.get("DEC_EXPIRY")
         guest.leave(address)
         host.close()
         self.guest = self._host = None
-        return {"record": record.as_json(), "stopped_at": source.stopped_at}
+        return {"record": record.as_json(), "stopped_at": source.stopped_at, "deadline": deadline}
 
     def read(self) -> dict[str, int]:
         """Have the guest read its timebase: that, and the machine's clock before and after."""
@@ -150,6 +156,8 @@ class _Expected:
         self.address = self._arrivals.address
         self._arrived: tuple[Arrived, Guest] | None = None
         self._failure: Exception | None = None
+        self.deadline = 0
+        """Of its decrementer, in guest time, before it ran here."""
         self._thread = threading.Thread(target=self._take, name="expected", daemon=True)
         self._thread.start()
 
@@ -169,6 +177,9 @@ class _Expected:
         try:
             arrived = self._arrivals.wait()
             assert arrived is not None
-            self._arrived = arrived, arrived.destination.start(running=True)
+            guest = arrived.destination.start(running=False)
+            self.deadline = guest.get("DEC_EXPIRY")
+            guest.resume()
+            self._arrived = arrived, guest
         except Exception as error:
             self._failure = error

@@ -45,16 +45,27 @@ LAN = (Ticks.from_ns(50_000), Ticks.from_ns(500_000))
 
 
 @dataclass(frozen=True, slots=True)
+class Passage:
+    """A move, and what its two sides know beside the record."""
+
+    hop: Hop
+    """With the truth about its time, by the machine's one clock."""
+    round_trip: Ticks
+    """Of the exchange that committed the move, as its destination measured it."""
+    deadlines: tuple[int, int]
+    """Of the guest's decrementer, in guest time: where it was stopped, and where it was to go on."""
+
+
+@dataclass(frozen=True, slots=True)
 class Travelled:
     """What came of the journey."""
 
     journey: Journey
-    """Its hops' elapsed times and errors are the truth, by the machine's one clock."""
+    """Its hops are those of the passages."""
+    passages: list[Passage]
     report: GuestReport
     paused: list[Ticks]
     """How long before the stop of each move the guest had been paused already."""
-    round_trips: list[Ticks]
-    """Of the exchange that committed each move, as its destination measured it."""
     readings: list[StampedReading]
     """The guest's own, one on each host, from the first on."""
     ideal: IdealInterval
@@ -84,9 +95,8 @@ def in_virtual_time(chance: random.Random) -> Travelled:
     hosts = {name: Host(tb_origin=origin, clock=clock, engine=ENGINE) for name, origin in origins.items()}
     guest = hosts["home"].boot(IMAGE, tb_offset=choose_offset(chance))
     begun, begun_time = clock.ticks(), guest.timebase()
-    hops: list[Hop] = []
+    passages: list[Passage] = []
     paused: list[Ticks] = []
-    round_trips: list[Ticks] = []
     readings: list[StampedReading] = []
     here = "home"
     for there in ROUTE:
@@ -95,19 +105,20 @@ def in_virtual_time(chance: random.Random) -> Travelled:
         paused_at = clock.ticks()
         lead = (guest.timebase() - (hosts[here].timebase + Offset(0))).value
         flights = _flights(chance)
+        deadline = guest.get("DEC_EXPIRY")
         guest, record = move(guest, hosts[there], Link(flights))
         # The moment of the stop by the one clock, from what the guest's timebase was then.
         stopped_at = (record.guest_tb_before - lead - origins[here]) & MASK64
-        hops.append(Hop(here, there, record, stopped_at))
+        hop = Hop(here, there, record, stopped_at)
+        passages.append(Passage(hop, flights[3] + flights[4], (deadline, guest.get("DEC_EXPIRY"))))
         paused.append(Ticks(stopped_at - paused_at))
-        round_trips.append(flights[3] + flights[4])
         here = there
     guest.run_for(STAY)
     readings.append(stamp(guest))
     report = ask_for_report(guest)
-    journey = Journey(hops, origins, "home", begun, begun_time, clock.ticks())
+    journey = Journey([p.hop for p in passages], origins, "home", begun, begun_time, clock.ticks())
     guest.close()
-    return Travelled(journey, report, paused, round_trips, readings, guest.ideal, exact=True)
+    return Travelled(journey, passages, report, paused, readings, guest.ideal, exact=True)
 
 
 def choose_origins(chance: random.Random) -> dict[str, int]:

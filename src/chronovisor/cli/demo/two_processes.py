@@ -7,7 +7,7 @@ import time
 
 from chronovisor.cli.demo.far_side import FarSide
 from chronovisor.cli.demo.side import Side
-from chronovisor.cli.demo.travel import ROUTE, Travelled, choose_offset, choose_origins
+from chronovisor.cli.demo.travel import ROUTE, Passage, Travelled, choose_offset, choose_origins
 from chronovisor.cli.demo.watched import GuestReport, StampedReading
 from chronovisor.migration.errors import MoveError
 from chronovisor.report.hops import Hop, Journey
@@ -47,17 +47,14 @@ class TwoProcesses:
         near, far = self._near, self._far
         origins = choose_origins(chance)
         born = near.boot(origin=origins["home"], offset=choose_offset(chance))
-        hops: list[Hop] = []
-        round_trips: list[Ticks] = []
+        passages: list[Passage] = []
         readings: list[StampedReading] = []
         here = "home"
         for number, there in enumerate(ROUTE):
             source, destination = (far, near) if number % 2 else (near, far)
             time.sleep(STAY * (1 + chance.random()))
             readings.append(StampedReading(**source.do("read")))
-            hop, round_trip = move_over(source, destination, here, there, origins[there])
-            hops.append(hop)
-            round_trips.append(round_trip)
+            passages.append(move_over(source, destination, here, there, origins[there]))
             here = there
         time.sleep(STAY)
         readings.append(StampedReading(**near.read()))
@@ -65,18 +62,23 @@ class TwoProcesses:
         assert near.guest is not None
         ideal = near.guest.ideal
         journey = Journey(
-            hops, origins, "home", born["tick"], GuestTime(born["timebase"]), RealTime().ticks()
+            [passage.hop for passage in passages],
+            origins,
+            "home",
+            born["tick"],
+            GuestTime(born["timebase"]),
+            RealTime().ticks(),
         )
         near.close()
         # The guest runs until it is stopped.
-        paused = [Ticks(0)] * len(hops)
-        return Travelled(journey, report, paused, round_trips, readings, ideal, exact=False)
+        paused = [Ticks(0)] * len(passages)
+        return Travelled(journey, passages, report, paused, readings, ideal, exact=False)
 
 
 def move_over(
     source: Side | FarSide, destination: Side | FarSide, here: str, there: str, origin: int
-) -> tuple[Hop, Ticks]:
-    """Move the guest from side to side, onto a host of this origin; the hop, and the exchange's round trip.
+) -> Passage:
+    """Move the guest from side to side, onto a host of this origin.
 
     The time that the hop says to have elapsed is the machine's own clock's, from the source's stop to the
     moment from which the destination let it run: no part of it comes from what the two told each other.
@@ -89,4 +91,8 @@ def move_over(
         raise MoveError(f"the two sides have different records: {gone['record']} and {come['record']}")
     elapsed = Ticks(come["resumes_at"] - gone["stopped_at"])
     record = MoveRecord(**come["record"]).with_true_elapsed(elapsed)
-    return Hop(here, there, record, gone["stopped_at"]), Ticks(come["round_trip"])
+    return Passage(
+        Hop(here, there, record, gone["stopped_at"]),
+        Ticks(come["round_trip"]),
+        (gone["deadline"], come["deadline"]),
+    )
