@@ -180,14 +180,15 @@ class NativeSwitch(Switch):
 
     def enter(self, tb: CoreTimebase, offset: Offset, observer: Observer | None = None) -> Applied:
         """Give the core the guest's time, as the interpreted switch does."""
-        if observer is None and offset and tb.has_tbu40 and self._moved(tb, offset.value):
+        delta = offset.value
+        if observer is None and (not delta or (tb.has_tbu40 and self._moved(tb, delta))):
             return Applied(offset)
         return super().enter(tb, offset, observer)
 
     def leave(self, tb: CoreTimebase, applied: Applied, observer: Observer | None = None) -> None:
         """Give the core back the host's time, as the interpreted switch does."""
-        offset = applied.offset
-        if observer is not None or (offset and not self._moved(tb, -offset.value & MASK64)):
+        delta = -applied.offset.value & MASK64
+        if observer is not None or (delta and not self._moved(tb, delta)):
             super().leave(tb, applied, observer)
 
     def _moved(self, tb: CoreTimebase, delta: int) -> bool:

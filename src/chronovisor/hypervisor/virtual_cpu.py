@@ -165,8 +165,10 @@ class VirtualCpu:
 
     # What the world switch calls
 
-    def begin(self, thread: HardwareThread) -> None:
-        """Load what a thread of the guest needs, its core's timebase being the guest's."""
+    def begin(self, thread: HardwareThread) -> int:
+        """Load what a thread of the guest needs, its core's timebase being the guest's; return the tick at
+        which the guest's run begins.
+        """
         state, vcore = self.state, self.vcore
         # A guest runs in no hypervisor state, and cannot turn machine checks off.
         if state.MSR & (_ME | _HV) != _ME:
@@ -185,13 +187,15 @@ class VirtualCpu:
             moment = self._log.dispatched(thread, self.waited_for_core - before)
             if moment is not None and self.host.observer is not None:
                 self.host.observer(DispatchLogged(self.number, moment))
+        return now
 
     def end(self) -> None:
         """Stop what runs only in the guest; its core's timebase may still be the guest's."""
         if not self._begun:
             return
         self._run_time.stop()
-        self.areas.end_dispatch(self.machine.memory)
+        if self.areas.vpa.in_use:
+            self.areas.end_dispatch(self.machine.memory)
 
     def keep_decrementer(self, thread: HardwareThread) -> None:
         """Keep when the decrementer expires, in host time. `thread`'s core is in the host again.
@@ -216,14 +220,14 @@ class VirtualCpu:
         each.
         """
         scheduler = self.host.scheduler
-        bound = scheduler.take_turn(self.seat)
+        bound = self._is_virtual and scheduler.take_turn(self.seat)
         try:
             # Said first, then looked: of two that come at once at least one sees the other.
             self._running = True
             if self._accesses:
                 self._let_access()
-            for number, value in enumerate(answer, 3):
-                self.state.gpr[number] = value
+            if answer:
+                self.state.gpr[3 : 3 + len(answer)] = answer
             self.ceded = False
             if not self.machine.has_memory:
                 return FailedEntry("the machine has no memory: set a memory region first")

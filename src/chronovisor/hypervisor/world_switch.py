@@ -64,12 +64,13 @@ class WorldSwitch:
             vcore.out += 1
             if self._host.observer is not None:
                 self._tell(ThreadOut(core.number, thread.number, vcpu.number))
-            self._scheduler.changed()
             if vcore.primary is vcpu:
                 if vcore.out < len(vcore.inside):
+                    self._scheduler.changed()
                     self._scheduler.wait(lambda: vcore.out == len(vcore.inside))
                 self._restore_host_time(vcore, core)
             else:
+                self._scheduler.changed()
                 self._scheduler.wait(lambda: vcore.host_time_restored)
             # Behind the barrier: T is the host's again, so DEC + T is an expiry in host time.
             vcpu.keep_decrementer(thread)
@@ -127,7 +128,6 @@ class WorldSwitch:
     def _take(self, core: Core, vcpu: VirtualCpu) -> None:
         vcpu.vcore.take(core, vcpu)
         core.hypervisor_decrementer.write(TIME_SLICE.value, self._host.cpu_model.hypervisor_decrementer)
-        self._scheduler.changed()
 
     def _enter_on(self, thread: HardwareThread, vcpu: VirtualCpu) -> None:
         vcore = vcpu.vcore
@@ -138,7 +138,9 @@ class WorldSwitch:
         if vcore.failure is None:
             if vcore.primary is not vcpu and self._host.observer is not None:
                 self._tell(SecondaryLetIn(thread.core.number, thread.number, vcpu.number))
-            vcpu.begin(thread)
+            begun = vcpu.begin(thread)
+            if vcore.primary is vcpu:
+                vcore.run_time.start(begun)
 
     def _enter_as_primary(self, vcore: VirtualCore, core: Core) -> None:
         # Threads that are ready come along now: they wait behind the switch, not for the next entry.
@@ -146,7 +148,6 @@ class WorldSwitch:
         try:
             core.applied = self._host.switch.enter(core.timebase, vcore.offset, self._host.observer)
             vcore.entered_with = core.applied.offset
-            vcore.run_time.start(self._host.source.ticks())
         except (SwitchBreachError, NoTbu40Error) as error:
             vcore.failure = str(error)
             vcore.leave_soon()
@@ -158,7 +159,6 @@ class WorldSwitch:
             self._host.switch.leave(core.timebase, self.to_take_away(core, vcore), self._host.observer)
             core.applied = None
         vcore.host_time_restored = True
-        self._scheduler.changed()
 
     def _release(self, vcore: VirtualCore, core: Core) -> None:
         vcore.give_back(core)

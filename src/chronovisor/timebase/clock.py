@@ -12,11 +12,14 @@ import heapq
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from time import monotonic_ns
 from typing import Protocol
 
 from chronovisor.timebase.types import FREQUENCY, HostTime, signed64
 
-_NS_PER_SECOND = 1_000_000_000
+_TICKS, _NANOSECONDS = 64, 125
+"""The frequency in lowest terms: that many ticks in that many nanoseconds. Small numbers are quick ones."""
+assert _TICKS * 1_000_000_000 == FREQUENCY * _NANOSECONDS
 
 
 class Alarm(Protocol):
@@ -57,7 +60,7 @@ class RealTime:
 
     def ticks(self) -> int:
         """Return floor(frequency × the machine's monotonic time)."""
-        return time.monotonic_ns() * FREQUENCY // _NS_PER_SECOND
+        return monotonic_ns() * _TICKS // _NANOSECONDS
 
     def sleep_until(self, ticks: int) -> None:
         """Sleep until `ticks()` is at least `ticks`."""
@@ -217,9 +220,10 @@ class HostClock:
         """Return what the host's time is when its source stands at `ticks`."""
         return HostTime(ticks + self.origin)
 
-    def ticks_at(self, moment: HostTime) -> int:
+    def ticks_at(self, moment: HostTime, now: int | None = None) -> int:
         """Return the tick of the source at which it is `moment`: of all that are (modulo 2^64), the one
-        nearest to now.
+        nearest to the tick `now`, or to the one that the source stands at.
         """
-        now = self.source.ticks()
+        if now is None:
+            now = self.source.ticks()
         return now + signed64(moment.value - (now + self.origin))

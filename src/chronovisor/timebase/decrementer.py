@@ -78,10 +78,12 @@ class Decrementer:
         latched keeps its true moment.
         """
         now = self._source.ticks()
-        self._exists(now, width)
         left = self.deadline - now
-        if not self.latched:
-            left = _sign_extended(left, width)
+        if left >> (width - 1) not in (0, -1):
+            # More than the register holds.
+            self._exists(now, width)
+            if not self.latched:
+                left = _sign_extended(left, width)
         return HostTime(now + left + self._clock.origin + timebase.adjust)
 
     def load(self, expiry: HostTime) -> int:
@@ -89,7 +91,7 @@ class Decrementer:
         ago it was. Return the tick of the source at which that was.
         """
         now = self._source.ticks()
-        self.deadline = now + remaining(expiry, self._clock.at(now)).value
+        self.deadline = self._clock.ticks_at(expiry, now)
         self._seen = now
         self.latched = self.deadline < now
         return now

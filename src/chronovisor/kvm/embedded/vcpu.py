@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections.abc import Sequence
 from typing import Final
 
 from chronovisor.hypervisor import exits as hypervisor_exits
@@ -129,20 +130,20 @@ class EmbeddedVcpu:
         """KVM_INTERRUPT."""
         self._vcpu.set_external(level)
 
-    def _answer(self) -> list[int]:
+    def _answer(self) -> Sequence[int]:
         """What user space says to the hypercall that the last run ended with: for r3 and on."""
         answered, self._unanswered = self._unanswered, None
         if answered is None:
-            return []
+            return ()
         if len(answered.results) > CALL_ARGUMENTS:
             raise KvmError(errno.EINVAL, f"a hypercall has at most {CALL_ARGUMENTS} results, r4 to r12")
-        return [answered.ret & MASK64, *(result & MASK64 for result in answered.results)]
+        return [word & MASK64 for word in (answered.ret, *answered.results)]
 
     def _exit(self, ended: hypervisor_exits.Exit) -> Exit:
+        if isinstance(ended, hypervisor_exits.Hypercall):
+            self._unanswered = HcallExit(ended.number, ended.arguments)
+            return self._unanswered
         match ended:
-            case hypervisor_exits.Hypercall(number, arguments):
-                self._unanswered = HcallExit(number, arguments)
-                return self._unanswered
             case hypervisor_exits.Interrupted():
                 return Interrupted()
             case hypervisor_exits.FailedEntry(message):
