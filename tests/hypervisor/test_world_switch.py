@@ -28,9 +28,12 @@ from little_guests import (
 from chronovisor.hypervisor.cpu_model import PPC970
 from chronovisor.hypervisor.dispatch_trace_log import DispatchTraceLog
 from chronovisor.hypervisor.exits import Hypercall
-from chronovisor.hypervisor.host import HardwareThread, Host, Parts
+from chronovisor.hypervisor.host import Core, HardwareThread, Host, Parts
+from chronovisor.hypervisor.virtual_core import VirtualCore
+from chronovisor.hypervisor.world_switch import WorldSwitch
 from chronovisor.papr.hcalls import Hcall
 from chronovisor.timebase.clock import VirtualTime
+from chronovisor.timebase.offset import Applied
 from chronovisor.timebase.tbu40 import NoTbu40Error
 from chronovisor.timebase.trace import (
     DecrementerKept,
@@ -200,6 +203,27 @@ def test_the_secondary_is_let_in_behind_the_switch_and_all_leave_together(origin
         assert read <= source.ticks(), "a thread ran the guest in host time"
     assert bool(log.of(Wrapped)) == wraps
     assert not guest.host.check_sync()
+
+
+class _BreaksDown(WorldSwitch):
+    """A switch with a mistake of its own in the exit."""
+
+    def to_take_away(self, core: Core, vcore: VirtualCore) -> Applied:
+        raise ZeroDivisionError("a mistake of ours")
+
+
+def test_a_mistake_in_an_exit_leaves_the_siblings_and_the_core_free() -> None:
+    source = VirtualTime()
+    host = power8(source, parts=Parts(world_switch=_BreaksDown))
+    guest = Guest(host, stride=2)
+    for number in (0, 1):
+        guest.vcpu(number, guest.code(0x1000 * (number + 1), [*spin(3000), *user_call()]))
+    vcpus = list(guest.machine.vcpus.values())
+    vcpus[0].set_offset(Offset(9 * GRANULE))
+    with pytest.raises(ZeroDivisionError):
+        run_together(vcpus)
+    assert not host.check_sync()
+    assert all(core.runs is None for core in host.cores)
 
 
 def test_a_sibling_sets_the_offset_while_the_virtual_core_runs() -> None:

@@ -45,7 +45,14 @@ class WorldSwitch:
             vcpu.thread = thread
             vcore.inside.append(vcpu)
             try:
-                self._enter_on(thread, vcpu)
+                if vcore.primary is vcpu:
+                    self._enter_as_primary(vcore, thread.core)
+                else:
+                    self._enter_as_secondary(vcpu, thread)
+                if vcore.failure is None:
+                    begun = vcpu.begin(thread)
+                    if vcore.primary is vcpu:
+                        vcore.run_time.start(begun)
             except BaseException as error:
                 # A mistake of ours: what came in goes out again, and the core is not lost.
                 vcore.failure = f"the entry failed: {error}"
@@ -60,25 +67,27 @@ class WorldSwitch:
         core = thread.core
         with self._scheduler.monitor:
             vcore.leave_soon()
-            vcpu.end()
+            ended = vcpu.end()
             vcore.out += 1
             if self._host.observer is not None:
                 self._tell(ThreadOut(core.number, thread.number, vcpu.number))
-            if vcore.primary is vcpu:
-                if vcore.out < len(vcore.inside):
+            try:
+                if vcore.primary is vcpu:
+                    if vcore.out < len(vcore.inside):
+                        self._scheduler.changed()
+                        self._scheduler.wait(lambda: vcore.out == len(vcore.inside))
+                    self._restore_host_time(vcore, core)
+                else:
                     self._scheduler.changed()
-                    self._scheduler.wait(lambda: vcore.out == len(vcore.inside))
-                self._restore_host_time(vcore, core)
-            else:
+                    self._scheduler.wait(lambda: vcore.host_time_restored)
+                # Behind the barrier: T is the host's again, so DEC + T is an expiry in host time.
+                vcpu.keep_decrementer(thread)
+            finally:
+                vcpu.thread = None
+                vcore.kept += 1
+                if vcore.kept == len(vcore.inside):
+                    self._release(vcore, core)
                 self._scheduler.changed()
-                self._scheduler.wait(lambda: vcore.host_time_restored)
-            # Behind the barrier: T is the host's again, so DEC + T is an expiry in host time.
-            vcpu.keep_decrementer(thread)
-            vcpu.thread = None
-            vcore.kept += 1
-            if vcore.kept == len(vcore.inside):
-                self._release(vcore, core)
-            self._scheduler.changed()
 
     # What a sabotaged switch does otherwise
 
@@ -129,19 +138,6 @@ class WorldSwitch:
         vcpu.vcore.take(core, vcpu)
         core.hypervisor_decrementer.write(TIME_SLICE.value, self._host.cpu_model.hypervisor_decrementer)
 
-    def _enter_on(self, thread: HardwareThread, vcpu: VirtualCpu) -> None:
-        vcore = vcpu.vcore
-        if vcore.primary is vcpu:
-            self._enter_as_primary(vcore, thread.core)
-        else:
-            self._scheduler.wait(lambda: vcore.failure is not None or self.secondary_may_enter(thread.core))
-        if vcore.failure is None:
-            if vcore.primary is not vcpu and self._host.observer is not None:
-                self._tell(SecondaryLetIn(thread.core.number, thread.number, vcpu.number))
-            begun = vcpu.begin(thread)
-            if vcore.primary is vcpu:
-                vcore.run_time.start(begun)
-
     def _enter_as_primary(self, vcore: VirtualCore, core: Core) -> None:
         # Threads that are ready come along now: they wait behind the switch, not for the next entry.
         self._scheduler.give_way()
@@ -153,12 +149,23 @@ class WorldSwitch:
             vcore.leave_soon()
         self._scheduler.changed()
 
+    def _enter_as_secondary(self, vcpu: VirtualCpu, thread: HardwareThread) -> None:
+        vcore, core = vcpu.vcore, thread.core
+        self._scheduler.wait(lambda: vcore.failure is not None or self.secondary_may_enter(core))
+        if vcore.failure is None and self._host.observer is not None:
+            self._tell(SecondaryLetIn(core.number, thread.number, vcpu.number))
+
     def _restore_host_time(self, vcore: VirtualCore, core: Core) -> None:
-        if core.applied is not None:
-            vcore.run_time.stop()
-            self._host.switch.leave(core.timebase, self.to_take_away(core, vcore), self._host.observer)
-            core.applied = None
-        vcore.host_time_restored = True
+        try:
+            if core.applied is not None:
+                    self._host.switch.leave(core.timebase, self.to_take_away(core, vcore), self._host.observer)
+                core.applied = None
+        finally:
+            # A mistake of ours ends this vCPU's run, and must cost neither the core nor the other threads.
+            if core.applied is not None:
+                core.timebase.load_from_tod()
+                core.applied = None
+            vcore.host_time_restored = True
 
     def _release(self, vcore: VirtualCore, core: Core) -> None:
         vcore.give_back(core)
