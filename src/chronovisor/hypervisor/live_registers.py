@@ -34,9 +34,11 @@ class RunTime:
         """Count from the tick `now` on."""
         self._since = now
 
-    def stop(self) -> None:
-        """Count no more."""
-        self._before, self._since = self.ticks(), None
+    def stop(self, now: int) -> None:
+        """Count no more from the tick `now` on."""
+        if self._since is not None:
+            self._before += now - self._since
+            self._since = None
 
 
 class RunningCounter:

@@ -189,13 +189,16 @@ class VirtualCpu:
                 self.host.observer(DispatchLogged(self.number, moment))
         return now
 
-    def end(self) -> None:
-        """Stop what runs only in the guest; its core's timebase may still be the guest's."""
-        if not self._begun:
-            return
-        self._run_time.stop()
-        if self.areas.vpa.in_use:
-            self.areas.end_dispatch(self.machine.memory)
+    def end(self) -> int:
+        """Stop what runs only in the guest; its core's timebase may still be the guest's. Return the tick at
+        which the guest's run has ended.
+        """
+        now = self.host.source.ticks()
+        if self._begun:
+            self._run_time.stop(now)
+            if self.areas.vpa.in_use:
+                self.areas.end_dispatch(self.machine.memory)
+        return now
 
     def keep_decrementer(self, thread: HardwareThread) -> None:
         """Keep when the decrementer expires, in host time. `thread`'s core is in the host again.

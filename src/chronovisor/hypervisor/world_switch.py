@@ -76,7 +76,7 @@ class WorldSwitch:
                     if vcore.out < len(vcore.inside):
                         self._scheduler.changed()
                         self._scheduler.wait(lambda: vcore.out == len(vcore.inside))
-                    self._restore_host_time(vcore, core)
+                    self._restore_host_time(vcore, core, ended)
                 else:
                     self._scheduler.changed()
                     self._scheduler.wait(lambda: vcore.host_time_restored)
@@ -155,10 +155,11 @@ class WorldSwitch:
         if vcore.failure is None and self._host.observer is not None:
             self._tell(SecondaryLetIn(core.number, thread.number, vcpu.number))
 
-    def _restore_host_time(self, vcore: VirtualCore, core: Core) -> None:
+    def _restore_host_time(self, vcore: VirtualCore, core: Core, ended: int) -> None:
         try:
             if core.applied is not None:
-                    self._host.switch.leave(core.timebase, self.to_take_away(core, vcore), self._host.observer)
+                vcore.run_time.stop(ended)
+                self._host.switch.leave(core.timebase, self.to_take_away(core, vcore), self._host.observer)
                 core.applied = None
         finally:
             # A mistake of ours ends this vCPU's run, and must cost neither the core nor the other threads.
