@@ -76,6 +76,7 @@ class WorldSwitch:
                     if vcore.out < len(vcore.inside):
                         self._scheduler.changed()
                         self._scheduler.wait(lambda: vcore.out == len(vcore.inside))
+                        ended = self._host.source.ticks()
                     self._restore_host_time(vcore, core, ended)
                 else:
                     self._scheduler.changed()
