@@ -24,6 +24,7 @@ from chronovisor.engine.native.encoding import encoding
 from chronovisor.engine.native.layout import Left
 from chronovisor.engine.native.lowering import POINTER, Lowering
 from chronovisor.engine.native.operations import is_native
+from chronovisor.engine.native.pairs import Key, Pair, result
 from chronovisor.engine.native.runtime import (
     define_again,
     define_blank,
@@ -35,8 +36,8 @@ from chronovisor.engine.native.runtime import (
 from chronovisor.isa.forms import FIELDS
 from chronovisor.isa.instruction import INSTRUCTIONS, Instruction
 from chronovisor.isa.registers import SPR_READ, SPR_WRITE
+from chronovisor.isa.values import Program
 
-Key = tuple[Instruction, tuple[int, ...]]
 Mode = tuple[bool, bool]
 
 #: An instruction with more combinations of static fields than this is compiled for these values alone.
@@ -96,33 +97,82 @@ def compile_module(module: ir.Module) -> bytes:
 TABLE = "chronovisor_handlers"
 
 
-def handlers_module(keys: Sequence[Key], mode: Mode) -> ir.Module:
-    """A module of handlers, with a table of them: two a key, 0 where there is none.
+class _Set:
+    """A module of handlers for a machine mode, in the making."""
 
-    The second is for a jump within the instruction's own page. The table's last two entries are the first and
-    the end of all code, which refers to no address outside itself.
+    def __init__(self, mode: Mode) -> None:
+        self.module = ir.Module("handlers")
+        self.module.triple = llvm.get_process_triple()
+        self.mode = mode
+        self.entries: list[ir.Constant] = []
+
+    def _program(self, key: Key) -> Program:
+        return key[0].program(key[1], *self.mode)
+
+    def _append(self, function: ir.Function | None) -> None:
+        self.entries.append(ir.Constant(POINTER, None) if function is None else function.bitcast(POINTER))
+
+    def add(self, key: Key) -> None:
+        """Two entries: an instruction's handler, and the one for a jump within its page."""
+        program = self._program(key)
+        native = is_native(program)
+        far = self._single(key, program, False) if native else None
+        near = native and encoding(program).target is not None
+        self._append(far)
+        self._append(self._single(key, program, True) if near else None)
+
+    def _single(self, key: Key, program: Program, near: bool) -> ir.Function:
+        low = Lowering(self.module, symbol(key) + "_near" * near, self.mode[1])
+        low.do(program, encoding(program, near))
+        low.finish()
+        return low.function
+
+    def add_pair(self, pair: Pair) -> None:
+        """One entry: the handler of two instructions."""
+        first, second = self._program(pair.first), self._program(pair.second)
+        name = f"{symbol(pair.first)}_{symbol(pair.second)}_{pair.link or ''}"
+        low = Lowering(self.module, name, self.mode[1])
+        low.do(first, encoding(first))
+        link = None if pair.link is None else (pair.link, low.value(result(first)))
+        low.step(link)
+        near = encoding(second).target is not None
+        low.do(second, encoding(second, near))
+        low.finish()
+        self._append(low.function)
+
+    def mark(self, name: str) -> None:
+        """One entry: a place in the code."""
+        self._append(define_leaving(self.module, name, Left.SLOW))
+
+    def finished(self) -> ir.Module:
+        """The module with its table."""
+        table = ir.GlobalVariable(self.module, ir.ArrayType(POINTER, len(self.entries)), TABLE)
+        table.initializer = ir.Constant(table.value_type, self.entries)
+        return self.module
+
+
+def handlers_module(keys: Sequence[Key], together: Sequence[Pair], mode: Mode) -> ir.Module:
+    """A module of handlers, with a table of them: two a key, 0 where there is none, and one a pair.
+
+    The second of a key is for a jump within the instruction's own page. Before the table's first entry and
+    behind its last there is one more: the beginning and the end of all code, which names no address.
     """
-    module = ir.Module("handlers")
-    module.triple = llvm.get_process_triple()
-    entries: list[ir.Constant] = []
-    begin = define_leaving(module, "chronovisor_begin", Left.SLOW)
+    made = _Set(mode)
+    made.mark("chronovisor_begin")
     for key in keys:
-        program = key[0].program(key[1], *mode)
-        far = near = ir.Constant(POINTER, None)
-        if is_native(program):
-            layout = encoding(program)
-            far = Lowering(module, symbol(key), program, layout, mode[1]).function.bitcast(POINTER)
-            if layout.target is not None:
-                layout = encoding(program, near=True)
-                near = Lowering(module, symbol(key) + "_near", program, layout, mode[1]).function.bitcast(
-                    POINTER
-                )
-        entries += (far, near)
-    end = define_leaving(module, "chronovisor_end", Left.SLOW)
-    entries += (begin.bitcast(POINTER), end.bitcast(POINTER))
-    table = ir.GlobalVariable(module, ir.ArrayType(POINTER, len(entries)), TABLE)
-    table.initializer = ir.Constant(table.value_type, entries)
-    return module
+        made.add(key)
+    for pair in together:
+        made.add_pair(pair)
+    made.mark("chronovisor_end")
+    return made.finished()
+
+
+def compile_handlers(keys: Sequence[Key], together: Sequence[Pair], mode: Mode) -> bytes:
+    """Machine code of handlers, which runs wherever it is copied to."""
+    code = compile_module(handlers_module(keys, together, mode))
+    if b".rela.text" in code or b".rela.ltext" in code:
+        raise AssertionError("handlers refer to addresses outside their code, and could not be copied")
+    return code
 
 
 def runtime_module() -> ir.Module:
@@ -146,7 +196,7 @@ def common_set() -> tuple[Key, ...]:
 #: The modules that make code, besides the meanings.
 _MAKERS = tuple(
     sys.modules[f"chronovisor.engine.native.{name}"]
-    for name in ("compiler", "encoding", "layout", "lowering", "operations", "runtime")
+    for name in ("compiler", "encoding", "layout", "lowering", "operations", "pairs", "runtime")
 )
 
 

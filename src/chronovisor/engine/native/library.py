@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -12,7 +13,8 @@ from llvmlite import binding as llvm
 
 from chronovisor.engine.native import compiler
 from chronovisor.engine.native.code_cache import fetch
-from chronovisor.engine.native.compiler import Key, Mode
+from chronovisor.engine.native.compiler import Mode
+from chronovisor.engine.native.pairs import Key, Pair, pairs
 
 Enter = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
 Blank = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64)
@@ -72,36 +74,46 @@ _PAGE = 1 << 12
 _STAGGER = _PAGE + 64
 
 
+#: The addresses of a handler's copies.
+Copies = tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Handlers:
-    """The addresses of an instruction's handlers, a copy each, and of those for a jump within its page.
+    """The handlers of a machine mode: of instructions, of jumps within a page, of pairs by their halves."""
 
-    ``near`` is empty where there are none.
-    """
-
-    far: tuple[int, ...]
-    near: tuple[int, ...]
+    far: dict[Key, Copies]
+    near: dict[Key, Copies]
+    pairs: dict[tuple[Key, Key], list[tuple[Pair, Copies]]]
 
 
 @cache
-def handlers(mode: Mode) -> dict[Key, Handlers]:
+def handlers(mode: Mode) -> Handlers:
     """The handlers of a machine mode, compiled at the first start on a machine."""
+    keys, together = compiler.common_set(), pairs()
     with _lock:
-        keys = compiler.common_set()
         name = f"handlers-{'64' if mode[0] else '32'}{'le' if mode[1] else 'be'}"
         code = fetch(
             name,
             compiler.fingerprint(),
-            lambda: compiler.compile_module(compiler.handlers_module(keys, mode)),
+            lambda: compiler.compile_handlers(keys, together, mode),
         )
         table = runtime().load(name, code, compiler.TABLE)
-    *addresses, begin, end = (ctypes.c_uint64 * (2 * len(keys) + 2)).from_address(table)
-    copies = _copies(begin, end)
-    return {
-        key: Handlers(*(tuple(at - begin + copy for copy in copies) if at else () for at in pair))
-        for key, *pair in zip(keys, addresses[::2], addresses[1::2], strict=True)
-        if pair[0]
-    }
+    entries = (ctypes.c_uint64 * (2 * len(keys) + len(together) + 2)).from_address(table)
+    begin, *addresses, end = entries
+    places = _copies(begin, end)
+
+    def copies(address: int) -> Copies:
+        return tuple(address - begin + place for place in places)
+
+    def found(some: Iterable[int]) -> dict[Key, Copies]:
+        return {key: copies(at) for key, at in zip(keys, some, strict=True) if at}
+
+    split = 2 * len(keys)
+    by_halves: dict[tuple[Key, Key], list[tuple[Pair, Copies]]] = {}
+    for pair, at in zip(together, addresses[split:], strict=True):
+        by_halves.setdefault((pair.first, pair.second), []).append((pair, copies(at)))
+    return Handlers(found(addresses[:split:2]), found(addresses[1:split:2]), by_halves)
 
 
 def _copies(begin: int, end: int) -> list[int]:

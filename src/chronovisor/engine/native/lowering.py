@@ -40,13 +40,12 @@ def word(value: int) -> ir.Constant:
 
 
 class Lowering:
-    """One program on its way into one LLVM function."""
+    """Programs on their way into one LLVM function, one after the other."""
 
-    def __init__(
-        self, module: ir.Module, name: str, program: Program, encoding: Encoding, little: bool
-    ) -> None:
+    encoding: Encoding
+
+    def __init__(self, module: ir.Module, name: str, little: bool) -> None:
         self.little = little
-        self.encoding = encoding
         self.function = ir.Function(module, HANDLER, name)
         self.function.calling_convention = "tailcc"
         self.function.attributes.add("nounwind")
@@ -59,9 +58,31 @@ class Lowering:
         self.jumped = self._flag()
         self.attention = self._flag()
         self.ended = False
+        #: An operand that names a register, and what is in that register.
+        self.link: tuple[str, ir.Value] | None = None
+
+    def do(self, program: Program, encoding: Encoding) -> None:
+        """Do what a program does, with its operands as the record has them."""
+        self.encoding = encoding
+        self.values = {}
         self.block(program.body)
-        if not self.ended:
-            self.finish()
+
+    def step(self, link: tuple[str, ir.Value] | None) -> None:
+        """The first instruction is done: go over to the one behind it, unless the budget is used up."""
+        spent = self.unlikely(self.b.icmp_unsigned("==", self.budget, word(1)), "spent")
+        on = self.b.block
+        self.b.position_at_end(spent)
+        self.leave_done(Left.BUDGET, self.following())
+        self.b.position_at_end(on)
+        self.record = self.at(self.record, RECORD_SIZE)
+        self.budget = self.b.sub(self.budget, word(1))
+        self.link = link
+
+    def linked(self, v: Value) -> ir.Value | None:
+        """A register's value, where it is the one that went over from the instruction before."""
+        if self.link is None or v.args[0].op != "operand" or v.args[0].detail != self.link[0]:
+            return None
+        return self.link[1]
 
     def _flag(self) -> ir.Value:
         place = self.b.alloca(I1)
@@ -200,7 +221,9 @@ class Lowering:
         self.leave_done(Left.FETCH, target)
 
     def finish(self) -> None:
-        """Go on with the next instruction."""
+        """Go on with the next instruction, unless the program said where to."""
+        if self.ended:
+            return
         jumps, falls = self.block_named("jumps"), self.block_named("falls")
         self.b.cbranch(self.b.load(self.jumped, typ=I1), jumps, falls)
         self.b.position_at_end(falls)

@@ -78,7 +78,15 @@ def _bit_count(name: str) -> Row:
     return row
 
 
+def _gpr(low: Lowering, v: Value, a: ir.Value) -> ir.Value:
+    linked = low.linked(v)
+    return low.b.load(low.gpr(a), typ=I64) if linked is None else linked
+
+
 def _gpr_or_zero(low: Lowering, v: Value, a: ir.Value) -> ir.Value:
+    linked = low.linked(v)
+    if linked is not None:
+        return linked
     number = low.base(v)
     if number is None:
         number = low.b.select(low.b.icmp_unsigned("==", a, word(0)), word(ZERO_REGISTER), a)
@@ -303,7 +311,7 @@ LOWERINGS: dict[str, Row] = {
     "ctz": _bit_count("cttz"),
     "popcount": _bit_count("ctpop"),
     "byteswap": lambda low, v, a: low.b.bswap(a) if v.width > 8 else a,
-    "gpr": lambda low, v, a: low.b.load(low.gpr(a), typ=I64),
+    "gpr": _gpr,
     "gpr_or_zero": _gpr_or_zero,
     "set_gpr": _set_gpr,
     "get": _get,

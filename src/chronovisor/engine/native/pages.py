@@ -11,9 +11,11 @@ import ctypes
 import struct
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import pairwise
 
-from chronovisor.engine.native.compiler import Key, Mode
+from chronovisor.engine.native.compiler import Mode
 from chronovisor.engine.native.encoding import ADDRESS, Encoding, encoding
 from chronovisor.engine.native.layout import (
     PAGE_INSTRUCTIONS,
@@ -23,7 +25,8 @@ from chronovisor.engine.native.layout import (
     SMALL_COUNT,
     WIDE_COUNT,
 )
-from chronovisor.engine.native.library import COPIES, handlers, runtime
+from chronovisor.engine.native.library import COPIES, Copies, handlers, runtime
+from chronovisor.engine.native.pairs import Key, links
 from chronovisor.engine.python_source import compile_values
 from chronovisor.engine.state import CACHE_BLOCK
 from chronovisor.isa.decode import decode
@@ -41,8 +44,22 @@ _RECORD_WORDS = RECORD_SIZE // 8
 #: A page's records and the one behind them, as words; the first word of each is its handler's address.
 Records = ctypes.c_uint64 * ((PAGE_INSTRUCTIONS + 1) * _RECORD_WORDS)
 
-#: What a record holds besides its address: the handler and, for an instruction at a place, the operands.
-Decoded = tuple[int, tuple[int, ...]]
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a record holds besides its address, and what tells whether it and the next make a pair.
+
+    ``key`` is None for what native code does not do.
+    """
+
+    handler: Copies
+    operands: tuple[int, ...]
+    key: Key | None
+    near: bool
+    numbers: dict[str, int]
+
+
+_NOTHING = Decoded((), (), None, False, {})
 
 
 class _Layout:
@@ -53,15 +70,15 @@ class _Layout:
         target = () if layout.target is None else (layout.target,)
         self._wide, self._small = len(layout.wide), len(layout.small)
         self._compute = compile_values((*layout.wide, *layout.small, *target), names)
-        self.has_target = layout.target is not None
+        self.jumps = layout.target is not None
 
-    def operands(self, numbers: tuple[int, ...], address: int) -> tuple[tuple[int, ...], int]:
-        """A record's operands, and the jump's target (0: none that is fixed)."""
+    def operands(self, numbers: tuple[int, ...], address: int) -> tuple[tuple[int, ...], int | None]:
+        """A record's operands, and the jump's target where that is fixed."""
         computed = self._compute(*(number & mask(64) for number in numbers), address)
         wide, rest = computed[: self._wide], computed[self._wide :]
         small, target = rest[: self._small], rest[self._small :]
         filled = (*wide, *[0] * (WIDE_COUNT - len(wide)), *small, *[0] * (SMALL_COUNT - len(small)))
-        return filled, target[0] if target else 0
+        return filled, target[0] if target else None
 
 
 @cache
@@ -69,33 +86,41 @@ def _layout(key: Key, mode: Mode, near: bool) -> _Layout:
     return _Layout(key, encoding(key[0].program(key[1], *mode), near))
 
 
-def _copy(address: int) -> int:
-    return address // 4 % COPIES
-
-
 @lru_cache(maxsize=1 << 16)
 def _decoded(word: int, mode: Mode) -> Callable[[int], Decoded]:
     """What makes a word's record at an address."""
     found = decode(word)
     key = None if found is None else (found, found.decode_statics(word))
-    handler = None if key is None else handlers(mode).get(key)
-    if found is None or key is None or handler is None:
-        slow = runtime().slow_address
-        return lambda address: (slow, _NO_OPERANDS)
+    known = handlers(mode)
+    if found is None or key is None or key not in known.far:
+        slow = Decoded((runtime().slow_address,) * COPIES, _NO_OPERANDS, None, False, {})
+        return lambda address: slow
     numbers = found.decode_operands(word)
-    far = _layout(key, mode, False)
-    address_matters = far.operands(numbers, 0) != far.operands(numbers, 4)
-    if not address_matters:
-        operands = far.operands(numbers, 0)[0]
-        return lambda address: (handler.far[_copy(address)], operands)
+    by_name = dict(zip(found.operands, numbers, strict=True))
+    layout = _layout(key, mode, False)
+    operands, target = layout.operands(numbers, 0)
+    if (operands, target) == layout.operands(numbers, 4):
+        anywhere = Decoded(known.far[key], operands, key, False, by_name)
+        return lambda address: anywhere
 
     def at(address: int) -> Decoded:
-        operands, target = far.operands(numbers, address)
-        if handler.near and target ^ address <= _PAGE_MASK:
-            return handler.near[_copy(address)], _layout(key, mode, True).operands(numbers, address)[0]
-        return handler.far[_copy(address)], operands
+        operands, target = layout.operands(numbers, address)
+        if target is not None and target ^ address <= _PAGE_MASK:
+            operands, _ = _layout(key, mode, True).operands(numbers, address)
+            return Decoded(known.near[key], operands, key, True, by_name)
+        return Decoded(known.far[key], operands, key, False, by_name)
 
     return at
+
+
+def _together(first: Decoded, second: Decoded, mode: Mode) -> Copies:
+    """The handler of an instruction that is followed by another: of both, where there is one."""
+    if first.key is not None and second.key is not None:
+        for pair, handler in handlers(mode).pairs.get((first.key, second.key), ()):
+            jumps = _layout(second.key, mode, False).jumps
+            if second.near is jumps and links(pair, first.numbers, second.numbers):
+                return handler
+    return first.handler
 
 
 class DecodedPages:
@@ -137,15 +162,17 @@ class DecodedPages:
                 return
             start = address & -CACHE_BLOCK
             place = (start & _PAGE_MASK) // 4 * _RECORD_WORDS
-            undecoded = runtime().undecoded_address
-            for word in self._words.unpack(self._memory.read(start, CACHE_BLOCK)):
-                if records[place] == undecoded:
-                    handler, operands = _decoded(word, self._mode)(start)
-                    _OPERANDS.pack_into(records, 8 * place + RECORD_WIDE, *operands)
-                    # One store of eight bytes: no thread sees half an address.
-                    records[place] = handler
-                start += 4
-                place += _RECORD_WORDS
+            if records[place] != runtime().undecoded_address:
+                return
+            words = self._words.unpack(self._memory.read(start, CACHE_BLOCK))
+            block = [_decoded(word, self._mode)(start + 4 * n) for n, word in enumerate(words)]
+            for n, one in enumerate(block):
+                _OPERANDS.pack_into(records, 8 * place + n * RECORD_SIZE + RECORD_WIDE, *one.operands)
+            # All operands are there before any handler is: a pair's reads the next record, too.
+            for n, (one, following) in enumerate(pairwise((*block, _NOTHING))):
+                # One store of eight bytes: no thread sees half an address.
+                handler = _together(one, following, self._mode)
+                records[place + n * _RECORD_WORDS] = handler[(start // 4 + n) % COPIES]
 
     def forget(self, address: int) -> ctypes.Array[ctypes.c_uint64] | None:
         """Have the page of the real address decoded anew if anything of the address's block was.

@@ -1,0 +1,106 @@
+"""Instructions that often follow one another, done by one handler.
+
+Nothing but their names is declared here: a pair's handler comes from the meanings of both. Where the second
+reads the register that the first sets, the value goes over without passing through memory: a *link*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+from chronovisor.isa.instruction import INSTRUCTIONS, Instruction
+from chronovisor.isa.values import Program, Value, When
+
+Key = tuple[Instruction, tuple[int, ...]]
+
+_ARITHMETIC = ("add", "addi", "and", "andc", "or", "rldicl", "rldicr", "rlwinm", "subf", "xor")
+_LOADS = ("lbz", "ld", "lwz")
+_STORES = ("std", "stw")
+_COMPARISONS = ("cmp", "cmpi", "cmpl", "cmpli")
+#: BO: the branch is taken where a condition bit is 1, where it is 0, where CTR counted down is not 0.
+_IF, _UNLESS, _COUNTS = 12, 4, 16
+
+#: The first's mnemonics, the second's, and the values of BO where the second is a conditional branch.
+_FOLLOW: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[int, ...]], ...] = (
+    ((*_ARITHMETIC, *_LOADS), _ARITHMETIC, ()),
+    (_LOADS, (*_LOADS, *_STORES, "cmpi", "cmpl"), ()),
+    (_STORES, (*_STORES, *_LOADS, "addi"), ()),
+    (("addi", "add"), (*_LOADS, *_STORES, "cmpi", "cmpl"), ()),
+    (_COMPARISONS, ("bc",), (_IF, _UNLESS)),
+    ((*_STORES, "add", "addi", "subf", "xor"), ("bc",), (_COUNTS,)),
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two instructions; ``link`` is the second's operand that names the register which the first sets.
+
+    The second, if it is a branch, jumps within its page.
+    """
+
+    first: Key
+    second: Key
+    link: str | None
+
+
+def _sets(program: Program) -> Value | None:
+    """The one statement by which a program sets a register in any case."""
+    found = [s for s in program.body if not isinstance(s, When) and s.op == "set_gpr"]
+    return found[0] if len(found) == 1 and found[0].args[0].op == "operand" else None
+
+
+def target(program: Program) -> str | None:
+    """The operand that names the one register which a program sets in any case."""
+    sets = _sets(program)
+    return None if sets is None else str(sets.args[0].detail)
+
+
+def result(program: Program) -> Value:
+    """What the program sets that register to."""
+    sets = _sets(program)
+    assert sets is not None
+    return sets.args[1]
+
+
+def sources(program: Program) -> dict[str, bool]:
+    """The operands that name registers which a program reads; True where number 0 stands for no register."""
+    found: dict[str, bool] = {}
+    for s in program.statements():
+        if s.op in ("gpr", "gpr_or_zero") and s.args[0].op == "operand":
+            name = str(s.args[0].detail)
+            found[name] = found.get(name, False) or s.op == "gpr_or_zero"
+    return found
+
+
+def _keys(mnemonic: str, branches: tuple[int, ...]) -> Iterator[Key]:
+    """Of an instruction the forms that set no flags, link nothing and are relative, of any width."""
+    (one,) = (i for i in INSTRUCTIONS if i.mnemonic == mnemonic)
+    widths = (0, 1) if "L" in one.statics else (0,)
+    for width in widths:
+        for branch in branches or (0,):
+            yield one, tuple({"L": width, "BO": branch}.get(name, 0) for name in one.statics)
+
+
+@cache
+def pairs() -> tuple[Pair, ...]:
+    """All pairs that have a handler, of two those with a link first."""
+    found: list[Pair] = []
+    for firsts, seconds, branches in _FOLLOW:
+        for first in (key for name in firsts for key in _keys(name, ())):
+            for second in (key for name in seconds for key in _keys(name, branches)):
+                sets = target(first[0].program(first[1]))
+                links = sources(second[0].program(second[1])) if sets else {}
+                found += (Pair(first, second, link) for link in (*links, None))
+    return tuple(dict.fromkeys(found))
+
+
+def links(pair: Pair, first: dict[str, int], second: dict[str, int]) -> bool:
+    """Whether two instructions with these operands are linked as the pair says."""
+    if pair.link is None:
+        return True
+    sets = target(pair.first[0].program(pair.first[1]))
+    number = second[pair.link]
+    or_zero = sources(pair.second[0].program(pair.second[1]))[pair.link]
+    return sets is not None and first[sets] == number and not (or_zero and number == 0)
