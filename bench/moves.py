@@ -90,7 +90,8 @@ class Moves:
             ("largest rounding", f"{self.largest_rounding_ms:.3f} ms (limit 16.384)"),
             (
                 "the guest's own word",
-                f"{self.steps_back} steps back, largest step {self.largest_step_ms:.2f} ms, "
+                f"{self.steps_back} steps back, largest step {self.largest_step_ms:.2f} ms "
+                f"(its longest move: {max(r.advance.value for r in self.records) * 1000 / FREQUENCY:.2f}), "
                 f"{self.lost} timers lost, {self.misread} readings elsewhere than the records say",
             ),
         ]
