@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from bench import guest_speed, moves, start_up
+from bench import guest_speed, moves, start_up, switch
 
 
 def _guest_speed(console: Console) -> None:
@@ -42,6 +42,7 @@ def main() -> None:
     console = Console()
     _start_up(console)
     _guest_speed(console)
+    switch.show(console)
     moves.show(console)
 
 

@@ -71,6 +71,7 @@ class LiveRegisters:
         source = vcpu.host.source
         self._virtual = source if source.is_virtual else None
         self._timebase_ahead = 0
+        self._decrementer = vcpu.host.cores[0].threads[0].decrementer
         purr, spurr = vcpu.purr, vcpu.spurr
         self._readers: dict[str, Callable[[], int]] = {
             "TB": self._timebase,
@@ -97,16 +98,16 @@ class LiveRegisters:
     def begin(self, thread: HardwareThread) -> None:
         """Show the time of a thread's core from now on: it is the guest's until the thread has left."""
         self._timebase_ahead = (self._vcpu.host.clock.origin + thread.core.timebase.adjust) & MASK64
+        self._decrementer = thread.decrementer
 
     def lend(self, time: ThreadTime) -> None:
         """Let native code read TB and keep DEC for a run, from how they stand now."""
-        vcpu = self._vcpu
         time.tb_adjust = self._timebase_ahead
-        time.dec_deadline = self._thread.decrementer.deadline
-        time.pending = vcpu.pending.external
+        time.dec_deadline = self._decrementer.deadline
+        time.pending = self._vcpu.pending.external
         if self._virtual is not None:
             time.virtual_ticks = self._virtual.ticks()
-            time.ticks_per_instruction = vcpu.host.ticks_per_instruction
+            time.ticks_per_instruction = self._vcpu.host.ticks_per_instruction
 
     def take_back(self, time: ThreadTime) -> None:
         """Take over what native code did: the time its instructions took, and where it set DEC."""
@@ -114,7 +115,7 @@ class LiveRegisters:
             self._vcpu.account_time()
         if time.dec_written:
             time.dec_written = 0
-            self._thread.decrementer.write_deadline(time.dec_deadline)
+            self._decrementer.write_deadline(time.dec_deadline)
 
     @property
     def _thread(self) -> HardwareThread:

@@ -106,9 +106,9 @@ class _Lowering:
         before = self._field("ahead")
         self._ahead = self.b.alloca(I64)
         self.b.store(before, self._ahead)
-        begun = self._now()
+        self._readings: list[ir.Value] = []
         self._block(program.body)
-        took = self.b.sub(self._now(), begun)
+        took = self.b.sub(self._now(), self._readings[0])
         moved = self.b.sub(self.b.load(self._ahead, typ=I64), before)
         breached = self.b.icmp_unsigned(">=", took, word(GRANULE))
         self.b.ret(self.b.select(breached, word(_BREACHED), moved))
@@ -133,7 +133,8 @@ class _Lowering:
         if v.op == "operand":
             result = self._delta
         elif v.op == "read_live":
-            result = self.b.add(self._now(), self.b.load(self._ahead, typ=I64))
+            self._readings.append(self._now())
+            result = self.b.add(self._readings[-1], self.b.load(self._ahead, typ=I64))
         elif v.op == "write_live":
             self._write_tbu40(arguments[0])
             return
