@@ -22,7 +22,7 @@ import chronovisor.isa
 import chronovisor.isa.meanings
 from chronovisor.engine.native.encoding import encoding
 from chronovisor.engine.native.layout import Left
-from chronovisor.engine.native.lowering import POINTER, Lowering
+from chronovisor.engine.native.lowering import HANDLER, POINTER, Lowering
 from chronovisor.engine.native.operations import is_native
 from chronovisor.engine.native.pairs import Key, Pair, result
 from chronovisor.engine.native.runtime import (
@@ -83,9 +83,15 @@ def target() -> llvm.TargetMachine:
     )
 
 
-def compile_module(module: ir.Module) -> bytes:
+def _module(name: str) -> ir.Module:
+    module = ir.Module(name)
+    module.triple = llvm.get_process_triple()
+    return module
+
+
+def compile_module(module: ir.Module | llvm.ModuleRef) -> bytes:
     """Machine code of a module, as an object file."""
-    parsed = llvm.parse_assembly(str(module))
+    parsed = module if isinstance(module, llvm.ModuleRef) else llvm.parse_assembly(str(module))
     parsed.verify()
     machine = target()
     builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
@@ -97,20 +103,30 @@ def compile_module(module: ir.Module) -> bytes:
 TABLE = "chronovisor_handlers"
 
 
+#: Handlers that are lowered together: Python's form of them all at once would take hundreds of megabytes.
+_PIECE = 200
+
+
 class _Set:
     """A module of handlers for a machine mode, in the making."""
 
     def __init__(self, mode: Mode) -> None:
-        self.module = ir.Module("handlers")
-        self.module.triple = llvm.get_process_triple()
+        self.whole = llvm.parse_assembly(str(_module("handlers")))
+        self.piece = _module("piece")
         self.mode = mode
-        self.entries: list[ir.Constant] = []
+        self.entries: list[str | None] = []
 
     def _program(self, key: Key) -> Program:
         return key[0].program(key[1], *self.mode)
 
     def _append(self, function: ir.Function | None) -> None:
-        self.entries.append(ir.Constant(POINTER, None) if function is None else function.bitcast(POINTER))
+        self.entries.append(None if function is None else function.name)
+        if len(self.piece.globals) > _PIECE:
+            self._put_in()
+
+    def _put_in(self) -> None:
+        self.whole.link_in(llvm.parse_assembly(str(self.piece)))
+        self.piece = _module("piece")
 
     def add(self, key: Key) -> None:
         """Two entries: an instruction's handler, and the one for a jump within its page."""
@@ -122,7 +138,7 @@ class _Set:
         self._append(self._single(key, program, True) if near else None)
 
     def _single(self, key: Key, program: Program, near: bool) -> ir.Function:
-        low = Lowering(self.module, symbol(key) + "_near" * near, self.mode[1])
+        low = Lowering(self.piece, symbol(key) + "_near" * near, self.mode[1])
         low.do(program, encoding(program, near))
         low.finish()
         return low.function
@@ -131,7 +147,7 @@ class _Set:
         """One entry: the handler of two instructions."""
         first, second = self._program(pair.first), self._program(pair.second)
         name = f"{symbol(pair.first)}_{symbol(pair.second)}_{pair.link or ''}"
-        low = Lowering(self.module, name, self.mode[1])
+        low = Lowering(self.piece, name, self.mode[1])
         low.do(first, encoding(first))
         link = None if pair.link is None else (pair.link, low.value(result(first)))
         low.step(link)
@@ -142,16 +158,22 @@ class _Set:
 
     def mark(self, name: str) -> None:
         """One entry: a place in the code."""
-        self._append(define_leaving(self.module, name, Left.SLOW))
+        self._append(define_leaving(self.piece, name, Left.SLOW))
 
-    def finished(self) -> ir.Module:
+    def finished(self) -> llvm.ModuleRef:
         """The module with its table."""
-        table = ir.GlobalVariable(self.module, ir.ArrayType(POINTER, len(self.entries)), TABLE)
-        table.initializer = ir.Constant(table.value_type, self.entries)
-        return self.module
+        self._put_in()
+        declared = {n: ir.Function(self.piece, HANDLER, n) for n in dict.fromkeys(self.entries) if n}
+        for function in declared.values():
+            function.calling_convention = "tailcc"
+        addresses = [declared[n].bitcast(POINTER) if n else ir.Constant(POINTER, None) for n in self.entries]
+        table = ir.GlobalVariable(self.piece, ir.ArrayType(POINTER, len(addresses)), TABLE)
+        table.initializer = ir.Constant(table.value_type, addresses)
+        self._put_in()
+        return self.whole
 
 
-def handlers_module(keys: Sequence[Key], together: Sequence[Pair], mode: Mode) -> ir.Module:
+def handlers_module(keys: Sequence[Key], together: Sequence[Pair], mode: Mode) -> llvm.ModuleRef:
     """A module of handlers, with a table of them: two a key, 0 where there is none, and one a pair.
 
     The second of a key is for a jump within the instruction's own page. Before the table's first entry and
@@ -177,8 +199,7 @@ def compile_handlers(keys: Sequence[Key], together: Sequence[Pair], mode: Mode) 
 
 def runtime_module() -> ir.Module:
     """The module of the functions beside the handlers."""
-    module = ir.Module("runtime")
-    module.triple = llvm.get_process_triple()
+    module = _module("runtime")
     define_entry(module, define_clock(module))
     define_leaving(module, "chronovisor_slow", Left.SLOW)
     again = define_again(module)
