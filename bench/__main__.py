@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from bench import guest_speed, moves, start_up, switch
+from bench import guest_speed, moves, processors, start_up, switch
 
 
 def _guest_speed(console: Console) -> None:
@@ -24,7 +24,10 @@ def _guest_speed(console: Console) -> None:
         console.print(f"geometric mean of {', '.join(guest_speed.LOOPS)}: {mean:.3f}")
     scaling = guest_speed.scaling(speeds)
     if scaling is not None:
-        console.print(f"two vCPUs get {scaling:.2f} times done what one does")
+        console.print(
+            f"two vCPUs get {scaling:.2f} times done what one does "
+            f"(two processes of this machine at that time: {processors.scaling():.2f})"
+        )
 
 
 def _start_up(console: Console) -> None:

@@ -84,7 +84,7 @@ def here() -> dict[str, float]:
 
 
 def in_qemu() -> dict[str, float]:
-    """The same guest in QEMU (TCG, a host thread a vCPU); nothing where QEMU is not installed."""
+    """The same guest in QEMU (TCG), on one vCPU; nothing where QEMU is not installed."""
     qemu = shutil.which("qemu-system-ppc64")
     if qemu is None:
         return {}
@@ -127,6 +127,6 @@ def mean_ratio(speeds: list[Speed]) -> float | None:
 
 
 def scaling(speeds: list[Speed]) -> float | None:
-    """How much more two vCPUs get done than one."""
+    """How much more two vCPUs get done than one, by the clock on the wall."""
     ns = {s.name: s.ours_ns for s in speeds}
     return ns[ONE] / ns[TWO] if ns.get(TWO) else None
