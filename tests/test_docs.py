@@ -1,0 +1,38 @@
+"""The pages in docs/ name files and tests that are there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OFFSET = (ROOT / "docs" / "timebase-offset.md").read_text()
+PATH = re.compile(r"`((?:[a-z_0-9]+/)+(?:[a-z_0-9]+\.py)?)(::\w+)?`")
+ALONE = re.compile(r"`(::\w+)`")
+
+
+def _named() -> list[tuple[str, str]]:
+    """The files that the clauses' rows name, each with the test in it or an empty text."""
+    found: list[tuple[str, str]] = []
+    for row in (line for line in OFFSET.splitlines() if re.match(r"\| \d+ \|", line)):
+        for token in re.findall(r"`[^`]+`", row):
+            if matched := PATH.fullmatch(token):
+                found.append((matched[1], (matched[2] or "").removeprefix("::")))
+            elif matched := ALONE.fullmatch(token):
+                found.append((found[-1][0], matched[1].removeprefix("::")))
+    return found
+
+
+def test_every_clause_names_code_and_tests() -> None:
+    assert len(_named()) > 40
+
+
+@pytest.mark.parametrize(("path", "test"), sorted(set(_named())))
+def test_what_a_clause_names_is_there(path: str, test: str) -> None:
+    places = [ROOT / "tests" / path, ROOT / "src" / "chronovisor" / path]
+    there = [place for place in places if place.exists()]
+    assert there, f"{path} is neither a module nor a test"
+    if test:
+        assert re.search(rf"def {test}\(", there[0].read_text()), f"{path} has no {test}"
