@@ -7,7 +7,7 @@ from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.engine.native.layout import STORED
 from chronovisor.engine.state import Thread, ThreadTime
 from chronovisor.isa.assembly import assemble
-from chronovisor.isa.bits import MSR
+from chronovisor.isa.bits import LPCR, MSR
 from chronovisor.memory.guest_memory import GuestMemory
 
 CODE = 0x10000
@@ -31,12 +31,23 @@ class Time:
     def read(self, name: str) -> int:
         assert not self.real
         if name == "DEC":
-            return self.deadline - self._now() & 0xFFFFFFFF
+            left = self.deadline - self._now()
+            return self._signed(left) & (1 << 64) - 1 if self._width() == 56 else left & 0xFFFFFFFF
         return self._now() >> 32 if name == "TBU" else self._now()
 
     def write(self, name: str, value: int) -> None:
-        assert name == "DEC"
-        self.deadline = self._now() + (value & 0xFFFFFFFF ^ 1 << 31) - (1 << 31)
+        if name != "DEC":
+            # A hypervisor's to write: both engines leave these to the concrete evaluator.
+            return
+        self.deadline = self._now() + self._signed(value)
+
+    def _width(self) -> int:
+        assert self.thread is not None
+        return 56 if self.thread.get("LPCR") & LPCR.LD else 32
+
+    def _signed(self, value: int) -> int:
+        half = 1 << self._width() - 1
+        return (value + half) % (2 * half) - half
 
     def lend(self, time: ThreadTime) -> None:
         time.tb_adjust = 0
