@@ -35,6 +35,7 @@ class _Word:
     def __ne__(self, other: object) -> Any:
         return _Word(self.value.ne(_plain(other)))
 
+    # Equality makes a value here, not a truth: nothing could be looked up by it.
     __hash__ = None  # type: ignore[assignment]
 
 

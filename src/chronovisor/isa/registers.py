@@ -66,6 +66,7 @@ _P, _S, _H, _N = Privilege.PROBLEM, Privilege.PRIVILEGED, Privilege.HYPERVISOR, 
 def _spr(
     name: str, number: int, read: Privilege, write: Privilege, width: int = 64, **more: object
 ) -> Register:
+    # What more there is goes to Register by its fields' names, which refuses any other.
     return Register(name, width, number, number, read, write, **more)  # type: ignore[arg-type]
 
 

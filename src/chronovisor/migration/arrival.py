@@ -40,7 +40,7 @@ class Terms:
     outcomes: Outcomes
     memory_limit: int
     """Bytes; a larger guest is refused."""
-    limits: TimeLimits = TimeLimits()  # noqa: RUF009
+    limits: TimeLimits = TimeLimits()  # noqa: RUF009 - frozen, so one serves all
     tell: Callable[[str], None] = lambda line: None
     """Told, in a line each, of guests that did not come."""
     be_ready: Callable[[], None] = lambda: None

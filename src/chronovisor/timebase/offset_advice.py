@@ -41,7 +41,10 @@ class Advice:
         return signed64(self.wanted)
 
 
-def advise(stopped: GuestTime, now: HostTime, elapsed: Ticks = Ticks(0)) -> Advice:  # noqa: B008
+_NO_TIME = Ticks(0)
+
+
+def advise(stopped: GuestTime, now: HostTime, elapsed: Ticks = _NO_TIME) -> Advice:
     """Advise on the offset of a guest whose timebase was `stopped`, on a host whose timebase is `now`.
 
     `elapsed` is the time from the one reading to the other; raises `ValueError` where it is negative.
