@@ -24,8 +24,8 @@ from chronovisor.proof.sabotage import SABOTAGES
 from chronovisor.timebase.types import GRANULE
 
 HOP = {
-    "from_origin", "to_origin", "guest_tb_before", "guest_tb_after", "elapsed_ticks", "error_ticks",
-    "error_bound_ticks", "rounding_ticks", "wait_ns", "downtime_ns",
+    "from_origin", "to_origin", "guest_tb_before", "guest_tb_after", "elapsed_ticks", "counted_ticks",
+    "error_ticks", "error_bound_ticks", "rounding_ticks", "wait_ns", "downtime_ns",
 }  # fmt: skip
 YEAR = 31_557_600 * 512_000_000
 ORIGIN = 0x0C5_3A7E_1234_5600

@@ -10,6 +10,7 @@ from chronovisor.proof.claims import CLAIMS, prove_all
 from chronovisor.proof.prover import Outcome, Verdict, examine
 from chronovisor.proof.terms import Integers
 from chronovisor.timebase.handover import Exchange, Plan, Sample, plan
+from chronovisor.timebase.policy import TimePolicy
 from chronovisor.timebase.types import GRANULE, MASK64, HostTime, Offset, Ticks
 
 
@@ -29,22 +30,22 @@ def test_the_names_of_claims_are_their_own() -> None:
     assert len({claim.name for claim in CLAIMS}) == len(CLAIMS)
 
 
-def shifted_by(granules: int, sample: Sample, exchange: Exchange, limit: Ticks) -> Plan:
+def shifted_by(granules: int, sample: Sample, exchange: Exchange, limit: Ticks, policy: TimePolicy) -> Plan:
     """The plan with its offset a few granules off, the ideal told rightly."""
-    made = plan(sample, exchange, limit)
+    made = plan(sample, exchange, limit, policy)
     more = granules * GRANULE
     ideal = replace(made.ideal, least=made.ideal.least + more, most=made.ideal.most + more)
     return replace(made, offset=made.offset + Offset(more & MASK64), ideal=ideal)
 
 
-def impatient(sample: Sample, exchange: Exchange, limit: Ticks) -> Plan:
-    made = plan(sample, exchange, limit)
+def impatient(sample: Sample, exchange: Exchange, limit: Ticks, policy: TimePolicy) -> Plan:
+    made = plan(sample, exchange, limit, policy)
     return replace(made, wait=Ticks(0), resume_at=exchange.committed)
 
 
-def always_up(sample: Sample, exchange: Exchange, limit: Ticks) -> Plan:
+def always_up(sample: Sample, exchange: Exchange, limit: Ticks, policy: TimePolicy) -> Plan:
     """What the kernel makes of the exact offset: rounded up."""
-    made = plan(sample, exchange, limit)
+    made = plan(sample, exchange, limit, policy)
     right = sample.guest_time.value + exchange.most_elapsed - exchange.committed.value
     offset = Offset.rounded_up(right & MASK64)
     more = (offset - made.offset).signed
@@ -54,9 +55,9 @@ def always_up(sample: Sample, exchange: Exchange, limit: Ticks) -> Plan:
     )
 
 
-def forgetful(sample: Sample, exchange: Exchange, limit: Ticks) -> Plan:
+def forgetful(sample: Sample, exchange: Exchange, limit: Ticks, policy: TimePolicy) -> Plan:
     """Forgets the ideal: each move begins at nothing."""
-    made = plan(sample, exchange, limit)
+    made = plan(sample, exchange, limit, policy)
     lost = sample.ideal.least
     return replace(
         made, ideal=replace(made.ideal, least=made.ideal.least - lost, most=made.ideal.most - lost)

@@ -14,6 +14,7 @@ from chronovisor.timebase.handover import (
     Sample,
     plan,
 )
+from chronovisor.timebase.policy import CATCH_UP, FREEZE, PolicyError, TimePolicy
 from chronovisor.timebase.simple_rules import always_round_up, round_to_nearest, round_up_when_short
 from chronovisor.timebase.types import GRANULE, GuestTime, HostTime, Offset, Ticks
 
@@ -22,6 +23,12 @@ words = st.integers(0, 2**64 - 1)
 downtimes = st.one_of(st.integers(0, 2**12), st.integers(0, 2**25), st.integers(0, 2**36))
 round_trips = st.one_of(st.integers(0, 4), st.integers(0, 2**17), st.integers(0, 2**26))
 leads = st.one_of(st.integers(-HALF, HALF), st.sampled_from([-HALF, 1 - HALF, 0, HALF - 1, HALF]))
+
+
+policies = st.one_of(
+    st.sampled_from([FREEZE, CATCH_UP]),
+    st.builds(TimePolicy, st.one_of(downtimes, st.integers(0, 2**37)).map(Ticks)),
+)
 
 
 def around(middle: int, half_width: int) -> IdealInterval:
@@ -41,22 +48,23 @@ def exchanges(draw: st.DrawFn) -> Exchange:
 
 def promised(decided: Plan, limit: int) -> None:
     """Check a plan's promises against every time that may have passed."""
-    sample, exchange = decided.sample, decided.exchange
-    least, most = exchange.least_elapsed, exchange.most_elapsed
-    at_commit = ((exchange.committed + decided.offset) - sample.guest_time).value
+    sample, exchange, wait = decided.sample, decided.exchange, decided.wait.value
+    least, most = (
+        decided.policy.counted(elapsed + wait) for elapsed in (exchange.least_elapsed, exchange.most_elapsed)
+    )
     start = ((decided.resume_at + decided.offset) - sample.guest_time).value
     record = decided.record(0, 0)
     assert start >= 0  # P4
     assert 0 <= decided.wait.value <= GRANULE
     assert decided.wait.value == 0 or start == 0
     assert decided.resume_at == exchange.committed + decided.wait
-    assert abs(2 * at_commit - (least + most)) <= 2 * GRANULE  # P5: the rounding part
+    assert abs(2 * start - (least + most)) <= 2 * GRANULE  # P5: the rounding part
     assert (most - least) <= exchange.round_trip.value + 3  # P5: the measuring part, twice
-    for elapsed in {least, (least + most) // 2, most}:
-        assert abs(at_commit - elapsed) <= record.error_bound_ticks
-    assert max(abs(at_commit - least), abs(at_commit - most)) == record.error_bound_ticks
-    assert decided.ideal.least == sample.ideal.least + at_commit - most
-    assert decided.ideal.most == sample.ideal.most + at_commit - least
+    for counted in {least, (least + most) // 2, most}:
+        assert abs(start - counted) <= record.error_bound_ticks
+    assert max(abs(start - least), abs(start - most)) == record.error_bound_ticks
+    assert decided.ideal.least == sample.ideal.least + start - most
+    assert decided.ideal.most == sample.ideal.most + start - least
     if abs(sample.ideal.least + sample.ideal.most) <= 2 * limit:
         assert abs(decided.ideal.least + decided.ideal.most) <= 2 * limit  # P6
         assert abs(record.rounding_ticks) <= limit
@@ -69,19 +77,88 @@ def promised(decided: Plan, limit: int) -> None:
     )
 
 
-@given(words, leads, st.integers(0, 2**30), exchanges(), st.one_of(st.just(HALF), st.integers(HALF, 2**30)))
+@given(
+    words,
+    leads,
+    st.integers(0, 2**30),
+    exchanges(),
+    st.one_of(st.just(HALF), st.integers(HALF, 2**30)),
+    policies,
+)
 def test_the_promises_of_one_move(
-    stopped: int, lead: int, half_width: int, exchange: Exchange, limit: int
+    stopped: int, lead: int, half_width: int, exchange: Exchange, limit: int, policy: TimePolicy
 ) -> None:
-    promised(plan(Sample(GuestTime(stopped), around(lead, half_width)), exchange, Ticks(limit)), limit)
+    sample = Sample(GuestTime(stopped), around(lead, half_width))
+    promised(plan(sample, exchange, Ticks(limit), policy), limit)
 
 
-@given(words, st.integers(-(2**40), 2**40), exchanges())
-def test_a_guest_over_its_limit_is_brought_nearer(stopped: int, lead: int, exchange: Exchange) -> None:
-    decided = plan(Sample(GuestTime(stopped), around(lead, 7)), exchange)
+@given(words, st.integers(-(2**40), 2**40), exchanges(), policies)
+def test_a_guest_over_its_limit_is_brought_nearer(
+    stopped: int, lead: int, exchange: Exchange, policy: TimePolicy
+) -> None:
+    decided = plan(Sample(GuestTime(stopped), around(lead, 7)), exchange, policy=policy)
     promised(decided, HALF)
     if abs(lead) > HALF:
-        assert abs(decided.ideal.least + decided.ideal.most) < 2 * abs(lead)
+        after = abs(decided.ideal.least + decided.ideal.most)
+        nothing_counts = decided.counted == (0, 0)
+        assert after <= 2 * abs(lead) if nothing_counts else after < 2 * abs(lead)
+
+
+@given(words, leads, exchanges())
+def test_a_guest_that_is_frozen_sees_no_time_pass_but_the_rounding(
+    stopped: int, lead: int, exchange: Exchange
+) -> None:
+    decided = plan(Sample(GuestTime(stopped), around(lead, 0)), exchange, policy=FREEZE)
+    record = decided.record(0, 0)
+    assert record.counted_ticks == 0
+    assert decided.ideal.width == Ticks(0)
+    assert record.error_ticks == record.advance.value == record.error_bound_ticks
+    # Either it steps forward by the rounding, or it waits until its time is exactly what it was.
+    assert 0 <= record.error_ticks < 2 * GRANULE
+    assert decided.wait.value == 0 or record.error_ticks == 0
+
+
+@given(words, leads, exchanges(), st.integers(0, 2**37))
+def test_a_bound_counts_so_much_and_no_more(stopped: int, lead: int, exchange: Exchange, bound: int) -> None:
+    sample, policy = Sample(GuestTime(stopped), around(lead, 0)), TimePolicy(Ticks(bound))
+    decided = plan(sample, exchange, policy=policy)
+    assert max(decided.counted) <= bound
+    if bound >= exchange.most_elapsed + GRANULE:
+        caught_up = plan(sample, exchange)
+        assert (decided.offset, decided.wait, decided.ideal) == (
+            caught_up.offset,
+            caught_up.wait,
+            caught_up.ideal,
+        )
+    if bound == 0:
+        assert decided == plan(sample, exchange, policy=FREEZE)
+
+
+@given(st.integers(0, 2**61))
+def test_a_policy_is_what_its_name_says(most: int) -> None:
+    policy = TimePolicy(Ticks(most))
+    assert TimePolicy.parse(str(policy)) == policy
+    assert policy.counted(most) == policy.counted(most + 1) == most
+    assert policy.counted(most // 2) == most // 2
+
+
+@pytest.mark.parametrize(
+    ("text", "most"),
+    [("freeze", 0), ("catch-up", None), ("bounded:0", 0), ("bounded:1.5", 768_000_000), ("bounded:2e-9", 1)],
+)
+def test_policies_by_name(text: str, most: int | None) -> None:
+    policy = TimePolicy.parse(text)
+    assert policy == TimePolicy(None if most is None else Ticks(most))
+    assert {0: FREEZE, None: CATCH_UP}.get(most, policy) == policy
+
+
+@pytest.mark.parametrize(
+    "text", ["", "frozen", "bounded", "bounded:", "bounded:x", "bounded:-1", "bounded:nan", "bounded:inf",
+             "bounded:1e99", "bounded:1e999999999", "catch-up:1"],
+)  # fmt: skip
+def test_what_is_no_policy(text: str) -> None:
+    with pytest.raises(PolicyError):
+        TimePolicy.parse(text)
 
 
 @given(words, leads, exchanges(), st.integers(HALF, 2**27))
@@ -106,18 +183,18 @@ def test_the_choice_is_the_best_that_there_is(
 
 
 hosts_and_downtimes = st.lists(
-    st.tuples(words, downtimes, round_trips, st.floats(0, 1), words), min_size=1, max_size=25
+    st.tuples(words, downtimes, round_trips, st.floats(0, 1), words, policies), min_size=1, max_size=25
 )
 
 
 @settings(max_examples=60)
 @given(words, hosts_and_downtimes, st.integers(HALF, 2**25))
 def test_chains_of_moves_keep_every_promise_by_the_one_true_clock(
-    origin: int, hops: list[tuple[int, int, int, float, int]], limit: int
+    origin: int, hops: list[tuple[int, int, int, float, int, TimePolicy]], limit: int
 ) -> None:
     now, lead, measured = 0, 0, 0
     offset, ideal = Offset(0), IdealInterval()
-    for new_origin, downtime, round_trip, part, run in hops:
+    for new_origin, downtime, round_trip, part, run, policy in hops:
         now += run % 2**40
         stopped = HostTime(now + origin) + offset
         flight = int(part * round_trip)
@@ -126,16 +203,17 @@ def test_chains_of_moves_keep_every_promise_by_the_one_true_clock(
         exchange = Exchange(
             Ticks(downtime), Ticks(dwell), Ticks(dwell + round_trip), HostTime(now + new_origin)
         )
-        decided = plan(Sample(stopped, ideal), exchange, Ticks(limit))
+        decided = plan(Sample(stopped, ideal), exchange, Ticks(limit), policy)
         promised(decided, limit)
         now += decided.wait.value
         after = HostTime(now + new_origin) + decided.offset
         advance = (after - stopped).value
-        error = advance - (downtime + flight + decided.wait.value)
+        away = Ticks(downtime + flight) + decided.wait
+        error = advance - policy.counted(away.value)
         record = decided.record(origin, new_origin)
         assert advance >= 0
         assert abs(error) <= record.error_bound_ticks
-        assert record.with_true_elapsed(Ticks(downtime + flight) + decided.wait).error_ticks == error
+        assert record.with_true_elapsed(away, policy).error_ticks == error
         lead += error
         measured += round_trip + 3
         assert decided.ideal.least <= lead <= decided.ideal.most
@@ -216,6 +294,7 @@ def test_the_record_says_what_happened() -> None:
         "guest_tb_before": 9 * GRANULE + 100_000,
         "guest_tb_after": 9 * GRANULE + 100_000,
         "elapsed_ticks": 103_500,
+        "counted_ticks": 103_500,
         "error_ticks": -103_500,
         "error_bound_ticks": 104_002,
         "rounding_ticks": HALF - 103_501,

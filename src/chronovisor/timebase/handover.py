@@ -12,16 +12,21 @@ How much time has passed is measured without trusting two hosts' clocks to agree
 ago it stopped the guest, and the flight of the message that says so is bounded by the exchange that it
 belongs to. So the ideal is an interval, which every move widens by the round trip of that exchange.
 
+How much of that time counts is the policy's word (`policy.TimePolicy`): the ideal goes forward by what counts
+of the time away, the wait included, and by nothing else. A guest that is paused, or restored from a file,
+has its time handed over by the same function; where one clock was there for all of it, there is no flight.
+
 With `e` the guest's time less the middle of its ideal's interval (ticks; before the move `e_src`, after it
-`e_dst`), `elapsed` the middle of what may have passed, and the limit L >= 2^23 that the user chose, `plan`
-promises:
+`e_dst`), `counted` what counts of the middle of the time that may have passed, and the limit L >= 2^23 that
+the user chose, `plan` promises under every policy:
 
 - P4, whatever the inputs: when the guest runs again, its time is at least what it was when it stopped.
-- P5, whatever the inputs: its advance differs from `elapsed` by at most 2^24 ticks, and what really passed
-  differs from `elapsed` by at most half the round trip (and two ticks, since clocks are read in whole ones).
-  The record states what the two come to.
+- P5, whatever the inputs: its advance differs from `counted` by at most 2^24 ticks, and what counts of the
+  time that really passed differs from `counted` by at most half the round trip (and two ticks, since clocks
+  are read in whole ones). The record states what the two come to.
 - P6: if |e_src| <= L then |e_dst| <= L. A guest starts with e = 0, so it holds after any number of moves. A
-  guest that comes with more (it lived under a larger limit) is brought nearer by every move.
+  guest that comes with more (it lived under a larger limit) is brought nearer by every move, as far as the
+  time away counts: where none of it does, it comes no further away.
 - The wait is at most 2^24 ticks.
 
 Why P6 counts from the middle: once round trips have added up to more than 2^24 ticks, several offsets lie
@@ -35,9 +40,10 @@ All of this takes it that the hosts' clocks run at the same rate.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from chronovisor.timebase.policy import CATCH_UP, TimePolicy
 from chronovisor.timebase.record import MoveRecord
 from chronovisor.timebase.types import GRANULE, MASK64, GuestTime, HostTime, Offset, Ticks
 
@@ -110,6 +116,13 @@ class Exchange:
     committed: HostTime
     """The destination's time when COMMIT arrived."""
 
+    @classmethod
+    def without_flight(cls, least: Ticks, most: Ticks, now: HostTime) -> Exchange:
+        """Return what stands for the exchange where there was none: the guest is as it was when it was
+        sampled, it is `now`, and clocks that were there all the time say that `least` to `most` passed.
+        """
+        return cls(since_sample=least, dwell=Ticks(0), ready_to_commit=most - least, committed=now)
+
     def __post_init__(self) -> None:
         for what in ("since_sample", "dwell", "ready_to_commit"):
             if getattr(self, what) < Ticks(0):
@@ -152,30 +165,42 @@ class Plan:
     """The guest's lead over its ideal from now on, to be kept for its next move."""
     sample: Sample
     exchange: Exchange
+    policy: TimePolicy
+    """How much of the time away counts."""
+
+    @property
+    def counted(self) -> tuple[int, int]:
+        """The ticks that count of the time from the stop to the end of the wait: at least, at most."""
+        least, most = self.exchange.least_elapsed, self.exchange.most_elapsed
+        return self.policy.counted(least + self.wait.value), self.policy.counted(most + self.wait.value)
 
     def record(self, from_origin: int, to_origin: int) -> MoveRecord:
         """Return the record of the move between hosts of these origins (ticks), as of the end of the wait."""
-        least, most = self.exchange.least_elapsed, self.exchange.most_elapsed
+        least, most = self.counted
         after = self.resume_at + self.offset
         advance = (after - self.sample.guest_time).value
-        at_commit = advance - self.wait.value
-        elapsed = (least + most) // 2 + self.wait.value
+        counted = (least + most) // 2
+        elapsed = (self.exchange.least_elapsed + self.exchange.most_elapsed) // 2 + self.wait.value
         return MoveRecord(
             from_origin=from_origin,
             to_origin=to_origin,
             guest_tb_before=self.sample.guest_time.value,
             guest_tb_after=after.value,
             elapsed_ticks=elapsed,
-            error_ticks=advance - elapsed,
-            error_bound_ticks=max(at_commit - least, most - at_commit),
+            counted_ticks=counted,
+            error_ticks=advance - counted,
+            error_bound_ticks=max(advance - least, most - advance),
             rounding_ticks=self.ideal.rounding.value,
             wait_ns=self.wait.ns,
             downtime_ns=Ticks(elapsed).ns,
         )
 
 
-def plan(sample: Sample, exchange: Exchange, limit: Ticks = CLOCK_ERROR_LIMIT) -> Plan:
-    """Decide the offset and the wait of a guest that moves; see this module's text for what is promised.
+def plan(
+    sample: Sample, exchange: Exchange, limit: Ticks = CLOCK_ERROR_LIMIT, policy: TimePolicy = CATCH_UP
+) -> Plan:
+    """Decide the offset and the wait of a guest that goes on after it was stopped; see this module's text for
+    what is promised.
 
     Raises `HandoverError` for a `limit` under 2^23 ticks: hosts of opposite phase could not keep it.
     """
@@ -185,10 +210,9 @@ def plan(sample: Sample, exchange: Exchange, limit: Ticks = CLOCK_ERROR_LIMIT) -
             f"offsets are multiples of 2^24, so the least is 2^23 ({CLOCK_ERROR_LIMIT.value})"
         )
     before, ideal = sample.guest_time, sample.ideal
-    least, most = exchange.least_elapsed, exchange.most_elapsed
     advance = (
         rounded_advance(
-            elapsed=least + most,
+            elapsed=policy.counted(exchange.least_elapsed) + policy.counted(exchange.most_elapsed),
             ahead=ideal.least + ideal.most,
             phase=2 * (exchange.committed.value - before.value),
             limit=2 * limit.value,
@@ -196,14 +220,19 @@ def plan(sample: Sample, exchange: Exchange, limit: Ticks = CLOCK_ERROR_LIMIT) -
         // 2
     )
     wait = Ticks(max(0, -advance))
-    return Plan(
+    decided = Plan(
         offset=Offset((before.value + advance - exchange.committed.value) & MASK64),
         wait=wait,
         resume_at=exchange.committed + wait,
-        ideal=IdealInterval(ideal.least + advance - most, ideal.most + advance - least),
+        ideal=ideal,
         sample=sample,
         exchange=exchange,
+        policy=policy,
     )
+    # The wait is time away like the rest: the policy says what of it counts.
+    least, most = decided.counted
+    moved = advance + wait.value
+    return replace(decided, ideal=IdealInterval(ideal.least + moved - most, ideal.most + moved - least))
 
 
 def _choose(condition: bool, then: int, otherwise: int) -> int:
@@ -216,10 +245,10 @@ def rounded_advance(
     """Return the guest's advance from its stop to the arrival of COMMIT; a negative one is waited out
     before it runs.
 
-    All are in half ticks, in which the middle of an interval is whole: `elapsed` (>= 0) and `ahead` (e_src)
-    the middles of their intervals, `phase` any advance that the destination's offsets can give (they give
-    those 2^25 half ticks apart, and no others), `limit` at least 2^24. Written without a branch, over ints
-    or over a prover's integers with its own `choose(condition, then, otherwise)`.
+    All are in half ticks, in which the middle of an interval is whole: `elapsed` (>= 0; of the time away what
+    counts) and `ahead` (e_src) the middles of their intervals, `phase` any advance that the destination's
+    offsets can give (they give those 2^25 half ticks apart, and no others), `limit` at least 2^24. Written
+    without a branch, over ints or over a prover's integers with its own `choose(condition, then, otherwise)`.
     """
     step = 2 * GRANULE
 

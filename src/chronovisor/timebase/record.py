@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 
+from chronovisor.timebase.policy import CATCH_UP, TimePolicy
 from chronovisor.timebase.types import Ticks
 
 
@@ -27,8 +28,10 @@ class MoveRecord:
     """The guest's timebase at the moment from which it may run again: never less than `guest_tb_before`."""
     elapsed_ticks: int
     """The time from one to the other, the wait included."""
+    counted_ticks: int
+    """What of it was to count for the guest: all of it, unless another policy was chosen."""
     error_ticks: int
-    """The guest's advance less `elapsed_ticks`: positive where the guest was put forward."""
+    """The guest's advance less `counted_ticks`: positive where the guest was put forward."""
     error_bound_ticks: int
     """What the error cannot exceed either way, whatever the true time elapsed."""
     rounding_ticks: int
@@ -41,17 +44,19 @@ class MoveRecord:
     @property
     def advance(self) -> Ticks:
         """The guest's own view of the move: what its timebase went forward by."""
-        return Ticks(self.elapsed_ticks + self.error_ticks)
+        return Ticks(self.counted_ticks + self.error_ticks)
 
-    def with_true_elapsed(self, elapsed: Ticks) -> MoveRecord:
-        """Return the record with the time that really passed between the same two moments.
+    def with_true_elapsed(self, elapsed: Ticks, policy: TimePolicy = CATCH_UP) -> MoveRecord:
+        """Return the record with the time that really passed between the same two moments, of which so much
+        counts as the policy says.
 
         For who can know it: where both hosts are on one machine, from that machine's one monotonic clock.
         """
         return replace(
             self,
             elapsed_ticks=elapsed.value,
-            error_ticks=self.advance.value - elapsed.value,
+            counted_ticks=policy.counted(elapsed.value),
+            error_ticks=self.advance.value - policy.counted(elapsed.value),
             downtime_ns=elapsed.ns,
         )
 
