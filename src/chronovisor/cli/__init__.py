@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reg": ("chronovisor.cli.reg", "Show or set registers of a running guest."),
     "offset": ("chronovisor.cli.offset", "Say which timebase offset to set, and what comes of it."),
     "demo": ("chronovisor.cli.demo", "See the timebase offset happen, in four acts."),
+    "scan": ("chronovisor.cli.scan", "Find where machine code writes the registers of time."),
     "prove": ("chronovisor.cli.prove", "Prove the switch and the rounding of moves."),
 }
 """A command's name, the module whose `command` it is, and its line in the list of commands."""
