@@ -26,6 +26,8 @@ from chronovisor.timebase.types import GRANULE
 HOP = {
     "from_origin", "to_origin", "guest_tb_before", "guest_tb_after", "elapsed_ticks", "counted_ticks",
     "error_ticks", "error_bound_ticks", "rounding_ticks", "wait_ns", "downtime_ns",
+    "elapsed_uncertainty_ticks",
+    "ideal_least_ticks", "ideal_most_ticks", "ideal_offset", "rounded_offset",
 }  # fmt: skip
 YEAR = 31_557_600 * 512_000_000
 ORIGIN = 0x0C5_3A7E_1234_5600

@@ -11,8 +11,7 @@ import pytest
 from chronovisor.kvm.errors import KvmError
 from chronovisor.machine.guest import Guest
 from chronovisor.machine.host import Host
-from chronovisor.migration import destination as destination_module
-from chronovisor.migration import vcpu_state
+from chronovisor.migration import restoration, vcpu_state
 from chronovisor.migration.errors import LinkLostError, MoveError, MoveRefusedError, MoveUndecidedError
 from chronovisor.migration.link import Link
 from chronovisor.migration.messages import Message
@@ -104,7 +103,7 @@ def fail(number: int = errno.EIO) -> Callable[..., None]:
 
 @pytest.mark.parametrize(
     ("where", "name"),
-    [(vcpu_state, "save"), (vcpu_state, "load"), (destination_module, "write_register")],
+    [(vcpu_state, "save"), (vcpu_state, "load"), (restoration, "write_register")],
     ids=["reading at the source", "setting at the destination", "setting the time at the destination"],
 )
 def test_a_register_that_fails_leaves_the_guest_where_it_was(
@@ -125,7 +124,7 @@ def test_an_offset_that_the_destination_does_not_keep_is_noticed(
 ) -> None:
     before = everything(guest)
     with monkeypatch.context() as patch:
-        patch.setattr(destination_module, "read_register", lambda *_: 0)
+        patch.setattr(restoration, "read_register", lambda *_: 0)
         with pytest.raises(MoveError, match="was set and 0x0 kept"):
             move(guest, away, Link([Ticks(MS)]))
     assert everything(guest) == before

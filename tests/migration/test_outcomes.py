@@ -11,7 +11,7 @@ from chronovisor.migration.messages import Aborted, Acknowledged, Unknown
 from chronovisor.migration.outcomes import Outcomes, RecordedOutcomes, RememberedOutcomes
 from chronovisor.timebase.record import MoveRecord
 
-GIVEN = Acknowledged(MoveRecord((1 << 64) - 1, 2, 3, 4, -5, -6, 6, 7, -8, 9, 10))
+GIVEN = Acknowledged(MoveRecord((1 << 64) - 1, 2, 3, 4, -5, -6, 6, 7, -8, 9, 10, 11, -12, 13, 14, 15))
 
 
 @pytest.fixture(params=["remembered", "recorded"])

@@ -60,6 +60,8 @@ def test_a_whole_move_comes_out_as_it_went_in() -> None:
     st.builds(
         MoveRecord, U64, U64, U64, U64, elapsed_ticks=S64, counted_ticks=S64, error_ticks=S64,
         error_bound_ticks=S64, rounding_ticks=S64, wait_ns=S64, downtime_ns=S64,
+        elapsed_uncertainty_ticks=S64, ideal_least_ticks=S64, ideal_most_ticks=S64,
+        ideal_offset=U64, rounded_offset=U64,
     ),
     st.text(st.characters(exclude_categories=("Cc", "Cs", "Cn", "Zl", "Zp", "Cf", "Co", "Zs")), max_size=99),
 )  # fmt: skip

@@ -300,6 +300,12 @@ def test_the_record_says_what_happened() -> None:
         "rounding_ticks": HALF - 103_501,
         "wait_ns": 195_312,
         "downtime_ns": 202_148,
+        # The round trip is 1000 ticks, and clocks are read in whole ones: 2999 to 4002 had passed at COMMIT.
+        "elapsed_uncertainty_ticks": 502,
+        "ideal_least_ticks": HALF - 50 - 4002 - 100_000,
+        "ideal_most_ticks": HALF + 50 - 2999 - 100_000,
+        "ideal_offset": 2 * GRANULE - (HALF - 103_501),
+        "rounded_offset": 2 * GRANULE,
     }
 
 

@@ -6,15 +6,13 @@ import contextlib
 
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.ids import Cap
-from chronovisor.kvm.registers import read_register, write_register
 from chronovisor.machine.console import Console
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
 from chronovisor.machine.host import Host
 from chronovisor.memory import GuestMemory
 from chronovisor.memory.in_use import have_ready
-from chronovisor.migration import vcpu_state
-from chronovisor.migration.errors import MoveError
+from chronovisor.migration.errors import MoveError, RestorationError
 from chronovisor.migration.messages import (
     Aborted,
     Accepted,
@@ -28,6 +26,7 @@ from chronovisor.migration.messages import (
     State,
 )
 from chronovisor.migration.outcomes import Outcomes, RememberedOutcomes
+from chronovisor.migration.restoration import Loaded, load
 from chronovisor.migration.source import clock_name
 from chronovisor.timebase.handover import Exchange, HandoverError, Plan, Sample, plan
 from chronovisor.timebase.types import HostTime, Offset, Ticks
@@ -45,7 +44,7 @@ class Destination:
         self._outcomes = outcomes or RememberedOutcomes()
         self._clock = host.system.clock
         self._offer: Offer | None = None
-        self._state: State | None = None
+        self._loaded: Loaded | None = None
         self._guest: Guest | None = None
         self._ready_at: HostTime | None = None
         self._plan: Plan | None = None
@@ -126,25 +125,22 @@ class Destination:
     def _prepare(self, state: State) -> Message:
         if self._offer is None or self._guest is None:
             return Aborted("the state came without an offer")
-        if self._state is not None:
+        if self._loaded is not None:
             return self._abort(self._offer.move, "the state came twice")
         try:
-            self._guest.machine_state = state.machine
-            self._guest.console.type(state.typed)
             for addr, run in state.memory:
                 self._guest.memory.write(addr, run)
-            for vcpu, saved in zip(self._guest.vcpus, state.vcpus, strict=True):
-                vcpu_state.load(vcpu, saved)
+            self._guest.console.type(state.typed)
+            self._loaded = load(self._guest, state.machine, state.vcpus)
         except (KvmError, LookupError, ValueError) as error:
             return self._abort(self._offer.move, str(error))
-        self._state = state
         self._ready_at = self._clock.now()
         return Ready()
 
     def _commit(self, commit: Commit, arrived: HostTime) -> Message:
         if self._offer is not None and self._plan is not None:
             return self._outcomes.ask(self._offer.move)
-        if self._offer is None or self._state is None or self._guest is None or self._ready_at is None:
+        if self._offer is None or self._loaded is None or self._guest is None or self._ready_at is None:
             return Aborted("COMMIT came before READY")
         try:
             exchange = Exchange(
@@ -154,8 +150,8 @@ class Destination:
                 committed=arrived,
             )
             decided = plan(Sample(commit.guest_time, commit.ideal), exchange, self._offer.limit)
-            self._set_time(self._guest, self._state, decided)
-        except (HandoverError, KvmError, MoveError) as error:
+            self._guest = self._loaded.set_clock(decided.offset).set_deadlines().release()
+        except (HandoverError, KvmError, RestorationError) as error:
             return self._abort(self._offer.move, str(error))
         outcome = Acknowledged(decided.record(self._offer.origin, self._clock.origin))
         try:
@@ -191,17 +187,6 @@ class Destination:
         if self._guest is not None:
             self._host.discard(self._guest)
             self._guest = None
-
-    @staticmethod
-    def _set_time(guest: Guest, state: State, decided: Plan) -> None:
-        """Set the clock, then the deadlines; vCPUs run after both."""
-        for vcpu in guest.vcpus:
-            write_register(vcpu, "TB_OFFSET", decided.offset.value)
-            kept = read_register(vcpu, "TB_OFFSET")
-            if kept != decided.offset.value:
-                raise MoveError(f"offset {decided.offset.value:#x} was set and {kept:#x} kept")
-        for vcpu, saved in zip(guest.vcpus, state.vcpus, strict=True):
-            write_register(vcpu, "DEC_EXPIRY", saved.dec_expiry)
 
     def _obstacle(self, offer: Offer, now: HostTime) -> str | None:
         """Return why the guest cannot come here, None where nothing stands in its way."""

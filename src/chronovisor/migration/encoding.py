@@ -172,7 +172,7 @@ IDEAL = _fields(IdealInterval, least=S64, most=S64)
 RECORD = _fields(
     MoveRecord,
     **{
-        field.name: U64 if field.name.endswith(("origin", "before", "after")) else S64
+        field.name: U64 if field.name.endswith(("origin", "before", "after", "offset")) else S64
         for field in fields(MoveRecord)
     },
 )

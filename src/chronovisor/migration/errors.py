@@ -13,6 +13,10 @@ class MoveError(Exception):
     """The move did not happen: the guest is at the source, as it was."""
 
 
+class RestorationError(Exception):
+    """A guest cannot be put together again: nothing of it ran."""
+
+
 class MoveRefusedError(MoveError):
     """The destination cannot take such a guest; the guest was not even stopped."""
 

@@ -180,7 +180,8 @@ class Plan:
         after = self.resume_at + self.offset
         advance = (after - self.sample.guest_time).value
         counted = (least + most) // 2
-        elapsed = (self.exchange.least_elapsed + self.exchange.most_elapsed) // 2 + self.wait.value
+        shortest, longest = self.exchange.least_elapsed, self.exchange.most_elapsed
+        elapsed = (shortest + longest) // 2 + self.wait.value
         return MoveRecord(
             from_origin=from_origin,
             to_origin=to_origin,
@@ -193,6 +194,11 @@ class Plan:
             rounding_ticks=self.ideal.rounding.value,
             wait_ns=self.wait.ns,
             downtime_ns=Ticks(elapsed).ns,
+            elapsed_uncertainty_ticks=(longest - shortest + 1) // 2,
+            ideal_least_ticks=self.ideal.least,
+            ideal_most_ticks=self.ideal.most,
+            ideal_offset=(self.offset.value - self.ideal.rounding.value) & MASK64,
+            rounded_offset=self.offset.value,
         )
 
 

@@ -40,6 +40,16 @@ class MoveRecord:
     """How much of the downtime was waited for the rounding alone."""
     downtime_ns: int
     """The time from stop to start in nanoseconds, the wait included."""
+    elapsed_uncertainty_ticks: int
+    """How far the time really elapsed can be from `elapsed_ticks`, either way; 0 where that is the truth."""
+    ideal_least_ticks: int
+    """The guest's time less its ideal after the move: at least this, …"""
+    ideal_most_ticks: int
+    """… and at most this."""
+    ideal_offset: int
+    """The offset (64-bit ticks) that would have given the guest the middle of its ideal, …"""
+    rounded_offset: int
+    """… and the one that it was given: a multiple of 2^24."""
 
     @property
     def advance(self) -> Ticks:
@@ -58,6 +68,7 @@ class MoveRecord:
             counted_ticks=policy.counted(elapsed.value),
             error_ticks=self.advance.value - policy.counted(elapsed.value),
             downtime_ns=elapsed.ns,
+            elapsed_uncertainty_ticks=0,
         )
 
     def as_json(self) -> dict[str, int]:
