@@ -10,6 +10,7 @@ import typer
 from chronovisor.machine.control import ControlError, ask
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.run_directory import names
+from chronovisor.report.columns import aligned
 
 _PATIENCE = 5.0
 """Seconds that one guest's process may take to answer."""
@@ -28,10 +29,8 @@ def command(
     if as_json:
         print(json.dumps(guests, indent=2))
         return
-    rows = [_COLUMNS, *(_row(guest) for guest in guests)]
-    widths = [max(len(row[n]) for row in rows) for n in range(len(_COLUMNS))]
-    for row in rows:
-        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    for line in aligned([_COLUMNS, *(_row(guest) for guest in guests)]):
+        print(line)
 
 
 def _look(name: str) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import os
@@ -13,6 +14,7 @@ from chronovisor.cli.status import ExitStatus
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.registers import read_register, register_names, register_size
 from chronovisor.machine.control import FAILED, UNDECIDED, ControlError, ControlServer, Handler
+from chronovisor.machine.dispatch_log import vcpus_with_log
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import EndReason, Guest, GuestEnd
 from chronovisor.migration.address import parse_address
@@ -28,6 +30,9 @@ STATUSES: Final = {
     EndReason.OUTPUT_LOST: ExitStatus.FAILED,
     EndReason.INTERNAL_ERROR: ExitStatus.INTERNAL_ERROR,
 }
+
+_ENTRIES_SENT: Final = 8192
+"""Entries of a dispatch trace log in one answer: some half of the longest line."""
 
 
 def generated_name() -> str:
@@ -96,6 +101,7 @@ class _Service:
         self.handlers: dict[str, Handler] = {
             "ps": self._ps,
             "reg": self._reg,
+            "dtl": self._dtl,
             "migrate": self._migrate,
         }
 
@@ -139,6 +145,22 @@ class _Service:
                     # This host's processor has none of that name.
                     continue
             return shown
+
+    def _dtl(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Without a vCPU: which ones have a log. With one: its entries from number `start` on, as many as
+        fit.
+        """
+        guest, vcpu = self._guest, request["vcpu"]
+        with self.departure.no_move():
+            if vcpu is None:
+                return {"vcpus": vcpus_with_log(guest), "frequency": guest.system.clock.source.frequency}
+            log = guest.dispatch_log(vcpu)
+        oldest = log.first or 0
+        end = oldest + len(log.entries)
+        first = request["start"] if oldest <= request["start"] <= end else oldest
+        sent = log.entries[first - oldest :][:_ENTRIES_SENT]
+        packed = base64.b64encode(b"".join(entry.pack() for entry in sent)).decode()
+        return {"first": first, "end": end, "entries": packed}
 
     def _migrate(self, request: dict[str, Any]) -> dict[str, Any]:
         try:

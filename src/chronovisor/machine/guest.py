@@ -17,6 +17,7 @@ from chronovisor.kvm.ids import ONE_REG_BY_NAME, SystemEventType
 from chronovisor.kvm.interface import System, Vcpu, Vm
 from chronovisor.kvm.registers import read_register, write_register
 from chronovisor.machine.console import Console
+from chronovisor.machine.dispatch_log import read_dispatch_log
 from chronovisor.machine.entry import MSR_LE, entry_msr
 from chronovisor.machine.errors import MachineError, OutputLostError
 from chronovisor.machine.hypercalls import LPCR_AIL, LPCR_ILE, answer_hypercall
@@ -24,6 +25,7 @@ from chronovisor.machine.sizes import Topology
 from chronovisor.machine.vcpu_thread import VcpuTask, VcpuThread, VcpuThreads
 from chronovisor.machine.wall_clock import WallClock
 from chronovisor.memory import GuestMemory
+from chronovisor.papr.dispatch_log import DispatchLog
 from chronovisor.timebase.handover import IdealInterval
 from chronovisor.timebase.types import GuestTime, Offset, Ticks
 
@@ -223,6 +225,12 @@ class Guest:
     def timebase(self, vcpu: int = 0) -> GuestTime:
         """What the guest's `mftb` would read now: its host's timebase plus its offset."""
         return self.system.clock.now() + Offset(self.get("TB_OFFSET", vcpu))
+
+    def dispatch_log(self, vcpu: int = 0) -> DispatchLog:
+        """What a vCPU's dispatch trace log holds now; MachineError where the guest has registered none. A
+        running guest is paused for a moment.
+        """
+        return read_dispatch_log(self, self._vcpu(vcpu))
 
     @property
     def machine_state(self) -> MachineState:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import astuple, dataclass
+from enum import IntEnum, IntFlag
 from typing import Final
 
 ALIGNMENT: Final = 128
@@ -44,7 +45,7 @@ VPA_LENGTH: Final = AreaField(0x04, 2)
 VPA_STATUS: Final = AreaField(0x09, 1)
 """Bits of the processor's status; `STATUS_SHARED` is the one that the hypervisor sets."""
 VPA_DTL_ENABLE_MASK: Final = AreaField(0xB8, 1)
-"""Which events the guest asks to be logged: 1 a cede, 2 a preemption, 4 a fault."""
+"""Which events the guest asks to be logged: `LogEvents`."""
 VPA_IDLE: Final = AreaField(0xFE, 1)
 VPA_YIELD_COUNT: Final = AreaField(0x100, 4)
 """Counted up at each dispatch and at each yield: even while the processor runs, odd while it does not."""
@@ -64,6 +65,49 @@ SLB_SHADOW_SIZE: Final = 16
 
 _ENTRY: Final = struct.Struct(">BBHIIIQQQQ")
 DTL_ENTRY_SIZE: Final = _ENTRY.size
+
+
+class DispatchReason(IntEnum):
+    """Why a virtual processor was dispatched: an entry's first byte."""
+
+    EXTERNAL_INTERRUPT = 0
+    FIRMWARE_EVENT = 1
+    PROD = 2
+    DECREMENTER_INTERRUPT = 3
+    SYSTEM_RESET = 4
+    OTHER_FIRMWARE_EVENT = 5
+    CONFERRED_CYCLES = 6
+    TIME_SLICE = 7
+    """Its turn has come. The one reason that KVM ever gives."""
+    VIRTUAL_MEMORY_PAGE_FAULT = 8
+    EXPROPRIATED_ADJUNCT = 9
+    PRIVILEGED_DOORBELL = 10
+
+
+class PreemptReason(IntEnum):
+    """Why it did not run before that dispatch: an entry's second byte."""
+
+    NONE = 0
+    FIRMWARE_EVENT = 1
+    CEDE = 2
+    CONFER = 3
+    TIME_SLICE = 4
+    MIGRATION_PAGE_FAULT = 5
+    VIRTUAL_MEMORY_PAGE_FAULT = 6
+    CONFER_ADJUNCT = 7
+    HCALL_ADJUNCT = 8
+    HDEC_ADJUNCT = 9
+
+
+class LogEvents(IntFlag):
+    """What `VPA_DTL_ENABLE_MASK` is made of: after which preemptions a dispatch is logged."""
+
+    CEDE = 1
+    """The guest gave the processor up."""
+    PREEMPT = 2
+    """The hypervisor took it."""
+    FAULT = 4
+    """A page of the partition's memory was not there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,69 @@
+"""A guest's dispatch trace log, read where it lies in the guest's memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from chronovisor.kvm.registers import read_register
+from chronovisor.machine.errors import MachineError
+from chronovisor.memory import AddressError
+from chronovisor.papr.dispatch_log import DispatchLog, LogFormatError, from_ring, read_ring
+from chronovisor.papr.vpa import VPA_DTL_INDEX
+
+if TYPE_CHECKING:
+    from chronovisor.kvm.interface import Vcpu
+    from chronovisor.machine.guest import Guest
+    from chronovisor.memory import GuestMemory
+
+_ATTEMPTS: Final = 5
+"""How often a log that was overwritten while it was read is read again before the guest is stopped for it."""
+
+
+def vcpus_with_log(guest: Guest) -> list[int]:
+    """The ids of the vCPUs for which the guest has registered a dispatch trace log; it is paused for a
+    moment.
+    """
+    with guest.held():
+        return [vcpu.id for vcpu in guest.vcpus if read_register(vcpu, "VPA_DTL")]
+
+
+def read_dispatch_log(guest: Guest, vcpu: Vcpu) -> DispatchLog:
+    """Return what the dispatch trace log of one of the guest's vCPUs holds now.
+
+    A running guest is paused for a moment, to be asked where its log is, which makes an entry more; the log
+    is read while it runs. MachineError where none is registered, or where it lies outside memory.
+    """
+    with guest.held():
+        ring = _registered(guest, vcpu)
+    try:
+        for _ in range(_ATTEMPTS if guest.running else 0):
+            if (log := read_ring(ring.read, ring.index)) is not None:
+                return log
+        with guest.held():
+            return from_ring(ring.read(), ring.index())
+    except (AddressError, LogFormatError) as error:
+        raise MachineError(f"{guest.name}: the dispatch trace log of vCPU {vcpu.id}: {error}") from None
+
+
+class _Ring:
+    """Where a log is, and the area that has its index."""
+
+    def __init__(self, memory: GuestMemory, address: int, length: int, vpa: int) -> None:
+        self._memory, self._address, self._length, self._vpa = memory, address, length, vpa
+
+    def read(self) -> bytes:
+        return self._memory.read(self._address, self._length)
+
+    def index(self) -> int:
+        field = VPA_DTL_INDEX
+        return self._memory.load(self._vpa + field.offset, field.size, little=False)
+
+
+def _registered(guest: Guest, vcpu: Vcpu) -> _Ring:
+    log = read_register(vcpu, "VPA_DTL")
+    if not log:
+        raise MachineError(
+            f"{guest.name}: no dispatch trace log is registered for vCPU {vcpu.id}: the guest does that by "
+            "H_REGISTER_VPA"
+        )
+    return _Ring(guest.memory, log >> 64, log & (1 << 64) - 1, read_register(vcpu, "VPA_ADDR"))
