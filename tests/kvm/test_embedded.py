@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from chronovisor.kvm.embedded.system import EmbeddedSystem
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.exits import FailEntry, HcallExit, InternalError, Interrupted, SystemEvent
-from chronovisor.kvm.ids import ONE_REG_BY_NAME, ONE_REGS, Cap, SystemEventType
+from chronovisor.kvm.ids import ONE_REG_BY_NAME, ONE_REGS, Cap, MemoryFlag, SystemEventType
 from chronovisor.kvm.interface import HostOptions, Vcpu, Vm
 from chronovisor.kvm.provider import open_system
 from chronovisor.kvm.registers import read_register, register_names, write_register
@@ -76,9 +76,30 @@ def test_memory_is_one_region_from_0() -> None:
     vm.set_user_memory_region(0, 0, 0, memory)
     assert refused(lambda: vm.set_user_memory_region(1, 0, 0, memory)) == "EEXIST"
     assert refused(lambda: vm.get_dirty_log(1)) == "ENOENT"
+
+
+def test_dirty_pages_are_logged_where_that_was_asked_for() -> None:
+    vm = system().create_vm()
+    memory = GuestMemory(1 << 16)
+    vm.set_user_memory_region(0, 0, 0, memory)
     memory.write(0x5000, b"x")
-    assert list(vm.get_dirty_log(0)) == [5]
+    assert refused(lambda: vm.get_dirty_log(0)) == "ENOENT"
+    vm.set_user_memory_region(0, MemoryFlag.LOG_DIRTY_PAGES, 0, memory)
+    # What was written before is in no log.
     assert list(vm.get_dirty_log(0)) == []
+    memory.write(0x5FFF, b"xy")
+    memory.write(0x2000, b"x")
+    vm.set_user_memory_region(0, MemoryFlag.LOG_DIRTY_PAGES, 0, memory)
+    assert list(vm.get_dirty_log(0)) == [2, 5, 6]
+    assert list(vm.get_dirty_log(0)) == []
+    for other in (
+        lambda: vm.set_user_memory_region(0, 0, 0, GuestMemory(1 << 16)),
+        lambda: vm.set_user_memory_region(0, 0, 0x10000, memory),
+        lambda: vm.set_user_memory_region(0, 2, 0, memory),
+    ):
+        assert refused(other) == "EINVAL"
+    vm.set_user_memory_region(0, 0, 0, memory)
+    assert refused(lambda: vm.get_dirty_log(0)) == "ENOENT"
 
 
 def test_a_vcpu_without_memory_fails_to_enter() -> None:

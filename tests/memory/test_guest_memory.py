@@ -1,5 +1,8 @@
 """Guest memory against a plain bytearray, and the dirty log against the set of pages really written."""
 
+import random
+import threading
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,3 +68,39 @@ def test_marking_all_hands_out_every_page() -> None:
 def test_an_error_says_where() -> None:
     with pytest.raises(AddressError, match=r"8 byte\(s\) at real address 0x3ffc"):
         GuestMemory(SIZE).load(SIZE - 4, 8, True)
+
+
+@given(st.sets(st.integers(0, 63)))
+def test_the_log_is_taken_whole_and_once(pages: set[int]) -> None:
+    """Runs at the front, the end and in between, while others hold the bytes as native code does."""
+    memory = GuestMemory(64 * PAGE_SIZE)
+    held = memoryview(memory.dirty.pages)
+    for page in pages:
+        memory.write(page * PAGE_SIZE, b"x")
+    assert memory.dirty.take() == sorted(pages)
+    assert held.tobytes() == bytes(64)
+    assert memory.dirty.take() == []
+
+
+def test_no_write_is_lost_between_two_takings_of_the_log() -> None:
+    """One side writes and then marks, as a vCPU does; the other takes the log and then copies the pages."""
+    memory = GuestMemory(256 * PAGE_SIZE)
+    copy = bytearray(memory.size)
+    done = threading.Event()
+
+    def write() -> None:
+        chance = random.Random(1)
+        for value in range(30_000):
+            memory.store(chance.randrange(256) * PAGE_SIZE, 8, value, True)
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    last = False
+    while not last:
+        last = done.is_set()
+        for page in memory.dirty.take():
+            at = page * PAGE_SIZE
+            copy[at : at + PAGE_SIZE] = memory.view[at : at + PAGE_SIZE]
+    writer.join()
+    assert copy == memory.read(0, memory.size)

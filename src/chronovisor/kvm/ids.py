@@ -6,7 +6,7 @@ of embedded (Book E) processors are left out: Book3S refuses them.
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from typing import Final, NamedTuple
 
 KVM_API_VERSION: Final = 12
@@ -127,6 +127,13 @@ class Cap(IntEnum):
     PPC_DAWR1 = 194
     PPC_RPT_INVALIDATE = 202
     PPC_AIL_MODE_3 = 210
+
+
+class MemoryFlag(IntFlag):
+    """Flags of KVM_SET_USER_MEMORY_REGION."""
+
+    LOG_DIRTY_PAGES = 1
+    """KVM_MEM_LOG_DIRTY_PAGES: which pages are written can be asked with KVM_GET_DIRTY_LOG."""
 
 
 class ExitReason(IntEnum):

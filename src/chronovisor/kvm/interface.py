@@ -89,7 +89,12 @@ class Vm(Protocol):
     ) -> None:
         """KVM_SET_USER_MEMORY_REGION: all of `memory` at `guest_phys_addr`.
 
-        EINVAL for an address that is no multiple of the page size, EEXIST for one that overlaps another slot.
+        Set again with the same memory at the same address, a slot changes its flags alone: with
+        `MemoryFlag.LOG_DIRTY_PAGES` its pages are logged from then on, beginning with a log that is clear,
+        and without it no longer.
+
+        EINVAL for an address that is no multiple of the page size, and where a slot is set again with other
+        memory or elsewhere; EEXIST for an address that overlaps another slot.
         """
 
     def enable_cap(self, cap: int, *args: int, flags: int = 0) -> None:
@@ -108,7 +113,17 @@ class Vm(Protocol):
         """
 
     def get_dirty_log(self, slot: int) -> Sequence[int]:
-        """KVM_GET_DIRTY_LOG: the pages of the slot written since the last call, as rising page numbers."""
+        """KVM_GET_DIRTY_LOG: the pages of the slot written since the last call (the first time: since the
+        log was switched on), as rising page numbers in units of `HostFacts.page_size`.
+
+        Written by whomever: the guest, the kernel's half (its shared areas), or user space, which says so in
+        `GuestMemory.dirty`; so a provider on a real kernel adds that log to the kernel's. vCPUs may run
+        meanwhile: each page is cleared in the log before its number is handed out and never after, and is
+        logged only after it was written. So who reads a page after this call has all that was written before,
+        and what comes later is in the next answer.
+
+        ENOENT for a slot that holds no memory or whose pages are not logged.
+        """
 
     def close(self) -> None:
         """Give the machine back; its vCPUs must have left `run()`."""

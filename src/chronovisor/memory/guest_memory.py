@@ -59,15 +59,17 @@ class DirtyLog:
         """The numbers of the dirty pages in rising order; the log is clear afterwards.
 
         Each page is cleared before its number is handed out and never after: a store by a vCPU that runs
-        meanwhile is in this answer or in the next one.
+        meanwhile, which marks its page when it is done, is in this answer or in the next one.
         """
         pages = self.pages
         taken: list[int] = []
-        page = pages.find(1)
-        while page >= 0:
-            pages[page] = 0
-            taken.append(page)
-            page = pages.find(1, page + 1)
+        first = pages.find(1)
+        while first >= 0:
+            behind = pages.find(0, first)
+            behind = len(pages) if behind < 0 else behind
+            pages[first:behind] = bytes(behind - first)
+            taken += range(first, behind)
+            first = pages.find(1, behind)
         return taken
 
     def mark_all(self) -> None:

@@ -11,7 +11,7 @@ from chronovisor.hypervisor.hypercalls import ANSWERS
 from chronovisor.hypervisor.virtual_machine import NumberInUseError, VirtualMachine
 from chronovisor.kvm.embedded.vcpu import EmbeddedVcpu
 from chronovisor.kvm.errors import KvmError
-from chronovisor.kvm.ids import Cap
+from chronovisor.kvm.ids import Cap, MemoryFlag
 from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
 
 MAX_VCPUS: Final = 2048
@@ -28,21 +28,37 @@ class EmbeddedVm:
         self._machine = VirtualMachine(host, stride=host.threads_per_core)
         self._smt_mode = check_extension(Cap.PPC_SMT)
         self._slot: int | None = None
+        self._logging = False
 
     def set_user_memory_region(
         self, slot: int, flags: int, guest_phys_addr: int, memory: GuestMemory
     ) -> None:
-        """KVM_SET_USER_MEMORY_REGION: one region, at 0, is all that this hypervisor has yet."""
+        """KVM_SET_USER_MEMORY_REGION: one region, at 0, is all that this hypervisor has yet.
+
+        Which pages are written is noted in any case; logging costs nothing more.
+        """
         if guest_phys_addr % PAGE_SIZE:
             raise KvmError(
                 errno.EINVAL, f"memory at {guest_phys_addr:#x}: that is no multiple of {PAGE_SIZE}"
             )
+        if flags not in (0, MemoryFlag.LOG_DIRTY_PAGES):
+            raise KvmError(errno.EINVAL, f"memory with flags {flags:#x}: dirty pages can be logged, no more")
+        logging = bool(flags & MemoryFlag.LOG_DIRTY_PAGES)
+        if slot == self._slot:
+            if guest_phys_addr or memory is not self._machine.memory:
+                raise KvmError(errno.EINVAL, f"slot {slot} holds other memory already")
+            if logging and not self._logging:
+                memory.dirty.take()
+            self._logging = logging
+            return
         if self._slot is not None:
             raise KvmError(errno.EEXIST, f"slot {self._slot} holds all of the machine's memory already")
         if guest_phys_addr:
             raise KvmError(errno.EINVAL, f"memory at {guest_phys_addr:#x}: it can only begin at 0 here")
         self._machine.give_memory(memory)
-        self._slot = slot
+        if logging:
+            memory.dirty.take()
+        self._slot, self._logging = slot, logging
 
     def enable_cap(self, cap: int, *args: int, flags: int = 0) -> None:
         """KVM_ENABLE_CAP on the machine."""
@@ -74,6 +90,8 @@ class EmbeddedVm:
         """KVM_GET_DIRTY_LOG."""
         if slot != self._slot:
             raise KvmError(errno.ENOENT, f"slot {slot} holds no memory")
+        if not self._logging:
+            raise KvmError(errno.ENOENT, f"the pages of slot {slot} are not logged")
         return self._machine.memory.dirty.take()
 
     def close(self) -> None:
