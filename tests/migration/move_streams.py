@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 
 from chronovisor.kvm.structures import Regs, Sregs
 from chronovisor.machine.guest import MachineState
 from chronovisor.machine.sizes import Topology
+from chronovisor.machine.wall_clock import TimeOfDay
 from chronovisor.memory import PAGE_SIZE, GuestMemory
 from chronovisor.migration.errors import StreamError
 from chronovisor.migration.messages import Commit, Message, Offer, State
 from chronovisor.migration.stream import Header, Reader, Writer
 from chronovisor.migration.vcpu_state import CARRIED, VcpuState
-from chronovisor.timebase.handover import IdealInterval
-from chronovisor.timebase.types import FREQUENCY, GuestTime, Ticks
+from chronovisor.timebase.handover import Exchange, IdealInterval, Sample, plan
+from chronovisor.timebase.history import AwayClock, History, Hop, HopKind
+from chronovisor.timebase.policy import CATCH_UP, FREEZE, TimePolicy
+from chronovisor.timebase.types import FREQUENCY, GuestTime, HostTime, Offset, Ticks
 
 MEMORY = 4 * PAGE_SIZE + (1 << 20)
 HEADER = Header(MEMORY, 2, 1)
@@ -67,11 +69,21 @@ def offer(**changed: object) -> Offer:
 
 def state(memory: GuestMemory, runs: list[tuple[int, int]]) -> State:
     return State(
-        MachineState((False, True), timedelta(microseconds=-7), ()),
+        MachineState((False, True), TimeOfDay(GuestTime(3), Ticks(-7)), (), history()),
         (vcpu_state(0), vcpu_state(1, 5)),
         tuple((addr, memory.view[addr : addr + size]) for addr, size in runs),
         b"typed",
     )
+
+
+def history() -> History:
+    lived = History((1 << 64) - 1, folded=2, folded_elapsed_ticks=1 << 70, folded_counted_ticks=-1)
+    sample = Sample(GuestTime(77), IdealInterval(-8, 9))
+    exchange = Exchange(Ticks(1000), Ticks(3), Ticks(5), HostTime(1 << 40))
+    for policy in (CATCH_UP, FREEZE, TimePolicy(Ticks(512))):
+        moved = Hop.planned(HopKind.MOVE, AwayClock.EXCHANGE, plan(sample, exchange, policy=policy), 1, 2)
+        lived = lived.then(moved)
+    return lived.then(Hop.set_by_owner(HostTime(5), Offset(1 << 24), Offset(3 << 60), 7))
 
 
 def commit() -> Commit:

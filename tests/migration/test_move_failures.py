@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,13 +12,14 @@ import pytest
 from chronovisor.kvm.errors import KvmError
 from chronovisor.machine.guest import Guest
 from chronovisor.machine.host import Host
+from chronovisor.machine.wall_clock import TimeOfDay
 from chronovisor.migration import restoration, vcpu_state
 from chronovisor.migration.errors import LinkLostError, MoveError, MoveRefusedError, MoveUndecidedError
 from chronovisor.migration.link import Link
 from chronovisor.migration.messages import Message
 from chronovisor.migration.move import move
 from chronovisor.timebase.clock import TickSource, VirtualTime
-from chronovisor.timebase.types import Ticks
+from chronovisor.timebase.types import GuestTime, Ticks
 
 MS = 512_000
 
@@ -57,10 +59,12 @@ def guest(clock: VirtualTime) -> Guest:
 
 def everything(guest: Guest) -> tuple[Any, ...]:
     """All that a failed move must leave alone."""
+    state = guest.machine_state
     return (
         [vcpu_state.save(vcpu) for vcpu in guest.vcpus],
         bytes(guest.memory.view),
-        guest.machine_state,
+        # It goes on, by the guest's own time.
+        replace(state, time_of_day=TimeOfDay(GuestTime(0), state.time_of_day.at(GuestTime(0)))),
         guest.get("TB_OFFSET"),
         guest.ideal,
     )

@@ -77,6 +77,42 @@ def test_any_chain_of_moves_keeps_time(
             assert guest.get("TB_OFFSET") % GRANULE == 0
 
 
+def test_every_view_of_time_goes_on_by_the_one_record() -> None:
+    """Time of day goes forward as the timebase does; what counts running time is carried as it is."""
+    clock = VirtualTime()
+    hosts = [
+        Host(clock=clock, tb_origin=origin, cpu="power8", cores=2, threads=2) for origin in (5, 12_345_678)
+    ]
+    guest = hosts[0].boot("demo-le.elf", memory="1M", smp=4, threads=2, tb_offset=7 << 50)
+    guest.run_for(Ticks(20 * MS))
+    for number in range(4):
+        before = {name: guest.get(name) for name in ("VTB", "PURR", "SPURR")}
+        time_before, day_before = guest.timebase(), guest.wall_clock.since_epoch()
+        guest, record = move(guest, hosts[(number + 1) % 2], Link([Ticks(3 * MS)]))
+        assert {name: guest.get(name) for name in before} == before
+        assert guest.wall_clock.since_epoch() - day_before == guest.timebase() - time_before
+        assert record.error_ticks != 0
+        assert len({guest.get("TB_OFFSET", vcpu) for vcpu in range(4)}) == 1
+
+
+def test_a_guest_remembers_its_life() -> None:
+    clock = VirtualTime()
+    hosts, guest = booted(clock, (0, 12_345_678), 1 << 40)
+    assert (guest.history.born, guest.history.hops) == (1 << 40, ())
+    records = []
+    for number in range(3):
+        guest, record = move(guest, hosts[(number + 1) % 2], Link([Ticks(MS)]))
+        records.append(record)
+    guest.set("TB_OFFSET", 1 << 41)
+    assert [hop.kind for hop in guest.history.hops] == ["move"] * 3 + ["set"]
+    for hop, record in zip(guest.history.hops, records, strict=False):
+        assert hop.record.guest_tb_before == record.guest_tb_before
+        assert hop.record.guest_tb_after == record.guest_tb_after
+        assert hop.record.error_bound_ticks == record.error_bound_ticks
+        assert abs(hop.record.elapsed_ticks - record.elapsed_ticks) <= hop.record.elapsed_uncertainty_ticks
+    assert guest.history.hops[-1].record.guest_tb_after == clock.ticks() + hosts[1].clock.origin + (1 << 41)
+
+
 def test_two_hundred_short_moves_do_not_add_up() -> None:
     clock = VirtualTime()
     hosts, guest = booted(clock, (12_345_678, 0x7A5A_4868_2C34_3C), 1 << 50)

@@ -1,3 +1,4 @@
+import random
 import struct
 from dataclasses import replace
 from zlib import crc32
@@ -195,10 +196,18 @@ def test_zero_pages_cost_nothing() -> None:
     assert len(pipe.data) < PAGE_SIZE + 16_384
 
 
-def test_a_guest_in_virtual_time_does_not_go_over_a_wire() -> None:
+def test_a_generator_goes_over_and_goes_on() -> None:
+    generator = random.Random(7)
     sent = state(filled_memory(), [])
-    with pytest.raises(StreamError, match="virtual time"):
-        encode(replace(sent, machine=replace(sent.machine, random_state=(3, (1,), None))))
+    sent = replace(sent, machine=replace(sent.machine, random_state=generator.getstate()))
+    came = decode(4, encode(sent))
+    assert came == replace(sent, memory=())
+    other = random.Random()
+    other.setstate(came.machine.random_state)
+    assert other.random() == generator.random()
+    for odd in ((4, generator.getstate()[1], None), (3, (1,), None), (3, generator.getstate()[1], 0.5)):
+        with pytest.raises(StreamError, match="generator"):
+            encode(replace(sent, machine=replace(sent.machine, random_state=odd)))
 
 
 def test_a_topology_that_no_guest_has_is_refused() -> None:

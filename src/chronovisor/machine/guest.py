@@ -8,7 +8,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import timedelta
 from enum import Enum
 from typing import Any, Final
 
@@ -23,10 +22,11 @@ from chronovisor.machine.errors import MachineError, OutputLostError
 from chronovisor.machine.hypercalls import LPCR_AIL, LPCR_ILE, answer_hypercall
 from chronovisor.machine.sizes import Topology
 from chronovisor.machine.vcpu_thread import VcpuTask, VcpuThread, VcpuThreads
-from chronovisor.machine.wall_clock import WallClock
+from chronovisor.machine.wall_clock import TimeOfDay, WallClock
 from chronovisor.memory import GuestMemory
 from chronovisor.papr.dispatch_log import DispatchLog
 from chronovisor.timebase.handover import IdealInterval
+from chronovisor.timebase.history import History, Hop
 from chronovisor.timebase.types import GuestTime, Offset, Ticks
 
 _LPCR: Final = ONE_REG_BY_NAME["LPCR_64"].id
@@ -65,9 +65,11 @@ class MachineState:
 
     stopped: tuple[bool, ...]
     """Which vCPUs RTAS says are stopped."""
-    time_of_day_shift: timedelta
+    time_of_day: TimeOfDay
     random_state: tuple[Any, ...]
     """Python's generator, where H_RANDOM is answered here."""
+    history: History
+    """What became of the guest's time until now."""
 
 
 class Guest:
@@ -98,8 +100,9 @@ class Guest:
         self.random = random.Random(0) if system.clock.source.is_virtual else random.SystemRandom()
         self.end: GuestEnd | None = None
         """How the guest ended; None while it can still run."""
-        self.ideal = IdealInterval()
-        """How far its time is ahead of what it would be had no move ever rounded it; moves carry it along."""
+        self.history = History(0)
+        """What became of its time; moves and snapshots carry it along."""
+        self._carried_time_of_day: TimeOfDay | None = None
         self._threads = VcpuThreads(vcpus, system.clock.source.is_virtual, self._handle, self._broke)
 
     # Running
@@ -217,10 +220,15 @@ class Guest:
     def set(self, register: str, value: int, vcpu: int = 0) -> None:
         """Set a register by name. A running guest is paused for it."""
         with _Paused(self):
-            write_register(self._vcpu(vcpu), register, value)
-        if register.upper() == "TB_OFFSET":
+            of = self._vcpu(vcpu)
+            if register.upper() != "TB_OFFSET":
+                write_register(of, register, value)
+                return
             # Its owner gives it another time: that is its ideal from now on.
-            self.ideal = IdealInterval()
+            before, clock = Offset(read_register(of, register)), self.system.clock
+            write_register(of, register, value)
+            after = Offset(read_register(of, register))
+            self.history = self.history.then(Hop.set_by_owner(clock.now(), before, after, clock.origin))
 
     def timebase(self, vcpu: int = 0) -> GuestTime:
         """What the guest's `mftb` would read now: its host's timebase plus its offset."""
@@ -237,17 +245,32 @@ class Guest:
         """What else a move has to carry; take it while the guest is paused."""
         return MachineState(
             tuple(thread.stopped for thread in self._threads.all),
-            self.wall_clock.shift,
+            TimeOfDay(self.timebase(), self.wall_clock.since_epoch()),
             self.random.getstate() if self.system.clock.source.is_virtual else (),
+            self.history,
         )
 
     @machine_state.setter
     def machine_state(self, state: MachineState) -> None:
         for thread, stopped in zip(self._threads.all, state.stopped, strict=True):
             thread.stopped = stopped
-        self.wall_clock.shift = state.time_of_day_shift
+        self._carried_time_of_day = state.time_of_day
+        self.history = state.history
         if state.random_state and self.system.clock.source.is_virtual:
             self.random.setstate(state.random_state)
+
+    @property
+    def ideal(self) -> IdealInterval:
+        """How far its time is ahead of what it would be had none ever rounded it."""
+        return self.history.ideal
+
+    def continue_time_of_day(self) -> None:
+        """Have the time of day that came with the machine's state go on by the guest's own time, once its
+        timebase is set; nothing where none came.
+        """
+        carried, self._carried_time_of_day = self._carried_time_of_day, None
+        if carried is not None:
+            self.wall_clock.set_since_epoch(carried.at(self.timebase()))
 
     # What the guest's own calls do (services.Machine)
 

@@ -18,6 +18,7 @@ from chronovisor.machine.guest import Guest
 from chronovisor.machine.sizes import Topology, check_topology, parse_size, parse_u64
 from chronovisor.memory import PAGE_SIZE, GuestMemory
 from chronovisor.timebase.clock import HostClock, RealTime, TickSource, VirtualTime
+from chronovisor.timebase.history import History
 from chronovisor.timebase.trace import Observer
 from chronovisor.timebase.types import HostTime
 
@@ -99,6 +100,7 @@ class Host:
                 # The expiry after the offset: at the start a decrementer counts from now in the guest's time.
                 guest.set("TB_OFFSET", offset, vcpu)
                 guest.set("DEC_EXPIRY", guest.timebase(vcpu).value + 0x7FFF_FFFF & (1 << 64) - 1, vcpu)
+            guest.history = History(guest.timebase().value)
         except BaseException:
             self.discard(guest)
             raise

@@ -3,33 +3,71 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from chronovisor.timebase.clock import TickSource
+from chronovisor.timebase.types import FREQUENCY, GuestTime, Ticks
 
 VIRTUAL_EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 """The time of day at which a virtual clock stands at 0: a run in virtual time depends on nothing outside."""
 
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_TICKS_PER_MICROSECOND: Final = FREQUENCY // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class TimeOfDay:
+    """A guest's time of day at a moment of its own time: what it carries to where it goes on."""
+
+    guest_time: GuestTime
+    since_epoch: Ticks
+    """Since 1970-01-01, universal time."""
+
+    def at(self, moment: GuestTime) -> Ticks:
+        """Return the time of day when the guest's time is `moment`: the two go on together."""
+        return self.since_epoch + (moment - self.guest_time)
+
 
 class WallClock:
-    """Universal time, shifted by what the guest set. It knows nothing of timebases."""
+    """Universal time, shifted by what the guest set, and by what did not count of the time it was away."""
 
     def __init__(self, source: TickSource) -> None:
         self._source = source
-        self.shift = timedelta()
-        """How far the guest's time of day is ahead of the machine's; part of the state that a move carries.
-        """
+        self.shift = Ticks(0)
+        """How far the guest's time of day is ahead of the machine's."""
 
     def now(self) -> datetime:
         """The guest's time of day, to the microsecond."""
+        return as_datetime(self.since_epoch())
+
+    def since_epoch(self) -> Ticks:
+        """The guest's time of day, since 1970."""
         return self._machine() + self.shift
 
     def set(self, moment: datetime) -> None:
         """Have it be `moment` now."""
-        self.shift = moment - self._machine()
+        self.set_since_epoch(_as_ticks(moment))
 
-    def _machine(self) -> datetime:
+    def set_since_epoch(self, ticks: Ticks) -> None:
+        """Have it be so long after the beginning of 1970 now."""
+        self.shift = ticks - self._machine()
+
+    def _machine(self) -> Ticks:
         if self._source.is_virtual:
-            microseconds = self._source.ticks() * 1_000_000 // self._source.frequency
-            return VIRTUAL_EPOCH + timedelta(microseconds=microseconds)
-        return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=time.time_ns() // 1000)
+            return _as_ticks(VIRTUAL_EPOCH) + Ticks(self._source.ticks())
+        return Ticks.from_ns(time.time_ns())
+
+
+def as_datetime(since_epoch: Ticks) -> datetime:
+    """Return the time of day as a date, to the microsecond, clamped to the years that a date can have."""
+    try:
+        return _EPOCH + since_epoch.value // _TICKS_PER_MICROSECOND * _MICROSECOND
+    except OverflowError:
+        return (datetime.min if since_epoch < Ticks(0) else datetime.max).replace(tzinfo=UTC)
+
+
+def _as_ticks(moment: datetime) -> Ticks:
+    return Ticks((moment - _EPOCH) // _MICROSECOND * _TICKS_PER_MICROSECOND)

@@ -29,6 +29,7 @@ from chronovisor.migration.outcomes import Outcomes, RememberedOutcomes
 from chronovisor.migration.restoration import Loaded, load
 from chronovisor.migration.source import clock_name
 from chronovisor.timebase.handover import Exchange, HandoverError, Plan, Sample, plan
+from chronovisor.timebase.history import AwayClock, Hop, HopKind
 from chronovisor.timebase.types import HostTime, Offset, Ticks
 
 
@@ -153,7 +154,8 @@ class Destination:
             self._guest = self._loaded.set_clock(decided.offset).set_deadlines().release()
         except (HandoverError, KvmError, RestorationError) as error:
             return self._abort(self._offer.move, str(error))
-        outcome = Acknowledged(decided.record(self._offer.origin, self._clock.origin))
+        hop = Hop.planned(HopKind.MOVE, AwayClock.EXCHANGE, decided, self._offer.origin, self._clock.origin)
+        outcome = Acknowledged(hop.record)
         try:
             settled = self._outcomes.settle(self._offer.move, outcome)
         except OSError as error:
@@ -162,7 +164,7 @@ class Destination:
             self._discard()
             return settled
         self._plan = decided
-        self._guest.ideal = decided.ideal
+        self._guest.history = self._guest.history.then(hop)
         return outcome
 
     def give_up(self, reason: str) -> None:

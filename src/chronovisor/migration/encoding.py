@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from datetime import timedelta
+from enum import Enum
 from typing import Any, Final, Generic, TypeVar
 
 from chronovisor.kvm.ids import ONE_REG_BY_ID, ONE_REG_BY_NAME
@@ -17,6 +17,7 @@ from chronovisor.kvm.structures import Regs, Sregs
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import MachineState
 from chronovisor.machine.sizes import MAXIMUM_VCPUS, check_topology
+from chronovisor.machine.wall_clock import TimeOfDay
 from chronovisor.migration.errors import StreamError
 from chronovisor.migration.messages import (
     Aborted,
@@ -33,10 +34,13 @@ from chronovisor.migration.messages import (
 )
 from chronovisor.migration.vcpu_state import CARRIED, VcpuState
 from chronovisor.timebase.handover import HandoverError, IdealInterval
+from chronovisor.timebase.history import MAXIMUM_HOPS, AwayClock, History, Hop, HopKind
+from chronovisor.timebase.policy import TimePolicy
 from chronovisor.timebase.record import MoveRecord
 from chronovisor.timebase.types import GuestTime, Ticks
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Enum)
 
 MAXIMUM_TEXT: Final = 1000
 """Bytes of a name or a reason."""
@@ -180,31 +184,66 @@ RECORD = _fields(
 # A guest's state
 
 
+_GENERATOR_VERSION: Final = 3
+_GENERATOR_WORDS: Final = 625
+"""Python's generator (the Mersenne Twister) in the third form that its state has had: since Python 3.2."""
+
+
 def _write_random_state(state: tuple[Any, ...]) -> bytes:
-    if state:
-        raise StreamError("a guest in virtual time cannot leave its process")
-    return b""
+    if not state:
+        return BOOL.write(False)
+    version, words, gauss = state
+    if version != _GENERATOR_VERSION or len(words) != _GENERATOR_WORDS or gauss is not None:
+        raise StreamError("the generator's state is none that the stream has a form for")
+    return BOOL.write(True) + struct.pack(f">{_GENERATOR_WORDS}I", *words)
 
 
-def _random_state() -> Kind[tuple[Any, ...]]:
-    return Kind(_write_random_state, lambda cursor: ())
+def _read_random_state(cursor: Cursor) -> tuple[Any, ...]:
+    if not BOOL.read(cursor):
+        return ()
+    words = struct.unpack(f">{_GENERATOR_WORDS}I", cursor.take(4 * _GENERATOR_WORDS))
+    if words[-1] >= _GENERATOR_WORDS:
+        raise StreamError("a generator's state is none")
+    return (_GENERATOR_VERSION, words, None)
 
 
-_MICROSECOND: Final = timedelta(microseconds=1)
+def _one_of(kinds: type[E]) -> Kind[E]:
+    """Return the kind of a member of an enumeration, written as its place there."""
+    members = list(kinds)
+
+    def read(cursor: Cursor) -> E:
+        place = U8.read(cursor)
+        if place >= len(members):
+            raise StreamError(f"{place} is no {kinds.__name__}")
+        return members[place]
+
+    return Kind(lambda value: U8.write(members.index(value)), read)
 
 
-def _duration(microseconds: int) -> timedelta:
-    try:
-        return microseconds * _MICROSECOND
-    except OverflowError:
-        raise StreamError("a time of day is shifted further than there are days") from None
-
-
+_ALL: Final = -1
+POLICY = _as(
+    S64,
+    lambda policy: _ALL if policy.most is None else policy.most.value,
+    lambda most: TimePolicy(None if most == _ALL else Ticks(most)),
+)
+HOP = _fields(Hop, kind=_one_of(HopKind), policy=POLICY, clock=_one_of(AwayClock), record=RECORD)
+HISTORY = _fields(
+    History,
+    born=U64,
+    hops=_array(HOP, MAXIMUM_HOPS, "hops"),
+    folded=U64,
+    folded_elapsed_ticks=_number(16, signed=True),
+    folded_counted_ticks=_number(16, signed=True),
+)
+TIME_OF_DAY = _fields(
+    TimeOfDay, guest_time=GUEST_TIME, since_epoch=_as(_number(16, signed=True), lambda t: t.value, Ticks)
+)
 MACHINE = _fields(
     MachineState,
     stopped=_array(BOOL, MAXIMUM_VCPUS, "vCPUs"),
-    time_of_day_shift=_as(S64, lambda shift: shift // _MICROSECOND, _duration),
-    random_state=_random_state(),
+    time_of_day=TIME_OF_DAY,
+    random_state=Kind(_write_random_state, _read_random_state),
+    history=HISTORY,
 )
 
 

@@ -37,7 +37,7 @@ class Loaded(_Step):
     """A guest that has its memory and all its registers but those of time. `load` makes one."""
 
     def set_clock(self, offset: Offset) -> Clocked:
-        """Give every vCPU the offset; the deadlines are next.
+        """Give every vCPU the offset, and with it the time of day; the deadlines are next.
 
         RestorationError where one of them keeps another, KvmError where the provider refuses it.
         """
@@ -47,6 +47,8 @@ class Loaded(_Step):
             kept = read_register(vcpu, "TB_OFFSET")
             if kept != offset.value:
                 raise RestorationError(f"offset {offset.value:#x} was set and {kept:#x} kept")
+        # The time of day goes on by the same record.
+        guest.continue_time_of_day()
         return Clocked(guest, self._saved)
 
 
