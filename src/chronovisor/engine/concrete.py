@@ -16,6 +16,7 @@ from chronovisor.engine.state import (
     Resync,
     Thread,
     ThreadState,
+    Undone,
 )
 from chronovisor.isa.bits import DSISR, MSR
 from chronovisor.isa.decode import decode
@@ -150,6 +151,8 @@ class ConcreteEngine:
             except Resync:
                 state.executed += 1
                 state.CIA = state.NIA
+                return _RESYNC
+            except Undone:
                 return _RESYNC
             except Hypercall:
                 state.executed += 1

@@ -67,6 +67,12 @@ class Resync(Exception):
     """The instruction is done, and what depends on the machine state must be looked at again."""
 
 
+class Undone(Exception):
+    """The instruction is not done, and nothing was changed: whoever runs the thread is to look first, then
+    executes it anew.
+    """
+
+
 class StoredRegisters:
     """An attribute for every stored register of the table, with its reset value."""
 

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from chronovisor.hypervisor.cpu_model import POWER9, CpuModel
 from chronovisor.hypervisor.dispatch_trace_log import DispatchTraceLog
+from chronovisor.hypervisor.maintenance import Maintenance
 from chronovisor.hypervisor.scheduler import scheduler_for
 from chronovisor.hypervisor.world_switch import WorldSwitch
 from chronovisor.timebase.clock import HostClock, RealTime, TickSource
 from chronovisor.timebase.decrementer import Decrementer
+from chronovisor.timebase.facility import TimerFacility
 from chronovisor.timebase.offset import Applied, Shift, Shifter, Switch, shift
 from chronovisor.timebase.tbu40 import CoreTimebase, TimebaseRegister
 from chronovisor.timebase.trace import Event, Observer
@@ -58,6 +60,8 @@ class Parts:
     """Brings threads into a guest and out: who is let in when, and which offset is taken away."""
     dispatch_trace_log: type[DispatchTraceLog] = DispatchTraceLog
     """Writes a dispatch into the guest's log, in the guest's time."""
+    maintenance: type[Maintenance] = Maintenance
+    """Repairs a core whose timebase failed."""
     engine: Callable[[GuestMemory], Engine] | None = None
     """Runs the instructions of a virtual machine with this memory; None: the concrete evaluator."""
 
@@ -78,6 +82,9 @@ class Core:
         self.host = host
         self.number = number
         self.timebase = CoreTimebase(host.clock, number, host.cpu_model.has_tbu40)
+        self.facility = TimerFacility(self.timebase)
+        self.hmer: int = 0
+        """Why a maintenance interrupt is pending (`Hmer`), for all of its threads alike; 0: none is."""
         self.hypervisor_decrementer = Decrementer(host.clock)
         self.threads = [HardwareThread(self, n) for n in range(threads)]
         self.runs: VirtualCore | None = None
@@ -125,6 +132,7 @@ class Host:
         self.scheduler = scheduler_for(source)
         self.switch = self._make_switch()
         self.world_switch = self.parts.world_switch(self)
+        self.maintenance = self.parts.maintenance(self)
         self.cores = [Core(self, n, threads_per_core) for n in range(cores)]
         self.threads_per_core = threads_per_core
         self.queue: deque[VirtualCore] = deque()
@@ -156,11 +164,14 @@ class Host:
         """Return what is out of step, a sentence each; nothing where the timebases are as they must be.
 
         P1: the low 24 bits of every core's timebase are the host clock's. P2: a core in the host has T = H,
-        and one in a guest T = H plus the offset that its entry applied.
+        and one in a guest T = H plus the offset that its entry applied. A core that is known to have failed
+        is none of these: it is repaired before it runs anything.
         """
         found = []
         with self.scheduler.monitor:
             for core in self.cores:
+                if core.hmer:
+                    continue
                 adjust = core.timebase.adjust
                 offset = core.applied.offset.value if core.applied is not None else 0
                 if adjust & LOW_MASK:

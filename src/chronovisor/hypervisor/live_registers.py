@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from chronovisor.engine.state import Undone
 from chronovisor.timebase.clock import TickSource
 from chronovisor.timebase.decrementer import DecWidth
 from chronovisor.timebase.types import MASK64
@@ -128,4 +129,9 @@ class LiveRegisters:
         return self._vcpu.decrementer_width
 
     def _timebase(self) -> int:
-        return self._thread.core.timebase.read()
+        core = self._thread.core
+        value = core.timebase.read()
+        if core.hmer:
+            # The maintenance interrupt comes before this instruction.
+            raise Undone
+        return value

@@ -49,7 +49,8 @@ class WorldSwitch:
                     self._enter_as_primary(vcore, thread.core)
                 else:
                     self._enter_as_secondary(vcpu, thread)
-                if vcore.failure is None:
+                # One that is to leave already does not begin.
+                if not vcore.leaving:
                     begun = vcpu.begin(thread)
                     if vcore.primary is vcpu:
                         vcore.run_time.start(begun)
@@ -153,7 +154,7 @@ class WorldSwitch:
     def _enter_as_secondary(self, vcpu: VirtualCpu, thread: HardwareThread) -> None:
         vcore, core = vcpu.vcore, thread.core
         self._scheduler.wait(lambda: vcore.failure is not None or self.secondary_may_enter(core))
-        if vcore.failure is None and self._host.observer is not None:
+        if not vcore.leaving and self._host.observer is not None:
             self._tell(SecondaryLetIn(core.number, thread.number, vcpu.number))
 
     def _restore_host_time(self, vcore: VirtualCore, core: Core, ended: int) -> None:
@@ -168,6 +169,8 @@ class WorldSwitch:
                 core.timebase.load_from_tod()
                 core.applied = None
             vcore.host_time_restored = True
+            if core.hmer:
+                self._host.maintenance.handle(core)
 
     def _release(self, vcore: VirtualCore, core: Core) -> None:
         vcore.give_back(core)

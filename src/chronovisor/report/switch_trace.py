@@ -13,6 +13,7 @@ from chronovisor.timebase.trace import (
     Tbu40Written,
     ThreadOut,
     TimebaseRead,
+    TimebaseReloaded,
     Wrapped,
 )
 
@@ -43,6 +44,9 @@ def described(event: Event) -> tuple[str, str]:
             return f"vCPU {vcpu}", f"dispatch logged  {timebase.value:#018x}, guest time"
         case SwitchBreached(core, ticks):
             return f"core {core}", f"the switch took {ticks.value} ticks: the timebase was loaded afresh"
+        case TimebaseReloaded(core, errors, value):
+            seen = ", ".join(str(error.name).lower().replace("_", " ") for error in errors)
+            return f"core {core}", f"timebase failed ({seen}): loaded from the clock {value.value:#018x}"
 
 
 def line(event: Event) -> str:

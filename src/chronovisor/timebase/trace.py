@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from chronovisor.timebase.facility import Tfmr
 from chronovisor.timebase.types import GuestTime, HostTime, Offset, Ticks
 
 
@@ -106,6 +107,15 @@ class DispatchLogged:
     timebase: GuestTime
 
 
+@dataclass(frozen=True, slots=True)
+class TimebaseReloaded:
+    """The timebase had failed, as `errors` say, and was loaded from the host's clock: it is `value`."""
+
+    core: int
+    errors: Tfmr
+    value: HostTime
+
+
 Event: TypeAlias = (
     TimebaseRead
     | Wrapped
@@ -117,6 +127,7 @@ Event: TypeAlias = (
     | HostTimeRestored
     | DecrementerKept
     | DispatchLogged
+    | TimebaseReloaded
 )
 
 Observer: TypeAlias = Callable[[Event], None]
