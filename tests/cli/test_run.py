@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -74,6 +75,31 @@ def test_a_path_is_taken_before_a_shipped_name(tmp_path: Path) -> None:
     done = subprocess.run([*COMMAND, "run", "hello-le.elf"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == ExitStatus.BAD_IMAGE
     assert "no ELF file" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("cpu", "more", "entered", "let_in"),
+    [
+        # The first thread of each core switches the timebase, three come in behind it.
+        ("power8", [], {0, 1}, {(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 3)}),
+        # Independent threads: each has a timebase of its own.
+        ("power9", [], set(range(8)), set()),
+        ("power9", ["--host-cores", "1"], set(range(4)), set()),
+    ],
+)
+def test_eight_vcpus_on_cores_of_four_threads(
+    cpu: str, more: list[str], entered: set[int], let_in: set[tuple[int, int]]
+) -> None:
+    options = ["--smp", "8,threads=4", "--cpu", cpu, "--clock", "virtual", "--trace-switch", *more]
+    done = run("run", "demo-le.elf", *options, typed="tq")
+    assert done.returncode == 0
+    assert "watching, 8 vCPUs" in done.stdout
+    assert "back=0" in done.stdout
+    assert "back_between=0" in done.stdout
+    trace = done.stderr
+    assert {int(core) for core in re.findall(r"core (\d+) +timebase is the guest's", trace)} == entered
+    secondaries = re.findall(r"core (\d+) +thread ([1-9]) let in", trace)
+    assert {(int(core), int(thread)) for core, thread in secondaries} == let_in
 
 
 def test_what_is_typed_reaches_the_guest_and_the_offset_its_clock() -> None:
@@ -189,6 +215,9 @@ def test_output_that_cannot_be_written_is_said_in_a_line() -> None:
         (["--smp", "two"], "vCPUs 'two'"),
         (["--smp", "3,threads=2"], "do not fill"),
         (["--smp", "3,threads=3"], "3 threads a core"),
+        (["--smp", "8,threads=8"], "power9 has 1 or 2 or 4"),
+        (["--smp", "16,threads=16", "--cpu", "power8"], "16 threads a core"),
+        (["--host-cores", "0"], "0 cores"),
         (["--tb-origin", "yesterday"], "timebase origin 'yesterday' is no number"),
         (["--tb-origin", "0x10000000000000000"], "too wide"),
         (["--tb-offset", "1.5"], "timebase offset '1.5' is no number"),

@@ -47,6 +47,12 @@ def command(
     ],
     memory: Annotated[str, typer.Option(help="The guest's memory: bytes, or 512K, 64M, 1G.")] = "64M",
     smp: Annotated[str, typer.Option(help="vCPUs: N, or N,threads=T for virtual cores of T threads.")] = "1",
+    host_cores: Annotated[
+        int | None,
+        typer.Option(
+            help="Cores of the host; fewer than the guest's take turns.", show_default="the guest's"
+        ),
+    ] = None,
     tb_origin: Annotated[
         str, typer.Option(help="The host's timebase when its clock stood at 0, in ticks (or 0x…).")
     ] = "0",
@@ -83,7 +89,7 @@ def command(
     with Host(
         tb_origin=tb_origin,
         clock=clock.value,
-        cores=topology.cores,
+        cores=topology.cores if host_cores is None else host_cores,
         threads=topology.threads,
         cpu=cpu.value,
         engine=engine.value,

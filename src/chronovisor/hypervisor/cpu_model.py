@@ -24,8 +24,8 @@ class CpuModel:
     has_tbu40: bool
     """Without the register TBU40 a guest's timebase cannot differ from the host's."""
     independent_threads: bool
-    """Each thread can run a virtual core of its own, so every vCPU is one, whatever threads per core it is
-    told of.
+    """Each thread has a timebase of its own and can run a virtual core by itself, so every vCPU is one,
+    whatever threads per core it is told of.
 
     Else the threads of a core run the vCPUs of one virtual core together.
     """

@@ -76,7 +76,9 @@ class HardwareThread:
 
 
 class Core:
-    """A physical core: one timebase for all its threads, and the virtual core that it runs."""
+    """A physical core, or on a processor with independent threads one of these: one timebase for all its
+    threads, and the virtual core that it runs.
+    """
 
     def __init__(self, host: Host, number: int, threads: int) -> None:
         self.host = host
@@ -133,6 +135,9 @@ class Host:
         self.switch = self._make_switch()
         self.world_switch = self.parts.world_switch(self)
         self.maintenance = self.parts.maintenance(self)
+        if cpu_model.independent_threads:
+            # Each has a timebase of its own and runs a virtual core by itself.
+            cores, threads_per_core = cores * threads_per_core, 1
         self.cores = [Core(self, n, threads_per_core) for n in range(cores)]
         self.threads_per_core = threads_per_core
         self.queue: deque[VirtualCore] = deque()
