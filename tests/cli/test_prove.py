@@ -3,19 +3,23 @@
 import json
 import subprocess
 import sys
+import textwrap
+from collections.abc import Callable
 
 import pytest
 
 from chronovisor.cli import main
 from chronovisor.cli.status import ExitStatus
-from chronovisor.proof import claims
+from chronovisor.proof import claims, switch
 from chronovisor.proof.paths import Case
 from chronovisor.proof.prover import Claim, Tight
+from chronovisor.proof.sabotage import shift_without_check
 
 
 def bounded(limit: int, case: Case) -> None:
     x = case.any("x", 0, 1000)
     case.assume("it is even", x % 2 == 0)
+    case.tell(lambda: f"x is {x}")
     case.require("it is below the limit", x + 1 < limit)
 
 
@@ -92,8 +96,42 @@ def test_json_is_one_object(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert first["outcome"] == "proven"
     assert first["assumptions"] == ["it is even"]
     assert first["tight"][0]["outcome"] == "refuted"
-    assert first["tight"][0]["counterexample"] == {"not_so": "it is below the limit", "values": {"x": 1000}}
+    assert first["tight"][0]["counterexample"] == {
+        "not_so": "it is below the limit",
+        "values": {"x": 1000},
+        "story": ["x is 1000"],
+    }
     assert second["outcome"] == "refuted"
+
+
+def test_a_counterexample_is_told_and_can_be_run_as_a_test(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the numbers made small."""
+
+    def without_the_check(case: Case) -> None:
+        switch.entry(case, add=shift_without_check)
+
+    proving(monkeypatch, Claim("a-wrong-one", "P2", "what is claimed", without_the_check))
+    assert main(["prove"]) == ExitStatus.FAILED
+    printed = capsys.readouterr().out
+    story, _, test = printed.partition("as a test case:\n")
+    assert story.endswith(
+        """\
+  H = 0xffffff: TB is read: 0xffffff
+  H = 0x1000000, 1 ticks later: TBU40 is written: 0x1ffffff
+  H = 0x1000000, 0 ticks later: TB is read: 0x1000000
+  H = 0x1000000, 0 ticks later: no write
+  H = 0x1000000, 0 ticks later: TB is read: 0x1000000
+  with the offset 0x1000000 that ought to be 0x2000000
+"""
+    )
+    names: dict[str, Callable[[], None]] = {}
+    exec(textwrap.dedent(test.rpartition("\n0 of 1")[0]), names)
+    with pytest.raises(AssertionError):
+        names["test_a_wrong_one"]()
+    proving(monkeypatch, Claim("a-wrong-one", "P2", "mended", switch.entry))
+    names["test_a_wrong_one"]()
 
 
 @pytest.mark.parametrize("timeout", ["0", "-1", "nan", "inf", "soon"])

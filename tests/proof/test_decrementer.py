@@ -72,7 +72,7 @@ def test_an_expiry_left_as_it_is_when_an_offset_is_set_is_refuted(monkeypatch: p
     assert examine(decrementer.through_an_offset).outcome is Outcome.REFUTED
 
 
-class WritesAllBits(CoreTimebase):
+class WritesAllBits(unknown_time.ToldTimebase):
     """Has a TBU40 that replaces the low bits, too."""
 
     def write_tbu40(self, value: int, when: bool = True) -> None:
@@ -84,5 +84,5 @@ class WritesAllBits(CoreTimebase):
 def test_a_core_whose_low_bits_can_be_written_is_refuted(
     body: Callable[[Case], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unknown_time, "CoreTimebase", WritesAllBits)
+    monkeypatch.setattr(unknown_time, "ToldTimebase", WritesAllBits)
     assert examine(body).outcome is Outcome.REFUTED

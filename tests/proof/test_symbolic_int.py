@@ -10,7 +10,7 @@ import z3
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from chronovisor.proof.paths import Path
+from chronovisor.proof.paths import Exploration, Path
 from chronovisor.proof.symbolic_int import OneForManyError, SymbolicInt, term_of
 from chronovisor.proof.terms import BitVectors, Integers, Terms
 
@@ -95,7 +95,7 @@ BOUNDS: dict[str, tuple[int, int]] = {}
 def check(
     terms: Terms, operation: Callable[..., Any], *bounds: tuple[int, int, int], number: Any = None
 ) -> None:
-    path = Path((), 10, time.monotonic() + 10, terms)
+    path = Path((), Exploration(10, time.monotonic() + 10, terms))
     BOUNDS.clear()
     unknowns = []
     for n, one in enumerate(bounds):
@@ -155,6 +155,6 @@ def test_an_unknown_alone(terms: Terms, name: str, a: tuple[int, int, int]) -> N
     ],
 )
 def test_what_only_one_number_has_is_refused_and_never_made_up(use: Callable[[int], Any]) -> None:
-    path = Path((), 10, time.monotonic() + 10, BitVectors())
+    path = Path((), Exploration(10, time.monotonic() + 10))
     with pytest.raises((OneForManyError, OverflowError, IndexError, MemoryError)):
         use(path.any("x", 0, 5))

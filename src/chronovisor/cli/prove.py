@@ -91,6 +91,9 @@ def _print(console: Any, verdicts: list[Verdict], seconds: float) -> None:
     for verdict in verdicts:
         for line in _troubles(verdict):
             console.print(line, style="bold red", highlight=False)
+        if verdict.finding.counterexample is not None:
+            for line in _retold(verdict.claim.name, verdict.finding.counterexample):
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
     held = sum(verdict.holds for verdict in verdicts)
     console.print(f"{held} of {len(verdicts)} claims proven, in {seconds:.1f} s", highlight=False)
 
@@ -115,6 +118,29 @@ def _troubles(verdict: Verdict) -> list[str]:
 def _told(counterexample: Counterexample) -> str:
     values = ", ".join(f"{name} = {value:#x}" for name, value in counterexample.values.items())
     return f"not so: {counterexample.requirement}. With {values}"
+
+
+def _retold(name: str, counterexample: Counterexample) -> list[str]:
+    """The counterexample as a story, and as a test that fails as long as it is one."""
+    return [
+        *(f"  {line}" for line in counterexample.story),
+        "as a test case:",
+        *(f"  {line}" for line in as_test(name, counterexample.values).splitlines()),
+    ]
+
+
+def as_test(name: str, values: dict[str, int]) -> str:
+    """Return the source of a test that runs a case of the claim `name` on ints: it fails where the case
+    breaks the claim.
+    """
+    listed = "".join(f"        {json.dumps(unknown)}: {value:#x},\n" for unknown, value in values.items())
+    return (
+        "from chronovisor.proof.claims import claim\n"
+        "from chronovisor.proof.paths import replay\n\n\n"
+        f"def test_{name.replace('-', '_')}() -> None:\n"
+        f"    case = {{\n{listed}    }}\n"
+        f'    assert replay(claim("{name}").body, case) is None\n'
+    )
 
 
 def _as_json(verdicts: list[Verdict], proven: bool, seconds: float) -> dict[str, Any]:
@@ -148,5 +174,9 @@ def _found(finding: Finding) -> dict[str, Any]:
         "limit": finding.limit,
         "counterexample": None
         if counterexample is None
-        else {"not_so": counterexample.requirement, "values": counterexample.values},
+        else {
+            "not_so": counterexample.requirement,
+            "values": counterexample.values,
+            "story": list(counterexample.story),
+        },
     }

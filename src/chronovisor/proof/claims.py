@@ -14,6 +14,11 @@ CLAIMS: tuple[Claim, ...] = (*switch.CLAIMS, *machine_code.CLAIMS, *rounding.CLA
 """Every claim, in the order in which they are told."""
 
 
+def claim(name: str) -> Claim:
+    """Return the claim of that name; KeyError where there is none."""
+    return {one.name: one for one in CLAIMS}[name]
+
+
 def prove_all(timeout: float = TIMEOUT, processes: int | None = None) -> Iterator[Verdict]:
     """Prove every claim within `timeout` seconds each, and give the verdicts in the order of the claims."""
     processes = processes if processes is not None else multiprocessing.cpu_count()

@@ -12,12 +12,15 @@ import time
 from dataclasses import dataclass, field
 from enum import Enum
 
-from chronovisor.proof.paths import Body, Broken, NotACase, Undecided, explore, replay
+from chronovisor.proof.paths import Body, Broken, Course, NotACase, Undecided, explore, follow
 from chronovisor.proof.symbolic_int import BeyondProverError
 from chronovisor.proof.terms import BitVectors, Terms
 
 TIMEOUT = 60.0
 """Seconds that each claim may take, and each of its companions, unless the user says otherwise."""
+
+MINIMISING = 10.0
+"""Seconds for making the numbers of a refuted claim's counterexample small."""
 
 
 class Outcome(Enum):
@@ -67,6 +70,8 @@ class Counterexample:
 
     requirement: str
     values: dict[str, int]
+    story: tuple[str, ...] = ()
+    """What happens in it, as its run on ints told it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +116,11 @@ class Verdict:
         return self.finding.seconds + sum(finding.seconds for finding in self.tight)
 
 
-def examine(body: Body, timeout: float = TIMEOUT, terms: Terms | None = None) -> Finding:
-    """Find out whether every requirement of `body` holds in every case that meets its assumptions.
+def examine(
+    body: Body, timeout: float = TIMEOUT, terms: Terms | None = None, minimising: float = 0.0
+) -> Finding:
+    """Find out whether every requirement of `body` holds in every case that meets its assumptions. The
+    numbers of a counterexample are made small for at most `minimising` seconds.
 
     Raises `ProverError` where a case found by the prover goes otherwise on ints.
     """
@@ -126,17 +134,18 @@ def examine(body: Body, timeout: float = TIMEOUT, terms: Terms | None = None) ->
         return Finding(outcome, time.monotonic() - begun, paths, tuple(assumptions), counterexample, limit)
 
     try:
-        for path in explore(body, timeout, terms):
+        for path in explore(body, timeout, terms, minimising=minimising):
             assumptions.update(path.assumptions)
-            witness = path.witness()
-            if witness is None:
-                continue
-            _agree(body, witness, None)
+            if not path.is_one_case:
+                witness = path.witness()
+                if witness is None:
+                    continue
+                _agree(body, witness, None)
             paths += 1
             required += path.required
     except Broken as broken:
-        _agree(body, broken.values, broken.words)
-        return found(Outcome.REFUTED, Counterexample(broken.words, broken.values))
+        story = _agree(body, broken.values, broken.words).story
+        return found(Outcome.REFUTED, Counterexample(broken.words, broken.values, story))
     except Undecided as undecided:
         return found(Outcome.UNDECIDED, limit=f"{undecided}, {paths} paths done")
     except BeyondProverError as error:
@@ -148,17 +157,19 @@ def prove(claim: Claim, timeout: float = TIMEOUT) -> Verdict:
     """Examine a claim and its companions, each within `timeout` seconds."""
     return Verdict(
         claim,
-        examine(claim.body, timeout, claim.terms),
+        examine(claim.body, timeout, claim.terms, MINIMISING),
         tuple(examine(tight.body, timeout, claim.terms) for tight in claim.tight),
     )
 
 
-def _agree(body: Body, values: dict[str, int], expected: str | None) -> None:
+def _agree(body: Body, values: dict[str, int], expected: str | None) -> Course:
     try:
-        broken = replay(body, values)
+        course = follow(body, values)
     except NotACase as error:
         raise ProverError(f"on ints the case {values} does not meet: {error}") from error
-    if broken != expected:
+    if course.broken != expected:
         raise ProverError(
-            f"on ints the case {values} breaks {broken or 'nothing'}, symbolically {expected or 'nothing'}"
+            f"on ints the case {values} breaks {course.broken or 'nothing'}, "
+            f"symbolically {expected or 'nothing'}"
         )
+    return course

@@ -55,7 +55,9 @@ def entry(case: Case, add: AnyShifter = add_offset, limit: int = GRANULE, unit: 
     add(core.timebase, offset)
     in_time(case, core, limit)
     timebase, host = core.later()
-    case.require("T = H + o", timebase == (host.value + offset) & MASK64)
+    expected = (host.value + offset) & MASK64
+    case.tell(lambda: f"with the offset {offset:#x} that ought to be {expected:#x}")
+    case.require("T = H + o", timebase == expected)
 
 
 def exit_(case: Case, take: AnyShifter = take_away, limit: int = GRANULE) -> None:

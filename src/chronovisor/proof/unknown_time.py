@@ -8,7 +8,7 @@ from typing import NoReturn
 from chronovisor.proof.paths import Case
 from chronovisor.timebase.clock import Alarm, HostClock
 from chronovisor.timebase.tbu40 import CoreTimebase
-from chronovisor.timebase.types import FREQUENCY, HostTime
+from chronovisor.timebase.types import FREQUENCY, MASK64, HostTime
 
 LAST_TICK = (1 << 65) - 1
 """How far an unknown clock counts: through all of a timebase's values, and through them once more after it
@@ -32,6 +32,7 @@ class UnknownTime:
         self._now: int | None = None
         self._readings = 0
         self._first: int | None = None
+        self._told: int | None = None
         self.still = False
 
     def ticks(self) -> int:
@@ -39,13 +40,19 @@ class UnknownTime:
         if self.still and self._now is not None:
             return self._now
         self._readings += 1
-        now = self._case.any(f"{self._name} at reading {self._readings}", 0, LAST_TICK)
+        now = self._case.any(f"{self._name} at reading {self._readings}", 0, LAST_TICK, self._now)
         if self._now is not None:
             self._case.assume("a clock never goes back", now >= self._now)
         if self._first is None:
             self._first = now
         self._now = now
         return now
+
+    def told(self) -> str:
+        """Return the latest reading as a story has it, with the ticks since it was told last."""
+        since = "" if self._told is None else f", {self.now - self._told} ticks later"
+        self._told = self.now
+        return f"{self._name} = {self.now & MASK64:#x}{since}: "
 
     @property
     def now(self) -> int:
@@ -66,13 +73,35 @@ class UnknownTime:
         raise NotImplementedError("an unknown clock calls nobody")
 
 
+class ToldTimebase(CoreTimebase):
+    """A core's timebase on an unknown clock, each access to which is told."""
+
+    def __init__(self, case: Case, time: UnknownTime) -> None:
+        super().__init__(HostClock(time))
+        self._case = case
+        self._time = time
+
+    def read(self) -> int:
+        """Return the timebase T."""
+        value = super().read()
+        self._case.tell(lambda: f"{self._time.told()}TB is read: {value:#x}")
+        return value
+
+    def write_tbu40(self, value: int, when: bool = True) -> None:
+        """Replace the upper 40 bits of T where `when` holds."""
+        super().write_tbu40(value, when)
+        self._case.tell(
+            lambda: f"{self._time.told()}" + (f"TBU40 is written: {value:#x}" if when else "no write")
+        )
+
+
 class UnknownCore:
     """A core of a host whose time is unknown."""
 
     def __init__(self, case: Case, name: str = "H") -> None:
         self.time = UnknownTime(case, name)
-        self.clock = HostClock(self.time)
-        self.timebase = CoreTimebase(self.clock)
+        self.timebase = ToldTimebase(case, self.time)
+        self.clock = self.timebase.clock
 
     def later(self) -> tuple[int, HostTime]:
         """Let time pass, and return the timebase T and the host's time H of one instant."""
