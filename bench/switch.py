@@ -24,7 +24,6 @@ from chronovisor.memory.guest_memory import GuestMemory
 from chronovisor.papr.hcalls import Hcall
 from chronovisor.timebase.clock import HostClock, RealTime
 from chronovisor.timebase.offset import Switch
-from chronovisor.timebase.tbu40 import CoreTimebase
 from chronovisor.timebase.types import GRANULE, Offset
 
 ROUNDS = 20_000
@@ -103,7 +102,7 @@ def _hypercall(number: int, offset: Offset) -> float:
 
 def _switch(switch: Switch, offset: Offset) -> float:
     def rounds() -> None:
-        timebase = CoreTimebase(HostClock(RealTime()))
+        timebase = switch.timebase(HostClock(RealTime()))
         for _ in range(ROUNDS):
             switch.leave(timebase, switch.enter(timebase, offset))
 

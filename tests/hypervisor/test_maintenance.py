@@ -179,7 +179,7 @@ class Story:
     def _state(core: Core) -> str:
         if core.runs is None or core.runs.host_time_restored:
             return "host"
-        if core.applied is None or core.timebase.adjust != core.applied.offset.signed:
+        if core.applied is None or core.timebase.adjust != core.applied.signed:
             return "switch"
         return "nap" if any(vcpu.ceded for vcpu in core.runs.inside) else "guest"
 

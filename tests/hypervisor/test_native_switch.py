@@ -13,7 +13,7 @@ pytest.importorskip("llvmlite")
 
 from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.hypervisor.host import Host, Parts
-from chronovisor.hypervisor.native_switch import NativeSwitch
+from chronovisor.hypervisor.native_switch import NativeSwitch, NativeTimebase, switching
 from chronovisor.proof.sabotage import shift_without_check
 from chronovisor.timebase.clock import HostClock, RealTime, SteppingTime, VirtualTime
 from chronovisor.timebase.offset import Applied, Switch, shift
@@ -23,24 +23,37 @@ from chronovisor.timebase.types import GRANULE, MASK64, Offset
 offsets = st.integers(1, (1 << 40) - 1).map(lambda n: Offset(n << 24))
 # Small steps, and those around a wrap of the low 24 bits; few enough that a switch is in time.
 steps = st.lists(st.one_of(st.integers(0, 3), st.integers(0, GRANULE // 8)), min_size=5, max_size=5)
+# The reading, the write, and the reading behind it, 2^24 ticks after the first.
+TOO_SLOW = [0, 0, GRANULE]
 
 
-class Given(NativeSwitch):
-    """A compiled switch whose clock stands at each of `readings` in turn, then at the last."""
+class Given:
+    """A core for compiled switches, whose clock stands at each of `readings` in turn, then at the last."""
 
-    def __init__(self, readings: Iterable[int]) -> None:
-        self._readings = iter(readings)
+    def __init__(self, readings: Iterable[int], origin: int = 0) -> None:
+        self.readings = iter(readings)
         self._function = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)(self._read)
         self.last = 0
-        super().__init__(ctypes.cast(self._function, ctypes.c_void_p).value)
+        self.core = NativeTimebase(HostClock(VirtualTime(), origin))
+        self.core.read_clock = ctypes.cast(self._function, ctypes.c_void_p).value or 0
 
     def _read(self, thread: int, budget: int) -> int:
-        self.last = next(self._readings, self.last)
+        self.last = next(self.readings, self.last)
         return self.last & MASK64
 
 
+class Compiled(NativeSwitch):
+    """A switch that is compiled or none."""
+
+    def _add(self, tb: CoreTimebase, offset: Offset, seen: object) -> None:
+        raise AssertionError("an entry was made by the interpreted switch")
+
+    def _breach(self, tb: CoreTimebase, delta: int, seen: object) -> bool:
+        raise AssertionError("an exit was made by the interpreted switch")
+
+
 def readings(start: int, taken: list[int]) -> Iterator[int]:
-    """The clock at each access and behind the last: `taken` ticks go by before each."""
+    """The clock at each access: `taken` ticks go by before each."""
     now = start
     for step in taken:
         now += step
@@ -53,15 +66,16 @@ def test_compiled_is_interpreted(origin: int, start: int, offset: Offset, taken:
     """Entry and exit, on a clock that steps before each access."""
     source = SteppingTime(start, taken)
     interpreted = CoreTimebase(HostClock(source, origin))
-    compiled = CoreTimebase(HostClock(VirtualTime(), origin))
+    given = Given(readings(start, taken), origin)
     Switch().enter(interpreted, offset)
-    assert Given(readings(start, taken))._moved(compiled, offset.value)
-    assert compiled.adjust == interpreted.adjust == offset.signed
+    Compiled().enter(given.core, offset)
+    assert given.core.adjust == interpreted.adjust == offset.signed
 
     source.inject(taken)
+    given.readings = readings(start, taken)
     Switch().leave(interpreted, Applied(offset))
-    assert Given(readings(start, taken))._moved(compiled, -offset.value & MASK64)
-    assert compiled.adjust == interpreted.adjust == 0
+    Compiled().leave(given.core, Applied(offset))
+    assert given.core.adjust == interpreted.adjust == 0
 
 
 @given(
@@ -75,30 +89,39 @@ def test_a_wrap_between_the_reading_and_the_write_is_carried(
     for crossing in range(1, 4):
         taken = [0] * 5
         taken[crossing] = before + 1
-        core = CoreTimebase(HostClock(VirtualTime(), origin))
-        assert Given(readings(start, taken))._moved(core, delta.value)
+        core = Given(readings(start, taken), origin).core
+        Compiled().enter(core, delta)
         assert core.adjust == delta.signed
 
 
 def test_one_that_takes_too_long_changes_nothing_and_is_made_again() -> None:
-    core = CoreTimebase(HostClock(VirtualTime(), 12345))
-    slow = [0, 0, 0, GRANULE]
-    assert not Given(slow)._moved(core, 5 * GRANULE)
+    core = Given([*TOO_SLOW, *TOO_SLOW], 12345).core
+    in_time = switching()
+    assert not in_time(core.at, 5 * GRANULE)
     assert core.adjust == 0
-    assert Given(slow).enter(core, Offset(5 * GRANULE))
+    assert not in_time(core.at, 5 * GRANULE)
+    core = Given([*TOO_SLOW, *(GRANULE + n for n in TOO_SLOW)], 12345).core
+    assert NativeSwitch().enter(core, Offset(5 * GRANULE))
     assert core.adjust == 5 * GRANULE
-    Given(slow).leave(core, Applied(Offset(5 * GRANULE)))
+    NativeSwitch().leave(core, Applied(Offset(5 * GRANULE)))
     assert core.adjust == 0
 
 
 def test_one_just_in_time_is_taken() -> None:
-    core = CoreTimebase(HostClock(VirtualTime(), 0))
-    assert Given([0, 0, 0, GRANULE - 1])._moved(core, GRANULE)
+    Compiled().enter(Given([0, 0, GRANULE - 1]).core, Offset(GRANULE))
+
+
+def test_another_timebase_is_switched_by_the_interpreted_course() -> None:
+    core = CoreTimebase(HostClock(VirtualTime(), 5))
+    NativeSwitch().enter(core, Offset(GRANULE))
+    assert core.adjust == GRANULE
+    NativeSwitch().leave(core, Applied(Offset(GRANULE)))
+    assert core.adjust == 0
 
 
 def test_on_the_machines_own_clock() -> None:
-    core = CoreTimebase(HostClock(RealTime(), 99))
-    switch = NativeSwitch()
+    core = NativeTimebase(HostClock(RealTime(), 99))
+    switch = Compiled()
     for number in range(1, 1000):
         offset = Offset(number * GRANULE << 20 & MASK64)
         applied = switch.enter(core, offset)
@@ -110,7 +133,9 @@ def test_on_the_machines_own_clock() -> None:
 def test_who_has_it() -> None:
     """The machine's own clock, native guests, and the switch that is proven: no stand-in is compiled away."""
     native = Parts(engine=NativeEngine)
-    assert isinstance(Host(RealTime(), parts=native).switch, NativeSwitch)
+    host = Host(RealTime(), parts=native)
+    assert isinstance(host.switch, NativeSwitch)
+    assert all(type(core.timebase) is NativeTimebase for core in host.cores)
     assert not isinstance(Host(VirtualTime(), parts=native).switch, NativeSwitch)
     assert not isinstance(Host(RealTime()).switch, NativeSwitch)
     sabotaged = Parts(engine=NativeEngine, shifter=shift_without_check)

@@ -297,7 +297,7 @@ def test_a_log_in_host_time_is_seen() -> None:
         def moment(self, core: Core) -> GuestTime:
             assert core.applied is not None
             right = guest_time(core.timebase, core.applied)
-            return GuestTime((right - core.applied.offset).value)
+            return GuestTime((right - core.applied).value)
 
     host = Host(VirtualTime(), parts=Parts(dispatch_trace_log=InHostTime))
     guest, vcpu = running_guest(host)

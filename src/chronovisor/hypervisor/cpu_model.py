@@ -33,8 +33,6 @@ class CpuModel:
     """Hardware threads that a core can have."""
     large_decrementer: DecWidth
     """Bits of DEC where LPCR[LD] is 1; 32 where the processor has no such mode."""
-    hypervisor_decrementer: DecWidth
-    """Bits of HDEC."""
     lpcr: int
     """LPCR of a new virtual core."""
     lpcr_writable: int
@@ -55,7 +53,6 @@ POWER9: Final = CpuModel(
     independent_threads=True,
     max_threads=4,
     large_decrementer=56,
-    hypervisor_decrementer=56,
     lpcr=0x0040_0000_0054_F41F,
     lpcr_writable=_DPFD | int(LPCR.ILE | LPCR.AIL | LPCR.LD),
     reflects_user_hypercall=False,
@@ -69,7 +66,6 @@ POWER8: Final = CpuModel(
     independent_threads=False,
     max_threads=8,
     large_decrementer=32,
-    hypervisor_decrementer=32,
     # Virtual page class keys (VPM0, VPM1) on, and what every guest has.
     lpcr=3 << 62 | _LPCR_GUEST | int(LPCR.HDICE),
     lpcr_writable=_DPFD | int(LPCR.ILE | LPCR.AIL | LPCR.TC),
@@ -84,7 +80,6 @@ PPC970: Final = CpuModel(
     independent_threads=False,
     max_threads=1,
     large_decrementer=32,
-    hypervisor_decrementer=32,
     lpcr=0,
     lpcr_writable=0,
     reflects_user_hypercall=True,

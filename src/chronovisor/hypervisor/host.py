@@ -83,7 +83,7 @@ class Core:
     def __init__(self, host: Host, number: int, threads: int) -> None:
         self.host = host
         self.number = number
-        self.timebase = CoreTimebase(host.clock, number, host.cpu_model.has_tbu40)
+        self.timebase: CoreTimebase = host.switch.timebase(host.clock, number, host.cpu_model.has_tbu40)
         self.facility = TimerFacility(self.timebase)
         self.hmer: int = 0
         """Why a maintenance interrupt is pending (`Hmer`), for all of its threads alike; 0: none is."""
@@ -178,7 +178,7 @@ class Host:
                 if core.hmer:
                     continue
                 adjust = core.timebase.adjust
-                offset = core.applied.offset.value if core.applied is not None else 0
+                offset = core.applied.value if core.applied is not None else 0
                 if adjust & LOW_MASK:
                     found.append(
                         f"core {core.number}: its timebase is out of phase by {adjust & LOW_MASK:#x} ticks"

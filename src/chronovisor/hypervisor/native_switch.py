@@ -9,12 +9,13 @@ import ctypes
 from functools import cache
 from typing import Any
 
-from chronovisor.engine.native.timebase_course import TOO_LONG, Course, Order, compiled
+from chronovisor.engine.native.timebase_course import Course, TimebaseCell, compiled
 from chronovisor.isa.values import Program, Trace, Value
+from chronovisor.timebase.clock import HostClock
 from chronovisor.timebase.offset import Applied, Switch, shift
 from chronovisor.timebase.tbu40 import CoreTimebase
 from chronovisor.timebase.trace import Observer
-from chronovisor.timebase.types import GRANULE, MASK64, Offset, signed64
+from chronovisor.timebase.types import GRANULE, Offset
 
 
 class _Word:
@@ -65,44 +66,46 @@ def traced() -> Program:
 
 
 @cache
-def _compiled() -> Course:
+def switching() -> Course:
+    """`shift`, compiled."""
     return compiled(traced(), limit=GRANULE)
+
+
+class NativeTimebase(TimebaseCell, CoreTimebase):
+    """A core's timebase register that lies where the compiled `shift` moves it."""
+
+    def __init__(self, clock: HostClock, core: int = 0, has_tbu40: bool = True) -> None:
+        TimebaseCell.__init__(self, clock.origin)
+        CoreTimebase.__init__(self, clock, core, has_tbu40)
+        self.at = ctypes.addressof(self)
+        """Where the register is."""
 
 
 class NativeSwitch(Switch):
     """The switch of a host on the machine's own clock, with `shift` compiled.
 
     Where each step is to be told, and where a switch took too long and is made again, it is the interpreted
-    one. Not for two threads at once: the host's monitor sees to that.
+    one.
     """
 
-    def __init__(self, clock: int | None = None) -> None:
-        """`clock` is the address of a function that stands for the machine's own clock."""
+    timebase = NativeTimebase
+
+    def __init__(self) -> None:
         super().__init__(shift)
-        self._compiled = _compiled()
-        self._order = Order(clock)
-        self._at = ctypes.addressof(self._order)
+        self._in_time = switching()
 
     def enter(self, tb: CoreTimebase, offset: Offset, observer: Observer | None = None) -> Applied:
         """Give the core the guest's time, as the interpreted switch does."""
-        delta = offset.value
-        if observer is None and (not delta or (tb.has_tbu40 and self._moved(tb, delta))):
-            return Applied(offset)
+        if observer is None and type(tb) is NativeTimebase:
+            delta = offset.value
+            if not delta or (tb.has_tbu40 and self._in_time(tb.at, delta)):
+                return Applied(offset)
         return super().enter(tb, offset, observer)
 
     def leave(self, tb: CoreTimebase, applied: Applied, observer: Observer | None = None) -> None:
         """Give the core back the host's time, as the interpreted switch does."""
-        delta = -applied.offset.value & MASK64
-        if observer is not None or (delta and not self._moved(tb, delta)):
-            super().leave(tb, applied, observer)
-
-    def _moved(self, tb: CoreTimebase, delta: int) -> bool:
-        """Shift by `delta` (64-bit); False, with T as it was, where that took 2^24 ticks or more."""
-        order, adjust = self._order, tb.adjust
-        order.ahead = tb.clock.origin + adjust
-        order.operand = delta
-        moved = self._compiled(self._at)
-        if moved == TOO_LONG:
-            return False
-        tb.adjust = signed64(adjust + moved)
-        return True
+        if observer is None and type(tb) is NativeTimebase:
+            delta = applied.value
+            if not delta or self._in_time(tb.at, -delta):
+                return
+        super().leave(tb, applied, observer)

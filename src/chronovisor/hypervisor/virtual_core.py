@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 from chronovisor.hypervisor.live_registers import RunningCounter, RunTime
 from chronovisor.isa.bits import LPCR
 from chronovisor.timebase.offset import require_tbu40
-from chronovisor.timebase.types import Offset
+from chronovisor.timebase.types import Offset, Ticks
 
 if TYPE_CHECKING:
     from chronovisor.hypervisor.host import Core, Host
     from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 
+
+TIME_SLICE = Ticks.from_ns(10_000_000)
+"""How long a virtual core may keep a core that another waits for."""
 
 _AIL = int(LPCR.AIL)
 
@@ -79,6 +82,14 @@ class VirtualCore:
         self.out = self.kept = 0
         self.leaving = self.host_time_restored = False
         self.failure = None
+
+    def begin(self, now: int) -> None:
+        """Have its run time and its time slice count from the tick `now` on: its core's timebase is the
+        guest's.
+        """
+        assert self.core is not None
+        self.run_time.start(now)
+        self.core.hypervisor_decrementer.write_deadline(now + TIME_SLICE.value, now)
 
     def give_back(self, core: Core) -> None:
         """End an exit: the core is free, and the virtual core may enter again."""

@@ -165,9 +165,9 @@ class VirtualCpu:
 
     # What the world switch calls
 
-    def begin(self, thread: HardwareThread) -> int:
-        """Load what a thread of the guest needs, its core's timebase being the guest's; return the tick at
-        which the guest's run begins.
+    def begin(self, thread: HardwareThread, now: int) -> None:
+        """Load what a thread of the guest needs at tick `now`, its core's timebase being the guest's: its run
+        begins.
         """
         state, vcore = self.state, self.vcore
         # A guest runs in no hypervisor state, and cannot turn machine checks off.
@@ -177,7 +177,7 @@ class VirtualCpu:
         self._begun = True
         # The guest has the time that was applied, whatever was set since: DEC + G is to be the expiry in
         # that.
-        now = thread.decrementer.load(rebased(self._expiry, vcore.offset, vcore.entered_with))
+        thread.decrementer.load(rebased(self._expiry, vcore.offset, vcore.entered_with), now)
         self._run_time.start(now)
         self._live.begin(thread)
         if self.areas.begin_dispatch(self.machine.memory):
@@ -187,21 +187,17 @@ class VirtualCpu:
             moment = self._log.dispatched(thread, self.waited_for_core - before)
             if moment is not None and self.host.observer is not None:
                 self.host.observer(DispatchLogged(self.number, moment))
-        return now
 
-    def end(self) -> int:
-        """Stop what runs only in the guest; its core's timebase may still be the guest's. Return the tick at
-        which the guest's run has ended.
-        """
-        now = self.host.source.ticks()
+    def end(self, now: int) -> None:
+        """Stop at tick `now` what runs only in the guest; its core's timebase may still be the guest's."""
         if self._begun:
             self._run_time.stop(now)
             if self.areas.vpa.in_use:
                 self.areas.end_dispatch(self.machine.memory)
-        return now
 
-    def keep_decrementer(self, thread: HardwareThread) -> None:
-        """Keep when the decrementer expires, in host time. `thread`'s core is in the host again.
+    def keep_decrementer(self, thread: HardwareThread, now: int) -> None:
+        """Keep when the decrementer expires, in host time, as it was at tick `now`. `thread`'s core is in the
+        host again.
 
         The guest set DEC under the offset that was applied. Where a sibling has set another since, the guest
         time of the expiry stays.
@@ -209,7 +205,7 @@ class VirtualCpu:
         if not self._begun:
             return
         self._begun = False
-        expiry = thread.decrementer.expiry(thread.core.timebase, self.decrementer_width)
+        expiry = thread.decrementer.expiry(thread.core.timebase, self.decrementer_width, now)
         self._expiry = rebased(expiry, self.vcore.entered_with, self.vcore.offset)
         if self.host.observer is not None:
             self.host.observer(DecrementerKept(self.number, self._expiry))

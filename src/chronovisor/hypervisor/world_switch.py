@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from chronovisor.hypervisor.virtual_core import VirtualCore
     from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 
-TIME_SLICE = Ticks.from_ns(10_000_000)
-"""How long a virtual core may keep a core that another waits for."""
-
 
 class WorldSwitch:
     """The entries and exits of one host. `enter` and `leave` are called by the thread that they move."""
@@ -29,6 +26,7 @@ class WorldSwitch:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._scheduler = host.scheduler
+        self._source = host.source
 
     def enter(self, vcpu: VirtualCpu) -> bool:
         """Bring the calling thread's vCPU into the guest; False where it was kicked before it had a core.
@@ -51,9 +49,10 @@ class WorldSwitch:
                     self._enter_as_secondary(vcpu, thread)
                 # One that is to leave already does not begin.
                 if not vcore.leaving:
-                    begun = vcpu.begin(thread)
+                    now = self._source.ticks()
                     if vcore.primary is vcpu:
-                        vcore.run_time.start(begun)
+                        vcore.begin(now)
+                    vcpu.begin(thread, now)
             except BaseException as error:
                 # A mistake of ours: what came in goes out again, and the core is not lost.
                 vcore.failure = f"the entry failed: {error}"
@@ -68,7 +67,8 @@ class WorldSwitch:
         core = thread.core
         with self._scheduler.monitor:
             vcore.leave_soon()
-            ended = vcpu.end()
+            ended = self._source.ticks()
+            vcpu.end(ended)
             vcore.out += 1
             if self._host.observer is not None:
                 self._tell(ThreadOut(core.number, thread.number, vcpu.number))
@@ -77,13 +77,14 @@ class WorldSwitch:
                     if vcore.out < len(vcore.inside):
                         self._scheduler.changed()
                         self._scheduler.wait(lambda: vcore.out == len(vcore.inside))
-                        ended = self._host.source.ticks()
-                    self._restore_host_time(vcore, core, ended)
+                        ended = self._source.ticks()
+                    vcore.run_time.stop(ended)
+                    self._restore_host_time(vcore, core)
                 else:
                     self._scheduler.changed()
                     self._scheduler.wait(lambda: vcore.host_time_restored)
                 # Behind the barrier: T is the host's again, so DEC + T is an expiry in host time.
-                vcpu.keep_decrementer(thread)
+                vcpu.keep_decrementer(thread, ended)
             finally:
                 vcpu.thread = None
                 vcore.kept += 1
@@ -108,7 +109,7 @@ class WorldSwitch:
         """Find a hardware thread for the vCPU, on its virtual core's core; None where it was kicked first."""
         vcore, host = vcpu.vcore, self._host
         if vcore.core is None and not host.queue and (core := host.free_core()) is not None:
-            self._take(core, vcpu)
+            vcore.take(core, vcpu)
         elif not vcore.can_be_joined and not self._wait_for_core(vcpu):
             return None
         assert vcore.core is not None
@@ -133,19 +134,15 @@ class WorldSwitch:
             core = host.core_for(vcore)
             assert core is not None
             host.queue.popleft()
-            self._take(core, vcpu)
+            vcore.take(core, vcpu)
         return True
-
-    def _take(self, core: Core, vcpu: VirtualCpu) -> None:
-        vcpu.vcore.take(core, vcpu)
-        core.hypervisor_decrementer.write(TIME_SLICE.value, self._host.cpu_model.hypervisor_decrementer)
 
     def _enter_as_primary(self, vcore: VirtualCore, core: Core) -> None:
         # Threads that are ready come along now: they wait behind the switch, not for the next entry.
         self._scheduler.give_way()
         try:
             core.applied = self._host.switch.enter(core.timebase, vcore.offset, self._host.observer)
-            vcore.entered_with = core.applied.offset
+            vcore.entered_with = core.applied
         except (SwitchBreachError, NoTbu40Error) as error:
             vcore.failure = str(error)
             vcore.leave_soon()
@@ -157,10 +154,9 @@ class WorldSwitch:
         if not vcore.leaving and self._host.observer is not None:
             self._tell(SecondaryLetIn(core.number, thread.number, vcpu.number))
 
-    def _restore_host_time(self, vcore: VirtualCore, core: Core, ended: int) -> None:
+    def _restore_host_time(self, vcore: VirtualCore, core: Core) -> None:
         try:
             if core.applied is not None:
-                vcore.run_time.stop(ended)
                 self._host.switch.leave(core.timebase, self.to_take_away(core, vcore), self._host.observer)
                 core.applied = None
         finally:

@@ -89,7 +89,7 @@ def round_trip(
         applied = switch.enter(UnknownCore(case, "H at the entry").timebase, offset)
     except SwitchBreachError:
         return
-    case.require("what is kept to be taken away is what was added", applied.offset == offset)
+    case.require("what is kept to be taken away is what was added", applied == offset)
     # The core as a sound entry leaves it (`entry_at_any_pace`), at any later time.
     core = UnknownCore(case, "H at the exit")
     core.timebase.adjust = offset.signed
@@ -162,7 +162,7 @@ def host_time_in_guest(case: Case) -> None:
     """A thread that needs the host's time while its core is in the guest gets it from T."""
     core = UnknownCore(case)
     applied = Applied(any_offset(case, "applied offset"))
-    core.timebase.adjust = applied.offset.signed
+    core.timebase.adjust = applied.signed
     _, host = core.later()
     core.time.still = True
     case.require("T - o = H", host_time(core.timebase, applied) == host)

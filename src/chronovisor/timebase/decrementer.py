@@ -43,10 +43,12 @@ class Decrementer:
         self._seen = now
         self.latched = False
 
-    def write_deadline(self, deadline: int) -> None:
-        """Set DEC to be 0 at tick `deadline` of the source: a write by code that reads the clock itself."""
+    def write_deadline(self, deadline: int, now: int | None = None) -> None:
+        """Set DEC to be 0 at tick `deadline` of the source: a write, at tick `now`, by code that reads the
+        clock itself.
+        """
         self.deadline = deadline
-        self._seen = self._source.ticks()
+        self._seen = self._source.ticks() if now is None else now
         self.latched = False
 
     def read(self, width: DecWidth) -> int:
@@ -70,14 +72,15 @@ class Decrementer:
         """
         return self._exists(self._source.ticks(), width)
 
-    def expiry(self, timebase: CoreTimebase, width: DecWidth) -> HostTime:
+    def expiry(self, timebase: CoreTimebase, width: DecWidth, now: int | None = None) -> HostTime:
         """Return DEC + T at one instant: the expiry, to be kept while the thread is out of the guest.
 
-        To be called when `timebase` is the host's again, since the sum is in the units of T. A register
-        that has wrapped while its thread ran expires when it next goes to -1, one whose exception is
-        latched keeps its true moment.
+        To be called when `timebase` is the host's again, since the sum is in the units of T; DEC is the one
+        of tick `now`, when the thread left, or else the present one. A register that has wrapped while its
+        thread ran expires when it next goes to -1, one whose exception is latched keeps its true moment.
         """
-        now = self._source.ticks()
+        if now is None:
+            now = self._source.ticks()
         left = self.deadline - now
         if left >> (width - 1) not in (0, -1):
             # More than the register holds.
@@ -86,15 +89,15 @@ class Decrementer:
                 left = _sign_extended(left, width)
         return HostTime(now + left + self._clock.origin + timebase.adjust)
 
-    def load(self, expiry: HostTime) -> int:
-        """Set DEC from the `expiry` kept, on entry; where that is past, latch the exception however long
-        ago it was. Return the tick of the source at which that was.
+    def load(self, expiry: HostTime, now: int | None = None) -> None:
+        """Set DEC from the `expiry` kept, on entry at tick `now`, or else at the present one; where that is
+        past, latch the exception however long ago it was.
         """
-        now = self._source.ticks()
+        if now is None:
+            now = self._source.ticks()
         self.deadline = self._clock.ticks_at(expiry, now)
         self._seen = now
         self.latched = self.deadline < now
-        return now
 
     def _exists(self, now: int, width: DecWidth) -> bool:
         left = self.deadline - now

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, NewType, Protocol, TypeAlias, TypeVar
 
 from chronovisor.timebase.tbu40 import CoreTimebase, NoTbu40Error, TimebaseRegister
 from chronovisor.timebase.trace import (
@@ -94,10 +94,8 @@ Shifter: TypeAlias = Callable[[TimebaseRegister[int], int], Shift[int]]
 """A switch over ints: `shift`, or another that is to be compared with it."""
 
 
-class Applied(NamedTuple):
-    """The offset that an entry has added to a core's timebase, and that its exit will take away."""
-
-    offset: Offset
+Applied = NewType("Applied", Offset)
+"""The offset that an entry has added to a core's timebase, and that its exit will take away."""
 
 
 class SwitchBreachError(Exception):
@@ -129,6 +127,9 @@ class Switch:
     ATTEMPTS = 5
     """How often an entry is tried before it is given up: each try fails only if it takes 2^24 ticks."""
 
+    timebase: type[CoreTimebase] = CoreTimebase
+    """The timebase registers that it switches best."""
+
     def __init__(self, shifter: Shifter = shift) -> None:
         self._shift = shifter
 
@@ -156,13 +157,12 @@ class Switch:
 
         To be called when all threads of the core have left the guest.
         """
-        offset = applied.offset
         seen: list[Event] | None = None if observer is None else []
-        if offset and self._breach(tb, -offset.value & MASK64, seen):
+        if applied and self._breach(tb, -applied.value & MASK64, seen):
             tb.load_from_tod()
         if observer is not None and seen is not None:
             # Read afresh: no reading of the switch's own is the time any more.
-            seen.append(HostTimeRestored(tb.core, HostTime(tb.read()), offset))
+            seen.append(HostTimeRestored(tb.core, HostTime(tb.read()), applied))
             _tell(observer, seen)
 
     def _add(self, tb: CoreTimebase, offset: Offset, seen: list[Event] | None) -> None:
@@ -195,7 +195,7 @@ def guest_time(tb: CoreTimebase, applied: Applied) -> GuestTime:
 
 def host_time(tb: CoreTimebase, applied: Applied) -> HostTime:
     """Return the host's time on a core that is in the guest, from its timebase: T less what was applied."""
-    return GuestTime(tb.read()) - applied.offset
+    return GuestTime(tb.read()) - applied
 
 
 class _Recorded:

@@ -16,38 +16,40 @@ from chronovisor.engine.native import compiler
 from chronovisor.engine.native.code_cache import fetch
 from chronovisor.engine.native.layout import Registers
 from chronovisor.engine.native.library import runtime
-from chronovisor.engine.native.lowering import I8, I64, POINTER, word
+from chronovisor.engine.native.lowering import I1, I8, I64, POINTER, word
 from chronovisor.engine.native.operations import LOWERINGS
 from chronovisor.isa.values import Block, Program, Value, When
-
-#: What a function gives for a course that took too long.
-TOO_LONG = 1
 
 #: The bits of TB that a write to TBU40 leaves alone.
 _LOW_MASK = (1 << 24) - 1
 
 _CLOCK = ir.PointerType(ir.FunctionType(I64, [POINTER, I64]))
 
-Course = Callable[[int], int]
-"""Takes the address of an `Order` and gives how far TB was moved, in ticks modulo 2^64, or `TOO_LONG`."""
+Course = Callable[[int, int], bool]
+"""Takes the address of a `TimebaseCell` and the program's operand; says whether it was done in time. Where it
+was not, TB is what it was.
+"""
 
 
-class Order(ctypes.Structure):
-    """What a course is given: the clock's function and the state of a thread for it (which says whether
-    time is virtual); TB less the clock, and the program's operand; ticks, modulo 2^64.
+class TimebaseCell(ctypes.Structure):
+    """A timebase where native code can move it: TB = clock + `origin` + `adjust`, in ticks modulo 2^64.
+
+    `read_clock` is the clock's function, and `thread` a thread's state for it, which says whether time is
+    virtual.
     """
 
     _fields_ = [
-        ("clock", ctypes.c_uint64),
+        ("read_clock", ctypes.c_uint64),
         ("thread", ctypes.c_uint64),
-        ("ahead", ctypes.c_uint64),
-        ("operand", ctypes.c_uint64),
+        ("origin", ctypes.c_uint64),
+        ("adjust", ctypes.c_int64),
     ]
 
-    def __init__(self, clock: int | None = None) -> None:
-        """`clock` is the address of a function that stands for the machine's own clock."""
+    read_clock: int
+
+    def __init__(self, origin: int) -> None:
         self._thread = Registers()
-        super().__init__(clock or runtime().now_address, ctypes.addressof(self._thread))
+        super().__init__(runtime().now_address, ctypes.addressof(self._thread), origin)
 
 
 class _Lowering:
@@ -57,29 +59,44 @@ class _Lowering:
         self.module = ir.Module(program.name)
         self.module.triple = llvm.get_process_triple()
         self._function = ir.Function(
-            self.module, ir.FunctionType(I64, [POINTER]), f"chronovisor_{program.name}"
+            self.module, ir.FunctionType(I1, [POINTER, I64]), f"chronovisor_{program.name}"
         )
+        cell, self._operand = self._function.args
+        self._function.return_value.add_attribute("zeroext")
         self._values: dict[int, ir.Value] = {}
         self.b = ir.IRBuilder(self._function.append_basic_block("entry"))
-        self._clock = self.b.inttoptr(self._field("clock"), _CLOCK)
-        self._thread = self.b.inttoptr(self._field("thread"), POINTER)
-        self._operand = self._field("operand")
-        before = self._field("ahead")
-        self._ahead = self.b.alloca(I64)
-        self.b.store(before, self._ahead)
-        self._readings: list[ir.Value] = []
-        self._block(program.body)
-        took = self.b.sub(self._now(), self._readings[0])
-        moved = self.b.sub(self.b.load(self._ahead, typ=I64), before)
-        too_long = self.b.icmp_unsigned(">=", took, word(limit))
-        self.b.ret(self.b.select(too_long, word(TOO_LONG), moved))
 
-    def _field(self, name: str) -> ir.Value:
-        offset = word(getattr(Order, name).offset)
-        return self.b.load(self.b.gep(self._function.args[0], [offset], source_etype=I8), typ=I64)
+        def field(name: str) -> ir.Value:
+            return self.b.gep(cell, [word(getattr(TimebaseCell, name).offset)], source_etype=I8)
+
+        def value(name: str) -> ir.Value:
+            return self.b.load(field(name), typ=I64)
+
+        self._clock = self.b.inttoptr(value("read_clock"), _CLOCK)
+        self._thread = self.b.inttoptr(value("thread"), POINTER)
+        origin = value("origin")
+        # TB less the clock, the first reading of the clock, and the last one up to now.
+        self._ahead = self._kept(self.b.add(origin, value("adjust")))
+        self._last = self._kept(word(0))
+        self._first: ir.Value | None = None
+        self._block(program.body)
+        took = self.b.sub(self.b.load(self._last, typ=I64), self._first)
+        in_time = self.b.icmp_unsigned("<", took, word(limit))
+        with self.b.if_then(in_time):
+            self.b.store(self.b.sub(self.b.load(self._ahead, typ=I64), origin), field("adjust"))
+        self.b.ret(in_time)
+
+    def _kept(self, value: ir.Value) -> ir.Value:
+        place = self.b.alloca(I64)
+        self.b.store(value, place)
+        return place
 
     def _now(self) -> ir.Value:
-        return self.b.call(self._clock, [self._thread, word(0)])
+        now = self.b.call(self._clock, [self._thread, word(0)])
+        self.b.store(now, self._last)
+        if self._first is None:
+            self._first = now
+        return now
 
     def _block(self, block: Block) -> None:
         for statement in block:
@@ -94,8 +111,7 @@ class _Lowering:
         if v.op == "operand":
             result = self._operand
         elif v.op == "read_live":
-            self._readings.append(self._now())
-            result = self.b.add(self._readings[-1], self.b.load(self._ahead, typ=I64))
+            result = self.b.add(self._now(), self.b.load(self._ahead, typ=I64))
         elif v.op == "write_live":
             self._write_tbu40(arguments[0])
             return
@@ -113,8 +129,8 @@ class _Lowering:
 
 
 def compiled(program: Program, limit: int) -> Course:
-    """A program of one operand that reads TB and writes TBU40. It takes too long where `limit` ticks or more
-    pass from its first reading to its end.
+    """A program of one operand that begins with a reading of TB and may write TBU40. It takes too long where
+    `limit` ticks or more pass from that reading to its last access.
 
     The interpreter's lock is kept: what is as short as this should not wait to get it back.
     """
@@ -122,4 +138,4 @@ def compiled(program: Program, limit: int) -> Course:
     kept_for = hashlib.sha256(f"{compiler.fingerprint()}{module}".encode()).hexdigest()[:32]
     code = fetch(program.name, kept_for, lambda: compiler.compile_module(module))
     address = runtime().load(program.name, code, f"chronovisor_{program.name}")
-    return ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(address)
+    return ctypes.PYFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_uint64)(address)
