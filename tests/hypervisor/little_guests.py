@@ -7,9 +7,12 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from chronovisor.hypervisor.cpu_model import POWER8
 from chronovisor.hypervisor.exits import Exit
 from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.live_registers import LiveRegisters
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.hypervisor.virtual_machine import VirtualMachine
 from chronovisor.isa.bits import LPCR, MSR
@@ -49,6 +52,10 @@ def ld(rt: int, offset: int, ra: int) -> int:
 
 def mftb(rt: int) -> int:
     return 0x7C0C42A6 | rt << 21
+
+
+def mfvtb(rt: int) -> int:
+    return 0x7C11D2A6 | rt << 21
 
 
 def mfdec(rt: int) -> int:
@@ -166,3 +173,23 @@ def run_together(vcpus: list[VirtualCpu], turns: Callable[[VirtualCpu, Exit], bo
         assert not thread.is_alive(), "a vCPU never came back"
     if failures:
         raise failures[0]
+
+
+class WrongTimeError(AssertionError):
+    """A guest read another time than the host's plus what its core had applied."""
+
+
+def watch_readings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every reading of TB by a guest compared with the clock, to the tick."""
+    read = LiveRegisters.read
+
+    def compared(self: LiveRegisters, name: str) -> int:
+        value = read(self, name)
+        if name == "TB":
+            vcpu = self._vcpu
+            right = (vcpu.host.clock.now() + vcpu.vcore.entered_with).value
+            if value != right:
+                raise WrongTimeError(f"vCPU {vcpu.number} read {value:#x} where it is {right:#x}")
+        return value
+
+    monkeypatch.setattr(LiveRegisters, "read", compared)

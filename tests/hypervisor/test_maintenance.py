@@ -16,6 +16,7 @@ from little_guests import (
     RFID,
     Guest,
     Log,
+    WrongTimeError,
     branch,
     hcall,
     li,
@@ -26,13 +27,13 @@ from little_guests import (
     run_together,
     spin,
     user_call,
+    watch_readings,
 )
 
 from chronovisor.engine.choice import engine_named
 from chronovisor.hypervisor.cpu_model import POWER8, PPC970, CpuModel
 from chronovisor.hypervisor.exits import Exit, Hypercall
 from chronovisor.hypervisor.host import Core, Host, Parts
-from chronovisor.hypervisor.live_registers import LiveRegisters
 from chronovisor.hypervisor.maintenance import Maintenance
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.papr.hcalls import Hcall
@@ -50,29 +51,9 @@ OFFSETS = st.sampled_from([Offset(0), Offset(7 * GRANULE), Offset(-9 * GRANULE &
 ORIGIN = 0x1234_5678_9ABC
 
 
-class WrongTimeError(AssertionError):
-    """A guest read another time than the host's plus what its core had applied."""
-
-
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch(monkeypatch)
-
-
-def watch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have every reading of TB by a guest compared with the clock, to the tick."""
-    read = LiveRegisters.read
-
-    def compared(self: LiveRegisters, name: str) -> int:
-        value = read(self, name)
-        if name == "TB":
-            vcpu = self._vcpu
-            right = (vcpu.host.clock.now() + vcpu.vcore.entered_with).value
-            if value != right:
-                raise WrongTimeError(f"vCPU {vcpu.number} read {value:#x} where it is {right:#x}")
-        return value
-
-    monkeypatch.setattr(LiveRegisters, "read", compared)
+    watch_readings(monkeypatch)
 
 
 # The facility alone

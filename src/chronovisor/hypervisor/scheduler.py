@@ -238,11 +238,13 @@ class Turns:
         if seat is None:
             self._wait_outside(ready, until)
             return
+        # An alarm that is called while the caller waits may wait itself.
+        before = seat.ready, seat.until
         seat.ready, seat.until = ready, until
         if not seat.runnable(self._source.ticks()):
             self._pass_on()
             self._await_turn(seat)
-        seat.ready, seat.until = None, never
+        seat.ready, seat.until = before
 
     def changed(self) -> None:
         """Have everyone look again; where nobody could go on, someone may now."""

@@ -1,0 +1,715 @@
+"""A history of the timebase offset in Linux KVM (Book3S HV): what went wrong on the way, and what we hold
+against it.
+
+Each episode is named after the change that put it right, tells what went wrong before, and states the
+invariant. Its story is told twice: as this hypervisor has it, and with the one guard taken out that keeps
+it from going wrong.
+
+What of that history cannot happen here, and why:
+
+- 4.20 and 6.7: nested virtualization, in its first and second version (a guest's own guests, whose offset
+  is the sum of two), and 5.3, *Clear pending decr exception on nested entry*, as far as that is about them:
+  there are no nested guests. That a pending decrementer is never kept beside its expiry is told below.
+- 4.10 to 6.12, `H_XIRR_X` of the XICS emulation, which returns the host's timebase to the guest: the
+  hypercall is not answered.
+- 2019, *DPDES includes pending doorbell*: guests have no doorbells (`msgsndp` is off, as KVM has it for one
+  thread a core), so none can be latent when DPDES is read. The register is carried as it is.
+- 2022, the decrementer of the *host*, which wrapped where no timer was set: the host's timers are the
+  machine's own. What corresponds to it is told below.
+
+`test_history_of_traps.py` has what is to be seen in the kernel still.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from episode import Episode
+from little_guests import (
+    GRANULE,
+    SECOND,
+    Guest,
+    Log,
+    branch,
+    hcall,
+    li,
+    lis,
+    mfdec,
+    mftb,
+    mfvtb,
+    mtdec,
+    power8,
+    run_together,
+    spin,
+    user_call,
+)
+
+from chronovisor.hypervisor import scheduler, virtual_cpu
+from chronovisor.hypervisor.cpu_model import POWER9
+from chronovisor.hypervisor.dispatch_trace_log import DispatchTraceLog
+from chronovisor.hypervisor.exits import Exit, Hypercall, Interrupted
+from chronovisor.hypervisor.host import Core, Host
+from chronovisor.hypervisor.scheduler import Parallel, Turns, Until
+from chronovisor.hypervisor.virtual_core import VirtualCore
+from chronovisor.hypervisor.virtual_cpu import VirtualCpu
+from chronovisor.hypervisor.world_switch import WorldSwitch
+from chronovisor.isa.bits import LPCR
+from chronovisor.machine.host import Host as Machine
+from chronovisor.migration import restoration
+from chronovisor.migration.link import Link
+from chronovisor.migration.move import move
+from chronovisor.papr.hcalls import Hcall
+from chronovisor.papr.vpa import VPA_ENQUEUE_DISPATCH_TB
+from chronovisor.proof.sabotage import OffsetReadAgain, SecondariesLetInEarly
+from chronovisor.timebase import offset as switching
+from chronovisor.timebase.clock import RealTime, VirtualTime
+from chronovisor.timebase.decrementer import Decrementer, DecWidth
+from chronovisor.timebase.facility import TB_ERRORS, TimerFacility
+from chronovisor.timebase.offset import Applied, Switch
+from chronovisor.timebase.tbu40 import CoreTimebase
+from chronovisor.timebase.trace import Event, HostTimeRestored, Tbu40Written, TimebaseRead, TimebaseReloaded
+from chronovisor.timebase.types import GuestTime, HostTime, Offset, Ticks
+
+AHEAD = Offset(1 << 40)
+"""An offset of 2147 seconds: far more than any timer here."""
+FAR = 0x7FFF_FFFF
+READER = [mftb(4), mfdec(5), mftb(6), *user_call(), branch(-5)]
+
+
+def ended(vcpu: VirtualCpu) -> tuple[int, ...]:
+    """Run the vCPU to a hypercall for user space; return r4 and on."""
+    exit_ = vcpu.run()
+    assert isinstance(exit_, Hypercall), exit_
+    return exit_.arguments
+
+
+def one_run_each(vcpus: list[VirtualCpu]) -> dict[int, Exit]:
+    ends: dict[int, Exit] = {}
+
+    def one_run(vcpu: VirtualCpu, exit_: Exit) -> bool:
+        ends[vcpu.number] = exit_
+        return False
+
+    run_together(vcpus, one_run)
+    return ends
+
+
+class TestTimebaseOffset2013(Episode):
+    """Linux 3.13, 93b0f4dc29c5, *Implement timebase offset for guests*.
+
+    Before it a guest that was moved to another host saw that host's timebase, whatever it had seen before.
+    Invariant: what an entry adds its exit takes away; guests read the host's time plus their offset, hosts
+    their own.
+    """
+
+    goes_wrong = "host's timebase"
+
+    def story(self) -> None:
+        host = Host(VirtualTime(), origin=0x1234_5678)
+        guest = Guest(host)
+        vcpu = guest.vcpu(0, guest.code(0, READER))
+        vcpu.set_offset(AHEAD)
+        for _ in range(3):
+            before = host.clock.now()
+            assert 0 < (GuestTime(ended(vcpu)[0]) - (before + AHEAD)).value < 16 * 256
+            assert not host.check_sync(), "the host's timebase is not its own after the exit"
+
+    def without(self, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(Switch, "leave", lambda *_: None)
+
+
+class TestDecrementerTimeoutsWithAnOffset2014(Episode):
+    """Linux 3.15, c5fb80d3b24f, *Fix decrementer timeouts with non-zero TB offset*.
+
+    The entry path was put in another order, and the expiry of the decrementer came to be taken while the
+    guest's timebase was loaded; what used it took it for host time. A guest that had moved slept far too
+    long.
+    Invariant: every timestamp is of a declared kind, and the expiry is host time because T is the host's by
+    then.
+    """
+
+    goes_wrong = "slept"
+
+    def story(self) -> None:
+        source = VirtualTime()
+        guest = Guest(Host(source))
+        guest.code(0x900, user_call())
+        vcpu = guest.vcpu(0, guest.code(0x1000, [li(7, 0x7000), mtdec(7), *hcall(Hcall.CEDE), branch(0)]))
+        vcpu.set_offset(AHEAD)
+        ended(vcpu)
+        assert source.ticks() < 2 * 0x7000, "it slept for much longer than its timer"
+
+    def without(self, patch: pytest.MonkeyPatch) -> None:
+        expiry = Decrementer.expiry
+
+        def in_guest_time(self: Decrementer, timebase: CoreTimebase, width: DecWidth, *more: Any) -> HostTime:
+            return expiry(self, timebase, width, *more) + Ticks(AHEAD.value)
+
+        patch.setattr(Decrementer, "expiry", in_guest_time)
+
+
+class TestVirtualTimebasePerSubcore2016(Episode):
+    """Linux 4.9, 88b02cf97bb7, *VTB per subcore*.
+
+    Each thread saved and loaded the virtual timebase, of which a core has one, so that threads overwrote
+    what others had counted; guests complained of lockups that were none.
+    Invariant: what a core has once is loaded and saved by its primary alone.
+    """
+
+    goes_wrong = "virtual timebase"
+
+    def story(self) -> None:
+        source = VirtualTime()
+        guest = Guest(power8(source), stride=2)
+        work = [mftb(4), mfvtb(5), *spin(3000), mfvtb(6), mftb(7), *user_call()]
+        worker = guest.vcpu(0, guest.code(0x1000, work))
+        joiner = guest.vcpu(1, guest.code(0x2000, [*spin(3000), *user_call()]))
+        ends: list[Exit] = []
+
+        def run_joiner() -> None:
+            ends.append(joiner.run())
+            joiner.host.scheduler.unbind(joiner.seat)
+
+        thread = threading.Thread(target=run_joiner, daemon=True)
+
+        def join() -> None:
+            joiner.host.scheduler.bind(joiner.seat)
+            thread.start()
+
+        source.call_at(500 * 256, join)
+        begun, vtb_begun, vtb_over, over = ended(worker)[:4]
+        thread.join(10)
+        assert ends
+        assert vtb_over - vtb_begun == over - begun - 2 * 256, "the virtual timebase lost time to a sibling"
+
+    def without(self, patch: pytest.MonkeyPatch) -> None:
+        begin = VirtualCpu.begin
+
+        def each_thread(self: VirtualCpu, *how: Any) -> Any:
+            result = begin(self, *how)
+            self.vcore.run_time.start(self.host.source.ticks())
+            return result
+
+        patch.setattr(VirtualCpu, "begin", each_thread)
+
+
+class TestTimebaseCorruptionOnHmiExit2016(Episode):
+    """Linux 4.8, fd7bacbca47a, *Fix TB corruption in guest exit path on HMI interrupt*.
+
+    The firmware put a failed timebase right, at the host's time; the exit then took the guest's offset away
+    from it.
+    Invariant: only what is applied is taken away; whoever loads the timebase afresh does it when nothing
+    is.
+    """
+
+    goes_wrong = "host's timebase"
+
+    def story(self) -> None:
+        source = VirtualTime()
+        host = power8(source)
+        guest = Guest(host)
+        vcpu = guest.vcpu(0, guest.code(0, [*spin(100), *user_call()]))
+        vcpu.set_offset(AHEAD)
+        source.call_at(50 * 256, lambda: host.maintenance.fail_timebase(0, Ticks(12345)))
+        ended(vcpu)
+        assert not host.check_sync(), "the host's timebase is wrong by the guest's offset"
+
+    def without(self, patch: pytest.MonkeyPatch) -> None:
+        def firmware_first(self: WorldSwitch, core: Core, vcore: VirtualCore) -> Applied:
+            assert core.applied is not None
+            if core.hmer:
+                core.timebase.load_from_tod()
+                core.hmer = 0
+            return core.applied
+
+        patch.setattr(WorldSwitch, "to_take_away", firmware_first)
+
+
+class TestLargeDecrementer2017(Episode):
+    """Linux 4.13, 2f2724630f7a and 1bc3fe818c58, hosts and guests with POWER9's large decrementer.
+
+    Its 56 bits were sign-extended from 32, so that a timer of more than four seconds went off at once or
+    much later.
+    Invariant: the width of DEC is what LPCR[LD] says.
+    """
+
+    goes_wrong = "decrementer"
+
+    def story(self) -> None:
+        host = Host(VirtualTime(), cpu_model=POWER9)
+        guest = Guest(host)
+        vcpu = guest.vcpu(0, guest.code(0, READER))
+        vcpu.vcore.set_lpcr(int(LPCR.LD), int(LPCR.LD))
+        expiry = GuestTime(1 << 45)
+        vcpu.decrementer_expiry = expiry
+        for _ in range(2):
+            timebase, dec = ended(vcpu)[:2]
+            assert dec + timebase + 256 == expiry.value, "the guest's decrementer lost its upper bits"
+            assert vcpu.decrementer_expiry == expiry, "the decrementer's expiry lost its upper bits"
+
+    def without(self, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(VirtualCpu, "decrementer_width", 32)
+
+
+class TestDecrementerExpiryIsMoved2018(Episode):
+    """Linux 4.17, 5855564c8ab2, *Add "DEC_EXPIRY" register to the one_reg interface*.
+
+    Nothing told a destination when the decrementer was to expire: it went off at a random moment, up to
+    four seconds later on POWER8, up to 2.2 years on POWER9.
+    Invariant: a move carries the expiry, in guest time; and never the register DEC, which ages on its way.
+    """
+
+    goes_wrong = "timer"
+
+    def story(self) -> None:
+        clock = VirtualTime()
+        with Machine(clock=clock, tb_origin=5) as here, Machine(clock=clock, tb_origin=1 << 50) as there:
+            guest = here.boot("demo-le.elf", "1M")
+            expiry = guest.get("DEC_EXPIRY")
+            guest, _ = move(guest, there, Link([Ticks(SECOND // 100)]))
+            assert guest.get("DEC_EXPIRY") == expiry, "the guest's timer did not come along"
+
+    def without(self, patch: pytest.MonkeyPatch) -> None:
+        write = restoration.write_register
+
+        def all_but_the_expiry(vcpu: Any, name: str, value: int) -> None:
+            if name != "DEC_EXPIRY":
+                write(vcpu, name, value)
+
+        patch.setattr(restoration, "write_register", all_but_the_expiry)
+
+
+class TestDebugTriggerDoesNotResynchronise2018(Episode):
+    """Linux 4.16, *Handle debug trigger HMI separately*.
+
+    Every maintenance interrupt was handled as if the timebase had been loaded afresh, also those of a
+    debugger.
+    Invariant: whether the timebase was touched is known, not supposed.
+    """
+
+    goes_wrong = "loaded afresh"
+
+    def story(self) -> None:
+        log, source = Log(), VirtualTime()
+        host = power8(source, observer=log)
+        guest = Guest(host)
+        vcpu = guest.vcpu(0, guest.code(0, [*spin(100), *user_call()]))
+        vcpu.set_offset(AHEAD)
+        source.call_at(50 * 256, lambda: host.maintenance.trigger_debug(0))
+        ended(vcpu)
+        assert len(log.of(HostTimeRestored)) == 2, "the interrupt came to nothing"
+        assert not log.of(TimebaseReloaded), "a timebase that was right was loaded afresh"
+
+    def without(self, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(TimerFacility, "errors", TB_ERRORS)
+
+
+class TestSnapshotOfTheOffset2018(Episode):
+    """Linux 4.17, 57b8daa70a17, *Snapshot timebase offset on guest entry*.
+
+    User space could set the offset through one thread while another ran, and the exit took the new one
+    away.
+    Invariant: what is taken away is what was added; a new offset holds from the next entry on.
+    """
+
+    goes_wrong = "host's timebase"
+
+    def story(self) -> None:
+        source = VirtualTime()
+        host = power8(source)
+        guest = Guest(host, stride=2)
+        runner = guest.vcpu(0, guest.code(0, [*spin(1000), *user_call()]))
+        sibling = guest.vcpu(1, 0)
+        runner.set_offset(AHEAD)
+
+        def set_meanwhile() -> None:
+            with sibling.access():
+                sibling.set_offset(Offset(5 * GRANULE))
+
+        source.call_at(500 * 256, set_meanwhile)
+        ended(runner)
+        assert runner.vcore.offset == Offset(5 * GRANULE)
+        assert not host.check_sync(), "the host's timebase is wrong by the difference of two offsets"
+
+    def without(self, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(WorldSwitch, "to_take_away", OffsetReadAgain.to_take_away)
+
+
+class TestSecondariesWaitForTheSwitch2018(Episode):
+    """Linux 4.17, 57b8daa70a17, the other half: secondaries loaded DEC while the primary moved the
+    timebase.
+
+    Invariant: no thread uses the timebase of its core before the primary has made it the guest's.
+    """
+
+    goes_wrong = "read"
+
+    def story(self) -> None:
+        guest = Guest(power8(VirtualTime()), stride=2)
+        vcpus = [guest.vcpu(n, guest.code(0x1000 * (n + 1), READER)) for n in (0, 1)]
+        vcpus[0].set_offset(AHEAD)
+        for exit_ in one_run_each(vcpus).values():
+            assert isinstance(exit_, Hypercall)
+            assert exit_.arguments[0] >= AHEAD.value, "a thread read the host's time in the guest"
+
+    def without(self, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(WorldSwitch, "secondary_may_enter", SecondariesLetInEarly.secondary_may_enter)
+
+
+class TestSignExtensionOfDec2019(Episode):
+    """Linux 5.3, *Sign-extend the decrementer value if not using the large decrementer*.
+
+    POWER9's exit kept a 32-bit DEC zero-extended: a timer that was due became one of eight seconds.
+    Invariant: DEC is signed in its own width.
+    """
+
+    goes_wrong = "due"
+
+    def story(self) -> None:
+        guest = Guest(Host(VirtualTime()))
+        code = [li(7, 100), mtdec(7), *spin(50), *user_call(), branch(0)]
+        vcpu = guest.vcpu(0, guest.code(0x1000, code))
+        vcpu.set_offset(AHEAD)
+        ended(vcpu)
+        assert vcpu.decrementer_pending(), "a timer that was due is so no more"
+
+    def without(self, patch: pytest.MonkeyPatch) -> None:
+        expiry = Decrementer.expiry
+
+        def zero_extended(self: Decrementer, timebase: CoreTimebase, width: DecWidth, *more: Any) -> HostTime:
+            due = self.expired and width == 32
+            return expiry(self, timebase, width, *more) + Ticks(1 << 32 if due else 0)
+
+        patch.setattr(Decrementer, "expiry", zero_extended)
+
+
+class TestNoStalePendingDecrementer2019(Episode):
+    """Linux 5.3, 3c25ab35fbc8, *Clear pending decrementer exceptions on nested guest entry*.
+
+    A bit said that a decrementer interrupt was pending, and stayed when the timer had been set anew: it
+    kept a nested guest from ever running.
+    Invariant: pending is what the expiry says, asked when it matters, and never a bit of its own.
+    """
+
+    goes_wrong = "interrupt of a timer"
+
+    def story(self) -> None:
+        guest = Guest(Host(VirtualTime()))
+        guest.code(0x900, [li(4, 0x900), *user_call()])
+        enable = [*user_call(), li(8, -0x8000), 0x7D010164, li(4, 1), *user_call()]  # mtmsrd r8,1
+        vcpu = guest.vcpu(0, guest.code(0x1000, [li(7, 10), mtdec(7), *spin(20), *enable]))
+        ended(vcpu)
+        assert vcpu.decrementer_pending()
+        vcpu.decrementer_expiry = GuestTime(vcpu.host.clock.now().value + SECOND)
+        assert ended(vcpu)[0] == 1, "the interrupt of a timer came that was set anew"
+
+    def without(self, patch: pytest.MonkeyPatch) -> None:
+        pending = VirtualCpu.decrementer_pending
+        noted: set[VirtualCpu] = set()
+
+        def as_noted(self: VirtualCpu) -> bool:
+            if pending(self):
+                noted.add(self)
+            return self in noted
+
+        patch.setattr(VirtualCpu, "decrementer_pending", as_noted)
+
+
+class HypervisorDecrementer(Episode):
+    """A virtual core that never leaves by itself, and another that waits for its core."""
+
+    goes_wrong = "never got"
+
+    def prepare(self, core: Core) -> None:
+        """Do something to the core before."""
+
+    def story(self) -> None:
+        source = VirtualTime()
+        host = power8(source, threads=1)
+        self.prepare(host.cores[0])
+        guest = Guest(host)
+        hog = guest.vcpu(0, guest.code(0x1000, [branch(0)]))
+        other = guest.vcpu(1, guest.code(0x2000, [*spin(100), *user_call()]))
+        for vcpu in (hog, other):
+            vcpu.set_offset(AHEAD)
+            source.call_at(SECOND // 5, vcpu.kick)
+        ends = one_run_each([hog, other])
+        assert isinstance(ends[0], Interrupted)
+        assert isinstance(ends[1], Hypercall), "it never got the core"
+
+
+class TestHdecIsEnabledBeforeItIsSet2020(HypervisorDecrementer):
+    """Linux 5.10, LPCR[HDICE] set before HDEC.
+
+    POWER8 and POWER9 do not raise the interrupt where HDEC runs out while it is disabled: a guest then kept
+    its core for ever.
+    Invariant: that the hypervisor's time is up is seen whenever it is looked at, not only as it happens.
+    """
+
+    def without(self, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(Decrementer, "expired", False)
+
+
+class TestHdecIsLoadedLastAtAnEntry2021(HypervisorDecrementer):
+    """Linux 5.14, HDEC is set after the guest's LPCR, with other races at the entry.
+
+    What the last entry had left in HDEC could end or not end the next guest's run.
+    Invariant: each entry loads it anew.
+    """
+
+    keeps_the_last = False
+
+    def prepare(self, core: Core) -> None:
+        if self.keeps_the_last:
+            core.hypervisor_decrementer.write = lambda *_: None  # type: ignore[method-assign]
+            core.hypervisor_decrementer.write_deadline = lambda *_: None  # type: ignore[method-assign]
+
+    def without(self, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(self, "keeps_the_last", True)
+
+
+class TestNobodyListensInsideTheSwitch2021(Episode):
+    """2021, proposed and not merged: *sched_clock in the window in which the timebase is the guest's*.
+
+    Tracing inside the entry read the clock while the timebase was foreign; the trace buffer saw time go
+    back, and the host went down.
+    Invariant: between the first access of a switch and its last nobody is called.
+    """
+
+    goes_wrong = "inside the switch"
+
+    def story(self) -> None:
+        source = VirtualTime()
+        told: list[int] = []
+
+        def listen(event: Event) -> None:
+            if isinstance(event, TimebaseRead | Tbu40Written):
+                told.append(source.ticks())
+
+        host = power8(source, observer=listen)
+        self.listen = listen
+        guest = Guest(host)
+        vcpu = guest.vcpu(0, guest.code(0, user_call()))
+        vcpu.set_offset(AHEAD)
+        ended(vcpu)
+        per_switch = Counter(told)
+        assert set(per_switch.values()) == {3}, "the observer was called inside the switch"
+
+    listen: Callable[[Event], None]
+
+    def without(self, patch: pytest.MonkeyPatch) -> None:
+        recorded = switching._Recorded
+
+        class Loud(list[Event]):
+            def append(_, event: Event) -> None:
+                self.listen(event)
+
+        patch.setattr(switching, "_Recorded", lambda tb, seen: recorded(tb, Loud()))
+
+
+class TestExpiryAndOffsetInAnyOrder2021(Episode):
+    """Linux 5.17, 3c1a4322bba7, the expiry kept in guest time.
+
+    Before it DEC_EXPIRY was converted by the offset of the moment, so that it was wrong unless TB_OFFSET
+    was set first.
+    Invariant: what is set and read as the expiry is guest time, in whatever order it and the offset are
+    set.
+    """
+
+    goes_wrong = "expiry"
+
+    def story(self) -> None:
+        guest = Guest(Host(VirtualTime(), origin=99))
+        vcpu = guest.vcpu(0, 0)
+        expiry = GuestTime(0x1234_5678)
+        vcpu.decrementer_expiry = expiry
+        vcpu.set_offset(AHEAD)
+        assert vcpu.decrementer_expiry == expiry, "the expiry moved as the offset was set behind it"
+
+    def without(self, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(virtual_cpu, "rebased", lambda expiry, old, new: expiry)
+
+
+class TestDeadlinesBeyondATimersRange2022(Episode):
+    """2022, *decrementer storm*, and re-arming beyond what a timer can hold.
+
+    A deadline too far away left no timer set; the decrementer wrapped, and interrupts came without an end.
+    Invariant: a wait has an end of its own however far its deadline is, and looks again then.
+    """
+
+    goes_wrong = "too far"
+
+    def story(self) -> None:
+        waits = Parallel(RealTime())
+        done = threading.Event()
+        threading.Timer(0.05, lambda: (done.set(), waits.changed())).start()
+        with waits.monitor:
+            try:
+                waits.wait(done.is_set, lambda: 1 << 100)
+            except OverflowError:
+                pytest.fail("the deadline is too far away for the machine's timers", pytrace=False)
+        assert done.is_set()
+
+    def without(self, patch: pytest.MonkeyPatch) -> None:
+        class Endless:
+            TIMEOUT_MAX = float("inf")
+            RLock, Condition, local = threading.RLock, threading.Condition, threading.local
+
+        patch.setattr(scheduler, "threading", Endless)
+
+    def test_it_goes_wrong_without_its_guard(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.without(monkeypatch)
+        with pytest.raises(pytest.fail.Exception, match=self.goes_wrong):
+            self.story()
+
+
+class TestDefaultExpiryInGuestTime2022(Episode):
+    """Linux 6.1, 0a5bfb824a6e, *Fix decrementer migration*.
+
+    5.17 began with an expiry in host time where it now meant guest time, so that a guest that moved from a
+    kernel without DEC_EXPIRY could hang.
+    Invariant: a timer that nobody set is due once the guest has an offset.
+    """
+
+    goes_wrong = "slept"
+
+    def story(self) -> None:
+        source = VirtualTime()
+        # DEC would be -T, which a guest may find to be four seconds ahead, or years.
+        host = Host(source, origin=(1 << 63) + (1 << 31) + 1)
+        guest = Guest(host)
+        guest.code(0x900, user_call())
+        vcpu = guest.vcpu(0, guest.code(0x1000, [*hcall(Hcall.CEDE), branch(0)]))
+        vcpu.set_offset(Offset(1 << 32))
+        ended(vcpu)
+        assert source.ticks() < SECOND, "it slept for seconds with a timer that nobody set"
+
+    def without(self, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(VirtualCpu, "set_offset", lambda self, offset: self.vcore.set_offset(offset))
+
+
+VPA, LOG = 0x8000, 0xA000
+
+
+class Stolen(Episode):
+    """Two virtual cores that compete for a core, and what one of them reads of its waits."""
+
+    def story(self) -> None:
+        source = VirtualTime()
+        host = power8(source, threads=1)
+        guest = Guest(host)
+        hog = guest.vcpu(0, guest.code(0x1000, [branch(0)]))
+        counter = VPA + VPA_ENQUEUE_DISPATCH_TB.offset
+        code = [li(8, 0), 0x65080000, 0x61080000 | counter, ld_reversed(4, 8), *user_call()]
+        waiter = guest.vcpu(1, guest.code(0x2000, code))
+        waiter.areas.set_vpa(VPA)
+        for vcpu in (hog, waiter):
+            vcpu.set_offset(AHEAD)
+        source.call_at(SECOND // 5, hog.kick)
+        ends = one_run_each([hog, waiter])
+        assert isinstance(ends[1], Hypercall)
+        waited = Ticks(ends[1].arguments[0])
+        assert Ticks.from_ns(9_900_000) < waited < Ticks.from_ns(10_500_000), (
+            f"a time slice of 10 ms was stolen, and the guest was told of {waited}"
+        )
+
+
+def ld_reversed(rt: int, rb: int) -> int:
+    """ldbrx rt,0,rb: what the hypervisor wrote, in its byte order."""
+    return 0x7C000428 | rt << 21 | rb << 11
+
+
+def counted(patch: pytest.MonkeyPatch, change: Callable[[int, int], int]) -> None:
+    """Have the counter of waits become `change` of what it was and what it would be."""
+    dispatched = DispatchTraceLog.dispatched
+
+    def changed(self: DispatchTraceLog, *how: Any) -> GuestTime | None:
+        areas, memory = self._vcpu.areas, self._vcpu.machine.memory
+        at = areas.vpa.in_use + VPA_ENQUEUE_DISPATCH_TB.offset
+        before = memory.load(at, 8, little=False)
+        moment = dispatched(self, *how)
+        if areas.vpa.in_use:
+            memory.store(at, 8, change(before, memory.load(at, 8, little=False)), little=False)
+        return moment
+
+    patch.setattr(DispatchTraceLog, "dispatched", changed)
+
+
+class TestStolenTimeRestored2022(Stolen):
+    """Linux 6.1, stolen time of POWER9 guests restored; VPA wait counters.
+
+    5.17's new entry path counted no stolen time: guests were told of none.
+    Invariant: the time for which a vCPU that could run had no core is counted where the guest reads it.
+    """
+
+    goes_wrong = r"told of Ticks\(0\)"
+
+    def without(self, patch: pytest.MonkeyPatch) -> None:
+        counted(patch, lambda before, after: before)
+
+
+class TestStealClockInTicks2024(Stolen):
+    """Linux 6.9, the guest's steal clock: ticks taken for nanoseconds, so that half of it was shown.
+
+    The mistake was the guest's.
+    Invariant, on our side: the counters in the VPA are ticks of the timebase.
+    """
+
+    goes_wrong = "stolen"
+
+    def without(self, patch: pytest.MonkeyPatch) -> None:
+        counted(patch, lambda before, after: before + Ticks(after - before).ns)
+
+
+class TestNoExitForATimerThatIsNoMore2024(Episode):
+    """Linux 6.10, the revert of 180c6b072bf3, *skip DEC cancel*.
+
+    A timer that was not taken back when the guest ran on ended its next run for nothing: 70 percent more
+    exits.
+    Invariant: a wait goes by the deadline that there is, not by one that there was.
+    """
+
+    goes_wrong = "for nothing"
+
+    def story(self) -> None:
+        source = VirtualTime()
+        host = power8(source)
+        guest = Guest(host, stride=2)
+        guest.code(0x900, user_call())
+        vcpu = guest.vcpu(0, guest.code(0x1000, [lis(7, 0x0100), mtdec(7), *hcall(Hcall.CEDE), branch(0)]))
+        sibling = guest.vcpu(1, 0)
+        vcpu.set_offset(AHEAD)
+
+        def set_back() -> None:
+            with sibling.access():
+                sibling.set_offset(AHEAD - Offset(GRANULE))
+
+        source.call_at(1_000_000, set_back)
+        waits = 0
+        block = VirtualCpu._block
+
+        def counting(self: VirtualCpu) -> None:
+            nonlocal waits
+            waits += 1
+            block(self)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(VirtualCpu, "_block", counting)
+            ended(vcpu)
+        assert source.ticks() > 2 * GRANULE
+        assert waits == 1, "it woke for nothing at the moment that its timer had before"
+
+    def without(self, patch: pytest.MonkeyPatch) -> None:
+        wait = Turns.wait
+
+        def by_the_first_deadline(
+            self: Turns, ready: Callable[[], bool], until: Until = scheduler.never
+        ) -> None:
+            deadline = until()
+            wait(self, ready, lambda: deadline)
+
+        patch.setattr(Turns, "wait", by_the_first_deadline)
