@@ -27,7 +27,7 @@ from chronovisor.migration.stream import Header
 from chronovisor.migration.tcp import TimeLimits
 from chronovisor.timebase.types import GRANULE, Ticks
 
-LIMITS = TimeLimits.of(0.5)
+LIMITS = TimeLimits(0.5, 0.5, start=0)
 ORIGIN = (1 << 63) + 987_654_321
 
 
@@ -91,7 +91,7 @@ def arrived(ends: Ends) -> Arrived:
 def test_a_guest_comes_over_with_its_time(ends: Ends) -> None:
     # More than it can do before it is moved: the report is asked for here and made there.
     ends.guest.console.type("x" * 30 + "r")
-    record = ends.departure.migrate(ends.arrivals.address, LIMITS)
+    record = ends.departure.migrate(ends.arrivals.address, LIMITS).record
     assert ends.guest.end is not None
     assert ends.guest.end.reason is EndReason.MOVED
     came = arrived(ends)
@@ -146,10 +146,10 @@ def test_a_commit_that_is_lost_is_asked_about_and_the_guest_goes_on_at_the_sourc
 
 @pytest.mark.parametrize("kind", FAULTS)
 def test_an_answer_that_is_lost_is_asked_for_and_the_guest_is_the_destinations(ends: Ends, kind: str) -> None:
-    record = ends.departure.migrate(ends.way(Fault(False, 3, kind)).address, LIMITS)
+    report = ends.departure.migrate(ends.way(Fault(False, 3, kind)).address, LIMITS)
     assert ends.departure.state == "ended"
     came = arrived(ends)
-    assert came.record == record
+    assert came.record == report.record
     with came.host:
         assert goes_on(came.destination.start(running=True), ends.console)
 
@@ -173,7 +173,7 @@ def test_without_an_answer_the_guest_stays_paused_until_there_is_one(ends: Ends,
             ends.departure.resolve()
         assert ends.departure.state == "running"
     else:
-        record = ends.departure.resolve()
+        record = ends.departure.resolve().record
         assert record == arrived(ends).record
         assert ends.departure.state == "ended"
         arrived(ends).host.close()

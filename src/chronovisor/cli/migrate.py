@@ -12,7 +12,7 @@ from chronovisor.cli.running import parse_seconds
 from chronovisor.machine.control import ask
 from chronovisor.machine.errors import MachineError
 from chronovisor.migration.address import parse_address
-from chronovisor.timebase.record import MoveRecord
+from chronovisor.migration.transfer import MoveReport
 
 
 def command(
@@ -50,5 +50,5 @@ def command(
         done = {"resumed": name, "move": answer["resumed"]}
         print(json.dumps(done) if as_json else f"{name} goes on here; move {answer['resumed']} is forgotten")
         return
-    record = MoveRecord(**answer["record"])
-    print(json.dumps(record.as_json(), indent=2) if as_json else table(record))
+    report = MoveReport.from_json(answer["report"])
+    print(json.dumps(report.as_json(), indent=2) if as_json else table(report))

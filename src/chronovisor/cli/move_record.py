@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from chronovisor.migration.transfer import MoveReport
 from chronovisor.timebase.record import MoveRecord
 from chronovisor.timebase.types import Ticks
 
@@ -16,8 +17,9 @@ def summary(record: MoveRecord) -> str:
     )
 
 
-def table(record: MoveRecord) -> str:
-    """Return the record in lines, one for each of its fields."""
+def table(report: MoveReport) -> str:
+    """Return the report in lines, one for each thing that there is to know."""
+    record, transfer = report.record, report.transfer
     rows = {
         "guest timebase before": f"{record.guest_tb_before:#018x}",
         "guest timebase after": f"{record.guest_tb_after:#018x}",
@@ -29,10 +31,17 @@ def table(record: MoveRecord) -> str:
         "clock error": _ticks(record.error_ticks, "+"),
         "error bound": _ticks(record.error_bound_ticks),
         "rounding so far": _ticks(record.rounding_ticks, "+"),
-        "wait for the rounding": f"{record.wait_ns / 1e6:.3f} ms",
         "downtime": f"{record.downtime_ns / 1e6:.3f} ms",
+        "  last round": f"{transfer.last_round_ns / 1e6:.3f} ms",
+        "  device state": f"{transfer.device_state_ns / 1e6:.3f} ms",
+        "  handshake": f"{transfer.handshake_ns / 1e6:.3f} ms",
+        "  wait for the rounding": f"{record.wait_ns / 1e6:.3f} ms",
+        "resumed after that": "?" if transfer.resume_ns is None else f"{transfer.resume_ns / 1e6:.3f} ms",
+        "rounds": str(transfer.rounds),
+        "memory": f"{transfer.memory_bytes} bytes, {transfer.sent_bytes} of them sent",
+        "time in all": f"{transfer.duration_ns / 1e6:.3f} ms",
     }
-    return "\n".join(f"{name:22} {value}" for name, value in rows.items())
+    return "\n".join(f"{name:23} {value}" for name, value in rows.items())
 
 
 def _milliseconds(ticks: int, sign: str = "+") -> str:

@@ -167,9 +167,9 @@ class _Service:
             if request["force_resume"]:
                 return {"resumed": self.departure.force_resume()}
             if request["resolve"]:
-                return {"record": self.departure.resolve().as_json()}
+                return {"report": self.departure.resolve().as_json()}
             limits = TimeLimits.of(request["time_limit"]) if request["time_limit"] else TimeLimits()
-            return {"record": self.departure.migrate(parse_address(request["to"]), limits).as_json()}
+            return {"report": self.departure.migrate(parse_address(request["to"]), limits).as_json()}
         except MoveError as error:
             raise ControlError(str(error), FAILED) from error
         except MoveUndecidedError as error:

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any, Final
 
 from chronovisor.kvm.exits import Exit, FailEntry, HcallExit, InternalError, MmioExit, SystemEvent
-from chronovisor.kvm.ids import ONE_REG_BY_NAME, SystemEventType
+from chronovisor.kvm.ids import ONE_REG_BY_NAME, MemoryFlag, SystemEventType
 from chronovisor.kvm.interface import System, Vcpu, Vm
 from chronovisor.kvm.registers import read_register, write_register
 from chronovisor.machine.console import Console
@@ -29,6 +29,8 @@ from chronovisor.timebase.handover import IdealInterval
 from chronovisor.timebase.history import History, Hop
 from chronovisor.timebase.types import GuestTime, Offset, Ticks
 
+MEMORY_SLOT: Final = 0
+"""The slot of KVM's that holds the guest's memory."""
 _LPCR: Final = ONE_REG_BY_NAME["LPCR_64"].id
 
 
@@ -271,6 +273,19 @@ class Guest:
         carried, self._carried_time_of_day = self._carried_time_of_day, None
         if carried is not None:
             self.wall_clock.set_since_epoch(carried.at(self.timebase()))
+
+    # Which memory it writes
+
+    def log_dirty_pages(self, on: bool) -> None:
+        """Have the pages logged that are written from now on, or no longer. The guest may run."""
+        flags = MemoryFlag.LOG_DIRTY_PAGES if on else 0
+        self.vm.set_user_memory_region(MEMORY_SLOT, flags, 0, self.memory)
+
+    def dirty_pages(self) -> Sequence[int]:
+        """The pages written since the last call, or since they are logged: rising numbers, in units of the
+        host's page size. The guest may run.
+        """
+        return self.vm.get_dirty_log(MEMORY_SLOT)
 
     # What the guest's own calls do (services.Machine)
 

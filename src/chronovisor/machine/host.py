@@ -14,7 +14,7 @@ from chronovisor.machine.devicetree import TreeOptions, flatten
 from chronovisor.machine.elf import Image, parse_image, read_image
 from chronovisor.machine.entry import entry_msr
 from chronovisor.machine.errors import MachineError
-from chronovisor.machine.guest import Guest
+from chronovisor.machine.guest import MEMORY_SLOT, Guest
 from chronovisor.machine.sizes import Topology, check_topology, parse_size, parse_u64
 from chronovisor.memory import PAGE_SIZE, GuestMemory
 from chronovisor.timebase.clock import HostClock, RealTime, TickSource, VirtualTime
@@ -123,7 +123,7 @@ class Host:
             raise MachineError(f"{error}; choose a smaller --memory") from None
         vm = self.system.create_vm()
         try:
-            vm.set_user_memory_region(0, 0, 0, guest_memory)
+            vm.set_user_memory_region(MEMORY_SLOT, 0, 0, guest_memory)
             vcpus = _create_vcpus(vm, topology)
         except BaseException:
             vm.close()

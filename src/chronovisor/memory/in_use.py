@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
-from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
+from chronovisor.memory.guest_memory import PAGE_SIZE, AddressError, GuestMemory
 
 BLOCK: Final = 1 << 20
 """The coarse unit, in bytes, in which `blocks_in_use` answers."""
@@ -31,13 +31,54 @@ def runs_in_use(memory: GuestMemory) -> list[tuple[int, int]]:
     """Return the pages that are not all zeros as runs of (address, bytes), in rising order, none touching the
     next. The guest must be stopped, or what it writes meanwhile may be missed.
     """
-    runs: list[tuple[int, int]] = []
+    return list(each_run_in_use(memory))
+
+
+def each_run_in_use(memory: GuestMemory) -> Iterator[tuple[int, int]]:
+    """Give the runs of `runs_in_use` one by one, each as soon as it is found.
+
+    The guest may run where its dirty pages are logged: what this misses is in the log.
+    """
+    first = behind = 0
     for addr in _pages_in_use(memory):
-        if runs and sum(runs[-1]) == addr:
-            runs[-1] = (runs[-1][0], runs[-1][1] + PAGE_SIZE)
-        else:
-            runs.append((addr, PAGE_SIZE))
-    return runs
+        if addr != behind:
+            if behind > first:
+                yield first, behind - first
+            first = addr
+        behind = addr + PAGE_SIZE
+    if behind > first:
+        yield first, behind - first
+
+
+def runs_of(memory: GuestMemory, pages: Iterable[int], page_size: int) -> Iterator[tuple[int, int, bool]]:
+    """Give the pages of these rising numbers as runs of (address, bytes, whether they are all zeros), each as
+    long as can be. Pages are of `page_size` bytes; the guest may run, as above.
+    """
+    zero = _ZeroFinder(memory)
+    first = behind = 0
+    zeros = False
+    for page in pages:
+        addr = page * page_size
+        size = min(page_size, memory.size - addr)
+        found = zero(addr, size)
+        if addr != behind or found is not zeros:
+            if behind > first:
+                yield first, behind - first, zeros
+            first, zeros = addr, found
+        behind = addr + size
+    if behind > first:
+        yield first, behind - first, zeros
+
+
+def clear(memory: GuestMemory, addr: int, size: int) -> None:
+    """Have these pages be all zeros; AddressError where any lies outside. Those that are cost nothing."""
+    if addr < 0 or size < 0 or addr + size > memory.size:
+        raise AddressError(addr, size, memory.size)
+    zero = _ZeroFinder(memory)
+    for at in range(addr, addr + size, _SIZES[1]):
+        piece = min(_SIZES[1], addr + size - at)
+        if not zero(at, piece):
+            memory.write(at, bytes(piece))
 
 
 def blocks_in_use(memory: GuestMemory) -> bytes:

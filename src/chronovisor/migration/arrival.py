@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,7 +23,9 @@ from chronovisor.migration.messages import (
     Offer,
     Query,
     Ready,
+    Received,
     Refused,
+    Running,
 )
 from chronovisor.migration.outcomes import Outcomes
 from chronovisor.migration.stream import Header, Reader, Writer
@@ -113,6 +116,7 @@ class Arrivals:
                     writer.message(self._answer(message))
                 elif isinstance(message, Offer):
                     header.check_offer(message)
+                    pipe.deadline = time.monotonic() + self._terms.limits.whole_move
                     self._consider(header, message, reader, writer)
                 else:
                     raise StreamError(f"a stream does not begin with {type(message).__name__}")
@@ -163,9 +167,12 @@ class Arrivals:
                     self._arrived = Arrived(destination, host, answer.record)
                     _try_to_send(writer, answer)
                     self._decided.set()
+                    after = destination.wait_for_start(self._terms.limits.silence)
+                    if after is not None:
+                        _try_to_send(writer, Running(after))
                     return
                 writer.message(answer)
-                if not isinstance(answer, Accepted | Ready):
+                if not isinstance(answer, Accepted | Received | Ready):
                     reason = (
                         answer.reason if isinstance(answer, Aborted | Refused) else "a message out of turn"
                     )

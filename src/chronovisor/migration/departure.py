@@ -5,15 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
 from chronovisor.migration.address import Address
 from chronovisor.migration.errors import MoveError, MoveUndecidedError
+from chronovisor.migration.precopy import MoveLimits, Progress
 from chronovisor.migration.source import Source
 from chronovisor.migration.stream import Header
 from chronovisor.migration.tcp import TcpChannel, TimeLimits
-from chronovisor.timebase.record import MoveRecord
+from chronovisor.migration.transfer import MoveReport
+
+NO_OTHER_LIMITS: Final = MoveLimits()
+"""What moves may cost where nobody says otherwise."""
 
 
 class Departure:
@@ -30,6 +35,8 @@ class Departure:
         self._going_to: Address | None = None
         self._undecided: MoveUndecidedError | None = None
         self._asked_at: TcpChannel | None = None
+        self._leaving: tuple[Source, TcpChannel] | None = None
+        self._progress: Progress | None = None
 
     @property
     def state(self) -> str:
@@ -52,8 +59,15 @@ class Departure:
         finally:
             self._busy.release()
 
-    def migrate(self, address: Address, limits: TimeLimits) -> MoveRecord:
-        """Move the guest to the process that waits at `address`; return the move's record.
+    @property
+    def progress(self) -> Progress | None:
+        """How far the move that is under way has come; None where none is."""
+        return self._progress
+
+    def migrate(
+        self, address: Address, limits: TimeLimits, move_limits: MoveLimits = NO_OTHER_LIMITS
+    ) -> MoveReport:
+        """Move the guest to the process that waits at `address`; return the move's report.
 
         Raises MachineError (the guest goes on) for what cannot be, MoveError (it goes on) where the move
         failed, MoveUndecidedError (it stays paused) where its outcome is unknown.
@@ -71,13 +85,29 @@ class Departure:
             if guest.system.clock.source.is_virtual:
                 raise MachineError(f"{guest.name} is in virtual time, which goes on in its own process alone")
             channel = TcpChannel(address, Header.of(guest), limits)
+            source = Source(guest, channel, move_limits, console_stays=True, tell=self._note)
             try:
+                self._progress = Progress()
+                self._leaving = source, channel
                 self._going_to = address
-                return self._settle(lambda: self._give_away(channel), channel)
+                return self._settle(lambda: _give_away(source), channel)
             finally:
-                self._going_to = None
+                self._leaving = self._progress = self._going_to = None
 
-    def resolve(self) -> MoveRecord:
+    def cancel(self) -> str:
+        """Have the move that is under way come to nothing; its id. From any thread.
+
+        MachineError where none is, or it is too late: COMMIT has left.
+        """
+        leaving = self._leaving
+        if leaving is None:
+            raise MachineError(f"{self._guest.name} is not on its way anywhere")
+        source, channel = leaving
+        source.cancel()
+        channel.interrupt()
+        return source.move
+
+    def resolve(self) -> MoveReport:
         """Ask again what became of the undecided move; as `migrate`, and MachineError where none is."""
         with self.no_move():
             undecided, channel = self._undecided, self._asked_at
@@ -101,17 +131,12 @@ class Departure:
         with self._busy:
             pass
 
-    def _give_away(self, channel: TcpChannel) -> MoveRecord:
-        source = Source(self._guest, channel, console_stays=True)
-        try:
-            return source.give_away()
-        except MoveUndecidedError as undecided:
-            # At once: a destination that lost the connection waits for the question.
-            return undecided.ask()
+    def _note(self, progress: Progress) -> None:
+        self._progress = progress
 
-    def _settle(self, attempt: Callable[[], MoveRecord], channel: TcpChannel) -> MoveRecord:
+    def _settle(self, attempt: Callable[[], MoveReport], channel: TcpChannel) -> MoveReport:
         try:
-            record = attempt()
+            report = attempt()
         except MoveUndecidedError as undecided:
             if self._undecided is None:
                 self._tell(str(undecided))
@@ -124,4 +149,12 @@ class Departure:
             channel.close()
         self._undecided = self._asked_at = None
         self._guest.leave(str(channel.address))
-        return record
+        return report
+
+
+def _give_away(source: Source) -> MoveReport:
+    try:
+        return source.give_away()
+    except MoveUndecidedError as undecided:
+        # At once: a destination that lost the connection waits for the question.
+        return undecided.ask()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+from typing import Final
 
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.ids import Cap
@@ -11,26 +13,41 @@ from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
 from chronovisor.machine.host import Host
 from chronovisor.memory import GuestMemory
-from chronovisor.memory.in_use import have_ready
+from chronovisor.memory.in_use import clear, have_ready
 from chronovisor.migration.errors import MoveError, RestorationError
 from chronovisor.migration.messages import (
     Aborted,
     Accepted,
     Acknowledged,
     Commit,
+    Memory,
     Message,
     Offer,
     Query,
     Ready,
+    Received,
     Refused,
+    Round,
     State,
+    Zeros,
 )
 from chronovisor.migration.outcomes import Outcomes, RememberedOutcomes
 from chronovisor.migration.restoration import Loaded, load
 from chronovisor.migration.source import clock_name
-from chronovisor.timebase.handover import Exchange, HandoverError, Plan, Sample, plan
+from chronovisor.timebase.handover import (
+    CLOCK_ERROR_LIMIT,
+    READING,
+    Exchange,
+    HandoverError,
+    Plan,
+    Sample,
+    plan,
+)
 from chronovisor.timebase.history import AwayClock, Hop, HopKind
 from chronovisor.timebase.types import HostTime, Offset, Ticks
+
+_FURTHEST: Final = 1 << 62
+"""Ticks that a guest can be from its ideal time, less than this: differences of times have 63 bits."""
 
 
 class Destination:
@@ -49,6 +66,9 @@ class Destination:
         self._guest: Guest | None = None
         self._ready_at: HostTime | None = None
         self._plan: Plan | None = None
+        self._accepted_at: HostTime | None = None
+        self._resumed = threading.Event()
+        self._resumed_after: Ticks | None = None
 
     def handle(self, message: Message) -> Message:
         """Answer a message of the source's. What goes wrong here goes back as `Refused` or `Aborted`."""
@@ -56,6 +76,8 @@ class Destination:
         match message:
             case Offer():
                 return self._consider(message, arrived)
+            case Round():
+                return self._take(message)
             case State():
                 return self._prepare(message)
             case Commit():
@@ -69,11 +91,23 @@ class Destination:
 
         MoveError where it was not given to this destination.
         """
-        if self._guest is None or self._plan is None:
-            raise MoveError("the guest was not given to this destination")
+        guest = self.guest
         self._clock.source.sleep_until(self.resumes_at)
         if running:
-            self._guest.resume()
+            guest.resume()
+            self._resumed_after = Ticks(self._clock.source.ticks() - self.resumes_at)
+            self._resumed.set()
+        return guest
+
+    def wait_for_start(self, timeout: float) -> Ticks | None:
+        """Wait until `start` let the guest run; how long after it was allowed to, None where it did not."""
+        return self._resumed_after if self._resumed.wait(timeout) else None
+
+    @property
+    def guest(self) -> Guest:
+        """The guest that was given to this destination, to be looked at before `start`; else MoveError."""
+        if self._guest is None or self._plan is None:
+            raise MoveError("the guest was not given to this destination")
         return self._guest
 
     @property
@@ -121,7 +155,19 @@ class Destination:
             return Refused(f"the move cannot be written down here: {error}")
         have_ready(self._guest.memory, offer.in_use)
         self._offer = offer
+        self._accepted_at = self._clock.now()
         return Accepted()
+
+    def _take(self, message: Round) -> Message:
+        if self._offer is None or self._guest is None:
+            return Aborted("memory came without an offer")
+        if self._loaded is not None:
+            return self._abort(self._offer.move, "memory came behind the state")
+        try:
+            _fill(self._guest.memory, message.memory)
+        except LookupError as error:
+            return self._abort(self._offer.move, str(error))
+        return Received()
 
     def _prepare(self, state: State) -> Message:
         if self._offer is None or self._guest is None:
@@ -129,8 +175,7 @@ class Destination:
         if self._loaded is not None:
             return self._abort(self._offer.move, "the state came twice")
         try:
-            for addr, run in state.memory:
-                self._guest.memory.write(addr, run)
+            _fill(self._guest.memory, state.memory)
             self._guest.console.type(state.typed)
             self._loaded = load(self._guest, state.machine, state.vcpus)
         except (KvmError, LookupError, ValueError) as error:
@@ -143,6 +188,9 @@ class Destination:
             return self._outcomes.ask(self._offer.move)
         if self._offer is None or self._loaded is None or self._guest is None or self._ready_at is None:
             return Aborted("COMMIT came before READY")
+        reason = self._doubt(commit, arrived)
+        if reason is not None:
+            return self._abort(self._offer.move, reason)
         try:
             exchange = Exchange(
                 since_sample=commit.since_sample,
@@ -190,6 +238,21 @@ class Destination:
             self._host.discard(self._guest)
             self._guest = None
 
+    def _doubt(self, commit: Commit, arrived: HostTime) -> str | None:
+        """Return why COMMIT cannot be true, None where it can; `timebase.handover` looks at the rest."""
+        assert self._accepted_at is not None
+        at_most = arrived - self._accepted_at + Ticks(2 * READING)
+        if commit.since_sample > at_most:
+            return (
+                f"the source says that it sampled the guest's time {commit.since_sample.value} ticks ago, "
+                f"and its offer was accepted {at_most.value} ticks ago"
+            )
+        if not -_FURTHEST < commit.ideal.least <= commit.ideal.most < _FURTHEST:
+            return (
+                "the source says that the guest is further from its ideal time than times can be told apart"
+            )
+        return None
+
     def _obstacle(self, offer: Offer, now: HostTime) -> str | None:
         """Return why the guest cannot come here, None where nothing stands in its way."""
         host = self._host.system.host
@@ -198,6 +261,11 @@ class Destination:
             return (
                 f"the source's timebase counts {offer.frequency} Hz, the destination's {host.frequency} Hz: "
                 "a guest's time can only go on at one rate"
+            )
+        if offer.limit < CLOCK_ERROR_LIMIT:
+            return (
+                f"a clock error limit of {offer.limit.value} ticks cannot be kept: "
+                f"the least is {CLOCK_ERROR_LIMIT.value}"
             )
         if offer.clock != here:
             return (
@@ -225,3 +293,11 @@ class Destination:
                 "and the destination has no TBU40 register to shift it with"
             )
         return None
+
+
+def _fill(memory: GuestMemory, runs: Memory) -> None:
+    for addr, run in runs:
+        if isinstance(run, Zeros):
+            clear(memory, addr, run.size)
+        else:
+            memory.write(addr, run)

@@ -28,7 +28,10 @@ from chronovisor.migration.messages import (
     Offer,
     Query,
     Ready,
+    Received,
     Refused,
+    Round,
+    Running,
     State,
     Unknown,
 )
@@ -302,7 +305,7 @@ def _one_regs() -> Kind[dict[str, int]]:
 
 VCPU = _fields(VcpuState, id=U32, regs=REGS, sregs=SREGS, one_regs=_one_regs(), dec_expiry=U64)
 _NO_MEMORY: Final[Kind[tuple[Any, ...]]] = Kind(lambda memory: b"", lambda cursor: ())
-"""Memory goes ahead of the state in frames of its own."""
+"""Memory goes ahead of its message in frames of its own."""
 
 # The messages
 
@@ -341,6 +344,9 @@ KINDS: Final[dict[int, tuple[type, Kind[Any]]]] = {
     8: (Aborted, _fields(Aborted, reason=TEXT)),
     9: (Query, _fields(Query, move=TEXT)),
     10: (Unknown, _fields(Unknown)),
+    11: (Round, _fields(Round, number=U32, memory=_NO_MEMORY)),
+    12: (Received, _fields(Received)),
+    13: (Running, _fields(Running, after=TICKS)),
 }
 """A message's number in the stream, its type, and how it is written."""
 
@@ -348,7 +354,7 @@ NUMBERS: Final = {made: number for number, (made, _) in KINDS.items()}
 
 
 def encode(message: Message) -> bytes:
-    """Return the message as bytes, but for a State's memory; StreamError for what the stream cannot hold."""
+    """Return the message as bytes, but for its memory; StreamError for what the stream cannot hold."""
     return KINDS[NUMBERS[type(message)]][1].write(message)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from chronovisor.timebase.record import MoveRecord
+    from chronovisor.migration.transfer import MoveReport
 
 
 class MoveError(Exception):
@@ -21,6 +21,14 @@ class MoveRefusedError(MoveError):
     """The destination cannot take such a guest; the guest was not even stopped."""
 
 
+class MoveCancelledError(MoveError):
+    """Whoever asked for the move took that back before COMMIT."""
+
+
+class NotConvergingError(MoveError):
+    """The guest writes its memory faster than it can be brought over; it was not stopped."""
+
+
 class LinkLostError(Exception):
     """A message or its answer did not arrive."""
 
@@ -32,12 +40,12 @@ class StreamError(LinkLostError):
 class MoveUndecidedError(Exception):
     """COMMIT left the source and its answer was lost: the guest may run at the destination.
 
-    The source's guest stays paused. `ask` asks the destination again: it returns the record where the guest
+    The source's guest stays paused. `ask` asks the destination again: it returns the report where the guest
     is the destination's, raises `MoveError` (and the guest goes on at the source) where it never will be, and
     this error again where there is no answer.
     """
 
-    def __init__(self, move: str, why: str, ask: Callable[[], MoveRecord]) -> None:
+    def __init__(self, move: str, why: str, ask: Callable[[], MoveReport]) -> None:
         super().__init__(
             f"move {move}: the destination's answer to COMMIT was lost ({why}); "
             "the guest stays paused here until the destination says what became of it"

@@ -31,6 +31,9 @@ class Channel(Protocol):
     def receive(self) -> Message:
         """Wait for the next message; LinkLostError where none will come."""
 
+    def receive_if_soon(self) -> Message | None:
+        """Wait a little for a message on which nothing depends; None where none comes."""
+
 
 class Link:
     """A way whose deliveries take time: `flights` ticks each, over and over.
@@ -68,6 +71,9 @@ class _Connection:
             raise LinkLostError("the destination answered nothing")
         sent, answer = self._answers.popleft()
         return self._link.carry(answer, sent, self._source)
+
+    def receive_if_soon(self) -> Message | None:
+        return None
 
 
 def _random_flights(seed: int) -> Iterator[Ticks]:

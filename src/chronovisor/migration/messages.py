@@ -3,10 +3,13 @@
     source                      destination
     Offer            ->                          is it possible at all? (the guest runs on)
                      <-  Accepted | Refused
+    Round            ->                          memory, while the guest runs on; as often as need be
+                     <-  Received | Aborted
     State            ->                          all but the time (the guest is stopped)
                      <-  Ready | Aborted
     Commit           ->                          from here on the destination decides
                      <-  Acknowledged | Aborted
+                     <-  Running                 unasked, when it was let go; nothing depends on it
     Query            ->                          only where that answer was lost
                      <-  Acknowledged | Aborted | Unknown
 
@@ -16,6 +19,7 @@ ticks of the clock of the side that says it; no message carries one side's clock
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -69,13 +73,42 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Zeros:
+    """So many bytes of memory that are all zeros: named, not sent."""
+
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+
+Memory: TypeAlias = Iterable[tuple[int, bytes | memoryview | Zeros]]
+"""Runs of whole pages: (address, what is there). Each is taken before the next is made, and once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Memory of a guest that runs on, as it was at some moment since its pages' log was last taken."""
+
+    number: int
+    """1, 2, …"""
+    memory: Memory = ()
+    """A wire sends it ahead of the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """The destination has all memory that was sent until now."""
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """The stopped guest: everything but how its time goes on."""
 
     machine: MachineState
     vcpus: tuple[VcpuState, ...]
-    memory: tuple[tuple[int, bytes | memoryview], ...]
-    """The pages that are not all zeros, as runs: (address, bytes). A wire sends them ahead of the rest."""
+    memory: Memory
+    """The pages that the destination does not have as they are now. A wire sends them ahead of the rest."""
     typed: bytes = b""
     """What was typed for the guest and not read yet, where its console does not move with it."""
 
@@ -105,6 +138,13 @@ class Acknowledged:
 
 
 @dataclass(frozen=True, slots=True)
+class Running:
+    """The guest was let go, so long after the moment from which it was allowed to run."""
+
+    after: Ticks
+
+
+@dataclass(frozen=True, slots=True)
 class Aborted:
     """The destination has given the move up, and will never run the guest; `reason` is a line."""
 
@@ -124,5 +164,17 @@ class Unknown:
 
 
 Message: TypeAlias = (
-    Offer | Accepted | Refused | State | Ready | Commit | Acknowledged | Aborted | Query | Unknown
+    Offer
+    | Accepted
+    | Refused
+    | Round
+    | Received
+    | State
+    | Ready
+    | Commit
+    | Acknowledged
+    | Running
+    | Aborted
+    | Query
+    | Unknown
 )

@@ -7,6 +7,7 @@ from chronovisor.machine.host import Host
 from chronovisor.migration.destination import Destination
 from chronovisor.migration.errors import MoveError, MoveUndecidedError
 from chronovisor.migration.link import Link
+from chronovisor.migration.precopy import MoveLimits
 from chronovisor.migration.source import Source
 from chronovisor.timebase.handover import CLOCK_ERROR_LIMIT
 from chronovisor.timebase.record import MoveRecord
@@ -29,9 +30,9 @@ def move(
     running = guest.running
     source_clock = guest.system.clock.source
     channel = (link or Link()).connect(source_clock, destination.handle)
-    source = Source(guest, channel, limit)
+    source = Source(guest, channel, MoveLimits(clock_error=limit))
     try:
-        record = source.give_away()
+        record = source.give_away().record
     except MoveError as error:
         destination.give_up(str(error))
         raise

@@ -4,28 +4,40 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
+from collections.abc import Callable
 
 from chronovisor.kvm.interface import HostFacts, Vcpu
 from chronovisor.kvm.registers import read_register
+from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
-from chronovisor.memory.in_use import blocks_in_use, runs_in_use
+from chronovisor.memory.in_use import blocks_in_use
 from chronovisor.migration import vcpu_state
-from chronovisor.migration.errors import LinkLostError, MoveError, MoveRefusedError, MoveUndecidedError
+from chronovisor.migration.errors import (
+    LinkLostError,
+    MoveCancelledError,
+    MoveError,
+    MoveRefusedError,
+    MoveUndecidedError,
+)
 from chronovisor.migration.link import Channel
 from chronovisor.migration.messages import (
     Aborted,
     Accepted,
     Acknowledged,
     Commit,
+    Memory,
     Message,
     Offer,
     Query,
     Ready,
     Refused,
+    Running,
     State,
 )
+from chronovisor.migration.precopy import MoveLimits, Precopy, Progress, estimate
+from chronovisor.migration.transfer import MoveReport, Transfer
 from chronovisor.timebase.clock import TickSource
-from chronovisor.timebase.handover import CLOCK_ERROR_LIMIT
 from chronovisor.timebase.record import MoveRecord
 from chronovisor.timebase.types import Offset, Ticks
 
@@ -34,66 +46,99 @@ _LPCR_LD = 1 << 17
 
 
 class Source:
-    """Gives `guest` away over `channel`. Its time may come out `limit` from its ideal at most.
+    """Gives `guest` away over `channel`, within `limits`; `tell` is told how far memory has come.
 
-    Where `console_stays`, what was typed for the guest and not read yet goes with its state.
+    Where `console_stays`, what was typed for the guest and not read yet goes with its state. A guest that
+    runs in real time runs on while most of its memory goes over.
     """
 
     def __init__(
         self,
         guest: Guest,
         channel: Channel,
-        limit: Ticks = CLOCK_ERROR_LIMIT,
+        limits: MoveLimits = MoveLimits(),  # noqa: B008 - frozen, so one serves all
         console_stays: bool = False,
+        tell: Callable[[Progress], None] = lambda progress: None,
     ) -> None:
         self._guest = guest
         self._console_stays = console_stays
         self._channel = channel
-        self._limit = limit
+        self._limits = limits
+        self._tell = tell
         self._clock = guest.system.clock
         self._source = self._clock.source
         self._was_running = False
+        self._deciding = threading.Lock()
+        self._committed = False
+        self._cancelled = threading.Event()
+        self._begun_at = self._saved_at = self._sent_at = self._ready_at = self._answered_at = 0
+        self._copied: Precopy | None = None
         self.move = secrets.token_hex(8)
         """The move's id."""
         self.stopped_at: int | None = None
         """The tick of the source's clock at which the guest's time was sampled; None before."""
 
-    def give_away(self) -> MoveRecord:
+    def give_away(self) -> MoveReport:
         """Make the move; on return the guest is the destination's, and is paused here for good.
 
-        Raises `MoveRefusedError` before anything was stopped, `MoveError` where the guest went on here, and
+        Raises `MoveRefusedError` before anything was sent, `MoveError` where the guest went on here, and
         `MoveUndecidedError` where nobody here can know.
         """
         offset = self._offset()
-        self._ask_whether_possible(offset)
+        blocks = blocks_in_use(self._guest.memory)
+        self._ask_whether_possible(offset, blocks)
+        self._begun_at = self._source.ticks()
         self._was_running = self._guest.running
+        copy = Precopy(self._guest, self._limits, estimate(blocks), self._cancelled, self._tell)
+        self._copied = copy
         try:
+            if self._was_running and not self._source.is_virtual:
+                copy.run(self._ask)
             self._guest.pause()
             if self._guest.end is not None:
                 raise MoveError(f"the guest had ended before it could move: {self._guest.end.message}")
             self.stopped_at = self._source.ticks()
             guest_time = self._clock.at(self.stopped_at) + self._offset()
-            ready = self._ask(self._state())
-            ready_at = self._source.ticks()
+            ready = self._ask(self._state(copy))
+            self._ready_at = self._source.ticks()
             if not isinstance(ready, Ready):
                 raise MoveError(f"the destination could not take the guest: {_reason(ready)}")
+            with self._deciding:
+                copy.check()
+                self._committed = True
         except BaseException as error:
+            copy.close()
             self._take_back()
             if isinstance(error, LinkLostError | OSError):
+                # Cancelling breaks the way, too.
+                copy.check()
                 raise MoveError(
                     f"the move was given up before COMMIT, and the guest goes on here: {error}"
                 ) from error
             raise
+        copy.close()
         now = self._source.ticks()
         commit = Commit(
             guest_time=guest_time,
             ideal=self._guest.ideal,
             since_sample=Ticks(now - self.stopped_at),
-            dwell=Ticks(now - ready_at),
+            dwell=Ticks(now - self._ready_at),
         )
         return self._settle(commit)
 
-    def _ask_whether_possible(self, offset: Offset) -> None:
+    def cancel(self) -> None:
+        """Have the move come to nothing; from any thread. MachineError where COMMIT has left already.
+
+        What waits for the destination does so no longer once the channel is broken, too.
+        """
+        with self._deciding:
+            if self._committed:
+                raise MachineError(
+                    f"{self._guest.name} was given away already: it is too late to cancel its move"
+                )
+            self._cancelled.set()
+
+    def _ask_whether_possible(self, offset: Offset, blocks: bytes) -> None:
         host = self._guest.system.host
         offer = Offer(
             move=self.move,
@@ -106,28 +151,32 @@ class Source:
             memory_size=self._guest.memory.size,
             name=self._guest.name,
             guest_time=self._clock.now() + offset,
-            limit=self._limit,
-            in_use=blocks_in_use(self._guest.memory),
+            limit=self._limits.clock_error,
+            in_use=blocks,
         )
         try:
             answer = self._ask(offer)
         except LinkLostError as error:
+            if self._cancelled.is_set():
+                raise MoveCancelledError("the move was cancelled, and the guest goes on here") from error
             raise MoveError(
                 f"the destination could not be asked, and the guest goes on here: {error}"
             ) from error
         if not isinstance(answer, Accepted):
             raise MoveRefusedError(_reason(answer))
 
-    def _state(self) -> State:
-        memory = self._guest.memory
-        return State(
-            machine=self._guest.machine_state,
-            vcpus=tuple(vcpu_state.save(vcpu) for vcpu in self._guest.vcpus),
-            memory=tuple((addr, memory.view[addr : addr + size]) for addr, size in runs_in_use(memory)),
-            typed=self._guest.console.typed if self._console_stays else b"",
-        )
+    def _state(self, copy: Precopy) -> State:
+        machine = self._guest.machine_state
+        vcpus = tuple(vcpu_state.save(vcpu) for vcpu in self._guest.vcpus)
+        self._saved_at = self._source.ticks()
+        typed = self._guest.console.typed if self._console_stays else b""
+        return State(machine, vcpus, self._last_round(copy), typed)
 
-    def _settle(self, message: Message) -> MoveRecord:
+    def _last_round(self, copy: Precopy) -> Memory:
+        yield from copy.last()
+        self._sent_at = self._source.ticks()
+
+    def _settle(self, message: Message) -> MoveReport:
         """Send COMMIT, or ask what became of it: from here on the destination alone decides."""
         try:
             answer = self._ask(message)
@@ -135,13 +184,33 @@ class Source:
             # Whatever it was: COMMIT may have arrived.
             raise MoveUndecidedError(self.move, str(error), lambda: self._settle(Query(self.move))) from error
         if isinstance(answer, Acknowledged):
-            return answer.record
+            self._answered_at = self._source.ticks()
+            told = self._channel.receive_if_soon() if isinstance(message, Commit) else None
+            return self._report(answer.record, told)
         if isinstance(answer, Aborted):
             self._take_back()
             raise MoveError(f"the destination gave the move up, and the guest goes on here: {answer.reason}")
         raise MoveUndecidedError(
             self.move, f"it answered {type(answer).__name__}", lambda: self._settle(Query(self.move))
         )
+
+    def _report(self, record: MoveRecord, told: Message | None) -> MoveReport:
+        assert self._copied is not None
+        assert self.stopped_at is not None
+        last_round = Ticks(self._sent_at - self._saved_at)
+        device_state = Ticks(self._ready_at - self.stopped_at) - last_round
+        transfer = Transfer(
+            rounds=self._copied.rounds,
+            memory_bytes=self._guest.memory.size,
+            sent_bytes=self._copied.sent_bytes,
+            zero_bytes=self._copied.zero_bytes,
+            duration_ns=Ticks(self._answered_at - self._begun_at).ns,
+            last_round_ns=last_round.ns,
+            device_state_ns=device_state.ns,
+            handshake_ns=record.downtime_ns - record.wait_ns - last_round.ns - device_state.ns,
+            resume_ns=told.after.ns if isinstance(told, Running) else None,
+        )
+        return MoveReport(record, transfer)
 
     def _take_back(self) -> None:
         if self._was_running and self._guest.end is None:

@@ -17,13 +17,16 @@ Whoever has no guest to give (a destination, or a source that only asks) says 0 
 A frame is a head of 32 bytes and a payload:
 
     bytes  0-3   the frame's number: 0, 1, 2, … in each direction
-           4-5   kind: that of a message (`encoding.KINDS`), or 100 for memory
+           4-5   kind: that of a message (`encoding.KINDS`), 100 for memory, 101 for memory that is all zeros
            6-7   0
            8-11  length of the payload
           12-19  the address of memory; 0 in messages
           20-23  0
           24-27  CRC-32 of the payload
           28-31  CRC-32 of the head until here
+
+Memory that is all zeros has its size in bytes (8 bytes) as its payload. Version 2 added it, and memory that
+comes in rounds.
 
 The head is checked before its length is believed, so a damaged length is never waited for, and no frame makes
 the reader allocate more than `MAXIMUM_MESSAGE`. Memory is read straight into the guest's.
@@ -41,15 +44,18 @@ from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
 from chronovisor.machine.sizes import Topology, check_topology, parse_size
 from chronovisor.memory import PAGE_SIZE, GuestMemory
+from chronovisor.memory.in_use import clear
 from chronovisor.migration.encoding import NUMBERS, decode, encode
 from chronovisor.migration.errors import StreamError
-from chronovisor.migration.messages import Message, Offer, State
+from chronovisor.migration.messages import Message, Offer, Round, State, Zeros
 from chronovisor.timebase.types import FREQUENCY
 
 MAGIC: Final = b"\x89CHRONO\n"
-VERSION: Final = 1
+VERSION: Final = 2
 MEMORY: Final = 100
 """The kind of frames that carry memory."""
+ZEROS: Final = 101
+"""The kind of frames that say where memory is all zeros."""
 MAXIMUM_RUN: Final = 1 << 20
 """Bytes of memory in one frame."""
 MAXIMUM_MESSAGE: Final = 1 << 18
@@ -59,10 +65,12 @@ MAXIMUM_STATE: Final = 1 << 22
 PIECE: Final = 1 << 18
 """Bytes of memory that are read at a time, to be checked while the next ones are under way."""
 
+_OF_MEMORY: Final = (MEMORY, ZEROS)
 _HEADER: Final = struct.Struct(">8sHHIQIIQI")
 _HEAD: Final = struct.Struct(">IHHIQII")
 _CRC: Final = struct.Struct(">I")
 _VERSION: Final = struct.Struct(">8sH")
+_SIZE: Final = struct.Struct(">Q")
 
 
 class Pipe(Protocol):
@@ -126,9 +134,14 @@ class Header:
             raise StreamError(
                 f"the stream is of format version {version}; this Chronovisor reads {VERSION}: update it"
             )
+        if version < VERSION:
+            raise StreamError(
+                f"the stream is of format version {version}, and this Chronovisor reads {VERSION} alone: "
+                "update the other side"
+            )
         _check(data)
-        _, version, size, threads, memory_size, vcpus, none, frequency, nothing = _HEADER.unpack_from(data)
-        if version != VERSION or size != len(data) or none or nothing:
+        _, _, size, threads, memory_size, vcpus, none, frequency, nothing = _HEADER.unpack_from(data)
+        if size != len(data) or none or nothing:
             raise StreamError(f"the stream's header makes no sense in format version {VERSION}")
         return cls(memory_size, vcpus, threads, frequency)
 
@@ -146,6 +159,7 @@ class Header:
         return f"{self.memory_size} bytes, {self.vcpus} vCPUs, {self.threads} threads, {self.frequency} Hz"
 
 
+_LIMITS: Final = {NUMBERS[State]: MAXIMUM_STATE, MEMORY: MAXIMUM_RUN, ZEROS: _SIZE.size}
 HEADER_SIZE: Final = _HEADER.size + _CRC.size
 HEAD_SIZE: Final = _HEAD.size + _CRC.size
 
@@ -162,10 +176,13 @@ class Writer:
         self._pipe.write([header.encode()])
 
     def message(self, message: Message) -> None:
-        """Send a message; a State's memory goes ahead of it."""
-        if isinstance(message, State):
+        """Send a message; its memory goes ahead of it."""
+        if isinstance(message, State | Round):
             for addr, run in message.memory:
-                self._memory(addr, memoryview(run))
+                if isinstance(run, Zeros):
+                    self._frame(ZEROS, addr, _SIZE.pack(run.size))
+                else:
+                    self._memory(addr, memoryview(run))
         self._frame(NUMBERS[type(message)], 0, encode(message))
 
     def _memory(self, addr: int, run: memoryview) -> None:
@@ -199,13 +216,19 @@ class Reader:
         StreamError for whatever is no such stream, or ends before a message is whole.
         """
         for kind, size, addr, checksum in self._heads():
-            if kind != MEMORY:
-                payload = self._read(size)
-                _compare(crc32(payload), checksum)
-                return decode(kind, payload)
-            if memory is None:
+            if kind in _OF_MEMORY and memory is None:
                 raise StreamError("memory comes where none is expected")
-            self._into(memory, addr, size, checksum)
+            if kind == MEMORY and memory is not None:
+                self._into(memory, addr, size, checksum)
+                continue
+            payload = self._read(size)
+            _compare(crc32(payload), checksum)
+            if kind != ZEROS:
+                return decode(kind, payload)
+            if memory is not None:
+                (size,) = _SIZE.unpack(payload)
+                _check_run(memory, addr, size, memory.size)
+                clear(memory, addr, size)
         raise AssertionError("a stream of heads does not end")
 
     def _heads(self) -> Iterator[tuple[int, int, int, int]]:
@@ -216,18 +239,13 @@ class Reader:
             if number != self._number:
                 raise StreamError(f"frame {number} comes where frame {self._number} is due")
             self._number += 1
-            limit = MAXIMUM_STATE if kind == NUMBERS[State] else MAXIMUM_MESSAGE
-            if none or nothing or (kind != MEMORY and (addr or size > limit)):
+            limit = _LIMITS.get(kind, MAXIMUM_MESSAGE)
+            if none or nothing or size > limit or (addr and kind not in _OF_MEMORY):
                 raise StreamError(f"a frame of kind {kind} with {size} bytes makes no sense")
             yield kind, size, addr, checksum
 
     def _into(self, memory: GuestMemory, addr: int, size: int, checksum: int) -> None:
-        if addr % PAGE_SIZE or size % PAGE_SIZE or not 0 < size <= MAXIMUM_RUN:
-            raise StreamError(f"{size} bytes of memory for {addr:#x} are no pages")
-        if addr + size > memory.size:
-            raise StreamError(
-                f"memory for {addr:#x} to {addr + size - 1:#x} comes for a guest of {memory.size:#x} bytes"
-            )
+        _check_run(memory, addr, size, MAXIMUM_RUN)
         found = 0
         for at in range(addr, addr + size, PIECE):
             piece = memory.view[at : min(at + PIECE, addr + size)]
@@ -240,6 +258,15 @@ class Reader:
         data = bytearray(size)
         self._pipe.read_into(memoryview(data))
         return bytes(data)
+
+
+def _check_run(memory: GuestMemory, addr: int, size: int, limit: int) -> None:
+    if addr % PAGE_SIZE or size % PAGE_SIZE or not 0 < size <= limit:
+        raise StreamError(f"{size} bytes of memory for {addr:#x} are no pages")
+    if addr + size > memory.size:
+        raise StreamError(
+            f"memory for {addr:#x} to {addr + size - 1:#x} comes for a guest of {memory.size:#x} bytes"
+        )
 
 
 def _check(data: bytes) -> None:

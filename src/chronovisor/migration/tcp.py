@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import time
 from collections.abc import Sequence
@@ -21,10 +22,14 @@ class TimeLimits:
     connect: float = 5.0
     silence: float = 10.0
     """For the next message: an answer, or what the source sends next."""
+    start: float = 2.0
+    """For the destination's word that the guest was let go, on which nothing depends."""
+    whole_move: float = 3600.0
+    """From an offer that was accepted until COMMIT."""
 
     @classmethod
     def of(cls, seconds: float) -> TimeLimits:
-        """Return the limits that are all `seconds`."""
+        """Return limits of `seconds` for whatever the other side does next."""
         return cls(seconds, seconds)
 
 
@@ -36,23 +41,25 @@ class SocketPipe:
 
     def __init__(self, connection: socket.socket, limit: float) -> None:
         self._socket = connection
-        self._limit = limit
+        self.limit = limit
+        self.deadline = math.inf
+        """Of `time.monotonic`: what has not come by then does not come any more."""
         # The exchange that measures a move is of small messages: none may wait for another to join it.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def read_into(self, view: memoryview) -> None:
         """Fill all of `view`."""
-        deadline = time.monotonic() + self._limit
+        deadline = time.monotonic() + self.limit
         got = 0
         while got < len(view):
-            left = deadline - time.monotonic()
+            left = min(deadline, self.deadline) - time.monotonic()
             if left <= 0:
-                raise StreamError(f"nothing more came for {self._limit:g} s")
+                raise StreamError(self._lateness())
             self._socket.settimeout(left)
             try:
                 size = self._socket.recv_into(view[got:])
             except TimeoutError:
-                raise StreamError(f"nothing more came for {self._limit:g} s") from None
+                raise StreamError(self._lateness()) from None
             except OSError as error:
                 raise StreamError(f"the connection was lost ({error.strerror or error})") from None
             if not size:
@@ -63,7 +70,7 @@ class SocketPipe:
         """Write all the pieces."""
         left = [memoryview(piece) for piece in pieces if len(piece)]
         try:
-            self._socket.settimeout(self._limit)
+            self._socket.settimeout(self.limit)
             while left:
                 sent = self._socket.sendmsg(left)
                 while left and sent >= len(left[0]):
@@ -71,9 +78,14 @@ class SocketPipe:
                 if sent:
                     left[0] = left[0][sent:]
         except TimeoutError:
-            raise LinkLostError(f"the other side took nothing for {self._limit:g} s") from None
+            raise LinkLostError(f"the other side took nothing for {self.limit:g} s") from None
         except OSError as error:
             raise LinkLostError(f"the connection was lost ({error.strerror or error})") from None
+
+    def interrupt(self) -> None:
+        """Have whoever reads or writes find the connection lost, now and from now on. From any thread."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def hang_up(self, patience: float = 1.0) -> None:
         """End the connection so that what was written last still arrives.
@@ -93,6 +105,11 @@ class SocketPipe:
     def close(self) -> None:
         """Close the connection."""
         self._socket.close()
+
+    def _lateness(self) -> str:
+        if time.monotonic() >= self.deadline:
+            return "the move takes longer than it may"
+        return f"nothing more came for {self.limit:g} s"
 
 
 class TcpChannel:
@@ -122,6 +139,23 @@ class TcpChannel:
         if self._reader is None:
             raise LinkLostError("there is no connection")
         return self._reader.message()
+
+    def receive_if_soon(self) -> Message | None:
+        """Wait for the next message as long as the limits say for what nothing depends on."""
+        if self._pipe is None or not self._limits.start:
+            return None
+        self._pipe.limit = self._limits.start
+        try:
+            return self.receive()
+        except LinkLostError:
+            return None
+        finally:
+            self._pipe.limit = self._limits.silence
+
+    def interrupt(self) -> None:
+        """Break the connection under whoever waits for it. From any thread."""
+        if self._pipe is not None:
+            self._pipe.interrupt()
 
     def close(self) -> None:
         """Close the connection, if there is one."""

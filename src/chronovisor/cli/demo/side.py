@@ -99,7 +99,7 @@ class Side:
         channel = TcpChannel(parse_address(address), Header.of(guest), LIMITS)
         source = Source(guest, channel, console_stays=True)
         try:
-            record = source.give_away()
+            record = source.give_away().record
         finally:
             channel.close()
         deadline = guest.get("DEC_EXPIRY")
@@ -177,9 +177,7 @@ class _Expected:
         try:
             arrived = self._arrivals.wait()
             assert arrived is not None
-            guest = arrived.destination.start(running=False)
-            self.deadline = guest.get("DEC_EXPIRY")
-            guest.resume()
-            self._arrived = arrived, guest
+            self.deadline = arrived.destination.guest.get("DEC_EXPIRY")
+            self._arrived = arrived, arrived.destination.start(running=True)
         except Exception as error:
             self._failure = error

@@ -1,0 +1,218 @@
+"""Memory that goes over while the guest runs: rounds, until what is left fits into the downtime.
+
+The first round carries all memory that is not zeros; each further one what was written during the one before.
+The destination answers each, so its time is that of the way and of both ends. When the pages written last
+take no longer than the downtime limit at that rate, the guest can be stopped; where no round brings them
+nearer to that, it never can.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from chronovisor.machine.guest import Guest
+from chronovisor.memory.in_use import BLOCK, each_run_in_use, runs_of
+from chronovisor.migration.errors import MoveCancelledError, MoveError, NotConvergingError
+from chronovisor.migration.messages import Aborted, Message, Received, Round, Zeros
+from chronovisor.migration.stream import PIECE
+from chronovisor.timebase.handover import CLOCK_ERROR_LIMIT
+from chronovisor.timebase.types import Ticks
+
+PATIENCE: Final = 10
+"""Rounds that may bring nothing before a move is found not to converge."""
+_GAIN: Final = 15 / 16
+"""A round brings something where it leaves less than this part of the least that was left before."""
+_MEASURED: Final = 1 << 20
+"""Bytes of a round that says anything about the rate of the way; …"""
+_ASSUMED: Final = 100_000_000
+"""… and the rate that is taken for it until there was one, in bytes a second."""
+LEAST_BANDWIDTH: Final = PIECE
+"""Bytes a second: with less the destination would take the pauses for silence."""
+
+
+@dataclass(frozen=True, slots=True)
+class MoveLimits:
+    """What a move may cost its guest, and the way."""
+
+    downtime: float = 0.05
+    """Seconds that the last round may take, by the rate of those before; waits for roundings are apart."""
+    bandwidth: int | None = None
+    """Bytes of memory a second while the guest runs, at least `LEAST_BANDWIDTH`; None for all there is."""
+    clock_error: Ticks = CLOCK_ERROR_LIMIT
+    """How far the guest's time may come out from its ideal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a move has come."""
+
+    round: int = 0
+    """The round that is under way: 1, 2, …"""
+    sent_bytes: int = 0
+    """Of memory, in all rounds."""
+    remaining_bytes: int = 0
+    """Of memory, of what is known to be still to send."""
+    rate: int = 0
+    """Bytes a second in this round."""
+
+    def as_json(self) -> dict[str, int]:
+        """Return it as an object of JSON."""
+        return asdict(self)
+
+
+class Precopy:
+    """Brings the memory of `guest` over: in rounds by `run`, where it runs, and the rest by `last`.
+
+    `cancelled` ends it between two pieces; `tell` is told, after each, how far it has come. `in_use` is an
+    estimate of what the first round has to carry, in bytes.
+    """
+
+    def __init__(
+        self,
+        guest: Guest,
+        limits: MoveLimits,
+        in_use: int,
+        cancelled: threading.Event,
+        tell: Callable[[Progress], None],
+    ) -> None:
+        self._guest = guest
+        self._limits = limits
+        self._page_size = guest.system.host.page_size
+        self._cancelled = cancelled
+        self._tell = tell
+        self._pending: set[int] | None = None
+        """Pages of an earlier answer of the log that were not sent; None before any round."""
+        self._logging = False
+        self._rate: float = _ASSUMED
+        self._least_left: int | None = None
+        self._in_vain = 0
+        self._left = in_use
+        self._begun = self._slept = 0.0
+        self._sent_before = 0
+        self.rounds = 0
+        self.sent_bytes = 0
+        self.zero_bytes = 0
+
+    def run(self, ask: Callable[[Message], Message]) -> None:
+        """Send rounds until the guest can be stopped. `ask` sends a message and returns its answer.
+
+        NotConvergingError where it never can be, MoveCancelledError, and MoveError where the destination
+        gives the move up.
+        """
+        self._guest.log_dirty_pages(True)
+        self._logging = True
+        self._send(ask, ((addr, size, False) for addr, size in each_run_in_use(self._guest.memory)))
+        while True:
+            pages = self._guest.dirty_pages()
+            self._pending = set(pages)
+            self._left = left = len(pages) * self._page_size
+            if left <= self._rate * self._limits.downtime:
+                return
+            self._expect_convergence(left)
+            self._send(ask, runs_of(self._guest.memory, pages, self._page_size))
+
+    def last(self) -> Iterator[tuple[int, memoryview | Zeros]]:
+        """Give all that the destination has not, of the guest that is stopped."""
+        self.rounds += 1
+        self._begin()
+        memory = self._guest.memory
+        runs: Iterator[tuple[int, int, bool]]
+        if self._pending is None:
+            runs = ((addr, size, False) for addr, size in each_run_in_use(memory))
+        else:
+            pages = sorted(self._pending.union(self._guest.dirty_pages()))
+            self._left = len(pages) * self._page_size
+            runs = runs_of(memory, pages, self._page_size)
+        for addr, size, zeros in runs:
+            self.check()
+            if zeros:
+                yield addr, Zeros(size)
+            else:
+                yield addr, memory.view[addr : addr + size]
+            self._count(size, zeros)
+
+    def close(self) -> None:
+        """Log the guest's pages no longer."""
+        if self._logging:
+            self._guest.log_dirty_pages(False)
+            self._logging = False
+
+    def check(self) -> None:
+        """MoveCancelledError where the move was cancelled."""
+        if self._cancelled.is_set():
+            raise MoveCancelledError("the move was cancelled, and the guest goes on here")
+
+    def _send(self, ask: Callable[[Message], Message], runs: Iterator[tuple[int, int, bool]]) -> None:
+        self.rounds += 1
+        self._pending = set()
+        self._begin()
+        answer = ask(Round(self.rounds, self._pieces(runs)))
+        if not isinstance(answer, Received):
+            reason = answer.reason if isinstance(answer, Aborted) else f"it answered {type(answer).__name__}"
+            raise MoveError(f"the destination could not take the guest's memory: {reason}")
+        self.check()
+        sent = self.sent_bytes - self._sent_before
+        if sent >= _MEASURED:
+            self._rate = sent / max(time.monotonic() - self._begun - self._slept, 1e-9)
+
+    def _pieces(self, runs: Iterator[tuple[int, int, bool]]) -> Iterator[tuple[int, memoryview | Zeros]]:
+        """Give the runs as copies: what the guest writes while one is sent would belie its checksum."""
+        buffer = memoryview(bytearray(PIECE))
+        view = self._guest.memory.view
+        for addr, size, zeros in runs:
+            if zeros:
+                self.check()
+                yield addr, Zeros(size)
+                self._count(size, True)
+                continue
+            for at in range(addr, addr + size, PIECE):
+                self.check()
+                piece = buffer[: min(PIECE, addr + size - at)]
+                piece[:] = view[at : at + len(piece)]
+                yield at, piece
+                self._count(len(piece), False)
+                self._hold_back()
+
+    def _begin(self) -> None:
+        self._begun, self._slept, self._sent_before = time.monotonic(), 0.0, self.sent_bytes
+
+    def _count(self, size: int, zeros: bool) -> None:
+        if zeros:
+            self.zero_bytes += size
+        else:
+            self.sent_bytes += size
+        self._left = max(0, self._left - size)
+        rate = (self.sent_bytes - self._sent_before) / max(time.monotonic() - self._begun, 1e-9)
+        self._tell(Progress(self.rounds, self.sent_bytes, self._left, int(rate)))
+
+    def _hold_back(self) -> None:
+        if self._limits.bandwidth is None:
+            return
+        due = self._begun + (self.sent_bytes - self._sent_before) / self._limits.bandwidth
+        now = time.monotonic()
+        if due > now:
+            self._cancelled.wait(due - now)
+            self._slept += time.monotonic() - now
+
+    def _expect_convergence(self, left: int) -> None:
+        if self._least_left is None or left < self._least_left * _GAIN:
+            self._least_left, self._in_vain = left, 0
+            return
+        self._in_vain += 1
+        if self._in_vain >= PATIENCE:
+            raise NotConvergingError(
+                f"the move does not converge, and the guest goes on here: after {self.rounds} rounds "
+                f"{left >> 10} KiB are left, "
+                f"{left / self._rate * 1000:.0f} ms at {self._rate / 1e6:.0f} MB/s; "
+                f"allow more than {self._limits.downtime * 1000:.0f} ms (--downtime-limit), "
+                "or have the guest write less"
+            )
+
+
+def estimate(blocks: bytes) -> int:
+    """Return how many bytes the blocks of `memory.in_use.blocks_in_use` are."""
+    return int.from_bytes(blocks, "little").bit_count() * BLOCK
