@@ -217,7 +217,7 @@ def test_a_destination_killed_before_commit_leaves_the_guest(machine: Machine) -
     here = machine.run("here", "--tb-origin", str(ORIGIN))
     there, address = machine.receive("there")
     machine.fails(ExitStatus.USAGE, "cannot be listened at", "receive", address, "--name", "other")
-    way = machine.way(address, Fault(False, 2, "silence"))
+    way = machine.way(address, Fault(False, "Ready", "silence"))
     threading.Thread(target=lambda: (way.struck.wait(20), there.kill())).start()
     machine.fails(
         ExitStatus.FAILED, "goes on here", "migrate", "here", str(way.address), "--time-limit", "20"
@@ -230,7 +230,7 @@ def test_a_destination_killed_before_commit_leaves_the_guest(machine: Machine) -
 def test_a_source_killed_before_commit_is_given_up(machine: Machine) -> None:
     here = machine.run("here")
     there, address = machine.receive("there")
-    way = machine.way(address, Fault(True, 2, "silence"))
+    way = machine.way(address, Fault(True, "State", "silence"))
     threading.Thread(target=lambda: (way.struck.wait(20), here.kill())).start()
     status, _, _ = machine.does("migrate", "here", str(way.address), "--time-limit", "20")
     assert status == ExitStatus.USAGE
@@ -241,7 +241,7 @@ def test_a_source_killed_before_commit_is_given_up(machine: Machine) -> None:
 def test_a_destination_killed_after_commit_is_asked_for_the_outcome(machine: Machine) -> None:
     here = machine.run("here", "--tb-origin", str(ORIGIN))
     there, address = machine.receive("there")
-    way = machine.way(address, Fault(True, 3, "silence"))
+    way = machine.way(address, Fault(True, "Commit", "silence"))
     threading.Thread(target=lambda: (way.struck.wait(20), there.kill())).start()
     machine.fails(
         ExitStatus.UNDECIDED, "stays paused", "migrate", "here", str(way.address), "--time-limit", "20"
@@ -263,7 +263,7 @@ def test_a_destination_killed_after_commit_is_asked_for_the_outcome(machine: Mac
 def test_an_answer_that_was_lost_is_found_later(machine: Machine) -> None:
     here = machine.run("here")
     there, address = machine.receive("there")
-    way = machine.way(address, Fault(False, 3, "cut"), open_again=False)
+    way = machine.way(address, Fault(False, "Acknowledged", "cut"), open_again=False)
     machine.fails(ExitStatus.UNDECIDED, "stays paused", "migrate", "here", str(way.address))
     assert machine.state("here") == "undecided"
     while machine.state("there") != "running":
@@ -281,7 +281,7 @@ def test_an_answer_that_was_lost_is_found_later(machine: Machine) -> None:
 def test_the_operators_word(machine: Machine) -> None:
     here = machine.run("here")
     there, address = machine.receive("there")
-    way = machine.way(address, Fault(False, 3, "cut"), open_again=False)
+    way = machine.way(address, Fault(False, "Acknowledged", "cut"), open_again=False)
     machine.fails(ExitStatus.UNDECIDED, "stays paused", "migrate", "here", str(way.address))
     there.kill()
     assert machine.asks("migrate", "here", "--force-resume")["resumed"] == "here"
@@ -294,7 +294,7 @@ def test_the_operators_word(machine: Machine) -> None:
 def test_two_moves_at_once(machine: Machine) -> None:
     here = machine.run("here")
     _, address = machine.receive("there")
-    way = machine.way(address, Fault(False, 1, "silence"))
+    way = machine.way(address, Fault(False, "Accepted", "silence"))
     first = threading.Thread(target=main, args=(["migrate", "here", str(way.address), *LIMIT],))
     first.start()
     assert way.struck.wait(20)

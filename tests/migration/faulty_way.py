@@ -9,17 +9,19 @@ import threading
 from dataclasses import dataclass
 
 from chronovisor.migration.address import Address
+from chronovisor.migration.encoding import KINDS
 from chronovisor.migration.stream import HEAD_SIZE, HEADER_SIZE
 
-MEMORY = 100
+NAMES = {number: made.__name__ for number, (made, _) in KINDS.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What happens to the message number `at` (0 is the header; memory does not count) of one direction."""
+    """What happens to the first message of a kind in one direction; to its memory nothing does."""
 
     from_source: bool
-    at: int
+    at: str
+    """A message's name, or "header"."""
     kind: str
     """cut: it is lost and so is the connection; silence: nothing comes any more; corrupt: one bit is wrong;
     truncate: its first bytes come, then the end.
@@ -69,15 +71,15 @@ class FaultyWay:
 
     def _pass_on(self, come: socket.socket, go: socket.socket, fault: Fault | None) -> None:
         with contextlib.suppress(OSError, EOFError):
-            number = 0
+            name = "header"
             while True:
-                if number == 0:
-                    message, counts = _exactly(come, HEADER_SIZE), True
+                if name == "header":
+                    message = _exactly(come, HEADER_SIZE)
                 else:
                     head = _exactly(come, HEAD_SIZE)
-                    counts = struct.unpack_from(">H", head, 4)[0] != MEMORY
+                    name = NAMES.get(struct.unpack_from(">H", head, 4)[0], "memory")
                     message = head + _exactly(come, struct.unpack_from(">I", head, 8)[0])
-                if counts and fault is not None and fault.at == number:
+                if fault is not None and fault.at == name and not self.struck.is_set():
                     self.struck.set()
                     if fault.kind == "silence":
                         while come.recv(1 << 16):
@@ -90,7 +92,7 @@ class FaultyWay:
                         break
                     message = message[:-1] + bytes([message[-1] ^ 1])
                 go.sendall(message)
-                number += counts
+                name = ""
         _hang_up(come)
         _hang_up(go)
 

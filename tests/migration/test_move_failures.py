@@ -167,7 +167,7 @@ def test_an_acknowledgement_that_is_lost_can_be_asked_for(guest: Guest, away: Ho
         move(guest, away, LosingLink(5, for_good=False))
     # The guest is the destination's; here it never runs again by itself.
     assert not guest.running
-    record = caught.value.ask()
+    record = caught.value.ask().record
     assert record.guest_tb_after >= before.value
     (moved,) = away.guests
     assert moved.timebase().value >= record.guest_tb_after

@@ -112,7 +112,7 @@ def test_the_header_is_plain() -> None:
     """Read by hand, at the offsets that the format's description gives."""
     data = Header(64 << 20, 4, 2).encode()
     assert data[:8] == b"\x89CHRONO\n"
-    assert struct.unpack_from(">HHIQI", data, 8) == (1, 48, 2, 64 << 20, 4)
+    assert struct.unpack_from(">HHIQI", data, 8) == (2, 48, 2, 64 << 20, 4)
     assert struct.unpack_from(">Q", data, 32) == (512_000_000,)
     assert len(data) == 48
     assert struct.unpack_from(">I", data, 44)[0] == crc32(data[:44])
@@ -121,6 +121,12 @@ def test_the_header_is_plain() -> None:
 def test_a_newer_version_is_refused_by_its_number() -> None:
     newer = MOVE[:8] + struct.pack(">H", 7) + bytes(3)
     assert "version 7" in refusal(newer)
+
+
+def test_an_older_version_is_refused_by_its_number() -> None:
+    older = MOVE[:8] + struct.pack(">H", 1) + MOVE[10:]
+    assert "version 1" in refusal(older)
+    assert "update the other side" in refusal(older)
 
 
 def test_an_offer_of_another_size_than_the_headers_is_refused() -> None:
@@ -144,7 +150,14 @@ def framed(number: int, kind: int, addr: int, payload: bytes, size: int | None =
         (framed(0, 100, 8, bytes(PAGE_SIZE)), "no pages"),
         (framed(0, 100, 0, bytes(100)), "no pages"),
         (framed(0, 100, 0, b""), "no pages"),
-        (framed(0, 100, 0, b"", MAXIMUM_RUN + PAGE_SIZE), "no pages"),
+        (framed(0, 100, 0, b"", MAXIMUM_RUN + PAGE_SIZE), "makes no sense"),
+        (framed(0, 101, 8, struct.pack(">Q", PAGE_SIZE)), "no pages"),
+        (framed(0, 101, 0, struct.pack(">Q", 100)), "no pages"),
+        (framed(0, 101, 0, struct.pack(">Q", 0)), "no pages"),
+        (framed(0, 101, 0, struct.pack(">Q", MEMORY + PAGE_SIZE)), "no pages"),
+        (framed(0, 101, MEMORY, struct.pack(">Q", PAGE_SIZE)), "comes for a guest of"),
+        (framed(0, 101, 0, bytes(7)), "makes no sense"),
+        (framed(0, 101, 0, bytes(9)), "makes no sense"),
         (framed(0, 4, 0, b"", MAXIMUM_STATE + 1), "makes no sense"),
         (framed(0, 2, 0, b"", 1 << 20), "makes no sense"),
         (framed(0, 2, 1, b""), "makes no sense"),

@@ -108,21 +108,24 @@ def test_a_guest_comes_over_with_its_time(ends: Ends) -> None:
         assert abs((offset - truth + (1 << 63)) % (1 << 64) - (1 << 63)) <= record.error_bound_ticks
 
 
-BEFORE_COMMIT = [(True, 0), (True, 1), (True, 2), (False, 0), (False, 1), (False, 2)]
+BEFORE_COMMIT = [
+    *((True, at) for at in ("header", "Offer", "Round", "State")),
+    *((False, at) for at in ("header", "Accepted", "Received", "Ready")),
+]
 FAULTS = ["cut", "silence", "corrupt", "truncate"]
 
 
 @pytest.mark.parametrize("kind", FAULTS)
 @pytest.mark.parametrize(("from_source", "at"), BEFORE_COMMIT)
 def test_before_commit_every_failure_leaves_the_guest_at_the_source(
-    ends: Ends, from_source: bool, at: int, kind: str
+    ends: Ends, from_source: bool, at: str, kind: str
 ) -> None:
     offset, ideal = ends.guest.get("TB_OFFSET"), ends.guest.ideal
     with pytest.raises(MoveError):
         ends.departure.migrate(ends.way(Fault(from_source, at, kind)).address, LIMITS)
     assert ends.departure.state == "running"
     assert (ends.guest.get("TB_OFFSET"), ends.guest.ideal) == (offset, ideal)
-    if (from_source, at) in {(True, 0), (True, 1), (False, 0)}:
+    if at in {"header", "Offer"}:
         # Nothing was accepted: the destination goes on waiting, and takes the guest the next time.
         ends.departure.migrate(ends.arrivals.address, LIMITS)
         arrived(ends).host.close()
@@ -137,7 +140,7 @@ def test_a_commit_that_is_lost_is_asked_about_and_the_guest_goes_on_at_the_sourc
     ends: Ends, kind: str
 ) -> None:
     with pytest.raises(MoveError, match="gave the move up"):
-        ends.departure.migrate(ends.way(Fault(True, 3, kind)).address, LIMITS)
+        ends.departure.migrate(ends.way(Fault(True, "Commit", kind)).address, LIMITS)
     assert ends.departure.state == "running"
     with pytest.raises(MoveError, match="given up"):
         ends.arrivals.wait(10)
@@ -146,7 +149,7 @@ def test_a_commit_that_is_lost_is_asked_about_and_the_guest_goes_on_at_the_sourc
 
 @pytest.mark.parametrize("kind", FAULTS)
 def test_an_answer_that_is_lost_is_asked_for_and_the_guest_is_the_destinations(ends: Ends, kind: str) -> None:
-    report = ends.departure.migrate(ends.way(Fault(False, 3, kind)).address, LIMITS)
+    report = ends.departure.migrate(ends.way(Fault(False, "Acknowledged", kind)).address, LIMITS)
     assert ends.departure.state == "ended"
     came = arrived(ends)
     assert came.record == report.record
@@ -156,7 +159,7 @@ def test_an_answer_that_is_lost_is_asked_for_and_the_guest_is_the_destinations(e
 
 @pytest.mark.parametrize("from_source", [True, False])
 def test_without_an_answer_the_guest_stays_paused_until_there_is_one(ends: Ends, from_source: bool) -> None:
-    way = ends.way(Fault(from_source, 3, "cut"))
+    way = ends.way(Fault(from_source, "Commit" if from_source else "Acknowledged", "cut"))
     way.open_again = False
     with pytest.raises(MoveUndecidedError):
         ends.departure.migrate(way.address, LIMITS)
@@ -180,7 +183,7 @@ def test_without_an_answer_the_guest_stays_paused_until_there_is_one(ends: Ends,
 
 
 def test_a_destination_that_never_heard_of_the_move_decides_nothing(ends: Ends, tmp_path: Path) -> None:
-    way = ends.way(Fault(True, 3, "cut"))
+    way = ends.way(Fault(True, "Commit", "cut"))
     way.open_again = False
     with pytest.raises(MoveUndecidedError):
         ends.departure.migrate(way.address, LIMITS)
@@ -195,7 +198,7 @@ def test_a_destination_that_never_heard_of_the_move_decides_nothing(ends: Ends, 
 
 
 def test_the_operators_word_lets_it_go_on(ends: Ends) -> None:
-    way = ends.way(Fault(True, 3, "cut"))
+    way = ends.way(Fault(True, "Commit", "cut"))
     way.open_again = False
     with pytest.raises(MachineError, match="no move"):
         ends.departure.force_resume()
@@ -207,7 +210,7 @@ def test_the_operators_word_lets_it_go_on(ends: Ends) -> None:
 
 
 def test_of_two_moves_at_once_one_is_refused(ends: Ends) -> None:
-    way = ends.way(Fault(False, 2, "silence"))
+    way = ends.way(Fault(False, "Ready", "silence"))
     results: list[BaseException] = []
 
     def first() -> None:

@@ -204,9 +204,9 @@ class Reader:
 
     def header(self) -> Header:
         """Read the header; StreamError as `Header.decode` says."""
-        # What tells the version is read first: of a newer header nothing else is known, not even its length.
+        # What tells the version is read first: of another header nothing else is known, not even its length.
         start = self._read(_VERSION.size)
-        if start[: len(MAGIC)] != MAGIC or _VERSION.unpack(start)[1] > VERSION:
+        if start[: len(MAGIC)] != MAGIC or _VERSION.unpack(start)[1] != VERSION:
             return Header.decode(start)
         return Header.decode(start + self._read(HEADER_SIZE - len(start)))
 
@@ -240,7 +240,8 @@ class Reader:
                 raise StreamError(f"frame {number} comes where frame {self._number} is due")
             self._number += 1
             limit = _LIMITS.get(kind, MAXIMUM_MESSAGE)
-            if none or nothing or size > limit or (addr and kind not in _OF_MEMORY):
+            exact = kind != ZEROS or size == limit
+            if none or nothing or size > limit or not exact or (addr and kind not in _OF_MEMORY):
                 raise StreamError(f"a frame of kind {kind} with {size} bytes makes no sense")
             yield kind, size, addr, checksum
 
