@@ -31,7 +31,8 @@ class HostOptions:
     cores: int = 1
     threads_per_core: int = 1
     """1, 2, 4 or 8 hardware threads that share a core's timebase."""
-    cpu_model: str = "power9"
+    cpu_model: str = "auto"
+    """"auto" is what the host is: power9 where the provider can be any."""
     ticks_per_instruction: int = 256
     """How far virtual time goes with each guest instruction; real time ignores it."""
     engine: str = "auto"

@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 import errno
+import os
+from typing import Final
 
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.interface import HostOptions, System
 
-PROVIDERS = ("embedded", "linux")
+PROVIDERS = ("auto", "embedded", "linux")
+_POWER: Final = ("ppc64le", "ppc64")
+"""What `uname` calls 64-bit Power."""
 
 
 def open_system(options: HostOptions, provider: str = "embedded") -> System:
     """Open a system: `embedded` runs guests in Chronovisor's own hypervisor, `linux` on the kernel's
-    `/dev/kvm`.
+    `/dev/kvm`, `auto` on the kernel's where this machine has one that can be what the options ask for.
 
-    Raises KvmError: EINVAL for another name or options that make no sense, ENOSYS for what is not built yet.
+    Raises KvmError: EINVAL for another name or options that make no sense, and what says why there is no KVM
+    for us on this machine.
     """
+    # Each is imported here: a host that drives the kernel's KVM needs nothing of the embedded hypervisor.
+    if provider == "auto":
+        provider = automatic(options)
     if provider == "embedded":
-        # Imported here: a host that drives the kernel's KVM needs nothing of the embedded hypervisor.
         from chronovisor.kvm.embedded.system import EmbeddedSystem
 
         return EmbeddedSystem(options)
     if provider == "linux":
-        raise KvmError(errno.ENOSYS, "the linux provider is not built yet; use the embedded one")
+        from chronovisor.kvm.linux.system import LinuxSystem
+
+        return LinuxSystem(options)
     raise KvmError(errno.EINVAL, f"there is no provider {provider!r}; choose one of {', '.join(PROVIDERS)}")
+
+
+def automatic(options: HostOptions) -> str:
+    """Return the provider that `auto` is here: linux on a Power machine whose KVM can do what is asked."""
+    if os.uname().machine not in _POWER:
+        return "embedded"
+    from chronovisor.kvm.linux.system import obstacle, unfulfillable
+
+    return "embedded" if unfulfillable(options) is not None or obstacle() is not None else "linux"

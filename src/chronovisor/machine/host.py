@@ -42,7 +42,7 @@ class Host:
         clock: TickSource | str = "real",
         cores: int = 1,
         threads: int = 1,
-        cpu: str = "power9",
+        cpu: str = "auto",
         observer: Observer | None = None,
         provider: str = "embedded",
         ticks_per_instruction: int = 256,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from chronovisor.engine.choice import engine_named
-from chronovisor.hypervisor.cpu_model import CPU_MODELS, CpuModel
+from chronovisor.hypervisor.cpu_model import CPU_MODELS, POWER9, CpuModel
 from chronovisor.hypervisor.host import Host, Parts
 from chronovisor.isa.bits import LPCR
 from chronovisor.kvm.embedded.vm import MAX_VCPU_ID, MAX_VCPUS, EmbeddedVm
@@ -32,7 +32,7 @@ class EmbeddedSystem:
 
     def __init__(self, options: HostOptions, model: CpuModel | None = None) -> None:
         if model is None:
-            model = CPU_MODELS.get(options.cpu_model)
+            model = POWER9 if options.cpu_model == "auto" else CPU_MODELS.get(options.cpu_model)
         if model is None:
             raise KvmError(
                 errno.EINVAL,

@@ -1,1 +1,1 @@
-"""The linux provider: KVM's interface over /dev/kvm."""
+"""The provider that drives the kernel's KVM on a Power host: `/dev/kvm`, with the standard library alone."""

@@ -1,0 +1,327 @@
+"""A vCPU of the kernel's."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import signal
+import sys
+import threading
+from typing import Final, Literal
+
+from chronovisor.kvm.errors import KvmError
+from chronovisor.kvm.exits import (
+    Exit,
+    FailEntry,
+    HcallExit,
+    InternalError,
+    Interrupted,
+    MmioExit,
+    SystemEvent,
+)
+from chronovisor.kvm.ids import ONE_REG_BY_ID, ExitReason, OneReg, SystemEventType
+from chronovisor.kvm.linux.device import ask, enable_cap, refusal
+from chronovisor.kvm.linux.layouts import (
+    ARRAYS,
+    SCALARS,
+    SLB_ENTRIES,
+    Interrupt,
+    InterruptLevel,
+    Ioctl,
+    KvmRun,
+    OneRegister,
+    Registers,
+    SpecialRegisters,
+)
+from chronovisor.kvm.structures import Regs, Sregs
+from chronovisor.timebase.types import MASK64
+
+KICK_SIGNAL: Final = signal.SIGURG
+"""What makes a thread leave KVM_RUN. By default it does nothing, wherever it may land."""
+
+_LITTLE_ENDIAN: Final = 1
+"""MSR[LE]."""
+_SIZE_SHIFT: Final = 52
+"""Where an id has the logarithm of its register's size."""
+_LARGEST: Final = 16
+_QUADWORDS: Final = frozenset(f"VR{n}" for n in range(32))
+"""Registers that the kernel keeps as `stvx` stores them, one number of 16 bytes in its byte order; the others
+of that size are two doublewords, bits 0:63 first in either order.
+"""
+
+
+class LinuxVcpu:
+    """`kvm.interface.Vcpu` over a vCPU's file and the page that it shares with the kernel.
+
+    A lock of its own stands for the kernel's, which an ioctl from another thread would wait for while Python
+    waits for that thread.
+    """
+
+    def __init__(self, descriptor: int, number: int, shared_size: int) -> None:
+        self._descriptor = descriptor
+        self._number = number
+        self._shared = mmap.mmap(descriptor, shared_size, mmap.MAP_SHARED)
+        self._run: KvmRun | None = KvmRun.from_buffer(self._shared)
+        self._outside = threading.RLock()
+        """Held by who is in KVM_RUN or at the registers."""
+        self._kicking = threading.Lock()
+        self._inside: int | None = None
+        """The thread that is in KVM_RUN or about to be; a signal is sent under `_kicking` alone."""
+        self._unfinished: HcallExit | MmioExit | None = None
+        self._value = ctypes.create_string_buffer(_LARGEST)
+        self._request = OneRegister(0, ctypes.addressof(self._value))
+
+    @property
+    def id(self) -> int:
+        """The id it was made with."""
+        return self._number
+
+    # Running
+
+    def run(self) -> Exit:
+        """KVM_RUN."""
+        with self._outside:
+            shared = self._page()
+            self._answer(shared)
+            while True:
+                self._inside = threading.get_ident()
+                try:
+                    ask(self._descriptor, Ioctl.RUN, what=f"vCPU {self._number}: KVM_RUN")
+                except KvmError as error:
+                    if error.errno != errno.EINTR:
+                        raise
+                    if not shared.immediate_exit:
+                        # A signal that was not a kick's, or one whose kick the last EINTR has spent.
+                        continue
+                    shared.immediate_exit = 0
+                    return Interrupted()
+                finally:
+                    with self._kicking:
+                        self._inside = None
+                return self._exit(shared)
+
+    def kick(self) -> None:
+        """Make `run()` return: the flag first, for a thread that is not in KVM_RUN yet; then the signal, for
+        one that is.
+        """
+        with self._kicking:
+            if self._run is None:
+                return
+            self._run.immediate_exit = 1
+            if self._inside is not None:
+                signal.pthread_kill(self._inside, KICK_SIGNAL)
+
+    def bind(self) -> None:
+        """Nothing: real time needs no turns."""
+
+    def unbind(self) -> None:
+        """Nothing, either."""
+
+    # Registers
+
+    def get_one_reg(self, register_id: int) -> int:
+        """KVM_GET_ONE_REG."""
+        register = _register(register_id)
+        with self._outside:
+            self._request.id = register_id
+            try:
+                fcntl.ioctl(self._open(), Ioctl.GET_ONE_REG, self._request)
+            except OSError as error:
+                raise refusal(error, f"reading {register.name}") from None
+            return _from_memory(register, self._value.raw[: register.size])
+
+    def set_one_reg(self, register_id: int, value: int) -> None:
+        """KVM_SET_ONE_REG."""
+        register = _register(register_id)
+        if not 0 <= value < 1 << 8 * register.size:
+            raise KvmError(
+                errno.EINVAL, f"{value:#x} does not fit {register.name}, which has {register.size} bytes"
+            )
+        with self._outside:
+            ctypes.memmove(self._value, _to_memory(register, value), register.size)
+            self._request.id = register_id
+            try:
+                fcntl.ioctl(self._open(), Ioctl.SET_ONE_REG, self._request)
+            except OSError as error:
+                raise refusal(error, f"setting {register.name} to {value:#x}") from None
+
+    def get_regs(self) -> Regs:
+        """KVM_GET_REGS."""
+        kept = Registers()
+        with self._outside:
+            ask(self._open(), Ioctl.GET_REGS, kept)
+        scalars = {name: getattr(kept, name) for name in SCALARS}
+        return Regs(**scalars, sprg=list(kept.sprg), gpr=list(kept.gpr))
+
+    def set_regs(self, regs: Regs) -> None:
+        """KVM_SET_REGS; EINVAL, and nothing set, where a value is no unsigned 64-bit number."""
+        wanted = Registers()
+        for name in (*SCALARS, *ARRAYS):
+            given = getattr(regs, name)
+            values = given if name in ARRAYS else [given]
+            if len(values) != ARRAYS.get(name, 1):
+                raise KvmError(errno.EINVAL, f"{len(values)} values for {name}: there are {ARRAYS[name]}")
+            for value in values:
+                if not 0 <= value <= MASK64:
+                    raise KvmError(errno.EINVAL, f"{value:#x} does not fit {name}, a register of 64 bits")
+            setattr(wanted, name, tuple(given) if name in ARRAYS else given)
+        with self._outside:
+            ask(self._open(), Ioctl.SET_REGS, wanted)
+
+    def get_sregs(self) -> Sregs:
+        """KVM_GET_SREGS."""
+        with self._outside:
+            kept = self._special()
+        entries = [(entry.slbe, entry.slbv) for entry in kept.slb]
+        while entries and entries[-1] == (0, 0):
+            entries.pop()
+        return Sregs(kept.pvr, kept.sdr1, entries)
+
+    def set_sregs(self, sregs: Sregs) -> None:
+        """KVM_SET_SREGS: the processor's version is what it is."""
+        if len(sregs.slb) > SLB_ENTRIES:
+            raise KvmError(errno.EINVAL, f"{len(sregs.slb)} SLB entries: there are {SLB_ENTRIES}")
+        with self._outside:
+            wanted = self._special()
+            host = wanted.pvr
+            wanted.pvr, wanted.sdr1 = sregs.pvr, sregs.sdr1
+            for entry, (slbe, slbv) in zip(
+                wanted.slb, sregs.slb + [(0, 0)] * (SLB_ENTRIES - len(sregs.slb)), strict=True
+            ):
+                entry.slbe, entry.slbv = slbe, slbv
+            ask(
+                self._open(),
+                Ioctl.SET_SREGS,
+                wanted,
+                f"a guest of processor version {sregs.pvr:#x} on a processor {host:#x}",
+            )
+
+    def _special(self) -> SpecialRegisters:
+        kept = SpecialRegisters()
+        ask(self._open(), Ioctl.GET_SREGS, kept)
+        return kept
+
+    def enable_cap(self, cap: int, *args: int, flags: int = 0) -> None:
+        """KVM_ENABLE_CAP."""
+        with self._outside:
+            enable_cap(self._open(), cap, args, flags)
+
+    def interrupt(self, level: bool) -> None:
+        """KVM_INTERRUPT."""
+        line = InterruptLevel.SET_LEVEL if level else InterruptLevel.UNSET
+        ask(self._open(), Ioctl.INTERRUPT, Interrupt(line))
+
+    def take_if_outside(self) -> bool:
+        """Keep the vCPU outside `run()` if it is there, without waiting; `release` lets it go."""
+        return self._outside.acquire(blocking=False)
+
+    def release(self) -> None:
+        """Let a vCPU go that `take_if_outside` took."""
+        self._outside.release()
+
+    def close(self) -> None:
+        """Give the vCPU back; harmless when repeated."""
+        with self._outside, self._kicking:
+            if self._run is None:
+                return
+            self._run = None
+            # Python unmaps only what nothing of ctypes points into any more; what an error's traceback still
+            # holds is unmapped with that.
+            with contextlib.suppress(BufferError):
+                self._shared.close()
+            os.close(self._descriptor)
+
+    # The page shared with the kernel
+
+    def _page(self) -> KvmRun:
+        if self._run is None:
+            raise KvmError(errno.EBADF, f"vCPU {self._number} was given back")
+        return self._run
+
+    def _open(self) -> int:
+        self._page()
+        return self._descriptor
+
+    def _answer(self, shared: KvmRun) -> None:
+        """Write user space's answer to the last exit where the kernel looks for it first of all."""
+        unfinished, self._unfinished = self._unfinished, None
+        if isinstance(unfinished, HcallExit):
+            call = shared.papr_hcall
+            if len(unfinished.results) > len(call.args):
+                raise KvmError(
+                    errno.EINVAL,
+                    f"a hypercall has at most {len(call.args)} results, r4 to r{3 + len(call.args)}",
+                )
+            call.ret = unfinished.ret & MASK64
+            # The others still hold what the guest called with, and go back into its registers as they are.
+            for number, result in enumerate(unfinished.results):
+                call.args[number] = result & MASK64
+        elif unfinished is not None and not unfinished.is_write:
+            data = unfinished.data.to_bytes(unfinished.size, self._byte_order())
+            shared.mmio.data[: unfinished.size] = list(data)
+
+    def _byte_order(self) -> Literal["little", "big"]:
+        return "little" if self.get_regs().msr & _LITTLE_ENDIAN else "big"
+
+    def _exit(self, shared: KvmRun) -> Exit:
+        match shared.exit_reason:
+            case ExitReason.PAPR_HCALL:
+                call = shared.papr_hcall
+                self._unfinished = HcallExit(call.nr, tuple(call.args))
+                return self._unfinished
+            case ExitReason.MMIO:
+                return self._mmio(shared)
+            case ExitReason.FAIL_ENTRY:
+                reason = shared.fail_entry.hardware_entry_failure_reason
+                return FailEntry(
+                    reason, f"vCPU {self._number}: the kernel could not enter the guest (reason {reason:#x})"
+                )
+            case ExitReason.SYSTEM_EVENT:
+                event = shared.system_event
+                return SystemEvent(SystemEventType(event.type), tuple(event.data[: event.ndata]))
+            case ExitReason.SHUTDOWN:
+                return SystemEvent(SystemEventType.SHUTDOWN)
+            case ExitReason.INTERNAL_ERROR:
+                return InternalError(
+                    f"vCPU {self._number}: KVM had an internal error, number {shared.internal.suberror}"
+                )
+            case reason:
+                name = (
+                    ExitReason(reason).name if reason in ExitReason.__members__.values() else "unknown here"
+                )
+                return InternalError(f"vCPU {self._number}: KVM_RUN ended for reason {reason} ({name})")
+
+    def _mmio(self, shared: KvmRun) -> MmioExit:
+        access = shared.mmio
+        data = bytes(access.data[: access.len]) if access.is_write else b""
+        self._unfinished = MmioExit(
+            access.phys_addr, access.len, bool(access.is_write), int.from_bytes(data, self._byte_order())
+        )
+        return self._unfinished
+
+
+def _register(register_id: int) -> OneReg:
+    """The register. The kernel may know more than our table has: such a one's size is in its id."""
+    register = ONE_REG_BY_ID.get(register_id)
+    if register is not None:
+        return register
+    size = 1 << (register_id >> _SIZE_SHIFT & 0xF)
+    if not 0 <= register_id <= MASK64 or size > _LARGEST:
+        raise KvmError(errno.EINVAL, f"there is no register with the id {register_id:#x}")
+    return OneReg(f"the register with the id {register_id:#x}", register_id, size)
+
+
+def _from_memory(register: OneReg, raw: bytes) -> int:
+    if register.size <= 8 or register.name in _QUADWORDS:
+        return int.from_bytes(raw, sys.byteorder)
+    return int.from_bytes(raw[:8], sys.byteorder) << 64 | int.from_bytes(raw[8:], sys.byteorder)
+
+
+def _to_memory(register: OneReg, value: int) -> bytes:
+    if register.size <= 8 or register.name in _QUADWORDS:
+        return value.to_bytes(register.size, sys.byteorder)
+    return (value >> 64).to_bytes(8, sys.byteorder) + (value & MASK64).to_bytes(8, sys.byteorder)

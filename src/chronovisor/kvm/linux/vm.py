@@ -1,0 +1,150 @@
+"""A virtual machine of the kernel's."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+from collections.abc import Sequence
+from typing import Final
+
+from chronovisor.kvm.errors import KvmError
+from chronovisor.kvm.ids import ONE_REG_BY_NAME, MemoryFlag
+from chronovisor.kvm.linux.device import ask, enable_cap
+from chronovisor.kvm.linux.layouts import DirtyLogRequest, Ioctl, MemoryRegion
+from chronovisor.kvm.linux.vcpu import LinuxVcpu
+from chronovisor.memory import PAGE_SIZE, GuestMemory
+
+_ADDRESS_LENGTH_SHIFT: Final = 64
+"""The registers of areas with a length are `address << 64 | length`."""
+
+
+class _Slot:
+    """A memory region and what the kernel was told of it."""
+
+    def __init__(self, guest_phys_addr: int, memory: GuestMemory) -> None:
+        self.guest_phys_addr = guest_phys_addr
+        self.memory = memory
+        self.logging = False
+
+
+class LinuxVm:
+    """`kvm.interface.Vm` over a virtual machine's file."""
+
+    def __init__(self, descriptor: int, shared_size: int) -> None:
+        self._descriptor = descriptor
+        self._shared_size = shared_size
+        self._slots: dict[int, _Slot] = {}
+        self._vcpus: list[LinuxVcpu] = []
+        self._closed = False
+
+    def set_user_memory_region(
+        self, slot: int, flags: int, guest_phys_addr: int, memory: GuestMemory
+    ) -> None:
+        """KVM_SET_USER_MEMORY_REGION."""
+        if memory.size % mmap.PAGESIZE:
+            raise KvmError(
+                errno.EINVAL,
+                f"guest memory of {memory.size} bytes: this host's pages have {mmap.PAGESIZE}",
+            )
+        set_before = self._slots.get(slot)
+        if set_before is not None and (set_before.memory, set_before.guest_phys_addr) != (
+            memory,
+            guest_phys_addr,
+        ):
+            # The kernel might take it, and move the memory that a guest has.
+            raise KvmError(errno.EINVAL, f"slot {slot} holds other memory already")
+        region = MemoryRegion(
+            slot,
+            flags,
+            guest_phys_addr,
+            memory.size,
+            ctypes.addressof(ctypes.c_char.from_buffer(memory.data)),
+        )
+        ask(
+            self._descriptor,
+            Ioctl.SET_USER_MEMORY_REGION,
+            region,
+            f"{memory.size} bytes of memory at {guest_phys_addr:#x} in slot {slot}",
+        )
+        # Kept: the kernel writes there for as long as the machine lives.
+        kept = self._slots.setdefault(slot, _Slot(guest_phys_addr, memory))
+        logging = bool(flags & MemoryFlag.LOG_DIRTY_PAGES)
+        if logging and not kept.logging:
+            memory.dirty.take()
+        kept.logging = logging
+
+    def enable_cap(self, cap: int, *args: int, flags: int = 0) -> None:
+        """KVM_ENABLE_CAP on the machine."""
+        enable_cap(self._descriptor, cap, args, flags)
+
+    def check_extension(self, cap: int) -> int:
+        """KVM_CHECK_EXTENSION on the machine."""
+        return ask(self._descriptor, Ioctl.CHECK_EXTENSION, cap)
+
+    def create_vcpu(self, vcpu_id: int) -> LinuxVcpu:
+        """KVM_CREATE_VCPU."""
+        descriptor = ask(self._descriptor, Ioctl.CREATE_VCPU, vcpu_id, f"making vCPU {vcpu_id}")
+        try:
+            vcpu = LinuxVcpu(descriptor, vcpu_id, self._shared_size)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._vcpus.append(vcpu)
+        return vcpu
+
+    def get_dirty_log(self, slot: int) -> Sequence[int]:
+        """KVM_GET_DIRTY_LOG, and what user space and the kernel's own stores wrote.
+
+        Since Linux 6.1 the kernel does not log what it writes to dispatch trace logs. So the shared areas of
+        each vCPU that is outside its run count as written; the last round of a move finds all of them so.
+        """
+        kept = self._slots.get(slot)
+        if kept is None or not kept.logging:
+            raise KvmError(errno.ENOENT, f"slot {slot} holds no memory whose pages are logged")
+        pages = kept.memory.size // mmap.PAGESIZE
+        # The kernel stores whole words of its own width.
+        bitmap = bytearray(-(-pages // 64) * 8)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(bitmap))
+        ask(self._descriptor, Ioctl.GET_DIRTY_LOG, DirtyLogRequest(slot, 0, address))
+        written = _numbers(bitmap)
+        ratio = mmap.PAGESIZE // PAGE_SIZE
+        written.update(page // ratio for page in kept.memory.dirty.take())
+        for start, length in self._shared_areas():
+            first = (start - kept.guest_phys_addr) // mmap.PAGESIZE
+            last = (start + length - 1 - kept.guest_phys_addr) // mmap.PAGESIZE
+            written.update(page for page in range(first, last + 1) if 0 <= page < pages)
+        return sorted(written)
+
+    def close(self) -> None:
+        """Give the machine back, its vCPUs first."""
+        if self._closed:
+            return
+        self._closed = True
+        for vcpu in self._vcpus:
+            vcpu.close()
+        os.close(self._descriptor)
+        self._slots.clear()
+
+    def _shared_areas(self) -> list[tuple[int, int]]:
+        """Address and length of what vCPUs outside their run have registered."""
+        areas = []
+        for vcpu in self._vcpus:
+            if not vcpu.take_if_outside():
+                continue
+            try:
+                vpa = vcpu.get_one_reg(ONE_REG_BY_NAME["VPA_ADDR"].id)
+                log = vcpu.get_one_reg(ONE_REG_BY_NAME["VPA_DTL"].id)
+            finally:
+                vcpu.release()
+            if vpa:
+                areas.append((vpa, PAGE_SIZE))
+            if log:
+                areas.append((log >> _ADDRESS_LENGTH_SHIFT, log & (1 << _ADDRESS_LENGTH_SHIFT) - 1))
+        return areas
+
+
+def _numbers(bitmap: bytearray) -> set[int]:
+    """The bits that are set: page n is bit `n % 8` of byte `n // 8`, whatever the kernel's byte order."""
+    return {8 * at + bit for at, byte in enumerate(bitmap) if byte for bit in range(8) if byte >> bit & 1}
