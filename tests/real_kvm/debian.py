@@ -73,7 +73,7 @@ class Packages:
         raise FetchError(f"Debian's {_KERNEL} names no kernel; apt-cache said: {depends.strip()}")
 
     def _kept(self, name: str) -> Path | None:
-        return next(iter(sorted(self.directory.glob(f"{name}_*_ppc64el.deb"), reverse=True)), None)
+        return next(iter(sorted(self.directory.glob(f"{name}_*.deb"), reverse=True)), None)
 
     def _fetched(self, name: str) -> Path:
         path = self._kept(name)

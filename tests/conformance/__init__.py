@@ -1,0 +1,1 @@
+"""What this project promises of registers and of guests' time, asked of every provider alike."""
