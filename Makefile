@@ -8,16 +8,19 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint soak bench guests clean
+.PHONY: help demo test test-kvm lint soak bench guests clean
 
 help: ## what can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
 demo: $(VENV)/ready ## the timebase offset, seen happening, in four acts
 	@$(BIN)/chronovisor demo $(ARGS)
 
 test: lint $(VENV)/dev ## types, style, import arrows, then all tests, a sample of each long campaign among them
-	@$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not soak" $(ARGS)
+	@$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not soak and not real_kvm" $(ARGS)
+
+test-kvm: $(VENV)/dev ## the same promises on a real kernel's KVM, inside QEMU (needs Debian's apt and qemu-system-ppc)
+	@$(BIN)/pytest -m real_kvm --durations 5 tests/real_kvm $(ARGS)
 
 lint: $(VENV)/dev ## types, style and import arrows alone
 	@$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format ."; exit 1; }

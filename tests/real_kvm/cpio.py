@@ -66,7 +66,7 @@ class Archive:
     def _entry(self, name: str, mode: int, content: bytes = b"", device: tuple[int, int] = (0, 0)) -> None:
         self._number += 1
         encoded = name.encode() + b"\0"
-        # ino, mode, uid, gid, nlink, mtime, filesize, devmajor, devminor, rdevmajor, rdevminor, namesize, check
+        # ino, mode, uid, gid, nlink, mtime, filesize, (dev, rdev: major, minor), namesize, check
         fields = (self._number, mode, 0, 0, 1, 0, len(content), 0, 0, *device, len(encoded), 0)
         head = b"070701" + b"".join(b"%08x" % field for field in fields)
         self._padded(head + encoded)

@@ -5,6 +5,6 @@ import sys
 
 sys.path[:0] = ["/project/tests", "/project/src", "/project/site"]
 
-from real_kvm.inside import begin
+from real_kvm.inside import begin  # noqa: E402  the path comes first
 
 begin()

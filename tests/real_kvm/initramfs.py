@@ -12,8 +12,8 @@ import shutil
 import sys
 import tempfile
 import zipfile
-from py_compile import PycInvalidationMode
 from pathlib import Path
+from py_compile import PycInvalidationMode
 from typing import Final
 
 from real_kvm.cpio import Archive
@@ -25,9 +25,20 @@ _PACKAGES: Final = (
     *("python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib", "python3-pip-whl"),
     *("libc6", "zlib1g", "libexpat1", "libffi8"),
 )
-_LEFT_OUT: Final = ("usr/share/doc", "usr/share/man", "usr/share/lintian", "usr/share/python3", "gconv", "usr/share/binfmts")
+_LEFT_OUT: Final = (
+    "usr/share/doc",
+    "usr/share/man",
+    "usr/share/lintian",
+    "usr/share/python3",
+    "gconv",
+    "usr/share/binfmts",
+)
 _NOT_OF_THE_LIBRARY: Final = ("test", "idlelib", "lib2to3", "turtledemo", "pydoc_data", "tkinter")
-MODULES: Final = ("arch/powerpc/kvm/kvm.ko", "arch/powerpc/kvm/kvm-hv.ko", "drivers/net/ethernet/ibm/ibmveth.ko")
+MODULES: Final = (
+    "arch/powerpc/kvm/kvm.ko",
+    "arch/powerpc/kvm/kvm-hv.ko",
+    "drivers/net/ethernet/ibm/ibmveth.ko",
+)
 """Kernel modules in the order in which they are loaded: KVM, and the network card of such machines."""
 
 

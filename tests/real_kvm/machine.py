@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import queue
@@ -11,7 +12,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -30,6 +31,8 @@ _NESTED: Final = (
 MACHINES: Final = {"nested": (_NESTED, "1G"), "bare": ("powernv9", "2G")}
 """What the kernel runs on: as a guest that may have guests, or on the bare (emulated) processor."""
 _LAST_LINES: Final = 20
+_PR_SET_PDEATHSIG: Final = 1
+_libc: Final = ctypes.CDLL(None)
 
 
 class MachineError(Exception):
@@ -62,7 +65,12 @@ class Machine:
             *("-append", "console=hvc0 rdinit=/init quiet"),
         ]
         if kind == "nested":
-            self._command += ["-netdev", f"user,id=net,restrict=on{forward}", "-device", "spapr-vlan,netdev=net"]
+            self._command += [
+                "-netdev",
+                f"user,id=net,restrict=on{forward}",
+                "-device",
+                "spapr-vlan,netdev=net",
+            ]
         self._process: subprocess.Popen[bytes] | None = None
         self._lines: queue.Queue[str | None] = queue.Queue()
         self.console: list[str] = []
@@ -77,6 +85,7 @@ class Machine:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,
             )
         except OSError as error:
             raise MachineError(f"{self._command[0]} cannot be started: {error.strerror}") from None
@@ -131,7 +140,8 @@ class Machine:
 
     def _read(self) -> None:
         process = self._process
-        assert process is not None and process.stdout is not None
+        assert process is not None
+        assert process.stdout is not None
         for line in process.stdout:
             self._lines.put(line.decode(errors="replace").rstrip("\r\n"))
         self._lines.put(None)
@@ -159,8 +169,13 @@ class Machine:
         return MachineError(f"{what}. Its console's last lines:{shown}")
 
 
+def _end_with_parent() -> None:
+    """Have the kernel kill this process when the tests' own is killed, and could not do it."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 @contextlib.contextmanager
-def booted(kind: str = "nested", forwarded: dict[int, int] | None = None):
+def booted(kind: str = "nested", forwarded: dict[int, int] | None = None) -> Iterator[Machine]:
     """A machine with this project in it, ready to be called."""
     packages = Packages()
     with tempfile.TemporaryDirectory(prefix="chronovisor-kvm-") as scratch:
