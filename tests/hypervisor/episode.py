@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import pytest
+from little_guests import run_together
+
+from chronovisor.hypervisor.dispatch_trace_log import DispatchTraceLog
+from chronovisor.hypervisor.exits import Exit, Hypercall
+from chronovisor.hypervisor.virtual_cpu import VirtualCpu
+from chronovisor.papr.vpa import VPA_ENQUEUE_DISPATCH_TB
+from chronovisor.timebase.types import GuestTime
 
 
 class Episode:
@@ -28,3 +36,38 @@ class Episode:
         self.without(monkeypatch)
         with pytest.raises(AssertionError, match=self.goes_wrong):
             self.story()
+
+
+def ended(vcpu: VirtualCpu) -> tuple[int, ...]:
+    """Run the vCPU to a hypercall for user space; return r4 and on."""
+    exit_ = vcpu.run()
+    assert isinstance(exit_, Hypercall), exit_
+    return exit_.arguments
+
+
+def one_run_each(vcpus: list[VirtualCpu]) -> dict[int, Exit]:
+    """Run each vCPU once, together; return how each run ended."""
+    ends: dict[int, Exit] = {}
+
+    def one_run(vcpu: VirtualCpu, exit_: Exit) -> bool:
+        ends[vcpu.number] = exit_
+        return False
+
+    run_together(vcpus, one_run)
+    return ends
+
+
+def counted(patch: pytest.MonkeyPatch, change: Callable[[int, int], int]) -> None:
+    """Have the counter of waits become `change` of what it was and what it would be."""
+    dispatched = DispatchTraceLog.dispatched
+
+    def changed(self: DispatchTraceLog, *how: Any) -> GuestTime | None:
+        areas, memory = self._vcpu.areas, self._vcpu.machine.memory
+        at = areas.vpa.in_use + VPA_ENQUEUE_DISPATCH_TB.offset
+        before = memory.load(at, 8, little=False)
+        moment = dispatched(self, *how)
+        if areas.vpa.in_use:
+            memory.store(at, 8, change(before, memory.load(at, 8, little=False)), little=False)
+        return moment
+
+    patch.setattr(DispatchTraceLog, "dispatched", changed)

@@ -28,7 +28,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from episode import Episode
+from episode import Episode, counted, ended, one_run_each
 from little_guests import (
     GRANULE,
     SECOND,
@@ -43,14 +43,12 @@ from little_guests import (
     mfvtb,
     mtdec,
     power8,
-    run_together,
     spin,
     user_call,
 )
 
 from chronovisor.hypervisor import scheduler, virtual_cpu
 from chronovisor.hypervisor.cpu_model import POWER9
-from chronovisor.hypervisor.dispatch_trace_log import DispatchTraceLog
 from chronovisor.hypervisor.exits import Exit, Hypercall, Interrupted
 from chronovisor.hypervisor.host import Core, Host
 from chronovisor.hypervisor.scheduler import Parallel, Turns, Until
@@ -78,24 +76,6 @@ AHEAD = Offset(1 << 40)
 """An offset of 2147 seconds: far more than any timer here."""
 FAR = 0x7FFF_FFFF
 READER = [mftb(4), mfdec(5), mftb(6), *user_call(), branch(-5)]
-
-
-def ended(vcpu: VirtualCpu) -> tuple[int, ...]:
-    """Run the vCPU to a hypercall for user space; return r4 and on."""
-    exit_ = vcpu.run()
-    assert isinstance(exit_, Hypercall), exit_
-    return exit_.arguments
-
-
-def one_run_each(vcpus: list[VirtualCpu]) -> dict[int, Exit]:
-    ends: dict[int, Exit] = {}
-
-    def one_run(vcpu: VirtualCpu, exit_: Exit) -> bool:
-        ends[vcpu.number] = exit_
-        return False
-
-    run_together(vcpus, one_run)
-    return ends
 
 
 class TestTimebaseOffset2013(Episode):
@@ -653,22 +633,6 @@ class Stolen(Episode):
 def ld_reversed(rt: int, rb: int) -> int:
     """ldbrx rt,0,rb: what the hypervisor wrote, in its byte order."""
     return 0x7C000428 | rt << 21 | rb << 11
-
-
-def counted(patch: pytest.MonkeyPatch, change: Callable[[int, int], int]) -> None:
-    """Have the counter of waits become `change` of what it was and what it would be."""
-    dispatched = DispatchTraceLog.dispatched
-
-    def changed(self: DispatchTraceLog, *how: Any) -> GuestTime | None:
-        areas, memory = self._vcpu.areas, self._vcpu.machine.memory
-        at = areas.vpa.in_use + VPA_ENQUEUE_DISPATCH_TB.offset
-        before = memory.load(at, 8, little=False)
-        moment = dispatched(self, *how)
-        if areas.vpa.in_use:
-            memory.store(at, 8, change(before, memory.load(at, 8, little=False)), little=False)
-        return moment
-
-    patch.setattr(DispatchTraceLog, "dispatched", changed)
 
 
 class TestStolenTimeRestored2022(Stolen):

@@ -1,0 +1,215 @@
+"""Mistakes about time that are to be seen in Linux's KVM (Book3S HV) still, up to 6.12, and what we hold
+against them.
+
+Told as in `test_history_of_the_feature.py`, which says what of all this cannot happen here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from episode import Episode, counted, ended
+from little_guests import GRANULE, SECOND, Guest, hcall, lis, mfdec, mftb, mtdec, power8, spin, user_call
+
+from chronovisor.hypervisor import virtual_cpu, vpa
+from chronovisor.hypervisor.dispatch_trace_log import DispatchTraceLog
+from chronovisor.hypervisor.host import Host, Parts
+from chronovisor.hypervisor.vpa import Areas, Function
+from chronovisor.memory.guest_memory import PAGE_SHIFT, GuestMemory
+from chronovisor.papr.hcalls import Hcall, Status
+from chronovisor.papr.vpa import VPA_DTL_ENABLE_MASK, VPA_ENQUEUE_DISPATCH_TB, VPA_LENGTH, VPA_SIZE
+from chronovisor.timebase.clock import VirtualTime
+from chronovisor.timebase.decrementer import Decrementer
+from chronovisor.timebase.offset import Shift, shift
+from chronovisor.timebase.tbu40 import TimebaseRegister
+from chronovisor.timebase.trace import Wrapped
+from chronovisor.timebase.types import GuestTime, HostTime, Offset, Ticks, signed64
+
+AHEAD = Offset(1 << 40)
+VPA, LOG = 0x8000, 0xA000
+
+
+class TestNoTimeFromBeforeAWrapIsKept(Episode):
+    """POWER9's entry, since 5.17, saves reading the timebase by computing what it must be behind the
+    switch.
+
+    Where the low 24 bits wrapped in it, what it goes on with is up to 32.8 ms ahead of the timebase, and so
+    early is the decrementer that it loads.
+    Invariant: behind a switch the time is read afresh.
+    """
+
+    goes_wrong = "early"
+    parts = Parts()
+
+    def story(self) -> None:
+        told: list[object] = []
+        source = VirtualTime()
+        # The first reading of the entry takes 256 ticks; the wrap comes in them.
+        host = Host(source, origin=GRANULE - 100, parts=self.parts, observer=told.append)
+        guest = Guest(host)
+        vcpu = guest.vcpu(0, guest.code(0, [mftb(4), mfdec(5), *user_call()]))
+        vcpu.set_offset(AHEAD)
+        expiry = (host.clock.now() + AHEAD).value + SECOND
+        vcpu.decrementer_expiry = GuestTime(expiry)
+        timebase, dec = ended(vcpu)[:2]
+        assert any(isinstance(event, Wrapped) for event in told), "nothing wrapped: this shows nothing"
+        assert timebase + 256 + dec == expiry, f"the decrementer is {expiry - timebase - dec} ticks early"
+
+    def without(self, patch: pytest.MonkeyPatch) -> None:
+        load = Decrementer.load
+        ahead = 0
+
+        def remembering(tb: TimebaseRegister[int], delta: int) -> Shift[int]:
+            nonlocal ahead
+            done = shift(tb, delta)
+            ahead = signed64(done.written + GRANULE - tb.read()) if done.wrapped else 0
+            return done
+
+        def with_what_was_computed(self: Decrementer, expiry: HostTime, *more: Any) -> Any:
+            result = load(self, expiry, *more)
+            self.deadline -= ahead
+            return result
+
+        patch.setattr(self, "parts", Parts(shifter=remembering))
+        patch.setattr(Decrementer, "load", with_what_was_computed)
+
+
+class TestAnOffsetIsAMultipleOf2ToThe24(Episode):
+    """A nested guest's offset is added as its hypervisor gives it, whatever its low 24 bits are.
+
+    TBU40 cannot add those, so each entry and exit takes the wrap check for what it is not, and leaves the
+    host's timebase 2^24 ticks ahead: a guest can make its host's clock run.
+    Invariant: what is no multiple of 2^24 cannot become an offset.
+    """
+
+    goes_wrong = "host's timebase"
+
+    def story(self) -> None:
+        host = Host(VirtualTime(), origin=0x1234_5678)
+        guest = Guest(host)
+        vcpu = guest.vcpu(0, guest.code(0, user_call()))
+        vcpu.set_offset(Offset.rounded_up(5 * GRANULE + GRANULE // 2))
+        for _ in range(10):
+            vcpu.state.CIA = 0
+            ended(vcpu)
+            assert not host.check_sync(), "a guest moved its host's timebase"
+
+    def without(self, patch: pytest.MonkeyPatch) -> None:
+        def anything(self: Offset, value: int) -> None:
+            self._value = value
+
+        patch.setattr(Offset, "__init__", anything)
+        patch.setattr(Offset, "rounded_up", classmethod(lambda cls, value: cls(value)))
+
+
+class TestTimesAreComparedByTheirDifference(Episode):
+    """Whether a timer is due is asked by an unsigned comparison: now > expiry.
+
+    An expiry from before the host's timebase began is a huge one, and a guest that waits for it is never
+    woken.
+    Invariant: two times are compared by the sign of their difference.
+    """
+
+    goes_wrong = "never woken"
+
+    def story(self) -> None:
+        source = VirtualTime()
+        guest = Guest(power8(source), stride=2)
+        guest.code(0x900, user_call())
+        vcpu = guest.vcpu(0, guest.code(0x1000, [lis(7, 0x7FFF), mtdec(7), *hcall(Hcall.CEDE), *spin(9)]))
+        sibling = guest.vcpu(1, 0)
+
+        def jump() -> None:
+            with sibling.access():
+                sibling.set_offset(AHEAD)
+
+        source.call_at(1_000_000, jump)
+        ended(vcpu)
+        assert source.ticks() < SECOND
+
+    def without(self, patch: pytest.MonkeyPatch) -> None:
+        asked = 0
+
+        def unsigned(expiry: HostTime, now: HostTime) -> Ticks:
+            nonlocal asked
+            asked += 1
+            assert asked < 10_000, "it is never woken"
+            return Ticks(-1 if now.value > expiry.value else 1)
+
+        patch.setattr(virtual_cpu, "remaining", unsigned)
+
+
+class TestWaitsAddUpOverMoves(Episode):
+    """POWER9's path writes what a vCPU waited on this host over the counter in the VPA.
+
+    A guest that moved in sees the counter step back, to what it waited here.
+    Invariant: counters in a guest's memory are added to.
+    """
+
+    goes_wrong = "back"
+
+    def story(self) -> None:
+        guest = Guest(Host(VirtualTime()))
+        vcpu = guest.vcpu(0, guest.code(0, user_call()))
+        counter = VPA + VPA_ENQUEUE_DISPATCH_TB.offset
+        guest.memory.store(counter, 8, 12345, little=False)
+        vcpu.areas.set_vpa(VPA)
+        ended(vcpu)
+        assert guest.memory.load(counter, 8, little=False) >= 12345, "the counter of waits stepped back"
+
+    def without(self, patch: pytest.MonkeyPatch) -> None:
+        counted(patch, lambda before, after: after - before)
+
+
+class TestTheLogsPageIsDirty(Episode):
+    """Since 6.1 nobody marks the page of the dispatch trace log as dirty: a move can leave old entries
+    behind.
+
+    Invariant: whatever the hypervisor writes into a guest's memory is in the dirty log.
+    """
+
+    goes_wrong = "dirty"
+
+    def story(self) -> None:
+        guest = Guest(Host(VirtualTime()))
+        vcpu = guest.vcpu(0, guest.code(0, user_call()))
+        guest.memory.store(VPA + VPA_DTL_ENABLE_MASK.offset, 1, 7, little=False)
+        vcpu.areas.set_vpa(VPA)
+        vcpu.areas.set_dispatch_trace_log(LOG, 4096)
+        guest.memory.dirty.take()
+        before = guest.memory.read(LOG, 4096)
+        ended(vcpu)
+        assert guest.memory.read(LOG, 4096) != before
+        dirty = set(guest.memory.dirty.take())
+        assert {VPA >> PAGE_SHIFT, LOG >> PAGE_SHIFT} <= dirty, "a page that was written is not dirty"
+
+    def without(self, patch: pytest.MonkeyPatch) -> None:
+        dispatched = DispatchTraceLog.dispatched
+
+        def unmarked(self: DispatchTraceLog, *how: Any) -> GuestTime | None:
+            moment = dispatched(self, *how)
+            self._vcpu.machine.memory.dirty.pages[LOG >> PAGE_SHIFT] = 0
+            return moment
+
+        patch.setattr(DispatchTraceLog, "dispatched", unmarked)
+
+
+class TestAVpaIsWithinAPage(Episode):
+    """A VPA is refused only where it crosses a page of the *host*, of 64 KiB; the interface says 4 KiB.
+
+    Invariant: what the interface says, whatever the pages below are.
+    """
+
+    goes_wrong = "taken"
+
+    def story(self) -> None:
+        memory, areas = GuestMemory(1 << 20), Areas()
+        address = VPA + 4096 - 128
+        memory.store(address + VPA_LENGTH.offset, VPA_LENGTH.size, VPA_SIZE, little=False)
+        status = areas.call(Function.REGISTER_VPA, address, memory)
+        assert status is Status.PARAMETER, "a VPA across a page was taken"
+        assert not areas.vpa.registered
+
+    def without(self, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(vpa, "PAGE_SIZE", 1 << 16)
