@@ -11,6 +11,7 @@ import threading
 from typing import Any, Final
 
 from chronovisor.cli.status import ExitStatus
+from chronovisor.cli.time_away import TimeAway
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.registers import read_register, register_names, register_size
 from chronovisor.machine.control import FAILED, UNDECIDED, ControlError, ControlServer, Handler
@@ -98,11 +99,13 @@ class _Service:
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
         self.departure = Departure(guest, say)
+        self._time_away = TimeAway(guest, self.departure)
         self.handlers: dict[str, Handler] = {
             "ps": self._ps,
             "reg": self._reg,
             "dtl": self._dtl,
             "migrate": self._migrate,
+            **self._time_away.handlers,
         }
 
     def _ps(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -121,10 +124,12 @@ class _Service:
             with self.departure.no_move(), guest.held():
                 offset = guest.get("TB_OFFSET")
                 now = guest.system.clock.now().value
+                stopped = self._time_away.stopped_time
         except MachineError:
             # It is on its way: neither host's time is the guest's now.
             return answer | {"state": self.departure.state}
-        guest_tb = now + offset & (1 << 64) - 1
+        # A paused guest's time stands until it is said how it goes on.
+        guest_tb = now + offset & (1 << 64) - 1 if stopped is None else stopped.value
         return answer | {"host_tb": now, "guest_tb": guest_tb, "tb_offset": offset}
 
     def _reg(self, request: dict[str, Any]) -> dict[str, dict[str, int]]:

@@ -11,7 +11,7 @@ from typing import Final
 
 from chronovisor.kvm.ids import ONE_REG_BY_NAME
 from chronovisor.kvm.interface import Vcpu
-from chronovisor.kvm.structures import Regs
+from chronovisor.kvm.structures import Regs, Sregs
 
 _SCALARS: Final = {name.upper(): name for name in ("pc", "cr", "ctr", "lr", "xer", "msr", "srr0", "srr1")}
 _ARRAYS: Final = {
@@ -50,6 +50,11 @@ def _in_regs(regs: Regs, name: str) -> int:
     array, index = _ARRAYS[name]
     element: int = getattr(regs, array)[index]
     return element
+
+
+def registers_of(regs: Regs, sregs: Sregs) -> dict[str, int]:
+    """What these structures hold, by the names that `read_register` takes."""
+    return {**{name: _in_regs(regs, name) for name in (*_ARRAYS, *_SCALARS)}, "PVR": sregs.pvr}
 
 
 def read_register(vcpu: Vcpu, name: str) -> int:

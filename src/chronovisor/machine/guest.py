@@ -243,6 +243,17 @@ class Guest:
         return read_dispatch_log(self, self._vcpu(vcpu))
 
     @property
+    def offset(self) -> Offset:
+        """The timebase offset of all its virtual cores; MachineError where they have different ones."""
+        offsets = {self.get("TB_OFFSET", vcpu.id) for vcpu in self.vcpus}
+        if len(offsets) > 1:
+            raise MachineError(
+                f"{self.name}: its virtual cores have different timebase offsets "
+                f"({', '.join(f'{o:#x}' for o in sorted(offsets))}): give them one first"
+            )
+        return Offset(offsets.pop())
+
+    @property
     def machine_state(self) -> MachineState:
         """What else a move has to carry; take it while the guest is paused."""
         return MachineState(

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import Final, NamedTuple
 
 from chronovisor.machine.errors import MachineError
 from chronovisor.memory import PAGE_SIZE
+from chronovisor.timebase.types import FREQUENCY, Ticks
 
 MINIMUM_MEMORY: Final = 1 << 20
 MAXIMUM_VCPUS: Final = 256
 THREADS_PER_CORE: Final = (1, 2, 4, 8)
 
 _SIZE: Final = re.compile(r"(0x[0-9a-f]+|[0-9]+)([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_DURATION: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*(s|ms|us|ns)", re.ASCII)
+_SECONDS: Final = {"s": 0, "ms": -3, "us": -6, "ns": -9}
+_LONGEST_SECONDS: Final = 366 * 86_400
 _UNITS: Final = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
 
@@ -67,6 +72,17 @@ def check_topology(vcpus: int, threads: int) -> Topology:
             f"{vcpus} vCPUs do not fill cores of {threads} threads; take a multiple of {threads}"
         )
     return Topology(vcpus, threads)
+
+
+def parse_duration(text: str, what: str) -> Ticks:
+    """A duration from `20ms`, `1.5s`, `250us` or `40ns`, to the whole tick below; MachineError where it is
+    none, negative, or longer than a year.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    seconds = Decimal(match[1]).scaleb(_SECONDS[match[2]]) if match is not None else None
+    if seconds is None or seconds > _LONGEST_SECONDS:
+        raise MachineError(f"{what} {text!r} is no duration; write 20ms, 1.5s or 250us")
+    return Ticks(int(seconds * FREQUENCY))
 
 
 def parse_u64(text: str | int, what: str) -> int:

@@ -98,7 +98,15 @@ U8, U16, U32, U64, S64 = _number(1), _number(2), _number(4), _number(8), _number
 
 def _as(kind: Kind[Any], out: Callable[[T], Any], into: Callable[[Any], T]) -> Kind[T]:
     """Return the kind of what is written as another kind: `out` and back `into`."""
-    return Kind(lambda value: kind.write(out(value)), lambda cursor: into(kind.read(cursor)))
+    return Kind(lambda value: kind.write(out(value)), lambda cursor: _made(into, kind.read(cursor)))
+
+
+def _made(made: Callable[..., T], *values: Any, **named: Any) -> T:
+    """Make a value of what was read; StreamError where it cannot be one."""
+    try:
+        return made(*values, **named)
+    except (HandoverError, MachineError, ValueError) as error:
+        raise StreamError(str(error)) from None
 
 
 def _bytes(limit: int, what: str) -> Kind[bytes]:
@@ -138,11 +146,7 @@ def _fields(made: Callable[..., T], **kinds: Kind[Any]) -> Kind[T]:
         return b"".join(kind.write(getattr(value, name)) for name, kind in kinds.items())
 
     def read(cursor: Cursor) -> T:
-        values = {name: kind.read(cursor) for name, kind in kinds.items()}
-        try:
-            return made(**values)
-        except (HandoverError, MachineError, ValueError) as error:
-            raise StreamError(str(error)) from None
+        return _made(made, **{name: kind.read(cursor) for name, kind in kinds.items()})
 
     return Kind(write, read)
 
@@ -174,6 +178,7 @@ TEXT = _as(_bytes(MAXIMUM_TEXT, "a text"), _line, _printable)
 BOOL = _as(U8, int, _truth)
 TICKS = _as(S64, lambda ticks: ticks.value, Ticks)
 GUEST_TIME = _as(U64, lambda time: time.value, GuestTime)
+TYPED = _bytes(MAXIMUM_TYPED, "typed input")
 TOPOLOGY = _fields(check_topology, vcpus=U32, threads=U32)
 IDEAL = _fields(IdealInterval, least=S64, most=S64)
 RECORD = _fields(
@@ -329,7 +334,7 @@ _STATE = _fields(
     machine=MACHINE,
     vcpus=_array(VCPU, MAXIMUM_VCPUS, "vCPUs"),
     memory=_NO_MEMORY,
-    typed=_bytes(MAXIMUM_TYPED, "typed input"),
+    typed=TYPED,
 )
 _COMMIT = _fields(Commit, guest_time=GUEST_TIME, ideal=IDEAL, since_sample=TICKS, dwell=TICKS)
 

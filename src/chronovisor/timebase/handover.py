@@ -14,7 +14,7 @@ belongs to. So the ideal is an interval, which every move widens by the round tr
 
 How much of that time counts is the policy's word (`policy.TimePolicy`): the ideal goes forward by what counts
 of the time away, the wait included, and by nothing else. A guest that is paused, or restored from a file,
-has its time handed over by the same function; where one clock was there for all of it, there is no flight.
+has its time handed over by the same function, with an `Absence` in the place of the exchange.
 
 With `e` the guest's time less the middle of its ideal's interval (ticks; before the move `e_src`, after it
 `e_dst`), `counted` what counts of the middle of the time that may have passed, and the limit L >= 2^23 that
@@ -116,13 +116,6 @@ class Exchange:
     committed: HostTime
     """The destination's time when COMMIT arrived."""
 
-    @classmethod
-    def without_flight(cls, least: Ticks, most: Ticks, now: HostTime) -> Exchange:
-        """Return what stands for the exchange where there was none: the guest is as it was when it was
-        sampled, it is `now`, and clocks that were there all the time say that `least` to `most` passed.
-        """
-        return cls(since_sample=least, dwell=Ticks(0), ready_to_commit=most - least, committed=now)
-
     def __post_init__(self) -> None:
         for what in ("since_sample", "dwell", "ready_to_commit"):
             if getattr(self, what) < Ticks(0):
@@ -152,6 +145,30 @@ class Exchange:
 
 
 @dataclass(frozen=True, slots=True)
+class Absence:
+    """What is known of a time away in which no message flew: the guest was paused, or lay in a file.
+
+    Raises `HandoverError` for a time that is negative or an interval that is none.
+    """
+
+    least_elapsed: int
+    """The ticks since the sample, at least, …"""
+    most_elapsed: int
+    """… and at most. The host's own clock knows them exactly: the guest's timebase counts by it."""
+    committed: HostTime
+    """The host's time at the end of these."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.least_elapsed <= self.most_elapsed:
+            raise HandoverError(f"{self.least_elapsed} to {self.most_elapsed} ticks are no time away")
+
+    @property
+    def round_trip(self) -> Ticks:
+        """What is not known of the time away, as of a round trip."""
+        return Ticks(self.most_elapsed - self.least_elapsed)
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """How a guest's time goes on at the destination."""
 
@@ -164,7 +181,8 @@ class Plan:
     ideal: IdealInterval
     """The guest's lead over its ideal from now on, to be kept for its next move."""
     sample: Sample
-    exchange: Exchange
+    exchange: Exchange | Absence
+    """What was measured of the time away."""
     policy: TimePolicy
     """How much of the time away counts."""
 
@@ -203,7 +221,10 @@ class Plan:
 
 
 def plan(
-    sample: Sample, exchange: Exchange, limit: Ticks = CLOCK_ERROR_LIMIT, policy: TimePolicy = CATCH_UP
+    sample: Sample,
+    exchange: Exchange | Absence,
+    limit: Ticks = CLOCK_ERROR_LIMIT,
+    policy: TimePolicy = CATCH_UP,
 ) -> Plan:
     """Decide the offset and the wait of a guest that goes on after it was stopped; see this module's text for
     what is promised.

@@ -1,0 +1,19 @@
+"""`chronovisor pause`: stop a running guest, and keep it."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from chronovisor.machine.control import ask
+
+
+def command(
+    name: Annotated[str, typer.Argument(help="The guest, as `ps` lists it.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")] = False,
+) -> None:
+    """Stop a running guest until `resume`. Its `run` stays; registers can be looked at, it can be saved."""
+    answer = ask(name, "pause")
+    print(json.dumps(answer) if as_json else f"{name} is paused at guest timebase {answer['guest_tb']:#018x}")

@@ -1,0 +1,109 @@
+"""`chronovisor restore`: have a guest go on that was saved in a file, its console on the terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from chronovisor.cli.hop_record import summary
+from chronovisor.cli.run import Clock, Cpu, Engine
+from chronovisor.cli.running import generated_name, parse_seconds, run_named, say, tell_end
+from chronovisor.cli.status import RUN_STATUSES
+from chronovisor.cli.terminal import typing_into, write_stdout
+from chronovisor.cli.time_options import TIME_HELP, ClockErrorLimit, parse_limit, parse_policy
+from chronovisor.machine.console import Console
+from chronovisor.machine.control import ControlServer
+from chronovisor.machine.errors import MachineError
+from chronovisor.machine.host import Host
+from chronovisor.machine.rehearsal import rehearse
+from chronovisor.machine.run_directory import check_name
+from chronovisor.machine.sizes import parse_size
+from chronovisor.migration.snapshot_format import SnapshotHeader
+from chronovisor.migration.snapshot_restore import opened, restore
+
+
+def command(
+    file: Annotated[str, typer.Argument(help="A snapshot.")],
+    name: Annotated[
+        str, typer.Option(help="What `ps` and the others call the guest.", show_default="as it was called")
+    ] = "",
+    tb_origin: Annotated[
+        str, typer.Option(help="The host's timebase when its clock stood at 0, in ticks (or 0x…).")
+    ] = "0",
+    time: Annotated[str, typer.Option(help=TIME_HELP, metavar="POLICY")] = "freeze",
+    clock_error_limit: ClockErrorLimit = "",
+    clock: Annotated[
+        Clock,
+        typer.Option(help="real: this machine's; virtual: counts the guest's instructions, repeatable."),
+    ] = Clock.real,
+    engine: Annotated[
+        Engine, typer.Option(help="native: compiled; concrete: interpreted, slow, the reference.")
+    ] = Engine.auto,
+    memory_limit: Annotated[str, typer.Option(help="Guests with more memory are refused.")] = "4G",
+    timeout: Annotated[
+        str, typer.Option(help="Seconds of real time after which the guest is ended.", metavar="SECONDS")
+    ] = "",
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Say what became of its time, and then how it ended, on stderr as JSON objects."
+        ),
+    ] = False,
+) -> int:
+    """Have a saved guest go on from where it was, its console on the terminal, until it powers off.
+
+    With catch-up or bounded the time away is what CLOCK_BOOTTIME says within one boot of one machine, else
+    what the time of day says, which is not to be trusted; a negative one is refused.
+    """
+    policy, limit = parse_policy(time), parse_limit(clock_error_limit)
+    seconds, most = parse_seconds(timeout), parse_size(memory_limit)
+    console = Console(write_stdout)
+    with opened(file) as reader:
+        name = name or _name_of(reader.header)
+        # Taken before the guest is made: nothing is done for a name that another has.
+        with ControlServer(name, {}) as server:
+            cpu, host = _host_for(reader.header, tb_origin, clock, engine)
+            with host:
+                if clock is Clock.real:
+                    # A first run takes a while to begin: time that the guest would see pass.
+                    rehearse(cpu.value, engine.value)
+                restored = restore(reader, host, console, policy, limit, most)
+                with typing_into(console):
+                    guest = restored.start(running=False)
+                    hop = restored.hop.as_json()
+                    say(f"{name} goes on: {summary(hop)}")
+                    if as_json:
+                        print(json.dumps(hop), file=sys.stderr, flush=True)
+                    end = run_named(guest, name, seconds, server)
+    return tell_end(end, as_json)
+
+
+command.__doc__ = f"{command.__doc__}\n\n{RUN_STATUSES}"
+
+
+def _name_of(header: SnapshotHeader) -> str:
+    try:
+        return check_name(header.name)
+    except MachineError:
+        # Saved from Python, or by somebody who means no good.
+        return generated_name()
+
+
+def _host_for(header: SnapshotHeader, tb_origin: str, clock: Clock, engine: Engine) -> tuple[Cpu, Host]:
+    """Return a host with a processor of the guest's version."""
+    for cpu in Cpu:
+        host = Host(
+            tb_origin=tb_origin,
+            clock=clock.value,
+            cores=header.topology.cores,
+            threads=header.topology.threads,
+            cpu=cpu.value,
+            engine=engine.value,
+        )
+        if host.system.host.pvr == header.pvr:
+            return cpu, host
+        host.close()
+    raise MachineError(f"the guest runs on a processor of version {header.pvr:#x}, and there is no such here")

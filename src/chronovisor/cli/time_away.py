@@ -1,0 +1,84 @@
+"""What a running guest's process answers to `pause`, `resume`, `snapshot` and `history`."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from chronovisor.machine.control import FAILED, ControlError, Handler
+from chronovisor.machine.errors import MachineError
+from chronovisor.machine.guest import Guest
+from chronovisor.migration.departure import Departure
+from chronovisor.migration.pause import Pause
+from chronovisor.migration.snapshot import NotSavedError, snapshot
+from chronovisor.timebase.policy import TimePolicy
+from chronovisor.timebase.types import GuestTime, Ticks
+
+
+class TimeAway:
+    """Pauses, saves and resumes one guest; never while it moves, nor while a move's outcome is unknown."""
+
+    def __init__(self, guest: Guest, departure: Departure) -> None:
+        self._guest = guest
+        self._departure = departure
+        self._paused: Pause | None = None
+        self.handlers: dict[str, Handler] = {
+            "pause": self._pause,
+            "resume": self._resume,
+            "snapshot": self._snapshot,
+            "history": self._history,
+        }
+
+    @property
+    def stopped_time(self) -> GuestTime | None:
+        """The guest's time at which it was paused; None where it was not."""
+        return None if self._paused is None else self._paused.guest_time
+
+    def _pause(self, request: dict[str, Any]) -> dict[str, Any]:
+        with self._departure.no_move():
+            self._check_decided()
+            if self._paused is not None:
+                raise MachineError(f"{self._guest.name} is paused already")
+            if not self._guest.running:
+                raise MachineError(f"{self._guest.name} does not run, so it cannot be paused")
+            self._paused = Pause(self._guest)
+            return {"guest_tb": self._paused.guest_time.value}
+
+    def _resume(self, request: dict[str, Any]) -> dict[str, Any]:
+        policy, limit = TimePolicy.parse(request["time"]), Ticks(request["limit"])
+        with self._departure.no_move():
+            self._check_decided()
+            if self._paused is None:
+                raise MachineError(f"{self._guest.name} is not paused")
+            hop = self._paused.resume(policy, limit)
+            self._paused = None
+        return hop.as_json()
+
+    def _snapshot(self, request: dict[str, Any]) -> dict[str, Any]:
+        began = time.monotonic_ns()
+        with self._departure.no_move():
+            self._check_decided()
+            try:
+                saved = snapshot(self._guest, request["path"], self._paused)
+            except NotSavedError as error:
+                raise ControlError(str(error), FAILED) from error
+        header = saved.header
+        return {
+            "path": request["path"],
+            "size": saved.size,
+            "memory": header.memory_size,
+            "in_use": header.in_use,
+            "guest_tb": header.guest_time.value,
+            "stopped_ns": saved.stopped.ns,
+            "duration_ns": time.monotonic_ns() - began,
+        }
+
+    def _history(self, request: dict[str, Any]) -> dict[str, Any]:
+        return self._guest.history.as_json()
+
+    def _check_decided(self) -> None:
+        if self._departure.state == "undecided":
+            raise MachineError(
+                f"{self._guest.name} is paused, as the outcome of its move is unknown: "
+                "ask again with `migrate --resolve`, or take it back with `migrate --force-resume`"
+            )

@@ -1,0 +1,137 @@
+"""Saving a guest in a file: a snapshot, as `snapshot_format` says."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from chronovisor.machine.errors import MachineError
+from chronovisor.machine.guest import Guest
+from chronovisor.memory.in_use import runs_in_use
+from chronovisor.migration import snapshot_format as form
+from chronovisor.migration import vcpu_state
+from chronovisor.migration.encoding import MACHINE, TYPED, VCPU
+from chronovisor.migration.pause import Pause
+from chronovisor.migration.snapshot_format import SectionWriter, SnapshotHeader
+from chronovisor.migration.snapshot_time import SAVED_TIME, ReadClocks, SavedTime, read_clocks
+from chronovisor.migration.source import decrementer_width
+from chronovisor.timebase.types import Ticks
+
+
+class NotSavedError(Exception):
+    """A snapshot could not be written; where there was a file of that name it is as it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What was saved, and what it took."""
+
+    header: SnapshotHeader
+    size: int
+    """Of the file, in bytes."""
+    stopped: Ticks
+    """How long the guest was stopped for it, by its host's clock."""
+
+
+def snapshot(
+    guest: Guest, path: str | Path, paused: Pause | None = None, read: ReadClocks = read_clocks
+) -> Saved:
+    """Save `guest` in a file at `path`; it goes on afterwards if it ran before.
+
+    The guest is stopped while it is written. A file that is there is replaced when the new one is whole and
+    on the disk, and left as it is by any failure. `paused` says since when a guest is paused: that is when
+    its time away begins. Raises MachineError for what cannot be saved so, NotSavedError for what the file
+    system would not do.
+    """
+    source = guest.system.clock.source
+    with _replacing(Path(path)) as file:
+        with guest.held():
+            if guest.end is not None:
+                raise MachineError(f"{guest.name} has ended ({guest.end.message}): there is nothing to save")
+            began = source.ticks()
+            header = _write(guest, file, paused, read)
+            stopped = Ticks(source.ticks() - began)
+        size = file.tell()
+    return Saved(header, size, stopped)
+
+
+def _write(guest: Guest, file: BinaryIO, paused: Pause | None, read: ReadClocks) -> SnapshotHeader:
+    clock, offset = guest.system.clock, guest.offset
+    reading = read(clock.source)
+    stopped_at = reading.ticks if paused is None else paused.stopped_at
+    time = SavedTime(
+        guest_time=clock.at(stopped_at) + offset,
+        stopped_before=Ticks(reading.ticks - stopped_at),
+        origin=clock.origin,
+        reading=reading,
+    )
+    machine = guest.machine_state if paused is None else paused.machine_state()
+    host, vcpus = guest.system.host, guest.vcpus
+    runs = runs_in_use(guest.memory)
+    header = SnapshotHeader(
+        name=guest.name,
+        memory_size=guest.memory.size,
+        topology=guest.topology,
+        pvr=host.pvr,
+        frequency=host.frequency,
+        dec_bits=decrementer_width(vcpus[0], host),
+        in_use=sum(size for _, size in runs),
+        guest_time=time.guest_time,
+    )
+    writer = SectionWriter(file, header)
+    writer.section(form.TIME, SAVED_TIME.write(time))
+    writer.section(form.MACHINE, MACHINE.write(machine) + TYPED.write(guest.console.typed))
+    for vcpu in vcpus:
+        writer.section(form.VCPU, VCPU.write(vcpu_state.save(vcpu)))
+    writer.memory(guest.memory, runs)
+    writer.finish()
+    return header
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """Give a new file that takes the place of the one at `path`, once it is whole and on the disk.
+
+    NotSavedError where that fails: the new file is gone then. A process that is killed leaves it behind,
+    under a name that begins with a dot.
+    """
+    try:
+        # A link stays one: what it leads to is replaced.
+        path = path.resolve()
+        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+            raise NotSavedError(f"{path}: this is no file that a snapshot could replace")
+        draft = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}")
+        with open(draft, "xb", opener=_for_owner_alone) as file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                draft.replace(path)
+            except BaseException:
+                draft.unlink(missing_ok=True)
+                raise
+        with contextlib.suppress(OSError):
+            _sync_directory(path.parent)
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise NotSavedError(f"{path}: the snapshot could not be written: {reason}") from error
+
+
+def _for_owner_alone(path: str, flags: int) -> int:
+    # It has all that the guest knows.
+    return os.open(path, flags, 0o600)
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,184 @@
+"""Reading a snapshot: looking at what is in it, and having its guest go on."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from chronovisor.kvm.errors import KvmError
+from chronovisor.kvm.ids import Cap
+from chronovisor.machine.console import Console, Sink
+from chronovisor.machine.errors import MachineError
+from chronovisor.machine.guest import Guest, MachineState
+from chronovisor.machine.host import Host
+from chronovisor.memory import GuestMemory
+from chronovisor.migration import snapshot_format as form
+from chronovisor.migration.encoding import MACHINE, TYPED, VCPU, Cursor
+from chronovisor.migration.errors import RestorationError, StreamError
+from chronovisor.migration.restoration import load
+from chronovisor.migration.snapshot_format import SectionReader, SnapshotError, SnapshotHeader
+from chronovisor.migration.snapshot_time import SAVED_TIME, ReadClocks, SavedTime, read_clocks
+from chronovisor.migration.vcpu_state import VcpuState
+from chronovisor.timebase.handover import CLOCK_ERROR_LIMIT, HandoverError, Plan, Sample, plan
+from chronovisor.timebase.history import Hop, HopKind
+from chronovisor.timebase.policy import FREEZE, TimePolicy
+from chronovisor.timebase.types import Offset, Ticks
+
+T = TypeVar("T")
+
+MEMORY_LIMIT = 4 << 30
+"""Bytes of memory that a snapshot's guest may have, unless more are allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """All that a snapshot has of its guest, but its memory."""
+
+    header: SnapshotHeader
+    time: SavedTime
+    machine: MachineState
+    typed: bytes
+    """What was typed for the guest and not read yet."""
+    vcpus: tuple[VcpuState, ...]
+    runs: tuple[tuple[int, int], ...]
+    """Where there is memory, as (address, bytes): all else is zeros."""
+
+
+def inspect(path: str | Path) -> Contents:
+    """Read all of a snapshot and keep everything but the memory; SnapshotError where it is none."""
+    with opened(path) as reader:
+        return _read(reader, None)
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[SectionReader]:
+    """Open a snapshot and read its header; whatever SnapshotError comes then names the file."""
+    try:
+        with _open(Path(path)) as file:
+            yield SectionReader(file)
+    except SnapshotError as error:
+        raise SnapshotError(f"{path}: {error}") from None
+
+
+def restore(
+    reader: SectionReader,
+    host: Host,
+    console: Console | Sink | BinaryIO | None = None,
+    policy: TimePolicy = FREEZE,
+    limit: Ticks = CLOCK_ERROR_LIMIT,
+    memory_limit: int = MEMORY_LIMIT,
+    read: ReadClocks = read_clocks,
+) -> Restored:
+    """Make a snapshot's guest on `host` and set its time by `policy`; `Restored.start` lets it go on.
+
+    Nothing is left on the host where that fails: SnapshotError for a file that is no snapshot, MachineError
+    for a guest that cannot be there or a time away that cannot count.
+    """
+    header = reader.header
+    if header.memory_size > memory_limit:
+        raise MachineError(
+            f"the guest has {header.memory_size} bytes of memory, more than the limit of {memory_limit}; "
+            "allow it with --memory-limit"
+        )
+    if (reason := _obstacle(header, host)) is not None:
+        raise MachineError(reason)
+    guest = host.prepare(
+        header.memory_size, header.topology.vcpus, header.topology.threads, console, header.name or "guest"
+    )
+    try:
+        contents = _read(reader, guest.memory)
+        guest.console.type(contents.typed)
+        loaded = load(guest, contents.machine, contents.vcpus)
+        clock = host.system.clock
+        away_clock, absence = contents.time.away(clock, read(clock.source), policy)
+        decided = plan(Sample(contents.time.guest_time, guest.ideal), absence, limit, policy)
+        guest = loaded.set_clock(decided.offset).set_deadlines().release()
+        hop = Hop.planned(HopKind.RESTORE, away_clock, decided, contents.time.origin, clock.origin)
+        guest.history = guest.history.then(hop)
+    except BaseException as error:
+        host.discard(guest)
+        if isinstance(error, RestorationError | HandoverError | KvmError | LookupError):
+            raise MachineError(f"the guest cannot be put together here: {error}") from error
+        raise
+    return Restored(guest, hop, contents, decided)
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A guest that was read from a snapshot; its time is set, and it does not run yet."""
+
+    guest: Guest
+    hop: Hop
+    contents: Contents
+    plan: Plan
+
+    def start(self, running: bool = True) -> Guest:
+        """Wait out the rounding and let the guest run, if it is to be `running`; return it."""
+        clock = self.guest.system.clock
+        clock.source.sleep_until(clock.ticks_at(self.plan.resume_at))
+        if running:
+            self.guest.resume()
+        return self.guest
+
+
+def _read(reader: SectionReader, memory: GuestMemory | None) -> Contents:
+    header = reader.header
+    try:
+        time = _decoded(SAVED_TIME.read, reader.section(form.TIME))
+        machine, typed = _decoded(lambda c: (MACHINE.read(c), TYPED.read(c)), reader.section(form.MACHINE))
+        vcpus = tuple(_decoded(VCPU.read, reader.section(form.VCPU)) for _ in range(header.topology.vcpus))
+    except StreamError as error:
+        raise SnapshotError(f"it is damaged: {error}") from None
+    if len(machine.stopped) != len(vcpus) or time.guest_time != header.guest_time:
+        raise SnapshotError("it is damaged: its header tells of another guest")
+    runs: list[tuple[int, int]] = []
+    for addr, size in reader.memory(memory):
+        if runs and sum(runs[-1]) == addr:
+            runs[-1] = (runs[-1][0], runs[-1][1] + size)
+        else:
+            runs.append((addr, size))
+    return Contents(header, time, machine, typed, vcpus, tuple(runs))
+
+
+def _decoded(read: Callable[[Cursor], T], payload: bytes) -> T:
+    cursor = Cursor(payload)
+    value = read(cursor)
+    cursor.finish()
+    return value
+
+
+def _obstacle(header: SnapshotHeader, host: Host) -> str | None:
+    """Return why the guest cannot be on this host, None where nothing stands in its way."""
+    facts, threads = host.system.host, header.topology.threads
+    if header.frequency != facts.frequency:
+        return f"the guest's timebase counts {header.frequency} Hz, this host's {facts.frequency} Hz"
+    if header.pvr != facts.pvr:
+        return f"the guest runs on a processor of version {header.pvr:#x}, this host's is {facts.pvr:#x}"
+    if header.dec_bits not in {32, facts.dec_bits}:
+        return f"the guest's decrementer has {header.dec_bits} bits, this host's {facts.dec_bits}"
+    if not threads & host.system.check_extension(Cap.PPC_SMT_POSSIBLE):
+        return f"the guest's virtual cores have {threads} threads, this host's cores {facts.threads_per_core}"
+    lead = header.guest_time - (host.timebase + Offset(0))
+    if not facts.has_tbu40 and abs(lead) > CLOCK_ERROR_LIMIT:
+        return (
+            f"the guest's timebase is {lead.seconds:+.3f} s from this host's, which has no TBU40 to shift it"
+        )
+    return None
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        # A pipe without a writer would keep us waiting.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise SnapshotError(f"it cannot be read: {reason}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise SnapshotError("it is no regular file")
+    return os.fdopen(descriptor, "rb")
