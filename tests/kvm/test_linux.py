@@ -31,7 +31,7 @@ from chronovisor.kvm.linux.layouts import (
     Registers,
     SpecialRegisters,
 )
-from chronovisor.kvm.provider import automatic, open_system
+from chronovisor.kvm.provider import open_system, settled
 from chronovisor.timebase.clock import RealTime, VirtualTime
 
 COMPILER = "powerpc64le-linux-gnu-gcc"
@@ -113,7 +113,7 @@ def test_another_machine_is_named() -> None:
     assert os.uname().machine in message
     assert "Power" in message
     assert linux.obstacle() is not None
-    assert automatic(HostOptions(RealTime())) == "embedded"
+    assert settled(HostOptions(RealTime()), "auto") == "embedded"
 
 
 def test_no_device(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ps": ("chronovisor.cli.ps", "List the guests that run on this machine, with their times."),
     "reg": ("chronovisor.cli.reg", "Show or set registers of a running guest."),
     "dtl": ("chronovisor.cli.dtl", "Show the dispatch trace log of a guest, or one out of a file."),
+    "doctor": ("chronovisor.cli.doctor", "Say what this machine can do for guests, and what is missing."),
     "offset": ("chronovisor.cli.offset", "Say which timebase offset to set, and what comes of it."),
     "demo": ("chronovisor.cli.demo", "See the timebase offset happen, in four acts."),
     "scan": ("chronovisor.cli.scan", "Find where machine code writes the registers of time."),

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from chronovisor.cli.move_record import summary
-from chronovisor.cli.run import Clock, Cpu, Engine
+from chronovisor.cli.run import Clock, Cpu, Engine, Provider
 from chronovisor.cli.running import generated_name, parse_seconds, run_named, say, tell_end
 from chronovisor.cli.status import RUN_STATUSES, ExitStatus
 from chronovisor.cli.terminal import typing_into, write_stdout
@@ -42,7 +42,13 @@ def command(
     engine: Annotated[
         Engine, typer.Option(help="native: compiled; concrete: interpreted, slow, the reference.")
     ] = Engine.auto,
-    cpu: Annotated[Cpu, typer.Option(help="The processor: power8's threads share an offset.")] = Cpu.power9,
+    cpu: Annotated[
+        Cpu,
+        typer.Option(help="The processor: power8's threads share an offset; auto: power9, or the host's."),
+    ] = Cpu.auto,
+    provider: Annotated[
+        Provider, typer.Option(help="linux: the kernel's KVM; auto: that where it can be, else embedded.")
+    ] = Provider.auto,
     memory_limit: Annotated[str, typer.Option(help="Guests with more memory are refused.")] = "4G",
     timeout: Annotated[
         str, typer.Option(help="Seconds to wait, and then to run, before giving up.", metavar="SECONDS")
@@ -75,10 +81,14 @@ def command(
             threads=topology.threads,
             cpu=cpu.value,
             engine=engine.value,
+            provider=provider.value,
         )
 
+    # Opened once before a guest comes: a provider that is not there is better known now.
+    with Host(tb_origin=origin, cpu=cpu.value, engine=engine.value, provider=provider.value):
+        pass
     rehearsal = threading.Thread(
-        target=rehearse, args=(cpu.value, engine.value), name="rehearsal", daemon=True
+        target=rehearse, args=(cpu.value, engine.value, provider.value), name="rehearsal", daemon=True
     )
     terms = Terms(
         host_for,

@@ -34,9 +34,18 @@ class Engine(StrEnum):
     concrete = "concrete"
 
 
+class Provider(StrEnum):
+    """What runs guests."""
+
+    auto = "auto"
+    embedded = "embedded"
+    linux = "linux"
+
+
 class Cpu(StrEnum):
     """A processor that the embedded host can be."""
 
+    auto = "auto"
     power8 = "power8"
     power9 = "power9"
 
@@ -66,7 +75,13 @@ def command(
     engine: Annotated[
         Engine, typer.Option(help="native: compiled; concrete: interpreted, slow, the reference.")
     ] = Engine.auto,
-    cpu: Annotated[Cpu, typer.Option(help="The processor: power8's threads share an offset.")] = Cpu.power9,
+    cpu: Annotated[
+        Cpu,
+        typer.Option(help="The processor: power8's threads share an offset; auto: power9, or the host's."),
+    ] = Cpu.auto,
+    provider: Annotated[
+        Provider, typer.Option(help="linux: the kernel's KVM; auto: that where it can be, else embedded.")
+    ] = Provider.auto,
     append: Annotated[str, typer.Option(help="The guest's command line.")] = "",
     timeout: Annotated[
         str, typer.Option(help="Seconds of real time after which the guest is ended.", metavar="SECONDS")
@@ -94,6 +109,7 @@ def command(
         cpu=cpu.value,
         engine=engine.value,
         observer=_print_event if trace_switch else None,
+        provider=provider.value,
     ) as host:
         guest = host.boot(
             loaded, memory, topology.vcpus, topology.threads, append, console, tb_offset=tb_offset

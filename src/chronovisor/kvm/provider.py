@@ -22,21 +22,26 @@ def open_system(options: HostOptions, provider: str = "embedded") -> System:
     for us on this machine.
     """
     # Each is imported here: a host that drives the kernel's KVM needs nothing of the embedded hypervisor.
-    if provider == "auto":
-        provider = automatic(options)
+    provider = settled(options, provider)
     if provider == "embedded":
         from chronovisor.kvm.embedded.system import EmbeddedSystem
 
         return EmbeddedSystem(options)
-    if provider == "linux":
-        from chronovisor.kvm.linux.system import LinuxSystem
+    from chronovisor.kvm.linux.system import LinuxSystem
 
-        return LinuxSystem(options)
-    raise KvmError(errno.EINVAL, f"there is no provider {provider!r}; choose one of {', '.join(PROVIDERS)}")
+    return LinuxSystem(options)
 
 
-def automatic(options: HostOptions) -> str:
-    """Return the provider that `auto` is here: linux on a Power machine whose KVM can do what is asked."""
+def settled(options: HostOptions, provider: str) -> str:
+    """Return the provider that this is, `embedded` or `linux`: for `auto`, linux on a Power machine whose KVM
+    can be what the options ask for. KvmError (EINVAL) for another name.
+    """
+    if provider not in PROVIDERS:
+        raise KvmError(
+            errno.EINVAL, f"there is no provider {provider!r}; choose one of {', '.join(PROVIDERS)}"
+        )
+    if provider != "auto":
+        return provider
     if os.uname().machine not in _POWER:
         return "embedded"
     from chronovisor.kvm.linux.system import obstacle, unfulfillable

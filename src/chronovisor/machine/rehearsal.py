@@ -17,11 +17,11 @@ _PATIENCE = 120.0
 log = logging.getLogger(__name__)
 
 
-def rehearse(cpu: str, engine: str) -> None:
+def rehearse(cpu: str, engine: str, provider: str = "embedded") -> None:
     """Run a guest in either byte order on a host like that; what goes wrong is for the real guest to show."""
     for image in IMAGES:
         try:
-            with Host(cpu=cpu, engine=engine) as host:
+            with Host(cpu=cpu, engine=engine, provider=provider) as host:
                 host.boot(image, "1M").run(_PATIENCE)
         except Exception:
             log.exception("the rehearsal with %s", image)

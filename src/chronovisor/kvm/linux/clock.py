@@ -44,7 +44,11 @@ def timebase_reader() -> Callable[[], int]:
     KvmError: ENOSYS where this is no little-endian Power machine, EACCES where executable memory is refused.
     """
     if os.uname().machine != "ppc64le" or sys.byteorder != "little":
-        raise KvmError(errno.ENOSYS, f"a timebase register: this machine is {os.uname().machine}, not Power")
+        raise KvmError(
+            errno.ENOSYS,
+            f"this machine is {os.uname().machine}; guests run on the KVM of little-endian Power machines "
+            "alone: take the embedded provider",
+        )
     try:
         page = _executable(struct.pack("<2I", _MFTB_R3, _BLR))
     except OSError as error:
