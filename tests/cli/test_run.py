@@ -218,6 +218,8 @@ def test_output_that_cannot_be_written_is_said_in_a_line() -> None:
         (["--smp", "8,threads=8"], "power9 has 1 or 2 or 4"),
         (["--smp", "16,threads=16", "--cpu", "power8"], "16 threads a core"),
         (["--host-cores", "0"], "0 cores"),
+        (["--cpu", "ppc970", "--tb-offset", "5"], "needs the TBU40 register"),
+        (["--cpu", "ppc970", "--smp", "2,threads=2"], "a ppc970 has 1"),
         (["--tb-origin", "yesterday"], "timebase origin 'yesterday' is no number"),
         (["--tb-origin", "0x10000000000000000"], "too wide"),
         (["--tb-offset", "1.5"], "timebase offset '1.5' is no number"),

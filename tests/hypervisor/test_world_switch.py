@@ -23,6 +23,7 @@ from little_guests import (
     spin,
     std,
     user_call,
+    watch_readings,
 )
 
 from chronovisor.hypervisor.cpu_model import PPC970
@@ -33,8 +34,8 @@ from chronovisor.hypervisor.virtual_core import VirtualCore
 from chronovisor.hypervisor.world_switch import WorldSwitch
 from chronovisor.papr.hcalls import Hcall
 from chronovisor.timebase.clock import VirtualTime
-from chronovisor.timebase.offset import Applied
-from chronovisor.timebase.tbu40 import NoTbu40Error
+from chronovisor.timebase.offset import Applied, Shift, shift
+from chronovisor.timebase.tbu40 import NoTbu40Error, TimebaseRegister
 from chronovisor.timebase.trace import (
     DecrementerKept,
     HostTimeRestored,
@@ -43,7 +44,7 @@ from chronovisor.timebase.trace import (
     ThreadOut,
     Wrapped,
 )
-from chronovisor.timebase.types import MASK64, GuestTime, Offset, Ticks
+from chronovisor.timebase.types import MASK64, GuestTime, Offset, Ticks, signed64
 
 ANY64 = st.integers(0, MASK64)
 OFFSETS = st.integers(0, (1 << 40) - 1).map(lambda n: Offset(n << 24))
@@ -402,3 +403,50 @@ def test_a_core_out_of_step_is_told(adjust: int, what: str) -> None:
     (told,) = host.check_sync()
     assert "core 1" in told
     assert what in told
+
+
+@pytest.mark.parametrize("slow", ["entry", "exit"])
+def test_a_switch_that_takes_too_long_is_repaired_before_any_thread_runs(
+    slow: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads; the first switch of this kind takes 2^24 ticks and more: its wrap check shows nothing."""
+    watch_readings(monkeypatch)
+    log, source = Log(), VirtualTime()
+    offset = Offset(9 * GRANULE)
+    dawdles = True
+
+    class Dawdling:
+        """A timebase register whose first write comes late."""
+
+        def __init__(self, tb: TimebaseRegister[int]) -> None:
+            self._tb = tb
+
+        def read(self) -> int:
+            return self._tb.read()
+
+        def write_tbu40(self, value: int, when: bool = True) -> None:
+            nonlocal dawdles
+            if dawdles:
+                dawdles = False
+                source.advance(GRANULE + 4242)
+            self._tb.write_tbu40(value, when)
+
+    def shifted(tb: TimebaseRegister[int], delta: int) -> Shift[int]:
+        is_entry = signed64(delta) > 0
+        return shift(Dawdling(tb) if is_entry == (slow == "entry") else tb, delta)
+
+    host = power8(source, origin=0x77_7777_7777, observer=log, parts=Parts(shifter=shifted))
+    guest = Guest(host, stride=2)
+    vcpus = [guest.vcpu(n, guest.code(0x1000 * (n + 1), [*spin(1500), *READER])) for n in (0, 1)]
+    vcpus[0].set_offset(offset)
+    run_together(vcpus)
+    kinds = log.kinds()
+    assert kinds.count("SwitchBreached") == 1
+    if slow == "entry":
+        assert kinds.index("SwitchBreached") < kinds.index("OffsetApplied") < kinds.index("SecondaryLetIn")
+    else:
+        assert (
+            kinds.index("SwitchBreached") < kinds.index("HostTimeRestored") < kinds.index("DecrementerKept")
+        )
+    assert not host.check_sync()
+    assert all(core.timebase.adjust == 0 for core in host.cores)

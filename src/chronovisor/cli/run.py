@@ -48,6 +48,7 @@ class Cpu(StrEnum):
     auto = "auto"
     power8 = "power8"
     power9 = "power9"
+    ppc970 = "ppc970"
 
 
 def command(
