@@ -35,4 +35,14 @@ def test_what_a_clause_names_is_there(path: str, test: str) -> None:
     there = [place for place in places if place.exists()]
     assert there, f"{path} is neither a module nor a test"
     if test:
-        assert re.search(rf"def {test}\(", there[0].read_text()), f"{path} has no {test}"
+        assert re.search(rf"(def|class) {test}\(", there[0].read_text()), f"{path} has no {test}"
+
+
+def test_every_episode_of_the_history_is_named() -> None:
+    told = {
+        name
+        for path in (ROOT / "tests" / "hypervisor").glob("test_history_*.py")
+        for name in re.findall(r"^class (Test\w+)\(", path.read_text(), re.MULTILINE)
+    }
+    assert len(told) > 20
+    assert told <= {test for _, test in _named()}
