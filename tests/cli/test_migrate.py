@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from chronovisor.cli import main
 from chronovisor.cli.status import ExitStatus
@@ -98,7 +99,7 @@ class Machine:
 
     def receive(self, name: str, *options: str, at: str = "tcp:127.0.0.1:0") -> tuple[Process, str]:
         self.processes.append(process := Process("receive", at, "--name", name, *LIMIT, *options))
-        told = re.fullmatch(rf"chronovisor: {name} waits at (tcp:\S+)\n", process.error_line())
+        told = re.fullmatch(rf"chronovisor: {name} waits at (\S+)\n", process.error_line())
         assert told is not None, process.errors
         return process, told[1]
 
@@ -304,6 +305,79 @@ def test_two_moves_at_once(machine: Machine) -> None:
     first.join()
     here.type("q")
     assert here.line().endswith("memory=intact\n")
+
+
+def test_a_guest_goes_over_a_unix_socket_and_under_tls(machine: Machine, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca-cert.pem")
+    for role in ("server", "client"):
+        certificate = authority.issue_cert("localhost")
+        certificate.private_key_pem.write_to_path(tmp_path / f"{role}-key.pem")
+        certificate.cert_chain_pems[0].write_to_path(tmp_path / f"{role}-cert.pem")
+    here = machine.run("here")
+    one, address = machine.receive("one", at=f"unix:{tmp_path}/way")
+    assert address == f"unix:{tmp_path}/way"
+    machine.asks("migrate", "here", address)
+    assert here.ends() == 0
+    two, address = machine.receive("two", "--tls-credentials", str(tmp_path), at="tls:localhost:0")
+    machine.fails(ExitStatus.USAGE, "--tls-credentials", "migrate", "one", address)
+    machine.fails(
+        ExitStatus.USAGE, "all three", "migrate", "one", address, "--tls-ca", str(tmp_path / "ca-cert.pem")
+    )
+    machine.asks(
+        *("migrate", "one", address, "--tls-ca", str(tmp_path / "ca-cert.pem")),
+        *("--tls-cert", str(tmp_path / "client-cert.pem"), "--tls-key", str(tmp_path / "client-key.pem")),
+    )
+    assert one.ends() == 0
+    two.type("q")
+    assert two.line().endswith("memory=intact\n")
+    assert two.ends() == 0
+
+
+def test_a_destination_is_no_one_elses_by_accident(machine: Machine) -> None:
+    machine.fails(ExitStatus.USAGE, "--insecure", "receive", "tcp:0.0.0.0:0")
+    machine.fails(ExitStatus.USAGE, "certificates", "receive", "tls:0.0.0.0:0")
+    there, address = machine.receive("there", "--insecure", at="tcp:0.0.0.0:0")
+    here = machine.run("here")
+    machine.asks("migrate", "here", address.replace("0.0.0.0", "127.0.0.1"))
+    assert here.ends() == 0
+    there.type("q")
+    assert there.line().endswith("memory=intact\n")
+
+
+def test_a_slow_move_says_how_far_it_is_and_can_be_cancelled(machine: Machine) -> None:
+    here = machine.run("here", "--tb-origin", str(ORIGIN))
+    there, address = machine.receive("there")
+    slow = ("--bandwidth-limit", "256K")
+    machine.fails(ExitStatus.USAGE, "the least is", "migrate", "here", address, "--bandwidth-limit", "1")
+    machine.fails(ExitStatus.USAGE, "downtime limit", "migrate", "here", address, "--downtime-limit", "x")
+    status, out, err = machine.does("migrate", "here", address, *slow, "--json", "--progress")
+    assert (status, err) == (0, "")
+    *steps, report = [json.loads(line) for line in out.splitlines()]
+    assert steps
+    assert all(set(step["progress"]) == {"round", "sent_bytes", "remaining_bytes", "rate"} for step in steps)
+    assert report["rounds"] >= 2
+    assert report["sent_bytes"] >= steps[-1]["progress"]["sent_bytes"]
+    assert here.ends() == 0
+    other, address = machine.receive("other")
+    failed: list[int] = []
+
+    def go() -> None:
+        command = [*COMMAND, "migrate", "there", address, *slow]
+        failed.append(subprocess.run(command, capture_output=True, check=False).returncode)
+
+    machine.fails(ExitStatus.USAGE, "not on its way", "migrate", "there", "--cancel")
+    thread = threading.Thread(target=go)
+    thread.start()
+    while machine.state("there") != "moving":
+        time.sleep(0.01)
+    assert machine.asks("migrate", "there", "--cancel")["cancelled"] == "there"
+    thread.join()
+    assert failed == [ExitStatus.FAILED]
+    assert machine.state("there") == "running"
+    before, guest, after = there.timebase()
+    assert before - GRANULE <= guest - ORIGIN <= after + GRANULE
+    assert other.ends() == ExitStatus.FAILED
 
 
 def test_ending_a_run_gives_its_name_back(machine: Machine) -> None:

@@ -14,7 +14,7 @@ from move_streams import whole_move
 
 from chronovisor.machine import Console, EndReason, Guest, Host
 from chronovisor.machine.errors import MachineError
-from chronovisor.migration.address import Address, parse_address
+from chronovisor.migration.address import Address, UnixAddress, parse_address
 from chronovisor.migration.arrival import Arrivals, Arrived, Terms
 from chronovisor.migration.departure import Departure
 from chronovisor.migration.destination import Destination
@@ -303,7 +303,11 @@ def test_a_port_in_use_and_one_where_nobody_is(ends: Ends) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["tcp:127.0.0.1", "127.0.0.1:1", "tcp:a b:1", "tcp:::1:80", "tcp:h:65536", "tcp:h:0", "unix:/x"]
+    "text",
+    [
+        *("tcp:127.0.0.1", "127.0.0.1:1", "tcp:a b:1", "tcp:::1:80", "tcp:h:65536", "tcp:h:0"),
+        *("tls:h", "ssl:h:1", "unix:", "unix:/" + "x" * 107, "unix:/a\0b"),
+    ],
 )
 def test_addresses_that_are_none(text: str) -> None:
     with pytest.raises(MachineError, match="address"):
@@ -315,6 +319,11 @@ def test_addresses_of_both_families() -> None:
     assert str(Address("::1", 80)) == "tcp:[::1]:80"
     assert parse_address("tcp:localhost:0", listen=True) == Address("localhost", 0)
     assert Address("::1", 80).resolve()
+    assert parse_address("tls:h:80") == Address("h", 80, tls=True)
+    assert str(Address("::1", 80, tls=True)) == "tls:[::1]:80"
+    assert parse_address("unix:/a/../b") == UnixAddress("/b")
     for outside in ("tcp:192.0.2.1:80", "tcp:[2001:db8::1]:80", "tcp:0.0.0.0:80"):
         with pytest.raises(MachineError, match="loopback"):
             parse_address(outside).resolve()
+        assert parse_address(outside, insecure=True).resolve()
+        assert parse_address("tls" + outside[3:]).resolve()

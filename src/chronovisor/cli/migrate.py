@@ -3,21 +3,53 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from chronovisor.cli.move_progress import as_lines, shown
 from chronovisor.cli.move_record import table
+from chronovisor.cli.move_request import (
+    Insecure,
+    TlsCa,
+    TlsCert,
+    TlsCredentials,
+    TlsKey,
+    choose_credentials,
+    write_request,
+)
 from chronovisor.cli.running import parse_seconds
+from chronovisor.cli.time_options import ClockErrorLimit, parse_limit
 from chronovisor.machine.control import ask
 from chronovisor.machine.errors import MachineError
-from chronovisor.migration.address import parse_address
+from chronovisor.machine.sizes import parse_bytes, parse_duration
+from chronovisor.migration.precopy import MoveLimits
 from chronovisor.migration.transfer import MoveReport
 
 
 def command(
     name: Annotated[str, typer.Argument(help="The guest, as `ps` lists it.")],
-    to: Annotated[str, typer.Argument(help="Where `receive` waits: tcp:HOST:PORT.", metavar="ADDRESS")] = "",
+    to: Annotated[
+        str,
+        typer.Argument(
+            help="Where `receive` waits: tcp:HOST:PORT, tls:HOST:PORT or unix:PATH.", metavar="ADDRESS"
+        ),
+    ] = "",
+    downtime_limit: Annotated[
+        str,
+        typer.Option(
+            help="The guest is stopped when what is left takes no longer, at the rate so far.",
+            metavar="DURATION",
+        ),
+    ] = f"{MoveLimits().downtime * 1000:g}ms",
+    bandwidth_limit: Annotated[
+        str,
+        typer.Option(help="Bytes of memory a second while the guest runs: 100M, say.", metavar="BYTES"),
+    ] = "",
+    clock_error_limit: ClockErrorLimit = "",
+    cancel: Annotated[
+        bool, typer.Option("--cancel", help="Have the move under way come to nothing; the guest goes on.")
+    ] = False,
     resolve: Annotated[
         bool, typer.Option("--resolve", help="Ask the destination what became of an undecided move.")
     ] = False,
@@ -28,27 +60,46 @@ def command(
     time_limit: Annotated[
         str, typer.Option(help="Seconds of silence after which the destination is lost.", metavar="SECONDS")
     ] = "",
+    tls_credentials: TlsCredentials = "",
+    tls_ca: TlsCa = "",
+    tls_cert: TlsCert = "",
+    tls_key: TlsKey = "",
+    insecure: Insecure = False,
+    progress: Annotated[
+        bool, typer.Option("--progress", help="With --json: a line of JSON now and then, before the answer.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")] = False,
 ) -> None:
     """Move a running guest to another process, and print what that did to its time.
+
+    Memory goes while the guest runs, in rounds, until what is left fits the downtime limit (the last round is
+    not held back by a bandwidth limit). A guest that writes faster than that goes on where it is.
 
     Exit status: 0 it went, 1 it did not and goes on, 2 bad usage, 5 undecided: it is paused, as its
     destination was lost after it may have been given away. Ask again with --resolve,
     or take it back with --force-resume.
     """
-    if bool(to) + resolve + force_resume != 1:
-        raise MachineError(f"migrate {name}: say one of ADDRESS, --resolve and --force-resume")
-    answer = ask(
-        name,
-        "migrate",
-        to=str(parse_address(to)) if to else "",
-        resolve=resolve,
-        force_resume=force_resume,
-        time_limit=parse_seconds(time_limit, "time limit"),
-    )
-    if "resumed" in answer:
-        done = {"resumed": name, "move": answer["resumed"]}
-        print(json.dumps(done) if as_json else f"{name} goes on here; move {answer['resumed']} is forgotten")
-        return
+    if bool(to) + cancel + resolve + force_resume != 1:
+        raise MachineError(f"migrate {name}: say one of ADDRESS, --cancel, --resolve and --force-resume")
+    request: dict[str, Any] = {"cancel": cancel, "resolve": resolve, "force_resume": force_resume}
+    if to:
+        request |= write_request(
+            to,
+            insecure,
+            choose_credentials(tls_credentials, tls_ca, tls_cert, tls_key, "client"),
+            parse_seconds(time_limit, "time limit"),
+            parse_duration(downtime_limit, "downtime limit").ns / 1e9,
+            parse_bytes(bandwidth_limit, "bandwidth limit") if bandwidth_limit else None,
+            parse_limit(clock_error_limit),
+        )
+    with as_lines() if as_json and progress else shown(not as_json) as hear:
+        answer = ask(name, "migrate", hear=hear, **request)
+    for done, told in (
+        ("resumed", f"{name} goes on here; move {answer.get('resumed')} is forgotten"),
+        ("cancelled", f"{name} goes on here; move {answer.get('cancelled')} was cancelled"),
+    ):
+        if done in answer:
+            print(json.dumps({done: name, "move": answer[done]}) if as_json else told)
+            return
     report = MoveReport.from_json(answer["report"])
-    print(json.dumps(report.as_json(), indent=2) if as_json else table(report))
+    print(json.dumps(report.as_json(), indent=None if progress else 2) if as_json else table(report))

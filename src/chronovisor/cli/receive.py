@@ -6,11 +6,13 @@ import json
 import os
 import sys
 import threading
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
 from chronovisor.cli.move_record import summary
+from chronovisor.cli.move_request import Insecure, TlsCa, TlsCert, TlsCredentials, TlsKey, choose_credentials
 from chronovisor.cli.run import Clock, Cpu, Engine, Provider
 from chronovisor.cli.running import generated_name, parse_seconds, run_named, say, tell_end
 from chronovisor.cli.status import RUN_STATUSES, ExitStatus
@@ -31,7 +33,12 @@ from chronovisor.migration.tcp import TimeLimits
 
 
 def command(
-    address: Annotated[str, typer.Argument(help="Where to wait: tcp:HOST:PORT; port 0 is any free one.")],
+    address: Annotated[
+        str,
+        typer.Argument(
+            help="Where to wait: tcp:HOST:PORT or tls:HOST:PORT (port 0 is any free one), or unix:PATH."
+        ),
+    ],
     name: Annotated[
         str, typer.Option(help="What `ps`, `reg` and `migrate` call the guest here.", metavar="NAME")
     ] = "",
@@ -56,6 +63,18 @@ def command(
     time_limit: Annotated[
         str, typer.Option(help="Seconds of silence after which the source is lost.", metavar="SECONDS")
     ] = "",
+    move_limit: Annotated[
+        str,
+        typer.Option(
+            help="Seconds that a whole move may take, from its offer until the guest is stopped.",
+            metavar="SECONDS",
+        ),
+    ] = "",
+    tls_credentials: TlsCredentials = "",
+    tls_ca: TlsCa = "",
+    tls_cert: TlsCert = "",
+    tls_key: TlsKey = "",
+    insecure: Insecure = False,
     as_json: Annotated[
         bool,
         typer.Option(
@@ -69,6 +88,9 @@ def command(
     origin = parse_u64(tb_origin, "timebase origin")
     seconds = parse_seconds(timeout)
     silence = parse_seconds(time_limit, "time limit")
+    limits = TimeLimits.of(silence) if silence else TimeLimits()
+    limits = replace(limits, whole_move=parse_seconds(move_limit, "move limit") or limits.whole_move)
+    place = parse_address(address, listen=True, insecure=insecure)
     console = Console(write_stdout)
     name = name or generated_name()
 
@@ -95,9 +117,10 @@ def command(
         console,
         RecordedOutcomes(run_directory() / "moves"),
         parse_size(memory_limit),
-        TimeLimits.of(silence) if silence else TimeLimits(),
+        limits,
         say,
         rehearsal.join,
+        choose_credentials(tls_credentials, tls_ca, tls_cert, tls_key, "server"),
     )
     waiting = {"name": name, "pid": os.getpid(), "state": "waiting"}
     nothing = dict.fromkeys(("vcpus", "memory", "host_tb", "guest_tb", "tb_offset"))
@@ -107,7 +130,7 @@ def command(
 
     with ControlServer(name, {"ps": ps}) as server, typing_into(console):
         rehearsal.start()
-        arrivals = Arrivals(parse_address(address, listen=True), terms)
+        arrivals = Arrivals(place, terms)
         try:
             say(f"{name} waits at {arrivals.address}")
             try:

@@ -8,8 +8,10 @@ import math
 import os
 import sys
 import threading
+from collections.abc import Callable, Generator
 from typing import Any, Final
 
+from chronovisor.cli.move_request import read_request
 from chronovisor.cli.status import ExitStatus
 from chronovisor.cli.time_away import TimeAway
 from chronovisor.kvm.errors import KvmError
@@ -18,11 +20,12 @@ from chronovisor.machine.control import FAILED, UNDECIDED, ControlError, Control
 from chronovisor.machine.dispatch_log import vcpus_with_log
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import EndReason, Guest, GuestEnd
-from chronovisor.migration.address import parse_address
 from chronovisor.migration.departure import Departure
 from chronovisor.migration.errors import MoveError, MoveUndecidedError
-from chronovisor.migration.tcp import TimeLimits
+from chronovisor.migration.transfer import MoveReport
 
+_BETWEEN_PROGRESS: Final = 0.2
+"""Seconds from one line about a move's progress to the next."""
 STATUSES: Final = {
     EndReason.POWER_OFF: ExitStatus.OK,
     EndReason.MOVED: ExitStatus.OK,
@@ -167,15 +170,32 @@ class _Service:
         packed = base64.b64encode(b"".join(entry.pack() for entry in sent)).decode()
         return {"first": first, "end": end, "entries": packed}
 
-    def _migrate(self, request: dict[str, Any]) -> dict[str, Any]:
-        try:
-            if request["force_resume"]:
-                return {"resumed": self.departure.force_resume()}
-            if request["resolve"]:
-                return {"report": self.departure.resolve().as_json()}
-            limits = TimeLimits.of(request["time_limit"]) if request["time_limit"] else TimeLimits()
-            return {"report": self.departure.migrate(parse_address(request["to"]), limits).as_json()}
-        except MoveError as error:
-            raise ControlError(str(error), FAILED) from error
-        except MoveUndecidedError as error:
-            raise ControlError(str(error), UNDECIDED) from error
+    def _migrate(self, request: dict[str, Any]) -> Any:
+        if request["cancel"]:
+            return {"cancelled": self.departure.cancel()}
+        if request["force_resume"]:
+            return {"resumed": self.departure.force_resume()}
+        if request["resolve"]:
+            return _moving(self.departure, self.departure.resolve)
+        return _moving(self.departure, lambda: self.departure.migrate(**read_request(request)))
+
+
+def _moving(
+    departure: Departure, move: Callable[[], MoveReport]
+) -> Generator[dict[str, Any], None, dict[str, Any]]:
+    """Make the move on a thread of its own, so that it goes on whether or not anybody hears how far it is."""
+    # Not before a guest moves: its start need not wait for this.
+    from concurrent.futures import ThreadPoolExecutor, wait
+
+    executor = ThreadPoolExecutor(1, "move")
+    going = executor.submit(move)
+    executor.shutdown(wait=False)
+    while not wait([going], _BETWEEN_PROGRESS).done:
+        if (progress := departure.progress) is not None:
+            yield progress.as_json()
+    try:
+        return {"report": going.result().as_json()}
+    except MoveError as error:
+        raise ControlError(str(error), FAILED) from error
+    except MoveUndecidedError as error:
+        raise ControlError(str(error), UNDECIDED) from error

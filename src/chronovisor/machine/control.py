@@ -1,6 +1,8 @@
-"""Asking a running guest's process: one line of JSON there, one line back, over the guest's socket.
+"""Asking a running guest's process, over the guest's socket: one line of JSON there, one back, and before
+that as many as what is asked for takes time.
 
-A request is `{"command": …, …}`, its answer `{"answer": …}` or `{"error": line, "kind": what kind}`.
+A request is `{"command": …, …}`. `{"progress": …}` says how far it has come; the last line is
+`{"answer": …}` or `{"error": line, "kind": what kind}`.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final, TypeAlias
 
 from chronovisor.kvm.errors import KvmError
@@ -18,7 +20,9 @@ from chronovisor.machine.errors import MachineError
 from chronovisor.machine.run_directory import claim, socket_path
 
 Handler: TypeAlias = Callable[[dict[str, Any]], Any]
-"""Answers a request with something that JSON can say."""
+"""Answers a request with something that JSON can say; or with a generator, which yields how far it has come
+and returns the answer. One that is closed before has nobody left to tell, and may go on by itself.
+"""
 
 MAXIMUM_LINE: Final = 1 << 20
 """Bytes."""
@@ -88,30 +92,44 @@ class ControlServer:
                 return
             self._requests.add(threading.current_thread())
             try:
-                connection.sendall(json.dumps(self._answer(line)).encode() + b"\n")
+                with contextlib.closing(self._replies(line)) as replies:
+                    for reply in replies:
+                        connection.sendall(json.dumps(reply).encode() + b"\n")
             finally:
                 self._requests.discard(threading.current_thread())
 
-    def _answer(self, line: bytes) -> dict[str, Any]:
+    def _replies(self, line: bytes) -> Generator[dict[str, Any], None, None]:
+        """Give the lines that answer a request; the last of them is the answer or an error."""
         try:
             request = json.loads(line)
             handler = self.handlers.get(request["command"])
         except (ValueError, TypeError, KeyError):
-            return _error("this is no request", USAGE)
+            yield _error("this is no request", USAGE)
+            return
         if handler is None:
-            return _error(f"it cannot {request['command']} now", USAGE)
+            yield _error(f"it cannot {request['command']} now", USAGE)
+            return
         try:
-            return {"answer": handler(request)}
+            answer = handler(request)
+            if isinstance(answer, Generator):
+                answer = yield from _as_progress(answer)
+            yield {"answer": answer}
         except ControlError as error:
-            return _error(str(error), error.kind)
+            yield _error(str(error), error.kind)
         except (MachineError, KvmError, RegisterError) as error:
-            return _error(str(error), USAGE)
+            yield _error(str(error), USAGE)
         except Exception as error:
-            return _error(f"internal error: {type(error).__name__}: {error}", INTERNAL)
+            yield _error(f"internal error: {type(error).__name__}: {error}", INTERNAL)
 
 
-def ask(name: str, command: str, timeout: float | None = None, **request: Any) -> Any:
-    """Have the process of the guest `name` do something; its answer.
+def ask(
+    name: str,
+    command: str,
+    timeout: float | None = None,
+    hear: Callable[[Any], None] = lambda progress: None,
+    **request: Any,
+) -> Any:
+    """Have the process of the guest `name` do something; its answer. `hear` is told how far it has come.
 
     MachineError where no such guest runs, or it does not answer in `timeout` seconds; ControlError where its
     answer is an error.
@@ -122,7 +140,15 @@ def ask(name: str, command: str, timeout: float | None = None, **request: Any) -
         try:
             connection.connect(str(path))
             connection.sendall(json.dumps({"command": command, **request}).encode() + b"\n")
-            line = _read_line(connection)
+            lines = connection.makefile("rb")
+            while True:
+                line = lines.readline(MAXIMUM_LINE)
+                if not line.endswith(b"\n"):
+                    raise MachineError(f"{name}: its process ended before it answered")
+                answer = json.loads(line)
+                if "progress" not in answer:
+                    break
+                hear(answer["progress"])
         except (FileNotFoundError, ConnectionRefusedError):
             raise MachineError(
                 f"no guest named {name} runs here; `chronovisor ps` lists those that do"
@@ -131,12 +157,19 @@ def ask(name: str, command: str, timeout: float | None = None, **request: Any) -
             raise MachineError(f"{name}: its process does not answer") from None
         except OSError as error:
             raise MachineError(f"{name}: {error.strerror or error}") from None
-    if not line.endswith(b"\n"):
-        raise MachineError(f"{name}: its process ended before it answered")
-    answer = json.loads(line)
     if "error" in answer:
         raise ControlError(answer["error"], answer["kind"])
     return answer["answer"]
+
+
+def _as_progress(steps: Generator[Any, None, Any]) -> Generator[dict[str, Any], None, Any]:
+    with contextlib.closing(steps):
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as done:
+                return done.value
+            yield {"progress": step}
 
 
 def _error(message: str, kind: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Numbers as people write them: memory sizes, topologies, 64-bit values."""
+"""Numbers as people write them: memory sizes, durations, topologies, 64-bit values."""
 
 from __future__ import annotations
 
@@ -35,13 +35,7 @@ class Topology(NamedTuple):
 
 def parse_size(text: str | int) -> int:
     """A memory size in bytes from `64M`, `0x4000000`, `1GiB`, …; MachineError where it makes no sense."""
-    if isinstance(text, int):
-        size = text
-    else:
-        match = _SIZE.fullmatch(text.strip())
-        if match is None:
-            raise MachineError(f"memory size {text!r} is no size; write a number of bytes or 512K, 64M, 1G")
-        size = int(match[1], 0 if match[1].lower().startswith("0x") else 10) << _UNITS[match[2].lower()]
+    size = text if isinstance(text, int) else parse_bytes(text, "memory size")
     if size < MINIMUM_MEMORY:
         raise MachineError(f"memory size {text} is too small: a guest needs at least 1M")
     if size % PAGE_SIZE:
@@ -49,6 +43,14 @@ def parse_size(text: str | int) -> int:
     if size >> 60:
         raise MachineError(f"memory size {text} is more than real addresses can reach")
     return size
+
+
+def parse_bytes(text: str, what: str) -> int:
+    """A number of bytes from `64M`, `0x4000000`, `1GiB`, …; MachineError for what is none."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise MachineError(f"{what} {text!r} is no size; write a number of bytes or 512K, 64M, 1G")
+    return int(match[1], 0 if match[1].lower().startswith("0x") else 10) << _UNITS[match[2].lower()]
 
 
 def parse_topology(text: str) -> Topology:

@@ -1,16 +1,20 @@
-"""Where a move goes: `tcp:HOST:PORT`, as people write it."""
+"""Where a move goes: `tcp:HOST:PORT`, `tls:HOST:PORT` or `unix:PATH`, as people write it."""
 
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import socket
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from chronovisor.machine.errors import MachineError
 
-_FORM: Final = re.compile(r"tcp:(?:\[([0-9a-fA-F:.%\w]+)\]|([^\s:\[\]]+)):(\d{1,5})", re.ASCII)
+_NETWORK: Final = re.compile(r"(tcp|tls):(?:\[([0-9a-fA-F:.%\w]+)\]|([^\s:\[\]]+)):(\d{1,5})", re.ASCII)
+_UNIX: Final = "unix:"
+_LONGEST_PATH: Final = 107
+"""Bytes of a unix socket's path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +23,23 @@ class Address:
 
     host: str
     port: int
+    tls: bool = False
+    """Whether what goes there is secret, and both sides show certificates."""
+    insecure: bool = False
+    """Whether it may go over a network unprotected: its user's word."""
 
     def __str__(self) -> str:
-        return f"tcp:[{self.host}]:{self.port}" if ":" in self.host else f"tcp:{self.host}:{self.port}"
+        scheme = "tls" if self.tls else "tcp"
+        return (
+            f"{scheme}:[{self.host}]:{self.port}" if ":" in self.host else f"{scheme}:{self.host}:{self.port}"
+        )
 
     def resolve(self, listen: bool = False) -> list[tuple[socket.AddressFamily, Any]]:
         """Return what to connect to (or `listen` at), in order.
 
-        MachineError where the name is unknown, or any of it is not this machine's loopback: a stream is
-        neither secret nor signed, and whoever can send one can run a guest here.
+        MachineError where the name is unknown; and where any of it is not this machine's loopback without
+        TLS, unless it was said to be `insecure`: such a stream is neither secret nor signed, and whoever can
+        send one can run a guest here.
         """
         try:
             found = socket.getaddrinfo(
@@ -37,23 +49,60 @@ class Address:
             reason = getattr(error, "strerror", None) or error
             raise MachineError(f"{self}: the host {self.host} cannot be found ({reason})") from None
         for *_, sockaddr in found:
+            if self.tls or self.insecure:
+                break
             if not ipaddress.ip_address(str(sockaddr[0]).split("%")[0]).is_loopback:
                 raise MachineError(
                     f"{self}: {sockaddr[0]} is not this machine's loopback, and guests do not go over a "
-                    "network unprotected; use tcp:127.0.0.1:PORT, or tcp:[::1]:PORT, at the end of a tunnel"
+                    f"network unprotected; use tls:{self.host}:{self.port}, or say --insecure"
                 )
         return [(family, sockaddr) for family, _, _, _, sockaddr in found]
 
 
-def parse_address(text: str, listen: bool = False) -> Address:
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """A socket among this machine's files; whoever may write to it can send a guest."""
+
+    path: str
+    tls: Final = False
+
+    def __str__(self) -> str:
+        return f"{_UNIX}{self.path}"
+
+    def resolve(self, listen: bool = False) -> list[tuple[socket.AddressFamily, Any]]:
+        """Return what to connect to or listen at."""
+        return [(socket.AF_UNIX, self.path)]
+
+
+Place: TypeAlias = Address | UnixAddress
+"""Where a destination waits."""
+
+
+def parse_address(text: str, listen: bool = False, insecure: bool = False) -> Place:
     """Return the address that `text` says; port 0, any free one, is for who means to `listen`.
 
     MachineError for what is no such address.
     """
-    match = _FORM.fullmatch(text.strip())
+    text = text.strip()
+    if text.startswith(_UNIX):
+        return _unix(text)
+    match = _NETWORK.fullmatch(text)
     if match is None:
-        raise MachineError(f"address {text!r}: write tcp:HOST:PORT, or tcp:[::1]:PORT")
-    port = int(match[3])
+        raise MachineError(
+            f"address {text!r}: write tcp:HOST:PORT, tls:HOST:PORT, tcp:[::1]:PORT or unix:PATH"
+        )
+    port = int(match[4])
     if not (0 if listen else 1) <= port < 1 << 16:
         raise MachineError(f"address {text!r}: ports are {0 if listen else 1} to 65535")
-    return Address(match[1] or match[2], port)
+    return Address(match[2] or match[3], port, match[1] == "tls", insecure)
+
+
+def _unix(text: str) -> UnixAddress:
+    path = text.removeprefix(_UNIX)
+    # Two processes need not have one working directory.
+    if not path or "\0" in path:
+        raise MachineError(f"address {text!r}: write unix:PATH")
+    path = os.path.abspath(path)
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        raise MachineError(f"address {text!r}: too long for a socket; choose a path of {_LONGEST_PATH} bytes")
+    return UnixAddress(path)

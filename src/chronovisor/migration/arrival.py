@@ -1,4 +1,4 @@
-"""Waiting for a guest to come over TCP: the destination's end of the way, which answers for it afterwards."""
+"""Waiting for a guest to come over a socket: the destination's end, which answers for it afterwards."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
 
 from chronovisor.machine.console import Console
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.host import Host
-from chronovisor.migration.address import Address
+from chronovisor.migration.address import Address, Place, UnixAddress
+from chronovisor.migration.credentials import Credentials
 from chronovisor.migration.destination import Destination
 from chronovisor.migration.errors import LinkLostError, MoveError, StreamError
 from chronovisor.migration.messages import (
@@ -29,8 +32,11 @@ from chronovisor.migration.messages import (
 )
 from chronovisor.migration.outcomes import Outcomes
 from chronovisor.migration.stream import Header, Reader, Writer
-from chronovisor.migration.tcp import SocketPipe, TimeLimits
+from chronovisor.migration.tcp import SocketPipe, TimeLimits, checked
 from chronovisor.timebase.record import MoveRecord
+
+MAXIMUM_CONNECTIONS: Final = 16
+"""How many peers are heard at a time; more are hung up on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,8 @@ class Terms:
     """Told, in a line each, of guests that did not come."""
     be_ready: Callable[[], None] = lambda: None
     """Returns when a guest can be run without delay: asked before one is accepted, while it still runs."""
+    credentials: Credentials | None = None
+    """What an address under TLS needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +74,15 @@ class Arrivals:
     that fails after its guest was accepted ends the waiting. MachineError where it cannot listen there.
     """
 
-    def __init__(self, address: Address, terms: Terms) -> None:
+    def __init__(self, address: Place, terms: Terms) -> None:
         self._terms = terms
+        self._context = checked(address, terms.credentials).server() if address.tls else None
         self._listeners = listen(address)
-        self.address = Address(address.host, self._listeners[0].getsockname()[1])
+        self.address: Place = address
+        if isinstance(address, Address):
+            self.address = replace(address, port=self._listeners[0].getsockname()[1])
         """Where it listens; its port is the one that the system chose where none was given."""
+        self._connections = threading.BoundedSemaphore(MAXIMUM_CONNECTIONS)
         self._taking = threading.Lock()
         """Held from an offer until its guest was given up, and for good where it came."""
         self._decided = threading.Event()
@@ -95,6 +107,8 @@ class Arrivals:
             with contextlib.suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
             listener.close()
+        if isinstance(self.address, UnixAddress):
+            Path(self.address.path).unlink(missing_ok=True)
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -102,9 +116,28 @@ class Arrivals:
                 connection, _ = listener.accept()
             except OSError:
                 return
+            if not self._connections.acquire(blocking=False):
+                # Whoever holds the others open has the time limits against him.
+                connection.close()
+                continue
             threading.Thread(target=self._serve, args=(connection,), name="arrival", daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
+        try:
+            self._hear(self._protected(connection))
+        except (OSError, ValueError) as error:
+            connection.close()
+            self._terms.tell(f"a guest was not taken: {getattr(error, 'reason', None) or error}")
+        finally:
+            self._connections.release()
+
+    def _protected(self, connection: socket.socket) -> socket.socket:
+        if self._context is None:
+            return connection
+        connection.settimeout(self._terms.limits.silence)
+        return self._context.wrap_socket(connection, server_side=True)
+
+    def _hear(self, connection: socket.socket) -> None:
         with connection:
             pipe = SocketPipe(connection, self._terms.limits.silence)
             reader, writer = Reader(pipe), Writer(pipe)
@@ -202,8 +235,10 @@ def _try_to_send(writer: Writer, message: Message) -> None:
         writer.message(message)
 
 
-def listen(address: Address) -> list[socket.socket]:
+def listen(address: Place) -> list[socket.socket]:
     """Return sockets that listen at the address, with one port for all; MachineError where that cannot be."""
+    if isinstance(address, UnixAddress):
+        return [_listen_at_file(address)]
     listeners: list[socket.socket] = []
     port = address.port
     try:
@@ -221,3 +256,29 @@ def listen(address: Address) -> list[socket.socket]:
             listener.close()
         raise MachineError(f"{address}: cannot be listened at ({error.strerror or error})") from None
     return listeners
+
+
+def _listen_at_file(address: UnixAddress) -> socket.socket:
+    path = Path(address.path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.is_socket() and not _answered(path):
+            # What a process left that was killed.
+            path.unlink()
+        listener.bind(address.path)
+        path.chmod(0o600)
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise MachineError(f"{address}: cannot be listened at ({error.strerror or error})") from None
+    return listener
+
+
+def _answered(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+    return True

@@ -9,12 +9,13 @@ from typing import Final
 
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
-from chronovisor.migration.address import Address
+from chronovisor.migration.address import Place
+from chronovisor.migration.credentials import Credentials
 from chronovisor.migration.errors import MoveError, MoveUndecidedError
 from chronovisor.migration.precopy import MoveLimits, Progress
 from chronovisor.migration.source import Source
 from chronovisor.migration.stream import Header
-from chronovisor.migration.tcp import TcpChannel, TimeLimits
+from chronovisor.migration.tcp import TcpChannel, TimeLimits, client_context
 from chronovisor.migration.transfer import MoveReport
 
 NO_OTHER_LIMITS: Final = MoveLimits()
@@ -32,7 +33,7 @@ class Departure:
         self._guest = guest
         self._tell = tell
         self._busy = threading.Lock()
-        self._going_to: Address | None = None
+        self._going_to: Place | None = None
         self._undecided: MoveUndecidedError | None = None
         self._asked_at: TcpChannel | None = None
         self._leaving: tuple[Source, TcpChannel] | None = None
@@ -65,7 +66,11 @@ class Departure:
         return self._progress
 
     def migrate(
-        self, address: Address, limits: TimeLimits, move_limits: MoveLimits = NO_OTHER_LIMITS
+        self,
+        address: Place,
+        limits: TimeLimits,
+        move_limits: MoveLimits = NO_OTHER_LIMITS,
+        credentials: Credentials | None = None,
     ) -> MoveReport:
         """Move the guest to the process that waits at `address`; return the move's report.
 
@@ -73,6 +78,7 @@ class Departure:
         failed, MoveUndecidedError (it stays paused) where its outcome is unknown.
         """
         address.resolve()
+        client_context(address, credentials)
         guest = self._guest
         with self.no_move():
             if self._undecided is not None:
@@ -84,7 +90,7 @@ class Departure:
                 raise MachineError(f"{guest.name} does not run, so it cannot move")
             if guest.system.clock.source.is_virtual:
                 raise MachineError(f"{guest.name} is in virtual time, which goes on in its own process alone")
-            channel = TcpChannel(address, Header.of(guest), limits)
+            channel = TcpChannel(address, Header.of(guest), limits, credentials)
             source = Source(guest, channel, move_limits, console_stays=True, tell=self._note)
             try:
                 self._progress = Progress()

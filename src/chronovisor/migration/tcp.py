@@ -1,4 +1,4 @@
-"""The way of a move over TCP: the source's channel, and the pipe that both ends write through."""
+"""The way of a move over a socket: the source's channel, and the pipe that both ends write through."""
 
 from __future__ import annotations
 
@@ -8,11 +8,20 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
-from chronovisor.migration.address import Address
+from chronovisor.machine.errors import MachineError
+from chronovisor.migration.address import Address, Place
+from chronovisor.migration.credentials import Credentials
 from chronovisor.migration.errors import LinkLostError, StreamError
 from chronovisor.migration.messages import Message, Query
 from chronovisor.migration.stream import Header, Reader, Writer
+
+if TYPE_CHECKING:
+    import ssl
+
+_GATHERED: Final = 1 << 14
+"""Bytes: what is no more goes as one record of TLS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +50,13 @@ class SocketPipe:
 
     def __init__(self, connection: socket.socket, limit: float) -> None:
         self._socket = connection
+        self._under_tls = hasattr(connection, "getpeercert")
         self.limit = limit
         self.deadline = math.inf
         """Of `time.monotonic`: what has not come by then does not come any more."""
-        # The exchange that measures a move is of small messages: none may wait for another to join it.
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if connection.family != socket.AF_UNIX:
+            # The exchange that measures a move is of small messages: none may wait for another to join it.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def read_into(self, view: memoryview) -> None:
         """Fill all of `view`."""
@@ -71,6 +82,11 @@ class SocketPipe:
         left = [memoryview(piece) for piece in pieces if len(piece)]
         try:
             self._socket.settimeout(self.limit)
+            if self._under_tls:
+                # It gathers nothing itself.
+                for piece in [b"".join(left)] if sum(map(len, left)) <= _GATHERED else left:
+                    self._socket.sendall(piece)
+                return
             while left:
                 sent = self._socket.sendmsg(left)
                 while left and sent >= len(left[0]):
@@ -85,7 +101,8 @@ class SocketPipe:
     def interrupt(self) -> None:
         """Have whoever reads or writes find the connection lost, now and from now on. From any thread."""
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+            # Of a connection under TLS, too: its own shutdown would leave the other thread without TLS.
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def hang_up(self, patience: float = 1.0) -> None:
         """End the connection so that what was written last still arrives.
@@ -119,8 +136,15 @@ class TcpChannel:
     connection on which the move was made has failed.
     """
 
-    def __init__(self, address: Address, header: Header, limits: TimeLimits = TimeLimits()) -> None:
+    def __init__(
+        self,
+        address: Place,
+        header: Header,
+        limits: TimeLimits = TimeLimits(),
+        credentials: Credentials | None = None,
+    ) -> None:
         self.address = address
+        self._credentials = credentials
         self._header = header
         self._limits = limits
         self._pipe: SocketPipe | None = None
@@ -165,21 +189,27 @@ class TcpChannel:
 
     def _connect(self) -> None:
         self.close()
-        self._pipe = SocketPipe(connect(self.address, self._limits.connect), self._limits.silence)
+        connection = connect(self.address, self._limits.connect, self._credentials)
+        self._pipe = SocketPipe(connection, self._limits.silence)
         self._writer, reader = Writer(self._pipe), Reader(self._pipe)
         self._writer.header(self._header)
         reader.header()
         self._reader = reader
 
 
-def connect(address: Address, limit: float) -> socket.socket:
-    """Return a connection to the address; LinkLostError where nobody takes it within `limit` seconds."""
+def connect(address: Place, limit: float, credentials: Credentials | None = None) -> socket.socket:
+    """Return a connection to the address; LinkLostError where nobody takes it within `limit` seconds, or the
+    two sides cannot prove to each other who they are. MachineError where `credentials` are missing.
+    """
+    context = client_context(address, credentials)
     failure: OSError | None = None
     for family, sockaddr in address.resolve():
         connection = socket.socket(family, socket.SOCK_STREAM)
         try:
             connection.settimeout(limit)
             connection.connect(sockaddr)
+            if context is not None and isinstance(address, Address):
+                return context.wrap_socket(connection, server_hostname=address.host)
         except OSError as error:
             connection.close()
             failure = error
@@ -189,7 +219,28 @@ def connect(address: Address, limit: float) -> socket.socket:
     raise LinkLostError(f"{address}: {reason}")
 
 
+def client_context(address: Place, credentials: Credentials | None) -> ssl.SSLContext | None:
+    """Return how to connect to the address under TLS, None where it is not; MachineError as `connect`."""
+    return checked(address, credentials).client() if address.tls else None
+
+
+def checked(address: Place, credentials: Credentials | None) -> Credentials:
+    """Return the credentials; MachineError where there are none."""
+    if credentials is None:
+        raise MachineError(
+            f"{address}: both sides need certificates; say --tls-credentials DIR, "
+            "or --tls-ca, --tls-cert and --tls-key"
+        )
+    return credentials
+
+
 def _said(error: OSError | None) -> str:
-    if isinstance(error, ConnectionRefusedError):
+    if error is None:
+        return "it has no address"
+    if isinstance(error, ConnectionRefusedError | FileNotFoundError):
         return "nobody listens there; start `chronovisor receive` first"
-    return str(error.strerror or error) if error is not None else "it has no address"
+    if found := getattr(error, "verify_message", None):
+        return f"the destination's certificate is not one to trust ({found})"
+    if found := getattr(error, "reason", None):
+        return f"no protected connection could be made ({found})"
+    return str(error.strerror or error)

@@ -1,0 +1,82 @@
+"""What `migrate` asks of the process whose guest is to move, and how that process reads it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from chronovisor.machine.errors import MachineError
+from chronovisor.migration.address import parse_address
+from chronovisor.migration.credentials import Credentials
+from chronovisor.migration.precopy import LEAST_BANDWIDTH, MoveLimits
+from chronovisor.migration.tcp import TimeLimits
+from chronovisor.timebase.types import Ticks
+
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Let a guest go over a network unprotected, by tcp:.")
+]
+TlsCredentials = Annotated[
+    str,
+    typer.Option(
+        help="For tls: a directory as QEMU's x509 credentials: ca-cert.pem, server-cert.pem and "
+        "server-key.pem for `receive`, client-cert.pem and client-key.pem for `migrate`.",
+        metavar="DIR",
+    ),
+]
+TlsCa = Annotated[str, typer.Option(help="For tls: the authority that signed the other side's certificate.")]
+TlsCert = Annotated[str, typer.Option(help="For tls: this side's certificate.")]
+TlsKey = Annotated[str, typer.Option(help="For tls: the key of that certificate.")]
+
+
+def choose_credentials(directory: str, ca: str, certificate: str, key: str, role: str) -> Credentials | None:
+    """Return the credentials that the options name, None for none; MachineError where some are missing.
+
+    `role` is "client" or "server": which files of a directory are meant.
+    """
+    if directory:
+        if ca or certificate or key:
+            raise MachineError("say --tls-credentials, or --tls-ca, --tls-cert and --tls-key, not both")
+        return Credentials.in_directory(directory, role)
+    if not (ca or certificate or key):
+        return None
+    if not (ca and certificate and key):
+        raise MachineError("--tls-ca, --tls-cert and --tls-key belong together: say all three")
+    return Credentials(ca, certificate, key).absolute()
+
+
+def write_request(
+    to: str,
+    insecure: bool,
+    credentials: Credentials | None,
+    time_limit: float | None,
+    downtime: float,
+    bandwidth: int | None,
+    clock_error: Ticks,
+) -> dict[str, Any]:
+    """Return the request for a move, in JSON's types; MachineError for what makes no sense."""
+    address = parse_address(to, insecure=insecure)
+    if address.tls and credentials is None:
+        raise MachineError(f"{address}: say --tls-credentials DIR, or --tls-ca, --tls-cert and --tls-key")
+    if bandwidth is not None and bandwidth < LEAST_BANDWIDTH:
+        raise MachineError(f"bandwidth limit {bandwidth}: the least is {LEAST_BANDWIDTH} bytes a second")
+    return {
+        "to": str(address),
+        "insecure": insecure,
+        "credentials": credentials.as_json() if credentials is not None else None,
+        "time_limit": time_limit,
+        "downtime": downtime,
+        "bandwidth": bandwidth,
+        "clock_error": clock_error.value,
+    }
+
+
+def read_request(request: dict[str, Any]) -> dict[str, Any]:
+    """Return what `Departure.migrate` takes, from a request that `write_request` made."""
+    named = request["credentials"]
+    return {
+        "address": parse_address(request["to"], insecure=request["insecure"]),
+        "limits": TimeLimits.of(request["time_limit"]) if request["time_limit"] else TimeLimits(),
+        "move_limits": MoveLimits(request["downtime"], request["bandwidth"], Ticks(request["clock_error"])),
+        "credentials": Credentials(**named) if named is not None else None,
+    }

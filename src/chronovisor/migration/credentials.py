@@ -1,0 +1,81 @@
+"""What a side of a move proves who it is with: a certificate, and whose signature it trusts on the other's.
+
+Both sides check: a source gives its guest to nobody whose certificate is not signed and for the host that it
+asked for, and a destination takes none from whom it cannot know.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chronovisor.machine.errors import MachineError
+
+if TYPE_CHECKING:
+    import ssl
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Files in PEM form."""
+
+    ca: str
+    """The certificate of the authority that signed the other side's."""
+    certificate: str
+    key: str
+    """Of `certificate`."""
+
+    @classmethod
+    def in_directory(cls, directory: str, role: str) -> Credentials:
+        """Return those of a directory as QEMU has them: ca-cert.pem, ROLE-cert.pem and ROLE-key.pem.
+
+        `role` is "client" for who gives a guest away, "server" for who takes one.
+        """
+        of = Path(directory)
+        found = cls(str(of / "ca-cert.pem"), str(of / f"{role}-cert.pem"), str(of / f"{role}-key.pem"))
+        return found.absolute()
+
+    def absolute(self) -> Credentials:
+        """Return the same files by names that another process understands."""
+        return Credentials(*(str(Path(name).absolute()) for name in (self.ca, self.certificate, self.key)))
+
+    def as_json(self) -> dict[str, str]:
+        """Return it as an object of JSON: names of files, nothing secret."""
+        return asdict(self)
+
+    def client(self) -> ssl.SSLContext:
+        """Return the context of who connects; MachineError where a file cannot be used."""
+        return self._context(server=False)
+
+    def server(self) -> ssl.SSLContext:
+        """Return the context of who listens; MachineError where a file cannot be used."""
+        return self._context(server=True)
+
+    def _context(self, server: bool) -> ssl.SSLContext:
+        # Few guests move under TLS, and every guest's start would wait for the import.
+        import ssl
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        try:
+            context.load_verify_locations(self.ca)
+        except (OSError, ValueError) as error:
+            raise MachineError(f"{self.ca}: no authority's certificate ({_reason(error)})") from None
+        try:
+            # Never ask for a password: nobody may be there to give it.
+            context.load_cert_chain(self.certificate, self.key, password=_no_password)
+        except (OSError, ValueError) as error:
+            raise MachineError(
+                f"{self.certificate} and {self.key}: no certificate and its key ({_reason(error)})"
+            ) from None
+        return context
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted")
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,368 @@
+"""Moves over unix sockets and under TLS; who cannot prove who it is gives and takes no guest."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import stat
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trustme
+
+from chronovisor.machine import Console, EndReason, Guest, Host
+from chronovisor.machine.errors import MachineError
+from chronovisor.migration.address import Address, Place, UnixAddress
+from chronovisor.migration.arrival import MAXIMUM_CONNECTIONS, Arrivals, Terms
+from chronovisor.migration.credentials import Credentials
+from chronovisor.migration.departure import NO_OTHER_LIMITS, Departure
+from chronovisor.migration.errors import MoveCancelledError, MoveError
+from chronovisor.migration.outcomes import RememberedOutcomes
+from chronovisor.migration.stream import Header
+from chronovisor.migration.tcp import TimeLimits
+from chronovisor.timebase.types import Ticks
+
+LIMITS = TimeLimits(5, 5, start=0)
+LOOPBACK = Address("localhost", 0, tls=True)
+
+
+class Authority:
+    """Signs certificates, and puts them into directories as QEMU has them."""
+
+    def __init__(self, directory: Path) -> None:
+        self._authority = trustme.CA()
+        self._directory = directory
+
+    def directory(self, name: str, *, host: str = "localhost", trusts: Authority | None = None) -> str:
+        made = self._directory / name
+        made.mkdir()
+        (trusts or self)._authority.cert_pem.write_to_path(made / "ca-cert.pem")
+        for role, certificate in (
+            ("server", self._authority.issue_cert(host)),
+            ("client", self._authority.issue_cert("source.example")),
+        ):
+            certificate.private_key_pem.write_to_path(made / f"{role}-key.pem")
+            for blob in certificate.cert_chain_pems:
+                blob.write_to_path(made / f"{role}-cert.pem", append=True)
+        return str(made)
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def guest() -> Iterator[Guest]:
+    with Host(tb_origin=12_345_678, engine="concrete") as host:
+        guest = host.boot("demo-le.elf", "2M", console=Console())
+        assert guest.run_until("watching")
+        guest.resume()
+        yield guest
+
+
+class Waiting:
+    """A destination that waits for a guest."""
+
+    def __init__(
+        self, at: Place, credentials: Credentials | None = None, limits: TimeLimits = LIMITS
+    ) -> None:
+        self.told: list[str] = []
+        self.console = Console()
+
+        def host_for(header: Header) -> Host:
+            return Host(tb_origin=1 << 60, engine="concrete")
+
+        terms = Terms(
+            host_for,
+            self.console,
+            RememberedOutcomes(),
+            64 << 20,
+            limits,
+            self.told.append,
+            credentials=credentials,
+        )
+        self.arrivals = Arrivals(at, terms)
+
+    def __enter__(self) -> Waiting:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.arrivals.close()
+
+    def takes_it(self) -> None:
+        came = self.arrivals.wait(10)
+        assert came is not None
+        with came.host:
+            guest = came.destination.start(running=True)
+            self.console.type("r")
+            assert guest.run_until("memory=intact", Ticks(20 * 512_000_000))
+            assert " back=0 " in self.console.text
+
+
+def test_a_guest_goes_over_a_unix_socket(guest: Guest, tmp_path: Path) -> None:
+    path = tmp_path / "way"
+    with Waiting(UnixAddress(str(path))) as waiting:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        with pytest.raises(MachineError, match="cannot be listened at"):
+            Waiting(UnixAddress(str(path)))
+        Departure(guest).migrate(waiting.arrivals.address, LIMITS)
+        waiting.takes_it()
+    assert not path.exists()
+    with pytest.raises(MoveError, match="nobody listens there"):
+        _migrate_another(path)
+
+
+def _migrate_another(path: Path) -> None:
+    with Host(engine="concrete") as host:
+        guest = host.boot("demo-le.elf", "2M")
+        guest.resume()
+        Departure(guest).migrate(UnixAddress(str(path)), LIMITS)
+
+
+def test_what_a_killed_process_left_is_no_obstacle(tmp_path: Path) -> None:
+    path = tmp_path / "way"
+    left = socket.socket(socket.AF_UNIX)
+    left.bind(str(path))
+    left.close()
+    with Waiting(UnixAddress(str(path))):
+        pass
+    path.write_text("a file of somebody's")
+    with pytest.raises(MachineError, match="in use"):
+        Waiting(UnixAddress(str(path)))
+    assert path.read_text() == "a file of somebody's"
+
+
+def test_a_guest_goes_under_tls(guest: Guest, authority: Authority) -> None:
+    directory = authority.directory("pki")
+    with Waiting(LOOPBACK, Credentials.in_directory(directory, "server")) as waiting:
+        assert str(waiting.arrivals.address).startswith("tls:localhost:")
+        report = Departure(guest).migrate(
+            waiting.arrivals.address, LIMITS, credentials=Credentials.in_directory(directory, "client")
+        )
+        assert report.transfer.rounds >= 2
+        waiting.takes_it()
+
+
+def test_what_goes_under_tls_is_not_to_be_read(guest: Guest, authority: Authority) -> None:
+    """Somebody in between hears no magic, no name, and nothing of the guest's memory."""
+    directory = authority.directory("pki")
+    heard = bytearray()
+    with Waiting(LOOPBACK, Credentials.in_directory(directory, "server")) as waiting:
+        assert isinstance(waiting.arrivals.address, Address)
+        listener = socket.create_server(("localhost", 0))
+        threading.Thread(
+            target=_listen_in, args=(listener, waiting.arrivals.address.port, heard), daemon=True
+        ).start()
+        between = replace(waiting.arrivals.address, port=listener.getsockname()[1])
+        Departure(guest).migrate(between, LIMITS, credentials=Credentials.in_directory(directory, "client"))
+        waiting.takes_it()
+        listener.close()
+    assert len(heard) > 1 << 14
+    assert b"CHRONO" not in heard
+    assert b"demo-le.elf" not in heard
+    assert b"readings=" not in heard
+
+
+def _listen_in(listener: socket.socket, port: int, heard: bytearray) -> None:
+    source, _ = listener.accept()
+    destination = socket.create_connection(("localhost", port))
+
+    def forth() -> None:
+        while data := source.recv(1 << 16):
+            heard.extend(data)
+            destination.sendall(data)
+        destination.shutdown(socket.SHUT_WR)
+
+    threading.Thread(target=forth, daemon=True).start()
+    with contextlib.suppress(OSError):
+        while data := destination.recv(1 << 16):
+            source.sendall(data)
+
+
+@pytest.mark.parametrize("who", ["a stranger's server", "another host's server", "a stranger's client"])
+def test_who_cannot_prove_who_it_is_gets_no_guest_and_gives_none(
+    guest: Guest, authority: Authority, tmp_path: Path, who: str
+) -> None:
+    good = authority.directory("good")
+    (tmp_path / "strange").mkdir()
+    stranger = Authority(tmp_path / "strange")
+    server = client = good
+    if who == "a stranger's server":
+        server = stranger.directory("bad", trusts=authority)
+    elif who == "another host's server":
+        server = authority.directory("bad", host="other.example")
+    else:
+        client = stranger.directory("bad", trusts=authority)
+    with Waiting(LOOPBACK, Credentials.in_directory(server, "server")) as waiting:
+        with pytest.raises(MoveError, match="goes on here") as caught:
+            Departure(guest).migrate(
+                waiting.arrivals.address, LIMITS, credentials=Credentials.in_directory(client, "client")
+            )
+        assert "\n" not in str(caught.value)
+        assert guest.running
+        assert waiting.arrivals.wait(0) is None
+    assert all("\n" not in line for line in waiting.told)
+    if client == good:
+        assert "not one to trust" in str(caught.value)
+    else:
+        assert len(waiting.told) == 1
+
+
+def test_who_speaks_no_tls_and_who_shows_no_certificate_are_hung_up_on(
+    guest: Guest, authority: Authority
+) -> None:
+    directory = authority.directory("pki")
+    with Waiting(LOOPBACK, Credentials.in_directory(directory, "server")) as waiting:
+        address = waiting.arrivals.address
+        assert isinstance(address, Address)
+        with pytest.raises(MoveError, match="goes on here"):
+            Departure(guest).migrate(replace(address, tls=False), LIMITS)
+        anonymous = ssl.create_default_context(cafile=f"{directory}/ca-cert.pem")
+        with pytest.raises(OSError, match=r"certificate required|hung up|EOF|reset|[Bb]roken pipe"):
+            _talk(anonymous, address.port)
+        Departure(guest).migrate(address, LIMITS, credentials=Credentials.in_directory(directory, "client"))
+        waiting.takes_it()
+    assert len(waiting.told) == 2
+
+
+def _talk(context: ssl.SSLContext, port: int) -> None:
+    raw = socket.create_connection(("localhost", port), timeout=10)
+    with raw, context.wrap_socket(raw, server_hostname="localhost") as peer:
+        peer.sendall(Header().encode())
+        while peer.recv(1 << 10):
+            pass
+    raise ConnectionResetError("it was hung up")
+
+
+def test_certificates_that_are_not_there_are_missed_before_anything_is_sent(
+    guest: Guest, authority: Authority, tmp_path: Path
+) -> None:
+    with pytest.raises(MachineError, match="--tls-credentials"):
+        Waiting(LOOPBACK)
+    with pytest.raises(MachineError, match="--tls-credentials"):
+        Departure(guest).migrate(replace(LOOPBACK, port=1), LIMITS)
+    with pytest.raises(MachineError, match=r"ca-cert.pem: no authority"):
+        Waiting(LOOPBACK, Credentials.in_directory(str(tmp_path), "server"))
+    directory = Path(authority.directory("pki"))
+    (directory / "server-key.pem").write_text("no key")
+    with pytest.raises(MachineError, match="no certificate and its key"):
+        Waiting(LOOPBACK, Credentials.in_directory(str(directory), "server"))
+    assert guest.running
+
+
+def test_a_move_can_be_cancelled_until_commit(guest: Guest) -> None:
+    departure = Departure(guest)
+    with pytest.raises(MachineError, match="not on its way"):
+        departure.cancel()
+    # A destination that accepts the connection and never says a word.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = Address("127.0.0.1", silent.getsockname()[1])
+        failures: list[BaseException] = []
+
+        def go() -> None:
+            try:
+                departure.migrate(address, TimeLimits(60, 60))
+            except MoveError as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=go)
+        thread.start()
+        connection, _ = silent.accept()
+        assert connection.recv(8) == Header().encode()[:8]
+        assert len(departure.cancel()) == 16
+        thread.join(10)
+        connection.close()
+    assert [type(failure) for failure in failures] == [MoveCancelledError]
+    assert departure.state == "running"
+
+
+def test_a_move_can_be_cancelled_in_the_middle_of_its_rounds(guest: Guest) -> None:
+    guest.memory.write(1 << 20, b"x" * (1 << 20))
+    departure = Departure(guest)
+    with Waiting(Address("127.0.0.1", 0)) as waiting:
+        failures: list[BaseException] = []
+
+        def go() -> None:
+            slow = replace(NO_OTHER_LIMITS, bandwidth=1 << 18)
+            try:
+                departure.migrate(waiting.arrivals.address, LIMITS, slow)
+            except MoveError as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=go)
+        thread.start()
+        while (progress := departure.progress) is None or not progress.sent_bytes:
+            thread.join(0.01)
+        assert guest.running
+        assert departure.state == "moving"
+        departure.cancel()
+        thread.join(10)
+        with pytest.raises(MoveError, match="given up"):
+            waiting.arrivals.wait(10)
+    assert [type(failure) for failure in failures] == [MoveCancelledError]
+    assert guest.running
+    assert guest.end is None
+    guest.console.type("r")
+    assert guest.run_until("memory=intact", Ticks(20 * 512_000_000))
+
+
+def test_a_cancel_that_comes_behind_commit_is_too_late(guest: Guest) -> None:
+    departure = Departure(guest)
+    with Waiting(Address("127.0.0.1", 0)) as waiting:
+        late: list[str] = []
+        told = departure._settle
+
+        def settle(attempt: object, channel: object) -> object:
+            report = told(attempt, channel)  # type: ignore[arg-type]
+            try:
+                departure.cancel()
+            except MachineError as error:
+                late.append(str(error))
+            return report
+
+        departure._settle = settle  # type: ignore[method-assign, assignment]
+        departure.migrate(waiting.arrivals.address, LIMITS)
+        waiting.takes_it()
+    assert ["too late" in line for line in late] == [True]
+    assert guest.end is not None
+    assert guest.end.reason is EndReason.MOVED
+
+
+def test_a_move_that_takes_longer_than_the_destination_allows_is_given_up(guest: Guest) -> None:
+    guest.memory.write(1 << 20, b"x" * (1 << 20))
+    with Waiting(Address("127.0.0.1", 0), limits=TimeLimits(5, 5, whole_move=0.5)) as waiting:
+        with pytest.raises(MoveError, match="goes on here"):
+            Departure(guest).migrate(
+                waiting.arrivals.address, LIMITS, replace(NO_OTHER_LIMITS, bandwidth=1 << 18)
+            )
+        with pytest.raises(MoveError, match="longer than it may"):
+            waiting.arrivals.wait(10)
+    assert guest.running
+
+
+def test_of_very_many_peers_some_are_hung_up_on_and_a_guest_comes_when_they_are_gone(guest: Guest) -> None:
+    with Waiting(Address("127.0.0.1", 0)) as waiting:
+        address = waiting.arrivals.address
+        assert isinstance(address, Address)
+        idle = [socket.create_connection((address.host, address.port)) for _ in range(MAXIMUM_CONNECTIONS)]
+        for each in idle:
+            # It is being heard.
+            each.settimeout(10)
+            assert each.recv(1)
+        with socket.create_connection((address.host, address.port)) as one_more:
+            one_more.settimeout(10)
+            assert one_more.recv(1) == b""
+        for each in idle:
+            each.close()
+        while True:
+            try:
+                Departure(guest).migrate(address, LIMITS)
+                break
+            except MoveError:
+                assert guest.running
+        waiting.takes_it()
