@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 from functools import partial
@@ -36,6 +37,8 @@ from chronovisor.hypervisor.exits import Exit, Hypercall
 from chronovisor.hypervisor.host import Core, Host, Parts
 from chronovisor.hypervisor.maintenance import Maintenance
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
+from chronovisor.kvm.embedded.system import EmbeddedSystem
+from chronovisor.machine.host import Host as Machine
 from chronovisor.papr.hcalls import Hcall
 from chronovisor.report.switch_trace import line
 from chronovisor.timebase.clock import HostClock, RealTime, SteppingTime, VirtualTime
@@ -374,7 +377,7 @@ def test_failures_at_random_under_vcpus_that_run_in_parallel(engine: str) -> Non
         thread.start()
     choose = random.Random(4)
     failures = 0
-    while (failures < 300 or min(runs) < 50) and not problems:
+    while (failures < 150 or min(runs) < 20) and not problems:
         host.maintenance.fail_timebase(
             choose.randrange(2), Ticks(choose.getrandbits(64)), choose.choice(list(TB_ERRORS))
         )
@@ -388,3 +391,24 @@ def test_failures_at_random_under_vcpus_that_run_in_parallel(engine: str) -> Non
     assert not problems
     assert not host.check_sync()
     assert all(not core.timebase.adjust and not core.hmer for core in host.cores)
+
+
+@pytest.mark.parametrize("cpu", ["power8", "power9"])
+def test_a_guest_that_checks_its_time_and_timers_notices_nothing(cpu: str) -> None:
+    """The demonstration's guest, on two threads, over a hundred failures of whatever it runs on."""
+    with Machine(cpu=cpu, threads=2, tb_origin=ORIGIN) as host:
+        assert isinstance(host.system, EmbeddedSystem)
+        hypervisor = host.system.hypervisor
+        guest = host.boot("demo-le.elf", "4M", smp=2, threads=2, tb_offset=1 << 50)
+        choose = random.Random(5)
+        guest.resume()
+        for _ in range(100):
+            time.sleep(0.005)
+            core = choose.randrange(len(hypervisor.cores))
+            hypervisor.maintenance.fail_timebase(core, Ticks(choose.getrandbits(64)))
+        guest.console.type("tq")
+        assert guest.run(60).ok
+        report = dict(re.findall(r"(\w+)=(\S+)", guest.console_text))
+    assert int(report["entries"]) > 50, "hardly ever dispatched: this shows nothing"
+    for what in ("back", "back_between", "early", "lost", "outside"):
+        assert report[what] == "0", guest.console_text
