@@ -36,6 +36,8 @@ class Given:
         self.last = 0
         self.core = NativeTimebase(HostClock(VirtualTime(), origin))
         self.core.read_clock = ctypes.cast(self._function, ctypes.c_void_p).value or 0
+        # Native code has no more than its address: it lives as long as the core.
+        self.core.called_by_address = self._function
 
     def _read(self, thread: int, budget: int) -> int:
         self.last = next(self.readings, self.last)
