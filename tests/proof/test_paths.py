@@ -2,7 +2,7 @@
 
 import pytest
 
-from chronovisor.proof.paths import Broken, Case, explore, follow, replay
+from chronovisor.proof.paths import Broken, Case, NotACase, explore, follow, replay
 from chronovisor.proof.prover import Outcome, examine
 from chronovisor.proof.terms import BitVectors, Integers, Terms
 
@@ -13,18 +13,28 @@ def ends(body, **more) -> list[dict[str, int]]:  # type: ignore[no-untyped-def]
 
 def test_every_choice_is_explored_once() -> None:
     def body(case: Case) -> None:
-        first = case.choose("first", 3)
+        first = case.choose("first", lambda: range(3))
         if first:
-            case.choose("second", first)
+            case.choose("second", lambda: range(first))
 
     taken = [tuple(values.values()) for values in ends(body)]
     assert sorted(taken) == [(0,), (1, 0), (2, 0), (2, 1)]
 
 
+def test_a_choice_that_a_case_does_not_have_is_no_case() -> None:
+    def body(case: Case) -> None:
+        case.require("it is even", case.choose("number", lambda: (2, 4)) % 2 == 0)
+
+    assert replay(body, {}) is None
+    assert replay(body, {"number": 4}) is None
+    with pytest.raises(NotACase, match="3 is not among"):
+        replay(body, {"number": 3})
+
+
 def test_choices_and_decisions_together() -> None:
     def body(case: Case) -> None:
         x = case.any("x", 0, 9)
-        if case.choose("which", 2):
+        if case.choose("which", lambda: range(2)):
             case.require("it is not small", x >= 5 or x < 3)
 
     with pytest.raises(Broken) as broken:
@@ -41,8 +51,8 @@ def test_a_state_that_was_reached_before_is_not_explored_again() -> None:
     def body(case: Case) -> None:
         state = 0
         for step in range(5):
-            case.merge((step, state))
-            state += case.choose(f"step {step}", 2)
+            case.merge(lambda now=(step, state): now)
+            state += case.choose(f"step {step}", lambda: (0, 1))
         visited.append(state)
         case.require("it is below 6", state < 6)
 
@@ -54,8 +64,8 @@ def test_what_breaks_behind_a_merge_is_found() -> None:
     def body(case: Case) -> None:
         state = 0
         for step in range(8):
-            case.merge((step, state))
-            state += case.choose(f"step {step}", 2)
+            case.merge(lambda now=(step, state): now)
+            state += case.choose(f"step {step}", lambda: (0, 1))
         case.require("it is not 4", state != 4)
 
     finding = examine(body)

@@ -7,10 +7,16 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 
-from chronovisor.proof import decrementer, machine_code, rounding, switch
+from chronovisor.proof import decrementer, machine_code, rounding, switch, virtual_core
 from chronovisor.proof.prover import TIMEOUT, Claim, Finding, Verdict, prove
 
-CLAIMS: tuple[Claim, ...] = (*switch.CLAIMS, *machine_code.CLAIMS, *rounding.CLAIMS, *decrementer.CLAIMS)
+CLAIMS: tuple[Claim, ...] = (
+    *switch.CLAIMS,
+    *virtual_core.CLAIMS,
+    *machine_code.CLAIMS,
+    *rounding.CLAIMS,
+    *decrementer.CLAIMS,
+)
 """Every claim, in the order in which they are told."""
 
 

@@ -13,7 +13,7 @@ and what was explored from there once is not again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -33,11 +33,11 @@ class Case(Protocol):
         comes `after` another, as a clock's readings do, is shown close behind it in a counterexample.
         """
 
-    def choose(self, name: str, count: int) -> int:
-        """Return any number from 0 to `count` - 1; each is explored. Its name is for people, and unique."""
+    def choose(self, name: str, among: Callable[[], Sequence[int]]) -> int:
+        """Return any of some numbers; each is explored. Its name is for people, and unique."""
 
-    def merge(self, state: Hashable) -> None:
-        """Go on only where nothing was in `state` before: it says all that what follows depends on."""
+    def merge(self, state: Callable[[], Hashable]) -> None:
+        """Go on only where nothing was in that state before: it says all that what follows depends on."""
 
     def tell(self, words: Callable[[], str]) -> None:
         """Say what happens, for the story of a case: `words` are made where there is one."""
@@ -142,28 +142,28 @@ class Path:
         self._followed.append((unknown, after))
         return unknown
 
-    def choose(self, name: str, count: int) -> int:
+    def choose(self, name: str, among: Callable[[], Sequence[int]]) -> int:
         """Return the number that this path is to take; the others are kept for later."""
         turn = len(self._taken)
         if turn < len(self._decided):
             taken = self._decided[turn]
         else:
             self._exploration.left()
-            taken = 0
-            self.untaken += [(*self._taken, other) for other in range(count - 1, 0, -1)]
+            taken, *others = among()
+            self.untaken += [(*self._taken, other) for other in reversed(others)]
         self._taken.append(taken)
         self._name(name, taken)
         return taken
 
-    def merge(self, state: Hashable) -> None:
-        """Raise `Merged` where another path was in `state`."""
+    def merge(self, state: Callable[[], Hashable]) -> None:
+        """Raise `Merged` where another path was in that state."""
         # Where decisions are left to be repeated, the path that took them first has been here.
         if len(self._taken) < len(self._decided):
             return
-        states = self._exploration.states
-        if state in states:
+        states, here = self._exploration.states, state()
+        if here in states:
             raise Merged
-        states.add(state)
+        states.add(here)
 
     def tell(self, words: Callable[[], str]) -> None:
         """Do nothing: many cases have no one story."""
@@ -313,11 +313,15 @@ class Replay:
             raise NotACase(f"{name} is {value}, not from {low} to {high}")
         return value
 
-    def choose(self, name: str, count: int) -> int:
-        """Return the case's choice."""
-        return self.any(name, 0, count - 1)
+    def choose(self, name: str, among: Callable[[], Sequence[int]]) -> int:
+        """Return the case's choice, the first where it names none."""
+        numbers = among()
+        taken = self.values.setdefault(name, numbers[0])
+        if taken not in numbers:
+            raise NotACase(f"{name}: {taken} is not among {numbers}")
+        return taken
 
-    def merge(self, state: Hashable) -> None:
+    def merge(self, state: Callable[[], Hashable]) -> None:
         """Do nothing: one case is followed to its end."""
 
     def tell(self, words: Callable[[], str]) -> None:
