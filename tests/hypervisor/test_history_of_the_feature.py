@@ -12,8 +12,6 @@ What of that history cannot happen here, and why:
   there are no nested guests. That a pending decrementer is never kept beside its expiry is told below.
 - 4.10 to 6.12, `H_XIRR_X` of the XICS emulation, which returns the host's timebase to the guest: the
   hypercall is not answered.
-- 2019, *DPDES includes pending doorbell*: guests have no doorbells (`msgsndp` is off, as KVM has it for one
-  thread a core), so none can be latent when DPDES is read. The register is carried as it is.
 - 2022, the decrementer of the *host*, which wrapped where no timer was set: the host's timers are the
   machine's own. What corresponds to it is told below.
 
@@ -57,7 +55,7 @@ from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.hypervisor.world_switch import WorldSwitch
 from chronovisor.isa.bits import LPCR
 from chronovisor.machine.host import Host as Machine
-from chronovisor.migration import restoration
+from chronovisor.migration import restoration, vcpu_state
 from chronovisor.migration.link import Link
 from chronovisor.migration.move import move
 from chronovisor.papr.hcalls import Hcall
@@ -397,6 +395,31 @@ class TestNoStalePendingDecrementer2019(Episode):
             return self in noted
 
         patch.setattr(VirtualCpu, "decrementer_pending", as_noted)
+
+
+class TestDpdesIsMoved2019(Episode):
+    """2019, *DPDES includes a pending doorbell*.
+
+    A doorbell that had come and was not yet taken was no part of what could be read, and a move lost it.
+    Invariant: a register shows what is latent. Guests have no doorbells here (`msgsndp` is off, as KVM has
+    it for one thread a core), so DPDES itself is all there is of it: it comes along, and the guest finds
+    it.
+    """
+
+    goes_wrong = "doorbell"
+
+    def story(self) -> None:
+        clock = VirtualTime()
+        with Machine(clock=clock) as here, Machine(clock=clock, tb_origin=1 << 50) as there:
+            guest = here.boot("demo-le.elf", "1M")
+            guest.set("DPDES", 1)
+            guest, _ = move(guest, there, Link([Ticks(SECOND // 100)]))
+            guest.run_for(Ticks(SECOND // 1000))
+            assert guest.get("DPDES") == 1, "the doorbell stayed behind"
+
+    def without(self, patch: pytest.MonkeyPatch) -> None:
+        rest = tuple(register for register in vcpu_state.CARRIED if register.name != "DPDES")
+        patch.setattr(vcpu_state, "CARRIED", rest)
 
 
 class HypervisorDecrementer(Episode):
