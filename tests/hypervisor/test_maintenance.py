@@ -40,6 +40,7 @@ from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.kvm.embedded.system import EmbeddedSystem
 from chronovisor.machine.host import Host as Machine
 from chronovisor.papr.hcalls import Hcall
+from chronovisor.papr.vpa import VPA_DTL_ENABLE_MASK
 from chronovisor.report.switch_trace import line
 from chronovisor.timebase.clock import HostClock, RealTime, SteppingTime, VirtualTime
 from chronovisor.timebase.facility import TB_ERRORS, Tfmr, TimerFacility
@@ -127,7 +128,9 @@ class Story:
             code = [mftb(4), *nap, mftb(5), *spin(3), mftb(6), *user_call()]
             vcpu = self.guest.vcpu(number, self.guest.code(0x1000 * (number + 1), code))
             vcpu.decrementer_expiry = GuestTime(self.host.clock.now().value + (1 << 30))
-            vcpu.areas.set_vpa(0x8000 + 0x1000 * number)
+            vpa = 0x8000 + 0x1000 * number
+            self.guest.memory.write(vpa + VPA_DTL_ENABLE_MASK.offset, VPA_DTL_ENABLE_MASK.pack(7))
+            vcpu.areas.set_vpa(vpa)
             vcpu.areas.set_dispatch_trace_log(0xC000 + 0x1000 * number, 48 * 8)
             self.vcpus.append(vcpu)
         self.vcpus[0].set_offset(offset)

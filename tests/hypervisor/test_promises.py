@@ -23,7 +23,7 @@ from little_guests import (
 
 from chronovisor.hypervisor.exits import Hypercall
 from chronovisor.papr.hcalls import Hcall
-from chronovisor.papr.vpa import DTL_ENTRY_SIZE, VPA_DTL_INDEX
+from chronovisor.papr.vpa import DTL_ENTRY_SIZE, VPA_DTL_ENABLE_MASK, VPA_DTL_INDEX
 from chronovisor.timebase.clock import VirtualTime
 from chronovisor.timebase.types import MASK64, GuestTime, HostTime, Offset
 
@@ -57,7 +57,9 @@ class Promises(RuleBasedStateMachine):
         code(0x900, [li(6, 0x900), mftb(4), mfdec(5), *user_call(), branch(0)])
         self.vcpus = [self.guest.vcpu(number, RUN) for number in range(VCPUS)]
         for number, vcpu in enumerate(self.vcpus):
-            vcpu.areas.set_vpa(VPA + 0x2000 * number)
+            vpa = VPA + 0x2000 * number
+            self.guest.memory.write(vpa + VPA_DTL_ENABLE_MASK.offset, VPA_DTL_ENABLE_MASK.pack(7))
+            vcpu.areas.set_vpa(vpa)
             vcpu.areas.set_dispatch_trace_log(LOG + 0x2000 * number, 4096)
         self.last: dict[int, HostTime] = {}
         self.offset_of_last_run: dict[int, Offset] = {}

@@ -7,10 +7,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from little_guests import Guest, Log, hcall, ld, li, mftb, power8, run_together, spin, user_call
+from little_guests import Guest, Log, hcall, ld, li, mftb, spin, user_call
 
 from chronovisor.hypervisor.dispatch_trace_log import DispatchTraceLog
-from chronovisor.hypervisor.exits import Exit, Hypercall
+from chronovisor.hypervisor.exits import Hypercall
 from chronovisor.hypervisor.host import Core, Host, Parts
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.hypervisor.vpa import FUNCTION_SHIFT, AreaError, Areas, Function
@@ -20,14 +20,17 @@ from chronovisor.papr.vpa import (
     AREA_LENGTH,
     DTL_ENTRY_SIZE,
     STATUS_SHARED,
+    VPA_DTL_ENABLE_MASK,
     VPA_DTL_INDEX,
-    VPA_ENQUEUE_DISPATCH_TB,
     VPA_LENGTH,
     VPA_SIZE,
     VPA_STATUS,
     VPA_YIELD_COUNT,
     AreaField,
     DispatchLogEntry,
+    DispatchReason,
+    LogEvents,
+    PreemptReason,
 )
 from chronovisor.timebase.clock import VirtualTime
 from chronovisor.timebase.offset import guest_time
@@ -36,6 +39,7 @@ from chronovisor.timebase.types import GuestTime, Offset
 
 VPA, LOG, SHADOW = 0x8000, 0x9000, 0xA000
 LOG_SIZE = 3 * DTL_ENTRY_SIZE + 7
+EVERYTHING = LogEvents.CEDE | LogEvents.PREEMPT | LogEvents.FAULT
 
 
 def put(memory: GuestMemory, area: int, field: AreaField, value: int) -> None:
@@ -48,6 +52,7 @@ def get(memory: GuestMemory, area: int, field: AreaField) -> int:
 
 def prepared(memory: GuestMemory) -> GuestMemory:
     put(memory, VPA, VPA_LENGTH, VPA_SIZE)
+    put(memory, VPA, VPA_DTL_ENABLE_MASK, EVERYTHING)
     put(memory, LOG, AREA_LENGTH, LOG_SIZE)
     put(memory, SHADOW, AREA_LENGTH, 0x80)
     return memory
@@ -176,7 +181,8 @@ def test_a_guest_reads_its_own_log_in_its_own_time() -> None:
     assert get(memory, VPA, VPA_DTL_INDEX) == 1
     entry = entries(memory, 1)[0]
     assert gpr[20] < entry.timebase <= gpr[21]
-    assert (entry.dispatch_reason, entry.preempt_reason, entry.processor_id) == (7, 0, 0)
+    assert entry.dispatch_reason == DispatchReason.FIRMWARE_EVENT
+    assert (entry.preempt_reason, entry.processor_id) == (PreemptReason.FIRMWARE_EVENT, 0)
     assert get(memory, VPA, VPA_STATUS) & STATUS_SHARED
     second = vcpu.run()
     assert isinstance(second, Hypercall)
@@ -305,31 +311,3 @@ def test_a_log_in_host_time_is_seen() -> None:
     ended = vcpu.run()
     assert isinstance(ended, Hypercall)
     assert entries(guest.memory, 1)[0].timebase != ended.arguments[0]
-
-
-def test_waiting_for_a_core_is_in_the_log_and_in_the_area() -> None:
-    """Two virtual cores on one core: what each had to wait for it adds up."""
-    host = power8(VirtualTime(), threads=1)
-    guest = Guest(host)
-    prepared(guest.memory)
-    vcpus = []
-    for number in (0, 1):
-        code = guest.code(0x1000 * (number + 1), [*spin(30_000), *spin(30_000), mftb(4), *user_call()])
-        vcpus.append(guest.vcpu(number, code))
-    vcpus[1].areas.set_vpa(VPA)
-    vcpus[1].areas.set_dispatch_trace_log(LOG, LOG_SIZE)
-    ends: dict[int, Exit] = {}
-
-    def one_run(who: VirtualCpu, ended: Exit) -> bool:
-        ends[who.number] = ended
-        return False
-
-    run_together(vcpus, one_run)
-    dispatches = get(guest.memory, VPA, VPA_DTL_INDEX)
-    assert dispatches >= 3, "the virtual cores did not take turns"
-    waited = [entry.enqueue_to_dispatch for entry in entries(guest.memory, 3)]
-    # A time slice is 10 ms, 5,120,000 ticks; the other had one before each dispatch, and then what it had
-    # left.
-    assert all(5_120_000 <= wait < 5_700_000 for wait in waited[:2])
-    assert get(guest.memory, VPA, VPA_ENQUEUE_DISPATCH_TB) == vcpus[1].waited_for_core.value
-    assert not host.check_sync()

@@ -51,6 +51,10 @@ class VirtualCore:
         """Why this entry came to nothing."""
         self.wanting = 0
         """Its vCPUs that wait to be let in."""
+        self.queued_at = 0
+        """The tick at which it last began to wait for a core."""
+        self.time_slice_over = False
+        """Whether it leaves its core because another virtual core is to have it."""
 
     def leave_soon(self) -> None:
         """Have every thread that is in the guest come out. Under the host's monitor."""
@@ -80,7 +84,7 @@ class VirtualCore:
         core.runs = self
         self.inside = []
         self.out = self.kept = 0
-        self.leaving = self.host_time_restored = False
+        self.leaving = self.host_time_restored = self.time_slice_over = False
         self.failure = None
 
     def begin(self, now: int) -> None:

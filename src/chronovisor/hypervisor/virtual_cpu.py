@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from chronovisor.engine.concrete import Reason
+from chronovisor.hypervisor.dispatch_trace_log import Dispatch
 from chronovisor.hypervisor.exits import Crashed, Exit, FailedEntry, Interrupted
 from chronovisor.hypervisor.hypercalls import answer
 from chronovisor.hypervisor.interrupts import PendingInterrupts, deliver, wakes
@@ -14,6 +15,7 @@ from chronovisor.hypervisor.live_registers import LiveRegisters, RunningCounter,
 from chronovisor.hypervisor.vpa import Areas
 from chronovisor.isa.bits import LPCR, MSR
 from chronovisor.isa.registers import REGISTERS
+from chronovisor.papr.vpa import DispatchReason, PreemptReason
 from chronovisor.timebase.decrementer import DecWidth, rebased, remaining
 from chronovisor.timebase.trace import DecrementerKept, DispatchLogged
 from chronovisor.timebase.types import GuestTime, Offset, Ticks
@@ -66,8 +68,7 @@ class VirtualCpu:
         """Whether its run is to end."""
         self._running = False
         self._accesses = 0
-        self.waited_for_core = Ticks(0)
-        self._waited_before = Ticks(0)
+        self.next_dispatch = Dispatch()
         self._accounted = 0
         self._turn_left = QUANTUM
         self._horizon: int | None = None
@@ -182,9 +183,8 @@ class VirtualCpu:
         self._live.begin(thread)
         if self.areas.begin_dispatch(self.machine.memory):
             self._log.begin_anew()
-        before, self._waited_before = self._waited_before, self.waited_for_core
         if self.areas.vpa.in_use:
-            moment = self._log.dispatched(thread, self.waited_for_core - before)
+            moment = self._log.dispatched(thread, self.next_dispatch)
             if moment is not None and self.host.observer is not None:
                 self.host.observer(DispatchLogged(self.number, moment))
 
@@ -192,8 +192,15 @@ class VirtualCpu:
         """Stop at tick `now` what runs only in the guest; its core's timebase may still be the guest's."""
         if self._begun:
             self._run_time.stop(now)
+            self.next_dispatch = Dispatch(self._preempted_by())
             if self.areas.vpa.in_use:
                 self.areas.end_dispatch(self.machine.memory)
+
+    def _preempted_by(self) -> PreemptReason:
+        """Why it leaves the guest now."""
+        if self.ceded:
+            return PreemptReason.CEDE
+        return PreemptReason.TIME_SLICE if self.vcore.time_slice_over else PreemptReason.FIRMWARE_EVENT
 
     def keep_decrementer(self, thread: HardwareThread, now: int) -> None:
         """Keep when the decrementer expires, in host time, as it was at tick `now`. `thread`'s core is in the
@@ -274,10 +281,29 @@ class VirtualCpu:
 
     def _block(self) -> None:
         """Wait, with no core, for what ends H_CEDE or the run."""
-        scheduler = self.host.scheduler
+        scheduler, source = self.host.scheduler, self.host.source
+        begun = source.ticks()
         with scheduler.monitor:
             scheduler.wait(lambda: self.kicked or self._wakes(), self._decrementer_tick)
+            if not self._wakes():
+                return
+            reason, now = self._woken_by(), source.ticks()
+            # What a decrementer wakes was ready when that expired, however late its thread looked.
+            ready = self._decrementer_tick() if reason is DispatchReason.DECREMENTER_INTERRUPT else now
+            ready = min(max(begun, ready), now)
+            self.next_dispatch.woken(reason, ready - begun, now - ready)
             self._look_awake()
+
+    def _woken_by(self) -> DispatchReason:
+        """What ends its H_CEDE, the most urgent first."""
+        pending = self.pending
+        if pending.system_reset:
+            return DispatchReason.SYSTEM_RESET
+        if pending.machine_check is not None:
+            return DispatchReason.FIRMWARE_EVENT
+        if pending.external:
+            return DispatchReason.EXTERNAL_INTERRUPT
+        return DispatchReason.DECREMENTER_INTERRUPT if self.decrementer_pending() else DispatchReason.PROD
 
     def _nap(self) -> None:
         """Wait on the hardware thread while siblings run, for what ends H_CEDE or the virtual core's stay."""
@@ -317,6 +343,8 @@ class VirtualCpu:
             if self._is_virtual and (self._turn_left <= 0 or self._others_due()):
                 self._turn_left = QUANTUM
                 self.host.scheduler.give_way()
+        if not (self.kicked or self.enter_anew or self.vcore.leaving):
+            self.vcore.time_slice_over = True
         self.enter_anew = False
         return None
 

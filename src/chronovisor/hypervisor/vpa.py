@@ -53,13 +53,15 @@ class AreaError(ValueError):
 class Area:
     """One area: what was asked for (`address`, 0 for none, and `length`), and where the one in use is."""
 
-    __slots__ = ("address", "in_use", "length", "pending", "size_in_use")
+    __slots__ = ("address", "goes_on", "in_use", "length", "pending", "size_in_use")
 
     def __init__(self) -> None:
         self.address = 0
         self.length = 0
         self.pending = False
-        """Whether the next entry is to begin anew with it."""
+        """Whether the next entry is to begin with it."""
+        self.goes_on = False
+        """Whether what it counts goes on from what is there: it moved here with the guest's memory."""
         self.in_use = 0
         """The address that the hypervisor reads and writes at; 0 for none."""
         self.size_in_use = 0
@@ -69,10 +71,10 @@ class Area:
         """Whether there is one, as far as the guest knows."""
         return self.address != 0
 
-    def ask_for(self, address: int, length: int) -> None:
+    def ask_for(self, address: int, length: int, goes_on: bool = False) -> None:
         """Have it at `address` from the next entry on; none where that is 0."""
         self.address, self.length = address, length if address else 0
-        self.pending = True
+        self.pending, self.goes_on = True, goes_on
 
     def take_effect(self, memory: GuestMemory) -> bool:
         """Begin with what was asked for, at an entry; return whether an area came into use by that."""
@@ -146,7 +148,7 @@ class Areas:
         if not address and (self.slb_shadow.registered or self.dispatch_trace_log.registered):
             raise AreaError("the VPA stays as long as an SLB shadow or a dispatch trace log is registered")
         _check_alignment(address)
-        self.vpa.ask_for(address, VPA_SIZE)
+        self.vpa.ask_for(address, VPA_SIZE, goes_on=True)
 
     def set_slb_shadow(self, address: int, length: int) -> None:
         """Set the SLB shadow; address 0 for none. Raises AreaError where KVM does not take it."""
@@ -162,18 +164,20 @@ class Areas:
         if address and length < DTL_ENTRY_SIZE:
             raise AreaError(f"a dispatch trace log of {length} bytes: one entry has {DTL_ENTRY_SIZE}")
         _check_alignment(address)
-        self.dispatch_trace_log.ask_for(address, _whole_entries(length))
+        self.dispatch_trace_log.ask_for(address, _whole_entries(length), goes_on=True)
 
     # At an entry and at an exit
 
     def begin_dispatch(self, memory: GuestMemory) -> bool:
-        """Use what was registered since the last entry, and count the dispatch; return whether the log is a
-        new one.
+        """Use what was registered since the last entry, and count the dispatch; return whether the log is
+        another than before.
         """
         if self.vpa.pending and self.vpa.take_effect(memory):
             status = _load(memory, self.vpa.in_use, VPA_STATUS)
             _store(memory, self.vpa.in_use, VPA_STATUS, status | STATUS_SHARED)
-            _store(memory, self.vpa.in_use, VPA_YIELD_COUNT, 1)
+            # Odd, for it does not run yet.
+            count = self.yield_count(memory) if self.vpa.goes_on else 0
+            _store(memory, self.vpa.in_use, VPA_YIELD_COUNT, count | 1)
         if self.slb_shadow.pending:
             self.slb_shadow.take_effect(memory)
         new_log = self.dispatch_trace_log.pending and self.dispatch_trace_log.take_effect(memory)

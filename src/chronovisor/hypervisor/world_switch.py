@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from chronovisor.timebase.offset import Applied, SwitchBreachError
 from chronovisor.timebase.tbu40 import NoTbu40Error
 from chronovisor.timebase.trace import Event, SecondaryLetIn, ThreadOut
-from chronovisor.timebase.types import Ticks
 
 if TYPE_CHECKING:
     from chronovisor.hypervisor.host import Core, HardwareThread, Host
@@ -118,13 +117,14 @@ class WorldSwitch:
     def _wait_for_core(self, vcpu: VirtualCpu) -> bool:
         """Wait until the vCPU's virtual core has a core to run on; False where it was kicked first."""
         vcore, host = vcpu.vcore, self._host
-        if vcore.core is None and vcore not in host.queue:
-            host.queue.append(vcore)
-        vcore.wanting += 1
         since = host.source.ticks()
+        if vcore.core is None and vcore not in host.queue:
+            self._queue(vcore, since)
+        vcore.wanting += 1
         self._scheduler.wait(lambda: vcpu.kicked or vcore.can_be_joined or host.core_for(vcore) is not None)
         vcore.wanting -= 1
-        vcpu.waited_for_core += Ticks(host.source.ticks() - since)
+        # While its own virtual core was on its way out of its core, nobody kept it from running.
+        vcpu.next_dispatch.enqueued += max(0, host.source.ticks() - max(since, vcore.queued_at))
         if vcpu.kicked:
             if not vcore.wanting and vcore in host.queue:
                 host.queue.remove(vcore)
@@ -171,7 +171,11 @@ class WorldSwitch:
     def _release(self, vcore: VirtualCore, core: Core) -> None:
         vcore.give_back(core)
         if vcore.wanting:
-            self._host.queue.append(vcore)
+            self._queue(vcore, self._host.source.ticks())
+
+    def _queue(self, vcore: VirtualCore, now: int) -> None:
+        vcore.queued_at = now
+        self._host.queue.append(vcore)
 
     def _tell(self, event: Event) -> None:
         if self._host.observer is not None:

@@ -51,6 +51,10 @@ VPA_YIELD_COUNT: Final = AreaField(0x100, 4)
 """Counted up at each dispatch and at each yield: even while the processor runs, odd while it does not."""
 VPA_ENQUEUE_DISPATCH_TB: Final = AreaField(0x158, 8)
 """Ticks that the processor has waited, ready, for a physical one, since the area was registered."""
+VPA_READY_ENQUEUE_TB: Final = AreaField(0x160, 8)
+"""Ticks from when it had something to run for until it was queued for a physical processor."""
+VPA_WAIT_READY_TB: Final = AreaField(0x168, 8)
+"""Ticks that it has waited for something to run for, having given its processor up."""
 VPA_DTL_INDEX: Final = AreaField(0x218, 8)
 """Entries written to the dispatch trace log since it was registered; stored after the entry itself."""
 
@@ -108,6 +112,17 @@ class LogEvents(IntFlag):
     """The hypervisor took it."""
     FAULT = 4
     """A page of the partition's memory was not there."""
+
+    @classmethod
+    def of(cls, reason: PreemptReason) -> LogEvents:
+        """Return which of them a preemption is."""
+        match reason:
+            case PreemptReason.CEDE | PreemptReason.CONFER:
+                return cls.CEDE
+            case PreemptReason.MIGRATION_PAGE_FAULT | PreemptReason.VIRTUAL_MEMORY_PAGE_FAULT:
+                return cls.FAULT
+            case _:
+                return cls.PREEMPT
 
 
 @dataclass(frozen=True, slots=True)
