@@ -10,8 +10,8 @@ What of that history cannot happen here, and why:
 - 4.20 and 6.7: nested virtualization, in its first and second version (a guest's own guests, whose offset
   is the sum of two), and 5.3, *Clear pending decr exception on nested entry*, as far as that is about them:
   there are no nested guests. That a pending decrementer is never kept beside its expiry is told below.
-- 4.10 to 6.12, `H_XIRR_X` of the XICS emulation, which returns the host's timebase to the guest: the
-  hypercall is not answered.
+- `H_XIRR_X` of the XICS emulation, which returns the host's timebase to the guest still: the hypercall is
+  not answered.
 - 2022, the decrementer of the *host*, which wrapped where no timer was set: the host's timers are the
   machine's own. What corresponds to it is told below.
 

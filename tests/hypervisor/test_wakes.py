@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import threading
+import time
 from itertools import permutations
 
 import pytest
@@ -11,18 +14,22 @@ from little_guests import (
     GRANULE,
     Guest,
     hcall,
+    li,
     mtdec,
     power8,
     run_together,
     spin,
+    std,
     user_call,
 )
 
+from chronovisor.engine.choice import engine_named
 from chronovisor.hypervisor.exits import Exit, Hypercall, Interrupted
-from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.host import Host, Parts
 from chronovisor.hypervisor.virtual_cpu import QUANTUM, VirtualCpu
+from chronovisor.isa.bits import MSR
 from chronovisor.papr.hcalls import Hcall
-from chronovisor.timebase.clock import VirtualTime
+from chronovisor.timebase.clock import RealTime, VirtualTime
 from chronovisor.timebase.types import Offset
 
 INSTRUCTION = 256
@@ -157,3 +164,57 @@ def test_a_sleep_without_a_timer_ends_with_the_decrementers_own_range() -> None:
     sleeper = Sleeper()
     sleeper.vcpu.state.gpr[7] = 0x7FFF_FFFF
     assert 0 <= sleeper.woken_at() - 0x7FFF_FFFF <= SLACK
+
+
+@pytest.mark.parametrize("engine", ["concrete", "native"])
+def test_on_real_threads(engine: str) -> None:
+    """Causes that come just before the sleep, in the midst of falling asleep, and after: each one wakes.
+
+    The timer is as far away as it can be (4.2 seconds): what a lost cause would leave the sleeper to.
+    """
+    if engine == "native":
+        pytest.importorskip("llvmlite")
+    host = power8(RealTime(), threads=2, parts=Parts(engine=engine_named(engine)))
+    guest = Guest(host, stride=2)
+    for vector in (0x500, 0x900):
+        guest.code(vector, [li(4, vector), *user_call()])
+    # At 0x4000 it says that its timer is set.
+    say = [li(9, 0x4000), std(9, 0, 9)]
+    sleep = guest.code(0x1000, [mtdec(7), *say, *spin(20), *hcall(Hcall.CEDE), li(4, 1), *user_call()])
+    vcpu = guest.vcpu(0, sleep)
+    sibling = guest.vcpu(1, 0)
+    choose = random.Random(6)
+    expected = {"prod": 1, "external": 0x500, "offset": 0x900}
+
+    def cause(what: str, offset: Offset, pause: float | None) -> None:
+        if pause is not None:
+            while not guest.word(0x4000):
+                time.sleep(0)
+            time.sleep(pause)
+        if what == "prod":
+            vcpu.prod()
+        elif what == "external":
+            vcpu.set_external(True)
+        else:
+            with sibling.access():
+                sibling.set_offset(offset)
+
+    for number in range(600):
+        what = choose.choice(sorted(expected))
+        # Each offset takes the guest's time past whatever the timer was before.
+        offset = Offset(number + 1 << 40)
+        vcpu.state.CIA, vcpu.state.gpr[7] = sleep, 0x7FFF_FFFF
+        vcpu.state.set_msr(int(MSR.SF | MSR.ME | MSR.LE))
+        guest.memory.store(0x4000, 8, 0, little=True)
+        begun = host.source.ticks()
+        # An offset that is set before the timer is no cause.
+        pause = choose.choice([0, 0, 1e-4, 5e-4] if what == "offset" else [None, 0, 1e-4, 5e-4])
+        comes = threading.Thread(target=cause, args=(what, offset, pause))
+        comes.start()
+        ended = vcpu.run()
+        comes.join()
+        assert isinstance(ended, Hypercall)
+        assert host.source.ticks() - begun < 0x7FFF_FFFF, f"{what} was lost"
+        assert ended.arguments[0] == expected[what]
+        vcpu.set_external(False)
+    assert not host.check_sync()
