@@ -204,7 +204,8 @@ class Host:
 
     def _make_switch(self) -> Switch:
         engine, shifter = self.parts.engine, self.parts.shifter
-        if shifter is shift and type(self.source) is RealTime and getattr(engine, "is_native", False):
+        on_machine = type(self.source) is RealTime and getattr(engine, "is_native", False)
+        if on_machine and shifter is shift and self.cpu_model.has_tbu40:
             # Imported here: there are compilers behind it.
             from chronovisor.hypervisor.native_switch import NativeSwitch
 

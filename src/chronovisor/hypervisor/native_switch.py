@@ -5,7 +5,6 @@ Interpreted, the readings and writes of one switch cost several microseconds. Co
 
 from __future__ import annotations
 
-import ctypes
 from functools import cache
 from typing import Any
 
@@ -77,15 +76,13 @@ class NativeTimebase(TimebaseCell, CoreTimebase):
     def __init__(self, clock: HostClock, core: int = 0, has_tbu40: bool = True) -> None:
         TimebaseCell.__init__(self, clock.origin)
         CoreTimebase.__init__(self, clock, core, has_tbu40)
-        self.at = ctypes.addressof(self)
-        """Where the register is."""
 
 
 class NativeSwitch(Switch):
     """The switch of a host on the machine's own clock, with `shift` compiled.
 
     Where each step is to be told, and where a switch took too long and is made again, it is the interpreted
-    one.
+    one. It serves cores that have TBU40.
     """
 
     timebase = NativeTimebase
@@ -97,15 +94,19 @@ class NativeSwitch(Switch):
     def enter(self, tb: CoreTimebase, offset: Offset, observer: Observer | None = None) -> Applied:
         """Give the core the guest's time, as the interpreted switch does."""
         if observer is None and type(tb) is NativeTimebase:
-            delta = offset.value
-            if not delta or (tb.has_tbu40 and self._in_time(tb.at, delta)):
+            if not offset.value:
+                return Applied(offset)
+            tb.operand = offset.value
+            if self._in_time(tb.reference):
                 return Applied(offset)
         return super().enter(tb, offset, observer)
 
     def leave(self, tb: CoreTimebase, applied: Applied, observer: Observer | None = None) -> None:
         """Give the core back the host's time, as the interpreted switch does."""
         if observer is None and type(tb) is NativeTimebase:
-            delta = applied.value
-            if not delta or self._in_time(tb.at, -delta):
+            if not applied.value:
+                return
+            tb.operand = -applied.value
+            if self._in_time(tb.reference):
                 return
         super().leave(tb, applied, observer)

@@ -37,11 +37,11 @@ class NativeEngine(ConcreteEngine):
     def __init__(self, memory: GuestMemory) -> None:
         super().__init__(memory)
         self._pages: dict[tuple[bool, bool], DecodedPages] = {}
-        #: The threads that are in native code, and records that were replaced, with those who may be there.
+        #: Where the threads are that are in native code; records that were replaced, with who may be there.
         self._inside: set[int] = set()
         self._retired: list[tuple[object, set[int]]] = []
         self._enter_native = runtime().enter
-        self._memory_address = ctypes.addressof(ctypes.c_char.from_buffer(memory.data))
+        self._memory_at = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(memory.data)))
 
     def thread(self, live: LiveRegisters) -> NativeThread:
         """A new thread in its reset state."""
@@ -58,7 +58,8 @@ class NativeEngine(ConcreteEngine):
     def forget_all(self) -> None:
         """Decode everything anew: memory was changed from outside, while no thread ran."""
         super().forget_all()
-        self._pages.clear()
+        for pages in self._pages.values():
+            pages.forget_all()
 
     def run(self, state: Thread, budget: int) -> Stop:
         """Execute up to ``budget`` instructions; stops early for what only the caller can do."""
@@ -68,11 +69,10 @@ class NativeEngine(ConcreteEngine):
             left = end - state.executed
             if state.MSR & _STEPPED:
                 return super().run(state, left)
-            pages = self._pages_of(state.mode)
-            state.page_table, state.page_count = pages.address, pages.count
+            pages = state.pages or self._pages_of(state)
             state.run_left = left
             state.live.lend(state)
-            why = self._run_native(state.at)
+            why = self._run_native(state)
             state.executed = end - state.run_left
             state.live.take_back(state)
             if why == _RESYNC:
@@ -96,19 +96,24 @@ class NativeEngine(ConcreteEngine):
                 return stop
         return _STOPS[Left.BUDGET]
 
-    def _pages_of(self, mode: tuple[bool, bool]) -> DecodedPages:
-        found = self._pages.get(mode)
-        # Whoever is first decides, where two threads come at once.
-        return found or self._pages.setdefault(mode, DecodedPages(self.memory, mode))
+    def _pages_of(self, state: NativeThread) -> DecodedPages:
+        """Have the thread run among the pages decoded for its mode."""
+        found = self._pages.get(state.mode)
+        if found is None:
+            # Whoever is first decides, where two threads come at once.
+            found = self._pages.setdefault(state.mode, DecodedPages(self.memory, state.mode))
+        state.pages, state.page_table, state.page_count = found, found.address, found.count
+        return found
 
-    def _run_native(self, state: int) -> int:
-        """Run the thread whose state is at an address; then let go of old records that nobody is among."""
-        self._inside.add(state)
+    def _run_native(self, state: NativeThread) -> int:
+        """Run the thread; then let go of old records that nobody is among."""
+        self._inside.add(state.at)
         try:
-            return int(self._enter_native(state, self._memory_address))
+            why: int = self._enter_native(state.reference, self._memory_at)
+            return why
         finally:
-            self._inside.discard(state)
+            self._inside.discard(state.at)
             if self._retired:
                 for _, there in self._retired:
-                    there.discard(state)
+                    there.discard(state.at)
                 self._retired = [one for one in self._retired if one[1]]

@@ -16,7 +16,7 @@ from chronovisor.engine.native.code_cache import fetch
 from chronovisor.engine.native.compiler import Mode
 from chronovisor.engine.native.pairs import Key, Pair, pairs
 
-Enter = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
+Enter = ctypes.CFUNCTYPE(ctypes.c_int64)
 Blank = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64)
 Retire = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 

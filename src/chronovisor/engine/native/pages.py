@@ -174,6 +174,12 @@ class DecodedPages:
                 handler = _together(one, following, self._mode)
                 records[place + n * _RECORD_WORDS] = handler[(start // 4 + n) % COPIES]
 
+    def forget_all(self) -> None:
+        """Have everything decoded anew, while no thread runs."""
+        with self._changing:
+            for page in self._records:
+                self._put(page)
+
     def forget(self, address: int) -> ctypes.Array[ctypes.c_uint64] | None:
         """Have the page of the real address decoded anew if anything of the address's block was.
 

@@ -6,6 +6,7 @@ import ctypes
 
 from chronovisor.engine.native.layout import STORED, Registers
 from chronovisor.engine.native.library import runtime
+from chronovisor.engine.native.pages import DecodedPages
 from chronovisor.engine.state import CodeCache, LiveRegisters, Thread
 from chronovisor.isa.registers import REGISTERS
 from chronovisor.memory.guest_memory import GuestMemory
@@ -20,6 +21,9 @@ class NativeThread(Registers, Thread):
         super().__init__()
         self.at = ctypes.addressof(self)
         """Where the structure is."""
+        self.reference = ctypes.byref(self)
+        self.pages: DecodedPages | None = None
+        """The decoded pages of its mode, once it has run in that."""
         self.code = code
         self.memory = memory
         self.live = live
@@ -34,6 +38,7 @@ class NativeThread(Registers, Thread):
     def set_msr(self, value: int) -> None:
         """Set MSR and what follows from it."""
         super().set_msr(value)
+        self.pages = None
         self.data_limit = 0 if self.data_translation else self.memory.size - 15
 
     @property

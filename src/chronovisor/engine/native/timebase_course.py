@@ -25,17 +25,16 @@ _LOW_MASK = (1 << 24) - 1
 
 _CLOCK = ir.PointerType(ir.FunctionType(I64, [POINTER, I64]))
 
-Course = Callable[[int, int], bool]
-"""Takes the address of a `TimebaseCell` and the program's operand; says whether it was done in time. Where it
-was not, TB is what it was.
+Course = Callable[[object], bool]
+"""Takes a `TimebaseCell`'s reference; says whether it was done in time. Where it was not, TB is what it was.
 """
 
 
 class TimebaseCell(ctypes.Structure):
     """A timebase where native code can move it: TB = clock + `origin` + `adjust`, in ticks modulo 2^64.
 
-    `read_clock` is the clock's function, and `thread` a thread's state for it, which says whether time is
-    virtual.
+    `operand` is the program's. `read_clock` is the clock's function, and `thread` a thread's state for it,
+    which says whether time is virtual.
     """
 
     _fields_ = [
@@ -43,13 +42,16 @@ class TimebaseCell(ctypes.Structure):
         ("thread", ctypes.c_uint64),
         ("origin", ctypes.c_uint64),
         ("adjust", ctypes.c_int64),
+        ("operand", ctypes.c_uint64),
     ]
 
     read_clock: int
+    operand: int
 
     def __init__(self, origin: int) -> None:
         self._thread = Registers()
         super().__init__(runtime().now_address, ctypes.addressof(self._thread), origin)
+        self.reference = ctypes.byref(self)
 
 
 class _Lowering:
@@ -59,9 +61,9 @@ class _Lowering:
         self.module = ir.Module(program.name)
         self.module.triple = llvm.get_process_triple()
         self._function = ir.Function(
-            self.module, ir.FunctionType(I1, [POINTER, I64]), f"chronovisor_{program.name}"
+            self.module, ir.FunctionType(I1, [POINTER]), f"chronovisor_{program.name}"
         )
-        cell, self._operand = self._function.args
+        (cell,) = self._function.args
         self._function.return_value.add_attribute("zeroext")
         self._values: dict[int, ir.Value] = {}
         self.b = ir.IRBuilder(self._function.append_basic_block("entry"))
@@ -74,6 +76,7 @@ class _Lowering:
 
         self._clock = self.b.inttoptr(value("read_clock"), _CLOCK)
         self._thread = self.b.inttoptr(value("thread"), POINTER)
+        self._operand = value("operand")
         origin = value("origin")
         # TB less the clock, the first reading of the clock, and the last one up to now.
         self._ahead = self._kept(self.b.add(origin, value("adjust")))
@@ -138,4 +141,4 @@ def compiled(program: Program, limit: int) -> Course:
     kept_for = hashlib.sha256(f"{compiler.fingerprint()}{module}".encode()).hexdigest()[:32]
     code = fetch(program.name, kept_for, lambda: compiler.compile_module(module))
     address = runtime().load(program.name, code, f"chronovisor_{program.name}")
-    return ctypes.PYFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_uint64)(address)
+    return ctypes.PYFUNCTYPE(ctypes.c_bool)(address)
