@@ -18,7 +18,14 @@ from chronovisor.hypervisor.host import Host, Parts
 from chronovisor.hypervisor.vpa import Areas, Function
 from chronovisor.memory.guest_memory import PAGE_SHIFT, GuestMemory
 from chronovisor.papr.hcalls import Hcall, Status
-from chronovisor.papr.vpa import VPA_DTL_ENABLE_MASK, VPA_ENQUEUE_DISPATCH_TB, VPA_LENGTH, VPA_SIZE
+from chronovisor.papr.vpa import (
+    VPA_DTL_ENABLE_MASK,
+    VPA_DTL_INDEX,
+    VPA_ENQUEUE_DISPATCH_TB,
+    VPA_LENGTH,
+    VPA_SIZE,
+    VPA_YIELD_COUNT,
+)
 from chronovisor.timebase.clock import VirtualTime
 from chronovisor.timebase.decrementer import Decrementer
 from chronovisor.timebase.offset import Shift, shift
@@ -160,6 +167,39 @@ class TestWaitsAddUpOverMoves(Episode):
 
     def without(self, patch: pytest.MonkeyPatch) -> None:
         counted(patch, lambda before, after: after - before)
+
+
+class TestCountsGoOnOverMoves(Episode):
+    """User space that tells a destination where the VPA and the log are makes their counts begin anew.
+
+    A guest that moved finds its yield count at 1 and its log's index at 0: entries that it has not read are
+    lost to it, and old ones are taken for new.
+    Invariant: what comes along in the guest's memory goes on there.
+    """
+
+    goes_wrong = "anew"
+
+    def story(self) -> None:
+        guest = Guest(Host(VirtualTime()))
+        vcpu = guest.vcpu(0, guest.code(0, user_call()))
+        for field, value in ((VPA_YIELD_COUNT, 1001), (VPA_DTL_INDEX, 400), (VPA_DTL_ENABLE_MASK, 7)):
+            guest.memory.store(VPA + field.offset, field.size, value, little=False)
+        vcpu.areas.set_vpa(VPA)
+        vcpu.areas.set_dispatch_trace_log(LOG, 4096)
+        ended(vcpu)
+        counts = [
+            guest.memory.load(VPA + field.offset, field.size, little=False)
+            for field in (VPA_YIELD_COUNT, VPA_DTL_INDEX)
+        ]
+        assert counts == [1003, 401], f"what was counted begins anew: {counts}"
+
+    def without(self, patch: pytest.MonkeyPatch) -> None:
+        ask_for = vpa.Area.ask_for
+
+        def anew(self: vpa.Area, address: int, length: int, goes_on: bool = False) -> None:
+            ask_for(self, address, length)
+
+        patch.setattr(vpa.Area, "ask_for", anew)
 
 
 class TestTheLogsPageIsDirty(Episode):
