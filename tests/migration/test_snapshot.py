@@ -17,16 +17,16 @@ from zlib import crc32
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from snapshot_files import resealed
 from timer_guest import timer_guest
 
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.host import Host
 from chronovisor.memory import GuestMemory
-from chronovisor.migration import snapshot_format as form
 from chronovisor.migration import vcpu_state
 from chronovisor.migration.snapshot import NotSavedError, snapshot
 from chronovisor.migration.snapshot_format import SectionReader, SnapshotError
-from chronovisor.migration.snapshot_restore import inspect, opened, restore
+from chronovisor.migration.snapshot_restore import inspect, opened, read_contents, restore
 from chronovisor.migration.snapshot_time import ClockReading, Moment, SavedTime, read_clocks
 from chronovisor.timebase.clock import HostClock, RealTime, TickSource, VirtualTime
 from chronovisor.timebase.history import AwayClock
@@ -116,10 +116,8 @@ def refusal(data: bytes) -> str:
 
 
 def read_whole(data: bytes) -> None:
-    from chronovisor.migration.snapshot_restore import _read
-
     reader = SectionReader(BytesIO(data))
-    _read(reader, GuestMemory(reader.header.memory_size))
+    read_contents(reader, GuestMemory(reader.header.memory_size))
 
 
 @settings(max_examples=500, deadline=None)
@@ -143,19 +141,6 @@ def test_another_version_is_refused_by_its_number(saved: Path) -> None:
     assert "version 7" in refusal(whole[:8] + struct.pack(">H", 7) + bytes(3))
     assert "update it" in refusal(whole[:8] + struct.pack(">H", 7) + whole[10:])
     assert "version 0" in refusal(whole[:8] + struct.pack(">H", 0) + whole[10:])
-
-
-def resealed(data: bytearray) -> bytes:
-    """The file with the checksums of its header and heads made right."""
-    struct.pack_into(">I", data, form.HEADER_SIZE - 4, crc32(data[: form.HEADER_SIZE - 4]))
-    at = form.HEADER_SIZE
-    while at + form.HEAD_SIZE <= len(data):
-        size = struct.unpack_from(">I", data, at + 4)[0]
-        payload = data[at + form.HEAD_SIZE : at + form.HEAD_SIZE + size]
-        struct.pack_into(">I", data, at + 16, crc32(payload))
-        struct.pack_into(">I", data, at + 20, crc32(data[at : at + 20]))
-        at += form.HEAD_SIZE + size
-    return bytes(data)
 
 
 def test_a_section_that_lies_is_refused(saved: Path) -> None:
@@ -359,6 +344,7 @@ def test_by_which_clock_the_time_away_is_known() -> None:
         (reading("one", 99, 9999), "in the future"),
         (reading("two", 3, 4999), "by the wall clock the guest was saved 1.000 s in the future"),
         (reading("one", 107, 5007, "a virtual clock"), "go on in a virtual clock"),
+        (reading("two", 107, 3e9), "no guest was away for 2999995000 s"),
     ],
 )
 def test_a_time_away_that_cannot_count_is_refused(after: ClockReading, words: str) -> None:

@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from chronovisor.cli.hop_record import summary
-from chronovisor.cli.run import Clock, Cpu, Engine
+from chronovisor.cli.run import Clock, Cpu, Engine, Provider
 from chronovisor.cli.running import generated_name, parse_seconds, run_named, say, tell_end
 from chronovisor.cli.status import RUN_STATUSES
 from chronovisor.cli.terminal import typing_into, write_stdout
 from chronovisor.cli.time_options import TIME_HELP, ClockErrorLimit, parse_limit, parse_policy
+from chronovisor.kvm.errors import KvmError
 from chronovisor.machine.console import Console
 from chronovisor.machine.control import ControlServer
 from chronovisor.machine.errors import MachineError
@@ -42,6 +43,9 @@ def command(
     engine: Annotated[
         Engine, typer.Option(help="native: compiled; concrete: interpreted, slow, the reference.")
     ] = Engine.auto,
+    provider: Annotated[
+        Provider, typer.Option(help="linux: the kernel's KVM; auto: that where it can be, else embedded.")
+    ] = Provider.auto,
     memory_limit: Annotated[str, typer.Option(help="Guests with more memory are refused.")] = "4G",
     timeout: Annotated[
         str, typer.Option(help="Seconds of real time after which the guest is ended.", metavar="SECONDS")
@@ -65,11 +69,11 @@ def command(
         name = name or _name_of(reader.header)
         # Taken before the guest is made: nothing is done for a name that another has.
         with ControlServer(name, {}) as server:
-            cpu, host = _host_for(reader.header, tb_origin, clock, engine)
+            cpu, host = _host_for(reader.header, tb_origin, clock, engine, provider)
             with host:
                 if clock is Clock.real:
                     # A first run takes a while to begin: time that the guest would see pass.
-                    rehearse(cpu.value, engine.value)
+                    rehearse(cpu.value, engine.value, provider.value)
                 restored = restore(reader, host, console, policy, limit, most)
                 with typing_into(console):
                     guest = restored.start(running=False)
@@ -92,18 +96,30 @@ def _name_of(header: SnapshotHeader) -> str:
         return generated_name()
 
 
-def _host_for(header: SnapshotHeader, tb_origin: str, clock: Clock, engine: Engine) -> tuple[Cpu, Host]:
-    """Return a host with a processor of the guest's version."""
+def _host_for(
+    header: SnapshotHeader, tb_origin: str, clock: Clock, engine: Engine, provider: Provider
+) -> tuple[Cpu, Host]:
+    """Return a host with a processor of the guest's version, where one can be chosen; else what there is."""
+    refused: KvmError | None = None
     for cpu in Cpu:
-        host = Host(
-            tb_origin=tb_origin,
-            clock=clock.value,
-            cores=header.topology.cores,
-            threads=header.topology.threads,
-            cpu=cpu.value,
-            engine=engine.value,
-        )
-        if host.system.host.pvr == header.pvr:
+        try:
+            host = Host(
+                tb_origin=tb_origin,
+                clock=clock.value,
+                cores=header.topology.cores,
+                threads=header.topology.threads,
+                cpu=cpu.value,
+                engine=engine.value,
+                provider=provider.value,
+            )
+        except KvmError as error:
+            # Perhaps another processor can have so many threads.
+            refused = refused or error
+            continue
+        facts = host.system.host
+        if facts.pvr == header.pvr or facts.provider == "linux":
             return cpu, host
         host.close()
-    raise MachineError(f"the guest runs on a processor of version {header.pvr:#x}, and there is no such here")
+    raise refused or MachineError(
+        f"the guest runs on a processor of version {header.pvr:#x}, and there is no such here"
+    )

@@ -18,6 +18,7 @@ from chronovisor.memory.in_use import runs_in_use
 from chronovisor.migration import snapshot_format as form
 from chronovisor.migration import vcpu_state
 from chronovisor.migration.encoding import MACHINE, TYPED, VCPU
+from chronovisor.migration.errors import StreamError
 from chronovisor.migration.pause import Pause
 from chronovisor.migration.snapshot_format import SectionWriter, SnapshotHeader
 from chronovisor.migration.snapshot_time import SAVED_TIME, ReadClocks, SavedTime, read_clocks
@@ -56,7 +57,10 @@ def snapshot(
             if guest.end is not None:
                 raise MachineError(f"{guest.name} has ended ({guest.end.message}): there is nothing to save")
             began = source.ticks()
-            header = _write(guest, file, paused, read)
+            try:
+                header = _write(guest, file, paused, read)
+            except StreamError as error:
+                raise MachineError(f"{guest.name} cannot be saved: {error}") from error
             stopped = Ticks(source.ticks() - began)
         size = file.tell()
     return Saved(header, size, stopped)

@@ -52,7 +52,7 @@ class Contents:
 def inspect(path: str | Path) -> Contents:
     """Read all of a snapshot and keep everything but the memory; SnapshotError where it is none."""
     with opened(path) as reader:
-        return _read(reader, None)
+        return read_contents(reader, None)
 
 
 @contextmanager
@@ -91,7 +91,7 @@ def restore(
         header.memory_size, header.topology.vcpus, header.topology.threads, console, header.name or "guest"
     )
     try:
-        contents = _read(reader, guest.memory)
+        contents = read_contents(reader, guest.memory)
         guest.console.type(contents.typed)
         loaded = load(guest, contents.machine, contents.vcpus)
         clock = host.system.clock
@@ -126,7 +126,8 @@ class Restored:
         return self.guest
 
 
-def _read(reader: SectionReader, memory: GuestMemory | None) -> Contents:
+def read_contents(reader: SectionReader, memory: GuestMemory | None) -> Contents:
+    """Read what follows the header, memory into `memory` or past it; SnapshotError where it is none."""
     header = reader.header
     try:
         time = _decoded(SAVED_TIME.read, reader.section(form.TIME))

@@ -25,6 +25,8 @@ from chronovisor.timebase.types import FREQUENCY, GuestTime, Ticks
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _NS: Final = 1_000_000_000
+_LONGEST: Final = 1 << 60
+"""Ticks (71 years): times away that are longer are not believed."""
 _NAMES: Final[WeakKeyDictionary[TickSource, str]] = WeakKeyDictionary()
 """Of virtual clocks. An address or a process's number comes again; a file may be read long after."""
 
@@ -98,6 +100,10 @@ class SavedTime:
     """Its host's timebase where the clock stood at 0."""
     reading: ClockReading
 
+    def __post_init__(self) -> None:
+        if self.stopped_before < Ticks(0):
+            raise ValueError("a guest was saved before it was stopped")
+
     def away(self, host: HostClock, now: ClockReading, policy: TimePolicy) -> tuple[AwayClock, Absence]:
         """Return by what the time away is known, and what is known of it.
 
@@ -106,11 +112,15 @@ class SavedTime:
         """
         try:
             clock, least, most = self._away(now)
+            if not 0 <= self.stopped_before.value + most <= _LONGEST:
+                raise MachineError(
+                    f"no guest was away for {Ticks(most).seconds:.0f} s: what it says is not so"
+                )
         except MachineError:
             if policy.counted(1):
                 raise
             clock, least, most = AwayClock.NONE, 0, 0
-        before = self.stopped_before.value
+        before = min(self.stopped_before.value, _LONGEST)
         return clock, Absence(before + least, before + most, host.at(now.ticks))
 
     def _away(self, now: ClockReading) -> tuple[AwayClock, int, int]:
