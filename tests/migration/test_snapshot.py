@@ -155,7 +155,7 @@ def test_a_section_that_lies_is_refused(saved: Path) -> None:
 
     assert "memory for" in changed(first_memory + 8, ">Q", 1 << 40)
     assert "no pages in turn" in changed(first_memory + 8, ">Q", 0x123)
-    assert "MEMO of 4293918720 bytes" in changed(first_memory + 4, ">I", 0xFFF0_0000)
+    assert "'MEMO' of 4293918720 bytes" in changed(first_memory + 4, ">I", 0xFFF0_0000)
     assert "another guest" in changed(56, ">Q", 1)
     assert "makes no sense" in changed(16, ">Q", 1 << 61)
     assert "makes no sense" in changed(24, ">I", 0)

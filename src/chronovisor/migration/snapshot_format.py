@@ -238,7 +238,8 @@ class SectionReader:
 
 
 def _shown(kind: bytes) -> str:
-    return kind.decode("ascii", errors="backslashreplace")
+    # It may be anything, and is shown on a terminal.
+    return ascii(kind).removeprefix("b")
 
 
 def _check(data: bytes) -> None:
