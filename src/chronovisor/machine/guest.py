@@ -244,8 +244,11 @@ class Guest:
 
     @property
     def offset(self) -> Offset:
-        """The timebase offset of all its virtual cores; MachineError where they have different ones."""
-        offsets = {self.get("TB_OFFSET", vcpu.id) for vcpu in self.vcpus}
+        """The timebase offset of all its virtual cores; MachineError where they have different ones.
+
+        A vCPU that runs is waited for: it need not be paused, but had better be.
+        """
+        offsets = {read_register(vcpu, "TB_OFFSET") for vcpu in self.vcpus}
         if len(offsets) > 1:
             raise MachineError(
                 f"{self.name}: its virtual cores have different timebase offsets "

@@ -17,8 +17,8 @@ from chronovisor.machine.guest import Guest
 from chronovisor.memory.in_use import runs_in_use
 from chronovisor.migration import snapshot_format as form
 from chronovisor.migration import vcpu_state
-from chronovisor.migration.encoding import MACHINE, TYPED, VCPU
 from chronovisor.migration.errors import StreamError
+from chronovisor.migration.guest_encoding import MACHINE, TYPED, VCPU
 from chronovisor.migration.pause import Pause
 from chronovisor.migration.snapshot_format import SectionWriter, SnapshotHeader
 from chronovisor.migration.snapshot_time import SAVED_TIME, ReadClocks, SavedTime, read_clocks

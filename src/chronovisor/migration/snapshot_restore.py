@@ -18,8 +18,9 @@ from chronovisor.machine.guest import Guest, MachineState
 from chronovisor.machine.host import Host
 from chronovisor.memory import GuestMemory
 from chronovisor.migration import snapshot_format as form
-from chronovisor.migration.encoding import MACHINE, TYPED, VCPU, Cursor
 from chronovisor.migration.errors import RestorationError, StreamError
+from chronovisor.migration.guest_encoding import MACHINE, TYPED, VCPU
+from chronovisor.migration.kinds import Cursor
 from chronovisor.migration.restoration import load
 from chronovisor.migration.snapshot_format import SectionReader, SnapshotError, SnapshotHeader
 from chronovisor.migration.snapshot_time import SAVED_TIME, ReadClocks, SavedTime, read_clocks

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 from chronovisor.machine.errors import MachineError
-from chronovisor.migration.encoding import GUEST_TIME, S64, TEXT, TICKS, U64, _fields
+from chronovisor.migration.kinds import GUEST_TIME, S64, TEXT, TICKS, U64, fields_of
 from chronovisor.timebase.clock import HostClock, TickSource
 from chronovisor.timebase.handover import Absence
 from chronovisor.timebase.history import AwayClock
@@ -145,8 +145,8 @@ class SavedTime:
         return clock, max(0, least), most
 
 
-_MOMENT: Final = _fields(Moment.checked, not_before=S64, not_after=S64)
-READING: Final = _fields(
+_MOMENT: Final = fields_of(Moment.checked, not_before=S64, not_after=S64)
+READING: Final = fields_of(
     ClockReading,
     virtual=TEXT,
     ticks=S64,
@@ -154,7 +154,7 @@ READING: Final = _fields(
     boot_time=_MOMENT,
     time_of_day=_MOMENT,
 )
-SAVED_TIME: Final = _fields(
+SAVED_TIME: Final = fields_of(
     SavedTime, guest_time=GUEST_TIME, stopped_before=TICKS, origin=U64, reading=READING
 )
 """How it is written in a snapshot."""

@@ -221,13 +221,10 @@ class Source:
         return self._channel.receive()
 
     def _offset(self) -> Offset:
-        offsets = {read_register(vcpu, "TB_OFFSET") for vcpu in self._guest.vcpus}
-        if len(offsets) > 1:
-            raise MoveRefusedError(
-                "the guest's virtual cores have different timebase offsets "
-                f"({', '.join(f'{o:#x}' for o in sorted(offsets))}): give them one, then move it"
-            )
-        return Offset(offsets.pop())
+        try:
+            return self._guest.offset
+        except MachineError as error:
+            raise MoveRefusedError(str(error)) from None
 
 
 def clock_name(source: TickSource) -> str:

@@ -20,7 +20,7 @@ MAXIMUM_HOPS: Final = 256
 
 
 class HopKind(StrEnum):
-    """What happened to a guest's time."""
+    """What happened to a guest's time. Written down by their places here: new ones go last."""
 
     MOVE = "move"
     RESTORE = "restore"
@@ -32,7 +32,7 @@ class HopKind(StrEnum):
 
 
 class AwayClock(StrEnum):
-    """What the time away was measured by."""
+    """What the time away was measured by. Written down by their places here: new ones go last."""
 
     EXCHANGE = "exchange"
     """The messages that committed the move, timed on both sides."""

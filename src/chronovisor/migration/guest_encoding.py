@@ -1,0 +1,161 @@
+"""A guest's state as bytes: its vCPUs' registers, what user space keeps of it, and its clock's history.
+
+Moves carry it in a message, snapshots in sections of a file.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import fields
+from typing import Any, Final
+
+from chronovisor.kvm.ids import ONE_REG_BY_ID, ONE_REG_BY_NAME
+from chronovisor.kvm.structures import Regs, Sregs
+from chronovisor.machine.guest import MachineState
+from chronovisor.machine.sizes import MAXIMUM_VCPUS
+from chronovisor.machine.wall_clock import TimeOfDay
+from chronovisor.migration.errors import StreamError
+from chronovisor.migration.kinds import (
+    BOOL,
+    GUEST_TIME,
+    S64,
+    S128,
+    U16,
+    U32,
+    U64,
+    Cursor,
+    Kind,
+    array_of,
+    bytes_of,
+    fields_of,
+    member_of,
+    number,
+    written_as,
+)
+from chronovisor.migration.vcpu_state import CARRIED, VcpuState
+from chronovisor.timebase.handover import IdealInterval
+from chronovisor.timebase.history import MAXIMUM_HOPS, AwayClock, History, Hop, HopKind
+from chronovisor.timebase.policy import TimePolicy
+from chronovisor.timebase.record import MoveRecord
+from chronovisor.timebase.types import Ticks
+
+MAXIMUM_TYPED: Final = 1 << 16
+"""Bytes typed and not yet read by the guest."""
+_MAXIMUM_SLB: Final = 64
+
+TYPED = bytes_of(MAXIMUM_TYPED, "typed input")
+IDEAL = fields_of(IdealInterval, least=S64, most=S64)
+RECORD = fields_of(
+    MoveRecord,
+    **{
+        field.name: U64 if field.name.endswith(("origin", "before", "after", "offset")) else S64
+        for field in fields(MoveRecord)
+    },
+)
+
+_GENERATOR_VERSION: Final = 3
+_GENERATOR_WORDS: Final = 625
+"""Python's generator (the Mersenne Twister) in the third form that its state has had: since Python 3.2."""
+
+
+def _write_random_state(state: tuple[Any, ...]) -> bytes:
+    if not state:
+        return BOOL.write(False)
+    version, words, gauss = state
+    if version != _GENERATOR_VERSION or len(words) != _GENERATOR_WORDS or gauss is not None:
+        raise StreamError("the generator's state is none that the stream has a form for")
+    return BOOL.write(True) + struct.pack(f">{_GENERATOR_WORDS}I", *words)
+
+
+def _read_random_state(cursor: Cursor) -> tuple[Any, ...]:
+    if not BOOL.read(cursor):
+        return ()
+    words = struct.unpack(f">{_GENERATOR_WORDS}I", cursor.take(4 * _GENERATOR_WORDS))
+    if words[-1] >= _GENERATOR_WORDS:
+        raise StreamError("a generator's state is none")
+    return (_GENERATOR_VERSION, words, None)
+
+
+_ALL: Final = -1
+POLICY = written_as(
+    S64,
+    lambda policy: _ALL if policy.most is None else policy.most.value,
+    lambda most: TimePolicy(None if most == _ALL else Ticks(most)),
+)
+HOP = fields_of(Hop, kind=member_of(HopKind), policy=POLICY, clock=member_of(AwayClock), record=RECORD)
+HISTORY = fields_of(
+    History,
+    born=U64,
+    hops=array_of(HOP, MAXIMUM_HOPS, "hops"),
+    folded=U64,
+    folded_elapsed_ticks=S128,
+    folded_counted_ticks=S128,
+)
+TIME_OF_DAY = fields_of(
+    TimeOfDay,
+    guest_time=GUEST_TIME,
+    since_epoch=written_as(S128, lambda t: t.value, Ticks),
+)
+MACHINE = fields_of(
+    MachineState,
+    stopped=array_of(BOOL, MAXIMUM_VCPUS, "vCPUs"),
+    time_of_day=TIME_OF_DAY,
+    random_state=Kind(_write_random_state, _read_random_state),
+    history=HISTORY,
+)
+
+
+def _list_of(count: int) -> Kind[list[int]]:
+    layout = struct.Struct(f">{count}Q")
+    return Kind(
+        lambda values: layout.pack(*values), lambda cursor: list(layout.unpack(cursor.take(layout.size)))
+    )
+
+
+REGS = fields_of(
+    Regs,
+    **{
+        field.name: _list_of(len(value)) if isinstance(value := getattr(Regs(), field.name), list) else U64
+        for field in fields(Regs)
+    },
+)
+SREGS = fields_of(
+    Sregs,
+    pvr=U32,
+    sdr1=U64,
+    slb=written_as(
+        array_of(written_as(_list_of(2), list, lambda pair: (pair[0], pair[1])), _MAXIMUM_SLB, "SLB entries"),
+        tuple,
+        list,
+    ),
+)
+_CARRIED_IDS: Final = frozenset(register.id for register in CARRIED)
+
+
+def _one_regs() -> Kind[dict[str, int]]:
+    """Each register as KVM's 64-bit id, which says its size, and its value in so many bytes."""
+
+    def write(values: dict[str, int]) -> bytes:
+        entries = [
+            U64.write(register.id) + number(register.size).write(values[name])
+            for name in values
+            for register in [ONE_REG_BY_NAME[name]]
+        ]
+        return U16.write(len(entries)) + b"".join(entries)
+
+    def read(cursor: Cursor) -> dict[str, int]:
+        values: dict[str, int] = {}
+        for _ in range(U16.read(cursor)):
+            register_id = U64.read(cursor)
+            if register_id not in _CARRIED_IDS:
+                raise StreamError(f"a register of the unknown id {register_id:#x}")
+            register = ONE_REG_BY_ID[register_id]
+            if register.name in values:
+                raise StreamError(f"{register.name} comes twice")
+            values[register.name] = int.from_bytes(cursor.take(register.size), "big")
+        return values
+
+    return Kind(write, read)
+
+
+VCPU = fields_of(VcpuState, id=U32, regs=REGS, sregs=SREGS, one_regs=_one_regs(), dec_expiry=U64)
