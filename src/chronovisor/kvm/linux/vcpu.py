@@ -43,6 +43,8 @@ from chronovisor.timebase.types import MASK64
 KICK_SIGNAL: Final = signal.SIGURG
 """What makes a thread leave KVM_RUN. By default it does nothing, wherever it may land."""
 
+_FIRST_RESULT: Final = 4
+"""The register of a hypercall's first result, and its first argument."""
 _LITTLE_ENDIAN: Final = 1
 """MSR[LE]."""
 _SIZE_SHIFT: Final = 52
@@ -171,6 +173,10 @@ class LinuxVcpu:
             setattr(wanted, name, tuple(given) if name in ARRAYS else given)
         with self._outside:
             ask(self._open(), Ioctl.SET_REGS, wanted)
+            if isinstance(self._unfinished, HcallExit):
+                # The kernel will put all of these into the registers: what is no result is as it is now.
+                results = self._page().papr_hcall.args
+                results[:] = regs.gpr[_FIRST_RESULT : _FIRST_RESULT + len(results)]
 
     def get_sregs(self) -> Sregs:
         """KVM_GET_SREGS."""
@@ -257,7 +263,7 @@ class LinuxVcpu:
                     f"a hypercall has at most {len(call.args)} results, r4 to r{3 + len(call.args)}",
                 )
             call.ret = unfinished.ret & MASK64
-            # The others still hold what the guest called with, and go back into its registers as they are.
+            # The others hold what is in the registers, and go back there.
             for number, result in enumerate(unfinished.results):
                 call.args[number] = result & MASK64
         elif unfinished is not None and not unfinished.is_write:

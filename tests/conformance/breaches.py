@@ -1,0 +1,87 @@
+"""Where what a kernel does breaks a promise that is made here, if its user does not see to it.
+
+Each function asks a system and returns what happened, in ticks.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from chronovisor.kvm.interface import System
+from chronovisor.papr.hcalls import Hcall
+from chronovisor.timebase.types import GRANULE, MASK64, signed64
+from conformance.rig import MSR, MSR_EE, READ_TIME, STOP, Rig, rig
+
+_SETS: Final = 10
+_EXITS: Final = 200
+_FAR: Final = 0x4000_0000
+
+
+def _read(r: Rig) -> int:
+    return r.run().args[0]
+
+
+def requested_offset_kept_by_user_space(system: System) -> dict[str, Any]:
+    """User space remembers the offset that it asked for, not the one that was kept, and stops and lets the
+    guest go on by it: guest time = host time + that.
+    """
+    with rig(system) as r:
+        r.enter(READ_TIME)
+        requested = 1
+        r.set("TB_OFFSET", requested)
+        before = _read(r)
+        stopped = r.host_time() + requested
+        r.set("TB_OFFSET", stopped - r.host_time())
+        by_memory = signed64(_read(r) - before)
+        # The same again, by what the register says was kept.
+        r.set("TB_OFFSET", requested)
+        before = _read(r)
+        stopped = r.host_time() + r.get("TB_OFFSET")
+        r.set("TB_OFFSET", stopped - r.host_time())
+        return {"step": by_memory, "step by the register": signed64(_read(r) - before)}
+
+
+def offsets_set_one_after_another(system: System) -> dict[str, Any]:
+    """Each time the guest is to be a tick further than it is: how far it gets."""
+    with rig(system) as r:
+        for _ in range(_SETS):
+            r.set("TB_OFFSET", r.get("TB_OFFSET") + 1)
+        return {"asked for": _SETS, "got": r.get("TB_OFFSET")}
+
+
+def expiry_after_many_exits(system: System) -> dict[str, Any]:
+    """A guest does not touch its decrementer: by how much its deadline has moved."""
+    with rig(system) as r:
+        r.enter(READ_TIME)
+        r.set("TB_OFFSET", 3 * GRANULE)
+        expiry = r.guest_time() + _FAR & MASK64
+        r.set("DEC_EXPIRY", expiry)
+        for _ in range(_EXITS):
+            r.run()
+        return {"exits": _EXITS, "moved": signed64(r.get("DEC_EXPIRY") - expiry)}
+
+
+def deadline_moved_after_a_cede(system: System) -> dict[str, Any]:
+    """A guest cedes until its deadline; its owner moves that away: how far it is at the next interrupt."""
+    with rig(system) as r:
+        r.set("DEC_EXPIRY", r.guest_time() + _FAR)
+        r.enter(f"mtdec r30; li r3, {int(Hcall.CEDE):#x}; sc 1; b .", msr=MSR | MSR_EE, r30=200_000)
+        r.run()
+        r.set("DEC_EXPIRY", r.guest_time() + _FAR)
+        r.enter(f"li r4, 0; {STOP}", msr=MSR | MSR_EE)
+        interrupted_at = r.run().args[0]
+        return {"early by": signed64(r.get("DEC_EXPIRY") - interrupted_at) if interrupted_at else 0}
+
+
+def ask(name: str, provider: str) -> dict[str, Any]:
+    """Have one of these happen on a provider."""
+    from chronovisor.kvm.interface import HostOptions
+    from chronovisor.kvm.provider import open_system
+    from chronovisor.timebase.clock import RealTime
+
+    system = open_system(HostOptions(source=RealTime()), provider)
+    try:
+        answer: dict[str, Any] = globals()[name](system)
+        return answer
+    finally:
+        system.close()

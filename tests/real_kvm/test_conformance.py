@@ -1,0 +1,29 @@
+"""One suite, two providers: what the real kernel answers beside what the embedded provider does."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from conformance.differences import compare
+from conformance.questions import ask_all
+from conformance.transcript import NO_REQUESTS, records
+
+from real_kvm.machine import Machine
+
+pytestmark = pytest.mark.real_kvm
+
+TRANSCRIPT = "kvm_transcript"
+
+
+def test_the_kernel_answers_as_it_did_when_the_transcript_was_made(machine: Machine) -> None:
+    replayed = machine.call("conformance.inside:transcript", TRANSCRIPT, limit=120)
+    assert replayed["wrong"] == {}
+    requests = Counter(r["op"] for r in records(TRANSCRIPT) if r["op"] not in NO_REQUESTS)
+    assert replayed["asked"] == requests
+
+
+def test_both_providers_answer_alike_but_for_what_is_listed(machine: Machine) -> None:
+    kernel = machine.call("conformance.questions:ask_all", "linux", limit=120)
+    wrong = compare(ask_all("embedded"), kernel)
+    assert not wrong, "\n".join(wrong)
