@@ -2,8 +2,8 @@
 
 The first round carries all memory that is not zeros; each further one what was written during the one before.
 The destination answers each, so its time is that of the way and of both ends. When the pages written last
-take no longer than the downtime limit at that rate, the guest can be stopped; where no round brings them
-nearer to that, it never can.
+take no longer than the downtime limit at that rate, the guest can be stopped, and is, unless another round
+would make that shorter by much; where no round brings them nearer to the limit, it never can be.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ PATIENCE: Final = 10
 """Rounds that may bring nothing before a move is found not to converge."""
 _GAIN: Final = 15 / 16
 """A round brings something where it leaves less than this part of the least that was left before."""
+_WORTHWHILE: Final = 1 / 2
+"""Where it would fit, another round is made all the same if the last one left no more than this part of what
+it sent, …"""
+_SHORT: Final = 1 / 10
+"""… until what is left takes no more than this part of the downtime limit."""
 _MEASURED: Final = 1 << 20
 """Bytes of a round that says anything about the rate of the way; …"""
 _ASSUMED: Final = 100_000_000
@@ -110,9 +115,12 @@ class Precopy:
             pages = self._guest.dirty_pages()
             self._pending = set(pages)
             self._left = left = len(pages) * self._page_size
-            if left <= self._rate * self._limits.downtime:
+            fits = self._rate * self._limits.downtime
+            sent = self.sent_bytes - self._sent_before
+            if left <= fits and (left <= fits * _SHORT or left > sent * _WORTHWHILE):
                 return
-            self._expect_convergence(left)
+            if left > fits:
+                self._expect_convergence(left)
             self._send(ask, runs_of(self._guest.memory, pages, self._page_size))
 
     def last(self) -> Iterator[tuple[int, memoryview | Zeros]]:
