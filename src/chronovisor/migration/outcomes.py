@@ -76,15 +76,20 @@ class RecordedOutcomes:
     def settle(self, move: str, outcome: Outcome) -> Outcome:
         """Decide the move, unless it was decided before."""
         path = self._path(move, "outcome")
+        # Known already needs no room on the disk.
+        if (known := self._read(path)) is not None:
+            return known
         # Whole or not there: a link to a finished file is made only where none is.
         draft = path.with_suffix(f".{secrets.token_hex(4)}")
-        draft.write_text(json.dumps(_as_json(outcome)))
         try:
+            self._write(draft, outcome)
             os.link(draft, path)
         except FileExistsError:
-            return _from_json(json.loads(path.read_text()))
+            known = self._read(path)
+            assert known is not None
+            return known
         finally:
-            draft.unlink()
+            draft.unlink(missing_ok=True)
         return outcome
 
     def ask(self, move: str) -> Message:
@@ -94,6 +99,17 @@ class RecordedOutcomes:
         except ValueError:
             return Unknown()
         return self.settle(move, _asked()) if known else Unknown()
+
+    @staticmethod
+    def _write(path: Path, outcome: Outcome) -> None:
+        path.write_text(json.dumps(_as_json(outcome)))
+
+    @staticmethod
+    def _read(path: Path) -> Outcome | None:
+        try:
+            return _from_json(json.loads(path.read_text()))
+        except FileNotFoundError:
+            return None
 
     def _path(self, move: str, kind: str) -> Path:
         # It comes from the other side and becomes a file's name.
