@@ -34,12 +34,23 @@ class Drawn:
 
 
 def draw(random: Random, instruction: Instruction) -> Drawn:
+    return draw_state(random, instruction, draw_word(random, instruction))
+
+
+def draw_word(random: Random, instruction: Instruction) -> int:
     word = 0
     while decode(word) is not instruction:  # a family's opcode is shared with declared instructions
         word = instruction.match | random.getrandbits(32) & ~instruction.mask
     if "SPR" in instruction.statics and random.getrandbits(2):
         word &= ~FIELDS["SPR"].encode(0x3FF)
         word |= FIELDS["SPR"].encode(random.choice((*SPR_READ, *SPR_WRITE)))
+    return word
+
+
+def draw_state(
+    random: Random, instruction: Instruction, word: int, mode: tuple[bool, bool] | None = None
+) -> Drawn:
+    """Draw the state for an instruction; in this mode (64-bit, little-endian), or in any."""
     registers = {name: random.getrandbits(REGISTERS[name].width) for name in STORED}
     # Sums of two of them lie in memory, as do sums with a displacement; half of them are aligned.
     low, high = MEMORY_SIZE // 4, MEMORY_SIZE // 2
@@ -47,11 +58,15 @@ def draw(random: Random, instruction: Instruction) -> Drawn:
     for n in range(32):
         near = random.randrange(low, high) // align * align
         far = random.choice((random.getrandbits(64), random.choice(_BOUNDARIES)))
-        registers[f"r{n}"] = random.choice((near, near, near, far, far))
+        edge = MEMORY_SIZE - random.randrange(20)
+        registers[f"r{n}"] = random.choice((near, near, near, far, far, edge))
     msr = random.getrandbits(64) & ~int(MSR.DR | MSR.PR | MSR.HV)
     for bit in (MSR.DR, MSR.PR, MSR.HV):
         if random.getrandbits(2) == 0:
             msr |= bit
+    if mode is not None:
+        msr &= ~int(MSR.SF | MSR.LE)
+        msr |= int(MSR.SF) * mode[0] | int(MSR.LE) * mode[1]
     registers["MSR"] = msr
     registers["CIA"] = random.randrange(0, MEMORY_SIZE, 4)
     registers["NIA"] = registers["CIA"] + 4

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 from dataclasses import replace
+from itertools import islice
 from random import Random
+from typing import Any
 
 import pytest
 import z3
@@ -23,10 +25,14 @@ from chronovisor.isa.registers import REGISTERS
 from chronovisor.isa.values import OPERATIONS
 from chronovisor.memory.guest_memory import GuestMemory
 
-from .drawn import ALL, LIVE, MEMORY_SIZE, Drawn, draw
+from .drawn import ALL, LIVE, MEMORY_SIZE, Drawn, draw_state, draw_word
+from .term_source import function_of
 
-SOAK = int(os.environ.get("CHRONOVISOR_SOAK", "1000000")) // 200
-"""A case here takes as long as a thousand of the concrete evaluator's."""
+WORDS, STATES = 4, 50
+"""Of each instruction so many words are drawn, each in some mode, and for each so many states."""
+
+SOAK = max(1, int(os.environ.get("CHRONOVISOR_SOAK", "1000000")) // 100 // (WORDS * STATES))
+"""How many times as many in the long campaign: by default 50, 10,000 cases of each instruction."""
 
 
 def test_every_operation_has_a_reading() -> None:
@@ -37,8 +43,8 @@ def test_every_operation_has_a_reading() -> None:
 class _Live:
     """Live registers that stand still, and a record of what was written."""
 
-    def __init__(self, values: dict[str, int]) -> None:
-        self.values = values
+    def __init__(self) -> None:
+        self.values: dict[str, int] = {}
         self.written: list[tuple[str, int]] = []
 
     def read(self, name: str) -> int:
@@ -79,63 +85,115 @@ def _byte(address: int) -> int:
 
 
 _INITIAL = bytes(_byte(address) for address in range(MEMORY_SIZE))
-_PLACE = z3.BitVec("place", 64)
-_INITIAL_TERM = z3.Lambda([_PLACE], z3.Extract(7, 0, z3.LShR(_PLACE * 0x9E3779B1, 16)))
+_FIXED = int(MSR.SF | MSR.LE)
+_GPRS = tuple(f"r{n}" for n in range(32))
 
 
 class Disagreement(AssertionError):
     pass
 
 
-class Comparison:
-    """One case, asked of both evaluators."""
+class Meaning:
+    """What the symbolic evaluator makes of one instruction word in one mode: functions of the state."""
 
-    def __init__(self, drawn: Drawn) -> None:
-        self.drawn = drawn
-        self.live = _Live(drawn.live)
+    def __init__(self, instruction: Instruction, word: int, mode: tuple[bool, bool]) -> None:
+        self.instruction, self.word, self.mode = instruction, word, mode
+        state = SymbolicState.unknown(memory_size=MEMORY_SIZE)
+        state["MSR"] = (state["MSR"] & ~_FIXED) | int(MSR.SF) * mode[0] | int(MSR.LE) * mode[1]
+        before = self._registers(state)
+        live = _SymbolicLive()
+        self.outcome = evaluator.execute(instruction, word, state, live)
+        after = self._registers(state)
+        program = instruction.program(instruction.decode_statics(word), *mode)
+        # No two draw the same random number.
+        self.is_random = "random" in {one.op for one in program.statements()}
+        self.changed = {
+            name: term
+            for name, term in after.items()
+            if not term.eq(before[name]) and not (self.is_random and name in _GPRS)
+        }
+        self.written = live.written
+        held = state.reservation
+        self.terms = [
+            *self.changed.values(),
+            *(term for one in self.outcome.raised for term in (one.condition, one.cause)),
+            *(term for _, value, when in live.written for term in (when, value)),
+            *(self.outcome.resync, self.outcome.completed, state.memory),
+            *(held.held, held.address, held.size, held.value),
+        ]
+        self.function = function_of(self.terms, _byte)
+
+    @staticmethod
+    def _registers(state: SymbolicState) -> dict[str, z3.BitVecRef]:
+        return {**state.registers, **dict(zip(_GPRS, state.gpr, strict=True))}
+
+    @staticmethod
+    def values(drawn: Drawn) -> dict[str, Any]:
+        """The unknowns in one state."""
+        address, size, value = drawn.reservation or (0, 0, 0)
+        return {
+            **drawn.registers,
+            **{f"live_{name}": number for name, number in drawn.live.items()},
+            "memory": {},
+            "reserved": drawn.reservation is not None,
+            "reserved_address": address,
+            "reserved_size": size,
+            "reserved_value": value,
+        }
+
+
+class Comparison:
+    """States of one instruction word, given to both evaluators."""
+
+    def __init__(self, meaning: Meaning) -> None:
+        self.meaning = meaning
+        self.live = _Live()
         self.memory = GuestMemory(MEMORY_SIZE)
         self.memory.write(0, _INITIAL)
         self.state = ThreadState(self.memory, self.live, _NoCode())
-        self.state.gpr[:] = [drawn.registers[f"r{n}"] for n in range(32)]
+        self.handler, self.operands = operation(meaning.word, *meaning.mode)
+
+    def check(self, drawn: Drawn) -> None:
+        drawn = self._load(drawn)
+        ended = self._run_concrete()
+        meaning, state = self.meaning, self.state
+        found = iter(meaning.function(meaning.values(drawn)))
+
+        registers = {**drawn.registers, **dict(zip(meaning.changed, found, strict=False))}
         for name in STORED:
-            self.state.set(name, drawn.registers[name])
+            self._same(name, registers[name], state.get(name))
+        if not meaning.is_random:
+            self._same("the general registers", [registers[name] for name in _GPRS], list(state.gpr))
+
+        raised = [(one.name, cause) for one in meaning.outcome.raised for cause in self._where(found)]
+        written = [(name, value) for name, _, _ in meaning.written for value in self._where(found)]
+        resync, completed, stored, *reservation = found
+        if resync:
+            raised.append(("RESYNC", 0))
+        self._same("how it ends", raised, ended)
+        self._same("completion", completed, ended in ([], [("RESYNC", 0)]))
+        self._same("live registers written", written, self.live.written)
+        self._same("the reservation", tuple(reservation[1:]) if reservation[0] else None, state.reservation)
+        self._check_memory(stored)
+
+    def _load(self, drawn: Drawn) -> Drawn:
         reservation = drawn.reservation
         if reservation is not None and reservation[0] + 16 <= MEMORY_SIZE and reservation[2] & 1:
             # Half of the reservations still hold what was read.
             address, size, _ = reservation
             value = self.memory.load(address, size, drawn.mode[1])
-            self.drawn = replace(drawn, reservation=(address, size, value))
-        self.state.reservation = self.drawn.reservation
-
-    def check(self) -> None:
-        ended = self._run_concrete()
-        self._run_symbolic()
+            drawn = replace(drawn, reservation=(address, size, value))
+        state = self.state
+        state.gpr[:] = [drawn.registers[name] for name in _GPRS]
         for name in STORED:
-            self._equal(name, self.symbolic[name], self.state.get(name))
-        if "random" not in {one.op for one in self._program()}:
-            for n in range(32):
-                self._equal(f"r{n}", self.symbolic.gpr[n], self.state.gpr[n])
-        self._check_memory()
-        self._check_reservation()
-        raised = [
-            (one.name, self._number(one.cause)) for one in self.outcome.raised if self._holds(one.condition)
-        ]
-        if self._holds(self.outcome.resync):
-            raised.append(("RESYNC", 0))
-        assert raised == ended, self._said(f"ends {raised}, concrete {ended}")
-        assert self._holds(self.outcome.completed) == (ended in ([], [("RESYNC", 0)]))
-        written = [(name, self._number(value)) for name, value, when in self.written if self._holds(when)]
-        assert written == self.live.written, self._said("live registers written")
-
-    def _program(self) -> list[object]:
-        drawn = self.drawn
-        statics = drawn.instruction.decode_statics(drawn.word)
-        return list(drawn.instruction.program(statics, *drawn.mode).statements())
+            state.set(name, drawn.registers[name])
+        state.reservation = drawn.reservation
+        self.live.values, self.live.written = drawn.live, []
+        return drawn
 
     def _run_concrete(self) -> list[tuple[str, int]]:
-        handler, operands = operation(self.drawn.word, *self.drawn.mode)
         try:
-            handler(self.state, *operands)
+            self.handler(self.state, *self.operands)
         except GuestInterrupt as raised:
             return [(raised.name, raised.cause)]
         except Hypercall:
@@ -144,82 +202,47 @@ class Comparison:
             return [("RESYNC", 0)]
         return []
 
-    def _run_symbolic(self) -> None:
-        state = SymbolicState.unknown(memory_size=MEMORY_SIZE)
-        fixed = int(MSR.SF | MSR.LE)
-        msr = z3.BitVec("MSR", 64)
-        state["MSR"] = (msr & ~fixed) | (self.drawn.registers["MSR"] & fixed)
-        live = _SymbolicLive()
-        self.outcome = evaluator.execute(self.drawn.instruction, self.drawn.word, state, live)
-        self.symbolic, self.written = state, live.written
-        registers = self.drawn.registers
-        values: list[tuple[z3.ExprRef, z3.ExprRef]] = [
-            (z3.BitVec(name, width), z3.BitVecVal(registers[name], width))
-            for name, width in (
-                *((name, REGISTERS[name].width) for name in STORED),
-                *((f"r{n}", 64) for n in range(32)),
-            )
-        ]
-        values += [
-            (z3.BitVec(f"live_{n}", REGISTERS[n].width), z3.BitVecVal(self.drawn.live[n], REGISTERS[n].width))
-            for n in LIVE
-        ]
-        address, size, value = self.drawn.reservation or (0, 0, 0)
-        values += [
-            (z3.Bool("reserved"), z3.BoolVal(self.drawn.reservation is not None)),
-            (z3.BitVec("reserved_address", 64), z3.BitVecVal(address, 64)),
-            (z3.BitVec("reserved_size", 8), z3.BitVecVal(size, 8)),
-            (z3.BitVec("reserved_value", 128), z3.BitVecVal(value, 128)),
-            (z3.Array("memory", z3.BitVecSort(64), z3.BitVecSort(8)), _INITIAL_TERM),
-        ]
-        self._values = values
+    @staticmethod
+    def _where(found: Any) -> list[int]:
+        """The next value, where the condition before it holds."""
+        condition, value = islice(found, 2)
+        return [value] if condition else []
 
-    def _put_in(self, term: z3.ExprRef) -> z3.ExprRef:
-        return z3.simplify(z3.substitute(term, *self._values))
-
-    def _number(self, term: z3.BitVecRef) -> int:
-        simple = self._put_in(term)
-        assert z3.is_bv_value(simple), self._said(f"{simple} is no number")
-        return simple.as_long()
-
-    def _holds(self, condition: z3.BoolRef) -> bool:
-        simple = self._put_in(condition)
-        assert z3.is_true(simple) or z3.is_false(simple), self._said(f"{simple} is no truth")
-        return z3.is_true(simple)
-
-    def _equal(self, name: str, term: z3.BitVecRef, expected: int) -> None:
-        unchanged = z3.is_const(term) and term.decl().name() == name
-        found = self.drawn.registers[name] if unchanged else self._number(term)
-        if found != expected:
-            raise Disagreement(self._said(f"{name}: symbolic {found:#x}, concrete {expected:#x}"))
-
-    def _check_memory(self) -> None:
-        stored: dict[int, int] = {}
-        term = self._put_in(self.symbolic.memory)
-        chain = []
-        while z3.is_app_of(term, z3.Z3_OP_STORE):
-            chain.append((term.arg(1).as_long(), term.arg(2).as_long()))
-            term = term.arg(0)
-        for address, byte in reversed(chain):
-            stored[address] = byte
+    def _check_memory(self, stored: dict[int, int]) -> None:
         after = self.memory.read(0, MEMORY_SIZE)
+        if not stored and after == _INITIAL:
+            return
         expected = bytearray(_INITIAL)
         for address, byte in stored.items():
             expected[address] = byte
-        assert bytes(expected) == after, self._said("memory")
+        self._same("memory", bytes(expected) == after, True)
+        for address in stored:
+            self.memory.write(address, _INITIAL[address : address + 1])
 
-    def _check_reservation(self) -> None:
-        expected = self.state.reservation
-        found = self.symbolic.reservation
-        if not self._holds(found.held):
-            assert expected is None, self._said("the reservation is gone")
-            return
-        parts = tuple(self._number(part) for part in (found.address, found.size, found.value))
-        assert parts == expected, self._said(f"reservation {parts}, concrete {expected}")
+    def _same(self, what: str, symbolic: object, concrete: object) -> None:
+        if symbolic != concrete:
+            meaning = self.meaning
+            raise Disagreement(
+                f"{meaning.instruction.mnemonic} {meaning.word:#010x} in mode {meaning.mode}: "
+                f"{what}: symbolic {symbolic}, concrete {concrete}"
+            )
 
-    def _said(self, what: str) -> str:
-        drawn = self.drawn
-        return f"{drawn.instruction.mnemonic} {drawn.word:#010x} in mode {drawn.mode}: {what}"
+
+def check_by_z3(meaning: Meaning, drawn: Drawn) -> None:
+    """The functions give what z3 itself does when the numbers are put in."""
+    values, found = meaning.values(drawn), meaning.function(meaning.values(drawn))
+    place = z3.BitVec("place", 64)
+    memory = z3.Lambda([place], z3.Extract(7, 0, z3.LShR(place * 0x9E3779B1, 16)))
+    widths = {name: REGISTERS[name].width for name in STORED} | dict.fromkeys(_GPRS, 64)
+    widths |= {f"live_{name}": REGISTERS[name].width for name in LIVE}
+    widths |= {"reserved_address": 64, "reserved_size": 8, "reserved_value": 128}
+    put_in = [(z3.BitVec(name, width), z3.BitVecVal(values[name], width)) for name, width in widths.items()]
+    put_in.append((z3.Bool("reserved"), z3.BoolVal(values["reserved"])))
+    put_in.append((z3.Array("memory", z3.BitVecSort(64), z3.BitVecSort(8)), memory))
+    for term, value in zip(meaning.terms, found, strict=True):
+        if not z3.is_array(term):
+            by_z3 = z3.simplify(z3.substitute(term, *put_in))
+            assert z3.is_true(by_z3) if value is True else z3.is_false(by_z3) or by_z3.as_long() == value
 
 
 def _seed() -> int:
@@ -227,28 +250,34 @@ def _seed() -> int:
     return int(os.environ.get("CHRONOVISOR_SEED", secrets.randbits(32)))
 
 
-def _check(random: Random, instruction: Instruction) -> None:
-    Comparison(draw(random, instruction)).check()
-
-
-def test_every_instruction_once() -> None:
+def compare(instructions: tuple[Instruction, ...], times: int) -> None:
+    """Draw words and states of each instruction."""
     seed = _seed()
-    random = Random(seed)
-    for instruction in ALL:
+    for instruction in instructions:
+        random = Random(f"{seed} {instruction.mnemonic} {instruction.match:x}")
         try:
-            _check(random, instruction)
+            for number in range(WORDS * times):
+                mode = bool(random.getrandbits(2)), bool(random.getrandbits(1))
+                word = draw_word(random, instruction)
+                comparison = Comparison(Meaning(instruction, word, mode))
+                if number == 0:
+                    check_by_z3(comparison.meaning, draw_state(random, instruction, word, mode))
+                for _ in range(STATES):
+                    comparison.check(draw_state(random, instruction, word, mode))
         except Exception as error:
             error.add_note(f"CHRONOVISOR_SEED={seed}")
             raise
+
+
+PARTS = 8
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_two_hundred_cases_of_every_instruction(part: int) -> None:
+    compare(ALL[part::PARTS], times=1)
 
 
 @pytest.mark.soak
-def test_soak() -> None:
-    seed = _seed()
-    random = Random(seed)
-    for _ in range(SOAK):
-        try:
-            _check(random, random.choice(ALL))
-        except Exception as error:
-            error.add_note(f"CHRONOVISOR_SEED={seed}")
-            raise
+@pytest.mark.parametrize("part", range(PARTS))
+def test_soak(part: int) -> None:
+    compare(ALL[part::PARTS], times=SOAK)
