@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from chronovisor.cli.prove_code import (
+    Assume,
+    CodeFile,
+    From,
+    Keeps,
+    Limit,
+    Property,
+    Remembers,
+    To,
+    prove_code,
+)
 from chronovisor.cli.status import ExitStatus
+from chronovisor.timebase.types import GRANULE
 
 if TYPE_CHECKING:
     from chronovisor.proof.prover import Counterexample, Finding, Verdict
@@ -24,17 +36,37 @@ def command(
     timeout: Annotated[
         float, typer.Option(help="Seconds for each claim, and for each of its limits.")
     ] = 60.0,
+    code: CodeFile = None,
+    start: From = None,
+    end: To = None,
+    claimed: Property = None,
+    keeps: Keeps = None,
+    remembers: Remembers = None,
+    assume: Assume = None,
+    limit: Limit = GRANULE,
 ) -> int:
     """Prove, over the very code that runs, what is promised of a guest's time: for every timebase, every
     offset and every timing within the assumptions that are shown. Exit status: 0 all is proven; 1 something
     is refuted, undecided, or not tight (one tick past its limit there is no counterexample); 2 bad usage.
+
+    With --code it is the machine code of a file that is proven, from --from up to --to: whatever the
+    timebase, and however many ticks pass between two instructions, it shifts the timebase by just what
+    --property names. A counterexample is told as a story. Exit status 4: the file's code cannot be read.
     """
     if not 0 < timeout <= LONGEST_TIMEOUT:
         raise typer.BadParameter(
             f"a time-out is a number of seconds, greater than 0 and at most {LONGEST_TIMEOUT}",
             param_hint="--timeout",
         )
+    if code is None and (given := [start, end, claimed, keeps, remembers, assume]) != [None] * len(given):
+        raise typer.BadParameter(
+            "only machine code has a range, a property and assumptions: give --code FILE"
+        )
     try:
+        if code is not None:
+            return prove_code(
+                code, start, end, claimed, keeps or (), remembers, assume or (), limit, timeout, as_json
+            )
         from chronovisor.proof.claims import CLAIMS, prove_all
     except ModuleNotFoundError as error:
         if error.name != "z3":

@@ -132,7 +132,7 @@ class CodeImage:
         Raises `PlaceError` where there is no such thing, or no instruction.
         """
         if _NUMBER.fullmatch(place):
-            address = int(place, 0)
+            address = _integer(place)
         else:
             found = _PLACE.fullmatch(place)
             base = None if found is None else self._named(found["symbol"])
@@ -140,7 +140,7 @@ class CodeImage:
                 wanted = place if found is None else found["symbol"]
                 why = "" if self.symbols else "; the file has no symbols: give addresses"
                 raise PlaceError(f"{self.name}: there is no code called {wanted!r}{why}")
-            address = base + int(found["offset"] or "0", 0)
+            address = base + _integer(found["offset"] or "0")
         if address % _WORD:
             raise PlaceError(f"{self.name}: {place} is {address:#x}, which is no multiple of {_WORD}")
         if not any(section.address <= address <= section.end for section in self.sections):
@@ -338,6 +338,10 @@ class _Symbol:
     kind: int
     section: int
     value: int
+
+
+def _integer(text: str) -> int:
+    return int(text, 16 if text[:2] in ("0x", "0X") else 10)
 
 
 def _holds_code(header: Any) -> bool:

@@ -2,9 +2,10 @@
 
 from chronovisor.engine.symbolic.evaluator import Outcome, Raised, apply, execute
 from chronovisor.engine.symbolic.runner import Ending, Reason, SymbolicRunner
-from chronovisor.engine.symbolic.state import Reservation, SymbolicLive, SymbolicState
+from chronovisor.engine.symbolic.state import Addresses, Reservation, SymbolicLive, SymbolicState
 
 __all__ = [
+    "Addresses",
     "Ending",
     "Outcome",
     "Raised",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import z3
 
-from chronovisor.engine.state import CACHE_BLOCK, REAL_MODE_MASK
+from chronovisor.engine.state import CACHE_BLOCK
 from chronovisor.engine.symbolic.state import Reservation, SymbolicLive, SymbolicState
 from chronovisor.engine.symbolic.terms import EXPRESSIONS, bit, known, truth
 from chronovisor.isa.bits import DSISR, MSR
@@ -109,7 +109,7 @@ class Evaluation:
 
     def real(self, ea: z3.BitVecRef) -> z3.BitVecRef:
         """The real address behind an effective address in real mode."""
-        return z3.simplify(ea & (REAL_MODE_MASK if self.sixty_four else 0xFFFFFFFF))
+        return z3.simplify(ea & (self.state.addresses.mask if self.sixty_four else 0xFFFFFFFF))
 
     def access(self, ea: z3.BitVecRef, size: int, store: bool) -> z3.BitVecRef:
         """The real address of an access, which ends in a data storage interrupt where it cannot be made."""

@@ -47,11 +47,16 @@ class SymbolicRunner:
     what would pass it more often ends, and says so: a proof must show such endings impossible.
     """
 
-    def __init__(self, code: Mapping[int, int], live: SymbolicLive, bound: int = 64) -> None:
+    def __init__(
+        self, code: Mapping[int, int], live: SymbolicLive, bound: int = 64, patience: float | None = None
+    ) -> None:
+        """Be a runner whose solver gives up a question after ``patience`` seconds (None: never)."""
         self.code = code
         self.live = live
         self.bound = bound
         self._solver = z3.Solver()
+        if patience is not None:
+            self._solver.set("timeout", max(1, int(patience * 1000)))
 
     def run(self, state: SymbolicState, until: Collection[int] = ()) -> list[Ending]:
         """Every way in which the code ends, its paths exclusive and together all of the state's."""

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import z3
 
+from chronovisor.engine.state import REAL_MODE_MASK
 from chronovisor.isa.registers import REGISTERS
 
 STORED = tuple(name for name, register in REGISTERS.items() if not register.live)
@@ -40,6 +41,22 @@ class SymbolicLive(Protocol):
         """Set the register where ``when`` holds."""
 
 
+class Addresses:
+    """What is known of the addresses of a run: which bits of one count, and which are not the same."""
+
+    mask = REAL_MODE_MASK
+    """The bits of an effective address that reach memory, in 64-bit mode."""
+
+    def apart(self, one: z3.BitVecRef, other: z3.BitVecRef) -> bool:
+        """Whether two terms are known never to be one address."""
+        distance = z3.simplify(one - other)
+        return z3.is_bv_value(distance) and bool(distance.as_long() != 0)
+
+    def initial(self, memory: z3.ArrayRef, address: z3.BitVecRef) -> z3.BitVecRef:
+        """The byte that memory had at an address before anything was stored."""
+        return z3.Select(memory, address)
+
+
 class SymbolicState:
     """Registers, memory and reservation, each a term; ``path`` holds in every run that gets here.
 
@@ -47,7 +64,17 @@ class SymbolicState:
     beyond them ends in a data storage interrupt. Without one every address has memory.
     """
 
-    __slots__ = ("executed", "gpr", "live", "memory", "memory_size", "path", "registers", "reservation")
+    __slots__ = (
+        "addresses",
+        "executed",
+        "gpr",
+        "live",
+        "memory",
+        "memory_size",
+        "path",
+        "registers",
+        "reservation",
+    )
 
     def __init__(
         self,
@@ -56,7 +83,9 @@ class SymbolicState:
         memory: z3.ArrayRef,
         reservation: Reservation,
         memory_size: int | None = None,
+        addresses: Addresses | None = None,
     ) -> None:
+        self.addresses = addresses or Addresses()
         self.gpr = gpr
         self.registers = registers
         self.memory = memory
@@ -68,7 +97,11 @@ class SymbolicState:
 
     @classmethod
     def unknown(
-        cls, suffix: str = "", known: Mapping[str, int] | None = None, memory_size: int | None = None
+        cls,
+        suffix: str = "",
+        known: Mapping[str, int] | None = None,
+        memory_size: int | None = None,
+        addresses: Addresses | None = None,
     ) -> SymbolicState:
         """A state of which nothing is known but the registers ``known`` (as are CIA and MSR, to run code).
 
@@ -93,6 +126,7 @@ class SymbolicState:
                 z3.BitVec(f"reserved_value{suffix}", 128),
             ),
             memory_size,
+            addresses,
         )
 
     def __getitem__(self, name: str) -> z3.BitVecRef:
@@ -109,7 +143,12 @@ class SymbolicState:
     def copy(self) -> SymbolicState:
         """The same state, to go another way."""
         other = SymbolicState(
-            list(self.gpr), dict(self.registers), self.memory, self.reservation, self.memory_size
+            list(self.gpr),
+            dict(self.registers),
+            self.memory,
+            self.reservation,
+            self.memory_size,
+            self.addresses,
         )
         other.path, other.live, other.executed = self.path, dict(self.live), self.executed
         return other
@@ -134,6 +173,7 @@ class SymbolicState:
                 either(a.value, b.value),
             ),
             self.memory_size,
+            self.addresses,
         )
         both.path = z3.simplify(z3.Or(self.path, other.path))
         both.live = {name: either(self.live[name], other.live[name]) for name in self.live}
@@ -144,10 +184,24 @@ class SymbolicState:
 
     def bytes_at(self, address: z3.BitVecRef, size: int, little: bool) -> z3.BitVecRef:
         """``size`` bytes of memory as a number."""
-        parts = [z3.Select(self.memory, address + place) for place in range(size)]
+        parts = [self._byte(self.memory, z3.simplify(address + place)) for place in range(size)]
         if little:
             parts.reverse()
         return z3.Concat(*parts) if size > 1 else parts[0]
+
+    def _byte(self, memory: z3.ArrayRef, address: z3.BitVecRef) -> z3.BitVecRef:
+        """A byte of memory, past the stores that are known to be elsewhere."""
+        while z3.is_store(memory):
+            rest, there, value = memory.children()
+            if there.eq(address):
+                return value
+            if not self.addresses.apart(there, address):
+                return z3.If(there == address, value, self._byte(rest, address))
+            memory = rest
+        if z3.is_app_of(memory, z3.Z3_OP_ITE):
+            condition, yes, no = memory.children()
+            return z3.If(condition, self._byte(yes, address), self._byte(no, address))
+        return self.addresses.initial(memory, address)
 
     def put_bytes(self, address: z3.BitVecRef, value: z3.BitVecRef, little: bool) -> z3.ArrayRef:
         """What memory becomes when a number is stored."""
@@ -155,5 +209,5 @@ class SymbolicState:
         memory = self.memory
         for place in range(size):
             low = 8 * (place if little else size - 1 - place)
-            memory = z3.Store(memory, address + place, z3.Extract(low + 7, low, value))
+            memory = z3.Store(memory, z3.simplify(address + place), z3.Extract(low + 7, low, value))
         return memory

@@ -1,0 +1,295 @@
+"""What is claimed of other people's machine code, and what becomes of it.
+
+The code between two addresses runs in hypervisor state on unknown registers and memory, with an unknown
+number of ticks before each access to time (`chronovisor.proof.code_time`). Where a requirement can fail, the
+least case found is run by the concrete evaluator before it is believed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from typing import Final
+
+import z3
+
+from chronovisor.engine.symbolic import Ending, Reason, SymbolicRunner, SymbolicState
+from chronovisor.isa.bits import MSR
+from chronovisor.proof.assumptions import Age, Apart, Compared, Place, Word
+from chronovisor.proof.code_case import CodeCase, CodeRun, Happening, run_case
+from chronovisor.proof.code_claim import ENDS, HALVES, CodeClaim, CodeFinding, broken, place_value
+from chronovisor.proof.code_time import HOST_AT_START, CodeAddresses, CodeTime, UnsupportedError
+from chronovisor.proof.image import CodeImage
+from chronovisor.proof.least import least
+from chronovisor.proof.prover import TIMEOUT, Outcome, ProverError
+
+_DOUBLEWORD = 8
+_BOUND = 64
+"""How often an instruction may be passed."""
+_PATIENCE = 5.0
+_TIMEBASE, _ADDRESS = 1 << 32, 0x1000
+"""Where counterexamples have their timebase and their memory, where they can choose."""
+_LIVE: Final = ("DEC", "HDEC", "VTB", "PURR", "SPURR")
+
+
+@dataclass(slots=True)
+class _Refutation:
+    requirement: str
+    condition: z3.BoolRef
+    state: SymbolicState
+
+
+class _Words(Mapping[int, int]):
+    """The instruction words of an image by address."""
+
+    def __init__(self, image: CodeImage) -> None:
+        self._image = image
+
+    def __getitem__(self, address: int) -> int:
+        word = self._image.word(address)
+        if word is None:
+            raise KeyError(address)
+        return word
+
+    def __iter__(self) -> Iterator[int]:
+        return (at for section in self._image.sections for at in range(section.address, section.end, 4))
+
+    def __len__(self) -> int:
+        return sum(len(section.data) // 4 for section in self._image.sections)
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One proof on its way."""
+
+    image: CodeImage
+    claim: CodeClaim
+    deadline: float
+    timeout: float
+    course: CodeTime = field(init=False)
+    before: SymbolicState = field(init=False)
+    addresses: CodeAddresses = field(init=False)
+    solver: z3.Solver = field(init=False)
+
+    def __post_init__(self) -> None:
+        claim = self.claim
+        always = tuple(
+            one for one in claim.assumptions if isinstance(one, Compared) and one.place == claim.shared
+        )
+        self.course = CodeTime(self.image, claim.limit, claim.shared, always, self.deadline)
+        self.solver = z3.SimpleSolver()
+        self.before = SymbolicState.unknown(known={"CIA": claim.start, "MSR": self.msr})
+        apart = [
+            (one.address(self.before), other.address(self.before))
+            for assumption in claim.assumptions
+            if isinstance(assumption, Apart)
+            for one, other in combinations(assumption.places, 2)
+        ]
+        self.addresses = self.before.addresses = CodeAddresses(apart)
+        self.course.begin(self.before)
+
+    @property
+    def msr(self) -> int:
+        return int(MSR.SF | MSR.HV | MSR.ME | (MSR.LE if self.image.little else 0))
+
+    def value(self, place: Place, state: SymbolicState) -> z3.BitVecRef:
+        return place.value(state, self.before, self.image.little)
+
+    def assumed(self) -> list[z3.BoolRef]:
+        """What holds where the range begins."""
+        conditions = []
+        start = z3.BitVec(HOST_AT_START, 64)
+        for one in self.claim.assumptions:
+            if isinstance(one, Compared):
+                conditions.append(one.holds(self.value(one.place, self.before)))
+            elif isinstance(one, Age):
+                conditions.append(z3.ULE(start - self.value(one.place, self.before), one.ticks))
+            elif isinstance(one, Apart):
+                conditions.append(one.holds(self.before))
+        return conditions
+
+    def run(self) -> list[Ending]:
+        state = self.before.copy()
+        for condition in self.assumed():
+            state.assume(condition)
+        runner = SymbolicRunner(_Words(self.image), self.course, _BOUND, min(_PATIENCE, self.timeout))
+        return runner.run(state, {self.claim.end})
+
+    def required(self, state: SymbolicState) -> Iterator[tuple[str, z3.BoolRef]]:
+        """What has to hold at the end of the range."""
+        claim = self.claim
+        start = z3.BitVec(HOST_AT_START, 64)
+        now, elapsed, adjust = self.course.timebase(state), state.live["elapsed"], state.live["adjust"]
+        shift = self.value(claim.shifts_by, self.before)
+        # Not more ticks than the limit lets pass since the oldest reading.
+        ages = [start - self.value(one.place, self.before) for one in claim.ages]
+        for age in ages:
+            state.assume(z3.ULT(elapsed + age, claim.limit))
+        yield claim.shift_words, adjust == (-shift if claim.subtracts else shift)
+        yield HALVES, state.live["halves written"] == 0
+        for place in claim.keeps:
+            since = now - self.value(place, state)
+            oldest = next(
+                (age for one, age in zip(claim.ages, ages, strict=True) if one.place == place),
+                z3.BitVecVal(0, 64),
+            )
+            yield claim.kept_words(place), z3.ULE(since, elapsed + oldest)
+        if claim.remembers is not None:
+            kept = self.value(claim.remembers, state)
+            yield claim.remembered_words, adjust == (-kept if claim.subtracts else kept)
+
+    def check(self, *conditions: z3.BoolRef) -> z3.CheckSatResult:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self.solver.set("timeout", max(1, int(left * 1000)))
+        return self.solver.check(*conditions)
+
+    def case(self, model: z3.ModelRef) -> CodeCase:
+        """The case of a model."""
+
+        def number(term: z3.ExprRef) -> int:
+            return int(model.eval(term, model_completion=True).as_long())
+
+        before = self.before
+        registers = {f"r{n}": number(term) for n, term in enumerate(before.gpr)}
+        registers |= {name: number(before[name]) for name in ("CR", "XER", "LR", "CTR", "LPCR")}
+        memory = {number(address): number(byte) for address, byte in self.addresses.bytes}
+        shared = self.claim.shared
+        return CodeCase(
+            self.claim.start,
+            self.claim.end,
+            self.msr,
+            number(z3.BitVec(HOST_AT_START, 64)),
+            registers,
+            {name: number(before.live[name]) for name in _LIVE},
+            lambda address: memory.get(address, 0),
+            tuple(
+                Happening(event.address, number(event.value), event.changes_memory)
+                for event in self.course.events
+                if z3.is_true(model.eval(event.path, model_completion=True))
+            ),
+            None if shared is None else number(shared.address(before)),
+        )
+
+
+def prove_code(image: CodeImage, claim: CodeClaim, timeout: float = TIMEOUT) -> CodeFinding:
+    """Find out within `timeout` seconds whether a claim holds of the code of an image.
+
+    Raises `ProverError` where a counterexample goes otherwise in the concrete evaluator.
+    """
+    begun = time.monotonic()
+    attempt = _Attempt(image, claim, begun + timeout, timeout)
+
+    def found(outcome: Outcome, limit: str | None = None) -> CodeFinding:
+        seconds, course = time.monotonic() - begun, attempt.course
+        stores = tuple(_stores(attempt))
+        return CodeFinding(claim, outcome, seconds, len(course.passed), limit, stores=stores)
+
+    try:
+        outcome = _examine(attempt)
+    except UnsupportedError as error:
+        return found(Outcome.UNDECIDED, str(error))
+    except TimeoutError:
+        return found(Outcome.UNDECIDED, f"time-out of {timeout:g} s")
+    except ValueError as error:
+        # What the symbolic evaluator cannot do: a mode that is not known.
+        return found(Outcome.UNDECIDED, str(error))
+    if isinstance(outcome, Outcome):
+        return found(outcome)
+    if isinstance(outcome, str):
+        return found(Outcome.UNDECIDED, outcome)
+    run, requirement = _replayed(attempt, outcome)
+    wrong = next(
+        (
+            (place, place_value(image, place, run))
+            for place in claim.keeps
+            if requirement == claim.kept_words(place)
+        ),
+        None,
+    )
+    return replace(found(Outcome.REFUTED), requirement=requirement, run=run, kept_wrong=wrong)
+
+
+def _examine(attempt: _Attempt) -> Outcome | str | _Refutation:
+    """Whether it is proven; a text says what was run into."""
+    attempt.solver.add(*attempt.assumed())
+    if attempt.check() == z3.unsat:
+        return Outcome.VACUOUS
+    endings = attempt.run()
+    comes_through = False
+    for ending in endings:
+        state = ending.state
+        if ending.reason is not Reason.REACHED:
+            possible = attempt.check(state.path)
+            if possible == z3.unsat:
+                continue
+            if ending.reason is Reason.BOUND or possible == z3.unknown:
+                return f"at {_where(attempt, ending)}: {ending.reason.value} ({_BOUND} times)"
+            return _Refutation(ENDS, state.path, state)
+        # Time may pass before the end, too.
+        attempt.course.ticks_pass(state)
+        for words, condition in attempt.required(state):
+            answer = attempt.check(state.path, z3.Not(condition))
+            if answer == z3.unknown:
+                raise TimeoutError
+            if answer == z3.sat:
+                return _Refutation(words, z3.And(state.path, z3.Not(condition)), state)
+        comes_through = comes_through or attempt.check(state.path) == z3.sat
+    return Outcome.PROVEN if comes_through else Outcome.VACUOUS
+
+
+def _where(attempt: _Attempt, ending: Ending) -> str:
+    address = z3.simplify(ending.state["CIA"])
+    return attempt.image.place(address.as_long()) if z3.is_bv_value(address) else "an address not known"
+
+
+def _replayed(attempt: _Attempt, refutation: _Refutation) -> tuple[CodeRun, str]:
+    """The least run found that breaks the requirement, seen to do so by the concrete evaluator."""
+    solver, claim, before = attempt.solver, attempt.claim, attempt.before
+    solver.add(refutation.condition)
+    places = claim.places
+    bases = {place.base for place in places if isinstance(place, Word)}
+    start = z3.BitVec(HOST_AT_START, 64)
+    shift = attempt.value(claim.shifts_by, before)
+    wishes = [
+        z3.UGE(start, _TIMEBASE),
+        *(z3.UGE(before.gpr[base], _ADDRESS) for base in bases),
+        # Others change the word only where that matters.
+        *(event.value == shift for event in attempt.course.events if event.changes_memory),
+    ]
+    unknowns = [
+        refutation.state.live["elapsed"],
+        *(event.value for event in attempt.course.events),
+        *(start - attempt.value(one.place, before) for one in claim.ages),
+        start,
+        *(attempt.value(place, before) for place in places),
+        *before.gpr,
+    ]
+    model = least(solver, unknowns, wishes, attempt.deadline)
+    case = attempt.case(model)
+    run = run_case(case, attempt.image)
+    if refutation.requirement not in broken(attempt.image, claim, run):
+        raise ProverError(
+            f"the code at {attempt.image.place(claim.start)} breaks symbolically what it keeps to on ints: "
+            f"{refutation.requirement}"
+        )
+    return run, refutation.requirement
+
+
+def _stores(attempt: _Attempt) -> Iterator[str]:
+    for address, reached in sorted(attempt.course.stores.items()):
+        yield _named(reached, attempt.before) or f"an address computed at {attempt.image.place(address)}"
+
+
+def _named(reached: z3.BitVecRef | None, before: SymbolicState) -> str | None:
+    """A pointer as a distance from a register of the beginning."""
+    if reached is None:
+        return None
+    for number, register in enumerate(before.gpr):
+        distance = z3.simplify(reached - register)
+        if z3.is_bv_value(distance):
+            return f"{distance.as_signed_long()}(r{number})"
+    return None
