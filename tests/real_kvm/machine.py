@@ -8,6 +8,7 @@ import json
 import os
 import queue
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -50,13 +51,13 @@ class Machine:
         kernel: Path,
         initrd: Path,
         kind: str = "nested",
-        forwarded: dict[int, int] | None = None,
+        forwarded: Sequence[int] = (),
         qemu: Sequence[str] = (QEMU,),
     ) -> None:
         board, memory = MACHINES[kind]
-        forward = "".join(
-            f",hostfwd=tcp:127.0.0.1:{outer}-:{inner}" for outer, inner in (forwarded or {}).items()
-        )
+        self.ports = {inner: _free_port() for inner in forwarded}
+        """Where ports of the machine inside are found at this machine's loopback."""
+        forward = "".join(f",hostfwd=tcp:127.0.0.1:{outer}-:{inner}" for inner, outer in self.ports.items())
         self._command = [
             *qemu,
             *("-M", board, "-cpu", "power9", "-m", memory, "-smp", "1"),
@@ -67,7 +68,7 @@ class Machine:
         if kind == "nested":
             self._command += [
                 "-netdev",
-                f"user,id=net,restrict=on{forward}",
+                f"user,id=net{forward}",
                 "-device",
                 "spapr-vlan,netdev=net",
             ]
@@ -169,13 +170,20 @@ class Machine:
         return MachineError(f"{what}. Its console's last lines:{shown}")
 
 
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
 def _end_with_parent() -> None:
     """Have the kernel kill this process when the tests' own is killed, and could not do it."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @contextlib.contextmanager
-def booted(kind: str = "nested", forwarded: dict[int, int] | None = None) -> Iterator[Machine]:
+def booted(kind: str = "nested", forwarded: Sequence[int] = ()) -> Iterator[Machine]:
     """A machine with this project in it, ready to be called."""
     packages = Packages()
     with tempfile.TemporaryDirectory(prefix="chronovisor-kvm-") as scratch:

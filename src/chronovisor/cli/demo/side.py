@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -14,10 +15,11 @@ from chronovisor.machine.console import Console
 from chronovisor.machine.guest import Guest
 from chronovisor.machine.host import Host
 from chronovisor.machine.rehearsal import rehearse
-from chronovisor.migration.address import Address, parse_address
+from chronovisor.migration.address import Place, parse_address
 from chronovisor.migration.arrival import Arrivals, Arrived, Terms
 from chronovisor.migration.errors import MoveError
 from chronovisor.migration.outcomes import RememberedOutcomes
+from chronovisor.migration.precopy import MoveLimits
 from chronovisor.migration.source import Source
 from chronovisor.migration.stream import Header
 from chronovisor.migration.tcp import TcpChannel, TimeLimits
@@ -38,8 +40,9 @@ class Side:
     Moments are ticks of the machine's monotonic clock, the same in all its processes.
     """
 
-    def __init__(self, engine: str = "auto") -> None:
+    def __init__(self, engine: str = "auto", provider: str = "embedded") -> None:
         self._engine = engine
+        self._provider = provider
         self._host: Host | None = None
         self._expected: _Expected | None = None
         self.guest: Guest | None = None
@@ -61,7 +64,7 @@ class Side:
 
         The tick of its birth, and its timebase then.
         """
-        self._host = host = Host(tb_origin=origin, engine=self._engine)
+        self._host = host = self._host_of(origin)
         self.guest = guest = host.boot(IMAGE, tb_offset=offset)
         guest.memory.write(FILLED_FROM, os.urandom(filled))
         begun = host.clock.source.ticks()
@@ -69,9 +72,10 @@ class Side:
         guest.resume()
         return {"tick": begun, "timebase": timebase}
 
-    def expect(self, origin: int) -> str:
-        """Wait, in the background, for a guest that comes onto a host of this origin; the address."""
-        self._expected = _Expected(origin, self._engine)
+    def expect(self, origin: int, address: str = "tcp:127.0.0.1:0", insecure: bool = False) -> str:
+        """Wait, in the background, for a guest that comes onto a host of this origin; where it waits."""
+        at = parse_address(address, listen=True, insecure=insecure)
+        self._expected = _Expected(lambda: self._host_of(origin), at)
         return str(self._expected.address)
 
     def taken(self) -> dict[str, Any]:
@@ -91,13 +95,15 @@ class Side:
             "deadline": deadline,
         }
 
-    def send(self, address: str) -> dict[str, Any]:
+    def send(
+        self, address: str, insecure: bool = False, downtime: float = MoveLimits().downtime
+    ) -> dict[str, Any]:
         """Give the guest away to the side that waits there: its move's record, the tick of its stop, and its
         decrementer's deadline in guest time.
         """
         guest, host = self._present()
-        channel = TcpChannel(parse_address(address), Header.of(guest), LIMITS)
-        source = Source(guest, channel, console_stays=True)
+        channel = TcpChannel(parse_address(address, insecure=insecure), Header.of(guest), LIMITS)
+        source = Source(guest, channel, MoveLimits(downtime), console_stays=True)
         try:
             record = source.give_away().record
         finally:
@@ -133,6 +139,9 @@ class Side:
             self._host.close()
         self.guest = self._host = self._expected = None
 
+    def _host_of(self, origin: int) -> Host:
+        return Host(tb_origin=origin, engine=self._engine, provider=self._provider)
+
     def _present(self) -> tuple[Guest, Host]:
         if self.guest is None or self._host is None:
             raise MoveError("the guest is not on this side")
@@ -144,15 +153,15 @@ class Side:
 class _Expected:
     """A guest that is to come; it runs as soon as it may, whether or not anybody asks for it yet."""
 
-    def __init__(self, origin: int, engine: str) -> None:
+    def __init__(self, make_host: Callable[[], Host], address: Place) -> None:
         terms = Terms(
-            lambda header: Host(tb_origin=origin, engine=engine),
+            lambda header: make_host(),
             Console(),
             RememberedOutcomes(),
             LARGEST,
             LIMITS,
         )
-        self._arrivals = Arrivals(Address("127.0.0.1", 0), terms)
+        self._arrivals = Arrivals(address, terms)
         self.address = self._arrivals.address
         self._arrived: tuple[Arrived, Guest] | None = None
         self._failure: Exception | None = None
