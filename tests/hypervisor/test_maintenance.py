@@ -117,6 +117,7 @@ class Story:
         self.where = ""
         self.others_disturbed = False
         self.wrong_dispatches = 0
+        self.reloaded_under_a_thread = False
         self.host = power8(
             self.source, origin=ORIGIN, cores=2, observer=self._see, parts=parts or Parts(), **more
         )
@@ -186,6 +187,12 @@ class Story:
         if isinstance(event, DispatchLogged):
             vcore = self.vcpus[event.vcpu].vcore
             self.wrong_dispatches += event.timebase != self.host.clock.now() + vcore.entered_with
+        if isinstance(event, TimebaseReloaded):
+            core = self.host.cores[event.core]
+            vcore = core.runs
+            self.reloaded_under_a_thread |= core.applied is not None or (
+                vcore is not None and vcore.out < len(vcore.inside)
+            )
         if isinstance(event, TimebaseReloaded) and self.failed.get(event.core) is not None:
             before, now = self.failed.pop(event.core), self._executed(event.core)
             self.executed_meanwhile += sum(now[: len(before)]) - sum(before)
@@ -218,6 +225,7 @@ def test_at_whatever_moment_it_fails_nobody_reads_a_wrong_time(offset: int) -> N
             assert list(readings) == sorted(readings), f"vCPU {number} saw time go back"
         assert not story.others_disturbed
         assert not story.wrong_dispatches
+        assert not story.reloaded_under_a_thread
         where.add(story.where)
     assert where == {"host", "guest", "nap", "switch"}
 

@@ -1,0 +1,123 @@
+"""DEC over whatever makes a guest leave and enter again: it reads on, and interrupts at its moment."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from little_guests import GRANULE, Guest, branch, mfdec, mftb, user_call
+
+from chronovisor.hypervisor.cpu_model import POWER8, POWER9, CpuModel
+from chronovisor.hypervisor.exits import Hypercall, Interrupted
+from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.virtual_cpu import VirtualCpu
+from chronovisor.isa.bits import LPCR
+from chronovisor.timebase.clock import VirtualTime
+from chronovisor.timebase.types import MASK64, GuestTime, Offset, Ticks
+
+INSTRUCTION = 256
+DAMAGES = st.integers(-(1 << 63), (1 << 63) - 1)
+OFFSETS = st.integers(0, (1 << 40) - 1).map(lambda n: Offset(n << 24))
+TICKS = st.integers(0, 200 * INSTRUCTION)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("run"), st.just(0)),
+        st.tuples(st.just("stop"), st.integers(0, 1 << 33)),
+        st.tuples(st.just("offset"), OFFSETS),
+        st.tuples(st.just("kick"), TICKS),
+        st.tuples(st.just("trigger"), TICKS),
+        st.tuples(st.just("fail"), st.tuples(TICKS, DAMAGES)),
+    ),
+    min_size=3,
+    max_size=12,
+)
+
+
+def guest_on(model: CpuModel, large: bool, code: list[int]) -> tuple[VirtualTime, VirtualCpu]:
+    source = VirtualTime()
+    guest = Guest(Host(source, origin=0x1234_5678_9ABC, cpu_model=model))
+    guest.code(0x900, [mftb(4), mfdec(5), *user_call()])
+    vcpu = guest.vcpu(0, guest.code(0x1000, code))
+    if large:
+        vcpu.vcore.set_lpcr(int(LPCR.LD), int(LPCR.LD))
+    return source, vcpu
+
+
+def happen(source: VirtualTime, vcpu: VirtualCpu, what: str, how: object) -> None:
+    """Have something come from outside, now or within the next run."""
+    maintenance = vcpu.host.maintenance
+    match what, how:
+        case "stop", int(ticks):
+            source.advance(ticks)
+        case "offset", Offset() as offset:
+            with vcpu.access():
+                vcpu.set_offset(offset)
+        case "kick", int(ticks):
+            source.call_at(source.ticks() + ticks, vcpu.kick)
+        case "trigger", int(ticks):
+            source.call_at(source.ticks() + ticks, partial(maintenance.trigger_debug, 0))
+        case "fail", (int(ticks), int(damage)):
+            source.call_at(source.ticks() + ticks, partial(maintenance.fail_timebase, 0, Ticks(damage)))
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    model=st.sampled_from([(POWER8, False), (POWER9, False), (POWER9, True)]),
+    # An expiry of 0 is one that was never set.
+    expiry=st.integers(1, MASK64),
+    steps=STEPS,
+)
+def test_dec_and_timebase_have_one_sum(
+    model: tuple[CpuModel, bool], expiry: int, steps: list[tuple[str, object]]
+) -> None:
+    """P7: DEC + G is the expiry, before and after any exit, stop, failure, or setting of the offset."""
+    source, vcpu = guest_on(*model, code=[mftb(4), mfdec(5), mftb(6), *user_call(), branch(-5)])
+    vcpu.set_offset(Offset(GRANULE))
+    vcpu.decrementer_expiry = GuestTime(expiry)
+    width = (1 << 56) - 1 if model[1] else 0xFFFF_FFFF
+    for what, how in [*steps, ("run", 0)]:
+        happen(source, vcpu, what, how)
+        if what != "run":
+            continue
+        ended = vcpu.run()
+        if isinstance(ended, Interrupted):
+            continue
+        assert isinstance(ended, Hypercall)
+        before, dec, after = ended.arguments[:3]
+        # An exit may have come between two of them.
+        assert (expiry - dec - before) & width <= after - before
+        assert (vcpu.decrementer_expiry.value - expiry) & width == 0
+        assert not vcpu.host.check_sync()
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    model=st.sampled_from([POWER8, POWER9]),
+    timer=st.integers(0, 400 * INSTRUCTION),
+    disturbances=st.lists(
+        st.one_of(
+            st.tuples(st.just("kick"), TICKS),
+            st.tuples(st.just("trigger"), TICKS),
+            st.tuples(st.just("fail"), st.tuples(TICKS, DAMAGES)),
+        ),
+        max_size=8,
+    ),
+)
+def test_its_interrupt_comes_at_its_moment(
+    model: CpuModel, timer: int, disturbances: list[tuple[str, object]]
+) -> None:
+    """Never before DEC is -1, and then as soon as the guest executes anything."""
+    source, vcpu = guest_on(model, False, [branch(0)])
+    vcpu.state.set_msr(vcpu.state.MSR | 1 << 15)
+    vcpu.set_offset(Offset(7 * GRANULE))
+    vcpu.decrementer_expiry = (vcpu.host.clock.now() + vcpu.vcore.offset) + Ticks(timer)
+    for what, how in disturbances:
+        happen(source, vcpu, what, how)
+    ended = vcpu.run()
+    while isinstance(ended, Interrupted):
+        ended = vcpu.run()
+    assert isinstance(ended, Hypercall)
+    late = -(ended.arguments[1] - (1 << 32)) - 1
+    # Its own instruction, the handler's two, and entries that came in between, of four accesses each way.
+    assert 0 <= late <= (6 + 8 * (1 + len(disturbances))) * INSTRUCTION
