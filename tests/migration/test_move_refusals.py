@@ -7,15 +7,17 @@ from typing import Any
 
 import pytest
 
+from chronovisor.machine.elf import SHIPPED
 from chronovisor.machine.guest import Guest
 from chronovisor.machine.host import Host
 from chronovisor.machine.sizes import Topology
 from chronovisor.migration.destination import Destination
-from chronovisor.migration.errors import MoveRefusedError
+from chronovisor.migration.errors import MoveError, MoveRefusedError
 from chronovisor.migration.link import Link
-from chronovisor.migration.messages import Accepted, Message, Offer, Refused
+from chronovisor.migration.messages import Accepted, Commit, Message, Offer, Refused
 from chronovisor.migration.move import move
 from chronovisor.timebase.clock import TickSource, VirtualTime
+from chronovisor.timebase.handover import IdealInterval
 from chronovisor.timebase.types import GuestTime, Ticks
 
 MS = 512_000
@@ -67,6 +69,10 @@ def test_an_ordinary_guest_is_taken() -> None:
         ({"dec_bits": 48}, "48 bits"),
         ({"pvr": 0x800200}, "0x800200"),
         ({"memory_size": (1 << 20) + 1}, "multiple of 4096"),
+        ({"frequency": 0}, "counts 0 Hz"),
+        ({"limit": Ticks((1 << 23) - 1)}, "cannot be kept"),
+        ({"name": "../../etc/guest"}, "that of a path"),
+        ({"name": "a/"}, "that of a path"),
     ],
 )
 def test_what_does_not_fit_is_refused(changed: dict[str, Any], reason: str) -> None:
@@ -108,3 +114,52 @@ def test_hosts_whose_clocks_do_not_go_together(
     assert "\n" not in str(caught.value)
     monkeypatch.undo()
     guest.close()
+
+
+class Changed(Link):
+    """A link on which COMMIT says something else."""
+
+    def __init__(self, **changed: Any) -> None:
+        super().__init__([Ticks(MS)])
+        self._changed = changed
+
+    def carry(self, message: Message, sent: int, source: TickSource) -> Message:
+        if isinstance(message, Commit):
+            message = replace(message, **self._changed)
+        return super().carry(message, sent, source)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        # Of a moment that is still to come, …
+        ({"since_sample": Ticks(-1)}, "no exchange takes less than 0"),
+        # … and of one before there was a move.
+        ({"since_sample": Ticks(1000 * MS)}, "its offer was accepted"),
+        ({"since_sample": Ticks((1 << 63) - 1)}, "its offer was accepted"),
+        ({"dwell": Ticks(1000 * MS)}, "is its clock faster"),
+        ({"dwell": Ticks(-1)}, "no exchange takes less than 0"),
+        ({"ideal": IdealInterval(-(1 << 63), 0)}, "further from its ideal time"),
+        ({"ideal": IdealInterval(0, (1 << 63) - 1)}, "further from its ideal time"),
+    ],
+)
+def test_a_commit_that_cannot_be_true_is_refused_and_the_guest_goes_on(
+    changed: dict[str, Any], reason: str
+) -> None:
+    clock = VirtualTime()
+    guest = Host(clock=clock).boot("demo-le.elf", memory="1M")
+    away = Host(clock=clock)
+    with pytest.raises(MoveError) as caught:
+        move(guest, away, Changed(**changed))
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert away.guests == []
+    assert guest.run_until("watching")
+
+
+def test_a_name_goes_without_the_path_of_its_image() -> None:
+    clock = VirtualTime()
+    guest = Host(clock=clock).boot(SHIPPED / "demo-le.elf", memory="1M")
+    assert "/" in guest.name
+    moved, _ = move(guest, Host(clock=clock))
+    assert moved.name == "demo-le.elf"

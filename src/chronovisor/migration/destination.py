@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from typing import Final
 
@@ -262,6 +263,8 @@ class Destination:
                 f"the source's timebase counts {offer.frequency} Hz, the destination's {host.frequency} Hz: "
                 "a guest's time can only go on at one rate"
             )
+        if os.path.basename(offer.name) != offer.name:
+            return f"the guest's name {offer.name!r} is that of a path: give it another"
         if offer.limit < CLOCK_ERROR_LIMIT:
             return (
                 f"a clock error limit of {offer.limit.value} ticks cannot be kept: "

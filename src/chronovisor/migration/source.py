@@ -149,7 +149,7 @@ class Source:
             dec_bits=decrementer_width(self._guest.vcpus[0], host),
             topology=self._guest.topology,
             memory_size=self._guest.memory.size,
-            name=self._guest.name,
+            name=os.path.basename(self._guest.name),
             guest_time=self._clock.now() + offset,
             limit=self._limits.clock_error,
             in_use=blocks,
