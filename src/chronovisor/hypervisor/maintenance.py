@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chronovisor.timebase.facility import Hmer, Tfmr
+from chronovisor.timebase.facility import Hmer, Tfmr, require_tb_errors
 from chronovisor.timebase.trace import TimebaseReloaded
 from chronovisor.timebase.types import HostTime, Ticks
 
@@ -32,13 +32,12 @@ class Maintenance:
         Raises IndexError where there is no such core, ValueError for what is no error of a timebase.
         """
         failing = self._core(core)
+        require_tb_errors(errors)
         with self._host.scheduler.monitor:
             # The cause first: who reads T without the monitor reads, then looks whether it was right.
             failing.hmer |= Hmer.TFAC_ERROR
-            try:
-                failing.facility.fail(errors, damage)
-            finally:
-                self._interrupt(failing)
+            failing.facility.fail(errors, damage)
+            self._interrupt(failing)
 
     def trigger_debug(self, core: int) -> None:
         """Raise the interrupt on the core with this number for a cause that leaves its timebase alone.

@@ -53,6 +53,12 @@ class Hmer(IntFlag):
     """Something to look at, with the timebase as it was."""
 
 
+def require_tb_errors(errors: Tfmr) -> None:
+    """Raise ValueError for what is no error of a timebase."""
+    if not errors or errors & ~TB_ERRORS:
+        raise ValueError(f"{errors!r} is no error of a timebase: give {TB_ERRORS!r}, or some of them")
+
+
 class TimerFacility:
     """The timer facility of one core, with the core's `timebase`.
 
@@ -70,12 +76,7 @@ class TimerFacility:
         return TB_ERRORS & self.tfmr
 
     def fail(self, errors: Tfmr, damage: Ticks) -> None:
-        """Have T be wrong by `damage` from now on, and TFMR show `errors`.
-
-        Raises ValueError for what is no error of a timebase.
-        """
-        if not errors or errors & ~TB_ERRORS:
-            raise ValueError(f"{errors!r} is no error of a timebase: give {TB_ERRORS!r}, or some of them")
+        """Have T be wrong by `damage` from now on, and TFMR show `errors` (`require_tb_errors`)."""
         self._ready = False
         # Said before it is so: whoever reads T and then finds it valid has read a right one.
         self.tfmr = (self.tfmr | errors) & ~(Tfmr.TB_VALID | Tfmr.SYNC_OCCURRED)
