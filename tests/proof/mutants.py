@@ -89,6 +89,19 @@ WRONG: dict[str, AnyShift] = {
     "the sum in 56 bits": Variant(sum=lambda before, delta: (before + delta) & ((1 << 56) - 1)),
     "only offsets ahead": Variant(moved=lambda delta: (delta > 0) & (delta < (1 << 63))),
     "only offsets of 2^32 and more": Variant(moved=lambda delta: delta >= (1 << 32)),
+    "the carry kept in 32 bits": Variant(
+        again=lambda before, written, after: (
+            (written & (MASK64 - 0xFFFF_FFFF)) + ((written + GRANULE) & 0xFFFF_FFFF)
+        )
+    ),
+    "the carry in 56 bits": Variant(
+        again=lambda before, written, after: (written + GRANULE) & ((1 << 56) - 1)
+    ),
+    "56 bits of the offset": Variant(sum=lambda before, delta: (before + (delta & ((1 << 56) - 1))) & MASK64),
+    "a wrap seen only just at 0": Variant(wrapped=lambda before, written, after: (after & LOW_MASK) == 0),
+    "low bits of the sum dropped": Variant(
+        sum=lambda before, delta: ((before & (MASK64 - LOW_MASK)) + delta) & MASK64
+    ),
     "low bits of the sum dropped and 2^24 added": Variant(
         sum=lambda before, delta: ((before | LOW_MASK) + 1 + delta) & MASK64
     ),
@@ -99,6 +112,7 @@ RIGHT: dict[str, AnyShift] = {
     "compared with the first reading": Variant(
         wrapped=lambda before, written, after: (after & LOW_MASK) < (before & LOW_MASK)
     ),
+    "compared in 32 bits": Variant(wrapped=low(32)),
     "compared in all 64 bits": Variant(wrapped=lambda before, written, after: after < written),
     "compared as signed 32-bit numbers": Variant(
         wrapped=lambda before, written, after: signed(after, 32) < signed(written, 32)
