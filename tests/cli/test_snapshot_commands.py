@@ -102,6 +102,20 @@ def test_a_guest_is_saved_and_goes_on_elsewhere(machine: Machine, tmp_path: Path
         assert process.ends() == 0
 
 
+def test_a_move_whose_time_does_not_count(machine: Machine) -> None:  # noqa: F811
+    machine.run("one")
+    there, address = machine.receive("two", "--tb-origin", "12345")
+    machine.fails(ExitStatus.USAGE, "write freeze", "migrate", "one", address, "--time", "never")
+    report = machine.asks("migrate", "one", address, "--time", "freeze")
+    assert report["counted_ticks"] == 0
+    assert report["error_ticks"] == report["guest_tb_after"] - report["guest_tb_before"] >= 0
+    (hop,) = machine.asks("history", "two")["hops"]
+    assert (hop["kind"], hop["policy"], hop["clock"]) == ("move", "freeze", "exchange")
+    there.type("q")
+    assert " back=0 " in (told := there.line())
+    assert " lost=0 " in told
+
+
 def test_a_paused_guest_is_saved_as_it_was(machine: Machine, tmp_path: Path) -> None:  # noqa: F811
     file = str(tmp_path / "file")
     machine.run("one")

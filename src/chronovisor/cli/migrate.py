@@ -19,7 +19,7 @@ from chronovisor.cli.move_request import (
     write_request,
 )
 from chronovisor.cli.running import parse_seconds
-from chronovisor.cli.time_options import ClockErrorLimit, parse_limit
+from chronovisor.cli.time_options import TIME_HELP, ClockErrorLimit, parse_limit, parse_policy
 from chronovisor.machine.control import ask
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.sizes import parse_bytes, parse_duration
@@ -46,6 +46,7 @@ def command(
         str,
         typer.Option(help="Bytes of memory a second while the guest runs: 100M, say.", metavar="BYTES"),
     ] = "",
+    time: Annotated[str, typer.Option(help=TIME_HELP, metavar="POLICY")] = "catch-up",
     clock_error_limit: ClockErrorLimit = "",
     cancel: Annotated[
         bool, typer.Option("--cancel", help="Have the move under way come to nothing; the guest goes on.")
@@ -91,6 +92,7 @@ def command(
             parse_duration(downtime_limit, "downtime limit").ns / 1e9,
             parse_bytes(bandwidth_limit, "bandwidth limit") if bandwidth_limit else None,
             parse_limit(clock_error_limit),
+            parse_policy(time),
         )
     with as_lines() if as_json and progress else shown(not as_json) as hear:
         answer = ask(name, "migrate", hear=hear, **request)

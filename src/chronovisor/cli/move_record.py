@@ -26,6 +26,7 @@ def table(report: MoveReport) -> str:
         "source's origin": f"{record.from_origin:#018x}",
         "destination's origin": f"{record.to_origin:#018x}",
         "time elapsed": f"{_ticks(record.elapsed_ticks)} ± {record.elapsed_uncertainty_ticks} ticks",
+        "of it counted": _ticks(record.counted_ticks),
         "ideal offset": f"{record.ideal_offset:#018x}",
         "rounded offset": f"{record.rounded_offset:#018x}",
         "clock error": _ticks(record.error_ticks, "+"),

@@ -11,6 +11,7 @@ from chronovisor.migration.address import parse_address
 from chronovisor.migration.credentials import Credentials
 from chronovisor.migration.precopy import LEAST_BANDWIDTH, MoveLimits
 from chronovisor.migration.tcp import TimeLimits
+from chronovisor.timebase.policy import TimePolicy
 from chronovisor.timebase.types import Ticks
 
 Insecure = Annotated[
@@ -53,6 +54,7 @@ def write_request(
     downtime: float,
     bandwidth: int | None,
     clock_error: Ticks,
+    policy: TimePolicy,
 ) -> dict[str, Any]:
     """Return the request for a move, in JSON's types; MachineError for what makes no sense."""
     address = parse_address(to, insecure=insecure)
@@ -68,6 +70,7 @@ def write_request(
         "downtime": downtime,
         "bandwidth": bandwidth,
         "clock_error": clock_error.value,
+        "time": str(policy),
     }
 
 
@@ -77,6 +80,11 @@ def read_request(request: dict[str, Any]) -> dict[str, Any]:
     return {
         "address": parse_address(request["to"], insecure=request["insecure"]),
         "limits": TimeLimits.of(request["time_limit"]) if request["time_limit"] else TimeLimits(),
-        "move_limits": MoveLimits(request["downtime"], request["bandwidth"], Ticks(request["clock_error"])),
+        "move_limits": MoveLimits(
+            request["downtime"],
+            request["bandwidth"],
+            Ticks(request["clock_error"]),
+            TimePolicy.parse(request["time"]),
+        ),
         "credentials": Credentials(**named) if named is not None else None,
     }

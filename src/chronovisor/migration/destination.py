@@ -199,7 +199,9 @@ class Destination:
                 ready_to_commit=arrived - self._ready_at,
                 committed=arrived,
             )
-            decided = plan(Sample(commit.guest_time, commit.ideal), exchange, self._offer.limit)
+            decided = plan(
+                Sample(commit.guest_time, commit.ideal), exchange, self._offer.limit, self._offer.policy
+            )
             self._guest = self._loaded.set_clock(decided.offset).set_deadlines().release()
         except (HandoverError, KvmError, RestorationError) as error:
             return self._abort(self._offer.move, str(error))

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from chronovisor.machine.sizes import MAXIMUM_VCPUS, check_topology
 from chronovisor.migration.errors import StreamError
-from chronovisor.migration.guest_encoding import IDEAL, MACHINE, RECORD, TYPED, VCPU
+from chronovisor.migration.guest_encoding import IDEAL, MACHINE, POLICY, RECORD, TYPED, VCPU
 from chronovisor.migration.kinds import (
     GUEST_TIME,
     TEXT,
@@ -64,6 +64,7 @@ _OFFER = fields_of(
     guest_time=GUEST_TIME,
     limit=TICKS,
     in_use=bytes_of(MAXIMUM_BITMAP, "a bitmap"),
+    policy=POLICY,
 )
 _STATE = fields_of(
     State,

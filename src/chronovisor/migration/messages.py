@@ -27,6 +27,7 @@ from chronovisor.machine.guest import MachineState
 from chronovisor.machine.sizes import Topology
 from chronovisor.migration.vcpu_state import VcpuState
 from chronovisor.timebase.handover import IdealInterval
+from chronovisor.timebase.policy import CATCH_UP, TimePolicy
 from chronovisor.timebase.record import MoveRecord
 from chronovisor.timebase.types import GuestTime, Ticks
 
@@ -58,6 +59,8 @@ class Offer:
     """How far the guest's time may be from its ideal after the move."""
     in_use: bytes = b""
     """Which mebibytes of memory the destination had better have ready (`memory.in_use.blocks_in_use`)."""
+    policy: TimePolicy = CATCH_UP
+    """How much of the time away counts for the guest."""
 
 
 @dataclass(frozen=True, slots=True)

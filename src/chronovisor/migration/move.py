@@ -10,18 +10,24 @@ from chronovisor.migration.link import Link
 from chronovisor.migration.precopy import MoveLimits
 from chronovisor.migration.source import Source
 from chronovisor.timebase.handover import CLOCK_ERROR_LIMIT
+from chronovisor.timebase.policy import CATCH_UP, TimePolicy
 from chronovisor.timebase.record import MoveRecord
 from chronovisor.timebase.types import Ticks
 
 
 def move(
-    guest: Guest, to_host: Host, link: Link | None = None, limit: Ticks = CLOCK_ERROR_LIMIT
+    guest: Guest,
+    to_host: Host,
+    link: Link | None = None,
+    limit: Ticks = CLOCK_ERROR_LIMIT,
+    policy: TimePolicy = CATCH_UP,
 ) -> tuple[Guest, MoveRecord]:
     """Move `guest` to `to_host` and return it there, with the record of what that did to its time.
 
     A guest that runs goes on by itself, one that is paused stays so; the one given is closed. Both hosts are
     in this process, so the record's time elapsed is the true one, by the one clock that they share.
-    The guest's time comes out at most `limit` ticks from its ideal (2^23, 16.4 ms, unless relaxed).
+    The guest's time comes out at most `limit` ticks from its ideal (2^23, 16.4 ms, unless relaxed);
+    what counts of the time that it is away says `policy`.
 
     Raises `MoveRefusedError` (nothing was stopped), `MoveError` (the guest goes on where it was) and
     `MoveUndecidedError` (it stays paused until `ask` brings an answer).
@@ -30,7 +36,7 @@ def move(
     running = guest.running
     source_clock = guest.system.clock.source
     channel = (link or Link()).connect(source_clock, destination.handle)
-    source = Source(guest, channel, MoveLimits(clock_error=limit))
+    source = Source(guest, channel, MoveLimits(clock_error=limit, time=policy))
     try:
         record = source.give_away().record
     except MoveError as error:
@@ -44,4 +50,4 @@ def move(
     guest.close()
     moved = destination.start(running)
     assert source.stopped_at is not None
-    return moved, record.with_true_elapsed(Ticks(destination.resumes_at - source.stopped_at))
+    return moved, record.with_true_elapsed(Ticks(destination.resumes_at - source.stopped_at), policy)

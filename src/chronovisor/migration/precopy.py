@@ -20,6 +20,7 @@ from chronovisor.migration.errors import MoveCancelledError, MoveError, NotConve
 from chronovisor.migration.messages import Aborted, Message, Received, Round, Zeros
 from chronovisor.migration.stream import PIECE
 from chronovisor.timebase.handover import CLOCK_ERROR_LIMIT
+from chronovisor.timebase.policy import CATCH_UP, TimePolicy
 from chronovisor.timebase.types import Ticks
 
 PATIENCE: Final = 10
@@ -49,6 +50,8 @@ class MoveLimits:
     """Bytes of memory a second while the guest runs, at least `LEAST_BANDWIDTH`; None for all there is."""
     clock_error: Ticks = CLOCK_ERROR_LIMIT
     """How far the guest's time may come out from its ideal."""
+    time: TimePolicy = CATCH_UP
+    """How much of the time that it was away counts for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,6 +152,7 @@ class Source:
             name=os.path.basename(self._guest.name),
             guest_time=self._clock.now() + offset,
             limit=self._limits.clock_error,
+            policy=self._limits.time,
             in_use=blocks,
         )
         try:
