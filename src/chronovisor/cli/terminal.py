@@ -36,7 +36,10 @@ def typing_into(console: Console) -> Iterator[None]:
     """
     stop_reader, tell_reader = os.pipe()
     before = _leave_line_mode()
-    handlers = {number: signal.signal(number, _exit) for number in (signal.SIGPIPE, signal.SIGTERM)}
+    handlers = {
+        number: signal.signal(number, handler)
+        for number, handler in ((signal.SIGPIPE, _exit_if_unread), (signal.SIGTERM, _exit))
+    }
     reader = threading.Thread(target=_read, args=(console, stop_reader), name="stdin", daemon=True)
     reader.start()
     try:
@@ -53,6 +56,14 @@ def typing_into(console: Console) -> Iterator[None]:
 
 def _exit(number: int, _frame: FrameType | None) -> None:
     sys.exit(_SIGNALLED + number)
+
+
+def _exit_if_unread(number: int, frame: FrameType | None) -> None:
+    """Exit where nobody reads the standard output any more: a connection that broke is no reason to."""
+    output = select.poll()
+    output.register(STDOUT, 0)
+    if output.poll(0):
+        _exit(number, frame)
 
 
 def _leave_line_mode() -> list[Any] | None:
