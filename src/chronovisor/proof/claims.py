@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 
 from chronovisor.proof import decrementer, machine_code, rounding, switch, virtual_core
-from chronovisor.proof.prover import TIMEOUT, Claim, Finding, Verdict, prove
+from chronovisor.proof.prover import TIMEOUT, Claim, Verdict, prove
+from chronovisor.proof.workers import prove_each
 
 CLAIMS: tuple[Claim, ...] = (
     *switch.CLAIMS,
@@ -29,26 +28,5 @@ def prove_all(timeout: float = TIMEOUT, processes: int | None = None) -> Iterato
     """Prove every claim within `timeout` seconds each, and give the verdicts in the order of the claims."""
     processes = processes if processes is not None else multiprocessing.cpu_count()
     if processes < 2:
-        yield from (prove(claim, timeout) for claim in CLAIMS)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, _leave_interrupts) as pool:
-        proving = [pool.submit(_prove, number, timeout) for number in range(len(CLAIMS))]
-        try:
-            for claim, findings in zip(CLAIMS, proving, strict=True):
-                yield Verdict(claim, *findings.result())
-        except BaseException:
-            # Nobody waits for what is still being proven.
-            for process in multiprocessing.active_children():
-                process.terminate()
-            raise
-
-
-def _leave_interrupts() -> None:
-    # They are for the process that waits; it ends this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _prove(number: int, timeout: float) -> tuple[Finding, tuple[Finding, ...]]:
-    verdict = prove(CLAIMS[number], timeout)
-    return verdict.finding, verdict.tight
+        return (prove(claim, timeout) for claim in CLAIMS)
+    return prove_each(CLAIMS, timeout, processes)

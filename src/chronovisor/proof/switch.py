@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
+from chronovisor.hypervisor.dispatch_trace_log import DispatchTraceLog
 from chronovisor.hypervisor.world_switch import WorldSwitch
 from chronovisor.proof.paths import Case, any_word
 from chronovisor.proof.prover import Claim, Tight
+from chronovisor.proof.sabotage import HostTimeInLog, OffsetReadAgain
 from chronovisor.proof.unknown_time import UnknownCore
 from chronovisor.timebase.offset import (
     Applied,
@@ -135,15 +137,25 @@ def low_bits(case: Case) -> None:
     case.require("the low 24 bits of T and H are equal", timebase & LOW_MASK == host.value & LOW_MASK)
 
 
-def zero(case: Case, shifter: AnyShifter = shift) -> None:
+def zero(case: Case, shifter: AnyShifter = shift, offset: int = 0) -> None:
     """An offset of 0 writes nothing, on entry and on exit."""
     core = UnknownCore(case)
     before = case.any("what is applied", -(1 << 63), (1 << 63) - 1)
     core.timebase.adjust = before
     core.timebase.has_tbu40 = False  # a write would raise
-    done = shifter(core.timebase, 0)
+    done = shifter(core.timebase, offset)
     case.require("T is what it was", core.timebase.adjust == before)
     case.require("it says so", not done.moved)
+
+
+def logged(case: Case, log: type[DispatchTraceLog] = DispatchTraceLog) -> None:
+    """What the dispatch trace log has as the moment of a dispatch is the guest's time."""
+    core, applied = UnknownCore(case), Applied(any_offset(case, "applied offset"))
+    core.timebase.adjust = applied.signed
+    host = core.timebase.tod()
+    core.time.still = True
+    moment = log.moment(cast(Any, None), cast(Any, SimpleNamespace(timebase=core.timebase, applied=applied)))
+    case.require("P8: the moment is H + o", moment == host + applied)
 
 
 def rounding_up(
@@ -194,7 +206,7 @@ CLAIMS = (
         (
             Tight(
                 "the offset read again at the exit",
-                partial(round_trip, to_take_away=lambda self, core, vcore: Applied(vcore.offset)),
+                partial(round_trip, to_take_away=OffsetReadAgain.to_take_away),
             ),
         ),
     ),
@@ -213,7 +225,13 @@ CLAIMS = (
         (Tight("one tick longer", partial(exit_at_any_pace, longest=LONGEST_SWITCH + 1)),),
     ),
     Claim("switch-low-bits", "P1", "no write to TBU40, at any time, puts two cores out of step", low_bits),
-    Claim("switch-zero", "P2", "an offset of 0 writes nothing", zero),
+    Claim(
+        "switch-zero",
+        "P2",
+        "an offset of 0 writes nothing",
+        zero,
+        (Tight("an offset of 2^24", partial(zero, offset=GRANULE)),),
+    ),
     Claim(
         "offset-rounding",
         "P3",
@@ -226,5 +244,12 @@ CLAIMS = (
         "P2",
         "the host's time can be told while the guest's is loaded",
         host_time_in_guest,
+    ),
+    Claim(
+        "log-in-guest-time",
+        "P8",
+        "a dispatch is logged for the guest under the time that the guest would read",
+        logged,
+        (Tight("the host's time is logged", partial(logged, log=HostTimeInLog)),),
     ),
 )
