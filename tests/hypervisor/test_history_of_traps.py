@@ -104,7 +104,7 @@ class TestAnOffsetIsAMultipleOf2ToThe24(Episode):
 
     def without(self, patch: pytest.MonkeyPatch) -> None:
         def anything(self: Offset, value: int) -> None:
-            self._value = value
+            self.value = value
 
         patch.setattr(Offset, "__init__", anything)
         patch.setattr(Offset, "rounded_up", classmethod(lambda cls, value: cls(value)))

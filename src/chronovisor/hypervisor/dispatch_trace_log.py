@@ -36,9 +36,11 @@ _MOST = 0xFFFF_FFFF
 class Dispatch:
     """A dispatch to come: why it comes, and what the vCPU has waited for since it last ran, in ticks."""
 
-    __slots__ = ("dispatched_by", "enqueued", "preempted_by", "ready", "waited")
+    __slots__ = ("dispatched_by", "enqueued", "is_plain", "preempted_by", "ready", "waited")
 
     def __init__(self, preempted_by: PreemptReason = PreemptReason.FIRMWARE_EVENT) -> None:
+        self.is_plain = preempted_by is PreemptReason.FIRMWARE_EVENT
+        """Whether it is one after an exit to user space, without a wait: all of these are alike."""
         self.preempted_by = preempted_by
         self.dispatched_by = (
             DispatchReason.TIME_SLICE
@@ -56,9 +58,15 @@ class Dispatch:
 
     def woken(self, reason: DispatchReason, waited: int, ready: int) -> None:
         """Note what ended an H_CEDE that lasted `waited` ticks, `ready` ticks ago."""
+        self.is_plain = False
         self.dispatched_by = reason
         self.waited += waited
         self.ready += ready
+
+    def waited_for_core(self, ticks: int) -> None:
+        """Note that it waited so long for a core."""
+        self.is_plain = False
+        self.enqueued += ticks
 
 
 class DispatchTraceLog:

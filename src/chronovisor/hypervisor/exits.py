@@ -40,4 +40,5 @@ class Crashed:
     message: str
 
 
-Exit: TypeAlias = Hypercall | Interrupted | FailedEntry | Crashed
+OtherExit: TypeAlias = Interrupted | FailedEntry | Crashed
+Exit: TypeAlias = Hypercall | OtherExit

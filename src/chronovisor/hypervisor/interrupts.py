@@ -45,16 +45,20 @@ def deliver(vcpu: VirtualCpu) -> None:
     then external before decrementer. An entry clears MSR[EE], so that one is all that an instruction boundary
     can take.
     """
-    pending, state, engine = vcpu.pending, vcpu.state, vcpu.machine.engine
+    pending, state = vcpu.pending, vcpu.state
     if pending.system_reset:
         pending.system_reset = False
-        engine.interrupt(state, "SYSTEM_RESET")
+        _enter(vcpu, "SYSTEM_RESET")
     elif pending.machine_check is not None:
         with vcpu.host.scheduler.monitor:
             cause, pending.machine_check = pending.machine_check, None
-        engine.interrupt(state, "MACHINE_CHECK", cause)
+        _enter(vcpu, "MACHINE_CHECK", cause)
     elif state.MSR & _EE:
         if pending.external:
-            engine.interrupt(state, "EXTERNAL")
+            _enter(vcpu, "EXTERNAL")
         elif vcpu.decrementer_pending():
-            engine.interrupt(state, "DECREMENTER")
+            _enter(vcpu, "DECREMENTER")
+
+
+def _enter(vcpu: VirtualCpu, name: str, cause: int = 0) -> None:
+    vcpu.machine.engine.interrupt(vcpu.state, name, cause)

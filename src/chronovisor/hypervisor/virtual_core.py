@@ -31,7 +31,7 @@ class VirtualCore:
         self.offset: Offset = Offset(0)
         """What the next entry adds to the core's timebase. A running virtual core carries `Core.applied`."""
         self.entered_with: Offset = Offset(0)
-        """What the last entry added."""
+        """What the last entry added, or was to add."""
         self.lpcr: int = host.cpu_model.lpcr
         self.run_time: RunTime = RunTime(host.source)
         self.vtb: RunningCounter = RunningCounter(self.run_time)

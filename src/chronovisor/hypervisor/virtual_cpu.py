@@ -176,11 +176,18 @@ class VirtualCpu:
             state.set_msr((state.MSR | _ME) & ~_HV)
         state.LPCR, state.DPDES = vcore.lpcr, vcore.dpdes
         self._begun = True
-        # The guest has the time that was applied, whatever was set since: DEC + G is to be the expiry in
-        # that.
-        thread.decrementer.load(rebased(self._expiry, vcore.offset, vcore.entered_with), now)
+        expiry = self._expiry
+        if vcore.offset is not vcore.entered_with:
+            # The guest has the time that was applied, whatever was set since: DEC + G is to be the expiry in
+            # that.
+            expiry = rebased(expiry, vcore.offset, vcore.entered_with)
+        thread.decrementer.load(expiry, now)
         self._run_time.start(now)
         self._live.begin(thread)
+        if self.areas.any:
+            self._log_dispatch(thread)
+
+    def _log_dispatch(self, thread: HardwareThread) -> None:
         if self.areas.begin_dispatch(self.machine.memory):
             self._log.begin_anew()
         if self.areas.vpa.in_use:
@@ -192,7 +199,8 @@ class VirtualCpu:
         """Stop at tick `now` what runs only in the guest; its core's timebase may still be the guest's."""
         if self._begun:
             self._run_time.stop(now)
-            self.next_dispatch = Dispatch(self._preempted_by())
+            if self.ceded or self.vcore.time_slice_over or not self.next_dispatch.is_plain:
+                self.next_dispatch = Dispatch(self._preempted_by())
             if self.areas.vpa.in_use:
                 self.areas.end_dispatch(self.machine.memory)
 
@@ -212,8 +220,11 @@ class VirtualCpu:
         if not self._begun:
             return
         self._begun = False
+        vcore = self.vcore
         expiry = thread.decrementer.expiry(thread.core.timebase, self.decrementer_width, now)
-        self._expiry = rebased(expiry, self.vcore.entered_with, self.vcore.offset)
+        if vcore.offset is not vcore.entered_with:
+            expiry = rebased(expiry, vcore.entered_with, vcore.offset)
+        self._expiry = expiry
         if self.host.observer is not None:
             self.host.observer(DecrementerKept(self.number, self._expiry))
 

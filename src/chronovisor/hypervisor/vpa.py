@@ -95,6 +95,11 @@ class Areas:
         self.slb_shadow = Area()
         self.dispatch_trace_log = Area()
 
+    @property
+    def any(self) -> bool:
+        """Whether an entry has anything to do for them: each other one needs the virtual processor area."""
+        return self.vpa.in_use != 0 or self.vpa.pending
+
     # As the guest asks
 
     def call(self, function: int, address: int, memory: GuestMemory) -> Status:

@@ -42,14 +42,15 @@ class WorldSwitch:
             vcpu.thread = thread
             vcore.inside.append(vcpu)
             try:
-                if vcore.primary is vcpu:
+                is_primary = vcore.primary is vcpu
+                if is_primary:
                     self._enter_as_primary(vcore, thread.core)
                 else:
                     self._enter_as_secondary(vcpu, thread)
                 # One that is to leave already does not begin.
                 if not vcore.leaving:
                     now = self._source.ticks()
-                    if vcore.primary is vcpu:
+                    if is_primary:
                         vcore.begin(now)
                     vcpu.begin(thread, now)
             except BaseException as error:
@@ -74,14 +75,11 @@ class WorldSwitch:
             try:
                 if vcore.primary is vcpu:
                     if vcore.out < len(vcore.inside):
-                        self._scheduler.changed()
-                        self._scheduler.wait(lambda: vcore.out == len(vcore.inside))
-                        ended = self._source.ticks()
+                        ended = self._await_secondaries(vcore)
                     vcore.run_time.stop(ended)
                     self._restore_host_time(vcore, core)
                 else:
-                    self._scheduler.changed()
-                    self._scheduler.wait(lambda: vcore.host_time_restored)
+                    self._await_host_time(vcore)
                 # Behind the barrier: T is the host's again, so DEC + T is an expiry in host time.
                 vcpu.keep_decrementer(thread, ended)
             finally:
@@ -124,7 +122,7 @@ class WorldSwitch:
         self._scheduler.wait(lambda: vcpu.kicked or vcore.can_be_joined or host.core_for(vcore) is not None)
         vcore.wanting -= 1
         # While its own virtual core was on its way out of its core, nobody kept it from running.
-        vcpu.next_dispatch.enqueued += max(0, host.source.ticks() - max(since, vcore.queued_at))
+        vcpu.next_dispatch.waited_for_core(max(0, host.source.ticks() - max(since, vcore.queued_at)))
         if vcpu.kicked:
             if not vcore.wanting and vcore in host.queue:
                 host.queue.remove(vcore)
@@ -140,9 +138,9 @@ class WorldSwitch:
     def _enter_as_primary(self, vcore: VirtualCore, core: Core) -> None:
         # Threads that are ready come along now: they wait behind the switch, not for the next entry.
         self._scheduler.give_way()
+        vcore.entered_with = vcore.offset
         try:
             core.applied = self._host.switch.enter(core.timebase, vcore.offset, self._host.observer)
-            vcore.entered_with = core.applied
         except (SwitchBreachError, NoTbu40Error) as error:
             vcore.failure = str(error)
             vcore.leave_soon()
@@ -153,6 +151,16 @@ class WorldSwitch:
         self._scheduler.wait(lambda: vcore.failure is not None or self.secondary_may_enter(core))
         if not vcore.leaving and self._host.observer is not None:
             self._tell(SecondaryLetIn(core.number, thread.number, vcpu.number))
+
+    def _await_secondaries(self, vcore: VirtualCore) -> int:
+        """Wait until all threads have left the guest; return the tick at which they had."""
+        self._scheduler.changed()
+        self._scheduler.wait(lambda: vcore.out == len(vcore.inside))
+        return self._source.ticks()
+
+    def _await_host_time(self, vcore: VirtualCore) -> None:
+        self._scheduler.changed()
+        self._scheduler.wait(lambda: vcore.host_time_restored)
 
     def _restore_host_time(self, vcore: VirtualCore, core: Core) -> None:
         try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from chronovisor.kvm.ids import ExitReason, SystemEventType
@@ -22,7 +23,7 @@ class HcallExit:
     args: tuple[int, ...]
     """r4 to r12, always nine, unsigned 64-bit."""
     ret: int = 0
-    results: list[int] = field(default_factory=list)
+    results: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)

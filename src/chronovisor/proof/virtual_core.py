@@ -249,7 +249,7 @@ def _plain(value: object) -> Hashable:
 
 
 _OF_AN_ENTRY = (
-    *("inside", "out", "kept", "leaving", "host_time_restored", "failure"),
+    *("inside", "out", "kept", "leaving", "host_time_restored", "time_slice_over", "failure"),
     "entered_with",
 )
 """What a virtual core keeps from the beginning of an entry to the end of its exit."""

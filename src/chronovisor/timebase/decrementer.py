@@ -113,7 +113,7 @@ def rebased(expiry: HostTime, old: Offset, new: Offset) -> HostTime:
 
     Where a vCPU's offset is set, each expiry that it keeps goes through here, and nowhere else.
     """
-    return expiry if old is new else (expiry + old) - new
+    return (expiry + old) - new
 
 
 def remaining(expiry: HostTime, now: HostTime) -> Ticks:

@@ -11,7 +11,7 @@ A sum of two kinds that do not belong together raises `TypeError` where it is wr
 
 from __future__ import annotations
 
-from typing import NoReturn, overload
+from typing import Final, NoReturn, overload
 
 FREQUENCY = 512_000_000
 """Ticks per second of every timebase here (POWER7 to POWER10)."""
@@ -39,16 +39,11 @@ def signed64(value: int) -> int:
 class Ticks:
     """A signed duration, in ticks of the timebase; of any size (not modular)."""
 
-    __slots__ = ("_value",)
-    _value: int
+    __slots__ = ("value",)
 
     def __init__(self, value: int) -> None:
-        self._value = value if type(value) is int else _integer(value, "Ticks")
-
-    @property
-    def value(self) -> int:
+        self.value: Final[int] = value if type(value) is int else _integer(value, "Ticks")
         """The duration in ticks."""
-        return self._value
 
     @classmethod
     def from_ns(cls, ns: int) -> Ticks:
@@ -58,56 +53,56 @@ class Ticks:
     @property
     def ns(self) -> int:
         """The duration in whole nanoseconds, rounded towards the past (floor)."""
-        return self._value * _NS_PER_SECOND // FREQUENCY
+        return self.value * _NS_PER_SECOND // FREQUENCY
 
     @property
     def seconds(self) -> float:
         """The duration in seconds, for people to read; never compute with it."""
-        return self._value / FREQUENCY
+        return self.value / FREQUENCY
 
     def __add__(self, other: Ticks) -> Ticks:
-        return Ticks(self._value + other._value) if isinstance(other, Ticks) else NotImplemented
+        return Ticks(self.value + other.value) if isinstance(other, Ticks) else NotImplemented
 
     def __sub__(self, other: Ticks) -> Ticks:
-        return Ticks(self._value - other._value) if isinstance(other, Ticks) else NotImplemented
+        return Ticks(self.value - other.value) if isinstance(other, Ticks) else NotImplemented
 
     def __mul__(self, times: int) -> Ticks:
-        return Ticks(self._value * times) if isinstance(times, int) else NotImplemented
+        return Ticks(self.value * times) if isinstance(times, int) else NotImplemented
 
     __rmul__ = __mul__
 
     def __neg__(self) -> Ticks:
-        return Ticks(-self._value)
+        return Ticks(-self.value)
 
     def __abs__(self) -> Ticks:
-        return Ticks(abs(self._value))
+        return Ticks(abs(self.value))
 
     def __eq__(self, other: object) -> bool:
-        return self._value == other._value if isinstance(other, Ticks) else NotImplemented
+        return self.value == other.value if isinstance(other, Ticks) else NotImplemented
 
     def __lt__(self, other: Ticks) -> bool:
-        return self._value < other._value if isinstance(other, Ticks) else NotImplemented
+        return self.value < other.value if isinstance(other, Ticks) else NotImplemented
 
     def __le__(self, other: Ticks) -> bool:
-        return self._value <= other._value if isinstance(other, Ticks) else NotImplemented
+        return self.value <= other.value if isinstance(other, Ticks) else NotImplemented
 
     def __gt__(self, other: Ticks) -> bool:
-        return self._value > other._value if isinstance(other, Ticks) else NotImplemented
+        return self.value > other.value if isinstance(other, Ticks) else NotImplemented
 
     def __ge__(self, other: Ticks) -> bool:
-        return self._value >= other._value if isinstance(other, Ticks) else NotImplemented
+        return self.value >= other.value if isinstance(other, Ticks) else NotImplemented
 
     def __bool__(self) -> bool:
-        return bool(self._value)
+        return bool(self.value)
 
     def __int__(self) -> int:
-        return self._value
+        return self.value
 
     def __hash__(self) -> int:
-        return hash((Ticks, self._value))
+        return hash((Ticks, self.value))
 
     def __repr__(self) -> str:
-        return f"Ticks({self._value})"
+        return f"Ticks({self.value})"
 
 
 class Offset:
@@ -117,8 +112,7 @@ class Offset:
     of any value.
     """
 
-    __slots__ = ("_value",)
-    _value: int
+    __slots__ = ("value",)
 
     def __init__(self, value: int) -> None:
         if type(value) is not int:
@@ -127,17 +121,13 @@ class Offset:
             raise ValueError(f"offset {value:#x} does not fit 64 bits: give it modulo 2^64")
         if value & LOW_MASK:
             raise ValueError(f"offset {value:#x} is no multiple of 2^24: Offset.rounded_up makes it one")
-        self._value = value
-
-    @property
-    def value(self) -> int:
+        self.value: Final[int] = value
         """The offset in ticks, 0 to 2^64-1 (a guest behind its host has a large one)."""
-        return self._value
 
     @property
     def signed(self) -> int:
         """The offset in ticks, -2^63 to 2^63-1 (negative where the guest is behind its host)."""
-        return signed64(self._value)
+        return signed64(self.value)
 
     @classmethod
     def rounded_up(cls, value: int) -> Offset:
@@ -145,40 +135,36 @@ class Offset:
         return cls((_integer(value, "an offset") + LOW_MASK) & ~LOW_MASK & MASK64)
 
     def __add__(self, other: Offset) -> Offset:
-        return Offset((self._value + other._value) & MASK64) if isinstance(other, Offset) else NotImplemented
+        return Offset((self.value + other.value) & MASK64) if isinstance(other, Offset) else NotImplemented
 
     def __sub__(self, other: Offset) -> Offset:
-        return Offset((self._value - other._value) & MASK64) if isinstance(other, Offset) else NotImplemented
+        return Offset((self.value - other.value) & MASK64) if isinstance(other, Offset) else NotImplemented
 
     def __neg__(self) -> Offset:
-        return Offset(-self._value & MASK64)
+        return Offset(-self.value & MASK64)
 
     def __eq__(self, other: object) -> bool:
-        return self._value == other._value if isinstance(other, Offset) else NotImplemented
+        return self.value == other.value if isinstance(other, Offset) else NotImplemented
 
     def __bool__(self) -> bool:
-        return bool(self._value)
+        return bool(self.value)
 
     def __hash__(self) -> int:
-        return hash((Offset, self._value))
+        return hash((Offset, self.value))
 
     def __repr__(self) -> str:
-        return f"Offset({self._value:#x})"
+        return f"Offset({self.value:#x})"
 
 
 class _Time:
     """What host time and guest time share: 64 bits, modular, compared by signed difference alone."""
 
-    __slots__ = ("_value",)
-    _value: int
+    __slots__ = ("value",)
 
     def __init__(self, value: int) -> None:
-        self._value = (value if type(value) is int else _integer(value, type(self).__name__)) & MASK64
-
-    @property
-    def value(self) -> int:
+        whole = value if type(value) is int else _integer(value, type(self).__name__)
+        self.value: Final[int] = whole & MASK64
         """The timebase value in ticks, 0 to 2^64-1."""
-        return self._value
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, _Time) and type(other) is not type(self):
@@ -186,7 +172,7 @@ class _Time:
                 f"a {type(self).__name__} and a {type(other).__name__} are never equal or different: "
                 "convert one by the offset first"
             )
-        return self._value == other._value if isinstance(other, _Time) else NotImplemented
+        return self.value == other.value if isinstance(other, _Time) else NotImplemented
 
     def _no_order(self, other: object) -> NoReturn:
         raise TypeError(
@@ -196,10 +182,10 @@ class _Time:
     __lt__ = __le__ = __gt__ = __ge__ = _no_order
 
     def __hash__(self) -> int:
-        return hash((type(self), self._value))
+        return hash((type(self), self.value))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._value:#x})"
+        return f"{type(self).__name__}({self.value:#x})"
 
 
 class HostTime(_Time):
@@ -213,8 +199,8 @@ class HostTime(_Time):
     def __add__(self, other: Offset) -> GuestTime: ...
     def __add__(self, other: Ticks | Offset) -> HostTime | GuestTime:
         if isinstance(other, Ticks):
-            return HostTime(self._value + other.value)
-        return GuestTime(self._value + other.value) if isinstance(other, Offset) else NotImplemented
+            return HostTime(self.value + other.value)
+        return GuestTime(self.value + other.value) if isinstance(other, Offset) else NotImplemented
 
     @overload
     def __sub__(self, other: Ticks) -> HostTime: ...
@@ -222,8 +208,8 @@ class HostTime(_Time):
     def __sub__(self, other: HostTime) -> Ticks: ...
     def __sub__(self, other: Ticks | HostTime) -> HostTime | Ticks:
         if isinstance(other, Ticks):
-            return HostTime(self._value - other.value)
-        return Ticks(signed64(self._value - other._value)) if isinstance(other, HostTime) else NotImplemented
+            return HostTime(self.value - other.value)
+        return Ticks(signed64(self.value - other.value)) if isinstance(other, HostTime) else NotImplemented
 
 
 class GuestTime(_Time):
@@ -232,7 +218,7 @@ class GuestTime(_Time):
     __slots__ = ()
 
     def __add__(self, other: Ticks) -> GuestTime:
-        return GuestTime(self._value + other.value) if isinstance(other, Ticks) else NotImplemented
+        return GuestTime(self.value + other.value) if isinstance(other, Ticks) else NotImplemented
 
     @overload
     def __sub__(self, other: Ticks) -> GuestTime: ...
@@ -242,10 +228,10 @@ class GuestTime(_Time):
     def __sub__(self, other: Offset) -> HostTime: ...
     def __sub__(self, other: Ticks | GuestTime | Offset) -> GuestTime | Ticks | HostTime:
         if isinstance(other, Ticks):
-            return GuestTime(self._value - other.value)
+            return GuestTime(self.value - other.value)
         if isinstance(other, Offset):
-            return HostTime(self._value - other.value)
-        return Ticks(signed64(self._value - other._value)) if isinstance(other, GuestTime) else NotImplemented
+            return HostTime(self.value - other.value)
+        return Ticks(signed64(self.value - other.value)) if isinstance(other, GuestTime) else NotImplemented
 
 
 def _integer(value: int, what: str) -> int:

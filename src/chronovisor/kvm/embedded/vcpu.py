@@ -53,7 +53,11 @@ class EmbeddedVcpu:
     def run(self) -> Exit:
         """KVM_RUN."""
         try:
-            return self._exit(self._vcpu.run(self._answer()))
+            ended = self._vcpu.run(self._answer())
+            if isinstance(ended, hypervisor_exits.Hypercall):
+                call = self._unanswered = HcallExit(*ended)
+                return call
+            return self._exit(ended)
         except Exception as error:
             # A mistake of ours. The vCPU is out of the guest; the others go on.
             log.exception("vCPU %d", self.id)
@@ -135,14 +139,13 @@ class EmbeddedVcpu:
         answered, self._unanswered = self._unanswered, None
         if answered is None:
             return ()
+        if not answered.results:
+            return (answered.ret & MASK64,)
         if len(answered.results) > CALL_ARGUMENTS:
             raise KvmError(errno.EINVAL, f"a hypercall has at most {CALL_ARGUMENTS} results, r4 to r12")
         return [word & MASK64 for word in (answered.ret, *answered.results)]
 
-    def _exit(self, ended: hypervisor_exits.Exit) -> Exit:
-        if isinstance(ended, hypervisor_exits.Hypercall):
-            self._unanswered = HcallExit(ended.number, ended.arguments)
-            return self._unanswered
+    def _exit(self, ended: hypervisor_exits.OtherExit) -> Exit:
         match ended:
             case hypervisor_exits.Interrupted():
                 return Interrupted()
