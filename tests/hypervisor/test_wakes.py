@@ -100,7 +100,8 @@ def due(events: dict[str, int]) -> int:
     # An offset that is set moves the expiry, which stays in guest time; of two the last counts from then on.
     causes = [events[what] for what in ("prod", "external", "kick") if what in events]
     for tick, what in sorted((events[what], what) for what in ("forward", "back") if what in events):
-        if min(causes, default=expiry) <= tick or expiry <= tick:
+        # DEC is 0 at its expiry; its exception comes one tick later.
+        if min(causes, default=expiry + 1) <= tick or expiry < tick:
             break
         expiry = tick if what == "forward" else TIMER + GRANULE
     return max(min([*causes, expiry]), CEDED * INSTRUCTION)
