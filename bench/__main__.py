@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from bench import drift, guest_speed, moves, processors, start_up, switch
+from bench import drift, guest_speed, live_moves, moves, processors, start_up, switch
 
 
 def _guest_speed(console: Console) -> None:
@@ -47,6 +47,7 @@ def main() -> None:
     _guest_speed(console)
     switch.show(console)
     moves.show(console)
+    live_moves.show(console)
     drift.show(console)
 
 

@@ -28,7 +28,7 @@ from chronovisor.timebase.types import FREQUENCY, GRANULE, MASK64
 MEMORY = "64M"
 FILLED = 8 << 20
 """Bytes of its memory that are not zero."""
-MOVES = 100
+MOVES = 200
 STAY = 0.01
 """Seconds that the guest runs on each host, at least; at most twice that."""
 SEED = 1

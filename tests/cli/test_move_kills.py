@@ -68,6 +68,12 @@ class Course:
         killer.join()
         if source_dies:
             assert status == ExitStatus.USAGE
+            if at == "Offer":
+                # It never heard of the guest, and takes the next one.
+                assert self.machine.state(f"there-{self.number}") == "waiting"
+                there.kill()
+                self.here = None
+                return
             self.without_source(there, runs=at == "Acknowledged")
         elif at in {"Commit", "Acknowledged"}:
             assert status == ExitStatus.UNDECIDED
