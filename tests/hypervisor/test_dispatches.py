@@ -14,8 +14,9 @@ from little_guests import SECOND, Guest, hcall, mtdec, power8, run_together, spi
 import chronovisor as cv
 from chronovisor.hypervisor.exits import Exit, Hypercall, Interrupted
 from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.scheduler import QUANTUM
 from chronovisor.hypervisor.virtual_core import TIME_SLICE
-from chronovisor.hypervisor.virtual_cpu import QUANTUM, VirtualCpu
+from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.papr.dispatch_log import from_ring
 from chronovisor.papr.hcalls import Hcall
 from chronovisor.papr.vpa import (

@@ -29,8 +29,8 @@ from little_guests import (
 from chronovisor.engine.concrete import ConcreteEngine
 from chronovisor.hypervisor.exits import Exit, Hypercall, Interrupted
 from chronovisor.hypervisor.host import Host, Parts
-from chronovisor.hypervisor.scheduler import scheduler_for
-from chronovisor.hypervisor.virtual_cpu import QUANTUM, VirtualCpu
+from chronovisor.hypervisor.scheduler import QUANTUM, scheduler_for
+from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.papr.hcalls import Hcall
 from chronovisor.timebase.clock import RealTime, VirtualTime
 from chronovisor.timebase.trace import HostTimeRestored, OffsetApplied

@@ -26,7 +26,8 @@ from little_guests import (
 from chronovisor.engine.choice import engine_named
 from chronovisor.hypervisor.exits import Exit, Hypercall, Interrupted
 from chronovisor.hypervisor.host import Host, Parts
-from chronovisor.hypervisor.virtual_cpu import QUANTUM, VirtualCpu
+from chronovisor.hypervisor.scheduler import QUANTUM
+from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.isa.bits import MSR
 from chronovisor.papr.hcalls import Hcall
 from chronovisor.timebase.clock import RealTime, VirtualTime

@@ -7,6 +7,7 @@ keeps is changed under the monitor alone, and whoever changes something that oth
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,6 +15,9 @@ from typing import Protocol
 from weakref import WeakValueDictionary
 
 from chronovisor.timebase.clock import TickSource, VirtualTime
+
+QUANTUM = 1000
+"""The most instructions that a vCPU executes before others have their turn in virtual time."""
 
 Until = Callable[[], int | None]
 """The tick of the clock at which a wait ends in any case, asked anew whenever something changed; None for
@@ -88,6 +92,9 @@ class Scheduler(Protocol):
     def changed(self) -> None:
         """Have everyone who waits look again. From any thread."""
 
+    def quantum(self) -> int:
+        """Return how many instructions the next turn has, where there are turns."""
+
     def pass_time(self, ticks: int) -> None:
         """Say that the calling thread's guest has used `ticks`: that moves a virtual clock."""
 
@@ -152,6 +159,10 @@ class Parallel:
             with self.monitor:
                 self._condition.notify_all()
 
+    def quantum(self) -> int:
+        """Return a turn's instructions; nobody waits for its end here."""
+        return QUANTUM
+
     def pass_time(self, ticks: int) -> None:
         """Do nothing: time passes by itself."""
 
@@ -166,12 +177,14 @@ class Turns:
 
     A turn ends where the program says so (its quantum of instructions is used up, it waits, it is unbound),
     never by the clock of the machine below, so that the same scenario always takes the same course. It goes
-    round in the order in which the vCPUs were made, over every host on the clock. When nobody can go on, the
-    clock jumps to the next deadline or alarm.
+    round in the order in which the vCPUs were made, over every host on the clock; or else, by `drawn_from`,
+    to any that can go on, for any number of instructions up to the quantum. When nobody can go on, the clock
+    jumps to the next deadline or alarm.
     """
 
-    def __init__(self, source: VirtualTime) -> None:
+    def __init__(self, source: VirtualTime, drawn_from: random.Random | None = None) -> None:
         self._source = source
+        self._drawn_from = drawn_from
         self.monitor = threading.Condition(threading.RLock())
         self._seats: list[Seat] = []
         self._holder: Seat | None = None
@@ -253,6 +266,10 @@ class Turns:
                 self._pass_on()
             self.monitor.notify_all()
 
+    def quantum(self) -> int:
+        """Return how many instructions the next turn has."""
+        return QUANTUM if self._drawn_from is None else self._drawn_from.randint(1, QUANTUM)
+
     def pass_time(self, ticks: int) -> None:
         """Advance the clock, calling the alarms on the way."""
         if ticks:
@@ -297,9 +314,9 @@ class Turns:
         first = self._seats.index(self._holder) + 1 if self._holder in self._seats else 0
         while any(seat.bound for seat in self._seats):
             now = self._source.ticks()
-            for seat in (*self._seats[first:], *self._seats[:first]):
-                if seat.runnable(now):
-                    return seat
+            runnable = (seat for seat in (*self._seats[first:], *self._seats[:first]) if seat.runnable(now))
+            if (seat := next(runnable, None)) is not None:
+                return seat if self._drawn_from is None else self._drawn_from.choice([seat, *runnable])
             due = self.horizon()
             if due is None:
                 return None
@@ -318,4 +335,12 @@ def scheduler_for(source: TickSource) -> Scheduler:
     turns = _turns.get(id(source))
     if turns is None:
         turns = _turns[id(source)] = Turns(source)
+    return turns
+
+
+def draw_turns(source: VirtualTime, seed: int) -> Turns:
+    """Have the hosts that are made on `source` from now on take turns in an order drawn from `seed`: the same
+    for the same seed and the same scenario. Keep what is returned until the first of them is made.
+    """
+    turns = _turns[id(source)] = Turns(source, random.Random(seed))
     return turns

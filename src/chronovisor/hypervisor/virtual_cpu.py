@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from chronovisor.hypervisor.virtual_core import VirtualCore
     from chronovisor.hypervisor.virtual_machine import VirtualMachine
 
-QUANTUM = 1000
-"""Instructions that a vCPU executes before others have their turn in virtual time."""
-
 # As plain numbers: an IntFlag's operators are slow, and what they make would spread into the guest's state.
 _EE, _ME, _HV, _LD = int(MSR.EE), int(MSR.ME), int(MSR.HV), int(LPCR.LD)
 
@@ -70,7 +67,7 @@ class VirtualCpu:
         self._accesses = 0
         self.next_dispatch = Dispatch()
         self._accounted = 0
-        self._turn_left = QUANTUM
+        self._turn_left = self.host.scheduler.quantum()
         self._horizon: int | None = None
 
     # From any thread
@@ -352,7 +349,7 @@ class VirtualCpu:
             if ended is not None:
                 return ended
             if self._is_virtual and (self._turn_left <= 0 or self._others_due()):
-                self._turn_left = QUANTUM
+                self._turn_left = self.host.scheduler.quantum()
                 self.host.scheduler.give_way()
         if not (self.kicked or self.enter_anew or self.vcore.leaving):
             self.vcore.time_slice_over = True

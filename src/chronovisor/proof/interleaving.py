@@ -20,7 +20,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import TypeAlias
 
-from chronovisor.hypervisor.scheduler import Seat, Until, never
+from chronovisor.hypervisor.scheduler import QUANTUM, Seat, Until, never
 from chronovisor.proof.paths import Case
 
 Place: TypeAlias = tuple[object, ...]
@@ -121,6 +121,10 @@ class Interleaving:
     def alone(self) -> bool:
         """Return False: there are others."""
         return False
+
+    def quantum(self) -> int:
+        """Return a turn's instructions; no turn ends by them here."""
+        return QUANTUM
 
     def pass_time(self, ticks: int) -> None:
         """Do nothing: time passes by itself."""
