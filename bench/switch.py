@@ -1,8 +1,8 @@
 """What entries, exits and hypercalls cost: a guest that does nothing but call, on the machine's own clock.
 
 Figures are processor time, the least of several runs, so that what else the machine does counts as little
-as can be. The peer of what is done with an offset is the same without one; that of the compiled switch is the
-interpreted one.
+as can be; what is compared is run in turns. The peer of what is done with an offset is the same without one;
+that of the compiled switch is the interpreted one.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ _CODE_AT = 0x1000
 _SIXTY_FOUR_BIT_LITTLE_ENDIAN = 1 << 63 | 1 << 12 | 1
 _LAST = int(Hcall.RTAS)
 _LOOP = """
+    li32 r5, 0x7fffffff
+    mtdec r5
     li32 r5, {rounds}
     mtctr r5
 again:
@@ -48,12 +50,16 @@ again:
 
 @dataclass(frozen=True)
 class Figure:
-    """One operation: microseconds with an offset, without one, and the peer's where there is one."""
+    """One operation: microseconds without an offset, with one, and the peer's where there is one."""
 
     name: str
     plain_us: float
     offset_us: float
     interpreted_us: float | None = None
+    asked_us: float | None = None
+    """What it is to take at most, with an offset or without."""
+    asked_share_us: float | None = None
+    """What an offset is to add at most; None where it is no part of the operation."""
 
 
 def _calling(number: int, offset: Offset) -> Vcpu:
@@ -81,32 +87,33 @@ def _answer_all(vcpu: Vcpu) -> None:
         call.ret = 0
 
 
-def _least(make: Callable[[], Callable[[], None]]) -> float:
-    """Microseconds of processor time a round, of the best of RUNS runs of what `make` prepares."""
-    best = float("inf")
+def _least(*runs: Callable[[], Callable[[], None]]) -> list[float]:
+    """Microseconds of processor time a round: of what each prepares, in turns, the best of RUNS runs."""
+    best = [float("inf")] * len(runs)
     for _ in range(RUNS):
-        run = make()
-        begun = time.process_time()
-        run()
-        best = min(best, time.process_time() - begun)
-    return best / ROUNDS * 1e6
+        for number, make in enumerate(runs):
+            run = make()
+            begun = time.process_time()
+            run()
+            best[number] = min(best[number], time.process_time() - begun)
+    return [seconds / ROUNDS * 1e6 for seconds in best]
 
 
-def _hypercall(number: int, offset: Offset) -> float:
+def _hypercalls(number: int, offset: Offset) -> Callable[[], Callable[[], None]]:
     def make() -> Callable[[], None]:
         vcpu = _calling(number, offset)
         return lambda: _answer_all(vcpu)
 
-    return _least(make)
+    return make
 
 
-def _switch(switch: Switch, offset: Offset) -> float:
+def _switches(switch: Switch, offset: Offset) -> Callable[[], Callable[[], None]]:
     def rounds() -> None:
         timebase = switch.timebase(HostClock(RealTime()))
         for _ in range(ROUNDS):
             switch.leave(timebase, switch.enter(timebase, offset))
 
-    return _least(lambda: rounds)
+    return lambda: rounds
 
 
 def measure() -> list[Figure]:
@@ -115,22 +122,14 @@ def measure() -> list[Figure]:
 
     none = Offset(0)
     compiled = Host(RealTime(), parts=Parts(engine=NativeEngine)).switch
+    switch = _least(_switches(compiled, none), _switches(compiled, OFFSET), _switches(Switch(), OFFSET))
+    answered = _least(_hypercalls(Hcall.PROD, none), _hypercalls(Hcall.PROD, OFFSET))
+    left = _least(_hypercalls(Hcall.PUT_TERM_CHAR, none), _hypercalls(Hcall.PUT_TERM_CHAR, OFFSET))
     return [
+        Figure("the switch of a core's timebase and back", *switch),
+        Figure("a hypercall that the hypervisor answers", *answered, asked_us=3),
         Figure(
-            "the switch of a core's timebase and back",
-            _switch(compiled, none),
-            _switch(compiled, OFFSET),
-            _switch(Switch(), OFFSET),
-        ),
-        Figure(
-            "a hypercall that the hypervisor answers",
-            _hypercall(Hcall.PROD, none),
-            _hypercall(Hcall.PROD, OFFSET),
-        ),
-        Figure(
-            "a hypercall that reaches user space: an exit and an entry",
-            _hypercall(Hcall.PUT_TERM_CHAR, none),
-            _hypercall(Hcall.PUT_TERM_CHAR, OFFSET),
+            "a hypercall that reaches user space: an exit and an entry", *left, asked_us=8, asked_share_us=1
         ),
     ]
 
@@ -139,10 +138,29 @@ def show(console: Console) -> None:
     """Measure and print."""
     title = f"Entries, exits and hypercalls: µs of processor time, least of {RUNS} times {ROUNDS:,}"
     table = Table(title=title, title_justify="left")
-    for column in ("operation", "no offset", "with an offset", "offset's share", "interpreted"):
+    for column in (
+        "operation",
+        "no offset",
+        "with an offset",
+        "asked",
+        "offset's share",
+        "asked",
+        "interpreted",
+    ):
         table.add_column(column, justify="left" if column == "operation" else "right")
     for figure in measure():
-        peer = f"{figure.interpreted_us:.2f}" if figure.interpreted_us is not None else "–"
-        share = figure.offset_us - figure.plain_us
-        table.add_row(figure.name, f"{figure.plain_us:.2f}", f"{figure.offset_us:.2f}", f"{share:.2f}", peer)
+        has_share = figure.asked_us is None or figure.asked_share_us is not None
+        table.add_row(
+            figure.name,
+            f"{figure.plain_us:.2f}",
+            f"{figure.offset_us:.2f}",
+            _at_most(figure.asked_us),
+            f"{figure.offset_us - figure.plain_us:.2f}" if has_share else "none",
+            _at_most(figure.asked_share_us),
+            f"{figure.interpreted_us:.2f}" if figure.interpreted_us is not None else "–",
+        )
     console.print(table)
+
+
+def _at_most(limit: float | None) -> str:
+    return "–" if limit is None else f"≤ {limit:g}"
