@@ -36,6 +36,10 @@ _MMIO: Final = (
     "Linux leaves an access where the guest has no memory to user space, as a device's (KVM_EXIT_MMIO); no "
     "machine here has devices in memory, and the embedded provider gives the guest a data storage interrupt."
 )
+_REASONS: Final = (
+    "Linux gives each dispatch the one reason 7, that the processor's turn had come; the embedded provider "
+    "says why it was dispatched, as the PAPR has it."
+)
 
 DIFFERENCES: Final = (
     *(
@@ -50,6 +54,7 @@ DIFFERENCES: Final = (
     ),
     Difference("expiry_over_exits", "the same to the tick", True, False, _DRIFT),
     Difference("registering_by_hypercall", "across a page", (1 << 64) - 4, 0, _PAGE),
+    Difference("area_and_log_over_runs", "reasons", "others", "its turn alone", _REASONS),
     Difference("outside_memory", "exit", "hypercall", "MmioExit", _MMIO),
     Difference("outside_memory", "address", "", "0x1000000", _MMIO),
 )

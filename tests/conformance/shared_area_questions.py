@@ -112,7 +112,8 @@ def area_and_log_over_runs(system: System) -> Answers:
             entries.append(vpa.DispatchLogEntry.unpack(r.memory.read(at, vpa.DTL_ENTRY_SIZE)))
         now = r.guest_time()
         answers["entries are in the guest's time"] = all(between(begun, e.timebase, now) for e in entries)
-        answers["reasons"] = sorted({int(e.dispatch_reason) for e in entries})
+        only_turns = {e.dispatch_reason for e in entries} == {vpa.DispatchReason.TIME_SLICE}
+        answers["reasons"] = "its turn alone" if only_turns else "others"
         answers["enqueued to dispatched is no longer than the runs"] = all(
             e.enqueue_to_dispatch <= now - begun for e in entries
         )

@@ -9,8 +9,10 @@ from __future__ import annotations
 import compileall
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
+import warnings
 import zipfile
 from pathlib import Path
 from py_compile import PycInvalidationMode
@@ -21,8 +23,9 @@ from real_kvm.debian import Packages
 from real_kvm.wheels import PROJECT, wheelhouse
 
 PYTHON: Final = "python3.11"
+COMPILER: Final = "powerpc64le-linux-gnu-gcc"
 _PACKAGES: Final = (
-    *("python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib", "python3-pip-whl"),
+    *("python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib", "python3-pip"),
     *("libc6", "zlib1g", "libexpat1", "libffi8"),
 )
 _LEFT_OUT: Final = (
@@ -50,7 +53,8 @@ def base(packages: Packages) -> Path:
         with tempfile.TemporaryDirectory(dir=packages.directory) as scratch:
             root = packages.unpack(_PACKAGES, Path(scratch) / "root")
             _prune(root)
-            _compile(root / "usr/lib" / PYTHON, f"/usr/lib/{PYTHON}")
+            for library in (PYTHON, "python3"):
+                _compile(root / "usr/lib" / library, f"/usr/lib/{library}")
             partial = Path(scratch) / "base.cpio"
             with partial.open("wb") as file:
                 out = Archive(file)
@@ -75,8 +79,8 @@ def initramfs(packages: Packages, into: Path) -> Path:
             shutil.copyfileobj(kept, file)
         project = Path(scratch)
         for wheel in wheels.glob("*.whl"):
-            # This project comes as it is; what has native code is for pip to install, and is not imported.
-            if not wheel.name.startswith("chronovisor") and wheel.stem.endswith("-any"):
+            # This project comes as it is, not as it was built.
+            if not wheel.name.startswith("chronovisor"):
                 zipfile.ZipFile(wheel).extractall(project / "site")
         shutil.copytree(PROJECT / "src/chronovisor", project / "src/chronovisor", ignore=_no_bytecode)
         for part in ("conformance", "real_kvm"):
@@ -85,12 +89,20 @@ def initramfs(packages: Packages, into: Path) -> Path:
         out = Archive(file)
         out.tree(project, "project")
         out.tree(wheels, "wheels")
+        out.file("usr/bin/kvm-figures", _compiled(Path(__file__).parent / "figures.c", project), 0o755)
         out.file("init", (Path(__file__).parent / "init.py").read_bytes(), 0o755)
         out.close()
     return into
 
 
 _no_bytecode = shutil.ignore_patterns("__pycache__", "data")
+
+
+def _compiled(source: Path, scratch: Path) -> bytes:
+    """The program of a C source, for Power, with its libraries in it."""
+    program = scratch / source.stem
+    subprocess.run([COMPILER, "-O2", "-static", "-o", program, source], check=True, timeout=100)
+    return program.read_bytes()
 
 
 def _prune(root: Path) -> None:
@@ -109,10 +121,13 @@ def _compile(directory: Path, seen_as: str) -> None:
     """Have bytecode beside the sources: what Python of one minor version makes here, it takes there."""
     if sys.version_info[:2] != (3, 11):
         return
-    compileall.compile_dir(
-        directory,
-        stripdir=str(directory),
-        prependdir=seen_as,
-        quiet=2,
-        invalidation_mode=PycInvalidationMode.UNCHECKED_HASH,
-    )
+    with warnings.catch_warnings():
+        # What its authors' sources have is not this project's to mend.
+        warnings.simplefilter("ignore")
+        compileall.compile_dir(
+            directory,
+            stripdir=str(directory),
+            prependdir=seen_as,
+            quiet=2,
+            invalidation_mode=PycInvalidationMode.UNCHECKED_HASH,
+        )

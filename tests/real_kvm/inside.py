@@ -13,6 +13,7 @@ import json
 import os
 import socket
 import struct
+import subprocess
 import sys
 import termios
 import time
@@ -107,6 +108,28 @@ def _power_off() -> None:
     termios.tcdrain(sys.stdout.fileno())
     time.sleep(0.1)
     libc.reboot(_REBOOT_POWER_OFF)
+
+
+def run_command(*command: str, limit: float = 120.0) -> dict[str, Any]:
+    """Run a command as on any machine, without this project on Python's path: its status and output."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    begun = time.monotonic()
+    ended = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd="/",
+        timeout=limit,
+        check=False,
+    )
+    return {
+        "status": ended.returncode,
+        "out": ended.stdout,
+        "err": ended.stderr,
+        "seconds": time.monotonic() - begun,
+    }
 
 
 def network() -> str:

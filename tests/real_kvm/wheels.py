@@ -1,14 +1,14 @@
 """A directory of wheels with which `pip install` works on a Power machine that has no network.
 
-Which packages those are follows from the metadata of this project and of what it needs, asked as on Power:
-what has no wheels there stands behind a marker, and must not be wanted.
+Which packages those are, pip finds from the project's own metadata, asked as on Power: what has no wheels
+there stands behind a marker, and all that is needed there is pure Python.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from importlib.metadata import distribution
+import tomllib
 from pathlib import Path
 from typing import Final
 
@@ -16,37 +16,40 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
 PROJECT: Final = Path(__file__).parents[2]
-POWER: Final = {"platform_machine": "ppc64le", "python_version": "3.11", "extra": ""}
+_POWER: Final = {"platform_machine": "ppc64le", "python_version": "3.11", "extra": ""}
 _PLATFORM: Final = "manylinux_2_17_ppc64le"
 """The oldest C library that a wheel may ask for where one is not pure Python."""
 
 
-def needed(project: str = "chronovisor") -> dict[str, str]:
-    """Return what `project` needs on a Power machine, with the versions that are installed here."""
-    environment: dict[str, str] = {**default_environment(), **POWER}  # type: ignore[dict-item]
-    found: dict[str, str] = {}
-    left = [project]
-    while left:
-        for line in distribution(left.pop()).requires or ():
-            requirement = Requirement(line)
-            wanted = requirement.marker is None or requirement.marker.evaluate(environment)
-            if wanted and requirement.name not in found:
-                found[requirement.name] = distribution(requirement.name).version
-                left.append(requirement.name)
-    return found
+def needed() -> list[str]:
+    """Return what the project itself asks for on a Power machine."""
+    environment: dict[str, str] = {**default_environment(), **_POWER}  # type: ignore[dict-item]
+    declared = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["dependencies"]
+    wanted = [Requirement(line) for line in declared]
+    return sorted(
+        f"{one.name}{one.specifier}"
+        for one in wanted
+        if one.marker is None or one.marker.evaluate(environment)
+    )
 
 
 def wheelhouse(directory: Path) -> Path:
-    """Have the wheels of all that is needed in `directory`, and the project's own made anew; return it."""
+    """Have the wheels of all that is needed in `directory`, and the project's own as it is now; return it.
+
+    RuntimeError where one of them is not pure Python, or cannot be had.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    missing = [
-        f"{name}=={version}"
-        for name, version in needed().items()
-        if not any(directory.glob(f"{name.replace('-', '_').lower()}-{version}-*.whl"))
-    ]
-    if missing:
-        for_power = ("--python-version", POWER["python_version"], "--platform", _PLATFORM)
-        _pip("download", "--no-deps", "--only-binary=:all:", *for_power, "--dest", str(directory), *missing)
+    listed = directory / "needed.txt"
+    wanted = "\n".join(needed())
+    if not listed.exists() or listed.read_text() != wanted:
+        for old in directory.iterdir():
+            old.unlink()
+        for_power = ("--python-version", _POWER["python_version"], "--platform", _PLATFORM)
+        _pip("download", "--only-binary=:all:", *for_power, "--dest", str(directory), *needed())
+        listed.write_text(wanted)
+    native = [wheel.name for wheel in directory.glob("*.whl") if not wheel.stem.endswith("-any")]
+    if native:
+        raise RuntimeError(f"not pure Python, and needed on a Power machine: {', '.join(native)}")
     ours = list(directory.glob("chronovisor-*.whl"))
     sources = [PROJECT / "pyproject.toml", *(PROJECT / "src").rglob("*.py")]
     newest = max(source.stat().st_mtime for source in sources)

@@ -67,7 +67,12 @@ def _exit_if_unread(number: int, frame: FrameType | None) -> None:
 
 
 def _leave_line_mode() -> list[Any] | None:
-    if not os.isatty(STDIN) or os.tcgetpgrp(STDIN) != os.getpgrp():
+    try:
+        in_front = os.isatty(STDIN) and os.tcgetpgrp(STDIN) == os.getpgrp()
+    except OSError:
+        # A terminal, and not this process's own: the first process of a machine or container has such a one.
+        in_front = False
+    if not in_front:
         return None
     before = termios.tcgetattr(STDIN)
     tty.setcbreak(STDIN, termios.TCSADRAIN)

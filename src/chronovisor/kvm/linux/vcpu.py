@@ -9,6 +9,7 @@ import fcntl
 import mmap
 import os
 import signal
+import struct
 import sys
 import threading
 from typing import Final, Literal
@@ -43,6 +44,13 @@ from chronovisor.timebase.types import MASK64
 KICK_SIGNAL: Final = signal.SIGURG
 """What makes a thread leave KVM_RUN. By default it does nothing, wherever it may land."""
 
+_RUN: Final = int(Ioctl.RUN)
+_GET_ONE_REG: Final = int(Ioctl.GET_ONE_REG)
+_SET_ONE_REG: Final = int(Ioctl.SET_ONE_REG)
+"""Plain numbers of what is asked most often."""
+_PAPR_HCALL: Final = int(ExitReason.PAPR_HCALL)
+_HYPERCALL: Final = struct.Struct("11Q")
+"""`papr_hcall`: number, answer, arguments."""
 _FIRST_RESULT: Final = 4
 """The register of a hypercall's first result, and its first argument."""
 _LITTLE_ENDIAN: Final = 1
@@ -76,6 +84,11 @@ class LinuxVcpu:
         self._unfinished: HcallExit | MmioExit | None = None
         self._value = ctypes.create_string_buffer(_LARGEST)
         self._request = OneRegister(0, ctypes.addressof(self._value))
+        self._words: dict[int, ctypes.c_uint32 | ctypes.c_uint64] = {
+            4: ctypes.c_uint32.from_buffer(self._value),
+            8: ctypes.c_uint64.from_buffer(self._value),
+        }
+        """The same memory as a register of so many bytes."""
 
     @property
     def id(self) -> int:
@@ -92,10 +105,10 @@ class LinuxVcpu:
             while True:
                 self._inside = threading.get_ident()
                 try:
-                    ask(self._descriptor, Ioctl.RUN, what=f"vCPU {self._number}: KVM_RUN")
-                except KvmError as error:
+                    fcntl.ioctl(self._descriptor, _RUN)
+                except OSError as error:
                     if error.errno != errno.EINTR:
-                        raise
+                        raise refusal(error, f"vCPU {self._number}: KVM_RUN") from None
                     if not shared.immediate_exit:
                         # A signal that was not a kick's, or one whose kick the last EINTR has spent.
                         continue
@@ -131,9 +144,11 @@ class LinuxVcpu:
         with self._outside:
             self._request.id = register_id
             try:
-                fcntl.ioctl(self._open(), Ioctl.GET_ONE_REG, self._request)
+                fcntl.ioctl(self._open(), _GET_ONE_REG, self._request)
             except OSError as error:
                 raise refusal(error, f"reading {register.name}") from None
+            if register.size in self._words:
+                return self._words[register.size].value
             return _from_memory(register, self._value.raw[: register.size])
 
     def set_one_reg(self, register_id: int, value: int) -> None:
@@ -144,10 +159,13 @@ class LinuxVcpu:
                 errno.EINVAL, f"{value:#x} does not fit {register.name}, which has {register.size} bytes"
             )
         with self._outside:
-            ctypes.memmove(self._value, _to_memory(register, value), register.size)
+            if register.size in self._words:
+                self._words[register.size].value = value
+            else:
+                ctypes.memmove(self._value, _to_memory(register, value), register.size)
             self._request.id = register_id
             try:
-                fcntl.ioctl(self._open(), Ioctl.SET_ONE_REG, self._request)
+                fcntl.ioctl(self._open(), _SET_ONE_REG, self._request)
             except OSError as error:
                 raise refusal(error, f"setting {register.name} to {value:#x}") from None
 
@@ -274,11 +292,11 @@ class LinuxVcpu:
         return "little" if self.get_regs().msr & _LITTLE_ENDIAN else "big"
 
     def _exit(self, shared: KvmRun) -> Exit:
+        if shared.exit_reason == _PAPR_HCALL:
+            number, _, *arguments = _HYPERCALL.unpack_from(self._shared, KvmRun.exit.offset)
+            self._unfinished = HcallExit(number, tuple(arguments))
+            return self._unfinished
         match shared.exit_reason:
-            case ExitReason.PAPR_HCALL:
-                call = shared.papr_hcall
-                self._unfinished = HcallExit(call.nr, tuple(call.args))
-                return self._unfinished
             case ExitReason.MMIO:
                 return self._mmio(shared)
             case ExitReason.FAIL_ENTRY:
@@ -322,12 +340,12 @@ def _register(register_id: int) -> OneReg:
 
 
 def _from_memory(register: OneReg, raw: bytes) -> int:
-    if register.size <= 8 or register.name in _QUADWORDS:
+    if register.name in _QUADWORDS or len(raw) < _LARGEST:
         return int.from_bytes(raw, sys.byteorder)
     return int.from_bytes(raw[:8], sys.byteorder) << 64 | int.from_bytes(raw[8:], sys.byteorder)
 
 
 def _to_memory(register: OneReg, value: int) -> bytes:
-    if register.size <= 8 or register.name in _QUADWORDS:
+    if register.name in _QUADWORDS or register.size < _LARGEST:
         return value.to_bytes(register.size, sys.byteorder)
     return (value >> 64).to_bytes(8, sys.byteorder) + (value & MASK64).to_bytes(8, sys.byteorder)
