@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -80,3 +81,13 @@ def forgetful(sample: Sample, exchange: Exchange, limit: Ticks, policy: TimePoli
 def test_another_plan_is_refuted(body, planner) -> None:  # type: ignore[no-untyped-def]
     finding = examine(partial(body, planner=planner), terms=Integers())
     assert finding.outcome is Outcome.REFUTED
+
+
+def test_the_page_tells_every_claim_as_it_is() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "proofs.md").read_text()
+    told = [line for line in page.splitlines() if line.startswith("| `")]
+    assert told == [
+        f"| `{claim.name}` | {claim.promise} | {claim.words} | "
+        f"{'; '.join(tight.words for tight in claim.tight)} |"
+        for claim in CLAIMS
+    ]

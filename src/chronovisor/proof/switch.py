@@ -17,7 +17,7 @@ from chronovisor.hypervisor.world_switch import WorldSwitch
 from chronovisor.proof.paths import Case, any_word
 from chronovisor.proof.prover import Claim, Tight
 from chronovisor.proof.sabotage import HostTimeInLog, OffsetReadAgain
-from chronovisor.proof.unknown_time import UnknownCore
+from chronovisor.proof.unknown_time import ToldTimebase, UnknownCore
 from chronovisor.timebase.offset import (
     Applied,
     Switch,
@@ -27,7 +27,7 @@ from chronovisor.timebase.offset import (
     shift,
     take_away,
 )
-from chronovisor.timebase.types import GRANULE, LOW_BITS, LOW_MASK, MASK64, Offset
+from chronovisor.timebase.types import GRANULE, LOW_BITS, LOW_MASK, MASK64, Offset, signed64
 
 AnyShifter: TypeAlias = Callable[[Any, Any], Any]
 
@@ -128,6 +128,20 @@ def exit_at_any_pace(case: Case, shifter: AnyShifter = shift, longest: int = LON
     case.require("T = H", timebase == host.value)
 
 
+def never_back(case: Case, longest: int = LONGEST_SWITCH, same: bool = True) -> None:
+    """Two readings of a guest's time, on whichever cores of its host, are in order: each core as a sound
+    entry leaves it (`entry_at_any_pace`).
+    """
+    core, offset = UnknownCore(case), any_offset(case)
+    core.timebase.adjust = offset.signed
+    other = ToldTimebase(case, core.time)
+    other.adjust = (offset if same else any_offset(case, "offset of the other")).signed
+    first = core.timebase.read()
+    second = other.read()
+    case.assume("readings are less than 2^63 ticks (570 years) apart", core.time.since_first < longest)
+    case.require("P4: the guest's time has not gone back", signed64(second - first) >= 0)
+
+
 def low_bits(case: Case) -> None:
     """Whatever is written to TBU40, and whenever, the low 24 bits of T stay those of H."""
     core = UnknownCore(case)
@@ -223,6 +237,16 @@ CLAIMS = (
         "an exit whose steps take however long they like leaves T = H",
         exit_at_any_pace,
         (Tight("one tick longer", partial(exit_at_any_pace, longest=LONGEST_SWITCH + 1)),),
+    ),
+    Claim(
+        "guest-never-back",
+        "P4",
+        "of two readings of a guest's time, on any of its vCPUs and cores, the later is not less",
+        never_back,
+        (
+            Tight("a tick longer apart", partial(never_back, longest=LONGEST_SWITCH + 1)),
+            Tight("another offset on the other core", partial(never_back, same=False)),
+        ),
     ),
     Claim("switch-low-bits", "P1", "no write to TBU40, at any time, puts two cores out of step", low_bits),
     Claim(

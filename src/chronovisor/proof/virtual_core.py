@@ -305,8 +305,8 @@ CLAIMS = (
     Claim(
         "virtual-core",
         "P2",
-        "four threads of a virtual core, in any order of their steps: whoever runs the guest has T = H + o, "
-        "nobody waits for ever, and all timers are kept",
+        "four threads of a virtual core in any order of their steps: whoever runs the guest has T = H + o, "
+        "all come out again, and every timer is kept",
         partial(any_order, threads=4),
         (
             Tight(
@@ -318,7 +318,7 @@ CLAIMS = (
     Claim(
         "virtual-core-offset-set",
         "P2",
-        "three, and another offset is set at any moment: it holds from the next entry on",
+        "three threads, and an owner who sets another offset at any moment: it holds from the next entry on",
         partial(any_order, threads=3, owner=True),
         (
             Tight(
@@ -330,20 +330,38 @@ CLAIMS = (
     Claim(
         "virtual-core-refused",
         "P2",
-        "three, and any entry may be refused for taking too long: nobody runs the guest then",
+        "three threads, any of whose entries may be refused for taking too long: nobody runs the guest then",
         partial(any_order, threads=3, may_refuse=True),
+        (
+            Tight(
+                "secondaries let in before the switch",
+                partial(any_order, threads=2, may_refuse=True, world_switch=SecondariesLetInEarly),
+            ),
+        ),
     ),
     Claim(
         "virtual-core-failure",
         "P2",
-        "two, with another offset set, and the timebase fails at any moment: it is repaired, and the offset "
-        "is neither lost nor added twice",
+        "two threads, an owner, and a timebase that fails at any moment: it is repaired, and the offset is "
+        "neither lost nor taken away twice",
         partial(any_order, threads=2, owner=True, fails=True),
     ),
     Claim(
         "virtual-core-eight",
         "P2",
-        "eight, with both, in every order of steps that departs from taking turns at most twice",
+        "eight threads, an owner and a failure, in every order that departs from taking turns at most twice",
         partial(any_order, threads=THREADS, owner=True, fails=True, departures=2),
+        (
+            Tight(
+                "the offset read again at the exit",
+                partial(
+                    any_order,
+                    threads=THREADS,
+                    owner=True,
+                    departures=2,
+                    world_switch=OffsetReadAgain,
+                ),
+            ),
+        ),
     ),
 )
