@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from chronovisor.machine.guest import Guest, GuestEnd
     from chronovisor.machine.host import Host
     from chronovisor.migration.move import move
+    from chronovisor.migration.snapshot import snapshot
+    from chronovisor.migration.snapshot_restore import restore
     from chronovisor.timebase.clock import RealTime, VirtualTime
+    from chronovisor.timebase.policy import TimePolicy
     from chronovisor.timebase.record import MoveRecord
     from chronovisor.timebase.types import FREQUENCY, GuestTime, HostTime, Offset, Ticks
 
@@ -36,8 +39,11 @@ __all__ = [
     "Offset",
     "RealTime",
     "Ticks",
+    "TimePolicy",
     "VirtualTime",
     "move",
+    "restore",
+    "snapshot",
 ]
 
 _HOMES = {
@@ -45,9 +51,12 @@ _HOMES = {
     "GuestEnd": "machine.guest",
     "Host": "machine.host",
     "move": "migration.move",
+    "restore": "migration.snapshot_restore",
+    "snapshot": "migration.snapshot",
     "RealTime": "timebase.clock",
     "VirtualTime": "timebase.clock",
     "MoveRecord": "timebase.record",
+    "TimePolicy": "timebase.policy",
     **dict.fromkeys(("FREQUENCY", "GuestTime", "HostTime", "Offset", "Ticks"), "timebase.types"),
 }
 

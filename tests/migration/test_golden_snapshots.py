@@ -12,7 +12,7 @@ from golden_snapshots import DIRECTORY, GUESTS
 from chronovisor.cli import main
 from chronovisor.machine.host import Host
 from chronovisor.migration.snapshot_format import VERSION
-from chronovisor.migration.snapshot_restore import opened, restore
+from chronovisor.migration.snapshot_restore import opened, restore_from
 from chronovisor.timebase.history import AwayClock
 
 KEPT = sorted(path for path in DIRECTORY.glob("format-*/*.xz") if not path.name.endswith(".json.xz"))
@@ -49,7 +49,7 @@ def test_their_guests_go_on(kept: tuple[Path, Path], clock: str) -> None:
         Host(clock=clock, cpu=cpu, cores=cores, threads=threads, tb_origin=77) as host,
         opened(path) as reader,
     ):
-        restored = restore(reader, host)
+        restored = restore_from(reader, host)
         assert restored.hop.clock == AwayClock.NONE
         assert [hop.kind for hop in restored.guest.history.hops] == [
             "move", "resume", "resume", "resume", *["set"] * vcpus, "restore",

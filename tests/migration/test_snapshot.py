@@ -20,13 +20,14 @@ from hypothesis import strategies as st
 from snapshot_files import resealed
 from timer_guest import timer_guest
 
+import chronovisor as cv
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.host import Host
 from chronovisor.memory import GuestMemory
 from chronovisor.migration import vcpu_state
 from chronovisor.migration.snapshot import NotSavedError, snapshot
 from chronovisor.migration.snapshot_format import SectionReader, SnapshotError
-from chronovisor.migration.snapshot_restore import inspect, opened, read_contents, restore
+from chronovisor.migration.snapshot_restore import inspect, opened, read_contents, restore_from
 from chronovisor.migration.snapshot_time import ClockReading, Moment, SavedTime, read_clocks
 from chronovisor.timebase.clock import HostClock, RealTime, TickSource, VirtualTime
 from chronovisor.timebase.history import AwayClock
@@ -69,7 +70,7 @@ def test_a_guest_comes_back_as_it_was(host: Host, tmp_path: Path) -> None:
     assert list(contents.vcpus) == vcpus
     assert contents.typed == b"rq"
     with opened(tmp_path / "file") as reader:
-        again = restore(reader, host).start(running=False)
+        again = restore_from(reader, host).start(running=False)
     assert bytes(again.memory.view) == bytes(guest.memory.view)
     assert again.machine_state.stopped == state.stopped
     assert [replace(vcpu_state.save(vcpu), dec_expiry=0) for vcpu in again.vcpus] == [
@@ -155,6 +156,9 @@ def test_a_section_that_lies_is_refused(saved: Path) -> None:
 
     assert "memory for" in changed(first_memory + 8, ">Q", 1 << 40)
     assert "no pages in turn" in changed(first_memory + 8, ">Q", 0x123)
+    second_memory = whole.index(b"MEMO", first_memory + 4)
+    first_address = struct.unpack_from(">Q", whole, first_memory + 8)[0]
+    assert "no pages in turn" in changed(second_memory + 8, ">Q", first_address)
     assert "'MEMO' of 4293918720 bytes" in changed(first_memory + 4, ">I", 0xFFF0_0000)
     assert "another guest" in changed(56, ">Q", 1)
     assert "makes no sense" in changed(16, ">Q", 1 << 61)
@@ -169,10 +173,10 @@ def test_more_memory_than_the_limit_is_refused_before_any_is_taken(saved: Path, 
     path = saved.with_name("huge")
     path.write_bytes(resealed(data))
     with opened(path) as reader, pytest.raises(MachineError, match="--memory-limit"):
-        restore(reader, host)
+        restore_from(reader, host)
     assert host.guests == []
     with opened(saved) as reader, pytest.raises(MachineError, match="--memory-limit"):
-        restore(reader, host, memory_limit=(1 << 20) - 1)
+        restore_from(reader, host, memory_limit=(1 << 20) - 1)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +186,7 @@ def test_more_memory_than_the_limit_is_refused_before_any_is_taken(saved: Path, 
 def test_a_host_that_cannot_have_it_says_why(saved: Path, facts: dict[str, str], words: str) -> None:
     with Host(clock="virtual", **facts) as other:  # type: ignore[arg-type]
         with opened(saved) as reader, pytest.raises(MachineError, match=words):
-            restore(reader, other)
+            restore_from(reader, other)
         assert other.guests == []
 
 
@@ -190,8 +194,21 @@ def test_a_damaged_file_leaves_nothing_on_the_host(saved: Path, host: Host) -> N
     path = saved.with_name("damaged")
     path.write_bytes(saved.read_bytes()[:-1])
     with pytest.raises(SnapshotError, match=f"{path}: it is cut off"), opened(path) as reader:
-        restore(reader, host)
+        restore_from(reader, host)
     assert host.guests == []
+
+
+def test_from_python_in_two_lines(tmp_path: Path) -> None:
+    time = cv.VirtualTime()
+    with cv.Host(clock=time) as home, cv.Host(clock=time, tb_origin=10**18) as away:
+        guest = home.boot("hello-le.elf", memory="1M")
+        cv.snapshot(guest, tmp_path / "file")
+        time.advance(FREQUENCY)
+        again, record = cv.restore(tmp_path / "file", away, policy="bounded:0.5")
+        assert record.counted_ticks == FREQUENCY // 2
+        assert again.run(60).ok
+        with pytest.raises(ValueError, match="write freeze"):
+            cv.restore(tmp_path / "file", away, policy="never")
 
 
 # Writing
@@ -376,7 +393,7 @@ def test_a_host_that_lived_shorter_than_the_guest(origin: int, offset: int, tmp_
         before = guest.timebase()
         snapshot(guest, tmp_path / "file")
         with opened(tmp_path / "file") as reader:
-            restored = restore(reader, young).start(running=False)
+            restored = restore_from(reader, young).start(running=False)
         assert 0 <= (restored.timebase() - before).value <= 1 << 24
         restored.console.type("q")
         assert restored.run(60).ok
@@ -397,7 +414,7 @@ def test_catching_up_by_the_clocks_that_are_there(tmp_path: Path) -> None:
         snapshot(guest, tmp_path / "file")
         for read, clock, seconds in ((read_clocks, AwayClock.BOOT, 0), (later, AwayClock.WALL, 3600)):
             with opened(tmp_path / "file") as reader:
-                hop = restore(reader, other, policy=CATCH_UP, read=read).hop
+                hop = restore_from(reader, other, policy=CATCH_UP, read=read).hop
             assert hop.clock == clock
             assert hop.record.counted_ticks == hop.record.elapsed_ticks
             assert seconds <= hop.record.elapsed_ticks / FREQUENCY < seconds + 60

@@ -16,7 +16,7 @@ from chronovisor.memory import GuestMemory
 from chronovisor.migration import snapshot_format as form
 from chronovisor.migration.snapshot import snapshot
 from chronovisor.migration.snapshot_format import SectionReader, SnapshotError
-from chronovisor.migration.snapshot_restore import read_contents, restore
+from chronovisor.migration.snapshot_restore import read_contents, restore_from
 from chronovisor.timebase.policy import CATCH_UP, FREEZE, TimePolicy
 from chronovisor.timebase.types import Ticks
 
@@ -98,7 +98,7 @@ def test_changed_files_are_restored_or_refused(whole: bytes) -> None:
             policy = chance.choice((FREEZE, CATCH_UP, TimePolicy(Ticks(1000))))
             try:
                 reader = SectionReader(BytesIO(mutated(chance, whole)))
-                made = restore(reader, host, policy=policy, memory_limit=MEMORY_LIMIT)
+                made = restore_from(reader, host, policy=policy, memory_limit=MEMORY_LIMIT)
             except MachineError as error:
                 one_line(error)
             else:

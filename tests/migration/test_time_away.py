@@ -16,7 +16,7 @@ from chronovisor.migration.link import Link
 from chronovisor.migration.move import move
 from chronovisor.migration.pause import Pause
 from chronovisor.migration.snapshot import snapshot
-from chronovisor.migration.snapshot_restore import opened, restore
+from chronovisor.migration.snapshot_restore import opened, restore_from
 from chronovisor.timebase.clock import VirtualTime
 from chronovisor.timebase.handover import CLOCK_ERROR_LIMIT
 from chronovisor.timebase.history import AwayClock, HopKind
@@ -52,7 +52,7 @@ def in_a_file(
     assert isinstance(clock, VirtualTime)
     clock.advance(away.value)
     with opened(path) as reader:
-        restored = restore(reader, host, policy=policy)
+        restored = restore_from(reader, host, policy=policy)
     hop = restored.hop
     assert (hop.kind, hop.clock, hop.policy) == (HopKind.RESTORE, AwayClock.HOST, policy)
     return restored.start(running=False), hop.record
@@ -234,6 +234,6 @@ def test_a_snapshot_of_a_paused_guest_is_of_when_it_was_paused(tmp_path: Path) -
         for policy, counted in ((FREEZE, 0), (CATCH_UP, 120 * MS)):
             stopped = clock.ticks() - pause.stopped_at
             with opened(tmp_path / "paused") as reader:
-                restored = restore(reader, other, policy=policy)
+                restored = restore_from(reader, other, policy=policy)
             assert restored.hop.record.counted_ticks == (counted and stopped + restored.plan.wait.value)
             assert restored.hop.record.guest_tb_before == pause.guest_time.value

@@ -23,7 +23,7 @@ from chronovisor.machine.rehearsal import rehearse
 from chronovisor.machine.run_directory import check_name
 from chronovisor.machine.sizes import parse_size
 from chronovisor.migration.snapshot_format import SnapshotHeader
-from chronovisor.migration.snapshot_restore import opened, restore
+from chronovisor.migration.snapshot_restore import opened, restore_from
 
 
 def command(
@@ -74,7 +74,7 @@ def command(
                 if clock is Clock.real:
                     # A first run takes a while to begin: time that the guest would see pass.
                     rehearse(cpu.value, engine.value, provider.value)
-                restored = restore(reader, host, console, policy, limit, most)
+                restored = restore_from(reader, host, console, policy, limit, most)
                 with typing_into(console):
                     guest = restored.start(running=False)
                     hop = restored.hop.as_json()

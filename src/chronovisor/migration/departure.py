@@ -54,7 +54,8 @@ class Departure:
     def no_move(self) -> Iterator[None]:
         """Keep moves away meanwhile; MachineError where one is under way."""
         if not self._busy.acquire(timeout=0.0 if self._going_to else 1.0):
-            raise MachineError(f"{self._guest.name} is on its way to {self._going_to}: wait for that")
+            doing = f"is on its way to {self._going_to}" if self._going_to else "is busy, being saved perhaps"
+            raise MachineError(f"{self._guest.name} {doing}: wait for that")
         try:
             yield
         finally:

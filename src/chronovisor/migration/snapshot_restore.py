@@ -28,6 +28,7 @@ from chronovisor.migration.vcpu_state import VcpuState
 from chronovisor.timebase.handover import CLOCK_ERROR_LIMIT, HandoverError, Plan, Sample, plan
 from chronovisor.timebase.history import Hop, HopKind
 from chronovisor.timebase.policy import FREEZE, TimePolicy
+from chronovisor.timebase.record import MoveRecord
 from chronovisor.timebase.types import Offset, Ticks
 
 T = TypeVar("T")
@@ -66,7 +67,7 @@ def opened(path: str | Path) -> Iterator[SectionReader]:
         raise SnapshotError(f"{path}: {error}") from None
 
 
-def restore(
+def restore_from(
     reader: SectionReader,
     host: Host,
     console: Console | Sink | BinaryIO | None = None,
@@ -107,6 +108,26 @@ def restore(
             raise MachineError(f"the guest cannot be put together here: {error}") from error
         raise
     return Restored(guest, hop, contents, decided)
+
+
+def restore(
+    path: str | Path,
+    host: Host,
+    console: Console | Sink | BinaryIO | None = None,
+    policy: TimePolicy | str = FREEZE,
+    limit: Ticks = CLOCK_ERROR_LIMIT,
+    memory_limit: int = MEMORY_LIMIT,
+) -> tuple[Guest, MoveRecord]:
+    """Make the guest of the snapshot at `path` on `host`; return it, paused, and what that did to its time.
+
+    `policy` says what counts of the time that it lay there: nothing, unless another is given (by its name,
+    as in "catch-up" or "bounded:2.5"). Raises SnapshotError for a file that is no snapshot, PolicyError for
+    what is no policy, MachineError for what cannot be.
+    """
+    chosen = TimePolicy.parse(policy) if isinstance(policy, str) else policy
+    with opened(path) as reader:
+        restored = restore_from(reader, host, console, chosen, limit, memory_limit)
+    return restored.start(running=False), restored.hop.record
 
 
 @dataclass(frozen=True, slots=True)
