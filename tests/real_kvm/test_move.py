@@ -17,6 +17,7 @@ from chronovisor.cli.demo.side import Side
 from chronovisor.timebase.clock import RealTime
 from chronovisor.timebase.types import FREQUENCY, signed64
 from real_kvm.machine import Machine
+from real_kvm.reports import check_report
 from real_kvm.traveller import OUTSIDE, PORT
 
 pytestmark = pytest.mark.real_kvm
@@ -112,15 +113,6 @@ def pair(machine: Machine) -> Iterator[Pair]:
     yield opened
     opened.inside("close")
     opened.outside.close()
-
-
-def check_report(report: dict[str, Any]) -> None:
-    """What the guest itself says of its time and memory."""
-    numbers = report["numbers"]
-    assert report["memory_intact"], report["text"]
-    for never in ("back", "back_between", "early", "lost", "outside"):
-        assert numbers[never] == 0, report["text"]
-    assert numbers["expected"] == numbers["taken"], report["text"]
 
 
 def test_a_guest_moves_into_the_kernel_and_back(pair: Pair) -> None:
