@@ -345,6 +345,20 @@ def test_a_destination_is_no_one_elses_by_accident(machine: Machine) -> None:
     assert there.line().endswith("memory=intact\n")
 
 
+def test_a_guest_that_writes_all_the_time_does_not_converge_where_no_downtime_is_allowed(
+    machine: Machine,
+) -> None:
+    here = machine.run("here", "--tb-origin", str(ORIGIN))
+    there, address = machine.receive("there")
+    # Slow enough for the guest to write something in every round.
+    never = ("migrate", "here", address, "--downtime-limit", "0ms", "--bandwidth-limit", "256K")
+    machine.fails(ExitStatus.FAILED, "does not converge, and the guest goes on here", *never)
+    assert machine.state("here") == "running"
+    before, guest, after = here.timebase()
+    assert before <= guest - ORIGIN <= after
+    assert there.ends() == ExitStatus.FAILED
+
+
 def test_a_slow_move_says_how_far_it_is_and_can_be_cancelled(machine: Machine) -> None:
     here = machine.run("here", "--tb-origin", str(ORIGIN))
     there, address = machine.receive("there")
