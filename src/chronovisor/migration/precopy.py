@@ -138,6 +138,7 @@ class Precopy:
             pages = sorted(self._pending.union(self._guest.dirty_pages()))
             self._left = len(pages) * self._page_size
             runs = runs_of(memory, pages, self._page_size)
+        self._tell_progress()
         for addr, size, zeros in runs:
             self.check()
             if zeros:
@@ -161,6 +162,7 @@ class Precopy:
         self.rounds += 1
         self._pending = set()
         self._begin()
+        self._tell_progress()
         answer = ask(Round(self.rounds, self._pieces(runs)))
         if not isinstance(answer, Received):
             reason = answer.reason if isinstance(answer, Aborted) else f"it answered {type(answer).__name__}"
@@ -197,6 +199,9 @@ class Precopy:
         else:
             self.sent_bytes += size
         self._left = max(0, self._left - size)
+        self._tell_progress()
+
+    def _tell_progress(self) -> None:
         rate = (self.sent_bytes - self._sent_before) / max(time.monotonic() - self._begun, 1e-9)
         self._tell(Progress(self.rounds, self.sent_bytes, self._left, int(rate)))
 
