@@ -39,7 +39,7 @@ def test_every_write_is_shown_among_its_neighbours(
         "  > 0x1008  mtspr TBU40,r4\n"
         "    0x100c  mtspr CTR,r5\n"
         "\n"
-        f"{path}: 2 writes of registers of time\n"
+        f"{path}: 2 writes of registers of time: 1 of DEC, 1 of TBU40\n"
     )
 
 
@@ -52,6 +52,43 @@ def test_the_answer_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     (write,) = answer["writes"]
     assert (write["register"], write["address"]) == ("TBL", 0x1000)
     assert write["code"] == [{"address": 0x1000, "word": "7c7c43a6", "text": "mtspr TBL,r3"}]
+
+
+SWITCH = """
+        mfspr   r6, TB
+        add     r5, r5, r6
+        mtspr   TBU40, r5
+        mfspr   r7, TB
+        cmpld   r7, r5
+        {check}
+        addis   r5, r5, 0x100
+        mtspr   TBU40, r5
+        blr
+"""
+
+
+def test_a_switch_is_recognised_and_proven(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "code.elf"
+    path.write_bytes(elf(SWITCH.format(check="bge 0x1020")))
+    assert main(["scan", str(path)]) == ExitStatus.OK
+    told = capsys.readouterr().out
+    assert "\n0x1000 up to 0x1020 is a switch: r5 is added to the timebase\n  proven: at the end" in told
+    assert told.endswith(f"{path}: 2 writes of registers of time: 2 of TBU40\n")
+    assert main(["scan", str(path), "--no-prove"]) == ExitStatus.OK
+    assert "is a switch" not in capsys.readouterr().out
+
+
+def test_a_switch_that_is_wrong_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "code.elf"
+    path.write_bytes(elf(SWITCH.format(check="bgt 0x1020") + "mtspr TBU40,r9", little=False))
+    assert main(["scan", str(path)]) == ExitStatus.FAILED
+    told = capsys.readouterr().out
+    assert "\n  refuted: not so: at the end the timebase is what it was" in told
+    assert told.endswith("\n0x1024 is no part of a switch that is recognised\n")
+    assert main(["scan", str(path), "--json"]) == ExitStatus.FAILED
+    (switch,) = json.loads(capsys.readouterr().out)["switches"]
+    assert (switch["from"], switch["to"], switch["offset"]) == ("0x1000", "0x1020", "r5")
+    assert switch["findings"][0]["counterexample"]["story"]
 
 
 def test_a_file_that_is_none_of_ours_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -259,7 +259,7 @@ def test_an_offset_in_a_register_and_a_bounded_loop() -> None:
         ),
         (".long 0x00000001; done: nop", Outcome.UNDECIDED, "is no instruction that has a meaning here"),
         ("mtspr 317,r3; done: nop", Outcome.UNDECIDED, "special purpose register 317 has no meaning here"),
-        ("blr; done: nop", Outcome.REFUTED, ENDS),
+        ("mtlr r3; blr; done: nop", Outcome.REFUTED, ENDS),
         ("tw 31,0,0; done: nop", Outcome.REFUTED, ENDS),
         ("b .; done: nop", Outcome.UNDECIDED, "64 times"),
         ("mtmsrd r3,0; nop; done: nop", Outcome.UNDECIDED, "MSR must say which mode"),
@@ -269,6 +269,15 @@ def test_what_cannot_be_followed_is_said(text: str, outcome: Outcome, why: str) 
     _, finding = prove(text, "72(r4) = 0")
     assert finding.outcome is outcome
     assert any(word in str(finding.limit or finding.requirement) for word in why.split("|"))
+
+
+def test_a_return_to_the_caller_is_an_end_as_well() -> None:
+    early = ADD.replace("beq     done", "beqlr")
+    _, finding = prove(early, WHOLE)
+    assert finding.outcome is Outcome.PROVEN
+    image, finding = prove(early.replace("beqlr", "bnelr"), WHOLE)
+    assert finding.requirement == finding.claim.shift_words
+    goes_the_same_way_natively(image, finding)
 
 
 def test_assumptions_that_never_hold_say_nothing() -> None:

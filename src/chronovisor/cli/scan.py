@@ -1,16 +1,31 @@
-"""`chronovisor scan`: where an image's machine code writes the registers of time."""
+"""`chronovisor scan`: where an image's machine code writes the registers of time, and how well it does."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from chronovisor.cli.status import ExitStatus
 from chronovisor.machine.errors import ImageError
 from chronovisor.proof.image import CodeError, CodeImage, read_code
 from chronovisor.proof.time_writes import Line, TimeWrite, around, time_writes
+
+if TYPE_CHECKING:
+    from chronovisor.proof.code_claim import CodeFinding
+    from chronovisor.proof.offset_switch import OffsetSwitch
+
+
+@dataclass(frozen=True, slots=True)
+class _Proven:
+    """A switch, and what was found out about it: each claim's words, and the finding."""
+
+    switch: OffsetSwitch
+    findings: list[tuple[str, CodeFinding]]
 
 
 def command(
@@ -18,32 +33,110 @@ def command(
     context: Annotated[
         int, typer.Option(min=0, max=64, help="How many instructions to show before and after each.")
     ] = 4,
+    prove: Annotated[
+        bool, typer.Option("--prove/--no-prove", help="Prove what is recognised as a switch by an offset.")
+    ] = True,
+    timeout: Annotated[
+        float, typer.Option(min=0.001, max=86_400.0, help="Seconds for the proofs of one switch.")
+    ] = 60.0,
     as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")] = False,
-) -> None:
+) -> int:
     """Find every write of TBU40, TBU, TBL, DEC and HDEC in the code of an ELF file for 64-bit Power, and show
-    the instructions around each. Exit status: 0 done; 2 bad usage; 4 no such file or none of these.
+    the instructions around each. What is recognised as a switch of the timebase by an offset is proven:
+    whatever the timebase, and however many ticks pass between two instructions, it shifts the timebase by
+    just the offset; a time that it keeps is the timebase; what it remembers as applied is what was added.
+    Exit status: 0 all that was recognised is proven; 1 something is refuted or undecided; 2 bad usage; 4 the
+    file's code cannot be read.
     """
     try:
         image = read_code(file)
     except CodeError as error:
         raise ImageError(str(error)) from None
     writes = time_writes(image)
-    if as_json:
-        print(json.dumps(_as_json(image, writes, context), indent=2))
-    else:
-        _print(image, writes, context)
+    proofs = _prove(image, writes, timeout) if prove else iter(())
+    if not as_json:
+        return _print(image, writes, proofs, context)
+    proven = list(proofs)
+    print(json.dumps(_as_json(image, writes, proven, context), indent=2))
+    return _status(proven)
 
 
-def _print(image: CodeImage, writes: list[TimeWrite], context: int) -> None:
+def _prove(image: CodeImage, writes: list[TimeWrite], timeout: float) -> Iterator[_Proven]:
+    if not any(write.register == "TBU40" for write in writes):
+        return
+    from chronovisor.proof.code_property import prove_each
+    from chronovisor.proof.offset_switch import offset_switches
+    from chronovisor.proof.prover import Outcome
+
+    for switch in offset_switches(image, writes):
+        findings = list(zip(switch.claim.words, prove_each(image, switch.claim, timeout), strict=True))
+        for claim in (switch.remembering, switch.steady):
+            if claim is None or findings[0][1].outcome is not Outcome.PROVEN:
+                break
+            words, finding = list(zip(claim.words, prove_each(image, claim, timeout), strict=True))[-1]
+            findings.append((words, finding))
+            if finding.outcome is Outcome.PROVEN:
+                # It holds even of an offset that others change: it need not be steady.
+                break
+        yield _Proven(switch, findings)
+
+
+def _status(proven: list[_Proven]) -> int:
+    from chronovisor.proof.prover import Outcome
+
+    holds = all(f.outcome is Outcome.PROVEN for each in proven for _, f in each.findings) if proven else True
+    return ExitStatus.OK if holds else ExitStatus.FAILED
+
+
+def _print(image: CodeImage, writes: list[TimeWrite], proofs: Iterator[_Proven], context: int) -> int:
+    from collections import Counter
+
     for write in writes:
         print(f"{write.register} is written at {image.place(write.address)}")
         for line in around(image, write.address, context, context):
             print(f"  {'>' if line.address == write.address else ' '} {line.address:#x}  {line.text}")
         print()
-    print(f"{image.name}: {len(writes)} writes of registers of time")
+    proven = []
+    for each in proofs:
+        proven.append(each)
+        _print_switch(image, each)
+    counts = Counter(write.register for write in writes)
+    by_name = ", ".join(f"{counts[name]} of {name}" for name in dict.fromkeys(w.register for w in writes))
+    known = {write.address for each in proven for write in each.switch.writes}
+    print(f"{image.name}: {len(writes)} writes of registers of time{f': {by_name}' if by_name else ''}")
+    for write in writes:
+        if proven and write.register == "TBU40" and write.address not in known:
+            print(f"{image.place(write.address)} is no part of a switch that is recognised")
+    return _status(proven)
 
 
-def _as_json(image: CodeImage, writes: list[TimeWrite], context: int) -> dict[str, Any]:
+def _print_switch(image: CodeImage, proven: _Proven) -> None:
+    from chronovisor.cli.prove_code import said
+    from chronovisor.proof.code_story import assumed, story
+
+    claim = proven.switch.claim
+    done = "taken from" if claim.subtracts else "added to"
+    print(
+        f"{image.place(claim.start)} up to {image.place(claim.end)} is a switch: {claim.shifts_by} is {done} "
+        "the timebase"
+    )
+    for words, finding in proven.findings:
+        print(f"  {said(finding)}: {words}" if finding.run is None else f"  {said(finding)}")
+        print(f"    assumed: {'; '.join(map(str, finding.claim.assumptions))}")
+        for line in story(image, finding):
+            print(f"    {line}")
+    print("  assumed of all:")
+    for line in assumed(proven.findings[0][1]):
+        if line not in map(str, claim.assumptions):
+            print(f"    {line}")
+    print()
+
+
+def _as_json(
+    image: CodeImage, writes: list[TimeWrite], proven: list[_Proven], context: int
+) -> dict[str, Any]:
+    from chronovisor.proof.code_story import as_json
+
     return {
         "file": image.name,
         "byte_order": "little" if image.little else "big",
@@ -55,6 +148,17 @@ def _as_json(image: CodeImage, writes: list[TimeWrite], context: int) -> dict[st
                 "code": [line_as_json(line) for line in around(image, write.address, context, context)],
             }
             for write in writes
+        ],
+        "switches": [
+            {
+                "from": image.place(each.switch.claim.start),
+                "to": image.place(each.switch.claim.end),
+                "writes": [image.place(write.address) for write in each.switch.writes],
+                "offset": str(each.switch.claim.shifts_by),
+                "subtracted": each.switch.claim.subtracts,
+                "findings": [{"claim": words, **as_json(image, finding)} for words, finding in each.findings],
+            }
+            for each in proven
         ],
     }
 

@@ -12,7 +12,7 @@ from chronovisor.isa.bits import LPCR
 from chronovisor.isa.decode import decode
 from chronovisor.isa.forms import FIELDS
 from chronovisor.memory.guest_memory import GuestMemory
-from chronovisor.proof.code_time import LOADS, STORES, operations
+from chronovisor.proof.code_time import LOADS, RETURNED, STORES, operations
 from chronovisor.proof.image import CodeImage
 from chronovisor.proof.time_writes import listing
 from chronovisor.timebase.types import LOW_MASK, MASK64
@@ -51,7 +51,14 @@ class CodeCase:
     """The byte at a real address then."""
     happenings: tuple[Happening, ...]
     shared: int | None
-    """The real address of the word that others change."""
+    """The address of the word that others change."""
+    most_steps: int = MOST_STEPS
+    """How many instructions are run at most."""
+
+    @property
+    def returns_to(self) -> int:
+        """Where a return goes that leaves the code."""
+        return self.registers["LR"] & ~3 & MASK64
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +83,7 @@ class CodeRun:
     live: CaseTime
     steps: list[Step] = field(default_factory=list)
     reached: bool = False
-    """Whether it came to the end of the range."""
+    """Whether it came to the end of the range, or returned to the caller."""
 
     @property
     def timebase(self) -> int:
@@ -233,18 +240,19 @@ def run_case(
     run = CodeRun(case, thread, live)
     waiting = list(case.happenings)
     told = 0
-    for _ in range(MOST_STEPS):
+    returned = False
+    for _ in range(case.most_steps + 1):
         address = thread.CIA
         word = image.word(address)
         changed = ""
-        if waiting and waiting[0].address == address:
+        if waiting and waiting[0].address in (address, RETURNED if returned else address):
             happening = waiting.pop(0)
             if happening.changes_memory:
                 changed = _change(case, thread, happening.value, image.little)
             else:
                 live.elapsed = happening.value
-        run.reached = address == case.end
-        if run.reached or word is None:
+        run.reached = returned or address == case.end
+        if run.reached or word is None or len(run.steps) == case.most_steps:
             break
         note = _before(thread, word)
         before, written = live.timebase, _time_written(word)
@@ -258,7 +266,13 @@ def run_case(
         text = "; ".join(each for each in notes if each)
         run.steps.append(Step(address, image.place(address), line.text, live.elapsed - told, text))
         told = live.elapsed
+        returned = _is_return(word) and thread.CIA == case.returns_to != address + _WORD
     return run
+
+
+def _is_return(word: int) -> bool:
+    found = decode(word)
+    return found is not None and found.mnemonic == "bclr"
 
 
 def _change(case: CodeCase, thread: Thread, value: int, little: bool) -> str:

@@ -13,7 +13,7 @@ from chronovisor.timebase.types import GRANULE, MASK64
 
 _DOUBLEWORD = 8
 
-ENDS: Final = "the code comes to the end of the range"
+ENDS: Final = "the code comes to the end of the range, or returns"
 HALVES: Final = "it writes neither TBU nor TBL"
 
 
@@ -98,8 +98,6 @@ class CodeFinding:
     """What does not hold where it is refuted."""
     run: CodeRun | None = None
     """The run that shows it."""
-    kept_wrong: tuple[Place, int] | None = None
-    """A kept time that is not the timebase, and its value at the end."""
     stores: tuple[str, ...] = ()
     """The places that the code stores to, as they are known where the range begins."""
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import Final
+from typing import Final, TypeAlias
 
 import z3
 
@@ -19,7 +19,7 @@ from chronovisor.engine.symbolic import Ending, Reason, SymbolicRunner, Symbolic
 from chronovisor.isa.bits import MSR
 from chronovisor.proof.assumptions import Age, Apart, Compared, Place, Word
 from chronovisor.proof.code_case import CodeCase, CodeRun, Happening, run_case
-from chronovisor.proof.code_claim import ENDS, HALVES, CodeClaim, CodeFinding, broken, place_value
+from chronovisor.proof.code_claim import ENDS, HALVES, CodeClaim, CodeFinding, broken
 from chronovisor.proof.code_time import HOST_AT_START, CodeAddresses, CodeTime, UnsupportedError
 from chronovisor.proof.image import CodeImage
 from chronovisor.proof.least import least
@@ -29,7 +29,7 @@ _DOUBLEWORD = 8
 _BOUND = 64
 """How often an instruction may be passed."""
 _PATIENCE = 5.0
-_TIMEBASE, _ADDRESS = 1 << 32, 0x1000
+_TIMEBASE, _ADDRESS, _FAR = 1 << 32, 0x1000, 0x8000
 """Where counterexamples have their timebase and their memory, where they can choose."""
 _LIVE: Final = ("DEC", "HDEC", "VTB", "PURR", "SPURR")
 
@@ -39,6 +39,9 @@ class _Refutation:
     requirement: str
     condition: z3.BoolRef
     state: SymbolicState
+
+
+_Passages: TypeAlias = list[tuple[SymbolicState, dict[str, z3.BoolRef]]]
 
 
 class _Words(Mapping[int, int]):
@@ -71,6 +74,7 @@ class _Attempt:
     course: CodeTime = field(init=False)
     before: SymbolicState = field(init=False)
     addresses: CodeAddresses = field(init=False)
+    passages: _Passages | _Refutation | str | None = None
     solver: z3.Solver = field(init=False)
 
     def __post_init__(self) -> None:
@@ -176,69 +180,97 @@ class _Attempt:
 
 
 def prove_code(image: CodeImage, claim: CodeClaim, timeout: float = TIMEOUT) -> CodeFinding:
-    """Find out within `timeout` seconds whether a claim holds of the code of an image.
+    """Find out within `timeout` seconds whether a claim holds of the code of an image, all of it.
+
+    Raises `ProverError` where a counterexample goes otherwise in the concrete evaluator.
+    """
+    findings = []
+    for finding in prove_each(image, claim, timeout):
+        findings.append(finding)
+        if finding.outcome is not Outcome.PROVEN:
+            break
+    return findings[-1]
+
+
+def prove_each(image: CodeImage, claim: CodeClaim, timeout: float = TIMEOUT) -> Iterator[CodeFinding]:
+    """Find out about each of the claim's words for itself, in their order: all within `timeout` seconds.
 
     Raises `ProverError` where a counterexample goes otherwise in the concrete evaluator.
     """
     begun = time.monotonic()
     attempt = _Attempt(image, claim, begun + timeout, timeout)
 
-    def found(outcome: Outcome, limit: str | None = None) -> CodeFinding:
+    def found(outcome: Outcome | str) -> CodeFinding:
         seconds, course = time.monotonic() - begun, attempt.course
+        limit = outcome if isinstance(outcome, str) else None
+        became = Outcome.UNDECIDED if isinstance(outcome, str) else outcome
         stores = tuple(_stores(attempt))
-        return CodeFinding(claim, outcome, seconds, len(course.passed), limit, stores=stores)
+        return CodeFinding(claim, became, seconds, len(course.passed), limit, stores=stores)
 
-    try:
-        outcome = _examine(attempt)
-    except UnsupportedError as error:
-        return found(Outcome.UNDECIDED, str(error))
-    except TimeoutError:
-        return found(Outcome.UNDECIDED, f"time-out of {timeout:g} s")
-    except ValueError as error:
-        # What the symbolic evaluator cannot do: a mode that is not known.
-        return found(Outcome.UNDECIDED, str(error))
-    if isinstance(outcome, Outcome):
-        return found(outcome)
-    if isinstance(outcome, str):
-        return found(Outcome.UNDECIDED, outcome)
-    run, requirement = _replayed(attempt, outcome)
-    wrong = next(
-        (
-            (place, place_value(image, place, run))
-            for place in claim.keeps
-            if requirement == claim.kept_words(place)
-        ),
-        None,
-    )
-    return replace(found(Outcome.REFUTED), requirement=requirement, run=run, kept_wrong=wrong)
+    for words in claim.words:
+        try:
+            outcome = _examine(attempt, words)
+            if isinstance(outcome, _Refutation):
+                run = _replayed(attempt, outcome)
+                yield replace(found(Outcome.REFUTED), requirement=outcome.requirement, run=run)
+            else:
+                yield found(outcome)
+        except UnsupportedError as error:
+            yield found(str(error))
+        except TimeoutError:
+            yield found(f"time-out of {timeout:g} s")
+        except ValueError as error:
+            # What the symbolic evaluator cannot do: a mode that is not known.
+            yield found(str(error))
 
 
-def _examine(attempt: _Attempt) -> Outcome | str | _Refutation:
-    """Whether it is proven; a text says what was run into."""
-    attempt.solver.add(*attempt.assumed())
-    if attempt.check() == z3.unsat:
-        return Outcome.VACUOUS
-    endings = attempt.run()
-    comes_through = False
-    for ending in endings:
+def _examine(attempt: _Attempt, words: str) -> Outcome | str | _Refutation:
+    """Whether one of the claim's words is proven; a text says what was run into."""
+    passages = attempt.passages
+    if passages is None:
+        attempt.solver.add(*attempt.assumed())
+        if attempt.check() == z3.unsat:
+            return Outcome.VACUOUS
+        passages = attempt.passages = _passages(attempt)
+    if isinstance(passages, _Refutation | str):
+        return passages
+    for state, required in passages:
+        answer = attempt.check(state.path, z3.Not(required[words]))
+        if answer == z3.unknown:
+            raise TimeoutError
+        if answer == z3.sat:
+            return _Refutation(words, z3.And(state.path, z3.Not(required[words])), state)
+    return Outcome.PROVEN if passages else Outcome.VACUOUS
+
+
+def _passages(attempt: _Attempt) -> _Passages | _Refutation | str:
+    """The states in which the end is reached, with what is required of them; or why it may not be."""
+    passages: _Passages = []
+    for ending in attempt.run():
         state = ending.state
-        if ending.reason is not Reason.REACHED:
-            possible = attempt.check(state.path)
-            if possible == z3.unsat:
-                continue
-            if ending.reason is Reason.BOUND or possible == z3.unknown:
-                return f"at {_where(attempt, ending)}: {ending.reason.value} ({_BOUND} times)"
-            return _Refutation(ENDS, state.path, state)
-        # Time may pass before the end, too.
-        attempt.course.ticks_pass(state)
-        for words, condition in attempt.required(state):
-            answer = attempt.check(state.path, z3.Not(condition))
-            if answer == z3.unknown:
-                raise TimeoutError
-            if answer == z3.sat:
-                return _Refutation(words, z3.And(state.path, z3.Not(condition)), state)
-        comes_through = comes_through or attempt.check(state.path) == z3.sat
-    return Outcome.PROVEN if comes_through else Outcome.VACUOUS
+        if ending.reason is Reason.REACHED or _returns(attempt, ending):
+            # Time may pass before the end, too.
+            attempt.course.ticks_pass(state)
+            required = dict(attempt.required(state))
+            # What cannot be decided is kept: that loses nothing.
+            if attempt.check(state.path) != z3.unsat:
+                passages.append((state, required))
+            continue
+        possible = attempt.check(state.path)
+        if possible == z3.unsat:
+            continue
+        if ending.reason is Reason.BOUND or possible == z3.unknown:
+            return f"at {_where(attempt, ending)}: {ending.reason.value} ({_BOUND} times)"
+        return _Refutation(ENDS, state.path, state)
+    return passages
+
+
+def _returns(attempt: _Attempt, ending: Ending) -> bool:
+    """Whether a path left by returning to the caller, which is an end as well."""
+    if ending.reason is not Reason.ELSEWHERE:
+        return False
+    caller = attempt.before["LR"] & ~3
+    return bool(attempt.check(ending.state.path, ending.state["CIA"] != caller) == z3.unsat)
 
 
 def _where(attempt: _Attempt, ending: Ending) -> str:
@@ -246,9 +278,10 @@ def _where(attempt: _Attempt, ending: Ending) -> str:
     return attempt.image.place(address.as_long()) if z3.is_bv_value(address) else "an address not known"
 
 
-def _replayed(attempt: _Attempt, refutation: _Refutation) -> tuple[CodeRun, str]:
+def _replayed(attempt: _Attempt, refutation: _Refutation) -> CodeRun:
     """The least run found that breaks the requirement, seen to do so by the concrete evaluator."""
     solver, claim, before = attempt.solver, attempt.claim, attempt.before
+    solver.push()
     solver.add(refutation.condition)
     places = claim.places
     bases = {place.base for place in places if isinstance(place, Word)}
@@ -256,7 +289,8 @@ def _replayed(attempt: _Attempt, refutation: _Refutation) -> tuple[CodeRun, str]
     shift = attempt.value(claim.shifts_by, before)
     wishes = [
         z3.UGE(start, _TIMEBASE),
-        *(z3.UGE(before.gpr[base], _ADDRESS) for base in bases),
+        *(z3.And(z3.UGE(before.gpr[base], _ADDRESS), z3.ULT(before.gpr[base], _FAR)) for base in bases),
+        z3.And(*(term == 0 for number, term in enumerate(before.gpr) if number not in bases)),
         # Others change the word only where that matters.
         *(event.value == shift for event in attempt.course.events if event.changes_memory),
     ]
@@ -268,15 +302,20 @@ def _replayed(attempt: _Attempt, refutation: _Refutation) -> tuple[CodeRun, str]
         *(attempt.value(place, before) for place in places),
         *before.gpr,
     ]
+    # A return that goes where no code is.
+    wishes.append(before["LR"] == _FAR)
     model = least(solver, unknowns, wishes, attempt.deadline)
+    solver.pop()
     case = attempt.case(model)
+    if refutation.requirement == ENDS:
+        case = replace(case, most_steps=refutation.state.executed)
     run = run_case(case, attempt.image)
     if refutation.requirement not in broken(attempt.image, claim, run):
         raise ProverError(
             f"the code at {attempt.image.place(claim.start)} breaks symbolically what it keeps to on ints: "
             f"{refutation.requirement}"
         )
-    return run, refutation.requirement
+    return run
 
 
 def _stores(attempt: _Attempt) -> Iterator[str]:

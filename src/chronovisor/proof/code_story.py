@@ -12,6 +12,8 @@ from chronovisor.proof.image import CodeImage
 from chronovisor.timebase.types import FREQUENCY, signed64
 
 _MILLISECONDS = 1000
+_MOST_TOLD = 64
+"""How many instructions a story has."""
 
 
 def assumed(finding: CodeFinding) -> list[str]:
@@ -58,9 +60,11 @@ def story(image: CodeImage, finding: CodeFinding) -> Iterator[str]:
     yield f"before: the timebase is {run.case.timebase:#x}, {before}"
     width = max((len(step.place) for step in run.steps), default=0)
     code = max((len(step.text) for step in run.steps), default=0)
-    for step in run.steps:
+    for step in run.steps[:_MOST_TOLD]:
         ticks = f"+{step.ticks}" if step.ticks else ""
         yield f"{ticks:>9}  {step.place:<{width}}  {step.text:<{code}} {step.note}".rstrip()
+    if len(run.steps) > _MOST_TOLD:
+        yield f"… and {len(run.steps) - _MOST_TOLD} more instructions"
     if not run.reached:
         yield "and it does not come to the end of the range"
         return

@@ -29,6 +29,8 @@ HOST_AT_START: Final = "TB"
 """The unknown that is the timebase where the range begins."""
 MOST_STEPS: Final = 4096
 """How many instructions are followed, on all paths together."""
+RETURNED: Final = -1
+"""The address of what happens when the code has returned."""
 _LARGE = 56
 _DOUBLEWORD, _LONGEST = 8, 16
 """Bytes of a shared word, and of the longest access of one instruction that says where it reaches."""
@@ -219,7 +221,8 @@ class CodeTime:
 
     def ticks_pass(self, state: SymbolicState) -> None:
         """Let an unknown number of ticks go by."""
-        address = known(state["CIA"]) or 0
+        place = known(state["CIA"])
+        address = RETURNED if place is None else place
         before, at = state.live["elapsed"], z3.BitVec(f"elapsed{len(self.events)}", self._width)
         now = z3.ZeroExt(64 - self._width, at)
         state.assume(z3.And(z3.UGE(now, before), z3.ULT(now, self._limit)))

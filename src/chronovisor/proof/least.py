@@ -9,8 +9,8 @@ import z3
 
 _SHARE, _MOST = 0.5, 8.0
 """How much of the time that is left goes into making a model small, and how many seconds at most."""
-_EACH = 500
-"""Milliseconds for one question."""
+_WISH, _EACH = 5000, 500
+"""Milliseconds for one question: whether a wish can be fulfilled, and whether a number can be smaller."""
 
 
 def least(
@@ -28,11 +28,12 @@ def least(
     model = solver.model()
     now = time.monotonic()
     stop = now + min(_MOST, _SHARE * max(0.0, deadline - now))
-    solver.set("timeout", _EACH)
+    solver.set("timeout", _WISH)
     for wish in wishes:
-        if time.monotonic() < stop and solver.check(wish) == z3.sat:
+        if time.monotonic() < deadline and solver.check(wish) == z3.sat:
             model = solver.model()
             solver.add(wish)
+    solver.set("timeout", _EACH)
     for unknown in unknowns:
         low = 0
         high = int(model.eval(unknown, model_completion=True).as_long())

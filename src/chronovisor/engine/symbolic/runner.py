@@ -122,7 +122,18 @@ class SymbolicRunner:
     def _targets(self, state: SymbolicState) -> list[Ending]:
         """A state for each address at which the next instruction may be."""
         target = z3.simplify(state["NIA"])
-        addresses = _leaves(target) or self._possible(target, state)
+        addresses = _leaves(target)
+        if addresses is None and z3.is_app_of(target, z3.Z3_OP_ITE):
+            # One way of a branch may be known, and another not.
+            condition, yes, no = target.children()
+            ways = []
+            for holds, way in ((condition, yes), (z3.Not(condition), no)):
+                there = self._taking(state, holds)
+                if there is not None:
+                    there["NIA"] = way
+                    ways += self._targets(there)
+            return ways
+        addresses = addresses or self._possible(target, state)
         if addresses is None:
             state["CIA"] = target
             return [Ending(Reason.ELSEWHERE, state)]
