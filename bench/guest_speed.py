@@ -25,6 +25,8 @@ LOOPS = ("integer", "memory", "mixed")
 """Those of the geometric mean; the others are single operations."""
 ONE, TWO = "one vCPU", "two vCPUs"
 """The integer loop on one vCPU, and on two at once: of the rounds of both together."""
+WAKE_UP = "wake-up"
+"""Not a loop: how late a vCPU in H_CEDE takes the decrementer interrupt that ends it."""
 RUNS = 3
 """How often each side runs the guest; the medians count."""
 
@@ -92,7 +94,8 @@ def in_qemu() -> dict[str, float]:
         laid_out = Path(directory) / "guest.bin"
         laid_out.write_bytes(firmware(read_image(str(IMAGE))))
         machine = "-M pseries,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off"
-        command = f"{qemu} {machine} -cpu power9 -m 256M -display none -serial stdio -bios {laid_out}"
+        command = f"{qemu} {machine} -cpu power9 -m 256M -display none -vga none -nic none"
+        command += f" -serial stdio -bios {laid_out}"
         done = subprocess.run(
             command.split(),
             capture_output=True,
@@ -101,7 +104,9 @@ def in_qemu() -> dict[str, float]:
             check=False,
             stdin=subprocess.DEVNULL,
         )
-    return _rounds(done.stdout)
+    if not (rounds := _rounds(done.stdout)):
+        raise RuntimeError(f"QEMU did not run the guest: {done.stderr.strip()}")
+    return rounds
 
 
 def measure() -> list[Speed]:

@@ -162,11 +162,49 @@ static void measure_two(u64 enough)
 	print("two vCPUs: %lu rounds in %lu ticks\n", 2 * rounds, together);
 }
 
+static u64 woken;
+
+static void wake(struct frame *frame)
+{
+	(void)frame;
+	woken = timebase();
+	set_decrementer(0x7fffffff);
+}
+
+#define SLEEPS 501
+
+/* How late a processor that ceded itself takes the interrupt that it waits for: the median of some short sleeps, which
+ * others on the machine disturb least. */
+static void measure_wake_up(void)
+{
+	static u64 late[SLEEPS];
+	const u64 sleep = timebase_frequency() / 5000;
+
+	on_interrupt(0x900, wake);
+	for (u32 n = 0; n < SLEEPS; n++) {
+		u64 begin, found;
+		u32 m = n;
+
+		interrupts_off();
+		begin = timebase();
+		set_decrementer(sleep);
+		cede();
+		found = woken - begin - sleep;
+		for (; m && late[m - 1] > found; m--)
+			late[m] = late[m - 1];
+		late[m] = found;
+	}
+	interrupts_off();
+	on_interrupt(0x900, 0);
+	print("wake-up: 1 rounds in %lu ticks\n", late[SLEEPS / 2]);
+}
+
 int main(void)
 {
 	u64 enough = timebase_frequency() / 3;
 
 	measure_two(enough);
+	measure_wake_up();
 	have_system_calls_return();
 
 	for (u32 n = 0; n < sizeof(loops) / sizeof(*loops); n++) {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import random
+import sys
 import threading
 import time
 from itertools import permutations
@@ -26,7 +28,7 @@ from little_guests import (
 from chronovisor.engine.choice import engine_named
 from chronovisor.hypervisor.exits import Exit, Hypercall, Interrupted
 from chronovisor.hypervisor.host import Host, Parts
-from chronovisor.hypervisor.scheduler import QUANTUM
+from chronovisor.hypervisor.scheduler import QUANTUM, Parallel
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.isa.bits import MSR
 from chronovisor.papr.hcalls import Hcall
@@ -220,3 +222,21 @@ def test_on_real_threads(engine: str) -> None:
         assert ended.arguments[0] == expected[what]
         vcpu.set_external(False)
     assert not host.check_sync()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a timer slack")
+def test_the_machine_wakes_who_waits_in_real_time_without_slack() -> None:
+    """Else a wait would be up to 50 µs longer than asked for."""
+    get_timer_slack = 30
+    slack: list[int] = []
+
+    def wait() -> None:
+        scheduler = Parallel(RealTime())
+        with scheduler.monitor:
+            scheduler.wait(lambda: True)
+        slack.append(ctypes.CDLL(None).prctl(get_timer_slack, 0, 0, 0, 0))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    thread.join()
+    assert slack == [1]

@@ -7,6 +7,7 @@ keeps is changed under the monitor alone, and whoever changes something that oth
 
 from __future__ import annotations
 
+import ctypes
 import random
 import threading
 from collections.abc import Callable
@@ -110,6 +111,7 @@ class Parallel:
         self.monitor = threading.RLock()
         self._condition = threading.Condition(self.monitor)
         self._waiting = 0
+        self._punctual = threading.local()
 
     def seat(self) -> Seat:
         """Return a seat; it means nothing here."""
@@ -140,6 +142,8 @@ class Parallel:
         # Counted first, then looked: of a change made without the monitor either `changed` sees who waits,
         # or who waits sees the change.
         self._waiting += 1
+        if not hasattr(self._punctual, "thread"):
+            self._punctual.thread = _be_punctual()
         try:
             while not ready():
                 deadline = until()
@@ -169,6 +173,20 @@ class Parallel:
     def horizon(self) -> int | None:
         """Return None: the clock is looked at often enough."""
         return None
+
+
+_PR_SET_TIMERSLACK = 29
+
+
+def _be_punctual() -> bool:
+    """Have the machine wake the calling thread when its wait is over, and not up to 50 µs later with others;
+    False where it cannot.
+    """
+    try:
+        return bool(ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0) == 0)
+    except AttributeError:
+        # No Linux.
+        return False
 
 
 class Turns:
