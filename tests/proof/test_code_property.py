@@ -293,3 +293,13 @@ def test_no_time_is_undecided() -> None:
 def test_writing_a_half_of_the_timebase_is_refuted_even_where_it_changes_nothing() -> None:
     _, finding = prove("mfspr r3,TB; srdi r3,r3,32; mtspr TBU,r3; done: nop", "72(r4) = 0", limit=1)
     assert finding.requirement == "it writes neither TBU nor TBL"
+
+
+@pytest.mark.parametrize("register", ["DEC", "HDEC", "VTB", "PURR", "SPURR", "TBU"])
+@pytest.mark.parametrize("written", [True, False])
+def test_every_register_of_time_means_the_same_to_all_evaluators(register: str, written: bool) -> None:
+    set_before = f"li r3,-77; sldi r3,r3,20; mtspr {register},r3; " if written else ""
+    text = f"{set_before}nop; mfspr r14,{register}; mfspr r15,TB; add r16,r14,r15; mtspr TBU40,r16; done: nop"
+    image, finding = prove(text, "72(r4) = 0")
+    assert finding.outcome is Outcome.REFUTED
+    goes_the_same_way_natively(image, finding)

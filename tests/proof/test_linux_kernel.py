@@ -82,6 +82,20 @@ def test_the_timebase_is_shifted_rightly_and_what_is_kept_of_it_may_be_ahead(
         assert 0 < ahead(image, finding) < GRANULE
 
 
+def test_what_the_findings_say_of_this_kernel(
+    image: CodeImage, switches: dict[tuple[str, bool], OffsetSwitch]
+) -> None:
+    told = (Path(__file__).parents[2] / "docs" / "findings.md").read_text()
+    if Path(image.name).name.removeprefix("vmlinux-") not in told:
+        # They are of one kernel; another's code lies elsewhere.
+        assert "6.1.0-50-powerpc64le" in told
+        return
+    for switch in switches.values():
+        function, start = image.function_at(switch.claim.start) or ("", 0)
+        at = switch.claim.start - start
+        assert f"`{function}+{at:#x}` to `+{switch.claim.end - start:#x}`" in told
+
+
 def ahead(image: CodeImage, finding: CodeFinding) -> int:
     """By how many ticks the time that is kept is ahead of the timebase."""
     assert finding.run is not None
