@@ -43,6 +43,7 @@ def test_an_owners_word_begins_the_ideal_anew(now: int, before: Offset, after: O
     lived = lived.then(Hop.set_by_owner(HostTime(now), before, after, 3))
     assert lived.ideal == IdealInterval()
     record = lived.hops[-1].record
+    assert lived.counted.value == lived.hops[0].record.counted_ticks
     assert record.advance == GuestTime(record.guest_tb_after) - GuestTime(record.guest_tb_before)
 
 

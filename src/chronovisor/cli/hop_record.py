@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from chronovisor.report.columns import aligned
 from chronovisor.timebase.history import AwayClock, HopKind
 from chronovisor.timebase.types import Ticks
 
@@ -32,13 +33,11 @@ def life(history: dict[str, Any]) -> str:
     if history["folded"]:
         rows.append((f"1-{history['folded']}", "folded", *("" for _ in _COLUMNS[2:])))
     rows += [_row(number, hop) for number, hop in enumerate(history["hops"], history["folded"] + 1)]
-    widths = [max(len(row[n]) for row in rows) for n in range(len(_COLUMNS))]
-    table = ["  ".join(f"{c:{w}}" for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     least, most = history["ideal_least_ticks"], history["ideal_most_ticks"]
     return "\n".join(
         (
             f"born with timebase {history['born']:#018x}",
-            *(table if len(rows) > 1 else ()),
+            *(aligned(rows) if len(rows) > 1 else ()),
             f"away {_seconds(history['away_ticks'])} in all, "
             f"{_seconds(history['counted_ticks'])} of it counted",
             f"clock error since its birth {_milliseconds(history['rounding_ticks'])}: "

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from typing import Annotated
+from contextlib import ExitStack
+from typing import Annotated, Any
 
 import typer
 
@@ -23,7 +25,7 @@ from chronovisor.machine.rehearsal import rehearse
 from chronovisor.machine.run_directory import check_name
 from chronovisor.machine.sizes import parse_size
 from chronovisor.migration.snapshot_format import SnapshotHeader
-from chronovisor.migration.snapshot_restore import opened, restore_from
+from chronovisor.migration.snapshot_restore import check, opened, restore_from
 
 
 def command(
@@ -65,27 +67,34 @@ def command(
     policy, limit = parse_policy(time), parse_limit(clock_error_limit)
     seconds, most = parse_seconds(timeout), parse_size(memory_limit)
     console = Console(write_stdout)
-    with opened(file) as reader:
-        name = name or _name_of(reader.header)
-        # Taken before the guest is made: nothing is done for a name that another has.
-        with ControlServer(name, {}) as server:
+    with ExitStack() as stack:
+        with opened(file) as reader:
+            name = name or _name_of(reader.header)
+            # Taken before the guest is made: nothing is done for a name that another has.
+            server = stack.enter_context(ControlServer(name, {"ps": lambda request: _restoring(name)}))
             cpu, host = _host_for(reader.header, tb_origin, clock, engine, provider)
-            with host:
-                if clock is Clock.real:
-                    # A first run takes a while to begin: time that the guest would see pass.
-                    rehearse(cpu.value, engine.value, provider.value)
-                restored = restore_from(reader, host, console, policy, limit, most)
-                with typing_into(console):
-                    guest = restored.start(running=False)
-                    hop = restored.hop.as_json()
-                    say(f"{name} goes on: {summary(hop)}")
-                    if as_json:
-                        print(json.dumps(hop), file=sys.stderr, flush=True)
-                    end = run_named(guest, name, seconds, server)
+            stack.enter_context(host)
+            check(reader.header, host, most)
+            if clock is Clock.real:
+                # A first run takes a while to begin: time that the guest would see pass.
+                rehearse(cpu.value, engine.value, provider.value)
+            restored = restore_from(reader, host, console, policy, limit, most)
+        with typing_into(console):
+            guest = restored.start(running=False)
+            hop = restored.hop.as_json()
+            say(f"{name} goes on: {summary(hop)}")
+            if as_json:
+                print(json.dumps(hop), file=sys.stderr, flush=True)
+            end = run_named(guest, name, seconds, server)
     return tell_end(end, as_json)
 
 
 command.__doc__ = f"{command.__doc__}\n\n{RUN_STATUSES}"
+
+
+def _restoring(name: str) -> dict[str, Any]:
+    nothing = dict.fromkeys(("vcpus", "memory", "host_tb", "guest_tb", "tb_offset"))
+    return {"name": name, "pid": os.getpid(), "state": "restoring", **nothing}
 
 
 def _name_of(header: SnapshotHeader) -> str:

@@ -82,13 +82,7 @@ def restore_from(
     for a guest that cannot be there or a time away that cannot count.
     """
     header = reader.header
-    if header.memory_size > memory_limit:
-        raise MachineError(
-            f"the guest has {header.memory_size} bytes of memory, more than the limit of {memory_limit}; "
-            "allow it with --memory-limit"
-        )
-    if (reason := _obstacle(header, host)) is not None:
-        raise MachineError(reason)
+    check(header, host, memory_limit)
     guest = host.prepare(
         header.memory_size, header.topology.vcpus, header.topology.threads, console, header.name or "guest"
     )
@@ -108,6 +102,17 @@ def restore_from(
             raise MachineError(f"the guest cannot be put together here: {error}") from error
         raise
     return Restored(guest, hop, contents, decided)
+
+
+def check(header: SnapshotHeader, host: Host, memory_limit: int = MEMORY_LIMIT) -> None:
+    """MachineError where a guest that the header tells of cannot be on `host`, or has too much memory."""
+    if header.memory_size > memory_limit:
+        raise MachineError(
+            f"the guest has {header.memory_size} bytes of memory, more than the limit of {memory_limit}; "
+            "allow it with --memory-limit"
+        )
+    if (reason := _obstacle(header, host)) is not None:
+        raise MachineError(reason)
 
 
 def restore(

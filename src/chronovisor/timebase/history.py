@@ -93,6 +93,11 @@ class Hop:
         """How far the guest's time was ahead of its ideal from then on."""
         return IdealInterval(self.record.ideal_least_ticks, self.record.ideal_most_ticks)
 
+    @property
+    def counted(self) -> int:
+        """How much of the time that the guest was away counted (ticks)."""
+        return 0 if self.kind is HopKind.SET else self.record.counted_ticks
+
     def as_json(self) -> dict[str, Any]:
         """Return the hop as an object of JSON: kind, policy, clock, and the fields of its record."""
         return {
@@ -134,8 +139,8 @@ class History:
             self,
             hops=told,
             folded=self.folded + len(folded),
-            folded_elapsed_ticks=self.folded_elapsed_ticks + sum(h.record.elapsed_ticks for h in folded),
-            folded_counted_ticks=self.folded_counted_ticks + sum(h.record.counted_ticks for h in folded),
+            folded_elapsed_ticks=self.folded_elapsed_ticks + sum(hop.record.elapsed_ticks for hop in folded),
+            folded_counted_ticks=self.folded_counted_ticks + sum(hop.counted for hop in folded),
         )
 
     @property
@@ -152,8 +157,8 @@ class History:
 
     @property
     def counted(self) -> Ticks:
-        """How much of that counted, and what its owner put its time forward by."""
-        return Ticks(self.folded_counted_ticks + sum(hop.record.counted_ticks for hop in self.hops))
+        """How much of that counted; what its owner put its time forward by is no time away."""
+        return Ticks(self.folded_counted_ticks + sum(hop.counted for hop in self.hops))
 
     def as_json(self) -> dict[str, Any]:
         """Return the history as an object of JSON; all durations in ticks."""
