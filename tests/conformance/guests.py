@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from chronovisor.cli.demo.side import REAL_PATIENCE
 from chronovisor.cli.demo.watched import ask_for_report
 from chronovisor.machine.elf import SHIPPED
 from chronovisor.machine.host import Host
+from chronovisor.migration.snapshot import snapshot
+from chronovisor.migration.snapshot_restore import restore
 from chronovisor.timebase.types import Ticks
 
 
@@ -37,4 +40,22 @@ def watch(provider: str, image: str, smp: int = 1, seconds: float = 0.5) -> dict
         if report["expected"] != report["taken"]:
             # One that was due that very moment is there by the next report; a lost one never is.
             report = ask_for_report(guest, REAL_PATIENCE)
+        return asdict(report)
+
+
+def save(provider: str, path: Path) -> dict[str, Any]:
+    """Have the guest that watches its own time run, and save it; its report."""
+    with Host(provider=provider) as host:
+        guest = host.boot(SHIPPED / "demo-le.elf", "16M", tb_offset=5 << 40)
+        report = ask_for_report(guest, REAL_PATIENCE)
+        snapshot(guest, path)
+        return asdict(report)
+
+
+def go_on(provider: str, path: Path) -> dict[str, Any]:
+    """Have the guest of a snapshot go on, and save it there again; its report."""
+    with Host(provider=provider) as host:
+        guest, _ = restore(path, host)
+        report = ask_for_report(guest, REAL_PATIENCE)
+        snapshot(guest, path)
         return asdict(report)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from chronovisor.cli.demo.side import REAL_PATIENCE, Side
-from chronovisor.cli.demo.watched import ask_for_report
+from conformance.guests import go_on
+
+from chronovisor.cli.demo.side import Side
 from chronovisor.kvm.interface import HostOptions
 from chronovisor.kvm.linux.system import LinuxSystem
-from chronovisor.machine.host import Host
-from chronovisor.migration.snapshot import snapshot
-from chronovisor.migration.snapshot_restore import opened, restore
 from chronovisor.timebase.clock import RealTime
 from real_kvm.inside import network
 
@@ -48,11 +45,6 @@ def run_snapshot(port: int) -> dict[str, Any]:
     with socket.create_connection((OUTSIDE, port), 30) as connection:
         with connection.makefile("rb") as stream:
             saved.write_bytes(stream.read(int(stream.readline())))
-        with Host(provider="linux") as host:
-            with opened(saved) as reader:
-                restored = restore(reader, host)
-            guest = restored.start()
-            report = ask_for_report(guest, REAL_PATIENCE)
-            snapshot(guest, saved)
+        report = go_on("linux", saved)
         connection.sendall(saved.read_bytes())
-    return asdict(report)
+    return report
