@@ -20,6 +20,9 @@ LONGEST_STOP = 1 << 63
 """Ticks (570 years) within which an expiry and the present are told apart by a signed difference."""
 
 
+NOT_TOO_LATE = "no timer is more than 2^63 ticks (570 years) late"
+
+
 def any_width(case: Case) -> DecWidth:
     """Return either width: the claim is explored for both."""
     return 56 if case.any("DEC is large (LPCR[LD])", 0, 1) else 32
@@ -124,7 +127,7 @@ def timer(case: Case, longest: int = LONGEST_STOP, wrapped: int = 0) -> None:
     decrementer.load(kept)
     exists = decrementer.asserted(width)
     late = core.time.now - deadline
-    case.assume("no timer is more than 2^63 ticks (570 years) late", late <= longest)
+    case.assume(NOT_TOO_LATE, late <= longest)
     case.require("the exception exists if and only if DEC was -1", exists == (late > 0))
 
 

@@ -55,8 +55,8 @@ class Interleaving:
     """A scheduler for the hypervisor under which `run` has actors take their steps in one order.
 
     `state` says what the future depends on besides the places at which the actors stand: of one actor, or
-    (for None) of what they share. Actors in equal states are interchangeable. `after_each` is called after
-    each step.
+    (for None) of what they share. Actors in equal states are interchangeable. Without it every order is
+    followed to its end. `after_each` is called after each step.
 
     With `departures` only some orders are explored: an actor goes on until it cannot, then the next one in
     turn; each actor that is passed over is a departure from that, and there are at most so many.
@@ -65,14 +65,15 @@ class Interleaving:
     def __init__(
         self,
         case: Case,
-        state: Callable[[Actor | None], Hashable],
+        state: Callable[[Actor | None], Hashable] | None,
         after_each: Callable[[], None],
         departures: int | None = None,
     ) -> None:
         self._departures = departures
         self._last = 0
         self._case = case
-        self._state = state
+        self._merges = state is not None
+        self._state = state or (lambda actor: None if actor is None else actor.name)
         self._after_each = after_each
         self._actors: list[Actor] = []
         self._running: Actor | None = None
@@ -202,7 +203,8 @@ class Interleaving:
         return None
 
     def _next(self) -> Actor:
-        self._case.merge(self._whole)
+        if self._merges:
+            self._case.merge(self._whole)
         self._case.require("nobody waits for ever", any(actor.can_go_on for actor in self._actors))
         self.step += 1
         number = self._case.choose(f"step {self.step}: who goes on", self._able)

@@ -1,0 +1,306 @@
+"""A host whose virtual core's threads go on in any order: what claims about entry and exit run on.
+
+`VirtualCpu.run` of each vCPU, with all that it calls, runs under the scheduler of
+`chronovisor.proof.interleaving`. Only the guest's instructions are not there: a guest may be at any of them,
+for as long as it likes, and then makes a hypercall or is made to leave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sized
+from typing import cast
+
+from chronovisor.engine.concrete import ConcreteEngine, Reason, Stop
+from chronovisor.engine.state import Thread
+from chronovisor.hypervisor.cpu_model import POWER8
+from chronovisor.hypervisor.exits import FailedEntry, Hypercall
+from chronovisor.hypervisor.host import Host, Parts
+from chronovisor.hypervisor.virtual_cpu import VirtualCpu
+from chronovisor.hypervisor.virtual_machine import VirtualMachine
+from chronovisor.hypervisor.world_switch import WorldSwitch
+from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
+from chronovisor.proof.decrementer import LONGEST_STOP, NOT_TOO_LATE
+from chronovisor.proof.interleaving import Actor, Interleaving
+from chronovisor.proof.paths import Case
+from chronovisor.proof.unknown_time import UnknownTime
+from chronovisor.timebase.clock import RealTime
+from chronovisor.timebase.offset import Applied, Switch, SwitchBreachError, shift
+from chronovisor.timebase.tbu40 import CoreTimebase, TimebaseRegister
+from chronovisor.timebase.trace import Observer
+from chronovisor.timebase.types import LOW_MASK, MASK64, HostTime, Offset, Ticks, signed64
+
+THREADS = 8
+"""Threads of the core: as many as a POWER8 has."""
+
+_DEC = 0x2F00_0001
+"""What is left to each decrementer in the beginning, in ticks."""
+
+_HYPERCALL = 0x58
+"""One that is left to user space: the run ends with it."""
+
+
+class _SteppingClock(RealTime):
+    """A clock that is later each time that it is read, by so much that many a switch meets a wrap."""
+
+    STEP = (1 << 21) - 11
+    """Ticks; six of them, between the readings of one switch, are fewer than 2^24."""
+
+    def __init__(self) -> None:
+        self.now = 1 << 40
+
+    def ticks(self) -> int:
+        """Return the ticks at this reading."""
+        self.now += self.STEP
+        return self.now
+
+
+class _Guest(ConcreteEngine):
+    """A guest whose instructions take any time and do nothing to time."""
+
+    world: World
+
+    def run(self, state: Thread, budget: int) -> Stop:
+        """Be in the guest until the next turn, then make a hypercall or do first what is asked for."""
+        return self.world.in_guest(state)
+
+
+class _WatchedRegister:
+    """A core's timebase of whose every access the world takes a look."""
+
+    def __init__(self, tb: TimebaseRegister[int], world: World) -> None:
+        self._tb = tb
+        self._world = world
+
+    def read(self) -> int:
+        value = self._tb.read()
+        self._world.look()
+        return value
+
+    def write_tbu40(self, value: int, when: bool = True) -> None:
+        self._tb.write_tbu40(value, when)
+        self._world.look()
+
+
+class _AnySwitch(Switch):
+    """The production switch, whose entries may be refused as those are that never are fast enough."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(lambda tb, delta: shift(_WatchedRegister(tb, world), delta))
+        self._world = world
+
+    def enter(self, tb: CoreTimebase, offset: Offset, observer: Observer | None = None) -> Applied:
+        """Switch, or refuse."""
+        world = self._world
+        world.added = offset
+        if world.may_refuse and world.case.choose(
+            f"step {world.order.step}: is the entry refused", lambda: (0, 1)
+        ):
+            raise SwitchBreachError(tb.core, self.ATTEMPTS)
+        return super().enter(tb, offset, observer)
+
+
+class _SoundSwitch(Switch):
+    """What is proven of the production switch for any pace and any offset (`proof/switch.py`): T is right
+    after it; in between it is nobody's time.
+    """
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    def enter(self, tb: CoreTimebase, offset: Offset, observer: Observer | None = None) -> Applied:
+        """Give the core the guest's time."""
+        world = self._world
+        world.nobody_in_guest()
+        world.added = offset
+        tb.adjust = offset.signed
+        return Applied(offset)
+
+    def leave(self, tb: CoreTimebase, applied: Applied, observer: Observer | None = None) -> None:
+        """Give the core back the host's time, if it is the guest's with this offset."""
+        self._world.nobody_in_guest()
+        tb.adjust = signed64(tb.adjust - applied.signed)
+
+
+class UnknownHostTime(UnknownTime):
+    """A clock whose readings are unknown, for hosts in real time."""
+
+    is_virtual = False
+
+
+class World:
+    """A host of one core, and the vCPUs of a virtual core on their way in and out."""
+
+    def __init__(
+        self,
+        case: Case,
+        threads: int,
+        world_switch: type[WorldSwitch],
+        may_refuse: bool,
+        departures: int | None,
+        offset: Offset,
+        clock: UnknownHostTime | None = None,
+    ) -> None:
+        """With a `clock` its readings and the offset are unknowns, and nothing is merged."""
+        self.case = case
+        self._clock = clock
+        self.longest = LONGEST_STOP
+        """Ticks that a timer may be late, on an unknown clock."""
+        self.may_refuse = may_refuse
+        self.has_owner = False
+        self.order = Interleaving(case, None if clock else self._state, self.look, departures)
+        self.host = host = Host(
+            clock or _SteppingClock(),
+            origin=0x1234_5678,
+            threads_per_core=THREADS,
+            cpu_model=POWER8,
+            observer=lambda event: case.tell(lambda: f"  {event}"),
+            parts=Parts(world_switch=world_switch, engine=self._engine),
+        )
+        host.scheduler = self.order
+        host.world_switch = world_switch(host)
+        host.switch = _SoundSwitch(self) if clock else _AnySwitch(self)
+        self.core = host.cores[0]
+        self.machine = VirtualMachine(host, THREADS)
+        self.machine.give_memory(GuestMemory(PAGE_SIZE))
+        self.vcpus = [self.machine.add_vcpu(number) for number in range(threads)]
+        self.vcore = self.vcpus[0].vcore
+        self.vcpus[0].set_offset(offset)
+        self.expiry = (host.clock.now() + offset) + Ticks(_DEC)
+        for vcpu in self.vcpus:
+            vcpu.state.gpr[3] = _HYPERCALL
+            vcpu.decrementer_expiry = self.expiry
+        self.added: Offset | None = None
+        """What the last entry was to add."""
+        self.guests: set[int] = set()
+        """The numbers of the vCPUs that may execute an instruction now."""
+        self.actors = [_Runner(self, vcpu) for vcpu in self.vcpus]
+
+    def _engine(self, memory: GuestMemory) -> _Guest:
+        guest = _Guest(memory)
+        guest.world = self
+        return guest
+
+    def in_guest(self, state: Thread) -> Stop:
+        """Have the running vCPU in its guest for a step."""
+        number = state.get("PIR")
+        self.guests.add(number)
+        self.look()
+        self.order.pause()
+        self.look()
+        self.guests.discard(number)
+        if state.exit_request and self.case.choose(
+            f"step {self.order.step}: is it made to leave", lambda: (0, 1)
+        ):
+            return Stop(Reason.BUDGET)
+        return Stop(Reason.HYPERCALL)
+
+    def nobody_in_guest(self) -> None:
+        """Require that nobody sees what a switch does to T."""
+        self.case.require("nobody runs the guest while its timebase is switched", not self.guests)
+
+    def look(self) -> None:
+        """Require what holds at every instant."""
+        if self._clock is not None:
+            late = self._clock.since_first - _DEC
+            self.case.assume(NOT_TOO_LATE, late <= self.longest)
+        core = self.core
+        if core.hmer or self.order.over:
+            # T may be anything; a guest's next instruction would be the maintenance interrupt's.
+            return
+        ahead = core.timebase.adjust & MASK64
+        self.case.require("P1: the low 24 bits of T are those of H", ahead & LOW_MASK == 0)
+        if self.guests:
+            right = self.added is not None and ahead == self.added.value
+            if not right:
+                self.case.tell(
+                    lambda: f"  T is ahead of H by {ahead:#x}; the vCPUs {sorted(self.guests)} run the guest"
+                )
+            self.case.require(
+                "P2: whoever runs the guest has T = H + o, with the offset that was set at the entry", right
+            )
+        if core.runs is None:
+            self.case.require("P2: a core that runs no guest has T = H", ahead == 0)
+
+    def explore(self, *others: Actor) -> None:
+        """Have all vCPUs run once, and others do what they do, in the order that the case chooses."""
+        self.order.run([*self.actors, *others])
+        core = self.core
+        self.case.require("the core is free and whole", core.runs is None and not core.hmer)
+        self.case.require("T = H", core.timebase.adjust == 0)
+        self.case.require("nobody is left in the queue", not self.host.queue)
+        for vcpu in self.vcpus:
+            self.case.require(
+                "P7: each decrementer expires when it did, in guest time",
+                vcpu.decrementer_expiry == self.expiry,
+            )
+
+    def _state(self, actor: Actor | None) -> Hashable:
+        """What the future depends on: of one actor, or of all that they share."""
+        if isinstance(actor, _Runner):
+            vcpu, vcore = actor.vcpu, self.vcore
+            # The owner sets the offset through this one.
+            special = self.has_owner and vcpu is self.vcpus[0]
+            if actor.finished:
+                return special, _snapshot(vcpu, "number")
+            thread = vcpu.thread if vcpu._begun else None
+            return (
+                special,
+                vcore.core is not None and vcpu in vcore.inside,
+                vcore.primary is vcpu,
+                vcpu.number in self.guests,
+                vcpu.number in self.guests and vcpu.state.exit_request,
+                None if thread is None else thread.decrementer.deadline,
+                _snapshot(vcpu, "number"),
+            )
+        if actor is not None:
+            return actor.name
+        core = self.core
+        # What the next entry sets anew is nothing to it.
+        left = self.vcore.core is None
+        return (
+            None if left else self.added,
+            len(self.host.queue),
+            _snapshot(self.vcore, *(_OF_AN_ENTRY if left else ())),
+            _snapshot(core),
+            core.timebase.adjust,
+            core.facility.tfmr,
+        )
+
+
+def _snapshot(of: object, *but: str) -> Hashable:
+    """The attributes of an object: numbers and times as they are, of others whether there are any, and how
+    many.
+    """
+    return tuple(_plain(value) for name, value in vars(of).items() if name not in but)
+
+
+def _plain(value: object) -> Hashable:
+    if isinstance(value, HostTime | Offset):
+        return value.value
+    if isinstance(value, Sized) and not isinstance(value, str | tuple):
+        return len(value)
+    return cast(Hashable, value if isinstance(value, int | str | tuple | None) else type(value))
+
+
+_OF_AN_ENTRY = (
+    *("inside", "out", "kept", "leaving", "host_time_restored", "time_slice_over", "failure"),
+    "entered_with",
+)
+"""What a virtual core keeps from the beginning of an entry to the end of its exit."""
+
+
+class _Runner(Actor):
+    """A thread of user space that runs a vCPU once."""
+
+    def __init__(self, world: World, vcpu: VirtualCpu) -> None:
+        super().__init__(f"vCPU {vcpu.number}", self._run)
+        self.vcpu = vcpu
+        self._world = world
+
+    def _run(self) -> None:
+        ended = self.vcpu.run()
+        self._world.case.require(
+            "a run ends with its hypercall, or says that its entry failed",
+            isinstance(ended, Hypercall) or (self._world.may_refuse and isinstance(ended, FailedEntry)),
+        )
