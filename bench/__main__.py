@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from bench import drift, guest_speed, live_moves, moves, processors, start_up, switch
+from bench import drift, guest_speed, live_moves, moves, parallel, processors, start_up, switch
 
 
 def _guest_speed(console: Console) -> None:
@@ -45,6 +45,7 @@ def main() -> None:
     console = Console()
     _start_up(console)
     _guest_speed(console)
+    parallel.show(console)
     switch.show(console)
     moves.show(console)
     live_moves.show(console)

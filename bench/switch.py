@@ -50,11 +50,10 @@ again:
 
 @dataclass(frozen=True)
 class Figure:
-    """One operation: microseconds without an offset, with one, and the peer's where there is one."""
+    """One operation: microseconds without an offset and with one, and the peer's where there is one."""
 
     name: str
-    plain_us: float
-    offset_us: float
+    us: tuple[float, float]
     interpreted_us: float | None = None
     asked_us: float | None = None
     """What it is to take at most, with an offset or without."""
@@ -126,10 +125,13 @@ def measure() -> list[Figure]:
     answered = _least(_hypercalls(Hcall.PROD, none), _hypercalls(Hcall.PROD, OFFSET))
     left = _least(_hypercalls(Hcall.PUT_TERM_CHAR, none), _hypercalls(Hcall.PUT_TERM_CHAR, OFFSET))
     return [
-        Figure("the switch of a core's timebase and back", *switch),
-        Figure("a hypercall that the hypervisor answers", *answered, asked_us=3),
+        Figure("the switch of a core's timebase and back", (switch[0], switch[1]), interpreted_us=switch[2]),
+        Figure("a hypercall that the hypervisor answers", (answered[0], answered[1]), asked_us=3),
         Figure(
-            "a hypercall that reaches user space: an exit and an entry", *left, asked_us=8, asked_share_us=1
+            "a hypercall that reaches user space: an exit and an entry",
+            (left[0], left[1]),
+            asked_us=8,
+            asked_share_us=1,
         ),
     ]
 
@@ -149,13 +151,14 @@ def show(console: Console) -> None:
     ):
         table.add_column(column, justify="left" if column == "operation" else "right")
     for figure in measure():
+        plain, offset = figure.us
         has_share = figure.asked_us is None or figure.asked_share_us is not None
         table.add_row(
             figure.name,
-            f"{figure.plain_us:.2f}",
-            f"{figure.offset_us:.2f}",
+            f"{plain:.2f}",
+            f"{offset:.2f}",
             _at_most(figure.asked_us),
-            f"{figure.offset_us - figure.plain_us:.2f}" if has_share else "none",
+            f"{offset - plain:.2f}" if has_share else "none",
             _at_most(figure.asked_share_us),
             f"{figure.interpreted_us:.2f}" if figure.interpreted_us is not None else "–",
         )
