@@ -317,6 +317,12 @@ def compare(rate: int, runs: int = RUNS) -> Compared:
     return Compared(rate, here, there)
 
 
+def _last_line(printed: bytearray) -> list[bytes] | None:
+    """The words of the guest's last whole line; None where it has not said any."""
+    lines = [line.split() for line in bytes(printed[-400:]).split(b"\n")[1:-1]]
+    return next((words for words in reversed(lines) if len(words) == 4), None)
+
+
 def slowdown(rate: int = RATES[-1]) -> float:
     """How much longer, in processor time of its vCPU, the guest takes for its loops while its pages are
     logged and the log is taken all the time: 0.1 is a tenth longer.
@@ -326,15 +332,16 @@ def slowdown(rate: int = RATES[-1]) -> float:
         guest = host.boot(IMAGE, MEMORY, console=printed.extend)
         guest.resume()
         guest.console.type(f"{FILLED_MIB} {rate}\n")
-        while b"ready" not in printed:
+        while _last_line(printed) is None:
             time.sleep(0.05)
         vcpu = next(t for t in threading.enumerate() if t.name == "vCPU 0")
         assert vcpu.ident is not None
         clock = time.pthread_getcpuclockid(vcpu.ident)
 
         def loops() -> int:
-            line = bytes(printed[-400:]).split(b"\n")[-2]
-            return int(line.split()[2], 16)
+            found = _last_line(printed)
+            assert found is not None
+            return int(found[2], 16)
 
         def window(logged: bool) -> float:
             began, used = loops(), time.clock_gettime(clock)
