@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from little_guests import SECOND, Guest, hcall, mtdec, power8, run_together, spin, user_call
+from little_guests import SECOND, Guest, branch, hcall, mtdec, power8, run_together, spin, user_call
 
 import chronovisor as cv
 from chronovisor.hypervisor.exits import Exit, Hypercall, Interrupted
@@ -21,6 +21,7 @@ from chronovisor.papr.dispatch_log import from_ring
 from chronovisor.papr.hcalls import Hcall
 from chronovisor.papr.vpa import (
     DTL_ENTRY_SIZE,
+    VPA_DISPERSION_COUNT,
     VPA_DTL_ENABLE_MASK,
     VPA_DTL_INDEX,
     VPA_ENQUEUE_DISPATCH_TB,
@@ -235,6 +236,18 @@ def test_a_vcpu_that_wakes_while_another_has_the_core_waits_in_both_ways() -> No
     assert SLICE <= together < SLICE_AND_TURN
     # The hog's turn may end behind the expiry.
     assert woken.ready_to_enqueue <= QUANTUM * INSTRUCTION
+
+
+def test_dispatches_on_another_processor_are_counted() -> None:
+    guest = Guest(Host(VirtualTime(), cores=2))
+    vcpu = logging(guest, guest.vcpu(0, guest.code(0x1000, [*user_call(), branch(-2)])))
+    first, _ = guest.host.cores
+    other = guest.vcpu(1, 0x1000).vcore
+    for taken in (None, None, other, other, None, other):
+        first.runs = taken
+        assert isinstance(vcpu.run(), Hypercall)
+    assert [entry.processor_id for entry in entries(guest)] == [0, 0, 1, 1, 0, 1]
+    assert get(guest, VPA_DISPERSION_COUNT) == 3
 
 
 # Which

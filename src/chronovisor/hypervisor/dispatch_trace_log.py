@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from chronovisor.papr.vpa import (
     DTL_ENTRY_SIZE,
+    VPA_DISPERSION_COUNT,
     VPA_DTL_ENABLE_MASK,
     VPA_DTL_INDEX,
     VPA_ENQUEUE_DISPATCH_TB,
     VPA_READY_ENQUEUE_TB,
     VPA_WAIT_READY_TB,
+    AreaField,
     DispatchLogEntry,
     DispatchReason,
     LogEvents,
@@ -75,6 +77,8 @@ class DispatchTraceLog:
     def __init__(self, vcpu: VirtualCpu) -> None:
         self._vcpu = vcpu
         self._written = 0
+        self._ran_on: int | None = None
+        """The physical processor of the last dispatch."""
 
     def begin_anew(self) -> None:
         """Begin with another log than before: at its first entry, or where it stood when it moved here."""
@@ -103,7 +107,12 @@ class DispatchTraceLog:
             (VPA_WAIT_READY_TB, dispatch.waited),
         ):
             if ticks:
-                _add(memory, vpa + field.offset, ticks)
+                _add(memory, vpa, field, ticks)
+        processor = thread.core.number * thread.core.host.threads_per_core + thread.number
+        if processor != self._ran_on:
+            if self._ran_on is not None:
+                _add(memory, vpa, VPA_DISPERSION_COUNT, 1)
+            self._ran_on = processor
         log = areas.dispatch_trace_log
         if not log.in_use:
             return None
@@ -114,7 +123,7 @@ class DispatchTraceLog:
         entry = DispatchLogEntry(
             dispatch_reason=dispatch.dispatched_by,
             preempt_reason=dispatch.preempted_by,
-            processor_id=thread.core.number * thread.core.host.threads_per_core + thread.number,
+            processor_id=processor,
             enqueue_to_dispatch=min(dispatch.enqueued, _MOST),
             ready_to_enqueue=min(dispatch.ready, _MOST),
             waiting_to_ready=min(dispatch.waited, _MOST),
@@ -135,6 +144,7 @@ class DispatchTraceLog:
         return guest_time(core.timebase, core.applied)
 
 
-def _add(memory: GuestMemory, address: int, ticks: int) -> None:
+def _add(memory: GuestMemory, area: int, field: AreaField, amount: int) -> None:
     """Add to a counter in the guest's memory, which goes on where it stood when the guest moves."""
-    memory.store(address, 8, memory.load(address, 8, little=False) + ticks, little=False)
+    at = area + field.offset
+    memory.store(at, field.size, memory.load(at, field.size, little=False) + amount, little=False)

@@ -49,6 +49,8 @@ VPA_DTL_ENABLE_MASK: Final = AreaField(0xB8, 1)
 VPA_IDLE: Final = AreaField(0xFE, 1)
 VPA_YIELD_COUNT: Final = AreaField(0x100, 4)
 """Counted up at each dispatch and at each yield: even while the processor runs, odd while it does not."""
+VPA_DISPERSION_COUNT: Final = AreaField(0x104, 4)
+"""Dispatches on another physical processor than the one before."""
 VPA_ENQUEUE_DISPATCH_TB: Final = AreaField(0x158, 8)
 """Ticks that the processor has waited, ready, for a physical one, since the area was registered."""
 VPA_READY_ENQUEUE_TB: Final = AreaField(0x160, 8)
