@@ -51,7 +51,7 @@ PROVEN = claim(holds, does_not_hold)
 
 def proving(monkeypatch: pytest.MonkeyPatch, *claimed: Claim) -> None:
     monkeypatch.setattr(claims, "CLAIMS", claimed)
-    monkeypatch.setattr("multiprocessing.cpu_count", lambda: 1)
+    monkeypatch.setattr("multiprocessing.cpu_count", lambda: 0)
 
 
 def test_all_proven_is_success(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,6 +46,12 @@ class _Guest:
         self.core.time.still = True
         self._decrementer.write(value, self._width)
         expiry = GuestTime(self.now.value + value)
+        self._case.tell(
+            lambda: (
+                f"{self.core.time.told()}the guest writes {value} into a DEC of {self._width} bits, "
+                f"which is 0 at G = {expiry.value:#x}"
+            )
+        )
         self.core.time.still = False
         return expiry
 
@@ -75,6 +81,12 @@ class _Guest:
         mask = (1 << self._width) - 1
         left = expiry.value - self.now.value
         dec = self._decrementer.read(self._width)
+        self._case.tell(
+            lambda: (
+                f"{self.core.time.told()}DEC reads {dec & mask:#x} at G = {self.now.value:#x}, "
+                f"with {left & mask:#x} ticks left"
+            )
+        )
         self._case.require("DEC + G is what it was, in DEC's width", dec & mask == left & mask)
 
 

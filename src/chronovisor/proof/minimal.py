@@ -10,6 +10,19 @@ from chronovisor.proof.symbolic_int import SymbolicInt
 from chronovisor.proof.terms import Operand, Terms
 
 
+def sizes(followed: list[tuple[int, int | None]]) -> list[int]:
+    """Return what is to be small in a case that is shown: how long it lasts, then each unknown, as far as it
+    is from the one that it comes after. `followed` has each unknown with that one, or None.
+    """
+    lasting: dict[int, tuple[int, int]] = {}
+    first: dict[int, int] = {}
+    for unknown, after in followed:
+        first[id(unknown)] = first.get(id(after), unknown)
+        lasting[id(first[id(unknown)])] = (first[id(unknown)], unknown)
+    spans = [last - begun for begun, last in lasting.values() if last is not begun]
+    return spans + [unknown if after is None else unknown - after for unknown, after in followed]
+
+
 def least_model(
     terms: Terms, conditions: list[z3.BoolRef], sizes: list[int], seconds: float
 ) -> z3.ModelRef | None:

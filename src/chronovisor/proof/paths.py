@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeAlias
 
 import z3
 
-from chronovisor.proof.minimal import least_model
+from chronovisor.proof.minimal import least_model, sizes
 from chronovisor.proof.symbolic_int import BeyondProverError, SymbolicInt, term_of
 from chronovisor.proof.terms import BitVectors, Terms
 from chronovisor.timebase.types import MASK64
@@ -252,20 +252,8 @@ class Path:
             return found
         assert self._solver is not None
         conditions = [*self._solver.assertions(), condition]
-        model = least_model(self.terms, conditions, self._sizes(), seconds)
+        model = least_model(self.terms, conditions, sizes(self._followed), seconds)
         return found if model is None else self._values_in(model)
-
-    def _sizes(self) -> list[int]:
-        """What is to be small in a case that is shown: how long it lasts, then each unknown, as far as it is
-        from the one that it comes after.
-        """
-        lasting: dict[int, tuple[int, int]] = {}
-        first: dict[int, int] = {}
-        for unknown, after in self._followed:
-            first[id(unknown)] = first.get(id(after), unknown)
-            lasting[id(first[id(unknown)])] = (first[id(unknown)], unknown)
-        spans = [last - begun for begun, last in lasting.values() if last is not begun]
-        return spans + [unknown if after is None else unknown - after for unknown, after in self._followed]
 
 
 def explore(

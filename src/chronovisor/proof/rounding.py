@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from chronovisor.proof.paths import Case, any_word
 from chronovisor.proof.prover import Claim, Tight
@@ -69,17 +69,36 @@ def any_policy(case: Case) -> TimePolicy:
     return TimePolicy(Ticks(case.any("what counts at most", 0, 4 * LONGEST)))
 
 
+def planned(case: Case, planner: Planner, *how: Any) -> Plan:
+    """Return what a planner makes of a sample, an exchange, a limit and a policy; and tell it."""
+    made = planner(*how)
+    sample, exchange = made.sample, made.exchange
+
+    def story() -> str:
+        after = made.resume_at + made.offset
+        return (
+            f"the guest stopped at G = {sample.guest_time.value:#x}, "
+            f"{sample.ideal.least} to {sample.ideal.most} ticks ahead of its ideal; COMMIT came at "
+            f"H = {exchange.committed.value:#x}, {exchange.least_elapsed} to {exchange.most_elapsed} ticks "
+            f"later; the guest got the offset {made.offset.value:#x}, waited {made.wait.value} ticks, and "
+            f"went on at G = {after.value:#x}, {made.ideal.least} to {made.ideal.most} ticks ahead"
+        )
+
+    case.tell(story)
+    return made
+
+
 def never_back(case: Case, planner: Planner = plan, wait_less: int = 0) -> None:
     """When the guest runs again its time is at least what it was."""
     sample = any_sample(case)
-    made = planner(sample, any_exchange(case), any_limit(case), any_policy(case))
+    made = planned(case, planner, sample, any_exchange(case), any_limit(case), any_policy(case))
     advance = made.resume_at + made.offset - Ticks(wait_less) - sample.guest_time
     case.require("P4: the guest's time is not less than at its stop", advance.value >= 0)
 
 
 def short_wait(case: Case, planner: Planner = plan, less: int = 0) -> None:
     """The wait for the rounding is at most 2^24 ticks."""
-    made = planner(any_sample(case), any_exchange(case), any_limit(case), any_policy(case))
+    made = planned(case, planner, any_sample(case), any_exchange(case), any_limit(case), any_policy(case))
     case.require("the wait is not negative", made.wait.value >= 0)
     case.require("the wait is at most 2^24 ticks", made.wait.value <= GRANULE - less)
 
@@ -89,7 +108,7 @@ def limit_kept(case: Case, planner: Planner = plan, less: int = 0) -> None:
     sample, limit = any_sample(case), any_limit(case)
     before = sample.ideal.least + sample.ideal.most
     case.assume("before the move the rounding is within the limit", abs(before) <= 2 * limit.value)
-    made = planner(sample, any_exchange(case), limit, any_policy(case))
+    made = planned(case, planner, sample, any_exchange(case), limit, any_policy(case))
     after = made.ideal.least + made.ideal.most
     case.require("after the move the rounding is within the limit", abs(after) <= 2 * limit.value - less)
 
@@ -99,7 +118,7 @@ def brought_nearer(case: Case, planner: Planner = plan, always: bool = False) ->
     sample, limit = any_sample(case), any_limit(case)
     before = abs(sample.ideal.least + sample.ideal.most)
     case.assume("before the move the rounding is over the limit", before > 2 * limit.value)
-    made = planner(sample, any_exchange(case), limit, any_policy(case))
+    made = planned(case, planner, sample, any_exchange(case), limit, any_policy(case))
     after = abs(made.ideal.least + made.ideal.most)
     case.require("after the move it is no more", after <= before)
     idle = made.counted[1] == 0
@@ -163,7 +182,7 @@ def error_bounded(case: Case, planner: Planner = plan, less: int = 0) -> None:
     """
     sample, exchange = any_sample(case), any_true_exchange(case)
     policy, counted = any_policy_in_parts(case)
-    made = planner(sample, exchange.measured, any_limit(case), policy)
+    made = planned(case, planner, sample, exchange.measured, any_limit(case), policy)
     advance = ((made.resume_at + made.offset) - sample.guest_time).value
     bound = made.record(0, 0).error_bound_ticks - less
     error = PARTS * advance - counted(exchange.elapsed + PARTS * made.wait.value)
@@ -173,7 +192,7 @@ def error_bounded(case: Case, planner: Planner = plan, less: int = 0) -> None:
 def bound_bounded(case: Case, planner: Planner = plan, less: int = 0) -> None:
     """The record's bound is at most 2^24 ticks, half the round trip and two ticks."""
     exchange = any_exchange(case)
-    made = planner(any_sample(case), exchange, any_limit(case), any_policy(case))
+    made = planned(case, planner, any_sample(case), exchange, any_limit(case), any_policy(case))
     bound = made.record(0, 0).error_bound_ticks
     case.require(
         "the bound is at most 2^24 ticks, half the round trip and two ticks",
@@ -190,7 +209,7 @@ def ideal_contained(case: Case, planner: Planner = plan, low: int = 0, high: int
         (PARTS * sample.ideal.least <= lead) & (lead <= PARTS * sample.ideal.most),
     )
     policy, counted = any_policy_in_parts(case)
-    made = planner(sample, exchange.measured, any_limit(case), policy)
+    made = planned(case, planner, sample, exchange.measured, any_limit(case), policy)
     advance = ((made.resume_at + made.offset) - sample.guest_time).value
     after = lead + PARTS * advance - counted(exchange.elapsed + PARTS * made.wait.value)
     case.require("after the move too, from below", PARTS * (made.ideal.least + low) <= after)
