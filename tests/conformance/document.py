@@ -7,7 +7,7 @@ from typing import Final
 
 from conformance.differences import DIFFERENCES
 from conformance.questions import questions
-from conformance.transcript import NOT_BUILT, records
+from conformance.transcript import NO_REQUESTS, NOT_BUILT, records
 
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "conformance.md"
 PAGE: Final = Path(__file__).parent / "page.md"
@@ -25,7 +25,7 @@ def document() -> str:
     )
     reasons = "".join(f"- {reason}\n" for reason in dict.fromkeys(d.reason for d in DIFFERENCES))
     return PAGE.read_text().format(
-        requests=len(records("kvm_transcript")),
+        requests=sum(r["op"] not in NO_REQUESTS for r in records("kvm_transcript")),
         missing=", ".join(sorted(NOT_BUILT)),
         questions=asked,
         differences=differing,
