@@ -8,7 +8,6 @@ import threading
 from typing import Final
 
 from chronovisor.kvm.errors import KvmError
-from chronovisor.kvm.ids import Cap
 from chronovisor.machine.console import Console
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
@@ -33,6 +32,7 @@ from chronovisor.migration.messages import (
     Zeros,
 )
 from chronovisor.migration.outcomes import Outcomes, RememberedOutcomes
+from chronovisor.migration.preflight import obstacle
 from chronovisor.migration.restoration import Loaded, load
 from chronovisor.migration.source import clock_name
 from chronovisor.timebase.handover import (
@@ -45,7 +45,7 @@ from chronovisor.timebase.handover import (
     plan,
 )
 from chronovisor.timebase.history import AwayClock, Hop, HopKind
-from chronovisor.timebase.types import HostTime, Offset, Ticks
+from chronovisor.timebase.types import HostTime, Ticks
 
 _FURTHEST: Final = 1 << 62
 """Ticks that a guest can be from its ideal time, less than this: differences of times have 63 bits."""
@@ -76,7 +76,7 @@ class Destination:
         arrived = self._clock.now()
         match message:
             case Offer():
-                return self._consider(message, arrived)
+                return self._consider(message)
             case Round():
                 return self._take(message)
             case State():
@@ -137,10 +137,10 @@ class Destination:
 
     # The answers
 
-    def _consider(self, offer: Offer, now: HostTime) -> Message:
+    def _consider(self, offer: Offer) -> Message:
         if self._offer is not None:
             return Refused("the destination has had an offer already")
-        reason = self._obstacle(offer, now)
+        reason = self._obstacle(offer)
         if reason is not None:
             return Refused(reason)
         try:
@@ -256,15 +256,9 @@ class Destination:
             )
         return None
 
-    def _obstacle(self, offer: Offer, now: HostTime) -> str | None:
+    def _obstacle(self, offer: Offer) -> str | None:
         """Return why the guest cannot come here, None where nothing stands in its way."""
-        host = self._host.system.host
         here = clock_name(self._clock.source)
-        if offer.frequency != host.frequency:
-            return (
-                f"the source's timebase counts {offer.frequency} Hz, the destination's {host.frequency} Hz: "
-                "a guest's time can only go on at one rate"
-            )
         if os.path.basename(offer.name) != offer.name:
             return f"the guest's name {offer.name!r} is that of a path: give it another"
         if offer.limit < CLOCK_ERROR_LIMIT:
@@ -277,27 +271,7 @@ class Destination:
                 f"the source runs in {offer.clock} and the destination in {here}: "
                 "no time passes between clocks that do not go together"
             )
-        if offer.dec_bits not in {32, host.dec_bits}:
-            return (
-                f"the guest's decrementer has {offer.dec_bits} bits and the destination's {host.dec_bits}: "
-                "its timers would not fit"
-            )
-        if offer.pvr != host.pvr:
-            return (
-                f"the guest runs on a processor of version {offer.pvr:#x}, the destination's is {host.pvr:#x}"
-            )
-        if not offer.topology.threads & self._host.system.check_extension(Cap.PPC_SMT_POSSIBLE):
-            return (
-                f"the guest's virtual cores have {offer.topology.threads} threads "
-                f"and the destination's cores {host.threads_per_core}"
-            )
-        lead = offer.guest_time - (now + Offset(0))
-        if not host.has_tbu40 and abs(lead) > offer.limit:
-            return (
-                f"the guest's timebase is {lead.seconds:+.3f} s from the destination's, "
-                "and the destination has no TBU40 register to shift it with"
-            )
-        return None
+        return obstacle(offer, self._host.system, offer.limit, "the destination")
 
 
 def _fill(memory: GuestMemory, runs: Memory) -> None:

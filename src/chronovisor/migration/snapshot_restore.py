@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from chronovisor.kvm.errors import KvmError
-from chronovisor.kvm.ids import Cap
 from chronovisor.machine.console import Console, Sink
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest, MachineState
@@ -21,6 +20,7 @@ from chronovisor.migration import snapshot_format as form
 from chronovisor.migration.errors import RestorationError, StreamError
 from chronovisor.migration.guest_encoding import MACHINE, TYPED, VCPU
 from chronovisor.migration.kinds import Cursor
+from chronovisor.migration.preflight import obstacle
 from chronovisor.migration.restoration import load
 from chronovisor.migration.snapshot_format import SectionReader, SnapshotError, SnapshotHeader
 from chronovisor.migration.snapshot_time import SAVED_TIME, ReadClocks, SavedTime, read_clocks
@@ -29,7 +29,7 @@ from chronovisor.timebase.handover import CLOCK_ERROR_LIMIT, HandoverError, Plan
 from chronovisor.timebase.history import Hop, HopKind
 from chronovisor.timebase.policy import FREEZE, TimePolicy
 from chronovisor.timebase.record import MoveRecord
-from chronovisor.timebase.types import Offset, Ticks
+from chronovisor.timebase.types import Ticks
 
 T = TypeVar("T")
 
@@ -111,7 +111,7 @@ def check(header: SnapshotHeader, host: Host, memory_limit: int = MEMORY_LIMIT) 
             f"the guest has {header.memory_size} bytes of memory, more than the limit of {memory_limit}; "
             "allow it with --memory-limit"
         )
-    if (reason := _obstacle(header, host)) is not None:
+    if (reason := obstacle(header, host.system)) is not None:
         raise MachineError(reason)
 
 
@@ -178,25 +178,6 @@ def _decoded(read: Callable[[Cursor], T], payload: bytes) -> T:
     value = read(cursor)
     cursor.finish()
     return value
-
-
-def _obstacle(header: SnapshotHeader, host: Host) -> str | None:
-    """Return why the guest cannot be on this host, None where nothing stands in its way."""
-    facts, threads = host.system.host, header.topology.threads
-    if header.frequency != facts.frequency:
-        return f"the guest's timebase counts {header.frequency} Hz, this host's {facts.frequency} Hz"
-    if header.pvr != facts.pvr:
-        return f"the guest runs on a processor of version {header.pvr:#x}, this host's is {facts.pvr:#x}"
-    if header.dec_bits not in {32, facts.dec_bits}:
-        return f"the guest's decrementer has {header.dec_bits} bits, this host's {facts.dec_bits}"
-    if not threads & host.system.check_extension(Cap.PPC_SMT_POSSIBLE):
-        return f"the guest's virtual cores have {threads} threads, this host's cores {facts.threads_per_core}"
-    lead = header.guest_time - (host.timebase + Offset(0))
-    if not facts.has_tbu40 and abs(lead) > CLOCK_ERROR_LIMIT:
-        return (
-            f"the guest's timebase is {lead.seconds:+.3f} s from this host's, which has no TBU40 to shift it"
-        )
-    return None
 
 
 def _open(path: Path) -> BinaryIO:
