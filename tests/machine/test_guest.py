@@ -102,6 +102,24 @@ def test_a_run_for_so_many_ticks_is_exact_in_virtual_time() -> None:
             assert abs(2 * (guest.get("R5") - count) - ticks // 256) <= 2
 
 
+def test_a_guest_that_is_held_is_let_go_by_nobody_else() -> None:
+    with Host() as host:
+        guest = host.boot(COUNT)
+        others = [threading.Thread(target=guest.resume), threading.Thread(target=guest.get, args=("R5",))]
+        with guest.held():
+            for other in others:
+                other.start()
+            time.sleep(0.1)
+            assert not guest.running
+            assert others[0].is_alive()
+            assert guest.get("R5") == 0
+        for other in others:
+            other.join(20)
+            assert not other.is_alive()
+        assert guest.running
+        guest.pause()
+
+
 def test_a_guest_that_is_not_running_does_nothing() -> None:
     with Host() as host:
         guest = host.boot(COUNT)

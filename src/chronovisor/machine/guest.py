@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -100,6 +101,8 @@ class Guest:
         self.wall_clock = WallClock(system.clock.source)
         # In virtual time nothing may depend on chance.
         self.random = random.Random(0) if system.clock.source.is_virtual else random.SystemRandom()
+        self.holding = threading.RLock()
+        """Taken while it is held: meanwhile nobody else lets it go."""
         self.end: GuestEnd | None = None
         """How the guest ended; None while it can still run."""
         self.history = History(0)
@@ -166,10 +169,14 @@ class Guest:
         return found
 
     def resume(self) -> None:
-        """Let the guest go on, and come back at once. MachineError where it has ended."""
-        if self.end is not None:
-            raise MachineError(f"{self.name}: the guest has ended ({self.end.message}); boot it again")
-        self._threads.resume()
+        """Let the guest go on, and come back at once; where somebody holds it, when they let go.
+
+        MachineError where it has ended.
+        """
+        with self.holding:
+            if self.end is not None:
+                raise MachineError(f"{self.name}: the guest has ended ({self.end.message}); boot it again")
+            self._threads.resume()
 
     def pause(self) -> None:
         """Stop all vCPUs between two instructions, and come back when they are out of the guest."""
@@ -408,9 +415,13 @@ class _Paused(AbstractContextManager[None]):
         self._ran = False
 
     def __enter__(self) -> None:
+        self._guest.holding.acquire()
         self._ran = self._guest.running
         self._guest.pause()
 
     def __exit__(self, *_: object) -> None:
-        if self._ran and self._guest.end is None:
-            self._guest.resume()
+        try:
+            if self._ran and self._guest.end is None:
+                self._guest.resume()
+        finally:
+            self._guest.holding.release()
