@@ -112,6 +112,7 @@ def test_a_counterexample_is_told_and_can_be_run_as_a_test(
     def without_the_check(case: Case) -> None:
         switch.entry(case, add=shift_without_check)
 
+    monkeypatch.setattr("chronovisor.proof.prover.MINIMISING", 600.0)
     proving(monkeypatch, Claim("a-wrong-one", "P2", "what is claimed", without_the_check))
     assert main(["prove"]) == ExitStatus.FAILED
     printed = capsys.readouterr().out

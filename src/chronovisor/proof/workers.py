@@ -24,19 +24,18 @@ def prove_each(
     timeout: float,
     processes: int,
     method: StartMethod = "spawn",
-    grace: float = GRACE,
 ) -> Iterator[Verdict]:
     """Prove claims in so many processes, each claim and each of its companions within `timeout` seconds, and
     give the verdicts in the order of the claims.
 
-    Whatever a claim's code or the solver does, its verdict comes: a process that is not done `grace` seconds
+    Whatever a claim's code or the solver does, its verdict comes: a process that is not done `GRACE` seconds
     after its time, or that dies, is replaced, and its claim undecided.
     """
     results: list[Future[Verdict]] = [Future() for _ in claims]
     waiting: SimpleQueue[int] = SimpleQueue()
     for number in range(len(claims)):
         waiting.put(number)
-    workers = [_Worker(claims, timeout, method, grace) for _ in range(min(processes, len(claims)))]
+    workers = [_Worker(claims, timeout, method) for _ in range(min(processes, len(claims)))]
     for worker in workers:
         threading.Thread(target=worker.work, args=(waiting, results), daemon=True).start()
     try:
@@ -51,11 +50,10 @@ def prove_each(
 class _Worker:
     """One process, and the thread that waits for it."""
 
-    def __init__(self, claims: tuple[Claim, ...], timeout: float, method: StartMethod, grace: float) -> None:
+    def __init__(self, claims: tuple[Claim, ...], timeout: float, method: StartMethod) -> None:
         self._claims = claims
         self._timeout = timeout
         self._context = multiprocessing.get_context(method)
-        self._grace = grace
         self._lock = threading.Lock()
         self._stopped = False
         self._process: multiprocessing.process.BaseProcess | None = None
@@ -82,7 +80,6 @@ class _Worker:
 
     def _prove(self, number: int) -> Verdict:
         claim = self._claims[number]
-        limit = self._timeout * (1 + len(claim.tight)) + MINIMISING + self._grace
         with self._lock:
             if self._stopped:
                 return _undecided(claim, "it was given up")
@@ -92,7 +89,7 @@ class _Worker:
         assert connection is not None
         try:
             connection.send(number)
-            if connection.poll(limit):
+            if connection.poll(self._limit(claim)):
                 found = connection.recv()
                 if isinstance(found, ProverError):
                     raise found
@@ -103,6 +100,10 @@ class _Worker:
         with self._lock:
             self._end()
         return _undecided(claim, why)
+
+    def _limit(self, claim: Claim) -> float:
+        """The seconds after which it is ended."""
+        return self._timeout * (1 + len(claim.tight)) + MINIMISING + GRACE
 
     def _start(self) -> None:
         self._connection, theirs = self._context.Pipe()
