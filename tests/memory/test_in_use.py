@@ -1,9 +1,11 @@
 from itertools import pairwise
+from pathlib import Path
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chronovisor.memory import PAGE_SIZE, GuestMemory
+from chronovisor.memory import PAGE_SIZE, GuestMemory, in_use
 from chronovisor.memory.in_use import BLOCK, bitmap_size, blocks_in_use, have_ready, runs_in_use
 
 SIZE = 3 * BLOCK + 5 * PAGE_SIZE
@@ -14,6 +16,7 @@ def pages_by_looking(memory: GuestMemory) -> set[int]:
     return {a for a in range(0, memory.size, PAGE_SIZE) if memory.read(a, PAGE_SIZE) != bytes(PAGE_SIZE)}
 
 
+@settings(deadline=None)
 @given(writes)
 def test_runs_are_the_pages_that_are_not_all_zeros(written: list[tuple[int, int]]) -> None:
     memory = GuestMemory(SIZE)
@@ -26,6 +29,7 @@ def test_runs_are_the_pages_that_are_not_all_zeros(written: list[tuple[int, int]
     assert all(a + size < b for (a, size), (b, _) in pairwise(runs))
 
 
+@settings(deadline=None)
 @given(writes)
 def test_blocks_hold_all_that_is_not_zero(written: list[tuple[int, int]]) -> None:
     memory = GuestMemory(SIZE)
@@ -43,3 +47,26 @@ def test_having_pages_ready_changes_nothing() -> None:
     have_ready(memory, b"\xff\xff")
     assert memory.read(BLOCK + 5, 4) == b"here"
     assert runs_in_use(memory) == [(BLOCK, PAGE_SIZE)]
+
+
+def test_memory_that_was_never_touched_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And looking changes nothing about what is found, nor does a machine that does not say."""
+    memory = GuestMemory(64 * BLOCK)
+    memory.write(7 * BLOCK + 5, b"here")
+    memory.write(9 * BLOCK, b"x" * PAGE_SIZE)
+    memory.write(9 * BLOCK, bytes(PAGE_SIZE))
+    looked: list[int] = []
+    look = in_use._ZeroFinder.__call__
+
+    def noted(self: in_use._ZeroFinder, addr: int, size: int) -> bool:
+        looked.append(addr // BLOCK)
+        return look(self, addr, size)
+
+    monkeypatch.setattr(in_use._ZeroFinder, "__call__", noted)
+    found = runs_in_use(memory), blocks_in_use(memory)
+    assert found == ([(7 * BLOCK, PAGE_SIZE)], b"\x80" + bytes(7))
+    # Where pages are huge a neighbour may come with them.
+    assert {7, 9} <= set(looked) <= set(range(6, 12))
+    monkeypatch.setattr(in_use, "_PAGEMAP", Path("/nowhere"))
+    assert (runs_in_use(memory), blocks_in_use(memory)) == found
+    assert set(looked) == set(range(64))

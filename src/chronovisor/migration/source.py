@@ -84,10 +84,10 @@ class Source:
         Raises `MoveRefusedError` before anything was sent, `MoveError` where the guest went on here, and
         `MoveUndecidedError` where nobody here can know.
         """
+        self._begun_at = self._source.ticks()
         offset = self._offset()
         blocks = blocks_in_use(self._guest.memory)
         self._ask_whether_possible(offset, blocks)
-        self._begun_at = self._source.ticks()
         self._was_running = self._guest.running
         copy = Precopy(self._guest, self._limits, estimate(blocks), self._cancelled, self._tell)
         self._copied = copy

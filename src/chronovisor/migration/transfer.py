@@ -29,7 +29,7 @@ class Transfer:
     zero_bytes: int
     """Of memory that was named as all zeros, since it had been something else before."""
     duration_ns: int
-    """From the beginning of the first round to the answer to COMMIT."""
+    """From the beginning, before the destination was asked, to the answer to COMMIT."""
     last_round_ns: int
     """From the sample of the guest's time until memory was handed to the way."""
     device_state_ns: int
