@@ -25,14 +25,15 @@ from chronovisor.machine.errors import MachineError
 from chronovisor.machine.host import Host
 from chronovisor.memory import GuestMemory
 from chronovisor.migration import vcpu_state
+from chronovisor.migration.guest_encoding import MAXIMUM_TYPED
 from chronovisor.migration.snapshot import NotSavedError, snapshot
 from chronovisor.migration.snapshot_format import SectionReader, SnapshotError
 from chronovisor.migration.snapshot_restore import inspect, opened, read_contents, restore_from
 from chronovisor.migration.snapshot_time import ClockReading, Moment, SavedTime, read_clocks
 from chronovisor.timebase.clock import HostClock, RealTime, TickSource, VirtualTime
-from chronovisor.timebase.history import AwayClock
+from chronovisor.timebase.history import MAXIMUM_HOPS, AwayClock, Hop
 from chronovisor.timebase.policy import CATCH_UP, FREEZE, TimePolicy
-from chronovisor.timebase.types import FREQUENCY, MASK64, GuestTime, Ticks
+from chronovisor.timebase.types import FREQUENCY, MASK64, GuestTime, Offset, Ticks
 
 MS = 512_000
 SECOND = 1_000_000_000
@@ -80,6 +81,24 @@ def test_a_guest_comes_back_as_it_was(host: Host, tmp_path: Path) -> None:
     assert again.console_text.count("memory=intact") == 2
     # What it draws by H_RANDOM goes on too.
     assert again.random.getstate() == state.random_state
+
+
+def test_all_that_a_guest_can_have_fits(tmp_path: Path) -> None:
+    with Host(clock="virtual", cores=256) as host:
+        guest = host.boot(timer_guest(), memory="16M", smp=256)
+        hop = Hop.set_by_owner(host.timebase, Offset(0), Offset(MASK64 + 1 - (1 << 24)), MASK64)
+        for _ in range(MAXIMUM_HOPS + 11):
+            guest.history = guest.history.then(hop)
+        guest.console.type(b"x" * MAXIMUM_TYPED)
+        snapshot(guest, tmp_path / "file")
+        contents = inspect(tmp_path / "file")
+        assert (len(contents.vcpus), len(contents.typed)) == (256, MAXIMUM_TYPED)
+        assert contents.machine.history == guest.history
+        assert contents.machine.history.folded == 11
+        guest.console.type("y")
+        with pytest.raises(MachineError, match="typed input of 65537 bytes"):
+            snapshot(guest, tmp_path / "file")
+        assert inspect(tmp_path / "file") == contents
 
 
 def test_its_size_is_that_of_the_memory_in_use(host: Host, tmp_path: Path) -> None:
