@@ -5,13 +5,14 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterator
 
-from chronovisor.proof import decrementer, machine_code, rounding, switch, virtual_core
+from chronovisor.proof import decrementer, failure, machine_code, rounding, switch, virtual_core
 from chronovisor.proof.prover import TIMEOUT, Claim, Verdict, prove
 from chronovisor.proof.workers import prove_each
 
 CLAIMS: tuple[Claim, ...] = (
     *switch.CLAIMS,
     *virtual_core.CLAIMS,
+    *failure.CLAIMS,
     *machine_code.CLAIMS,
     *rounding.CLAIMS,
     *decrementer.CLAIMS,

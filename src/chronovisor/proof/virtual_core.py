@@ -36,8 +36,8 @@ def any_order(
     offset_set: Offset = OFFSET_SET,
 ) -> None:
     """So many vCPUs run once each, in any order of their steps; with an `owner` who sets `offset_set`
-    meanwhile, a timebase that `fails`, and entries that may be refused; or in those orders that depart from
-    taking turns so often at most.
+    meanwhile, a timebase that `fails` (or an interrupt as if it did), and entries that may be refused; or in
+    those orders that depart from taking turns so often at most.
     """
     case.assume(EVERY_STEP, True)
     world = World(case, threads, world_switch, may_refuse, departures, offset)
@@ -52,7 +52,15 @@ def any_order(
 
         others.append(Actor("the owner, who sets another offset,", set_offset))
     if fails:
-        others.append(Actor("the failing timebase", lambda: world.host.maintenance.fail_timebase(0, DAMAGE)))
+        maintenance = world.host.maintenance
+
+        def fail() -> None:
+            if case.choose("does the timebase fail, or is it another cause", lambda: (1, 0)):
+                maintenance.fail_timebase(0, DAMAGE)
+            else:
+                maintenance.trigger_debug(0)
+
+        others.append(Actor("the maintenance interrupt", fail))
     world.explore(*others)
 
 
@@ -114,8 +122,8 @@ CLAIMS = (
     Claim(
         "virtual-core-failure",
         "P2",
-        "two threads, an owner, and a timebase that fails at any moment: it is repaired, and the offset is "
-        "neither lost nor taken away twice",
+        "two threads, an owner, and a timebase that fails at any moment, or an interrupt of another cause: "
+        "it is repaired, and the offset is neither lost nor taken away twice",
         partial(any_order, threads=2, owner=True, fails=True),
     ),
     Claim(
