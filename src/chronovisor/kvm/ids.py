@@ -72,8 +72,8 @@ ONE_REGS: Final[tuple[OneReg, ...]] = (
     *_registers(4, _TM, TM_VSCR=0x67),
 )
 # fmt: on
-"""Every one-register id of Book3S. 16-byte registers are integers whose upper half is the structure's first
-doubleword for VR, VSR (register bits 0:63); VPA_SLB and VPA_DTL are `address << 64 | length`."""
+"""Every one-register id of Book3S. 16-byte registers are integers: VR and VSR with bits 0:63 in
+the upper half, whatever the kernel's byte order is; VPA_SLB and VPA_DTL are `address << 64 | length`."""
 
 ONE_REG_BY_NAME: Final = {register.name: register for register in ONE_REGS}
 ONE_REG_BY_ID: Final = {register.id: register for register in ONE_REGS}

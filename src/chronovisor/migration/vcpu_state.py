@@ -16,10 +16,10 @@ _NOT_COPIED: Final = frozenset(
         # Time is handed over, not copied: the offset is the destination's own, and the deadline follows.
         "TB_OFFSET",
         "DEC_EXPIRY",
-        # The lower half of LPCR_64, and the upper halves of the VSRs, under older names.
+        # The lower half of LPCR_64, and the upper halves of the VSRs, under older names. (VR0 to VR31 are no
+        # part of the VSRs that have ids: they are what the ISA calls VSR32 to VSR63.)
         "LPCR",
         *(f"FPR{n}" for n in range(32)),
-        *(f"VR{n}" for n in range(32)),
         # The kernel's own choice.
         "DEBUG_INST",
         # Where no interrupt controller exists there is no state of one; it is none of a vCPU's registers.

@@ -58,9 +58,9 @@ _LITTLE_ENDIAN: Final = 1
 _SIZE_SHIFT: Final = 52
 """Where an id has the logarithm of its register's size."""
 _LARGEST: Final = 16
-_QUADWORDS: Final = frozenset(f"VR{n}" for n in range(32))
-"""Registers that the kernel keeps as `stvx` stores them, one number of 16 bytes in its byte order; the others
-of that size are two doublewords, bits 0:63 first in either order.
+_PAIRS: Final = frozenset({"VPA_SLB", "VPA_DTL", "VP_STATE"})
+"""Registers that are two doublewords, the first of which is the upper half here. The others of that size, the
+vector registers, the kernel keeps as one number of 16 bytes in its own byte order.
 """
 
 
@@ -340,12 +340,12 @@ def _register(register_id: int) -> OneReg:
 
 
 def _from_memory(register: OneReg, raw: bytes) -> int:
-    if register.name in _QUADWORDS or len(raw) < _LARGEST:
+    if register.name not in _PAIRS:
         return int.from_bytes(raw, sys.byteorder)
     return int.from_bytes(raw[:8], sys.byteorder) << 64 | int.from_bytes(raw[8:], sys.byteorder)
 
 
 def _to_memory(register: OneReg, value: int) -> bytes:
-    if register.name in _QUADWORDS or register.size < _LARGEST:
+    if register.name not in _PAIRS:
         return value.to_bytes(register.size, sys.byteorder)
     return (value >> 64).to_bytes(8, sys.byteorder) + (value & MASK64).to_bytes(8, sys.byteorder)
