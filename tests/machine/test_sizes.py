@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chronovisor.machine import MachineError
-from chronovisor.machine.sizes import Topology, parse_size, parse_topology, parse_u64
+from chronovisor.machine.sizes import Topology, parse_duration, parse_size, parse_topology, parse_u64
+from chronovisor.timebase.types import Ticks
 
 
 @pytest.mark.parametrize(
@@ -49,3 +50,26 @@ def test_values_of_64_bits_are_taken_modulo(value: int) -> None:
 def test_values_that_are_no_numbers_or_too_wide(text: str) -> None:
     with pytest.raises(MachineError, match="timebase origin"):
         parse_u64(text, "timebase origin")
+
+
+@pytest.mark.parametrize(
+    ("text", "ticks"),
+    [
+        ("1s", 512_000_000),
+        ("16.384ms", 1 << 23),
+        ("20 ms", 10_240_000),
+        ("1.5us", 768),
+        ("3ns", 1),
+        ("0s", 0),
+    ],
+)
+def test_durations(text: str, ticks: int) -> None:
+    assert parse_duration(text, "pause") == Ticks(ticks)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1", "ms", "-1ms", "1.ms", ".5s", "1e3s", "1h", "999999999s", "nan s", "١s"]
+)
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(MachineError, match="is no duration"):
+        parse_duration(text, "pause")

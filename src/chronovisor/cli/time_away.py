@@ -1,18 +1,22 @@
-"""What a running guest's process answers to `pause`, `resume`, `snapshot` and `history`."""
+"""What a running guest's process answers to `pause`, `resume`, `snapshot` and `history`.
+
+What only some of them need is imported when they are asked for: `run` starts without it.
+"""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chronovisor.machine.control import FAILED, ControlError, Handler
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
 from chronovisor.migration.departure import Departure
-from chronovisor.migration.pause import Pause
-from chronovisor.migration.snapshot import NotSavedError, snapshot
 from chronovisor.timebase.policy import TimePolicy
 from chronovisor.timebase.types import GuestTime, Ticks
+
+if TYPE_CHECKING:
+    from chronovisor.migration.pause import Pause
 
 
 class TimeAway:
@@ -35,6 +39,8 @@ class TimeAway:
         return None if self._paused is None else self._paused.guest_time
 
     def _pause(self, request: dict[str, Any]) -> dict[str, Any]:
+        from chronovisor.migration.pause import Pause
+
         with self._departure.no_move():
             self._check_decided()
             if self._paused is not None:
@@ -55,6 +61,8 @@ class TimeAway:
         return hop.as_json()
 
     def _snapshot(self, request: dict[str, Any]) -> dict[str, Any]:
+        from chronovisor.migration.snapshot import NotSavedError, snapshot
+
         began = time.monotonic_ns()
         with self._departure.no_move():
             self._check_decided()

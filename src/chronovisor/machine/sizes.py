@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal
 from typing import Final, NamedTuple
 
 from chronovisor.machine.errors import MachineError
@@ -16,7 +15,7 @@ THREADS_PER_CORE: Final = (1, 2, 4, 8)
 
 _SIZE: Final = re.compile(r"(0x[0-9a-f]+|[0-9]+)([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _DURATION: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*(s|ms|us|ns)", re.ASCII)
-_SECONDS: Final = {"s": 0, "ms": -3, "us": -6, "ns": -9}
+_PLACES: Final = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 _LONGEST_SECONDS: Final = 366 * 86_400
 _UNITS: Final = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
@@ -81,10 +80,13 @@ def parse_duration(text: str, what: str) -> Ticks:
     none, negative, or longer than a year.
     """
     match = _DURATION.fullmatch(text.strip())
-    seconds = Decimal(match[1]).scaleb(_SECONDS[match[2]]) if match is not None else None
-    if seconds is None or seconds > _LONGEST_SECONDS:
+    ticks = None
+    if match is not None:
+        whole, _, fraction = match[1].partition(".")
+        ticks = int(whole + fraction) * FREQUENCY // 10 ** (_PLACES[match[2]] + len(fraction))
+    if ticks is None or ticks > _LONGEST_SECONDS * FREQUENCY:
         raise MachineError(f"{what} {text!r} is no duration; write 20ms, 1.5s or 250us")
-    return Ticks(int(seconds * FREQUENCY))
+    return Ticks(ticks)
 
 
 def parse_u64(text: str | int, what: str) -> int:

@@ -6,7 +6,6 @@ A guest is away from its stop to its next start: on a move, while it is paused, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Final
 
 from chronovisor.timebase.types import FREQUENCY, Ticks
@@ -40,6 +39,9 @@ class TimePolicy:
         """Return the policy of that name: freeze, catch-up or bounded:SECONDS; PolicyError for any other."""
         if text in NAMED:
             return NAMED[text]
+        # Imported where it is needed: every command knows policies, and few are told one.
+        from decimal import Decimal
+
         if text.startswith(_BOUNDED):
             try:
                 ticks = Decimal(text[len(_BOUNDED) :]) * FREQUENCY
@@ -54,6 +56,8 @@ class TimePolicy:
         for name, policy in NAMED.items():
             if policy == self:
                 return name
+        from decimal import Decimal
+
         assert self.most is not None
         return f"{_BOUNDED}{(Decimal(self.most.value) / FREQUENCY).normalize():f}"
 
