@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 
 _PR = int(MSR.PR)
+_ARGUMENTS = slice(4, 4 + CALL_ARGUMENTS)
+# By names of their own: to look a member up in an Enum takes as long as a clock's reading.
+_SUCCESS, _PARAMETER = Status.SUCCESS, Status.PARAMETER
 
 Answer = Callable[["VirtualCpu", MutableSequence[int]], Status | None]
 """Answers a call by a status, with the arguments and then results in r4 and on; None leaves it to user space.
@@ -34,7 +37,7 @@ def answer(vcpu: VirtualCpu) -> Hypercall | None:
         if status is not None:
             gpr[3] = status & MASK64
             return None
-    return Hypercall(number, tuple(gpr[4 : 4 + CALL_ARGUMENTS]))
+    return Hypercall(number, tuple(gpr[_ARGUMENTS]))
 
 
 def _refuse_user(vcpu: VirtualCpu) -> None:
@@ -49,15 +52,15 @@ def _refuse_user(vcpu: VirtualCpu) -> None:
 
 def _cede(vcpu: VirtualCpu, gpr: MutableSequence[int]) -> Status:
     vcpu.cede()
-    return Status.SUCCESS
+    return _SUCCESS
 
 
 def _prod(vcpu: VirtualCpu, gpr: MutableSequence[int]) -> Status:
     target = vcpu.machine.vcpus.get(gpr[4])
     if target is None:
-        return Status.PARAMETER
+        return _PARAMETER
     target.prod()
-    return Status.SUCCESS
+    return _SUCCESS
 
 
 def _confer(vcpu: VirtualCpu, gpr: MutableSequence[int]) -> Status:
@@ -68,21 +71,21 @@ def _confer(vcpu: VirtualCpu, gpr: MutableSequence[int]) -> Status:
     if number != MASK64:
         target = vcpu.machine.vcpus.get(number)
         if target is None:
-            return Status.PARAMETER
+            return _PARAMETER
         if target.areas.yield_count(vcpu.machine.memory) != yield_count:
-            return Status.SUCCESS
+            return _SUCCESS
     vcpu.host.scheduler.give_way()
-    return Status.SUCCESS
+    return _SUCCESS
 
 
 def _register_vpa(vcpu: VirtualCpu, gpr: MutableSequence[int]) -> Status:
     flags, number, address = gpr[4:7]
     target = vcpu.machine.vcpus.get(number)
     if target is None:
-        return Status.PARAMETER
+        return _PARAMETER
     with vcpu.host.scheduler.monitor:
         status = target.areas.call(flags >> FUNCTION_SHIFT & 7, address, vcpu.machine.memory)
-    if status is Status.SUCCESS and target is vcpu:
+    if status is _SUCCESS and target is vcpu:
         # It takes effect at an entry, and the guest may look at once.
         vcpu.enter_anew = True
     return status
@@ -90,7 +93,7 @@ def _register_vpa(vcpu: VirtualCpu, gpr: MutableSequence[int]) -> Status:
 
 def _random(vcpu: VirtualCpu, gpr: MutableSequence[int]) -> Status:
     gpr[4] = vcpu.host.random_bits(64)
-    return Status.SUCCESS
+    return _SUCCESS
 
 
 _PRIVILEGE_HYPERVISOR = 3
@@ -108,7 +111,7 @@ def _set_mode(vcpu: VirtualCpu, gpr: MutableSequence[int]) -> Status | None:
             if value1 & 3 == _PRIVILEGE_HYPERVISOR:
                 return Status.P3
             vcpu.state.set("CIABR", value1)
-            return Status.SUCCESS
+            return _SUCCESS
         case SetMode.DAWR0:
             # No watchpoints in this processor: what KVM says of one whose own are out of order.
             return Status.P2

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # As plain numbers: an IntFlag's operators are slow, and what they make would spread into the guest's state.
 _EE, _ME, _HV, _LD = int(MSR.EE), int(MSR.ME), int(MSR.HV), int(LPCR.LD)
+# By a name of its own: to look a member up in an Enum takes as long as a clock's reading.
+_HYPERCALL = Reason.HYPERCALL
 
 
 class VirtualCpu:
@@ -345,7 +347,7 @@ class VirtualCpu:
             stop = engine.run(self.state, self._virtual_budget() if self._is_virtual else engine.budget)
             if self._is_virtual:
                 self.account_time()
-            ended = answer(self) if stop.reason is Reason.HYPERCALL else self._crashed(stop)
+            ended = answer(self) if stop.reason is _HYPERCALL else self._crashed(stop)
             if ended is not None:
                 return ended
             if self._is_virtual and (self._turn_left <= 0 or self._others_due()):

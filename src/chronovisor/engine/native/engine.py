@@ -64,24 +64,24 @@ class NativeEngine(ConcreteEngine):
     def run(self, state: Thread, budget: int) -> Stop:
         """Execute up to ``budget`` instructions; stops early for what only the caller can do."""
         assert isinstance(state, NativeThread)
-        end = state.executed + budget
-        while state.executed < end:
-            left = end - state.executed
+        executed, live = state.executed, state.live
+        end = executed + budget
+        while executed < end:
             if state.MSR & _STEPPED:
-                return super().run(state, left)
+                return super().run(state, end - executed)
             pages = state.pages or self._pages_of(state)
-            state.run_left = left
-            state.live.lend(state)
+            state.run_left = end - executed
+            live.lend(state)
             why = self._run_native(state)
-            state.executed = end - state.run_left
-            state.live.take_back(state)
+            executed = state.executed = end - state.run_left
+            live.take_back(state)
             if why == _RESYNC:
                 # Native code has set MSR alone.
                 state.set_msr(state.MSR)
             stop = _STOPS.get(why)
             if stop is not None:
                 return stop
-            if state.executed == end:
+            if executed == end:
                 break
             if why == Left.DECODE:
                 pages.decode(state.CIA)
@@ -92,6 +92,7 @@ class NativeEngine(ConcreteEngine):
                     pages.add(page)
                     continue
             stop = super().run(state, 1)
+            executed = state.executed
             if stop.reason is not Reason.BUDGET:
                 return stop
         return _STOPS[Left.BUDGET]
@@ -107,13 +108,14 @@ class NativeEngine(ConcreteEngine):
 
     def _run_native(self, state: NativeThread) -> int:
         """Run the thread; then let go of old records that nobody is among."""
-        self._inside.add(state.at)
+        at, inside = state.at, self._inside
+        inside.add(at)
         try:
             why: int = self._enter_native(state.reference, self._memory_at)
             return why
         finally:
-            self._inside.discard(state.at)
+            inside.discard(at)
             if self._retired:
                 for _, there in self._retired:
-                    there.discard(state.at)
+                    there.discard(at)
                 self._retired = [one for one in self._retired if one[1]]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from chronovisor.hypervisor import exits as hypervisor_exits
+from chronovisor.hypervisor.exits import Hypercall
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.kvm.embedded.one_regs import Stored, get_one_reg, set_one_reg
 from chronovisor.kvm.errors import KvmError
@@ -54,7 +55,7 @@ class EmbeddedVcpu:
         """KVM_RUN."""
         try:
             ended = self._vcpu.run(self._answer())
-            if isinstance(ended, hypervisor_exits.Hypercall):
+            if isinstance(ended, Hypercall):
                 call = self._unanswered = HcallExit(*ended)
                 return call
             return self._exit(ended)
