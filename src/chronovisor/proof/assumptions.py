@@ -92,6 +92,12 @@ class Compared:
         masked = "" if self.mask == MASK64 else f" & {self.mask:#x}"
         return f"{self.place}{masked} {self.operator} {self.number:#x}"
 
+    def given(self, value: z3.BitVecRef) -> z3.BitVecRef:
+        """A value of the place with the bits put in that are given: as good, and proven sooner."""
+        if self.operator != "=" or self.number & ~self.mask:
+            return value
+        return z3.simplify(value & (self.mask ^ MASK64) | self.number)
+
     def holds(self, value: z3.BitVecRef) -> z3.BoolRef:
         """Whether it holds of this value of the place."""
         return _OPERATORS[self.operator](value & self.mask, z3.BitVecVal(self.number, 64))

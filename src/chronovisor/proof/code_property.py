@@ -28,7 +28,8 @@ from chronovisor.proof.prover import TIMEOUT, Outcome, ProverError
 _DOUBLEWORD = 8
 _BOUND = 64
 """How often an instruction may be passed."""
-_PATIENCE = 5.0
+_PATIENCE = 0.1
+"""The share of the time that one question on the way may take: whether a path can be."""
 _TIMEBASE, _ADDRESS, _FAR = 1 << 32, 0x1000, 0x8000
 """Where counterexamples have their timebase and their memory, where they can choose."""
 _LIVE: Final = ("DEC", "HDEC", "VTB", "PURR", "SPURR")
@@ -85,6 +86,12 @@ class _Attempt:
         self.course = CodeTime(self.image, claim.limit, claim.shared, always, self.deadline)
         self.solver = z3.SimpleSolver()
         self.before = SymbolicState.unknown(known={"CIA": claim.start, "MSR": self.msr})
+        # The bits that assumptions give are put in; what is assumed is asked for nevertheless.
+        compared = [one for one in claim.assumptions if isinstance(one, Compared)]
+        for one in compared:
+            if not isinstance(one.place, Word):
+                number = one.place.number
+                self.before.gpr[number] = one.given(self.before.gpr[number])
         apart = [
             (one.address(self.before), other.address(self.before))
             for assumption in claim.assumptions
@@ -92,6 +99,10 @@ class _Attempt:
             for one, other in combinations(assumption.places, 2)
         ]
         self.addresses = self.before.addresses = CodeAddresses(apart)
+        for one in compared:
+            if isinstance(one.place, Word) and one.operator == "=":
+                word = one.given(z3.BitVec(f"word {one.place}", 64))
+                self.addresses.give(one.place.address(self.before), word, self.image.little)
         self.course.begin(self.before)
 
     @property
@@ -118,7 +129,7 @@ class _Attempt:
         state = self.before.copy()
         for condition in self.assumed():
             state.assume(condition)
-        runner = SymbolicRunner(_Words(self.image), self.course, _BOUND, min(_PATIENCE, self.timeout))
+        runner = SymbolicRunner(_Words(self.image), self.course, _BOUND, _PATIENCE * self.timeout)
         return runner.run(state, {self.claim.end})
 
     def required(self, state: SymbolicState) -> Iterator[tuple[str, z3.BoolRef]]:

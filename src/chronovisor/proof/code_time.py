@@ -74,6 +74,15 @@ class CodeAddresses(Addresses):
                     return True
         return False
 
+    def give(self, address: z3.BitVecRef, value: z3.BitVecRef, little: bool) -> None:
+        """Have memory begin with these bytes of a word, which nothing is known of yet."""
+        for place in range(_DOUBLEWORD):
+            low = 8 * (place if little else _DOUBLEWORD - 1 - place)
+            there = z3.simplify(address + place)
+            if any(not self.apart(there, other) for other, _ in self.bytes):
+                return
+            self.bytes.append((there, z3.simplify(z3.Extract(low + 7, low, value))))
+
     def initial(self, memory: z3.ArrayRef, address: z3.BitVecRef) -> z3.BitVecRef:
         """The byte that memory had before anything was stored: without arrays, which are slow."""
         value: z3.BitVecRef = z3.BitVec(f"byte{len(self.bytes)}", 8)
@@ -205,12 +214,13 @@ class CodeTime:
     ) -> None:
         assert self._before is not None
         where, little = shared.address(self._before), self._image.little
-        now = state.bytes_at(where, 8, little)
-        fresh = z3.BitVec(f"changed{len(self.events)}", 64)
+        now = state.bytes_at(where, _DOUBLEWORD, little)
+        fresh: z3.BitVecRef = z3.BitVec(f"changed{len(self.events)}", 64)
         seen = state.live["shared seen"]
-        value = z3.simplify(z3.If(seen == 1, fresh, now))
         for always in self._always:
+            fresh = always.given(fresh)
             state.assume(always.holds(fresh))
+        value = z3.simplify(z3.If(seen == 1, fresh, now))
         if not z3.is_false(z3.simplify(seen == 1)):
             state.memory = z3.simplify(state.put_bytes(where, value, little))
             self.events.append(Event(address, state.path, value, changes_memory=True))
@@ -229,10 +239,17 @@ class CodeTime:
         state.live["elapsed"] = now
         self.events.append(Event(address, state.path, now, changes_memory=False))
 
-    @staticmethod
-    def timebase(state: SymbolicState) -> z3.BitVecRef:
+    def _host(self, state: SymbolicState) -> z3.BitVecRef:
+        """The host's clock: a short sum of its low bits, and what that carries, which is proven sooner."""
+        start, width = z3.BitVec(HOST_AT_START, 64), max(LOW_BITS, self._width) + 1
+        elapsed = z3.Extract(width - 1, 0, state.live["elapsed"])
+        low = z3.ZeroExt(width - LOW_BITS, z3.Extract(LOW_BITS - 1, 0, start)) + elapsed
+        carried = z3.ZeroExt(64 - width, z3.Extract(width - 1, LOW_BITS, low))
+        return z3.Concat(z3.Extract(63, LOW_BITS, start) + carried, z3.Extract(LOW_BITS - 1, 0, low))
+
+    def timebase(self, state: SymbolicState) -> z3.BitVecRef:
         """Return the timebase of the instant of the latest access."""
-        host, adjust = z3.BitVec(HOST_AT_START, 64) + state.live["elapsed"], state.live["adjust"]
+        host, adjust = self._host(state), state.live["adjust"]
         if known(z3.Extract(LOW_BITS - 1, 0, adjust)) != 0:
             return host + adjust
         # Shorter sums are proven sooner.
