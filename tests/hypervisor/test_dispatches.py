@@ -216,6 +216,20 @@ def test_the_own_virtual_cores_way_out_is_not_stolen() -> None:
     assert vcpu.next_dispatch.enqueued == 4000
 
 
+def test_a_wait_for_the_core_is_told_once() -> None:
+    """Another virtual core has the core until 5000; the exits to user space after that steal nothing."""
+    source = VirtualTime()
+    guest = Guest(power8(source, threads=1))
+    vcpu = logging(guest, guest.vcpu(0, guest.code(0x1000, [*user_call(), *user_call()])))
+    (core,), core_user = guest.host.cores, guest.vcpu(1, 0x1000).vcore
+    core.runs = core_user
+    source.call_at(5000, lambda: setattr(core, "runs", None))
+    for _ in range(2):
+        assert isinstance(vcpu.run(), Hypercall)
+    assert [entry.enqueue_to_dispatch for entry in entries(guest)] == [5000, 0]
+    assert get(guest, VPA_ENQUEUE_DISPATCH_TB) == 5000
+
+
 def test_a_vcpu_that_wakes_while_another_has_the_core_waits_in_both_ways() -> None:
     """It cedes, its timer expires in the middle of the other's time slice: asleep up to then, stolen from
     then on.
