@@ -33,6 +33,8 @@ class Answer(NamedTuple):
     results: tuple[int, ...] = ()
 
 
+_DONE: Final = Answer(Status.SUCCESS)
+
 Handler = Callable[[Machine, VcpuThread, tuple[int, ...]], Answer]
 
 
@@ -47,10 +49,10 @@ def _put_term_char(machine: Machine, _caller: VcpuThread, args: tuple[int, ...])
     terminal, length = args[:2]
     if terminal not in (0, VTY_UNIT) or length > _CALL_BYTES:
         return Answer(Status.PARAMETER)
-    text = (args[2] << 64 | args[3]).to_bytes(_CALL_BYTES, "big")
     if length:
+        text = (args[2] << 64 | args[3]).to_bytes(_CALL_BYTES, "big")
         machine.console.write(text[:length])
-    return Answer(Status.SUCCESS)
+    return _DONE
 
 
 def _get_term_char(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
@@ -73,7 +75,7 @@ def _set_sprg0(_machine: Machine, caller: VcpuThread, args: tuple[int, ...]) -> 
     regs = caller.vcpu.get_regs()
     regs.sprg[0] = args[0]
     caller.vcpu.set_regs(regs)
-    return Answer(Status.SUCCESS)
+    return _DONE
 
 
 def _page_init(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
@@ -90,7 +92,7 @@ def _page_init(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> 
         machine.memory.write(destination, bytes(PAGE_SIZE))
     if copied:
         machine.memory.write(destination, copied)
-    return Answer(Status.SUCCESS)
+    return _DONE
 
 
 def _set_mode(machine: Machine, caller: VcpuThread, args: tuple[int, ...]) -> Answer:
@@ -105,12 +107,12 @@ def _set_mode(machine: Machine, caller: VcpuThread, args: tuple[int, ...]) -> An
         if flags > 1:
             return Answer(Status.UNSUPPORTED_FLAG_START)
         _set_lpcr(machine, caller, LPCR_ILE, LPCR_ILE if flags else 0)
-        return Answer(Status.SUCCESS)
+        return _DONE
     if flags not in (0, 3):
         # The values between were taken out of the architecture, and KVM refuses them too.
         return Answer(Status.UNSUPPORTED_FLAG_START)
     _set_lpcr(machine, caller, LPCR_AIL, flags << LPCR_AIL_SHIFT)
-    return Answer(Status.SUCCESS)
+    return _DONE
 
 
 def _set_lpcr(machine: Machine, caller: VcpuThread, mask: int, value: int) -> None:
