@@ -2,6 +2,7 @@
 
 import json
 import struct
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,20 @@ def test_a_switch_that_is_wrong_is_a_failure(tmp_path: Path, capsys: pytest.Capt
     (switch,) = json.loads(capsys.readouterr().out)["switches"]
     assert (switch["from"], switch["to"], switch["offset"]) == ("0x1000", "0x1020", "r5")
     assert switch["findings"][0]["counterexample"]["story"]
+
+
+def test_without_the_prover_it_says_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "code.elf"
+    path.write_bytes(elf(SWITCH.format(check="bge 0x1020")))
+    monkeypatch.setitem(sys.modules, "z3", None)
+    needs_it = ("chronovisor.proof.", "chronovisor.engine.symbolic")
+    for name in [name for name in sys.modules if name.startswith(needs_it)]:
+        monkeypatch.delitem(sys.modules, name)
+    assert main(["scan", str(path)]) == ExitStatus.USAGE
+    assert "z3 is not installed" in capsys.readouterr().err
+    assert main(["scan", str(path), "--no-prove"]) == ExitStatus.OK
 
 
 def test_a_file_that_is_none_of_ours_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

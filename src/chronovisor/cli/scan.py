@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from chronovisor.cli.status import ExitStatus
-from chronovisor.machine.errors import ImageError
+from chronovisor.machine.errors import ImageError, MachineError
 from chronovisor.proof.image import CodeError, CodeImage, read_code
 from chronovisor.proof.time_writes import Line, TimeWrite, around, time_writes
 
@@ -64,9 +64,17 @@ def command(
 def _prove(image: CodeImage, writes: list[TimeWrite], timeout: float) -> Iterator[_Proven]:
     if not any(write.register == "TBU40" for write in writes):
         return
-    from chronovisor.proof.code_property import prove_each
-    from chronovisor.proof.offset_switch import offset_switches
-    from chronovisor.proof.prover import Outcome
+    try:
+        from chronovisor.proof.code_property import prove_each
+        from chronovisor.proof.offset_switch import offset_switches
+        from chronovisor.proof.prover import Outcome
+    except ModuleNotFoundError as error:
+        if error.name != "z3":
+            raise
+        raise MachineError(
+            "the prover z3 is not installed (there is none for Power hosts): scan with --no-prove, "
+            "or on another machine"
+        ) from None
 
     for switch in offset_switches(image, writes):
         findings = list(zip(switch.claim.words, prove_each(image, switch.claim, timeout), strict=True))
@@ -82,9 +90,12 @@ def _prove(image: CodeImage, writes: list[TimeWrite], timeout: float) -> Iterato
 
 
 def _status(proven: list[_Proven]) -> int:
+    if not proven:
+        return ExitStatus.OK
+    # Only where something was proven is there a prover.
     from chronovisor.proof.prover import Outcome
 
-    holds = all(f.outcome is Outcome.PROVEN for each in proven for _, f in each.findings) if proven else True
+    holds = all(f.outcome is Outcome.PROVEN for each in proven for _, f in each.findings)
     return ExitStatus.OK if holds else ExitStatus.FAILED
 
 

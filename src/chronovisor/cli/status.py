@@ -17,7 +17,8 @@ class ExitStatus(IntEnum):
     CRASH = 3
     """`run`: the guest crashed or gave up."""
     BAD_IMAGE = 4
-    """The image is no ELF file that a guest could be loaded from, or the snapshot none that can be read."""
+    """The image is no ELF file that a guest could be loaded from, or whose code could be read; or the
+    snapshot is none that can be read."""
     UNDECIDED = 5
     """`migrate`: the guest is paused, as nobody here knows whether it was given away."""
     INTERNAL_ERROR = 70
