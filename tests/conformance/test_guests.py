@@ -11,6 +11,6 @@ from conformance.guests import go_on, run, save, watch
 
 def test_guests_run_are_watched_and_go_on(tmp_path: Path) -> None:
     assert run("embedded", "hello-le.elf")["reason"] == "power off"
-    check_report(watch("embedded", "demo-be.elf", smp=2))
-    check_report(save("embedded", tmp_path / "saved"))
-    check_report(go_on("embedded", tmp_path / "saved"))
+    check_report(watch("embedded", "demo-be.elf", smp=2), emulated=False)
+    check_report(save("embedded", tmp_path / "saved"), emulated=False)
+    check_report(go_on("embedded", tmp_path / "saved"), emulated=False)

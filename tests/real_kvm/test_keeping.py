@@ -7,6 +7,7 @@ import pytest
 from chronovisor.timebase.policy import TimePolicy
 from chronovisor.timebase.types import FREQUENCY, GRANULE, signed64
 from real_kvm.machine import Machine
+from real_kvm.reports import check_numbers
 
 pytestmark = pytest.mark.real_kvm
 
@@ -27,5 +28,5 @@ def test_a_guest_is_paused_and_saved(machine: Machine, policy: str) -> None:
     assert kept["due"]
     assert kept["end"] == "the guest powered off"
     told = dict(pair.split("=") for pair in kept["console"].split() if "=" in pair)
-    assert told["back"] == told["lost"] == told["early"] == "0"
-    assert told["memory"] == "intact"
+    assert told.pop("memory") == "intact"
+    check_numbers({name: int(value) for name, value in told.items()}, kept["console"])
