@@ -2,7 +2,7 @@
 
 import pytest
 
-from chronovisor.proof.assumptions import (
+from chronovisor.proof.code.assumptions import (
     Age,
     Apart,
     AssumptionError,

@@ -10,12 +10,12 @@ from chronovisor.engine.state import Thread
 from chronovisor.isa.assembly import Assembler
 from chronovisor.memory.guest_memory import GuestMemory
 from chronovisor.proof import machine_code
-from chronovisor.proof.assumptions import parse_assumption, parse_place
-from chronovisor.proof.code_case import CaseMemory, CaseTime, run_case
-from chronovisor.proof.code_claim import ENDS, CodeClaim, CodeFinding, broken, place_value
-from chronovisor.proof.code_property import prove_code
-from chronovisor.proof.code_story import assumed, story
-from chronovisor.proof.image import CodeImage, parse_code
+from chronovisor.proof.code.assumptions import parse_assumption, parse_place
+from chronovisor.proof.code.case import CaseMemory, CaseTime, run_case
+from chronovisor.proof.code.claim import ENDS, CodeClaim, CodeFinding, broken, place_value
+from chronovisor.proof.code.image import CodeImage, parse_code
+from chronovisor.proof.code.properties import prove_code
+from chronovisor.proof.code.story import assumed, story
 from chronovisor.proof.prover import Outcome
 
 ORIGIN = 0x10000

@@ -8,8 +8,8 @@ import pytest
 from machine.elf_files import EM_X86_64, Elf, Part, program
 
 from chronovisor.isa.assembly import assemble
-from chronovisor.proof.image import CodeError, PlaceError, parse_code, read_code
-from chronovisor.proof.time_writes import around, listing, time_writes
+from chronovisor.proof.code.image import CodeError, PlaceError, parse_code, read_code
+from chronovisor.proof.code.time_writes import around, listing, time_writes
 
 from .power_files import ORIGIN, built, stripped
 

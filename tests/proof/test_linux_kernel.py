@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from real_kvm.debian import CACHE, Packages
 
-from chronovisor.proof.code_claim import CodeFinding, place_value
-from chronovisor.proof.code_property import prove_code, prove_each
-from chronovisor.proof.image import CodeImage, read_code
-from chronovisor.proof.offset_switch import OffsetSwitch, offset_switches
+from chronovisor.proof.code.claim import CodeFinding, place_value
+from chronovisor.proof.code.image import CodeImage, read_code
+from chronovisor.proof.code.offset_switch import OffsetSwitch, offset_switches
+from chronovisor.proof.code.properties import prove_code, prove_each
+from chronovisor.proof.code.time_writes import time_writes
 from chronovisor.proof.prover import Outcome
-from chronovisor.proof.time_writes import time_writes
 from chronovisor.timebase.types import GRANULE, signed64
 
 pytestmark = pytest.mark.oracle

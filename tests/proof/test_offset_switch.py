@@ -6,12 +6,12 @@ import pytest
 from machine.elf_files import program
 
 from chronovisor.proof import machine_code
-from chronovisor.proof.assumptions import Register, Word
-from chronovisor.proof.code_property import prove_code, prove_each
-from chronovisor.proof.image import CodeImage, parse_code, read_code
-from chronovisor.proof.offset_switch import OffsetSwitch, offset_switches
+from chronovisor.proof.code.assumptions import Register, Word
+from chronovisor.proof.code.image import CodeImage, parse_code, read_code
+from chronovisor.proof.code.offset_switch import OffsetSwitch, offset_switches
+from chronovisor.proof.code.properties import prove_code, prove_each
+from chronovisor.proof.code.time_writes import time_writes
 from chronovisor.proof.prover import Outcome
-from chronovisor.proof.time_writes import time_writes
 
 from .power_files import built
 from .test_code_property import ADD, ORIGIN, SUBTRACT

@@ -14,8 +14,8 @@ from chronovisor.cli.status import ExitStatus
 from chronovisor.machine.errors import ImageError, MachineError
 
 if TYPE_CHECKING:
-    from chronovisor.proof.code_claim import CodeClaim, CodeFinding
-    from chronovisor.proof.image import CodeImage
+    from chronovisor.proof.code.claim import CodeClaim, CodeFinding
+    from chronovisor.proof.code.image import CodeImage
 
 CodeFile = Annotated[
     Path | None,
@@ -71,9 +71,9 @@ def prove_code(
     as_json: bool,
 ) -> int:
     """Prove one claim of the code in `file`, and print what was found; the exit status."""
-    from chronovisor.proof.assumptions import AssumptionError
-    from chronovisor.proof.code_property import prove_code as prove
-    from chronovisor.proof.image import CodeError, PlaceError, read_code
+    from chronovisor.proof.code.assumptions import AssumptionError
+    from chronovisor.proof.code.image import CodeError, PlaceError, read_code
+    from chronovisor.proof.code.properties import prove_code as prove
     from chronovisor.proof.prover import Outcome
 
     try:
@@ -104,8 +104,8 @@ def _claim(
     assume: Sequence[str],
     limit: int,
 ) -> CodeClaim:
-    from chronovisor.proof.assumptions import parse_assumption, parse_place
-    from chronovisor.proof.code_claim import CodeClaim
+    from chronovisor.proof.code.assumptions import parse_assumption, parse_place
+    from chronovisor.proof.code.claim import CodeClaim
 
     for given, option in ((start, "--from"), (end, "--to"), (claimed, "--property")):
         if given is None:
@@ -138,7 +138,7 @@ def _claim(
 
 
 def _print(image: CodeImage, finding: CodeFinding, beyond: CodeFinding | None) -> None:
-    from chronovisor.proof.code_story import assumed, story
+    from chronovisor.proof.code.story import assumed, story
     from chronovisor.proof.prover import Outcome
 
     claim = finding.claim
@@ -176,7 +176,7 @@ def said(finding: CodeFinding) -> str:
 
 
 def _as_json(image: CodeImage, finding: CodeFinding, beyond: CodeFinding | None) -> dict[str, object]:
-    from chronovisor.proof.code_story import as_json
+    from chronovisor.proof.code.story import as_json
 
     return {
         "file": image.name,

@@ -12,12 +12,12 @@ import typer
 
 from chronovisor.cli.status import ExitStatus
 from chronovisor.machine.errors import ImageError, MachineError
-from chronovisor.proof.image import CodeError, CodeImage, read_code
-from chronovisor.proof.time_writes import Line, TimeWrite, around, time_writes
+from chronovisor.proof.code.image import CodeError, CodeImage, read_code
+from chronovisor.proof.code.time_writes import Line, TimeWrite, around, time_writes
 
 if TYPE_CHECKING:
-    from chronovisor.proof.code_claim import CodeFinding
-    from chronovisor.proof.offset_switch import OffsetSwitch
+    from chronovisor.proof.code.claim import CodeFinding
+    from chronovisor.proof.code.offset_switch import OffsetSwitch
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,8 @@ def _prove(image: CodeImage, writes: list[TimeWrite], timeout: float) -> Iterato
     if not any(write.register == "TBU40" for write in writes):
         return
     try:
-        from chronovisor.proof.code_property import prove_each
-        from chronovisor.proof.offset_switch import offset_switches
+        from chronovisor.proof.code.offset_switch import offset_switches
+        from chronovisor.proof.code.properties import prove_each
         from chronovisor.proof.prover import Outcome
     except ModuleNotFoundError as error:
         if error.name != "z3":
@@ -123,7 +123,7 @@ def _print(image: CodeImage, writes: list[TimeWrite], proofs: Iterator[_Proven],
 
 def _print_switch(image: CodeImage, proven: _Proven) -> None:
     from chronovisor.cli.prove_code import said
-    from chronovisor.proof.code_story import assumed, story
+    from chronovisor.proof.code.story import assumed, story
 
     claim = proven.switch.claim
     done = "taken from" if claim.subtracts else "added to"
@@ -146,7 +146,7 @@ def _print_switch(image: CodeImage, proven: _Proven) -> None:
 def _as_json(
     image: CodeImage, writes: list[TimeWrite], proven: list[_Proven], context: int
 ) -> dict[str, Any]:
-    from chronovisor.proof.code_story import as_json
+    from chronovisor.proof.code.story import as_json
 
     return {
         "file": image.name,

@@ -1,8 +1,8 @@
 """What is claimed of other people's machine code, and what becomes of it.
 
 The code between two addresses runs in hypervisor state on unknown registers and memory, with an unknown
-number of ticks before each access to time (`chronovisor.proof.code_time`). Where a requirement can fail, the
-least case found is run by the concrete evaluator before it is believed.
+number of ticks before each access to time (`unknown_timing`). Where a requirement can fail, the least case
+found is run by the concrete evaluator before it is believed.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import z3
 
 from chronovisor.engine.symbolic import Ending, Reason, SymbolicRunner, SymbolicState
 from chronovisor.isa.bits import MSR
-from chronovisor.proof.assumptions import Age, Apart, Compared, Place, Word
-from chronovisor.proof.code_case import CodeCase, CodeRun, Happening, run_case
-from chronovisor.proof.code_claim import ENDS, HALVES, CodeClaim, CodeFinding, broken
-from chronovisor.proof.code_time import HOST_AT_START, CodeAddresses, CodeTime, UnsupportedError
-from chronovisor.proof.image import CodeImage
-from chronovisor.proof.least import least
+from chronovisor.proof.code.assumptions import Age, Apart, Compared, Place, Word
+from chronovisor.proof.code.case import CodeCase, CodeRun, Happening, run_case
+from chronovisor.proof.code.claim import ENDS, HALVES, CodeClaim, CodeFinding, broken
+from chronovisor.proof.code.image import CodeImage
+from chronovisor.proof.code.least import least
+from chronovisor.proof.code.unknown_timing import HOST_AT_START, CodeAddresses, CodeTime, UnsupportedError
 from chronovisor.proof.prover import TIMEOUT, Outcome, ProverError
 
 _DOUBLEWORD = 8

@@ -21,8 +21,8 @@ from chronovisor.isa.decode import decode
 from chronovisor.isa.forms import FIELDS
 from chronovisor.isa.instruction import FAMILIES, Instruction
 from chronovisor.isa.registers import SPR_READ, SPR_WRITE
-from chronovisor.proof.assumptions import Compared, Word
-from chronovisor.proof.image import CodeImage
+from chronovisor.proof.code.assumptions import Compared, Word
+from chronovisor.proof.code.image import CodeImage
 from chronovisor.timebase.types import LOW_BITS, MASK64
 
 HOST_AT_START: Final = "TB"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from chronovisor.proof.assumptions import Apart, Steady, Word
-from chronovisor.proof.code_case import as_json as case_as_json
-from chronovisor.proof.code_claim import CodeFinding, place_value, value_before
-from chronovisor.proof.image import CodeImage
+from chronovisor.proof.code.assumptions import Apart, Steady, Word
+from chronovisor.proof.code.case import as_json as case_as_json
+from chronovisor.proof.code.claim import CodeFinding, place_value, value_before
+from chronovisor.proof.code.image import CodeImage
 from chronovisor.timebase.types import FREQUENCY, signed64
 
 _MILLISECONDS = 1000

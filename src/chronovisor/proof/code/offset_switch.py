@@ -16,10 +16,10 @@ from chronovisor.isa.decode import decode
 from chronovisor.isa.forms import FIELDS
 from chronovisor.isa.instruction import FAMILIES, Instruction
 from chronovisor.isa.registers import SPR_READ
-from chronovisor.proof.assumptions import Age, Apart, Assumption, Compared, Place, Register, Steady, Word
-from chronovisor.proof.code_claim import CodeClaim
-from chronovisor.proof.image import CodeImage
-from chronovisor.proof.time_writes import TimeWrite
+from chronovisor.proof.code.assumptions import Age, Apart, Assumption, Compared, Place, Register, Steady, Word
+from chronovisor.proof.code.claim import CodeClaim
+from chronovisor.proof.code.image import CodeImage
+from chronovisor.proof.code.time_writes import TimeWrite
 from chronovisor.timebase.types import GRANULE, LOW_MASK, MASK64
 
 _WORD = 4

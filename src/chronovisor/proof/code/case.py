@@ -12,9 +12,9 @@ from chronovisor.isa.bits import LPCR
 from chronovisor.isa.decode import decode
 from chronovisor.isa.forms import FIELDS
 from chronovisor.memory.guest_memory import GuestMemory
-from chronovisor.proof.code_time import LOADS, RETURNED, STORES, operations
-from chronovisor.proof.image import CodeImage
-from chronovisor.proof.time_writes import listing
+from chronovisor.proof.code.image import CodeImage
+from chronovisor.proof.code.time_writes import listing
+from chronovisor.proof.code.unknown_timing import LOADS, RETURNED, STORES, operations
 from chronovisor.timebase.types import LOW_MASK, MASK64
 
 _M32 = (1 << 32) - 1
@@ -27,7 +27,7 @@ MOST_STEPS: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """What the world did before the instruction at `address`: see `chronovisor.proof.code_time.Event`."""
+    """What the world did before the instruction at `address`: see `unknown_timing.Event`."""
 
     address: int
     value: int

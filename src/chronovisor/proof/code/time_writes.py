@@ -13,7 +13,7 @@ from chronovisor.isa.decode import decode
 from chronovisor.isa.forms import FIELDS
 from chronovisor.isa.instruction import INSTRUCTIONS
 from chronovisor.isa.registers import REGISTERS, SPR_READ, SPR_WRITE
-from chronovisor.proof.image import CodeImage, Section
+from chronovisor.proof.code.image import CodeImage, Section
 
 WATCHED: Final = ("TBU40", "TBU", "TBL", "DEC", "HDEC")
 """The registers whose writes are looked for."""

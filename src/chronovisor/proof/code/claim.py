@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from chronovisor.proof.assumptions import Age, Apart, Assumption, Place, Register, Steady, Word
-from chronovisor.proof.code_case import CodeRun
-from chronovisor.proof.image import CodeImage
+from chronovisor.proof.code.assumptions import Age, Apart, Assumption, Place, Register, Steady, Word
+from chronovisor.proof.code.case import CodeRun
+from chronovisor.proof.code.image import CodeImage
 from chronovisor.proof.prover import Outcome
 from chronovisor.timebase.types import GRANULE, MASK64
 
