@@ -32,7 +32,7 @@ STEPS: Final = 200_000
 SAMPLE: Final = STEPS // 10
 COURSE: Final = 100
 """Steps in one course."""
-BATCH: Final = 100
+BATCH: Final = 20
 """Courses that are drawn together."""
 SECOND: Final = 512_000_000
 SHAPES: Final = [("power8", 1, 2), ("power8", 2, 4), ("power9", 1, 1), ("power9", 2, 2)]
