@@ -219,3 +219,14 @@ def test_a_guest_that_runs_goes_on_running_on_real_clocks() -> None:
     assert seen["outside"] == "0"
     for host in hosts:
         host.close()
+
+
+def test_a_host_forgets_the_guests_that_went_elsewhere() -> None:
+    hosts, guest = booted(VirtualTime(), [0, 5])
+    for hop in range(5):
+        guest, _ = move(guest, hosts[(hop + 1) % 2])
+    assert guest in hosts[1].guests
+    # The last one to leave is forgotten when the next one comes.
+    assert [len(host.guests) for host in hosts] == [1, 1]
+    for host in hosts:
+        host.close()

@@ -11,9 +11,19 @@ from typing import Annotated, Any
 
 import typer
 
+from chronovisor.cli.host_options import (
+    Clock,
+    Cpu,
+    CpuOption,
+    Engine,
+    EngineOption,
+    MemoryLimit,
+    Provider,
+    ProviderOption,
+    TbOrigin,
+)
 from chronovisor.cli.move_record import summary
 from chronovisor.cli.move_request import Insecure, TlsCa, TlsCert, TlsCredentials, TlsKey, choose_credentials
-from chronovisor.cli.run import Clock, Cpu, Engine, Provider
 from chronovisor.cli.running import generated_name, parse_seconds, run_named, say, tell_end
 from chronovisor.cli.status import RUN_STATUSES, ExitStatus
 from chronovisor.cli.terminal import typing_into, write_stdout
@@ -42,21 +52,12 @@ def command(
     name: Annotated[
         str, typer.Option(help="What `ps`, `reg` and `migrate` call the guest here.", metavar="NAME")
     ] = "",
-    tb_origin: Annotated[
-        str, typer.Option(help="The host's timebase when its clock stood at 0, in ticks (or 0x…).")
-    ] = "0",
+    tb_origin: TbOrigin = "0",
     clock: Annotated[Clock, typer.Option(help="real: the only one that two processes share.")] = Clock.real,
-    engine: Annotated[
-        Engine, typer.Option(help="native: compiled; concrete: interpreted, slow, the reference.")
-    ] = Engine.auto,
-    cpu: Annotated[
-        Cpu,
-        typer.Option(help="The processor: power8's threads share an offset; auto: power9, or the host's."),
-    ] = Cpu.auto,
-    provider: Annotated[
-        Provider, typer.Option(help="linux: the kernel's KVM; auto: that where it can be, else embedded.")
-    ] = Provider.auto,
-    memory_limit: Annotated[str, typer.Option(help="Guests with more memory are refused.")] = "4G",
+    engine: EngineOption = Engine.auto,
+    cpu: CpuOption = Cpu.auto,
+    provider: ProviderOption = Provider.auto,
+    memory_limit: MemoryLimit = "4G",
     timeout: Annotated[
         str, typer.Option(help="Seconds to wait, and then to run, before giving up.", metavar="SECONDS")
     ] = "",

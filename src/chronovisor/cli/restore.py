@@ -6,12 +6,24 @@ import json
 import os
 import sys
 from contextlib import ExitStack
+from inspect import cleandoc
 from typing import Annotated, Any
 
 import typer
 
 from chronovisor.cli.hop_record import summary
-from chronovisor.cli.run import Clock, Cpu, Engine, Provider
+from chronovisor.cli.host_options import (
+    Clock,
+    ClockOption,
+    Cpu,
+    Engine,
+    EngineOption,
+    MemoryLimit,
+    Provider,
+    ProviderOption,
+    RunTimeout,
+    TbOrigin,
+)
 from chronovisor.cli.running import generated_name, parse_seconds, run_named, say, tell_end
 from chronovisor.cli.status import RUN_STATUSES
 from chronovisor.cli.terminal import typing_into, write_stdout
@@ -33,25 +45,14 @@ def command(
     name: Annotated[
         str, typer.Option(help="What `ps` and the others call the guest.", show_default="as it was called")
     ] = "",
-    tb_origin: Annotated[
-        str, typer.Option(help="The host's timebase when its clock stood at 0, in ticks (or 0x…).")
-    ] = "0",
+    tb_origin: TbOrigin = "0",
     time: Annotated[str, typer.Option(help=TIME_HELP, metavar="POLICY")] = "freeze",
     clock_error_limit: ClockErrorLimit = "",
-    clock: Annotated[
-        Clock,
-        typer.Option(help="real: this machine's; virtual: counts the guest's instructions, repeatable."),
-    ] = Clock.real,
-    engine: Annotated[
-        Engine, typer.Option(help="native: compiled; concrete: interpreted, slow, the reference.")
-    ] = Engine.auto,
-    provider: Annotated[
-        Provider, typer.Option(help="linux: the kernel's KVM; auto: that where it can be, else embedded.")
-    ] = Provider.auto,
-    memory_limit: Annotated[str, typer.Option(help="Guests with more memory are refused.")] = "4G",
-    timeout: Annotated[
-        str, typer.Option(help="Seconds of real time after which the guest is ended.", metavar="SECONDS")
-    ] = "",
+    clock: ClockOption = Clock.real,
+    engine: EngineOption = Engine.auto,
+    provider: ProviderOption = Provider.auto,
+    memory_limit: MemoryLimit = "4G",
+    timeout: RunTimeout = "",
     as_json: Annotated[
         bool,
         typer.Option(
@@ -89,7 +90,7 @@ def command(
     return tell_end(end, as_json)
 
 
-command.__doc__ = f"{command.__doc__}\n\n{RUN_STATUSES}"
+command.__doc__ = f"{cleandoc(command.__doc__ or '')}\n\n{RUN_STATUSES}"
 
 
 def _restoring(name: str) -> dict[str, Any]:

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
+from chronovisor.cli.host_options import (
+    Clock,
+    ClockOption,
+    Cpu,
+    CpuOption,
+    Engine,
+    EngineOption,
+    Provider,
+    ProviderOption,
+    RunTimeout,
+    TbOrigin,
+)
 from chronovisor.cli.running import generated_name, parse_seconds, run_named, tell_end
 from chronovisor.cli.status import RUN_STATUSES
 from chronovisor.cli.terminal import typing_into, write_stdout
@@ -17,38 +28,6 @@ from chronovisor.machine.host import Host
 from chronovisor.machine.sizes import parse_topology
 from chronovisor.report.switch_trace import line
 from chronovisor.timebase.trace import Event
-
-
-class Clock(StrEnum):
-    """What a host's time is made of."""
-
-    real = "real"
-    virtual = "virtual"
-
-
-class Engine(StrEnum):
-    """What executes a guest's instructions."""
-
-    auto = "auto"
-    native = "native"
-    concrete = "concrete"
-
-
-class Provider(StrEnum):
-    """What runs guests."""
-
-    auto = "auto"
-    embedded = "embedded"
-    linux = "linux"
-
-
-class Cpu(StrEnum):
-    """A processor that the embedded host can be."""
-
-    auto = "auto"
-    power8 = "power8"
-    power9 = "power9"
-    ppc970 = "ppc970"
 
 
 def command(
@@ -63,30 +42,16 @@ def command(
             help="Cores of the host; fewer than the guest's take turns.", show_default="the guest's"
         ),
     ] = None,
-    tb_origin: Annotated[
-        str, typer.Option(help="The host's timebase when its clock stood at 0, in ticks (or 0x…).")
-    ] = "0",
+    tb_origin: TbOrigin = "0",
     tb_offset: Annotated[
         str, typer.Option(help="The guest's timebase offset in ticks; KVM rounds it up to 2^24.")
     ] = "0",
-    clock: Annotated[
-        Clock,
-        typer.Option(help="real: this machine's; virtual: counts the guest's instructions, repeatable."),
-    ] = Clock.real,
-    engine: Annotated[
-        Engine, typer.Option(help="native: compiled; concrete: interpreted, slow, the reference.")
-    ] = Engine.auto,
-    cpu: Annotated[
-        Cpu,
-        typer.Option(help="The processor: power8's threads share an offset; auto: power9, or the host's."),
-    ] = Cpu.auto,
-    provider: Annotated[
-        Provider, typer.Option(help="linux: the kernel's KVM; auto: that where it can be, else embedded.")
-    ] = Provider.auto,
+    clock: ClockOption = Clock.real,
+    engine: EngineOption = Engine.auto,
+    cpu: CpuOption = Cpu.auto,
+    provider: ProviderOption = Provider.auto,
     append: Annotated[str, typer.Option(help="The guest's command line.")] = "",
-    timeout: Annotated[
-        str, typer.Option(help="Seconds of real time after which the guest is ended.", metavar="SECONDS")
-    ] = "",
+    timeout: RunTimeout = "",
     name: Annotated[
         str, typer.Option(help="What `ps`, `reg` and `migrate` call the guest.", metavar="NAME")
     ] = "",

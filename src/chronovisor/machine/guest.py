@@ -105,6 +105,7 @@ class Guest:
         """Taken while it is held: meanwhile nobody else lets it go."""
         self.end: GuestEnd | None = None
         """How the guest ended; None while it can still run."""
+        self.closed = False
         self.history = History(0)
         """What became of its time; moves and snapshots carry it along."""
         self._carried_time_of_day: TimeOfDay | None = None
@@ -193,6 +194,7 @@ class Guest:
 
     def close(self) -> None:
         """End the guest's threads and give its memory back."""
+        self.closed = True
         self._threads.close()
         self.vm.close()
 

@@ -130,7 +130,8 @@ class Host:
             raise
         console = console if isinstance(console, Console) else Console(console)
         guest = Guest(self.system, vm, vcpus, guest_memory, topology, console, name)
-        self.guests.append(guest)
+        # Those that went elsewhere were closed by whoever moved them.
+        self.guests = [*(other for other in self.guests if not other.closed), guest]
         return guest
 
     def discard(self, guest: Guest) -> None:

@@ -20,7 +20,7 @@ from chronovisor.cli.demo.findings import Act, Check, Json
 from chronovisor.cli.demo.travel import Travel, in_virtual_time
 from chronovisor.cli.demo.two_processes import TwoProcesses
 from chronovisor.cli.demo.watched import SilentGuestError
-from chronovisor.cli.run import Clock
+from chronovisor.cli.host_options import Clock
 from chronovisor.cli.running import say
 from chronovisor.cli.status import ExitStatus
 from chronovisor.machine.errors import MachineError

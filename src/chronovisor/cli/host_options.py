@@ -1,0 +1,61 @@
+"""The options that say which host a guest runs on, for every command that makes one."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, TypeAlias
+
+import typer
+
+
+class Clock(StrEnum):
+    """What a host's time is made of."""
+
+    real = "real"
+    virtual = "virtual"
+
+
+class Engine(StrEnum):
+    """What executes a guest's instructions."""
+
+    auto = "auto"
+    native = "native"
+    concrete = "concrete"
+
+
+class Provider(StrEnum):
+    """What runs guests."""
+
+    auto = "auto"
+    embedded = "embedded"
+    linux = "linux"
+
+
+class Cpu(StrEnum):
+    """A processor that the embedded host can be."""
+
+    auto = "auto"
+    power8 = "power8"
+    power9 = "power9"
+    ppc970 = "ppc970"
+
+
+TbOrigin: TypeAlias = Annotated[
+    str, typer.Option(help="The host's timebase when its clock stood at 0, in ticks (or 0x…).")
+]
+ClockOption: TypeAlias = Annotated[
+    Clock, typer.Option(help="real: this machine's; virtual: counts the guest's instructions, repeatable.")
+]
+EngineOption: TypeAlias = Annotated[
+    Engine, typer.Option(help="native: compiled; concrete: interpreted, slow, the reference.")
+]
+CpuOption: TypeAlias = Annotated[
+    Cpu, typer.Option(help="The processor: power8's threads share an offset; auto: power9, or the host's.")
+]
+ProviderOption: TypeAlias = Annotated[
+    Provider, typer.Option(help="linux: the kernel's KVM; auto: that where it can be, else embedded.")
+]
+MemoryLimit: TypeAlias = Annotated[str, typer.Option(help="Guests with more memory are refused.")]
+RunTimeout: TypeAlias = Annotated[
+    str, typer.Option(help="Seconds of real time after which the guest is ended.", metavar="SECONDS")
+]
