@@ -303,8 +303,11 @@ class Lowering:
         return real
 
     def mark_dirty(self, real: ir.Value, size: int) -> None:
-        """Log the pages of a store."""
+        """Log the pages of a store that was just made: never before what was stored is there to be read, on
+        machines that put stores in another order too.
+        """
         pages = self.b.inttoptr(self.read("dirty_pages"), POINTER)
+        self.b.fence("release")
         for byte in sorted({0, size - 1}):
             page = self.b.lshr(self.b.add(real, word(byte)), word(PAGE_SHIFT))
             self.b.store(ir.Constant(I8, 1), self.at(pages, page))
