@@ -196,3 +196,24 @@ def test_a_guest_of_two_times_is_not_moved(clock: VirtualTime, away: Host) -> No
     guest.set("TB_OFFSET", 1 << 30, vcpu=1)
     with pytest.raises(MoveRefusedError, match="different timebase offsets"):
         move(guest, away)
+
+
+def test_a_log_of_dirty_pages_that_cannot_be_switched_off_leaves_the_guest_running_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In real time, where memory goes while the guest runs; the log is switched off before COMMIT leaves."""
+
+    def log_dirty_pages(guest: Guest, wanted: bool) -> None:
+        if not wanted:
+            raise KvmError(errno.EIO, "no")
+        switch(guest, wanted)
+
+    switch = Guest.log_dirty_pages
+    monkeypatch.setattr(Guest, "log_dirty_pages", log_dirty_pages)
+    with Host() as home, Host(tb_origin=1) as away:
+        guest = home.boot("demo-le.elf", memory="1M")
+        guest.resume()
+        with pytest.raises(MoveError, match="goes on here"):
+            move(guest, away)
+        assert guest.running
+        assert not away.guests

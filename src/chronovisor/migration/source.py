@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import threading
 from collections.abc import Callable
 
+from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.interface import HostFacts, Vcpu
 from chronovisor.kvm.registers import read_register
 from chronovisor.machine.errors import MachineError
@@ -103,11 +105,14 @@ class Source:
             self._ready_at = self._source.ticks()
             if not isinstance(ready, Ready):
                 raise MoveError(f"the destination could not take the guest: {_reason(ready)}")
+            copy.close()
             with self._deciding:
                 copy.check()
                 self._committed = True
         except BaseException as error:
-            copy.close()
+            # Whatever else fails, the guest goes on.
+            with contextlib.suppress(KvmError):
+                copy.close()
             self._take_back()
             if isinstance(error, LinkLostError | OSError):
                 # Cancelling breaks the way, too.
@@ -116,7 +121,6 @@ class Source:
                     f"the move was given up before COMMIT, and the guest goes on here: {error}"
                 ) from error
             raise
-        copy.close()
         now = self._source.ticks()
         commit = Commit(
             guest_time=guest_time,
