@@ -230,7 +230,7 @@ class SectionReader:
 
     def _fill(self, view: memoryview) -> None:
         try:
-            # `readinto` of a buffered file fills all of it unless the file ends.
+            # `readinto` of a buffered file (`BinaryIO` has none) fills all of it unless the file ends.
             if self._file.readinto(view) != len(view):  # type: ignore[attr-defined]
                 raise SnapshotError("it is cut off")
         except OSError as error:

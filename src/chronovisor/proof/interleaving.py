@@ -18,6 +18,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from queue import SimpleQueue
+from types import FrameType
 from typing import TypeAlias
 
 from chronovisor.hypervisor.scheduler import QUANTUM, Seat, Until, never
@@ -264,10 +265,11 @@ class Interleaving:
 
 
 def _place() -> Place:
-    frame, found = sys._getframe(2), []
+    frame: FrameType | None = sys._getframe(2)
+    found = []
     while frame is not None and frame.f_code is not Interleaving._act.__code__:
         found.append((id(frame.f_code), frame.f_lasti))
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return tuple(found)
 
 

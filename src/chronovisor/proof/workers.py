@@ -107,6 +107,7 @@ class _Worker:
 
     def _start(self) -> None:
         self._connection, theirs = self._context.Pipe()
+        # Every context has it; what types say of them all does not.
         self._process = self._context.Process(  # type: ignore[attr-defined]
             target=_serve, args=(theirs, self._timeout, self._claims), daemon=True
         )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import Final, Literal
 
 from chronovisor.isa.assembly import disassemble
 from chronovisor.isa.decode import decode
@@ -55,8 +55,8 @@ def _written() -> dict[int, tuple[str, int]]:
 
 @cache
 def _pattern(little: bool) -> re.Pattern[bytes]:
-    order = "little" if little else "big"
-    words = (re.escape(word.to_bytes(_WORD, order)) for word in _written())  # type: ignore[arg-type]
+    order: Literal["little", "big"] = "little" if little else "big"
+    words = (re.escape(word.to_bytes(_WORD, order)) for word in _written())
     return re.compile(b"|".join(words), re.DOTALL)
 
 
