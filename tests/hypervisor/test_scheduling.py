@@ -30,6 +30,7 @@ from chronovisor.engine.concrete import ConcreteEngine
 from chronovisor.hypervisor.exits import Exit, Hypercall, Interrupted
 from chronovisor.hypervisor.host import Host, Parts
 from chronovisor.hypervisor.scheduler import QUANTUM, scheduler_for
+from chronovisor.hypervisor.virtual_core import TIME_SLICE
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.papr.hcalls import Hcall
 from chronovisor.timebase.clock import RealTime, VirtualTime
@@ -208,3 +209,49 @@ def test_registers_wait_until_the_vcpu_has_left_its_run() -> None:
         vcpu.set_offset(Offset(1 << 24))
     runner.join(10)
     assert ends == [Interrupted()]
+
+
+def test_one_that_often_goes_to_user_space_has_its_share_of_a_core() -> None:
+    """Three others never leave by themselves; whoever came back last would wait for a time slice of each."""
+    source = VirtualTime()
+    guest = Guest(Host(source))
+    calls = 100
+    talker = guest.vcpu(0, guest.code(0x1000, [*spin(50), *user_call(), branch(-5)]))
+    others = [guest.vcpu(number, guest.code(0x2000, [branch(0)])) for number in (1, 2, 3)]
+    made = 0
+
+    def turns(vcpu: VirtualCpu, ended: Exit) -> bool:
+        nonlocal made
+        if isinstance(ended, Interrupted):
+            return False
+        made += 1
+        if made == calls:
+            for each in (talker, *others):
+                each.kick()
+        # While user space does what it was called for, another takes the core, and begins.
+        for _ in range(2):
+            vcpu.host.scheduler.give_way()
+        return True
+
+    run_together([talker, *others], turns)
+    # At first a time slice of each other, then no more than two turns of one of them at each of its calls.
+    turn = QUANTUM * guest.host.ticks_per_instruction
+    assert source.ticks() < 4 * TIME_SLICE.value + 2 * calls * turn
+    assert made == calls
+
+
+def test_one_that_rested_is_not_ahead_of_the_others_for_as_long() -> None:
+    source = VirtualTime()
+    host = Host(source)
+    guest = Guest(host)
+    early, late = (guest.vcpu(number, guest.code(0x1000, [branch(0)])) for number in (0, 1))
+
+    def both_for(ticks: int, *vcpus: VirtualCpu) -> list[int]:
+        before = [vcpu.vcore.run_time.ticks() for vcpu in vcpus]
+        source.call_at(source.ticks() + ticks, lambda: [vcpu.kick() for vcpu in vcpus] and None)
+        run_together(list(vcpus))
+        return [vcpu.vcore.run_time.ticks() - had for vcpu, had in zip(vcpus, before, strict=True)]
+
+    both_for(50 * TIME_SLICE.value, early)
+    had, others = both_for(20 * TIME_SLICE.value, early, late)
+    assert abs(others - had) <= 4 * TIME_SLICE.value

@@ -14,6 +14,7 @@ from chronovisor.hypervisor.cpu_model import POWER9, CpuModel
 from chronovisor.hypervisor.dispatch_trace_log import DispatchTraceLog
 from chronovisor.hypervisor.maintenance import Maintenance
 from chronovisor.hypervisor.scheduler import scheduler_for
+from chronovisor.hypervisor.virtual_core import TIME_SLICE
 from chronovisor.hypervisor.world_switch import WorldSwitch
 from chronovisor.timebase.clock import HostClock, RealTime, TickSource
 from chronovisor.timebase.decrementer import Decrementer
@@ -141,7 +142,7 @@ class Host:
         self.cores = [Core(self, n, threads_per_core) for n in range(cores)]
         self.threads_per_core = threads_per_core
         self.queue: deque[VirtualCore] = deque()
-        """The virtual cores that wait for a core, in the order in which they came."""
+        """The virtual cores that wait for a core: first who has had least of one, then who came first."""
         # A virtual host repeats itself, so its random numbers do too.
         self.random_bits: Callable[[int], int] = (
             random.Random(self.clock.origin).getrandbits if source.is_virtual else secrets.randbits
@@ -153,10 +154,24 @@ class Host:
         return self.clock.source
 
     def core_for(self, vcore: VirtualCore) -> Core | None:
-        """Return the core that `vcore` can have now: a free one, where no other virtual core waited
-        longer.
-        """
+        """Return the core that `vcore` can have now: a free one, where no other virtual core is first."""
         return self.free_core() if self.queue and self.queue[0] is vcore else None
+
+    def enqueue(self, vcore: VirtualCore, now: int) -> None:
+        """Have `vcore` wait for a core from tick `now` on, before those that have had more of one.
+
+        One that often leaves its core early, for user space, is so back on one soon; one that comes after a
+        long rest is ahead of the others by two time slices, and no more.
+        """
+        taken = [(core, core.runs) for core in self.cores if core.runs is not None]
+        others = [*self.queue, *(runs for _, runs in taken)]
+        if others:
+            vcore.count_as_served(min(other.served for other in others) - 2 * TIME_SLICE.value)
+        ahead = sum(other.served <= vcore.served for other in self.queue)
+        self.queue.insert(ahead, vcore)
+        for core, runs in taken:
+            if (due := now + runs.time_slice()) < core.hypervisor_decrementer.deadline:
+                core.hypervisor_decrementer.write_deadline(due, now)
 
     def free_core(self) -> Core | None:
         """Return a core that no virtual core has."""

@@ -55,6 +55,8 @@ class VirtualCore:
         """The tick at which it last began to wait for a core."""
         self.time_slice_over = False
         """Whether it leaves its core because another virtual core is to have it."""
+        self._forgone = 0
+        """Ticks of a core that it did not want when it could have had them."""
 
     def leave_soon(self) -> None:
         """Have every thread that is in the guest come out. Under the host's monitor."""
@@ -78,6 +80,27 @@ class VirtualCore:
         core = self.core
         return bool(self.host.queue) and core is not None and core.hypervisor_decrementer.expired
 
+    @property
+    def served(self) -> int:
+        """The ticks of a core that it has had, or counts as having had, against others that want one."""
+        return self.run_time.ticks() + self._forgone
+
+    def count_as_served(self, least: int) -> None:
+        """Have it count as served `least` ticks at least: who did not want a core for long gains nothing by
+        that.
+        """
+        self._forgone += max(0, least - self.served)
+
+    def time_slice(self) -> int:
+        """Return the ticks for which it may keep its core from now on: fewer where the one that waits first
+        has had less of a core.
+        """
+        queue = self.host.queue
+        if not queue:
+            return TIME_SLICE.value
+        lead = max(0, self.served - queue[0].served)
+        return max(0, TIME_SLICE.value - lead)
+
     def take(self, core: Core, primary: VirtualCpu) -> None:
         """Begin an entry on `core`, with the vCPU whose thread is to switch its timebase."""
         self.core, self.primary = core, primary
@@ -93,7 +116,7 @@ class VirtualCore:
         """
         assert self.core is not None
         self.run_time.start(now)
-        self.core.hypervisor_decrementer.write_deadline(now + TIME_SLICE.value, now)
+        self.core.hypervisor_decrementer.write_deadline(now + self.time_slice(), now)
 
     def give_back(self, core: Core) -> None:
         """End an exit: the core is free, and the virtual core may enter again."""

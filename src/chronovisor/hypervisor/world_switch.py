@@ -183,7 +183,7 @@ class WorldSwitch:
 
     def _queue(self, vcore: VirtualCore, now: int) -> None:
         vcore.queued_at = now
-        self._host.queue.append(vcore)
+        self._host.enqueue(vcore, now)
 
     def _tell(self, event: Event) -> None:
         if self._host.observer is not None:
