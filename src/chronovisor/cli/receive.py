@@ -144,10 +144,14 @@ def command(
                 return ExitStatus.TIMED_OUT
             with arrived.host:
                 guest = arrived.destination.start(running=True)
-                say(f"{guest.name} came: {summary(arrived.record)}")
-                if as_json:
-                    print(json.dumps(arrived.record.as_json()), file=sys.stderr, flush=True)
-                end = run_named(guest, name, seconds, server)
+                came, record = guest.name, arrived.record
+
+                def begun() -> None:
+                    say(f"{came} came: {summary(record)}")
+                    if as_json:
+                        print(json.dumps(record.as_json()), file=sys.stderr, flush=True)
+
+                end = run_named(guest, name, seconds, server, begun)
         finally:
             arrivals.close()
     return tell_end(end, as_json)

@@ -83,10 +83,13 @@ def command(
         with typing_into(console):
             guest = restored.start(running=False)
             hop = restored.hop.as_json()
-            say(f"{name} goes on: {summary(hop)}")
-            if as_json:
-                print(json.dumps(hop), file=sys.stderr, flush=True)
-            end = run_named(guest, name, seconds, server)
+
+            def begun() -> None:
+                say(f"{name} goes on: {summary(hop)}")
+                if as_json:
+                    print(json.dumps(hop), file=sys.stderr, flush=True)
+
+            end = run_named(guest, name, seconds, server, begun)
     return tell_end(end, as_json)
 
 

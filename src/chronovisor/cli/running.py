@@ -45,18 +45,23 @@ def generated_name() -> str:
 
 
 def run_named(
-    guest: Guest, name: str, timeout: float | None, server: ControlServer | None = None
+    guest: Guest,
+    name: str,
+    timeout: float | None,
+    server: ControlServer | None = None,
+    begun: Callable[[], None] = lambda: None,
 ) -> GuestEnd:
     """Let the guest run until its end here, and have it found by `name` meanwhile.
 
-    `server` answers for the name already, where there is one. MachineError where the name is taken.
+    `server` answers for the name already, where there is one; `begun` is called when the guest runs and is
+    found. MachineError where the name is taken.
     """
     guest.name = name
     service = _Service(guest)
     with server or ControlServer(name, {}) as answering:
         answering.handlers.update(service.handlers)
         try:
-            end = guest.run(timeout)
+            end = guest.run(timeout, begun)
         finally:
             service.departure.wait_until_done()
     return guest.end or end

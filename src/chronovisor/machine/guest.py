@@ -113,12 +113,13 @@ class Guest:
 
     # Running
 
-    def run(self, timeout: float | None = None) -> GuestEnd:
+    def run(self, timeout: float | None = None, begun: Callable[[], None] = lambda: None) -> GuestEnd:
         """Let the guest run until it ends; after `timeout` seconds of real time it is paused, and the answer
-        is a TIMED_OUT that leaves it able to go on.
+        is a TIMED_OUT that leaves it able to go on. `begun` is called once it was let go.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         self.resume()
+        begun()
         self._wait(lambda: self.end is not None, deadline)
         return self.end or GuestEnd(EndReason.TIMED_OUT, f"the guest still ran after {timeout} s")
 
