@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import re
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trustme
+from processes import COMMAND, LIMIT, ORIGIN, Fault, Machine
 
 from chronovisor.cli import main
 from chronovisor.cli.status import ExitStatus
@@ -24,123 +20,6 @@ from chronovisor.migration.address import parse_address
 from chronovisor.migration.transfer import Transfer
 from chronovisor.timebase.record import MoveRecord
 from chronovisor.timebase.types import GRANULE
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "migration"))
-from faulty_way import Fault, FaultyWay
-
-COMMAND = [sys.executable, "-c", "import sys; from chronovisor.cli import main; sys.exit(main())"]
-ORIGIN = 987_654_321_987
-LIMIT = ("--time-limit", "5")
-
-
-def ticks() -> int:
-    """The machine's clock, as every host here counts it."""
-    return time.monotonic_ns() * 512 // 1000
-
-
-class Process:
-    """A command that goes on, and its guest's console."""
-
-    def __init__(self, *arguments: str) -> None:
-        self._process = subprocess.Popen(
-            [*COMMAND, *arguments, "--engine", "concrete", "--timeout", "60"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-        )
-        self.pid = self._process.pid
-        self.errors = ""
-
-    def type(self, text: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(text.encode())
-
-    def line(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().decode()
-
-    def error_line(self) -> str:
-        assert self._process.stderr is not None
-        self.errors += (line := self._process.stderr.readline().decode())
-        return line
-
-    def timebase(self) -> tuple[int, int, int]:
-        """What the guest's timebase reads, and the machine's clock before and after."""
-        before = ticks()
-        self.type("t")
-        return before, int(self.line(), 16), ticks()
-
-    def ends(self) -> int:
-        _, errors = self._process.communicate(timeout=30)
-        self.errors += errors.decode()
-        return self._process.returncode
-
-    def kill(self) -> None:
-        self._process.kill()
-        with contextlib.suppress(ValueError):
-            self._process.communicate()
-
-
-class Machine:
-    """A machine with a run directory of its own."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-        self.processes: list[Process] = []
-        self.ways: list[FaultyWay] = []
-
-    def run(self, name: str, *options: str) -> Process:
-        self.processes.append(
-            process := Process("run", "demo-le.elf", "--memory", "2M", "--name", name, *options)
-        )
-        assert "watching" in process.line()
-        return process
-
-    def receive(self, name: str, *options: str, at: str = "tcp:127.0.0.1:0") -> tuple[Process, str]:
-        self.processes.append(process := Process("receive", at, "--name", name, *LIMIT, *options))
-        told = re.fullmatch(rf"chronovisor: {name} waits at (\S+)\n", process.error_line())
-        assert told is not None, process.errors
-        return process, told[1]
-
-    def way(self, to: str, fault: Fault, open_again: bool = True) -> FaultyWay:
-        self.ways.append(way := FaultyWay(parse_address(to), fault))
-        way.open_again = open_again
-        return way
-
-    def does(self, *arguments: str) -> tuple[int, str, str]:
-        """A command that answers: its status, what it printed, and what it said on stderr."""
-        status = main(arguments)
-        printed = self._capsys.readouterr()
-        return status, printed.out, printed.err
-
-    def asks(self, *arguments: str) -> Any:
-        status, out, err = self.does(*arguments, "--json")
-        assert (status, err) == (0, "")
-        return json.loads(out)
-
-    def fails(self, status: ExitStatus, words: str, *arguments: str) -> None:
-        found, out, err = self.does(*arguments)
-        assert (found, out) == (status, "")
-        assert err.startswith("chronovisor: ")
-        assert err.count("\n") == 1
-        assert words in err
-
-    def state(self, name: str) -> str:
-        return str(next(guest["state"] for guest in self.asks("ps") if guest["name"] == name))
-
-
-@pytest.fixture
-def machine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Machine]:
-    monkeypatch.setenv("CHRONOVISOR_RUN_DIR", str(tmp_path / "run"))
-    made = Machine(capsys)
-    yield made
-    for process in made.processes:
-        process.kill()
-    for way in made.ways:
-        way.close()
 
 
 def test_a_guest_moves_to_and_fro_and_keeps_its_time(machine: Machine) -> None:

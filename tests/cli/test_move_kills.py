@@ -10,7 +10,7 @@ from itertools import cycle
 from typing import Final
 
 import pytest
-from test_migrate import Fault, Machine, Process, machine  # noqa: F401 - a fixture
+from processes import Fault, Machine, Process
 
 from chronovisor.cli.status import ExitStatus
 from chronovisor.migration.address import parse_address
@@ -37,7 +37,7 @@ SOAK: Final = WHOLE if _asked == 1 else _asked
 class Course:
     """A guest and the process that it is in, as long as that is not killed."""
 
-    def __init__(self, machine: Machine, seed: int) -> None:  # noqa: F811
+    def __init__(self, machine: Machine, seed: int) -> None:
         self.machine = machine
         self.chance = random.Random(seed)
         self.number = 0
@@ -173,7 +173,7 @@ def campaign(course: Course, count: int) -> None:
             raise
 
 
-def test_one_side_is_killed(machine: Machine) -> None:  # noqa: F811
+def test_one_side_is_killed(machine: Machine) -> None:
     course = Course(machine, 5)
     campaign(course, SAMPLE)
     assert course.outcomes >= {"stayed", "gone with the source", "undecided"}
@@ -181,7 +181,7 @@ def test_one_side_is_killed(machine: Machine) -> None:  # noqa: F811
 
 @pytest.mark.soak
 @pytest.mark.skipif(not SOAK, reason="CHRONOVISOR_SOAK is not set: `make soak` sets it")
-def test_one_side_is_killed_very_often(machine: Machine) -> None:  # noqa: F811
+def test_one_side_is_killed_very_often(machine: Machine) -> None:
     course = Course(machine, 6)
     campaign(course, SOAK)
     assert course.outcomes >= {"stayed", "went", "gone with the source", "gone with the destination"}

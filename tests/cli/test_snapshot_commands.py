@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_migrate import ORIGIN, Machine, Process, machine, ticks  # noqa: F401 - a fixture
+from processes import ORIGIN, Machine, Process
 
 from chronovisor.cli.status import ExitStatus
 from chronovisor.migration.snapshot_restore import inspect
@@ -16,13 +16,13 @@ from chronovisor.timebase.types import FREQUENCY, GRANULE
 SECOND = FREQUENCY
 
 
-def restored(machine: Machine, *arguments: str) -> Process:  # noqa: F811
+def restored(machine: Machine, *arguments: str) -> Process:
     machine.processes.append(process := Process("restore", *arguments))
     assert "goes on" in process.error_line()
     return process
 
 
-def test_a_guest_is_paused_and_goes_on(machine: Machine) -> None:  # noqa: F811
+def test_a_guest_is_paused_and_goes_on(machine: Machine) -> None:
     guest = machine.run("one", "--tb-origin", str(ORIGIN))
     stopped = machine.asks("pause", "one")["guest_tb"]
     (listed,) = machine.asks("ps")
@@ -64,7 +64,7 @@ def test_a_guest_is_paused_and_goes_on(machine: Machine) -> None:  # noqa: F811
     assert guest.ends() == 0
 
 
-def test_a_guest_is_saved_and_goes_on_elsewhere(machine: Machine, tmp_path: Path) -> None:  # noqa: F811
+def test_a_guest_is_saved_and_goes_on_elsewhere(machine: Machine, tmp_path: Path) -> None:
     file = str(tmp_path / "one.snapshot")
     first = machine.run("one", "--tb-origin", str(ORIGIN))
     machine.asks("reg", "one", "TB_OFFSET=0x7000000000000000")
@@ -102,7 +102,7 @@ def test_a_guest_is_saved_and_goes_on_elsewhere(machine: Machine, tmp_path: Path
         assert process.ends() == 0
 
 
-def test_a_move_whose_time_does_not_count(machine: Machine) -> None:  # noqa: F811
+def test_a_move_whose_time_does_not_count(machine: Machine) -> None:
     machine.run("one")
     there, address = machine.receive("two", "--tb-origin", "12345")
     machine.fails(ExitStatus.USAGE, "write freeze", "migrate", "one", address, "--time", "never")
@@ -116,7 +116,7 @@ def test_a_move_whose_time_does_not_count(machine: Machine) -> None:  # noqa: F8
     assert " lost=0 " in told
 
 
-def test_a_paused_guest_is_saved_as_it_was(machine: Machine, tmp_path: Path) -> None:  # noqa: F811
+def test_a_paused_guest_is_saved_as_it_was(machine: Machine, tmp_path: Path) -> None:
     file = str(tmp_path / "file")
     machine.run("one")
     stopped = machine.asks("pause", "one")["guest_tb"]
@@ -126,7 +126,7 @@ def test_a_paused_guest_is_saved_as_it_was(machine: Machine, tmp_path: Path) -> 
     assert inspect(file).time.stopped_before.value >= 0.2 * SECOND
 
 
-def test_what_is_in_a_snapshot_is_shown(machine: Machine, tmp_path: Path) -> None:  # noqa: F811
+def test_what_is_in_a_snapshot_is_shown(machine: Machine, tmp_path: Path) -> None:
     file = str(tmp_path / "file")
     machine.run("one", "--smp", "2", "--append", "vcpus=2")
     machine.asks("pause", "one")
@@ -146,7 +146,7 @@ def test_what_is_in_a_snapshot_is_shown(machine: Machine, tmp_path: Path) -> Non
     assert "vCPU 1" in text
 
 
-def test_what_cannot_be(machine: Machine, tmp_path: Path) -> None:  # noqa: F811
+def test_what_cannot_be(machine: Machine, tmp_path: Path) -> None:
     file, text = str(tmp_path / "file"), tmp_path / "text"
     text.write_text("something else")
     machine.run("one")
@@ -174,7 +174,7 @@ def test_what_cannot_be(machine: Machine, tmp_path: Path) -> None:  # noqa: F811
     assert machine.state("one") == "running"
 
 
-def test_a_name_that_is_none_is_not_taken_from_a_file(machine: Machine, tmp_path: Path) -> None:  # noqa: F811
+def test_a_name_that_is_none_is_not_taken_from_a_file(machine: Machine, tmp_path: Path) -> None:
     from chronovisor.machine.host import Host
     from chronovisor.migration.snapshot import snapshot
 
@@ -190,7 +190,7 @@ def test_a_name_that_is_none_is_not_taken_from_a_file(machine: Machine, tmp_path
 
 
 @pytest.mark.parametrize("shown", ["", "--json"])
-def test_a_life_without_a_hop(machine: Machine, shown: str) -> None:  # noqa: F811
+def test_a_life_without_a_hop(machine: Machine, shown: str) -> None:
     machine.run("one")
     told = machine.does("history", "one", *([shown] if shown else []))[1]
     assert ("between +0.000 ms and +0.000 ms" in told) is not bool(shown)

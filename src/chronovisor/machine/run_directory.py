@@ -84,7 +84,7 @@ def claim(name: str) -> socket.socket:
     """
     path = socket_path(name)
     with _alone(path.parent):
-        if _is_alive(path):
+        if is_listened_to(path):
             raise MachineError(f"a guest named {name} runs already; choose another with --name")
         path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -104,14 +104,15 @@ def names() -> list[str]:
     with _alone(directory):
         found = []
         for path in sorted(directory.glob(f"*{_SUFFIX}")):
-            if _is_alive(path):
+            if is_listened_to(path):
                 found.append(path.name.removesuffix(_SUFFIX))
             else:
                 path.unlink(missing_ok=True)
     return found
 
 
-def _is_alive(path: Path) -> bool:
+def is_listened_to(path: Path) -> bool:
+    """Whether a process listens at this socket; else one that was killed left it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:

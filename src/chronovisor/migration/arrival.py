@@ -14,6 +14,7 @@ from typing import Final
 from chronovisor.machine.console import Console
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.host import Host
+from chronovisor.machine.run_directory import is_listened_to
 from chronovisor.migration.address import Address, Place, UnixAddress
 from chronovisor.migration.credentials import Credentials
 from chronovisor.migration.destination import Destination
@@ -262,7 +263,7 @@ def _listen_at_file(address: UnixAddress) -> socket.socket:
     path = Path(address.path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        if path.is_socket() and not _answered(path):
+        if path.is_socket() and not is_listened_to(path):
             # What a process left that was killed.
             path.unlink()
         listener.bind(address.path)
@@ -272,13 +273,3 @@ def _listen_at_file(address: UnixAddress) -> socket.socket:
         listener.close()
         raise MachineError(f"{address}: cannot be listened at ({error.strerror or error})") from None
     return listener
-
-
-def _answered(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            return False
-    return True

@@ -1,0 +1,20 @@
+"""The machine that the commands' tests run their processes on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from processes import Machine
+
+
+@pytest.fixture
+def machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Machine]:
+    monkeypatch.setenv("CHRONOVISOR_RUN_DIR", str(tmp_path / "run"))
+    made = Machine(capsys)
+    yield made
+    for process in made.processes:
+        process.kill()
+    for way in made.ways:
+        way.close()
