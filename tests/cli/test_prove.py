@@ -110,7 +110,7 @@ def test_a_counterexample_is_told_and_can_be_run_as_a_test(
     """With the numbers made small."""
 
     def without_the_check(case: Case) -> None:
-        switch.entry(case, add=shift_without_check)
+        switch.entry(case, shifter=shift_without_check)
 
     monkeypatch.setattr("chronovisor.proof.prover.MINIMISING", 600.0)
     proving(monkeypatch, Claim("a-wrong-one", "P2", "what is claimed", without_the_check))

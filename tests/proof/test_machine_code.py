@@ -13,7 +13,7 @@ from chronovisor.proof import machine_code
 from chronovisor.proof.machine_code import ADD_OFFSET, TAKE_OFFSET_AWAY, run_on_ints
 from chronovisor.proof.prover import Outcome, examine
 from chronovisor.timebase.clock import HostClock, SteppingTime
-from chronovisor.timebase.offset import add_offset, take_away
+from chronovisor.timebase.offset import shift
 from chronovisor.timebase.tbu40 import CoreTimebase
 from chronovisor.timebase.types import GRANULE, MASK64, Offset
 
@@ -56,17 +56,17 @@ class NotedCore(CoreTimebase):
 
 
 @pytest.mark.parametrize(
-    ("text", "production", "applied_before"),
-    [(ADD_OFFSET, add_offset, False), (TAKE_OFFSET_AWAY, take_away, True)],
+    ("text", "is_exit"),
+    [(ADD_OFFSET, False), (TAKE_OFFSET_AWAY, True)],
     ids=["entry", "exit"],
 )
 @given(origins, offsets, st.lists(step, min_size=INSTRUCTIONS, max_size=INSTRUCTIONS))
 @example(GRANULE - 5, Offset(3 * GRANULE), [0, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0])
 @example(MASK64 - 5, Offset(-GRANULE & MASK64), [0, 0, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0])
-def test_machine_code_does_what_the_production_switch_does(  # type: ignore[no-untyped-def]
-    text: str, production, applied_before: bool, origin: int, offset: Offset, steps: list[int]
+def test_machine_code_does_what_the_production_switch_does(
+    text: str, is_exit: bool, origin: int, offset: Offset, steps: list[int]
 ) -> None:
-    adjust = offset.signed if applied_before else 0
+    adjust = offset.signed if is_exit else 0
     stepped = NotedTime()
     by_code = NotedCore(stepped, origin, adjust)
     going = iter(steps)
@@ -75,7 +75,7 @@ def test_machine_code_does_what_the_production_switch_does(  # type: ignore[no-u
     # A clock that says the same at the same accesses.
     same = NotedTime(b - a for a, b in itertools.pairwise([0, *stepped.read_at]))
     by_switch = NotedCore(same, origin, adjust)
-    production(by_switch, offset.value)
+    shift(by_switch, (-offset if is_exit else offset).value)
 
     assert by_code.written == by_switch.written
     assert by_code.adjust == by_switch.adjust

@@ -53,7 +53,7 @@ def case_of(values: dict[str, int]) -> tuple[int, list[int]]:
 
 @functools.cache
 def counterexample(name: str) -> dict[str, int]:
-    finding = examine(partial(switch.entry, add=WRONG[name]))
+    finding = examine(partial(switch.entry, shifter=WRONG[name]))
     assert finding.outcome is Outcome.REFUTED
     assert finding.counterexample is not None
     return finding.counterexample.values

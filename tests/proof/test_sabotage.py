@@ -8,7 +8,7 @@ from chronovisor.proof.sabotage import OffsetReadAgain, shift_without_check
 
 
 def test_the_wrap_check_taken_out() -> None:
-    assert examine(partial(switch.entry, add=shift_without_check)).outcome is Outcome.REFUTED
+    assert examine(partial(switch.entry, shifter=shift_without_check)).outcome is Outcome.REFUTED
     assert examine(partial(switch.exit_at_any_pace, shifter=shift_without_check)).outcome is Outcome.REFUTED
 
 

@@ -17,7 +17,7 @@ from .mutants import RIGHT, WRONG, AnyShift
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_switch_is_refuted_by_a_case_that_the_right_one_passes(name: str) -> None:
     wrong = WRONG[name]
-    body = partial(switch.entry, add=wrong)
+    body = partial(switch.entry, shifter=wrong)
     finding = examine(body)
     assert finding.outcome is Outcome.REFUTED
     assert finding.counterexample is not None
@@ -30,11 +30,14 @@ def test_a_wrong_switch_is_refuted_by_a_case_that_the_right_one_passes(name: str
 
 @pytest.mark.parametrize("name", RIGHT)
 def test_a_right_switch_is_proven(name: str) -> None:
-    assert examine(partial(switch.entry, add=RIGHT[name])).outcome is Outcome.PROVEN
+    assert examine(partial(switch.entry, shifter=RIGHT[name])).outcome is Outcome.PROVEN
 
 
 def test_an_exit_that_adds_is_refuted() -> None:
-    assert examine(partial(switch.exit_, take=shift)).outcome is Outcome.REFUTED
+    def adding(tb, delta):  # type: ignore[no-untyped-def]
+        return shift(tb, -delta & MASK64)
+
+    assert examine(partial(switch.exit_, shifter=adding)).outcome is Outcome.REFUTED
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,7 @@ from chronovisor.timebase.offset import (
     Applied,
     Switch,
     SwitchBreachError,
-    add_offset,
-    host_time,
     shift,
-    take_away,
 )
 from chronovisor.timebase.types import GRANULE, LOW_BITS, LOW_MASK, MASK64, Offset, signed64
 
@@ -50,11 +47,11 @@ def in_time(case: Case, core: UnknownCore, limit: int) -> None:
     )
 
 
-def entry(case: Case, add: AnyShifter = add_offset, limit: int = GRANULE, unit: int = GRANULE) -> None:
+def entry(case: Case, shifter: AnyShifter = shift, limit: int = GRANULE, unit: int = GRANULE) -> None:
     """After an entry T = H + o; `unit` is what the offset is a multiple of."""
     core = UnknownCore(case)
     offset = case.any("offset / 2^24" if unit == GRANULE else f"offset / {unit}", 0, MASK64 // unit) * unit
-    add(core.timebase, offset)
+    shifter(core.timebase, offset)
     in_time(case, core, limit)
     timebase, host = core.later()
     expected = (host.value + offset) & MASK64
@@ -62,12 +59,12 @@ def entry(case: Case, add: AnyShifter = add_offset, limit: int = GRANULE, unit: 
     case.require("T = H + o", timebase == expected)
 
 
-def exit_(case: Case, take: AnyShifter = take_away, limit: int = GRANULE) -> None:
+def exit_(case: Case, shifter: AnyShifter = shift, limit: int = GRANULE) -> None:
     """After an exit T = H, whatever the offset that was applied."""
     core = UnknownCore(case)
     applied = any_offset(case, "applied offset")
     core.timebase.adjust = applied.signed
-    take(core.timebase, applied.value)
+    shifter(core.timebase, (-applied).value)
     in_time(case, core, limit)
     timebase, host = core.later()
     case.require("T = H", timebase == host.value)
@@ -184,16 +181,6 @@ def rounding_up(
     case.require("a multiple is kept as it is", bool(value & LOW_MASK) | (up == 0))
 
 
-def host_time_in_guest(case: Case) -> None:
-    """A thread that needs the host's time while its core is in the guest gets it from T."""
-    core = UnknownCore(case)
-    applied = Applied(any_offset(case, "applied offset"))
-    core.timebase.adjust = applied.signed
-    _, host = core.later()
-    core.time.still = True
-    case.require("T - o = H", host_time(core.timebase, applied) == host)
-
-
 CLAIMS = (
     Claim(
         "switch-entry",
@@ -262,12 +249,6 @@ CLAIMS = (
         "a value set is rounded up to a multiple of 2^24, by less than 2^24 ticks",
         rounding_up,
         (Tight("less than 2^24 - 1 ticks", partial(rounding_up, limit=GRANULE - 1)),),
-    ),
-    Claim(
-        "host-time-in-guest",
-        "P2",
-        "the host's time can be told while the guest's is loaded",
-        host_time_in_guest,
     ),
     Claim(
         "log-in-guest-time",

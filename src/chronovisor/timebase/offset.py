@@ -78,18 +78,6 @@ def shift(tb: TimebaseRegister[V], delta: Any) -> Shift[V]:
     return Shift(before, written, after, moved, wrapped)
 
 
-def add_offset(tb: TimebaseRegister[V], offset: Any) -> Shift[V]:
-    """Add `offset` (64-bit, a multiple of 2^24 ticks) to the timebase: from host time to guest time."""
-    return shift(tb, offset)
-
-
-def take_away(tb: TimebaseRegister[V], applied: Any) -> Shift[V]:
-    """Take the offset `applied` at entry (64-bit, a multiple of 2^24 ticks) away again: from guest time to
-    host time.
-    """
-    return shift(tb, -applied & MASK64)
-
-
 Shifter: TypeAlias = Callable[[TimebaseRegister[int], int], Shift[int]]
 """A switch over ints: `shift`, or another that is to be compared with it."""
 
@@ -191,11 +179,6 @@ class Switch:
 def guest_time(tb: CoreTimebase, applied: Applied) -> GuestTime:
     """Return the guest's time on a core that is in the guest, T itself; `applied` witnesses that it is."""
     return GuestTime(tb.read())
-
-
-def host_time(tb: CoreTimebase, applied: Applied) -> HostTime:
-    """Return the host's time on a core that is in the guest, from its timebase: T less what was applied."""
-    return GuestTime(tb.read()) - applied
 
 
 class _Recorded:
