@@ -12,6 +12,7 @@ from typing import Any
 
 from chronovisor.engine.state import GuestInterrupt, Resync
 from chronovisor.isa.interrupts import HYPERCALL
+from chronovisor.isa.registers import FILES
 from chronovisor.isa.values import EFFECTS, Block, Program, Value, When, mask
 
 
@@ -70,6 +71,11 @@ def _signed_less(v: Value, a: str, b: str) -> str:
     return f"(({a} ^ {_sign(width)}) < ({b} ^ {_sign(width)}))"
 
 
+def _file(v: Value) -> str:
+    """The attribute of the state that holds the register file which a statement names."""
+    return FILES[str(v.detail)].attribute
+
+
 #: Pure operations: (value, operand texts…) -> expression.
 EXPRESSIONS: dict[str, Callable[..., str]] = {
     "const": lambda v: str(v.detail),
@@ -104,9 +110,8 @@ EXPRESSIONS: dict[str, Callable[..., str]] = {
 
 #: Operations on the state: (value, little-endian, operand texts…) -> expression or statement.
 STATEMENTS: dict[str, Callable[..., str]] = {
-    "gpr": lambda v, le, a: f"g[{a}]",
-    "gpr_or_zero": lambda v, le, a: f"(g[{a}] if {a} else 0)",
-    "set_gpr": lambda v, le, a, b: f"g[{a}] = {b}",
+    "read_file": lambda v, le, a: f"{_file(v)}[{a}]",
+    "write_file": lambda v, le, a, b: f"{_file(v)}[{a}] = {b}",
     "get": lambda v, le: f"s.{v.detail}",
     "set": lambda v, le, a: f"s.set_msr({a})" if v.detail == "MSR" else f"s.{v.detail} = {a}",
     "read_live": lambda v, le: f"s.live.read({v.detail!r})",
@@ -128,7 +133,7 @@ STATEMENTS: dict[str, Callable[..., str]] = {
 }
 
 #: Expressions that name an operand more than once: it must be cheap to repeat.
-_REPEATS = frozenset({"udiv", "urem", "shl", "ctz", "gpr_or_zero"})
+_REPEATS = frozenset({"udiv", "urem", "shl", "ctz"})
 
 
 def source(program: Program, little: bool) -> str:
@@ -177,8 +182,8 @@ def source(program: Program, little: bool) -> str:
         if len(lines) == before:
             lines.append(f"{indent}pass")
 
-    if any(s.op in ("gpr", "gpr_or_zero", "set_gpr") for s in program.statements()):
-        lines.append("    g = s.gpr")
+    used = {_file(s) for s in program.statements() if s.op in ("read_file", "write_file")}
+    lines += [f"    {file} = s.{file}" for file in sorted(used)]
     emit(program.body, "    ")
     return "\n".join(lines) + "\n"
 

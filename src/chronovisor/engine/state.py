@@ -6,7 +6,7 @@ from collections.abc import MutableSequence
 from typing import Protocol
 
 from chronovisor.isa.bits import DSISR, MSR
-from chronovisor.isa.registers import REGISTERS
+from chronovisor.isa.registers import FILES, REGISTERS
 from chronovisor.memory.guest_memory import AddressError, GuestMemory
 
 #: Real mode ignores the four most significant bits of an effective address (Book III 5.7.3).
@@ -215,17 +215,18 @@ class ThreadState(StoredRegisters, Thread):
         "ea_mask",
         "executed",
         "exit_request",
-        "gpr",
         "live",
         "memory",
         "mode",
         "reservation",
+        *(file.attribute for file in FILES.values()),
     )
 
     def __init__(self, memory: GuestMemory, live: LiveRegisters, code: CodeCache) -> None:
         super().__init__()
         self.code = code
-        self.gpr = [0] * 32
+        for file in FILES.values():
+            setattr(self, file.attribute, [0] * file.count)
         self.memory = memory
         self.live = live
         self.executed = 0

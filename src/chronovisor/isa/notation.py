@@ -9,21 +9,24 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 
 from chronovisor.isa.bits import FSCR, MSR, XER, ProgramCause
-from chronovisor.isa.registers import REGISTERS, Privilege, Register
+from chronovisor.isa.registers import FILES, REGISTERS, Privilege, Register, RegisterFile
 from chronovisor.isa.values import Operand, Trace, Value, mask
 
 
-class GeneralRegisters:
-    """``m.gpr[RA]``: the general purpose registers, 64 bits each."""
+class Registers:
+    """``m.gpr[RA]``: the registers of a file."""
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, file: RegisterFile) -> None:
         self._trace = trace
+        self._file = file
 
     def __getitem__(self, number: Operand) -> Value:
-        return self._trace.emit("gpr", 64, (self._trace.value(number, 64),))
+        args = (self._trace.value(number, 64),)
+        return self._trace.emit("read_file", self._file.width, args, self._file.name)
 
     def __setitem__(self, number: Operand, value: Operand) -> None:
-        self._trace.emit("set_gpr", 0, (self._trace.value(number, 64), self._trace.value(value, 64)))
+        args = (self._trace.value(number, 64), self._trace.value(value, self._file.width))
+        self._trace.emit("write_file", 0, args, self._file.name)
 
 
 class ConditionFields:
@@ -73,7 +76,7 @@ class Machine:
         self.trace = Trace()
         self.sixty_four = sixty_four
         self.little = little
-        self.gpr = GeneralRegisters(self.trace)
+        self.gpr = Registers(self.trace, FILES["GPR"])
         self.cr = ConditionFields(self)
         self.cr_bit = ConditionBits(self)
 
@@ -203,8 +206,9 @@ class Machine:
         self[whole.name] = new
 
     def base(self, number: Operand) -> Value:
-        """(RA|0): zero where the field is zero, else the register."""
-        return self.trace.emit("gpr_or_zero", 64, (self.value(number),))
+        """(RA|0): zero if the field is zero, else the register."""
+        field = self.value(number)
+        return self.select(field.eq(0), 0, self.gpr[field])
 
     # Flags
 

@@ -60,6 +60,25 @@ class Register:
         return (1 << self.width) - 1
 
 
+@dataclass(frozen=True, slots=True)
+class RegisterFile:
+    """Registers of one width that instructions name by a number: ``count`` of ``width`` bits each.
+
+    Every evaluator's state has an attribute ``attribute`` with the file's values in order. People see
+    a register as ``prefix`` and its number.
+    """
+
+    name: str
+    attribute: str
+    prefix: str
+    count: int
+    width: int
+
+
+#: Every register file by its name.
+FILES: dict[str, RegisterFile] = {file.name: file for file in (RegisterFile("GPR", "gpr", "r", 32, 64),)}
+
+
 _P, _S, _H, _N = Privilege.PROBLEM, Privilege.PRIVILEGED, Privilege.HYPERVISOR, Privilege.NEVER
 
 

@@ -45,9 +45,8 @@ OPERATIONS: dict[str, str] = {
     "popcount": "the number of ones in a",
     "byteswap": "a with its bytes in reverse order; its width is a multiple of 8",
     # state: in the order in which the program lists them
-    "gpr": "general purpose register number a",
-    "gpr_or_zero": "0 where a is 0, else general purpose register number a: the book's (RA|0)",
-    "set_gpr": "general purpose register number a becomes b",
+    "read_file": "register number a of the register file named `detail`",
+    "write_file": "register number a of the register file named `detail` becomes b",
     "get": "the register named `detail`",
     "set": "the register named `detail` becomes a",
     "read_live": "the register named `detail`, whose value moves by itself, as it is now",
@@ -66,12 +65,12 @@ OPERATIONS: dict[str, str] = {
 }
 
 #: Operations whose result depends on their operands alone.
-PURE = frozenset(list(OPERATIONS)[: list(OPERATIONS).index("gpr")])
+PURE = frozenset(list(OPERATIONS)[: list(OPERATIONS).index("read_file")])
 
 #: Operations that yield no value.
 EFFECTS = frozenset(
     {
-        *("set_gpr", "set", "write_live", "store", "invalidate_code", "zero_block", "probe", "barrier"),
+        *("write_file", "set", "write_live", "store", "invalidate_code", "zero_block", "probe", "barrier"),
         *("interrupt", "resync"),
     }
 )

@@ -20,10 +20,11 @@ from llvmlite import ir
 
 import chronovisor.isa
 import chronovisor.isa.meanings
+from chronovisor.engine.native.emitter import HANDLER, POINTER
 from chronovisor.engine.native.encoding import encoding
 from chronovisor.engine.native.layout import Left
-from chronovisor.engine.native.lowering import HANDLER, POINTER, Lowering
-from chronovisor.engine.native.operations import is_native
+from chronovisor.engine.native.lowering import Lowering, Mode
+from chronovisor.engine.native.operations import LOWERINGS, is_native
 from chronovisor.engine.native.pairs import Key, Pair, result
 from chronovisor.engine.native.runtime import (
     define_again,
@@ -37,8 +38,6 @@ from chronovisor.isa.forms import FIELDS
 from chronovisor.isa.instruction import INSTRUCTIONS, Instruction
 from chronovisor.isa.registers import SPR_READ, SPR_WRITE
 from chronovisor.isa.values import Program
-
-Mode = tuple[bool, bool]
 
 #: An instruction with more combinations of static fields than this is compiled for these values alone.
 FEW = 64
@@ -138,7 +137,7 @@ class _Set:
         self._append(self._single(key, program, True) if near else None)
 
     def _single(self, key: Key, program: Program, near: bool) -> ir.Function:
-        low = Lowering(self.piece, symbol(key) + "_near" * near, self.mode[1])
+        low = Lowering(self.piece, symbol(key) + "_near" * near, self.mode, LOWERINGS)
         low.do(program, encoding(program, near))
         low.finish()
         return low.function
@@ -147,7 +146,7 @@ class _Set:
         """One entry: the handler of two instructions."""
         first, second = self._program(pair.first), self._program(pair.second)
         name = f"{symbol(pair.first)}_{symbol(pair.second)}_{pair.link or ''}"
-        low = Lowering(self.piece, name, self.mode[1])
+        low = Lowering(self.piece, name, self.mode, LOWERINGS)
         low.do(first, encoding(first))
         link = None if pair.link is None else (pair.link, low.value(result(first)))
         low.step(link)
@@ -217,7 +216,10 @@ def common_set() -> tuple[Key, ...]:
 #: The modules that make code, besides the meanings.
 _MAKERS = tuple(
     sys.modules[f"chronovisor.engine.native.{name}"]
-    for name in ("compiler", "encoding", "layout", "lowering", "operations", "pairs", "runtime")
+    for name in (
+        *("compiler", "emitter", "encoding", "layout", "lowering", "operations", "pairs"),
+        *("pure_operations", "runtime"),
+    )
 )
 
 

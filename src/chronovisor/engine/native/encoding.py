@@ -1,44 +1,73 @@
-"""Where an instruction's operands lie in its record: what is known at decode time is computed there.
+"""Where an instruction's operands lie in its record, and how native code comes by each value.
 
-A value is *fixed* where it depends on the instruction's fields and its own address alone. A record has
-some bytes for small fixed values (register numbers, shift amounts) and some 64-bit words for wide ones
-(displacements, masks, branch targets).
+A value is *fixed* if it depends on the instruction's fields and its own address alone: it can be
+computed when the instruction is decoded. A record has some bytes for small fixed values (register
+numbers, shift amounts) and some 64-bit words for wide ones (displacements, masks, branch targets).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 
-from chronovisor.engine.native.layout import RECORD_SIZE, SMALL_COUNT, WIDE_COUNT, ZERO_REGISTER
+from chronovisor.engine.native.layout import RECORD_SIZE, SMALL_COUNT, WIDE_COUNT
 from chronovisor.isa.forms import FIELDS, Kind
+from chronovisor.isa.registers import FILES
 from chronovisor.isa.values import PURE, Block, Program, Trace, Value, When, mask
 
 #: The name of the operand that is the instruction's own address.
 ADDRESS = "CIA"
 
-#: A pure operation that is cheaper done anew than loaded.
+#: Pure operations that cost less than loading their result from the record.
 _FREE = frozenset({"zext", "sext", "extract"})
+
+#: Operations that native code leaves out if nothing needs their result.
+_DROPPABLE = PURE | {"read_file", "get"}
+
+
+class Source(Enum):
+    """How native code comes by a value."""
+
+    COMPUTED = "by its operation, from its arguments"
+    RECORD = "from the record: a fixed value"
+    REGISTER = "from the register whose number is in the record: (RA|0)"
+    JUMP = "a jump whose distance is in the record"
+    DROPPED = "not at all: nothing in native code needs it"
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """A program's fixed values by the places that they have in a record.
+    """How native code comes by each of a program's values.
 
-    The keys of ``places`` are the ids of the program's own values; the values in ``small`` and ``wide``
-    compute the same from operands and ADDRESS. ``target`` is where the program jumps, if that is fixed;
-    ``jump`` is the place in ``wide`` of the distance to the target's record, in bytes, where the program is
-    laid out for a target in its own page.
+    ``sources`` is by the ids of the program's own values. A value from the record, or its register's
+    number, is at ``places``: in the bytes ("small") or the words ("wide"). The values in ``small`` and
+    ``wide`` compute the same from operands and ADDRESS. ``target`` is where the program jumps, if that is
+    fixed. ``jump`` is the place in ``wide`` of the distance to the target's record, in bytes, if the
+    program is laid out for a target in its own page.
     """
 
     small: tuple[Value, ...]
     wide: tuple[Value, ...]
+    sources: dict[int, Source]
     places: dict[int, tuple[str, int]]
     target: Value | None
     jump: int | None = None
 
 
+def register_or_zero(v: Value) -> Value | None:
+    """The reading of a register that ``v`` chooses unless the number is 0, if ``v`` is an (RA|0)."""
+    if v.op != "select":
+        return None
+    condition, zero, read = v.args
+    if read.op != "read_file" or zero.op != "const" or zero.detail != 0 or condition.op != "eq":
+        return None
+    number, none = condition.args
+    return read if number is read.args[0] and none.op == "const" and none.detail == 0 else None
+
+
 def bound(value: Value) -> int:
-    """The largest number that a value can be, as far as can be told cheaply."""
+    """An upper bound of a value, found cheaply."""
     most = mask(value.width)
     args = value.args
     if value.op == "const":
@@ -66,111 +95,150 @@ def bound(value: Value) -> int:
     return most
 
 
+def _conditions(block: Block) -> Iterator[Value]:
+    for statement in block:
+        if isinstance(statement, When):
+            yield statement.condition
+            yield from _conditions(statement.body)
+
+
 class _Layout:
-    """A program's fixed values, and the places found for them."""
+    """A program on its way to an encoding."""
 
     def __init__(self, program: Program, near: bool) -> None:
-        self.program = program
-        self.near = near
-        self.fixed: dict[int, Value] = {}
-        self.roots: dict[int, Value] = {}
-        self.bases: dict[int, Value] = {}
-        self.targets: list[Value] = []
+        self.name = program.name
+        self._fixed: set[int] = set()
+        #: Fixed values that native code loads, and (RA|0)s for which it loads their register's number.
+        self._roots: dict[int, Value] = {}
+        self._bases: dict[int, Value] = {}
+        self._sources: dict[int, Source] = {}
+        self._seen: set[int] = set()
         self._at_decode = Trace()
-        self._walk(program.body)
-
-    def _walk(self, block: Block) -> None:
-        for v in block:
-            if isinstance(v, When):
-                self._use(v.condition)
-                self._walk(v.body)
-            elif self._is_fixed(v):
-                self.fixed[id(v)] = v
-            elif v.op == "gpr_or_zero" and id(v.args[0]) in self.fixed:
-                self.bases[id(v)] = v
+        starts = list(_conditions(program.body))
+        targets = []
+        for v in program.statements():
+            if self._is_fixed(v):
+                self._fixed.add(id(v))
+            jumps = v.op == "set" and v.detail == "NIA"
+            targets += [v.args[0]] if jumps else []
+            if v.op in _DROPPABLE:
+                self._sources[id(v)] = Source.DROPPED
+            elif jumps and near:
+                self._sources[id(v)] = Source.JUMP
             else:
-                jump = v.op == "set" and v.detail == "NIA"
-                if jump:
-                    self.targets.append(v.args[0])
-                for a in () if jump and self.near else v.args:
-                    self._use(a)
+                self._sources[id(v)] = Source.COMPUTED
+                starts += v.args
+        for v in starts:
+            self._need(v)
+        fixed = len(targets) == 1 and id(targets[0]) in self._fixed
+        self._target = self._computed_at_decode(targets[0]) if fixed else None
+        self.encoding = self._placed(near)
+        for v in starts:
+            self._settle(v)
 
     def _is_fixed(self, v: Value) -> bool:
         if v.op == "get":
             return v.detail in ("CIA", "NIA")
-        return v.op in PURE and v.width <= 64 and all(id(a) in self.fixed for a in v.args)
+        return v.op in PURE and v.width <= 64 and all(id(a) in self._fixed for a in v.args)
 
-    def _use(self, v: Value) -> None:
-        """Note that native code needs a fixed value: one to load, or to make of one to load."""
-        if id(v) not in self.fixed or not self.varies(v):
+    def _need(self, v: Value) -> None:
+        """Note what native code loads from the record in order to have ``v``."""
+        if id(v) in self._seen:
+            return
+        self._seen.add(id(v))
+        read = register_or_zero(v)
+        if id(v) in self._fixed:
+            self._load(v)
+        elif read is not None and id(read.args[0]) in self._fixed:
+            self._bases[id(v)] = v
+        else:
+            for a in v.args:
+                self._need(a)
+
+    def _load(self, v: Value) -> None:
+        """Note that native code loads a fixed value, or what the value is cheaply made of."""
+        if v.op == "get" or not self._varies(v):
             return
         if v.op in _FREE:
-            self._use(v.args[0])
+            self._load(v.args[0])
         else:
-            self.roots[id(v)] = v
+            self._roots[id(v)] = v
 
-    def varies(self, v: Value) -> bool:
+    def _settle(self, v: Value) -> None:
+        """Decide how native code comes by a value that it needs, once all have found their places."""
+        if self._sources[id(v)] is not Source.DROPPED:
+            return
+        if id(v) in self._bases:
+            self._sources[id(v)] = Source.REGISTER
+        elif id(v) in self._roots:
+            self._sources[id(v)] = Source.RECORD
+        else:
+            self._sources[id(v)] = Source.COMPUTED
+            for a in v.args:
+                self._settle(a)
+
+    def _varies(self, v: Value) -> bool:
         """Whether a fixed value differs between instructions."""
-        return v.op in ("operand", "get") or any(map(self.varies, v.args))
+        return v.op in ("operand", "get") or any(map(self._varies, v.args))
 
-    def cost(self, v: Value) -> int:
+    def _cost(self, v: Value) -> int:
         """How much there is to compute."""
-        return 1 + sum(map(self.cost, v.args)) if v.args and self.varies(v) else 0
+        return 1 + sum(map(self._cost, v.args)) if v.args and self._varies(v) else 0
 
-    def at_decode(self, v: Value) -> Value:
+    def _computed_at_decode(self, v: Value) -> Value:
         """The same value with the instruction's address as an operand."""
         t = self._at_decode
         if v.op == "get":
             here = t.emit("operand", 64, (), ADDRESS)
             return here if v.detail == "CIA" else here + 4
-        return t.emit(v.op, v.width, tuple(map(self.at_decode, v.args)), v.detail)
+        return t.emit(v.op, v.width, tuple(map(self._computed_at_decode, v.args)), v.detail)
 
-    def base(self, v: Value) -> Value:
-        """The number of the register that (RA|0) names."""
-        number = self.at_decode(v.args[0])
+    def _number(self, v: Value) -> Value:
+        """The number of the register that (RA|0) chooses; that of the file's zero register for 0."""
+        read = register_or_zero(v)
+        assert read is not None
+        number = self._computed_at_decode(read.args[0])
         t = self._at_decode
-        return t.emit("select", 64, (number.eq(0), t.const(ZERO_REGISTER, 64), number))
+        zero = t.const(FILES[str(read.detail)].count, 64)
+        return t.emit("select", 64, (number.eq(0), zero, number))
 
-    def places(self) -> Encoding:
-        """Find places; what finds none is computed when it is needed."""
+    def _placed(self, near: bool) -> Encoding:
+        """Find a place for each root. One that finds none is computed: its arguments are roots instead."""
         small: list[Value] = []
         wide: list[Value] = []
-        found: dict[int, tuple[str, int]] = {}
-        for key, v in self.bases.items():
-            found[key] = ("small", len(small))
-            small.append(self.base(v))
-        fixed = len(self.targets) == 1 and id(self.targets[0]) in self.fixed
-        target = self.at_decode(self.targets[0]) if fixed else None
-        jump = None
-        if self.near:
-            assert target is not None, f"{self.program.name} has no fixed target"
-            jump = 0
-            distance = target - self._at_decode.emit("operand", 64, (), ADDRESS)
+        places: dict[int, tuple[str, int]] = {}
+        for key, v in self._bases.items():
+            places[key] = ("small", len(small))
+            small.append(self._number(v))
+        if near:
+            assert self._target is not None, f"{self.name} has no fixed target"
+            distance = self._target - self._at_decode.emit("operand", 64, (), ADDRESS)
             wide.append(distance * (RECORD_SIZE // 4))
         while True:
-            narrow = [v for v in self.roots.values() if bound(v) <= 0xFF]
-            large = [v for v in self.roots.values() if bound(v) > 0xFF]
+            narrow = [v for v in self._roots.values() if bound(v) <= 0xFF]
+            large = [v for v in self._roots.values() if bound(v) > 0xFF]
             crowded = large if len(wide) + len(large) > WIDE_COUNT else narrow
             if crowded is narrow and len(small) + len(narrow) <= SMALL_COUNT:
                 break
-            cheapest = min((v for v in crowded if v.args), key=self.cost, default=None)
+            cheapest = min((v for v in crowded if v.args), key=self._cost, default=None)
             if cheapest is None:
-                raise ValueError(f"{self.program.name}: its operands do not fit an instruction record")
-            del self.roots[id(cheapest)]
+                raise ValueError(f"{self.name}: its operands do not fit an instruction record")
+            del self._roots[id(cheapest)]
             for a in cheapest.args:
-                self._use(a)
+                self._load(a)
         for v in narrow:
-            found[id(v)] = ("small", len(small))
-            small.append(self.at_decode(v))
+            places[id(v)] = ("small", len(small))
+            small.append(self._computed_at_decode(v))
         for v in large:
-            found[id(v)] = ("wide", len(wide))
-            wide.append(self.at_decode(v))
-        return Encoding(tuple(small), tuple(wide), found, target, jump)
+            places[id(v)] = ("wide", len(wide))
+            wide.append(self._computed_at_decode(v))
+        jump = 0 if near else None
+        return Encoding(tuple(small), tuple(wide), self._sources, places, self._target, jump)
 
 
 def encoding(program: Program, near: bool = False) -> Encoding:
-    """Lay out a program's operands; ValueError where they do not fit.
+    """Lay out a program's operands; ValueError if they do not fit.
 
-    ``near``: for a program with a fixed target, which is in the same page.
+    ``near``: for a program with a fixed target that is in the same page.
     """
-    return _Layout(program, near).places()
+    return _Layout(program, near).encoding

@@ -10,20 +10,24 @@ from __future__ import annotations
 import ctypes
 from enum import IntEnum
 
-from chronovisor.isa.registers import REGISTERS
-
-#: General purpose register "32" is always zero: what (RA|0) names where RA is 0.
-ZERO_REGISTER = 32
+from chronovisor.isa.registers import FILES, REGISTERS
 
 STORED = tuple(r.name for r in REGISTERS.values() if not r.live)
 
 
 class Registers(ctypes.Structure):
-    """The general purpose registers, every stored register in 64 bits, and what native code needs beside."""
+    """The register files, every stored register in 64 bits, and what else native code needs."""
 
     _fields_ = [
-        ("gpr", ctypes.c_uint64 * 32),
-        ("zero", ctypes.c_uint64),  # stands right behind them, as register number ZERO_REGISTER
+        # Behind each file is a register that is always zero: (RA|0) reads it if RA is 0.
+        *(
+            field
+            for file in FILES.values()
+            for field in (
+                (file.attribute, ctypes.c_uint64 * (file.count * file.width // 64)),
+                (f"{file.attribute}_zero", ctypes.c_uint64 * (file.width // 64)),
+            )
+        ),
         *((name, ctypes.c_uint64) for name in STORED),
         # What native code works with: addresses, limits in bytes, masks
         ("data_limit", ctypes.c_uint64),

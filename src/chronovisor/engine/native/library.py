@@ -13,7 +13,7 @@ from llvmlite import binding as llvm
 
 from chronovisor.engine.native import compiler
 from chronovisor.engine.native.code_cache import fetch
-from chronovisor.engine.native.compiler import Mode
+from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.native.pairs import Key, Pair, pairs
 
 Enter = ctypes.CFUNCTYPE(ctypes.c_int64)

@@ -1,100 +1,33 @@
-"""The operations of meanings as LLVM values: the native reading of ``chronovisor.isa.values.OPERATIONS``.
+"""The operations of meanings on a thread's state as LLVM code.
 
-A row gets the lowering, the traced value and its LLVM operands; it gives the LLVM value, None for an effect.
+:data:`LOWERINGS` is the native reading of ``chronovisor.isa.values.OPERATIONS``. A row gets the lowering,
+the traced value and its LLVM operands; it gives the LLVM value, or None for an effect.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from llvmlite import ir
 
-from chronovisor.engine.native.encoding import bound
-from chronovisor.engine.native.layout import ZERO_REGISTER, Left
-from chronovisor.engine.native.lowering import I1, I32, I64, Lowering, word
+from chronovisor.engine.native.emitter import I1, I32, Row, word
+from chronovisor.engine.native.layout import Left
+from chronovisor.engine.native.lowering import Lowering
+from chronovisor.engine.native.pure_operations import PURE_ROWS
 from chronovisor.engine.state import CACHE_BLOCK
 from chronovisor.isa.bits import LPCR, MSR
 from chronovisor.isa.interrupts import HYPERCALL, INTERRUPTS, entry
+from chronovisor.isa.registers import FILES
 from chronovisor.isa.values import Program, Value
 
-Row = Callable[..., "ir.Value | None"]
 
-
-def _binary(name: str) -> Row:
-    return lambda low, v, a, b: getattr(low.b, name)(a, b)
-
-
-def _shift(name: str) -> Row:
-    def row(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> ir.Value:
-        if bound(v.args[1]) < v.width:
-            return getattr(low.b, name)(a, b)
-        within = low.b.icmp_unsigned("<", b, ir.Constant(b.type, v.width))
-        safe = low.b.select(within, b, ir.Constant(b.type, v.width - 1 if name == "ashr" else 0))
-        shifted = getattr(low.b, name)(a, safe)
-        return shifted if name == "ashr" else low.b.select(within, shifted, ir.Constant(a.type, 0))
-
-    return row
-
-
-def _divide(name: str) -> Row:
-    def row(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> ir.Value:
-        zero, one = ir.Constant(b.type, 0), ir.Constant(b.type, 1)
-        by_zero = low.b.icmp_unsigned("==", b, zero)
-        unsafe = by_zero
-        overflow = None
-        if name.startswith("s"):
-            least = low.b.icmp_unsigned("==", a, ir.Constant(a.type, 1 << (v.width - 1)))
-            overflow = low.b.and_(least, low.b.icmp_unsigned("==", b, ir.Constant(b.type, -1)))
-            unsafe = low.b.or_(by_zero, overflow)
-        result = getattr(low.b, name)(a, low.b.select(unsafe, one, b))
-        if overflow is not None:
-            result = low.b.select(overflow, a if name == "sdiv" else zero, result)
-        return low.b.select(by_zero, zero, result)
-
-    return row
-
-
-def _compare(method: str, relation: str) -> Row:
-    return lambda low, v, a, b: getattr(low.b, method)(relation, a, b)
-
-
-def _extract(low: Lowering, v: Value, a: ir.Value) -> ir.Value:
-    shifted = low.b.lshr(a, ir.Constant(a.type, v.detail)) if v.detail else a
-    return low.b.trunc(shifted, ir.IntType(v.width))
-
-
-def _concat(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> ir.Value:
-    whole = ir.IntType(v.width)
-    high = low.b.shl(low.b.zext(a, whole), ir.Constant(whole, b.type.width))
-    return low.b.or_(high, low.b.zext(b, whole))
-
-
-def _bit_count(name: str) -> Row:
-    def row(low: Lowering, v: Value, a: ir.Value) -> ir.Value:
-        if name == "ctpop":
-            return low.b.ctpop(a)
-        return getattr(low.b, name)(a, ir.Constant(I1, 0))
-
-    return row
-
-
-def _gpr(low: Lowering, v: Value, a: ir.Value) -> ir.Value:
-    linked = low.linked(v)
-    return low.b.load(low.gpr(a), typ=I64) if linked is None else linked
-
-
-def _gpr_or_zero(low: Lowering, v: Value, a: ir.Value) -> ir.Value:
+def _read_file(low: Lowering, v: Value, a: ir.Value) -> ir.Value:
     linked = low.linked(v)
     if linked is not None:
         return linked
-    number = low.base(v)
-    if number is None:
-        number = low.b.select(low.b.icmp_unsigned("==", a, word(0)), word(ZERO_REGISTER), a)
-    return low.b.load(low.gpr(number), typ=I64)
+    return low.b.load(low.register(FILES[str(v.detail)], a), typ=ir.IntType(v.width))
 
 
-def _set_gpr(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> None:
-    low.b.store(b, low.gpr(a))
+def _write_file(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> None:
+    low.b.store(b, low.register(FILES[str(v.detail)], a))
 
 
 def _get(low: Lowering, v: Value) -> ir.Value:
@@ -115,7 +48,7 @@ def _set(low: Lowering, v: Value, a: ir.Value) -> None:
 
 
 def _load(low: Lowering, v: Value, a: ir.Value) -> ir.Value:
-    real = low.translated(a)
+    real = low.real_address(a)
     loaded = low.b.load(low.at(low.memory, real), typ=ir.IntType(v.width))
     loaded.align = 1
     return low.swapped(loaded)
@@ -123,14 +56,14 @@ def _load(low: Lowering, v: Value, a: ir.Value) -> ir.Value:
 
 def _store(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> None:
     size = v.args[1].width // 8
-    real = low.translated(a)
+    real = low.real_address(a)
     low.b.store(low.swapped(b), low.at(low.memory, real)).align = 1
     low.mark_dirty(real, size)
 
 
 def _load_reserved(low: Lowering, v: Value, a: ir.Value) -> ir.Value:
     size = v.width // 8
-    real = low.translated(a)
+    real = low.real_address(a)
     loaded = low.swapped(low.b.load(low.at(low.memory, real), typ=ir.IntType(v.width)))
     low.write("reserved_address", real)
     low.write("reserved_size", word(size))
@@ -142,14 +75,12 @@ def _load_reserved(low: Lowering, v: Value, a: ir.Value) -> ir.Value:
 def _store_conditional(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> ir.Value:
     """Compare with what was read and exchange, in one: another thread's store in between makes it fail."""
     size = v.args[1].width // 8
-    real = low.translated(a)
+    real = low.real_address(a)
     same_place = low.b.icmp_unsigned("==", low.read("reserved_address"), real)
     same_size = low.b.icmp_unsigned("==", low.read("reserved_size"), word(size))
     low.write("reserved_address", word(-1))
     before = low.b.block
-    attempt = low.function.append_basic_block("attempt")
-    stored = low.function.append_basic_block("stored")
-    after = low.function.append_basic_block("conditional_done")
+    attempt, stored, after = (low.block_named(n) for n in ("attempt", "stored", "conditional_done"))
     low.b.cbranch(low.b.and_(same_place, same_size), attempt, after)
     low.b.position_at_end(attempt)
     expected = low.read("reserved_low", b.type.width)
@@ -170,14 +101,14 @@ def _store_conditional(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> ir.
 
 
 def _zero_block(low: Lowering, v: Value, a: ir.Value) -> None:
-    block = low.translated(low.b.and_(a, word(-CACHE_BLOCK)))
+    block = low.real_address(low.b.and_(a, word(-CACHE_BLOCK)))
     for offset in range(0, CACHE_BLOCK, 8):
         low.b.store(word(0), low.at(low.memory, low.b.add(block, word(offset))))
     low.mark_dirty(block, CACHE_BLOCK)
 
 
 def _probe(low: Lowering, v: Value, a: ir.Value) -> None:
-    low.translated(a)
+    low.real_address(a)
 
 
 def _interrupt(low: Lowering, v: Value, a: ir.Value) -> None:
@@ -186,9 +117,7 @@ def _interrupt(low: Lowering, v: Value, a: ir.Value) -> None:
     if name == HYPERCALL:
         low.leave_done(Left.HYPERCALL, low.following())
     elif name in INTERRUPTS and INTERRUPTS[name].after:
-        program = entry(name)
-        low.values.update((id(s), a) for s in program.statements() if s.op == "operand")
-        low.block(program.body)
+        low.inline(entry(name), a)
         _resync(low, v)
         low.finish()
     else:
@@ -284,36 +213,9 @@ LIVE_WRITTEN = frozenset({"DEC"})
 
 #: Every operation that native code does itself.
 LOWERINGS: dict[str, Row] = {
-    "const": lambda low, v: ir.Constant(ir.IntType(v.width), v.detail),
-    "add": _binary("add"),
-    "sub": _binary("sub"),
-    "mul": _binary("mul"),
-    "udiv": _divide("udiv"),
-    "urem": _divide("urem"),
-    "sdiv": _divide("sdiv"),
-    "srem": _divide("srem"),
-    "and": _binary("and_"),
-    "or": _binary("or_"),
-    "xor": _binary("xor"),
-    "not": lambda low, v, a: low.b.not_(a),
-    "shl": _shift("shl"),
-    "lshr": _shift("lshr"),
-    "ashr": _shift("ashr"),
-    "eq": _compare("icmp_unsigned", "=="),
-    "ult": _compare("icmp_unsigned", "<"),
-    "slt": _compare("icmp_signed", "<"),
-    "select": lambda low, v, a, b, c: low.b.select(a, b, c),
-    "zext": lambda low, v, a: low.b.zext(a, ir.IntType(v.width)),
-    "sext": lambda low, v, a: low.b.sext(a, ir.IntType(v.width)),
-    "extract": _extract,
-    "concat": _concat,
-    "clz": _bit_count("ctlz"),
-    "ctz": _bit_count("cttz"),
-    "popcount": _bit_count("ctpop"),
-    "byteswap": lambda low, v, a: low.b.bswap(a) if v.width > 8 else a,
-    "gpr": _gpr,
-    "gpr_or_zero": _gpr_or_zero,
-    "set_gpr": _set_gpr,
+    **PURE_ROWS,
+    "read_file": _read_file,
+    "write_file": _write_file,
     "get": _get,
     "set": _set,
     "load": _load,
@@ -329,16 +231,14 @@ LOWERINGS: dict[str, Row] = {
     "resync": _resync,
 }
 
-
-#: Operations that need a machine instruction of their own width: 128 bits are the concrete evaluator's.
-_WORD_SIZED = frozenset({"load_reserved", "store_conditional", "udiv", "urem", "sdiv", "srem"})
-
-
 #: Operations that are done when an instruction is decoded.
 IN_RECORD = frozenset({"operand"})
 
 #: Operations that make a program the concrete evaluator's.
 CONCRETE_ALONE = frozenset({"invalidate_code", "random"})
+
+#: Operations that need a machine instruction of their own width: 128 bits are the concrete evaluator's.
+_WORD_SIZED = frozenset({"load_reserved", "store_conditional"})
 
 
 def _is_native(statement: Value) -> bool:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import pairwise
 
-from chronovisor.engine.native.compiler import Mode
 from chronovisor.engine.native.encoding import ADDRESS, Encoding, encoding
 from chronovisor.engine.native.layout import (
     PAGE_INSTRUCTIONS,
@@ -26,6 +25,7 @@ from chronovisor.engine.native.layout import (
     WIDE_COUNT,
 )
 from chronovisor.engine.native.library import COPIES, Copies, handlers, runtime
+from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.native.pairs import Key, links
 from chronovisor.engine.python_source import compile_values
 from chronovisor.engine.state import CACHE_BLOCK

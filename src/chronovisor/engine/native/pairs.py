@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
+from chronovisor.engine.native.encoding import register_or_zero
 from chronovisor.isa.instruction import INSTRUCTIONS, Instruction
 from chronovisor.isa.values import Program, Value, When
 
@@ -47,7 +48,7 @@ class Pair:
 
 def _sets(program: Program) -> Value | None:
     """The one statement by which a program sets a register in any case."""
-    found = [s for s in program.body if not isinstance(s, When) and s.op == "set_gpr"]
+    found = [s for s in program.body if not isinstance(s, When) and s.op == "write_file"]
     return found[0] if len(found) == 1 and found[0].args[0].op == "operand" else None
 
 
@@ -66,11 +67,12 @@ def result(program: Program) -> Value:
 
 def sources(program: Program) -> dict[str, bool]:
     """The operands that name registers which a program reads; True where number 0 stands for no register."""
+    reads = [s for s in program.statements() if s.op == "read_file" and s.args[0].op == "operand"]
+    chosen = {id(register_or_zero(s)) for s in program.statements()}
     found: dict[str, bool] = {}
-    for s in program.statements():
-        if s.op in ("gpr", "gpr_or_zero") and s.args[0].op == "operand":
-            name = str(s.args[0].detail)
-            found[name] = found.get(name, False) or s.op == "gpr_or_zero"
+    for read in reads:
+        name = str(read.args[0].detail)
+        found[name] = found.get(name, False) or id(read) in chosen
     return found
 
 

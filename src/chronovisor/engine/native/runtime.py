@@ -2,8 +2,8 @@
 
 ``now(state, budget)`` is the clock in ticks. ``enter(state)`` runs a thread from CIA for at most
 ``run_left`` instructions and says why it came back (:class:`~chronovisor.engine.native.layout.Left`).
-On the machine's own clock it looks up every few thousand instructions whether somebody wants the thread
-back or its decrementer is due; in virtual time whoever set the budget has seen to both.
+On the machine's own clock it checks every few thousand instructions whether another thread asked for the
+run's end or the decrementer is due. In virtual time the caller's budget ends before either can happen.
 """
 
 from __future__ import annotations
@@ -12,19 +12,27 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
+from chronovisor.engine.native.emitter import (
+    CLOCK,
+    HANDLER,
+    HANDLER_POINTER,
+    I32,
+    I64,
+    POINTER,
+    Emitter,
+    ThreadEmitter,
+    word,
+)
 from chronovisor.engine.native.layout import (
-    OFFSETS,
     PAGE_INSTRUCTIONS,
-    PAGE_SHIFT,
     RECORD_ADDRESS,
     RECORD_HANDLER,
     RECORD_SIZE,
     Left,
 )
-from chronovisor.engine.native.lowering import CLOCK, HANDLER, HANDLER_POINTER, I8, I32, I64, POINTER
 from chronovisor.isa.bits import MSR
 
-#: Instructions between two looks at the clock and at requests from outside.
+#: Instructions between two checks of the clock and of requests from outside.
 PIECE = 4096
 
 _CLOCK_MONOTONIC = 1
@@ -33,152 +41,112 @@ _NS_PER_SECOND = 1_000_000_000
 _TICKS, _NANOSECONDS = 64, 125
 
 
-def _word(value: int) -> ir.Constant:
-    return ir.Constant(I64, value)
-
-
-def _field(b: ir.IRBuilder, state: ir.Value, name: str) -> ir.Value:
-    return b.gep(state, [_word(OFFSETS[name])], inbounds=True, source_etype=I8)
-
-
 def define_clock(module: ir.Module) -> ir.Function:
     """Define ``now``."""
-    function = ir.Function(module, CLOCK, "chronovisor_now")
-    function.attributes.add("nounwind")
-    state, budget = function.args
-    b = ir.IRBuilder(function.append_basic_block("entry"))
-    step = b.load(_field(b, state, "ticks_per_instruction"), typ=I64)
-    real = function.append_basic_block("real")
-    virtual = function.append_basic_block("virtual")
-    b.cbranch(b.icmp_unsigned("!=", step, _word(0)), virtual, real)
+    e = ThreadEmitter(module, CLOCK, "chronovisor_now")
+    e.function.attributes.add("nounwind")
+    b, budget = e.b, e.function.args[1]
+    step = e.read("ticks_per_instruction")
+    real, virtual = e.block_named("real"), e.block_named("virtual")
+    b.cbranch(b.icmp_unsigned("!=", step, word(0)), virtual, real)
 
     b.position_at_end(virtual)
-    done = b.sub(b.load(_field(b, state, "begin"), typ=I64), budget)
-    b.ret(b.add(b.load(_field(b, state, "virtual_ticks"), typ=I64), b.mul(done, step)))
+    done = b.sub(e.read("begin"), budget)
+    b.ret(b.add(e.read("virtual_ticks"), b.mul(done, step)))
 
     b.position_at_end(real)
     get_time = ir.Function(module, ir.FunctionType(I32, [I32, POINTER]), "clock_gettime")
     place = b.alloca(I64, size=2)
     b.call(get_time, [ir.Constant(I32, _CLOCK_MONOTONIC), place])
     seconds = b.load(place, typ=I64)
-    beside = b.load(b.gep(place, [_word(8)], inbounds=True, source_etype=I8), typ=I64)
-    ns = b.add(b.mul(seconds, _word(_NS_PER_SECOND)), beside)
-    whole = b.mul(b.udiv(ns, _word(_NANOSECONDS)), _word(_TICKS))
-    rest = b.udiv(b.mul(b.urem(ns, _word(_NANOSECONDS)), _word(_TICKS)), _word(_NANOSECONDS))
+    ns = b.add(b.mul(seconds, word(_NS_PER_SECOND)), b.load(e.at(place, 8), typ=I64))
+    whole = b.mul(b.udiv(ns, word(_NANOSECONDS)), word(_TICKS))
+    rest = b.udiv(b.mul(b.urem(ns, word(_NANOSECONDS)), word(_TICKS)), word(_NANOSECONDS))
     b.ret(b.add(whole, rest))
-    return function
+    return e.function
 
 
 def define_entry(module: ir.Module, now: ir.Function) -> ir.Function:
     """Define ``enter``."""
-    function = ir.Function(module, ir.FunctionType(I64, [POINTER, POINTER]), "chronovisor_enter")
-    state, memory = function.args
-    b = ir.IRBuilder(function.append_basic_block("entry"))
-    piece, look, found, missing, call, came, spent, poll = (
-        function.append_basic_block(n)
-        for n in ("piece", "look", "found", "missing", "call", "came", "spent", "poll")
+    e = ThreadEmitter(module, ir.FunctionType(I64, [POINTER, POINTER]), "chronovisor_enter")
+    b, memory = e.b, e.function.args[1]
+    piece, out, spent, stop, poll, resync = (
+        e.block_named(n) for n in ("piece", "out", "spent", "stop", "poll", "resync")
     )
-
-    def get(name: str) -> ir.Value:
-        return b.load(_field(b, state, name), typ=I64)
-
-    def put(name: str, value: ir.Value) -> None:
-        b.store(value, _field(b, state, name))
-
-    virtual = b.icmp_unsigned("!=", get("ticks_per_instruction"), _word(0))
+    virtual = b.icmp_unsigned("!=", e.read("ticks_per_instruction"), word(0))
     b.branch(piece)
 
     b.position_at_end(piece)
-    left = get("run_left")
-    short = b.or_(virtual, b.icmp_signed("<", left, _word(PIECE)))
-    size = b.select(short, left, _word(PIECE))
-    put("begin", size)
-    cia = get("CIA")
-    page = b.lshr(cia, _word(PAGE_SHIFT))
-    b.cbranch(b.icmp_unsigned("<", page, get("page_count")), look, missing)
-
-    b.position_at_end(look)
-    table = b.inttoptr(get("page_table"), POINTER)
-    entry = b.gep(table, [b.shl(page, _word(3))], inbounds=True, source_etype=I8)
-    records = b.load(entry, typ=I64)
-    b.cbranch(b.icmp_unsigned("!=", records, _word(0)), found, missing)
+    left = e.read("run_left")
+    short = b.or_(virtual, b.icmp_signed("<", left, word(PIECE)))
+    size = b.select(short, left, word(PIECE))
+    e.write("begin", size)
+    record, missing = e.record_at(e.read("CIA"))
+    handler = b.load(e.at(record, RECORD_HANDLER), typ=HANDLER_POINTER)
+    why = b.call(handler, [e.state, record, memory, size], cconv="tailcc")
+    e.write("run_left", b.sub(e.read("run_left"), b.sub(e.read("begin"), e.read("budget"))))
+    b.cbranch(b.icmp_unsigned("==", why, word(Left.BUDGET)), spent, out)
 
     b.position_at_end(missing)
-    b.ret(_word(Left.FETCH))
-
-    b.position_at_end(found)
-    number = b.lshr(b.and_(cia, _word((1 << PAGE_SHIFT) - 1)), _word(2))
-    record = b.inttoptr(b.add(records, b.mul(number, _word(RECORD_SIZE))), POINTER)
-    b.branch(call)
-
-    b.position_at_end(call)
-    place = b.gep(record, [_word(RECORD_HANDLER)], inbounds=True, source_etype=I8)
-    handler = b.load(place, typ=HANDLER_POINTER)
-    why = b.call(handler, [state, record, memory, size], cconv="tailcc")
-    b.branch(came)
-
-    b.position_at_end(came)
-    put("run_left", b.sub(get("run_left"), b.sub(get("begin"), get("budget"))))
-    b.cbranch(
-        b.icmp_unsigned("==", why, _word(Left.BUDGET)), spent, poll_out := function.append_basic_block("out")
-    )
-    b.position_at_end(poll_out)
+    b.ret(word(Left.FETCH))
+    b.position_at_end(out)
     b.ret(why)
 
     b.position_at_end(spent)
-    over = b.icmp_signed("<=", get("run_left"), _word(0))
-    wanted = b.icmp_unsigned("!=", get("exit_request"), _word(0))
-    stop = function.append_basic_block("stop")
+    over = b.icmp_signed("<=", e.read("run_left"), word(0))
+    wanted = b.icmp_unsigned("!=", e.read("exit_request"), word(0))
     b.cbranch(b.or_(over, wanted), stop, poll)
     b.position_at_end(stop)
-    b.ret(_word(Left.BUDGET))
+    b.ret(word(Left.BUDGET))
 
     b.position_at_end(poll)
-    enabled = b.icmp_unsigned("!=", b.and_(get("MSR"), _word(int(MSR.EE))), _word(0))
-    due = b.icmp_signed("<", get("dec_deadline"), b.call(now, [state, get("budget")]))
-    waiting = b.or_(due, b.icmp_unsigned("!=", get("pending"), _word(0)))
-    resync = function.append_basic_block("resync")
+    enabled = b.icmp_unsigned("!=", b.and_(e.read("MSR"), word(int(MSR.EE))), word(0))
+    due = b.icmp_signed("<", e.read("dec_deadline"), b.call(now, [e.state, e.read("budget")]))
+    waiting = b.or_(due, b.icmp_unsigned("!=", e.read("pending"), word(0)))
     b.cbranch(b.and_(enabled, waiting), resync, piece)
     b.position_at_end(resync)
-    b.ret(_word(Left.RESYNC))
-    return function
+    b.ret(word(Left.RESYNC))
+    return e.function
+
+
+def _special_handler(module: ir.Module, name: str) -> tuple[ThreadEmitter, ir.Value]:
+    """A handler that executes no instruction, and its record's address."""
+    e = ThreadEmitter(module, HANDLER, name)
+    e.function.calling_convention = "tailcc"
+    return e, e.b.load(e.at(e.function.args[1], RECORD_ADDRESS), typ=I64)
+
+
+def _leave(e: ThreadEmitter, why: Left, address: ir.Value) -> None:
+    e.write("CIA", address)
+    e.write("budget", e.function.args[3])
+    e.b.ret(word(why))
 
 
 def define_leaving(module: ir.Module, name: str, why: Left) -> ir.Function:
-    """Define a handler that does nothing but leave: for what only the concrete evaluator does, say."""
-    function = ir.Function(module, HANDLER, name)
-    function.calling_convention = "tailcc"
-    state, record, _, budget = function.args
-    b = ir.IRBuilder(function.append_basic_block("entry"))
-    address = b.load(b.gep(record, [_word(RECORD_ADDRESS)], inbounds=True, source_etype=I8), typ=I64)
-    b.store(address, _field(b, state, "CIA"))
-    b.store(budget, _field(b, state, "budget"))
-    b.ret(_word(why))
-    return function
+    """Define a handler that does nothing but leave: for an instruction of the concrete evaluator, say."""
+    e, address = _special_handler(module, name)
+    _leave(e, why, address)
+    return e.function
 
 
-def _each(function: ir.Function, act: Callable[[ir.IRBuilder, ir.Value], None]) -> None:
+def _each(e: Emitter, act: Callable[[ir.Value], None]) -> None:
     """The body of a function that acts on each record of a page by its number, the one behind too."""
-    entry, loop, done = (function.append_basic_block(n) for n in ("entry", "loop", "done"))
-    b = ir.IRBuilder(entry)
+    b, before = e.b, e.b.block
+    loop, done = e.block_named("loop"), e.block_named("done")
     b.branch(loop)
     b.position_at_end(loop)
     number = b.phi(I64)
-    number.add_incoming(_word(0), entry)
-    act(b, number)
-    following = b.add(number, _word(1))
+    number.add_incoming(word(0), before)
+    act(number)
+    following = b.add(number, word(1))
     number.add_incoming(following, loop)
-    b.cbranch(b.icmp_unsigned("<", following, _word(PAGE_INSTRUCTIONS + 1)), loop, done)
+    b.cbranch(b.icmp_unsigned("<", following, word(PAGE_INSTRUCTIONS + 1)), loop, done)
     b.position_at_end(done)
     b.ret_void()
 
 
-def _record(b: ir.IRBuilder, records: ir.Value, number: ir.Value) -> ir.Value:
-    return b.gep(records, [b.mul(number, _word(RECORD_SIZE))], inbounds=True, source_etype=I8)
-
-
-def _set_handler(b: ir.IRBuilder, record: ir.Value, handler: ir.Value) -> None:
-    b.store(handler, b.gep(record, [_word(RECORD_HANDLER)], inbounds=True, source_etype=I8))
+def _record(e: Emitter, records: ir.Value, number: ir.Value) -> ir.Value:
+    return e.at(records, e.b.mul(number, word(RECORD_SIZE)))
 
 
 def define_blank(module: ir.Module, undecoded: ir.Function, again: ir.Function) -> None:
@@ -186,51 +154,33 @@ def define_blank(module: ir.Module, undecoded: ir.Function, again: ir.Function) 
 
     The one behind the last instruction looks up the page of its address.
     """
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER, I64]), "chronovisor_blank")
-    records, start = function.args
+    kind = ir.FunctionType(ir.VoidType(), [POINTER, I64])
+    e = Emitter(ir.Function(module, kind, "chronovisor_blank"), {})
+    records, start = e.function.args
 
-    def act(b: ir.IRBuilder, number: ir.Value) -> None:
-        record = _record(b, records, number)
-        behind = b.icmp_unsigned("==", number, _word(PAGE_INSTRUCTIONS))
-        _set_handler(b, record, b.select(behind, again, undecoded))
-        address = b.add(start, b.mul(number, _word(4)))
-        b.store(address, b.gep(record, [_word(RECORD_ADDRESS)], inbounds=True, source_etype=I8))
+    def act(number: ir.Value) -> None:
+        record = _record(e, records, number)
+        behind = e.b.icmp_unsigned("==", number, word(PAGE_INSTRUCTIONS))
+        e.b.store(e.b.select(behind, again, undecoded), e.at(record, RECORD_HANDLER))
+        e.b.store(e.b.add(start, e.b.mul(number, word(4))), e.at(record, RECORD_ADDRESS))
 
-    _each(function, act)
+    _each(e, act)
 
 
 def define_retire(module: ir.Module, again: ir.Function) -> None:
-    """Define ``retire(records)``: whoever comes to one of them looks its address's page up again."""
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), "chronovisor_retire")
-    (records,) = function.args
-    _each(function, lambda b, number: _set_handler(b, _record(b, records, number), again))
+    """Define ``retire(records)``: a thread that comes to one of them looks its address's page up again."""
+    e = Emitter(ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), "chronovisor_retire"), {})
+    (records,) = e.function.args
+    _each(e, lambda number: e.b.store(again, e.at(_record(e, records, number), RECORD_HANDLER)))
 
 
 def define_again(module: ir.Module) -> ir.Function:
-    """Define ``again``: the handler that goes on with the record of its address; it is no instruction."""
-    function = ir.Function(module, HANDLER, "chronovisor_again")
-    function.calling_convention = "tailcc"
-    state, record, memory, budget = function.args
-    b = ir.IRBuilder(function.append_basic_block("entry"))
-    look, found, missing = (function.append_basic_block(n) for n in ("look", "found", "missing"))
-    address = b.load(b.gep(record, [_word(RECORD_ADDRESS)], inbounds=True, source_etype=I8), typ=I64)
-    page = b.lshr(address, _word(PAGE_SHIFT))
-    count = b.load(_field(b, state, "page_count"), typ=I64)
-    b.cbranch(b.icmp_unsigned("<", page, count), look, missing)
-    b.position_at_end(look)
-    table = b.inttoptr(b.load(_field(b, state, "page_table"), typ=I64), POINTER)
-    place = b.gep(table, [b.shl(page, _word(3))], inbounds=True, source_etype=I8)
-    records = b.load(place, typ=I64)
-    b.cbranch(b.icmp_unsigned("!=", records, _word(0)), found, missing)
-    b.position_at_end(missing)
-    b.store(address, _field(b, state, "CIA"))
-    b.store(budget, _field(b, state, "budget"))
-    b.ret(_word(Left.FETCH))
-    b.position_at_end(found)
-    number = b.lshr(b.and_(address, _word((1 << PAGE_SHIFT) - 1)), _word(2))
-    there = _record(b, b.inttoptr(records, POINTER), number)
-    handler = b.load(
-        b.gep(there, [_word(RECORD_HANDLER)], inbounds=True, source_etype=I8), typ=HANDLER_POINTER
-    )
-    b.ret(b.call(handler, [state, there, memory, budget], cconv="tailcc", tail="musttail"))
-    return function
+    """Define ``again``: the handler that goes on with the present record of its address."""
+    e, address = _special_handler(module, "chronovisor_again")
+    state, _, memory, budget = e.function.args
+    there, missing = e.record_at(address)
+    handler = e.b.load(e.at(there, RECORD_HANDLER), typ=HANDLER_POINTER)
+    e.b.ret(e.b.call(handler, [state, there, memory, budget], cconv="tailcc", tail="musttail"))
+    e.b.position_at_end(missing)
+    _leave(e, Left.FETCH, address)
+    return e.function

@@ -14,20 +14,17 @@ from llvmlite import ir
 
 from chronovisor.engine.native import compiler
 from chronovisor.engine.native.code_cache import fetch
+from chronovisor.engine.native.emitter import CLOCK_POINTER, I1, I64, POINTER, Emitter, Row, word
 from chronovisor.engine.native.layout import Registers
 from chronovisor.engine.native.library import runtime
-from chronovisor.engine.native.lowering import I1, I8, I64, POINTER, word
-from chronovisor.engine.native.operations import LOWERINGS
-from chronovisor.isa.values import Block, Program, Value, When
+from chronovisor.engine.native.pure_operations import PURE_ROWS
+from chronovisor.isa.values import Program
 
 #: The bits of TB that a write to TBU40 leaves alone.
 _LOW_MASK = (1 << 24) - 1
 
-_CLOCK = ir.PointerType(ir.FunctionType(I64, [POINTER, I64]))
-
 Course = Callable[[object], bool]
-"""Takes a `TimebaseCell`'s reference; says whether it was done in time. Where it was not, TB is what it was.
-"""
+"""Takes a `TimebaseCell`'s reference; returns whether it was done in time. If it was not, TB is unchanged."""
 
 
 class TimebaseCell(ctypes.Structure):
@@ -54,35 +51,30 @@ class TimebaseCell(ctypes.Structure):
         self.reference = ctypes.byref(self)
 
 
-class _Lowering:
-    """One program on its way into one function."""
+class _CourseEmitter(Emitter):
+    """One program on its way into one function of a `TimebaseCell`."""
 
-    def __init__(self, program: Program, limit: int) -> None:
-        self.module = ir.Module(program.name)
-        self.module.triple = llvm.get_process_triple()
-        self._function = ir.Function(
-            self.module, ir.FunctionType(I1, [POINTER]), f"chronovisor_{program.name}"
-        )
-        (cell,) = self._function.args
-        self._function.return_value.add_attribute("zeroext")
-        self._values: dict[int, ir.Value] = {}
-        self.b = ir.IRBuilder(self._function.append_basic_block("entry"))
+    def __init__(self, module: ir.Module, program: Program, limit: int) -> None:
+        function = ir.Function(module, ir.FunctionType(I1, [POINTER]), f"chronovisor_{program.name}")
+        function.return_value.add_attribute("zeroext")
+        super().__init__(function, {**PURE_ROWS, **_COURSE_ROWS})
+        (cell,) = function.args
 
         def field(name: str) -> ir.Value:
-            return self.b.gep(cell, [word(getattr(TimebaseCell, name).offset)], source_etype=I8)
+            return self.at(cell, getattr(TimebaseCell, name).offset)
 
         def value(name: str) -> ir.Value:
             return self.b.load(field(name), typ=I64)
 
-        self._clock = self.b.inttoptr(value("read_clock"), _CLOCK)
+        self._clock = self.b.inttoptr(value("read_clock"), CLOCK_POINTER)
         self._thread = self.b.inttoptr(value("thread"), POINTER)
-        self._operand = value("operand")
+        self.operand = value("operand")
         origin = value("origin")
-        # TB less the clock, the first reading of the clock, and the last one up to now.
+        # TB less the clock, the first reading of the clock, and the last one so far.
         self._ahead = self._kept(self.b.add(origin, value("adjust")))
         self._last = self._kept(word(0))
         self._first: ir.Value | None = None
-        self._block(program.body)
+        self.block(program.body)
         took = self.b.sub(self.b.load(self._last, typ=I64), self._first)
         in_time = self.b.icmp_unsigned("<", took, word(limit))
         with self.b.if_then(in_time):
@@ -101,28 +93,11 @@ class _Lowering:
             self._first = now
         return now
 
-    def _block(self, block: Block) -> None:
-        for statement in block:
-            if isinstance(statement, When):
-                with self.b.if_then(self._values[id(statement.condition)]):
-                    self._block(statement.body)
-            else:
-                self._statement(statement)
+    def timebase(self) -> ir.Value:
+        """TB now."""
+        return self.b.add(self._now(), self.b.load(self._ahead, typ=I64))
 
-    def _statement(self, v: Value) -> None:
-        arguments = [self._values[id(argument)] for argument in v.args]
-        if v.op == "operand":
-            result = self._operand
-        elif v.op == "read_live":
-            result = self.b.add(self._now(), self.b.load(self._ahead, typ=I64))
-        elif v.op == "write_live":
-            self._write_tbu40(arguments[0])
-            return
-        else:
-            result = LOWERINGS[v.op](self, v, *arguments)
-        self._values[id(v)] = result
-
-    def _write_tbu40(self, value: ir.Value) -> None:
+    def write_tbu40(self, value: ir.Value) -> None:
         """As the register does: the upper 40 bits are the value's, the low 24 tick on."""
         now = self._now()
         timebase = self.b.add(now, self.b.load(self._ahead, typ=I64))
@@ -131,13 +106,23 @@ class _Lowering:
         self.b.store(self.b.sub(written, now), self._ahead)
 
 
+#: What a course may do besides pure operations.
+_COURSE_ROWS: dict[str, Row] = {
+    "operand": lambda e, v: e.operand,
+    "read_live": lambda e, v: e.timebase(),
+    "write_live": lambda e, v, a: e.write_tbu40(a),
+}
+
+
 def compiled(program: Program, limit: int) -> Course:
     """A program of one operand that begins with a reading of TB and may write TBU40. It takes too long where
     `limit` ticks or more pass from that reading to its last access.
 
     The interpreter's lock is kept: what is as short as this should not wait to get it back.
     """
-    module = _Lowering(program, limit).module
+    module = ir.Module(program.name)
+    module.triple = llvm.get_process_triple()
+    _CourseEmitter(module, program, limit)
     kept_for = hashlib.sha256(f"{compiler.fingerprint()}{module}".encode()).hexdigest()[:32]
     code = fetch(program.name, kept_for, lambda: compiler.compile_module(module))
     address = runtime().load(program.name, code, f"chronovisor_{program.name}")

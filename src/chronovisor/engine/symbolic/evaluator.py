@@ -136,25 +136,23 @@ class Evaluation:
             self.state.memory = z3.simplify(z3.If(when, memory, self.state.memory))
 
 
-def _gpr(e: Evaluation, v: Value, number: z3.BitVecRef) -> z3.BitVecRef:
+def _read_file(e: Evaluation, v: Value, number: z3.BitVecRef) -> z3.BitVecRef:
+    registers = e.state.files[str(v.detail)]
     index = known(number)
     if index is not None:
-        return e.state.gpr[index]
-    term = e.state.gpr[31]
-    for other in range(31):
-        term = z3.If(number == other, e.state.gpr[other], term)
+        return registers[index]
+    term = registers[-1]
+    for other, register in enumerate(registers[:-1]):
+        term = z3.If(number == other, register, term)
     return term
 
 
-def _gpr_or_zero(e: Evaluation, v: Value, number: z3.BitVecRef) -> z3.BitVecRef:
-    return z3.If(number == 0, z3.BitVecVal(0, 64), _gpr(e, v, number))
-
-
-def _set_gpr(e: Evaluation, v: Value, number: z3.BitVecRef, value: z3.BitVecRef) -> None:
+def _write_file(e: Evaluation, v: Value, number: z3.BitVecRef, value: z3.BitVecRef) -> None:
+    registers = e.state.files[str(v.detail)]
     index = known(number)
-    for each in range(32) if index is None else (index,):
+    for each in range(len(registers)) if index is None else (index,):
         here = e.guard if index is not None else z3.And(e.guard, number == each)
-        e.state.gpr[each] = z3.simplify(z3.If(here, value, e.state.gpr[each]))
+        registers[each] = z3.simplify(z3.If(here, value, registers[each]))
 
 
 def _load(e: Evaluation, v: Value, ea: z3.BitVecRef) -> z3.BitVecRef:
@@ -212,9 +210,8 @@ def _random(e: Evaluation, v: Value) -> z3.BitVecRef:
 
 #: Operations on the state: (evaluation, value, operand terms…) -> term, or nothing for an effect.
 STATEMENTS: dict[str, Callable[..., z3.BitVecRef]] = {
-    "gpr": _gpr,
-    "gpr_or_zero": _gpr_or_zero,
-    "set_gpr": _set_gpr,
+    "read_file": _read_file,
+    "write_file": _write_file,
     "get": lambda e, v: e.state[v.detail],
     "set": lambda e, v, a: e.put(v.detail, a),
     "read_live": lambda e, v: e.live.read(v.detail, e.state),

@@ -9,7 +9,7 @@ from typing import Protocol
 import z3
 
 from chronovisor.engine.state import REAL_MODE_MASK
-from chronovisor.isa.registers import REGISTERS
+from chronovisor.isa.registers import FILES, REGISTERS
 
 STORED = tuple(name for name, register in REGISTERS.items() if not register.live)
 
@@ -67,7 +67,7 @@ class SymbolicState:
     __slots__ = (
         "addresses",
         "executed",
-        "gpr",
+        "files",
         "live",
         "memory",
         "memory_size",
@@ -78,7 +78,7 @@ class SymbolicState:
 
     def __init__(
         self,
-        gpr: list[z3.BitVecRef],
+        files: dict[str, list[z3.BitVecRef]],
         registers: dict[str, z3.BitVecRef],
         memory: z3.ArrayRef,
         reservation: Reservation,
@@ -86,7 +86,7 @@ class SymbolicState:
         addresses: Addresses | None = None,
     ) -> None:
         self.addresses = addresses or Addresses()
-        self.gpr = gpr
+        self.files = files
         self.registers = registers
         self.memory = memory
         self.reservation = reservation
@@ -108,7 +108,8 @@ class SymbolicState:
         The unknowns are named as the registers are, general ones r0 to r31, with ``suffix`` behind.
         """
         known = known or {}
-        unheard = known.keys() - set(STORED) - {f"r{n}" for n in range(32)}
+        numbered = {f"{file.prefix}{n}" for file in FILES.values() for n in range(file.count)}
+        unheard = known.keys() - set(STORED) - numbered
         if unheard:
             raise ValueError(f"no stored register is called {', '.join(sorted(unheard))}")
 
@@ -116,7 +117,10 @@ class SymbolicState:
             return z3.BitVecVal(known[name], width) if name in known else z3.BitVec(name + suffix, width)
 
         return cls(
-            [term(f"r{n}", 64) for n in range(32)],
+            {
+                file.name: [term(f"{file.prefix}{n}", file.width) for n in range(file.count)]
+                for file in FILES.values()
+            },
             {name: term(name, REGISTERS[name].width) for name in STORED},
             z3.Array(f"memory{suffix}", z3.BitVecSort(64), z3.BitVecSort(8)),
             Reservation(
@@ -128,6 +132,11 @@ class SymbolicState:
             memory_size,
             addresses,
         )
+
+    @property
+    def gpr(self) -> list[z3.BitVecRef]:
+        """The general purpose registers."""
+        return self.files["GPR"]
 
     def __getitem__(self, name: str) -> z3.BitVecRef:
         return self.registers[name]
@@ -143,7 +152,7 @@ class SymbolicState:
     def copy(self) -> SymbolicState:
         """The same state, to go another way."""
         other = SymbolicState(
-            list(self.gpr),
+            {name: list(file) for name, file in self.files.items()},
             dict(self.registers),
             self.memory,
             self.reservation,
@@ -163,7 +172,10 @@ class SymbolicState:
             raise ValueError("the states keep different live registers")
         a, b = self.reservation, other.reservation
         both = SymbolicState(
-            [either(x, y) for x, y in zip(self.gpr, other.gpr, strict=True)],
+            {
+                name: [either(x, y) for x, y in zip(file, other.files[name], strict=True)]
+                for name, file in self.files.items()
+            },
             {name: either(self.registers[name], other.registers[name]) for name in STORED},
             either(self.memory, other.memory),
             Reservation(

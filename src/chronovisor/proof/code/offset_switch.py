@@ -90,9 +90,9 @@ def _registers(found: Instruction, statics: tuple[int, ...]) -> tuple[frozenset[
     written, read = set(), set()
     for statement in found.program(statics).statements():
         name = str(statement.args[0].detail) if statement.args and statement.args[0].op == "operand" else None
-        if name is not None and statement.op == "set_gpr":
+        if name is not None and statement.op == "write_file":
             written.add(name)
-        elif name is not None and statement.op in ("gpr", "gpr_or_zero"):
+        elif name is not None and statement.op == "read_file":
             read.add(name)
     return frozenset(written), frozenset(read)
 

@@ -1,0 +1,143 @@
+"""An LLVM function in the making: from traced values to LLVM's.
+
+An :class:`Emitter` walks a program's statements and asks a table of rows, one an operation, for each
+result. :class:`ThreadEmitter` adds what all functions over a thread's state share. Handlers
+(``lowering``), the functions beside them (``runtime``) and compiled timebase courses are made with these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import TypeAlias
+
+from llvmlite import ir
+
+from chronovisor.engine.native.layout import OFFSETS, PAGE_SHIFT, RECORD_SIZE
+from chronovisor.isa.values import Block, Value, When
+
+I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+POINTER = ir.PointerType()
+
+#: A handler: (state, record, memory, budget) -> a `Left`.
+HANDLER = ir.FunctionType(I64, [POINTER, POINTER, POINTER, I64])
+HANDLER_POINTER = ir.PointerType(HANDLER)
+
+#: ``now(state, budget)``: the clock in ticks.
+CLOCK = ir.FunctionType(I64, [POINTER, I64])
+CLOCK_POINTER = ir.PointerType(CLOCK)
+
+_UNLIKELY = [1, 4000]
+
+#: How an operation is done: (emitter, traced value, LLVM operands…) -> LLVM value, or None for an effect.
+Row: TypeAlias = Callable[..., "ir.Value | None"]
+Rows: TypeAlias = Mapping[str, Row]
+
+
+def word(value: int) -> ir.Constant:
+    """A 64-bit number."""
+    return ir.Constant(I64, value)
+
+
+class Emitter:
+    """One LLVM function; ``rows`` has a row for each operation of the programs that it does."""
+
+    def __init__(self, function: ir.Function, rows: Rows) -> None:
+        self.function = function
+        self.rows = rows
+        self.b = ir.IRBuilder(function.append_basic_block("entry"))
+        self.values: dict[int, ir.Value] = {}
+        #: Whether the statement before has ended the function.
+        self.ended = False
+
+    # LLVM
+
+    def block_named(self, name: str) -> ir.Block:
+        """A new basic block."""
+        return self.function.append_basic_block(name)
+
+    def unlikely(self, condition: ir.Value, name: str) -> ir.Block:
+        """Branch to the returned block if ``condition`` holds, which is rare; go on if it does not."""
+        rare, on = self.block_named(name), self.block_named("on")
+        self.b.cbranch(condition, rare, on).set_weights(_UNLIKELY)
+        self.b.position_at_end(on)
+        return rare
+
+    def at(self, base: ir.Value, offset: int | ir.Value) -> ir.Value:
+        """The address ``offset`` bytes behind ``base``."""
+        index = word(offset) if isinstance(offset, int) else offset
+        return self.b.gep(base, [index], inbounds=True, source_etype=I8)
+
+    # Programs
+
+    def block(self, block: Block) -> None:
+        """Do statements in order, up to one that ends the function."""
+        for statement in block:
+            if self.ended:
+                return
+            if isinstance(statement, When):
+                self._when(statement)
+            else:
+                self.statement(statement)
+
+    def _when(self, guarded: When) -> None:
+        then, after = self.block_named("then"), self.block_named("after")
+        self.b.cbranch(self.value(guarded.condition), then, after)
+        self.b.position_at_end(then)
+        self.block(guarded.body)
+        if not self.ended:
+            self.b.branch(after)
+        self.ended = False
+        self.b.position_at_end(after)
+
+    def value(self, value: Value) -> ir.Value:
+        """The LLVM value of a traced one."""
+        return self.values[id(value)]
+
+    def statement(self, v: Value) -> None:
+        """Do one statement."""
+        result = self.rows[v.op](self, v, *(self.value(a) for a in v.args))
+        if result is not None:
+            self.values[id(v)] = result
+
+
+class ThreadEmitter(Emitter):
+    """A function whose first argument is a thread's state."""
+
+    def __init__(self, module: ir.Module, kind: ir.FunctionType, name: str, rows: Rows | None = None) -> None:
+        super().__init__(ir.Function(module, kind, name), rows or {})
+        self.state: ir.Value = self.function.args[0]
+
+    def field(self, name: str) -> ir.Value:
+        """The address of a field of the state."""
+        return self.at(self.state, OFFSETS[name])
+
+    def read(self, name: str, width: int = 64) -> ir.Value:
+        """A field of the state."""
+        return self.b.load(self.field(name), typ=ir.IntType(width))
+
+    def write(self, name: str, value: ir.Value) -> None:
+        """Set a field of the state, zero-extended to its 64 bits."""
+        wide = value if value.type == I64 else self.b.zext(value, I64)
+        self.b.store(wide, self.field(name))
+
+    def record_at(self, address: ir.Value) -> tuple[ir.Value, ir.Block]:
+        """The record of the instruction at a real address, and the block for an address without records.
+
+        The block is still empty.
+        """
+        page = self.b.lshr(address, word(PAGE_SHIFT))
+        missing = self.unlikely(self.b.icmp_unsigned(">=", page, self.read("page_count")), "missing")
+        table = self.b.inttoptr(self.read("page_table"), POINTER)
+        records = self.b.load(self.at(table, self.b.shl(page, word(3))), typ=I64)
+        empty = self.unlikely(self.b.icmp_unsigned("==", records, word(0)), "empty")
+        number = self.b.lshr(self.b.and_(address, word((1 << PAGE_SHIFT) - 1)), word(2))
+        record = self.at(self.b.inttoptr(records, POINTER), self.b.mul(number, word(RECORD_SIZE)))
+        with self.elsewhere(empty):
+            self.b.branch(missing)
+        return record, missing
+
+    def elsewhere(self, block: ir.Block) -> AbstractContextManager[None]:
+        """Within this context instructions go to the end of another block."""
+        there: AbstractContextManager[None] = self.b.goto_block(block)
+        return there
