@@ -33,6 +33,8 @@ from chronovisor.timebase.types import GuestTime, Offset, Ticks
 MEMORY_SLOT: Final = 0
 """The slot of KVM's that holds the guest's memory."""
 _LPCR: Final = ONE_REG_BY_NAME["LPCR_64"].id
+_LPCR_LD: Final = 1 << 17
+"""LPCR[LD]: the guest's decrementer has the processor's full width (Power ISA 3.0B, Book III, 2.2)."""
 
 
 class EndReason(Enum):
@@ -219,7 +221,11 @@ class Guest:
 
     @property
     def vcpus(self) -> list[Vcpu]:
-        """The vCPUs of KVM's interface, in the order of their ids. Pause the guest before touching them."""
+        """The vCPUs of KVM's interface, in the order of their ids.
+
+        A vCPU's methods wait until it has left the guest, which a guest that makes no call to user space
+        never does by itself. So call them only inside `held`, or while the guest is paused.
+        """
         return [thread.vcpu for thread in self._threads.all]
 
     def get(self, register: str, vcpu: int = 0) -> int:
@@ -254,17 +260,27 @@ class Guest:
 
     @property
     def offset(self) -> Offset:
-        """The timebase offset of all its virtual cores; MachineError where they have different ones.
+        """The timebase offset of all its virtual cores; MachineError if they have different ones.
 
-        A vCPU that runs is waited for: it need not be paused, but had better be.
+        A running guest is paused for a moment.
         """
-        offsets = {read_register(vcpu, "TB_OFFSET") for vcpu in self.vcpus}
+        with self.held():
+            offsets = {read_register(vcpu, "TB_OFFSET") for vcpu in self.vcpus}
         if len(offsets) > 1:
             raise MachineError(
                 f"{self.name}: its virtual cores have different timebase offsets "
                 f"({', '.join(f'{o:#x}' for o in sorted(offsets))}): give them one first"
             )
         return Offset(offsets.pop())
+
+    @property
+    def decrementer_bits(self) -> int:
+        """How many bits the guest's decrementer has: 32 unless LPCR[LD] is set.
+
+        A running guest is paused for a moment.
+        """
+        large = self.get("LPCR_64") & _LPCR_LD
+        return self.system.host.dec_bits if large else 32
 
     @property
     def machine_state(self) -> MachineState:

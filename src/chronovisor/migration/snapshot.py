@@ -22,7 +22,6 @@ from chronovisor.migration.guest_encoding import MACHINE, TYPED, VCPU
 from chronovisor.migration.pause import Pause
 from chronovisor.migration.snapshot_format import SectionWriter, SnapshotHeader
 from chronovisor.migration.snapshot_time import SAVED_TIME, ReadClocks, SavedTime, read_clocks
-from chronovisor.migration.source import decrementer_width
 from chronovisor.timebase.types import Ticks
 
 
@@ -85,7 +84,7 @@ def _write(guest: Guest, file: BinaryIO, paused: Pause | None, read: ReadClocks)
         topology=guest.topology,
         pvr=host.pvr,
         frequency=host.frequency,
-        dec_bits=decrementer_width(vcpus[0], host),
+        dec_bits=guest.decrementer_bits,
         in_use=sum(size for _, size in runs),
         guest_time=time.guest_time,
     )

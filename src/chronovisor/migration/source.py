@@ -9,8 +9,6 @@ import threading
 from collections.abc import Callable
 
 from chronovisor.kvm.errors import KvmError
-from chronovisor.kvm.interface import HostFacts, Vcpu
-from chronovisor.kvm.registers import read_register
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
 from chronovisor.memory.in_use import blocks_in_use
@@ -42,9 +40,6 @@ from chronovisor.migration.transfer import MoveReport, Transfer
 from chronovisor.timebase.clock import TickSource
 from chronovisor.timebase.record import MoveRecord
 from chronovisor.timebase.types import Offset, Ticks
-
-_LPCR_LD = 1 << 17
-"""LPCR[LD]: the guest's decrementer has the processor's full width (Power ISA 3.0B, Book III, 2.2)."""
 
 
 class Source:
@@ -150,7 +145,7 @@ class Source:
             frequency=host.frequency,
             origin=self._clock.origin,
             pvr=host.pvr,
-            dec_bits=decrementer_width(self._guest.vcpus[0], host),
+            dec_bits=self._guest.decrementer_bits,
             topology=self._guest.topology,
             memory_size=self._guest.memory.size,
             name=os.path.basename(self._guest.name),
@@ -238,11 +233,6 @@ def clock_name(source: TickSource) -> str:
     Monotonic clocks of real machines all go at the same rate; a virtual clock agrees with itself alone.
     """
     return f"virtual clock {id(source):x} of process {os.getpid()}" if source.is_virtual else "real time"
-
-
-def decrementer_width(vcpu: Vcpu, host: HostFacts) -> int:
-    """Return how many bits the guest's decrementer has: 32 unless LPCR[LD] is set."""
-    return host.dec_bits if read_register(vcpu, "LPCR_64") & _LPCR_LD else 32
 
 
 def _reason(answer: Message) -> str:
