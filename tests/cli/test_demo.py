@@ -8,7 +8,6 @@ import random
 import re
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from chronovisor.cli import main
 from chronovisor.cli.demo import move, register, sabotage, switch
 from chronovisor.cli.demo.findings import Act
 from chronovisor.cli.demo.travel import in_virtual_time
+from chronovisor.hypervisor.host import Host as Hypervisor
+from chronovisor.kvm.embedded import system
 from chronovisor.kvm.embedded.system import EmbeddedSystem
-from chronovisor.kvm.interface import HostOptions
 from chronovisor.proof.sabotage import SABOTAGES
 from chronovisor.timebase.types import GRANULE
 
@@ -153,10 +153,12 @@ def test_a_hypervisor_with_a_part_made_wrong_fails_the_acts(
     """The demonstration itself on a hypervisor that is broken throughout: it must not end well."""
     make = EmbeddedSystem.__init__
 
-    def make_wrong(self: EmbeddedSystem, options: HostOptions, *more: Any) -> None:
-        make(self, replace(options, parts=options.parts or wrong.parts), *more)
+    def make_wrong(self: EmbeddedSystem, hypervisor: Hypervisor) -> None:
+        make(self, hypervisor)
+        wrong.assemble(hypervisor)
 
     monkeypatch.setattr(EmbeddedSystem, "__init__", make_wrong)
+    monkeypatch.setattr(system, "VirtualMachine", wrong.machine)
     status = main(["demo", "--json", "--picture", str(tmp_path / "moves.png"), "--clock", "virtual"])
     assert status != 0
     captured = capsys.readouterr()

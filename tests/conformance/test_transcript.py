@@ -7,28 +7,41 @@ from dataclasses import replace
 
 import pytest
 
-from chronovisor.hypervisor.cpu_model import POWER8, POWER9, CpuModel
+from chronovisor.engine.choice import engine_named
+from chronovisor.hypervisor.guest_model import GUEST_MODELS, GuestModel
+from chronovisor.hypervisor.host import Host
 from chronovisor.isa.bits import LPCR
 from chronovisor.kvm.embedded.system import EmbeddedSystem
-from chronovisor.kvm.interface import HostOptions
+from chronovisor.processor.cpu_model import POWER8, POWER9, CpuModel
 from chronovisor.timebase.clock import VirtualTime
 from conformance.transcript import NO_REQUESTS, NOT_BUILT, Replay
 
-MODELS: dict[str, tuple[CpuModel, int]] = {
+NINE = GUEST_MODELS[POWER9.name]
+
+MODELS: dict[str, tuple[CpuModel, GuestModel, int]] = {
     # The nested kernel sees an LPCR without the wake-up bits; the emulated bare machine has no AIL mode 3.
-    "kvm_transcript": (replace(POWER9, lpcr=0x0040_0000_0054_0413), 1),
+    "kvm_transcript": (POWER9, replace(NINE, lpcr=0x0040_0000_0054_0413), 1),
     "kvm_transcript_powernv9": (
-        replace(POWER9, lpcr_writable=POWER9.lpcr_writable & ~int(LPCR.AIL)),
+        POWER9,
+        replace(NINE, lpcr_writable=NINE.lpcr_writable & ~int(LPCR.AIL)),
         1,
     ),
-    "kvm_transcript_powernv8_smt8": (POWER8, 8),
+    "kvm_transcript_powernv8_smt8": (POWER8, GUEST_MODELS[POWER8.name], 8),
 }
 
 
 def replayed(name: str, engine: str = "concrete") -> Replay:
-    model, threads = MODELS[name]
-    options = HostOptions(VirtualTime(), tb_origin=0x67C8DF9C, threads_per_core=threads, engine=engine)
-    system = EmbeddedSystem(options, model)
+    model, guest_model, threads = MODELS[name]
+    system = EmbeddedSystem(
+        Host(
+            VirtualTime(),
+            0x67C8DF9C,
+            threads_per_core=threads,
+            cpu_model=model,
+            engine=engine_named(engine),
+            guest_model=guest_model,
+        )
+    )
     replay = Replay(system, name, NOT_BUILT, in_step=lambda: not system.hypervisor.check_sync())
     replay.replay()
     return replay

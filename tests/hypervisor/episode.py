@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 from little_guests import run_together
 
-from chronovisor.hypervisor.dispatch_trace_log import DispatchTraceLog
+from chronovisor.hypervisor.dispatch_log_writer import DispatchLogWriter
 from chronovisor.hypervisor.exits import Exit, Hypercall
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.papr.vpa import VPA_ENQUEUE_DISPATCH_TB
@@ -59,10 +59,10 @@ def one_run_each(vcpus: list[VirtualCpu]) -> dict[int, Exit]:
 
 def counted(patch: pytest.MonkeyPatch, change: Callable[[int, int], int]) -> None:
     """Have the counter of waits become `change` of what it was and what it would be."""
-    dispatched = DispatchTraceLog.dispatched
+    dispatched = DispatchLogWriter.dispatched
 
-    def changed(self: DispatchTraceLog, *how: Any) -> GuestTime | None:
-        areas, memory = self._vcpu.areas, self._vcpu.machine.memory
+    def changed(self: DispatchLogWriter, *how: Any) -> GuestTime | None:
+        areas, memory = self._vcpu.areas, self._vcpu.memory
         at = areas.vpa.in_use + VPA_ENQUEUE_DISPATCH_TB.offset
         before = memory.load(at, 8, little=False)
         moment = dispatched(self, *how)
@@ -70,4 +70,4 @@ def counted(patch: pytest.MonkeyPatch, change: Callable[[int, int], int]) -> Non
             memory.store(at, 8, change(before, memory.load(at, 8, little=False)), little=False)
         return moment
 
-    patch.setattr(DispatchTraceLog, "dispatched", changed)
+    patch.setattr(DispatchLogWriter, "dispatched", changed)

@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 
-from chronovisor.hypervisor.cpu_model import POWER8
 from chronovisor.hypervisor.exits import Exit
 from chronovisor.hypervisor.host import Host
-from chronovisor.hypervisor.live_registers import LiveRegisters
+from chronovisor.hypervisor.stay import Stay
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.hypervisor.virtual_machine import VirtualMachine
 from chronovisor.isa.bits import LPCR, MSR
 from chronovisor.memory.guest_memory import GuestMemory
+from chronovisor.processor.cpu_model import POWER8
+from chronovisor.processor.live_registers import LiveRegisters
 from chronovisor.timebase.clock import TickSource
 from chronovisor.timebase.trace import Event
+from chronovisor.timebase.types import Offset
 
 GRANULE = 1 << 24
 SECOND = 512_000_000
@@ -181,15 +183,20 @@ class WrongTimeError(AssertionError):
 
 def watch_readings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have every reading of TB by a guest compared with the clock, to the tick."""
-    read = LiveRegisters.read
+    read, begin = LiveRegisters.read, VirtualCpu.begin
+    offsets: dict[LiveRegisters, Offset] = {}
+
+    def noted(self: VirtualCpu, stay: Stay, *how: Any) -> None:
+        offsets[self._live] = stay.entered_with
+        begin(self, stay, *how)
 
     def compared(self: LiveRegisters, name: str) -> int:
         value = read(self, name)
         if name == "TB":
-            vcpu = self._vcpu
-            right = (vcpu.host.clock.now() + vcpu.vcore.entered_with).value
+            right = (self.thread.core.timebase.tod() + offsets[self]).value
             if value != right:
-                raise WrongTimeError(f"vCPU {vcpu.number} read {value:#x} where it is {right:#x}")
+                raise WrongTimeError(f"thread {self.thread.pir} read {value:#x} where it is {right:#x}")
         return value
 
+    monkeypatch.setattr(VirtualCpu, "begin", noted)
     monkeypatch.setattr(LiveRegisters, "read", compared)

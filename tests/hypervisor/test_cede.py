@@ -23,7 +23,7 @@ from little_guests import (
     user_call,
 )
 
-from chronovisor.hypervisor.exits import Exit, Hypercall, Interrupted
+from chronovisor.hypervisor.exits import Exit, Hypercall, Kicked
 from chronovisor.hypervisor.host import Host
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.isa.bits import MSR
@@ -149,7 +149,7 @@ def test_a_kick_ends_a_sleep_and_the_hypercall_is_over(source: VirtualTime | Rea
     _guest, vcpu = sleeper(host)
     begun = source.ticks()
     source.call_at(begun + SECOND // 50, vcpu.kick)
-    assert vcpu.run() == Interrupted()
+    assert vcpu.run() == Kicked()
     assert SECOND // 50 <= source.ticks() - begun < FAR_AWAY
     assert vcpu.state.gpr[3] == 0
     ended = vcpu.run()
@@ -162,7 +162,7 @@ def test_a_kick_ends_a_loop_with_interrupts_off(source: VirtualTime | RealTime) 
     guest = Guest(host)
     vcpu = guest.vcpu(0, guest.code(0, [branch(0)]))
     source.call_at(source.ticks() + SECOND // 50, vcpu.kick)
-    assert vcpu.run() == Interrupted()
+    assert vcpu.run() == Kicked()
     assert not host.check_sync()
 
 
@@ -172,7 +172,7 @@ def test_a_kick_before_the_run_ends_it_at_once_and_is_spent() -> None:
     vcpu = guest.vcpu(0, guest.code(0, [li(4, 7), *user_call()]))
     vcpu.kick()
     vcpu.kick()
-    assert vcpu.run() == Interrupted()
+    assert vcpu.run() == Kicked()
     assert vcpu.state.CIA == 0
     assert isinstance(vcpu.run(), Hypercall)
 

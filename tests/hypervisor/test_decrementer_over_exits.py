@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from little_guests import GRANULE, Guest, branch, mfdec, mftb, user_call
 
-from chronovisor.hypervisor.cpu_model import POWER8, POWER9, CpuModel
-from chronovisor.hypervisor.exits import Hypercall, Interrupted
+from chronovisor.hypervisor.exits import Hypercall, Kicked
 from chronovisor.hypervisor.host import Host
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.isa.bits import LPCR
+from chronovisor.processor.cpu_model import POWER8, POWER9, CpuModel
 from chronovisor.timebase.clock import VirtualTime
 from chronovisor.timebase.types import MASK64, GuestTime, Offset, Ticks
 
@@ -81,7 +81,7 @@ def test_dec_and_timebase_have_one_sum(
         if what != "run":
             continue
         ended = vcpu.run()
-        if isinstance(ended, Interrupted):
+        if isinstance(ended, Kicked):
             continue
         assert isinstance(ended, Hypercall)
         before, dec, after = ended.arguments[:3]
@@ -115,7 +115,7 @@ def test_its_interrupt_comes_at_its_moment(
     for what, how in disturbances:
         happen(source, vcpu, what, how)
     ended = vcpu.run()
-    while isinstance(ended, Interrupted):
+    while isinstance(ended, Kicked):
         ended = vcpu.run()
     assert isinstance(ended, Hypercall)
     late = -(ended.arguments[1] - (1 << 32)) - 1

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from little_guests import SECOND, Guest, branch, hcall, mtdec, power8, run_together, spin, user_call
 
 import chronovisor as cv
-from chronovisor.hypervisor.exits import Exit, Hypercall, Interrupted
+from chronovisor.hypervisor.exits import Exit, Hypercall, Kicked
 from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.run_queue import TIME_SLICE
 from chronovisor.hypervisor.scheduler import QUANTUM
-from chronovisor.hypervisor.virtual_core import TIME_SLICE
+from chronovisor.hypervisor.stay import Stay
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.papr.dispatch_log import from_ring
 from chronovisor.papr.hcalls import Hcall
@@ -139,7 +140,7 @@ def test_a_cede_that_user_space_ended_was_not_woken() -> None:
     source = VirtualTime()
     guest, vcpu = sleeper(source)
     source.call_at(1_000_000, vcpu.kick)
-    assert vcpu.run() == Interrupted()
+    assert vcpu.run() == Kicked()
     source.advance(SECOND)
     assert isinstance(vcpu.run(), Hypercall)
     entry = entries(guest)[1]
@@ -201,15 +202,17 @@ def test_the_own_virtual_cores_way_out_is_not_stolen() -> None:
     host, vcpu, sibling = guest.host, guest.vcpu(0, 0x1000), guest.vcpu(1, 0x1000)
     (core,), vcore, other = host.cores, vcpu.vcore, guest.vcpu(4, 0x1000).vcore
     host.scheduler.take_turn(vcpu.seat)
-    vcore.take(core, sibling)
-    vcore.leaving = True
+    stays = host.run_queue.stays
+    stays[0] = vcore.stay = Stay(core, vcore, sibling)
+    vcore.stay.leaving = True
 
     def released() -> None:
-        host.world_switch._release(vcore, core)
-        core.runs = other
+        assert vcore.stay is not None
+        host.world_switch._release(vcore.stay, vcore)
+        stays[0] = Stay(core, other, sibling)
 
     source.call_at(1000, released)
-    source.call_at(5000, lambda: setattr(core, "runs", None))
+    source.call_at(5000, lambda: stays.__setitem__(0, None))
     with host.scheduler.monitor:
         assert host.world_switch._wait_for_core(vcpu)
     assert source.ticks() == 5000
@@ -221,9 +224,9 @@ def test_a_wait_for_the_core_is_told_once() -> None:
     source = VirtualTime()
     guest = Guest(power8(source, threads=1))
     vcpu = logging(guest, guest.vcpu(0, guest.code(0x1000, [*user_call(), *user_call()])))
-    (core,), core_user = guest.host.cores, guest.vcpu(1, 0x1000).vcore
-    core.runs = core_user
-    source.call_at(5000, lambda: setattr(core, "runs", None))
+    (core,), other, stays = guest.host.cores, guest.vcpu(1, 0x1000), guest.host.run_queue.stays
+    stays[0] = Stay(core, other.vcore, other)
+    source.call_at(5000, lambda: stays.__setitem__(0, None))
     for _ in range(2):
         assert isinstance(vcpu.run(), Hypercall)
     assert [entry.enqueue_to_dispatch for entry in entries(guest)] == [5000, 0]
@@ -256,9 +259,10 @@ def test_dispatches_on_another_processor_are_counted() -> None:
     guest = Guest(Host(VirtualTime(), cores=2))
     vcpu = logging(guest, guest.vcpu(0, guest.code(0x1000, [*user_call(), branch(-2)])))
     first, _ = guest.host.cores
-    other = guest.vcpu(1, 0x1000).vcore
-    for taken in (None, None, other, other, None, other):
-        first.runs = taken
+    other = guest.vcpu(1, 0x1000)
+    stay = Stay(first, other.vcore, other)
+    for taken in (None, None, stay, stay, None, stay):
+        guest.host.run_queue.stays[0] = taken
         assert isinstance(vcpu.run(), Hypercall)
     assert [entry.processor_id for entry in entries(guest)] == [0, 0, 1, 1, 0, 1]
     assert get(guest, VPA_DISPERSION_COUNT) == 3
@@ -278,13 +282,13 @@ def scenario(mask: int) -> tuple[list[PreemptReason], list[DispatchLogEntry]]:
     busy.state.gpr[7] = SLICE // 4
     hog = guest.vcpu(1, guest.code(0x2000, [*spin(30_000)] * 3 + user_call()))
     dispatched: list[PreemptReason] = []
-    log = busy._log.dispatched
+    log = busy.log.dispatched
 
-    def spy(thread: Any, dispatch: Any) -> Any:
+    def spy(stay: Any, thread: Any, dispatch: Any) -> Any:
         dispatched.append(dispatch.preempted_by)
-        return log(thread, dispatch)
+        return log(stay, thread, dispatch)
 
-    busy._log.dispatched = spy  # type: ignore[method-assign]
+    busy.log.dispatched = spy  # type: ignore[method-assign]
     calls = iter([True, False])
     run_together([busy, hog], lambda vcpu, ended: vcpu is busy and next(calls))
     return dispatched, list(entries(guest))

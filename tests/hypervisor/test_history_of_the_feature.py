@@ -45,11 +45,14 @@ from little_guests import (
     user_call,
 )
 
-from chronovisor.hypervisor import scheduler, virtual_cpu
-from chronovisor.hypervisor.cpu_model import POWER9
-from chronovisor.hypervisor.exits import Exit, Hypercall, Interrupted
-from chronovisor.hypervisor.host import Core, Host
+from chronovisor.hypervisor import host as host_module
+from chronovisor.hypervisor import scheduler, timer, virtual_cpu
+from chronovisor.hypervisor.cede import Cede
+from chronovisor.hypervisor.exits import Exit, Hypercall, Kicked
+from chronovisor.hypervisor.host import Host
 from chronovisor.hypervisor.scheduler import Parallel, Turns, Until
+from chronovisor.hypervisor.stay import Stay
+from chronovisor.hypervisor.timer import Timer
 from chronovisor.hypervisor.virtual_core import VirtualCore
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.hypervisor.world_switch import WorldSwitch
@@ -60,13 +63,15 @@ from chronovisor.migration.link import Link
 from chronovisor.migration.move import move
 from chronovisor.papr.hcalls import Hcall
 from chronovisor.papr.vpa import VPA_ENQUEUE_DISPATCH_TB
+from chronovisor.processor.core import Core
+from chronovisor.processor.cpu_model import POWER9
 from chronovisor.proof.sabotage import OffsetReadAgain, SecondariesLetInEarly
 from chronovisor.timebase import offset as switching
 from chronovisor.timebase.clock import RealTime, VirtualTime
 from chronovisor.timebase.decrementer import Decrementer, DecWidth
 from chronovisor.timebase.facility import TB_ERRORS, TimerFacility
-from chronovisor.timebase.offset import Applied, Switch
-from chronovisor.timebase.tbu40 import CoreTimebase
+from chronovisor.timebase.offset import Switch
+from chronovisor.timebase.tbu40 import CoreTimebase, HostTimebase
 from chronovisor.timebase.trace import Event, HostTimeRestored, Tbu40Written, TimebaseRead, TimebaseReloaded
 from chronovisor.timebase.types import GuestTime, HostTime, Offset, Ticks
 
@@ -97,7 +102,7 @@ class TestTimebaseOffset2013(Episode):
             assert not host.check_sync(), "the host's timebase is not its own after the exit"
 
     def without(self, patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(Switch, "leave", lambda *_: None)
+        patch.setattr(Switch, "leave", lambda self, timebase, *_: timebase)
 
 
 class TestDecrementerTimeoutsWithAnOffset2014(Episode):
@@ -197,14 +202,14 @@ class TestTimebaseCorruptionOnHmiExit2016(Episode):
         assert not host.check_sync(), "the host's timebase is wrong by the guest's offset"
 
     def without(self, patch: pytest.MonkeyPatch) -> None:
-        def firmware_first(self: WorldSwitch, core: Core, vcore: VirtualCore) -> Applied:
-            assert core.applied is not None
-            if core.hmer:
-                core.timebase.load_from_tod()
-                core.hmer = 0
-            return core.applied
+        restore = WorldSwitch._restore_host_time
 
-        patch.setattr(WorldSwitch, "to_take_away", firmware_first)
+        def firmware_first(self: WorldSwitch, stay: Stay, vcore: VirtualCore) -> HostTimebase:
+            if stay.core.hmer:
+                self._host.maintenance.handle(stay.core)
+            return restore(self, stay, vcore)
+
+        patch.setattr(WorldSwitch, "_restore_host_time", firmware_first)
 
 
 class TestLargeDecrementer2017(Episode):
@@ -230,7 +235,7 @@ class TestLargeDecrementer2017(Episode):
             assert vcpu.decrementer_expiry == expiry, "the decrementer's expiry lost its upper bits"
 
     def without(self, patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(VirtualCpu, "decrementer_width", 32)
+        patch.setattr(virtual_cpu, "_LD", 0)
 
 
 class TestDecrementerExpiryIsMoved2018(Episode):
@@ -314,7 +319,7 @@ class TestSnapshotOfTheOffset2018(Episode):
         assert not host.check_sync(), "the host's timebase is wrong by the difference of two offsets"
 
     def without(self, patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(WorldSwitch, "to_take_away", OffsetReadAgain.to_take_away)
+        patch.setattr(host_module, "WorldSwitch", OffsetReadAgain)
 
 
 class TestSecondariesWaitForTheSwitch2018(Episode):
@@ -335,7 +340,7 @@ class TestSecondariesWaitForTheSwitch2018(Episode):
             assert exit_.arguments[0] >= AHEAD.value, "a thread read the host's time in the guest"
 
     def without(self, patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(WorldSwitch, "secondary_may_enter", SecondariesLetInEarly.secondary_may_enter)
+        patch.setattr(host_module, "WorldSwitch", SecondariesLetInEarly)
 
 
 class TestSignExtensionOfDec2019(Episode):
@@ -353,7 +358,7 @@ class TestSignExtensionOfDec2019(Episode):
         vcpu = guest.vcpu(0, guest.code(0x1000, code))
         vcpu.set_offset(AHEAD)
         ended(vcpu)
-        assert vcpu.decrementer_pending(), "a timer that was due is so no more"
+        assert vcpu.timer.pending(), "a timer that was due is so no more"
 
     def without(self, patch: pytest.MonkeyPatch) -> None:
         expiry = Decrementer.expiry
@@ -381,20 +386,20 @@ class TestNoStalePendingDecrementer2019(Episode):
         enable = [*user_call(), li(8, -0x8000), 0x7D010164, li(4, 1), *user_call()]  # mtmsrd r8,1
         vcpu = guest.vcpu(0, guest.code(0x1000, [li(7, 10), mtdec(7), *spin(20), *enable]))
         ended(vcpu)
-        assert vcpu.decrementer_pending()
+        assert vcpu.timer.pending()
         vcpu.decrementer_expiry = GuestTime(vcpu.host.clock.now().value + SECOND)
         assert ended(vcpu)[0] == 1, "the interrupt of a timer came that was set anew"
 
     def without(self, patch: pytest.MonkeyPatch) -> None:
-        pending = VirtualCpu.decrementer_pending
-        noted: set[VirtualCpu] = set()
+        pending = Timer.pending
+        noted: set[Timer] = set()
 
-        def as_noted(self: VirtualCpu) -> bool:
+        def as_noted(self: Timer) -> bool:
             if pending(self):
                 noted.add(self)
             return self in noted
 
-        patch.setattr(VirtualCpu, "decrementer_pending", as_noted)
+        patch.setattr(Timer, "pending", as_noted)
 
 
 class TestDpdesIsMoved2019(Episode):
@@ -441,7 +446,7 @@ class HypervisorDecrementer(Episode):
             vcpu.set_offset(AHEAD)
             source.call_at(SECOND // 20, vcpu.kick)
         ends = one_run_each([hog, other])
-        assert isinstance(ends[0], Interrupted)
+        assert isinstance(ends[0], Kicked)
         assert isinstance(ends[1], Hypercall), "it never got the core"
 
 
@@ -467,14 +472,13 @@ class TestHdecIsNotOverAtTheEntry2020(Episode):
         assert all(isinstance(exit_, Hypercall) for exit_ in ends.values()), "neither got on"
 
     def without(self, patch: pytest.MonkeyPatch) -> None:
-        begin = VirtualCore.begin
+        begin = VirtualCpu.begin
 
-        def from_before_the_switch(self: VirtualCore, now: int) -> None:
-            begin(self, now)
-            assert self.core is not None
-            self.core.hypervisor_decrementer.deadline -= 3 * TestHdecIsNotOverAtTheEntry2020.access
+        def from_before_the_switch(self: VirtualCpu, stay: Stay, *how: Any) -> None:
+            begin(self, stay, *how)
+            stay.core.hypervisor_decrementer.deadline -= 3 * TestHdecIsNotOverAtTheEntry2020.access
 
-        patch.setattr(VirtualCore, "begin", from_before_the_switch)
+        patch.setattr(VirtualCpu, "begin", from_before_the_switch)
 
 
 class TestHdecIsEnabledBeforeItIsSet2020(HypervisorDecrementer):
@@ -566,7 +570,7 @@ class TestExpiryAndOffsetInAnyOrder2021(Episode):
         assert vcpu.decrementer_expiry == expiry, "the expiry moved as the offset was set behind it"
 
     def without(self, patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(virtual_cpu, "rebased", lambda expiry, old, new: expiry)
+        patch.setattr(timer, "rebased", lambda expiry, old, new: expiry)
 
 
 class TestDeadlinesBeyondATimersRange2022(Episode):
@@ -709,15 +713,15 @@ class TestNoExitForATimerThatIsNoMore2024(Episode):
 
         source.call_at(1_000_000, set_back)
         waits = 0
-        block = VirtualCpu._block
+        block = Cede.block
 
-        def counting(self: VirtualCpu) -> None:
+        def counting(self: Cede) -> None:
             nonlocal waits
             waits += 1
             block(self)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(VirtualCpu, "_block", counting)
+            patch.setattr(Cede, "block", counting)
             ended(vcpu)
         assert source.ticks() > 2 * GRANULE
         assert waits == 1, "it woke for nothing at the moment that its timer had before"

@@ -12,9 +12,9 @@ import pytest
 from episode import Episode, counted, ended
 from little_guests import GRANULE, SECOND, Guest, hcall, lis, mfdec, mftb, mtdec, power8, spin, user_call
 
-from chronovisor.hypervisor import virtual_cpu, vpa
-from chronovisor.hypervisor.dispatch_trace_log import DispatchTraceLog
-from chronovisor.hypervisor.host import Host, Parts
+from chronovisor.hypervisor import timer, vpa
+from chronovisor.hypervisor.dispatch_log_writer import DispatchLogWriter
+from chronovisor.hypervisor.host import Host, taking_time
 from chronovisor.hypervisor.vpa import Areas, Function
 from chronovisor.memory.guest_memory import PAGE_SHIFT, GuestMemory
 from chronovisor.papr.hcalls import Hcall, Status
@@ -28,7 +28,7 @@ from chronovisor.papr.vpa import (
 )
 from chronovisor.timebase.clock import VirtualTime
 from chronovisor.timebase.decrementer import Decrementer
-from chronovisor.timebase.offset import Shift, shift
+from chronovisor.timebase.offset import Shift, Shifter, Switch, shift
 from chronovisor.timebase.tbu40 import TimebaseRegister
 from chronovisor.timebase.trace import Wrapped
 from chronovisor.timebase.types import GuestTime, HostTime, Offset, Ticks, signed64
@@ -47,13 +47,14 @@ class TestNoTimeFromBeforeAWrapIsKept(Episode):
     """
 
     goes_wrong = "early"
-    parts = Parts()
+    shifter: Shifter = staticmethod(shift)
 
     def story(self) -> None:
         told: list[object] = []
         source = VirtualTime()
         # The first reading of the entry takes 256 ticks; the wrap comes in them.
-        host = Host(source, origin=GRANULE - 100, parts=self.parts, observer=told.append)
+        host = Host(source, origin=GRANULE - 100, observer=told.append)
+        host.switch = Switch(taking_time(self.shifter, host.scheduler, host.ticks_per_instruction))
         guest = Guest(host)
         vcpu = guest.vcpu(0, guest.code(0, [mftb(4), mfdec(5), *user_call()]))
         vcpu.set_offset(AHEAD)
@@ -78,7 +79,7 @@ class TestNoTimeFromBeforeAWrapIsKept(Episode):
             self.deadline -= ahead
             return result
 
-        patch.setattr(self, "parts", Parts(shifter=remembering))
+        patch.setattr(self, "shifter", remembering)
         patch.setattr(Decrementer, "load", with_what_was_computed)
 
 
@@ -144,7 +145,7 @@ class TestTimesAreComparedByTheirDifference(Episode):
             assert asked < 10_000, "it is never woken"
             return Ticks(-1 if now.value > expiry.value else 1)
 
-        patch.setattr(virtual_cpu, "remaining", unsigned)
+        patch.setattr(timer, "remaining", unsigned)
 
 
 class TestWaitsAddUpOverMoves(Episode):
@@ -225,14 +226,14 @@ class TestTheLogsPageIsDirty(Episode):
         assert {VPA >> PAGE_SHIFT, LOG >> PAGE_SHIFT} <= dirty, "a page that was written is not dirty"
 
     def without(self, patch: pytest.MonkeyPatch) -> None:
-        dispatched = DispatchTraceLog.dispatched
+        dispatched = DispatchLogWriter.dispatched
 
-        def unmarked(self: DispatchTraceLog, *how: Any) -> GuestTime | None:
+        def unmarked(self: DispatchLogWriter, *how: Any) -> GuestTime | None:
             moment = dispatched(self, *how)
-            self._vcpu.machine.memory.dirty.pages[LOG >> PAGE_SHIFT] = 0
+            self._vcpu.memory.dirty.pages[LOG >> PAGE_SHIFT] = 0
             return moment
 
-        patch.setattr(DispatchTraceLog, "dispatched", unmarked)
+        patch.setattr(DispatchLogWriter, "dispatched", unmarked)
 
 
 class TestAVpaIsWithinAPage(Episode):

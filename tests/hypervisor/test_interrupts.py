@@ -22,15 +22,15 @@ from little_guests import (
     user_call,
 )
 
-from chronovisor.hypervisor.cpu_model import POWER8, POWER9
 from chronovisor.hypervisor.exits import Crashed, FailedEntry, Hypercall
-from chronovisor.hypervisor.host import Host, Parts
+from chronovisor.hypervisor.host import Host
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.hypervisor.virtual_machine import NumberInUseError, VirtualMachine
 from chronovisor.isa.bits import LPCR, MSR
 from chronovisor.papr.hcalls import Hcall, Status
+from chronovisor.processor.cpu_model import POWER8, POWER9
 from chronovisor.timebase.clock import RealTime, SteppingTime, TickSource, VirtualTime
-from chronovisor.timebase.offset import shift
+from chronovisor.timebase.offset import Switch, shift
 from chronovisor.timebase.types import MASK64, GuestTime, Offset
 
 EE = int(MSR.EE)
@@ -172,7 +172,7 @@ def test_what_kvm_leaves_to_user_space_is_left_to_it() -> None:
 def test_h_random_repeats_itself_on_a_virtual_host_and_not_on_a_real_one() -> None:
     def draw(source: TickSource) -> list[int]:
         vcpu = caller(Host(source))
-        vcpu.machine.answered.add(Hcall.RANDOM)
+        vcpu.machine.hypercalls.enabled.add(Hcall.RANDOM)
         drawn = []
         for _ in range(3):
             assert call(vcpu, Hcall.RANDOM) == Status.SUCCESS
@@ -186,7 +186,7 @@ def test_h_random_repeats_itself_on_a_virtual_host_and_not_on_a_real_one() -> No
 
 def test_h_set_mode_takes_a_breakpoint_and_leaves_the_rest() -> None:
     vcpu = caller(Host(VirtualTime()))
-    vcpu.machine.answered.add(Hcall.SET_MODE)
+    vcpu.machine.hypercalls.enabled.add(Hcall.SET_MODE)
     assert call(vcpu, Hcall.SET_MODE, 0, 1, 0x1002, 0) == Status.SUCCESS
     assert vcpu.state.get("CIABR") == 0x1002
     assert call(vcpu, Hcall.SET_MODE, 0, 1, 0x1003, 0) == Status.P3
@@ -285,7 +285,8 @@ def test_an_entry_that_always_takes_too_long_fails_and_leaves_the_core_at_host_t
             source.inject([1 << 24])
         return shift(tb, delta)
 
-    host = power8(source, parts=Parts(shifter=slowly))
+    host = power8(source)
+    host.switch = Switch(slowly)
     guest = Guest(host, stride=2)
     vcpu = guest.vcpu(0, guest.code(0, [li(4, 1), *user_call()]))
     vcpu.set_offset(Offset(1 << 24))
@@ -295,7 +296,7 @@ def test_an_entry_that_always_takes_too_long_fails_and_leaves_the_core_at_host_t
     assert "32.768 ms" in ended.message
     assert vcpu.decrementer_expiry == GuestTime(0x1234)
     assert not host.check_sync()
-    assert host.cores[0].runs is None
+    assert not any(host.run_queue.stays)
     slow[0] = False
     assert isinstance(vcpu.run(), Hypercall)
     assert not host.check_sync()

@@ -32,15 +32,16 @@ from little_guests import (
 )
 
 from chronovisor.engine.choice import engine_named
-from chronovisor.hypervisor.cpu_model import POWER8, PPC970, CpuModel
 from chronovisor.hypervisor.exits import Exit, Hypercall
-from chronovisor.hypervisor.host import Core, Host, Parts
+from chronovisor.hypervisor.host import Host
 from chronovisor.hypervisor.maintenance import Maintenance
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.kvm.embedded.system import EmbeddedSystem
 from chronovisor.machine.host import Host as Machine
 from chronovisor.papr.hcalls import Hcall
 from chronovisor.papr.vpa import VPA_DTL_ENABLE_MASK
+from chronovisor.processor.core import Core
+from chronovisor.processor.cpu_model import POWER8, PPC970, CpuModel
 from chronovisor.report.switch_trace import line
 from chronovisor.timebase.clock import HostClock, RealTime, SteppingTime, VirtualTime
 from chronovisor.timebase.facility import TB_ERRORS, Tfmr, TimerFacility
@@ -109,7 +110,7 @@ class Story:
     between a failure and its repair.
     """
 
-    def __init__(self, offset: Offset, parts: Parts | None = None, **more: Any) -> None:
+    def __init__(self, offset: Offset, maintenance: type[Maintenance] = Maintenance, **more: Any) -> None:
         self.log = Log()
         self.source = VirtualTime()
         self.failed: dict[int, list[int]] = {}
@@ -118,9 +119,9 @@ class Story:
         self.others_disturbed = False
         self.wrong_dispatches = 0
         self.reloaded_under_a_thread = False
-        self.host = power8(
-            self.source, origin=ORIGIN, cores=2, observer=self._see, parts=parts or Parts(), **more
-        )
+        self.host = power8(self.source, origin=ORIGIN, cores=2, observer=self._see, **more)
+        self.host.maintenance = maintenance(self.host)
+        self.stays = self.host.run_queue.stays
         self.guest = Guest(self.host, stride=2)
         self.guest.code(0x900, [lis(11, 0x7FFF), mtdec(11), RFID])
         self.vcpus = []
@@ -163,35 +164,35 @@ class Story:
         """How often a core was entered."""
         return sum(event.core == core for event in self.log.of(OffsetApplied))
 
-    @staticmethod
-    def _state(core: Core) -> str:
-        if core.runs is None or core.runs.host_time_restored:
+    def _state(self, core: Core) -> str:
+        stay = self.stays[core.number]
+        if stay is None or stay.host_timebase is not None:
             return "host"
-        if core.applied is None or core.timebase.adjust != core.applied.signed:
+        if stay.applied is None or core.timebase.adjust != stay.applied.signed:
             return "switch"
-        return "nap" if any(vcpu.ceded for vcpu in core.runs.inside) else "guest"
+        return "nap" if any(vcpu.ceded for vcpu in stay.inside) else "guest"
 
     def _others(self, core: int) -> list[object]:
         return [
-            (other.timebase.adjust, other.facility.tfmr, other.hmer, other.runs and other.runs.leaving)
-            for other in self.host.cores
+            (other.timebase.adjust, other.facility.tfmr, other.hmer, stay and stay.leaving)
+            for other, stay in zip(self.host.cores, self.stays, strict=True)
             if other.number != core
         ]
 
     def _executed(self, core: int) -> list[int]:
-        vcore = self.host.cores[core].runs
-        return [vcpu.state.executed for vcpu in vcore.inside] if vcore is not None else []
+        stay = self.stays[core]
+        return [vcpu.state.executed for vcpu in stay.inside] if stay is not None else []
 
     def _see(self, event: Event) -> None:
         self.log(event)
         if isinstance(event, DispatchLogged):
-            vcore = self.vcpus[event.vcpu].vcore
-            self.wrong_dispatches += event.timebase != self.host.clock.now() + vcore.entered_with
+            stay = self.vcpus[event.vcpu].vcore.stay
+            assert stay is not None
+            self.wrong_dispatches += event.timebase != self.host.clock.now() + stay.entered_with
         if isinstance(event, TimebaseReloaded):
-            core = self.host.cores[event.core]
-            vcore = core.runs
-            self.reloaded_under_a_thread |= core.applied is not None or (
-                vcore is not None and vcore.out < len(vcore.inside)
+            stay = self.stays[event.core]
+            self.reloaded_under_a_thread |= stay is not None and (
+                stay.applied is not None or not stay.all_out
             )
         if isinstance(event, TimebaseReloaded) and self.failed.get(event.core) is not None:
             before, now = self.failed.pop(event.core), self._executed(event.core)
@@ -218,7 +219,7 @@ def test_at_whatever_moment_it_fails_nobody_reads_a_wrong_time(offset: int) -> N
         assert (reloaded.core, reloaded.errors) == (0, Tfmr.MISSING_SYNC)
         assert not story.executed_meanwhile, f"a guest went on after the failure at {tick}"
         assert not story.host.check_sync()
-        assert [(core.timebase.adjust, core.hmer, core.runs) for core in story.host.cores] == [
+        assert [(core.timebase.adjust, core.hmer, story.stays[core.number]) for core in story.host.cores] == [
             (0, 0, None)
         ] * 2
         for number, readings in ends.items():
@@ -342,7 +343,7 @@ class NobodyInterrupted(Maintenance):
 def test_without_the_repair_or_the_interrupt_a_guest_reads_a_wrong_time(
     maintenance: type[Maintenance],
 ) -> None:
-    story = Story(Offset(7 * GRANULE), Parts(maintenance=maintenance))
+    story = Story(Offset(7 * GRANULE), maintenance)
     story.fail_at(12 * 256, damage=0x12_3456_789A)
     with pytest.raises(WrongTimeError):
         story.run()
@@ -356,7 +357,7 @@ def test_failures_at_random_under_vcpus_that_run_in_parallel(engine: str) -> Non
     """Readings lie between the host's times around each run, plus the offset, and never go back."""
     if engine == "native":
         pytest.importorskip("llvmlite")
-    host = power8(RealTime(), threads=2, cores=2, origin=ORIGIN, parts=Parts(engine=engine_named(engine)))
+    host = power8(RealTime(), threads=2, cores=2, origin=ORIGIN, engine=engine_named(engine))
     guest = Guest(host, stride=2)
     reader = guest.code(0x1000, [mftb(4), *spin(2000), mftb(5), *user_call()])
     guest.code(0x900, [branch(0)])

@@ -216,8 +216,9 @@ class Course(RuleBasedStateMachine):
         for number in range(len(SHAPES)):
             hypervisor = self.fleet.hypervisor(number)
             assert hypervisor.check_sync() == []
-            assert all(core.runs is None and core.timebase.adjust == 0 for core in hypervisor.cores)
-            assert not hypervisor.queue
+            assert all(core.timebase.adjust == 0 for core in hypervisor.cores)
+            assert not any(hypervisor.run_queue.stays)
+            assert not hypervisor.run_queue.waiting
 
     @invariant()
     def registers_are_the_models(self) -> None:

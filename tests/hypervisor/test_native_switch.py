@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 pytest.importorskip("llvmlite")
 
 from chronovisor.engine.native.engine import NativeEngine
-from chronovisor.hypervisor.host import Host, Parts
+from chronovisor.hypervisor.host import Host
 from chronovisor.hypervisor.native_switch import NativeSwitch, NativeTimebase, switching
-from chronovisor.proof.sabotage import shift_without_check
 from chronovisor.timebase.clock import HostClock, RealTime, SteppingTime, VirtualTime
-from chronovisor.timebase.offset import Applied, Switch, shift
+from chronovisor.timebase.offset import Applied, Switch
 from chronovisor.timebase.tbu40 import CoreTimebase
 from chronovisor.timebase.types import GRANULE, MASK64, Offset
 
@@ -134,12 +133,8 @@ def test_on_the_machines_own_clock() -> None:
 
 def test_who_has_it() -> None:
     """The machine's own clock, native guests, and the switch that is proven: no stand-in is compiled away."""
-    native = Parts(engine=NativeEngine)
-    host = Host(RealTime(), parts=native)
+    host = Host(RealTime(), engine=NativeEngine)
     assert isinstance(host.switch, NativeSwitch)
     assert all(type(core.timebase) is NativeTimebase for core in host.cores)
-    assert not isinstance(Host(VirtualTime(), parts=native).switch, NativeSwitch)
+    assert not isinstance(Host(VirtualTime(), engine=NativeEngine).switch, NativeSwitch)
     assert not isinstance(Host(RealTime()).switch, NativeSwitch)
-    sabotaged = Parts(engine=NativeEngine, shifter=shift_without_check)
-    assert not isinstance(Host(RealTime(), parts=sabotaged).switch, NativeSwitch)
-    assert Parts().shifter is shift

@@ -27,10 +27,10 @@ from little_guests import (
 )
 
 from chronovisor.engine.concrete import ConcreteEngine
-from chronovisor.hypervisor.exits import Exit, Hypercall, Interrupted
-from chronovisor.hypervisor.host import Host, Parts
+from chronovisor.hypervisor.exits import Exit, Hypercall, Kicked
+from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.run_queue import TIME_SLICE
 from chronovisor.hypervisor.scheduler import QUANTUM, scheduler_for
-from chronovisor.hypervisor.virtual_core import TIME_SLICE
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.papr.hcalls import Hcall
 from chronovisor.timebase.clock import RealTime, VirtualTime
@@ -136,7 +136,7 @@ def test_turns_end_however_much_an_engine_could_run_at_once() -> None:
     class Tireless(ConcreteEngine):
         budget = 1 << 20
 
-    host = Host(VirtualTime(), cores=2, parts=Parts(engine=Tireless))
+    host = Host(VirtualTime(), cores=2, engine=Tireless)
     guest = Guest(host)
     vcpus = [guest.vcpu(number, guest.code(0x1000, [*spin(30_000), *user_call()])) for number in (0, 1)]
     behind: list[int] = []
@@ -189,9 +189,9 @@ def test_a_vcpu_that_waits_for_a_core_can_be_kicked() -> None:
         return False
 
     run_together([hog, waiter], one_run)
-    assert ends == {0: Interrupted(), 1: Interrupted()}
+    assert ends == {0: Kicked(), 1: Kicked()}
     assert waiter.state.executed == 0
-    assert not host.queue
+    assert not host.run_queue.waiting
 
 
 def test_registers_wait_until_the_vcpu_has_left_its_run() -> None:
@@ -205,10 +205,10 @@ def test_registers_wait_until_the_vcpu_has_left_its_run() -> None:
         time.sleep(0.001)
     threading.Timer(0.05, vcpu.kick).start()
     with vcpu.access():
-        assert ends == [Interrupted()] or not vcpu._running
+        assert ends == [Kicked()] or not vcpu._running
         vcpu.set_offset(Offset(1 << 24))
     runner.join(10)
-    assert ends == [Interrupted()]
+    assert ends == [Kicked()]
 
 
 def test_one_that_often_goes_to_user_space_has_its_share_of_a_core() -> None:
@@ -222,7 +222,7 @@ def test_one_that_often_goes_to_user_space_has_its_share_of_a_core() -> None:
 
     def turns(vcpu: VirtualCpu, ended: Exit) -> bool:
         nonlocal made
-        if isinstance(ended, Interrupted):
+        if isinstance(ended, Kicked):
             return False
         made += 1
         if made == calls:

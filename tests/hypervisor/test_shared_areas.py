@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from little_guests import Guest, Log, hcall, ld, li, mftb, spin, user_call
 
-from chronovisor.hypervisor.dispatch_trace_log import DispatchTraceLog
+from chronovisor.hypervisor.dispatch_log_writer import DispatchLogWriter
 from chronovisor.hypervisor.exits import Hypercall
-from chronovisor.hypervisor.host import Core, Host, Parts
+from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.stay import Stay
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.hypervisor.vpa import FUNCTION_SHIFT, AreaError, Areas, Function
 from chronovisor.memory.guest_memory import GuestMemory
@@ -299,14 +300,14 @@ def test_the_index_is_stored_behind_the_entry_that_it_announces() -> None:
 def test_a_log_in_host_time_is_seen() -> None:
     """The check of the test above would fail: an entry in host time lies outside the guest's own readings."""
 
-    class InHostTime(DispatchTraceLog):
-        def moment(self, core: Core) -> GuestTime:
-            assert core.applied is not None
-            right = guest_time(core.timebase, core.applied)
-            return GuestTime((right - core.applied).value)
+    class InHostTime(DispatchLogWriter):
+        def moment(self, stay: Stay) -> GuestTime:
+            assert stay.applied is not None
+            right = guest_time(stay.core.timebase, stay.applied)
+            return GuestTime((right - stay.applied).value)
 
-    host = Host(VirtualTime(), parts=Parts(dispatch_trace_log=InHostTime))
-    guest, vcpu = running_guest(host)
+    guest, vcpu = running_guest(Host(VirtualTime()))
+    vcpu.log = InHostTime(vcpu)
     vcpu.set_offset(Offset(1 << 32))
     ended = vcpu.run()
     assert isinstance(ended, Hypercall)

@@ -31,8 +31,8 @@ from little_guests import (
 )
 
 from chronovisor.engine.choice import engine_named
-from chronovisor.hypervisor.exits import Hypercall, Interrupted
-from chronovisor.hypervisor.host import Host, Parts
+from chronovisor.hypervisor.exits import Hypercall, Kicked
+from chronovisor.hypervisor.host import Host
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.timebase.clock import RealTime
 from chronovisor.timebase.types import MASK64, Offset
@@ -96,7 +96,7 @@ class Stress:
             ended = vcpu.run()
             after = self.host.clock.now().value
             self.runs += 1
-            if isinstance(ended, Interrupted):
+            if isinstance(ended, Kicked):
                 continue
             if not isinstance(ended, Hypercall):
                 self.problems.append(f"vCPU {vcpu.number}: {ended}")
@@ -137,7 +137,7 @@ def stress(engine: str, cores: int, seconds: float) -> None:
         threads=THREADS,
         cores=cores,
         origin=1 - source.ticks() & MASK64,
-        parts=Parts(engine=engine_named(engine)),
+        engine=engine_named(engine),
     )
     guest = Guest(host, stride=THREADS)
     code = guest.code(0x1000, READER)
@@ -160,7 +160,7 @@ def stress(engine: str, cores: int, seconds: float) -> None:
     assert under.sets > 0
     assert not host.check_sync()
     for core in host.cores:
-        assert core.runs is None
+        assert host.run_queue.stays[core.number] is None
         before, reading, after = host.clock.now(), core.timebase.read(), host.clock.now()
         assert before.value <= reading <= after.value
 

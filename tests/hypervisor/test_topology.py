@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from little_guests import GRANULE, Guest, Log, mftb, run_together, spin, user_call
 
-from chronovisor.hypervisor.cpu_model import POWER8, POWER9, CpuModel
 from chronovisor.hypervisor.exits import Exit, Hypercall
 from chronovisor.hypervisor.host import Host
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
+from chronovisor.processor.cpu_model import POWER8, POWER9, CpuModel
 from chronovisor.timebase.clock import VirtualTime
 from chronovisor.timebase.trace import HostTimeRestored, OffsetApplied, SecondaryLetIn
 from chronovisor.timebase.types import Offset
@@ -30,7 +30,12 @@ def test_the_threads_of_a_core_run_at_once(model: CpuModel) -> None:
         vcpus.append(guest.vcpu(number, code))
         vcpus[-1].set_offset(Offset((number + 1) * GRANULE))
     inside: list[int] = []
-    host.source.call_at(2500 * 256, lambda: inside.extend(v.number for v in vcpus if v.thread is not None))  # type: ignore[attr-defined]
+
+    def look() -> None:
+        stays = [stay for stay in host.run_queue.stays if stay is not None]
+        inside.extend(occupant.number for stay in stays for occupant in stay.inside)
+
+    host.source.call_at(2500 * 256, look)
     ends: dict[int, tuple[int, ...]] = {}
 
     def one_run(vcpu: VirtualCpu, ended: Exit) -> bool:
@@ -86,4 +91,4 @@ def test_any_number_of_vcpus_gets_on_with_any_number_of_threads(
         assert first // GRANULE * GRANULE == vcpu.vcore.offset.value
     assert len(log.of(OffsetApplied)) == len(log.of(HostTimeRestored))
     assert not host.check_sync()
-    assert all(core.runs is None and core.applied is None for core in host.cores)
+    assert all(stay is None for stay in host.run_queue.stays)

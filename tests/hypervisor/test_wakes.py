@@ -26,8 +26,8 @@ from little_guests import (
 )
 
 from chronovisor.engine.choice import engine_named
-from chronovisor.hypervisor.exits import Exit, Hypercall, Interrupted
-from chronovisor.hypervisor.host import Host, Parts
+from chronovisor.hypervisor.exits import Exit, Hypercall, Kicked
+from chronovisor.hypervisor.host import Host
 from chronovisor.hypervisor.scheduler import QUANTUM, Parallel
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.isa.bits import MSR
@@ -84,7 +84,7 @@ class Sleeper:
 
         def one_run(vcpu: VirtualCpu, ended: Exit) -> bool:
             if vcpu is self.vcpu:
-                assert isinstance(ended, Hypercall | Interrupted)
+                assert isinstance(ended, Hypercall | Kicked)
                 over.append(self.source.ticks())
             return False
 
@@ -178,7 +178,7 @@ def test_on_real_threads(engine: str) -> None:
     """
     if engine == "native":
         pytest.importorskip("llvmlite")
-    host = power8(RealTime(), threads=2, parts=Parts(engine=engine_named(engine)))
+    host = power8(RealTime(), threads=2, engine=engine_named(engine))
     guest = Guest(host, stride=2)
     for vector in (0x500, 0x900):
         guest.code(vector, [li(4, vector), *user_call()])

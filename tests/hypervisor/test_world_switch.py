@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,25 +27,24 @@ from little_guests import (
     watch_readings,
 )
 
-from chronovisor.hypervisor.cpu_model import PPC970
-from chronovisor.hypervisor.dispatch_trace_log import DispatchTraceLog
+from chronovisor.hypervisor.dispatch_log_writer import DispatchLogWriter
 from chronovisor.hypervisor.exits import Hypercall
-from chronovisor.hypervisor.host import Core, HardwareThread, Host, Parts
-from chronovisor.hypervisor.virtual_core import VirtualCore
-from chronovisor.hypervisor.world_switch import WorldSwitch
+from chronovisor.hypervisor.host import Host
 from chronovisor.papr.hcalls import Hcall
+from chronovisor.processor.cpu_model import PPC970
 from chronovisor.timebase.clock import VirtualTime
-from chronovisor.timebase.offset import Applied, Shift, shift
-from chronovisor.timebase.tbu40 import NoTbu40Error, TimebaseRegister
+from chronovisor.timebase.offset import Applied, Shift, Switch, shift
+from chronovisor.timebase.tbu40 import CoreTimebase, HostTimebase, NoTbu40Error, TimebaseRegister
 from chronovisor.timebase.trace import (
     DecrementerKept,
     HostTimeRestored,
+    Observer,
     OffsetApplied,
     SecondaryLetIn,
     ThreadOut,
     Wrapped,
 )
-from chronovisor.timebase.types import MASK64, GuestTime, Offset, Ticks, signed64
+from chronovisor.timebase.types import MASK64, GuestTime, Offset, signed64
 
 ANY64 = st.integers(0, MASK64)
 OFFSETS = st.integers(0, (1 << 40) - 1).map(lambda n: Offset(n << 24))
@@ -206,16 +206,17 @@ def test_the_secondary_is_let_in_behind_the_switch_and_all_leave_together(origin
     assert not guest.host.check_sync()
 
 
-class _BreaksDown(WorldSwitch):
+class _BreaksDown(Switch):
     """A switch with a mistake of its own in the exit."""
 
-    def to_take_away(self, core: Core, vcore: VirtualCore) -> Applied:
+    def leave(self, tb: CoreTimebase, applied: Applied, observer: Observer | None = None) -> HostTimebase:
         raise ZeroDivisionError("a mistake of ours")
 
 
 def test_a_mistake_in_an_exit_leaves_the_siblings_and_the_core_free() -> None:
     source = VirtualTime()
-    host = power8(source, parts=Parts(world_switch=_BreaksDown))
+    host = power8(source)
+    host.switch = _BreaksDown()
     guest = Guest(host, stride=2)
     for number in (0, 1):
         guest.vcpu(number, guest.code(0x1000 * (number + 1), [*spin(3000), *user_call()]))
@@ -224,7 +225,7 @@ def test_a_mistake_in_an_exit_leaves_the_siblings_and_the_core_free() -> None:
     with pytest.raises(ZeroDivisionError):
         run_together(vcpus)
     assert not host.check_sync()
-    assert all(core.runs is None for core in host.cores)
+    assert not any(host.run_queue.stays)
 
 
 def test_a_sibling_sets_the_offset_while_the_virtual_core_runs() -> None:
@@ -258,7 +259,7 @@ def test_a_sibling_sets_the_offset_while_the_virtual_core_runs() -> None:
     seen: list[list[str]] = []
 
     def set_meanwhile() -> None:
-        assert runner.thread is not None
+        assert runner.timer.thread is not None
         with sibling.access():
             sibling.set_offset(new)
         seen.append(host.check_sync())
@@ -371,24 +372,25 @@ def test_a_mistake_at_the_entry_loses_neither_the_core_nor_the_timer() -> None:
     it.
     """
 
-    class Failing(DispatchTraceLog):
+    class Failing(DispatchLogWriter):
         fails = 1
 
-        def dispatched(self, thread: HardwareThread, waited: Ticks) -> GuestTime | None:
+        def dispatched(self, *how: Any) -> GuestTime | None:
             if Failing.fails:
                 Failing.fails -= 1
                 raise ZeroDivisionError("a mistake")
-            return super().dispatched(thread, waited)
+            return super().dispatched(*how)
 
-    host = power8(VirtualTime(), parts=Parts(dispatch_trace_log=Failing))
+    host = power8(VirtualTime())
     guest = Guest(host, stride=2)
     vcpu = guest.vcpu(0, guest.code(0, READER))
+    vcpu.log = Failing(vcpu)
     vcpu.areas.set_vpa(0x8000)
     vcpu.set_offset(Offset(GRANULE))
     vcpu.decrementer_expiry = GuestTime(0x1234_5678)
     with pytest.raises(ZeroDivisionError):
         vcpu.run()
-    assert host.cores[0].runs is None
+    assert not any(host.run_queue.stays)
     assert not host.check_sync()
     assert vcpu.decrementer_expiry == GuestTime(0x1234_5678)
     assert isinstance(vcpu.run(), Hypercall)
@@ -435,7 +437,8 @@ def test_a_switch_that_takes_too_long_is_repaired_before_any_thread_runs(
         is_entry = signed64(delta) > 0
         return shift(Dawdling(tb) if is_entry == (slow == "entry") else tb, delta)
 
-    host = power8(source, origin=0x77_7777_7777, observer=log, parts=Parts(shifter=shifted))
+    host = power8(source, origin=0x77_7777_7777, observer=log)
+    host.switch = Switch(shifted)
     guest = Guest(host, stride=2)
     vcpus = [guest.vcpu(n, guest.code(0x1000 * (n + 1), [*spin(1500), *READER])) for n in (0, 1)]
     vcpus[0].set_offset(offset)

@@ -13,7 +13,7 @@ def test_the_wrap_check_taken_out() -> None:
 
 
 def test_the_offset_read_again_at_exit() -> None:
-    finding = examine(partial(switch.round_trip, to_take_away=OffsetReadAgain.to_take_away))
+    finding = examine(partial(switch.round_trip, world_switch=OffsetReadAgain))
     assert finding.outcome is Outcome.REFUTED
     assert finding.counterexample is not None
     assert finding.counterexample.requirement == "after the exit, T = H"

@@ -3,20 +3,21 @@
 import os
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from chronovisor.hypervisor.host import Core, HardwareThread
 from chronovisor.hypervisor.maintenance import Maintenance
+from chronovisor.hypervisor.stay import Stay
 from chronovisor.hypervisor.virtual_core import VirtualCore
-from chronovisor.hypervisor.virtual_cpu import VirtualCpu
-from chronovisor.hypervisor.world_switch import WorldSwitch
+from chronovisor.hypervisor.world_switch import Traveller, WorldSwitch
+from chronovisor.processor.core import Core, HardwareThread
 from chronovisor.proof.core_world import THREADS
 from chronovisor.proof.interleaving import Actor, Interleaving
 from chronovisor.proof.paths import Case, Path, explore
 from chronovisor.proof.prover import Finding, Outcome, examine
 from chronovisor.proof.virtual_core import any_order
+from chronovisor.timebase.tbu40 import HostTimebase
 from chronovisor.timebase.types import Offset
 
 GUEST = "P2: whoever runs the guest has T = H + o, with the offset that was set at the entry"
@@ -33,31 +34,30 @@ def refuted(world_switch: type[WorldSwitch], **world: Any) -> Finding:
 class LeavesAlone(WorldSwitch):
     """The primary takes the offset away when it leaves, whoever is in the guest still."""
 
-    def leave(self, vcpu: VirtualCpu) -> None:
-        vcore = vcpu.vcore
-        if vcore.primary is vcpu and vcore.core is not None:
+    def leave(self, vcpu: Traveller, stay: Stay) -> None:
+        if stay.primary is vcpu:
             with self._scheduler.monitor:
-                vcore.leave_soon()
-                self._restore_host_time(vcore, vcore.core)
-        super().leave(vcpu)
+                stay.leave_soon()
+                self._restore_host_time(stay, vcpu.vcore)
+        super().leave(vcpu, stay)
 
 
 class AddsAtTheDoor(WorldSwitch):
     """Every thread that comes in switches the timebase."""
 
-    def _enter_as_secondary(self, vcpu: VirtualCpu, thread: HardwareThread) -> None:
-        super()._enter_as_secondary(vcpu, thread)
-        self._enter_as_primary(vcpu.vcore, thread.core)
+    def _enter_as_secondary(self, stay: Stay, thread: HardwareThread, vcpu: int) -> None:
+        super()._enter_as_secondary(stay, thread, vcpu)
+        self._enter_as_primary(stay, cast(VirtualCore, stay.contender))
 
 
 class TellsNobody(WorldSwitch):
     """Does not say that anything changed."""
 
-    def leave(self, vcpu: VirtualCpu) -> None:
+    def leave(self, vcpu: Traveller, stay: Stay) -> None:
         scheduler = self._scheduler
         changed, scheduler.changed = scheduler.changed, lambda: None  # type: ignore[method-assign]
         try:
-            super().leave(vcpu)
+            super().leave(vcpu, stay)
         finally:
             scheduler.changed = changed  # type: ignore[method-assign]
 
@@ -65,18 +65,19 @@ class TellsNobody(WorldSwitch):
 class ForgetsWhoWants(WorldSwitch):
     """Gives the core back without a look at who came meanwhile."""
 
-    def _release(self, vcore: VirtualCore, core: Core) -> None:
-        vcore.give_back(core)
+    def _release(self, stay: Stay, vcore: VirtualCore) -> None:
+        self._queue.stays[stay.core.number] = vcore.stay = None
 
 
 class KeepsTheOffset(WorldSwitch):
     """Does not take the offset away where another was set."""
 
-    def _restore_host_time(self, vcore: VirtualCore, core: Core) -> None:
-        if vcore.offset == vcore.entered_with:
-            super()._restore_host_time(vcore, core)
-        core.applied = None
-        vcore.host_time_restored = True
+    def _restore_host_time(self, stay: Stay, vcore: VirtualCore) -> HostTimebase:
+        if vcore.offset == stay.entered_with:
+            return super()._restore_host_time(stay, vcore)
+        stay.applied = None
+        stay.host_timebase = HostTimebase(stay.core.timebase)
+        return stay.host_timebase
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_a_counterexample_says_who_went_on_when_and_what_came_of_it() -> None:
 
 
 def test_a_decrementer_kept_in_other_units_is_refuted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chronovisor.hypervisor.virtual_cpu.rebased", lambda expiry, old, new: expiry)
+    monkeypatch.setattr("chronovisor.hypervisor.timer.rebased", lambda expiry, old, new: expiry)
     finding = refuted(WorldSwitch, threads=2, owner=True)
     assert finding.counterexample is not None
     assert finding.counterexample.requirement == TIMERS
@@ -138,9 +139,7 @@ def test_a_repair_under_a_running_guest_is_refuted(monkeypatch: pytest.MonkeyPat
     """T = H for a guest that goes on with an offset, and that is taken away from it later."""
 
     def at_once(self: Maintenance, core: Core) -> None:
-        applied, core.applied = core.applied, None
         self.handle(core)
-        core.applied = applied
 
     monkeypatch.setattr(Maintenance, "_interrupt", at_once)
     assert refuted(WorldSwitch, threads=1, fails=True).counterexample is not None

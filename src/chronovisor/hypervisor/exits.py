@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 
 
 class Hypercall(NamedTuple):
-    """The guest made a hypercall that is not answered here: its number (r3) and r4 to r12, unsigned
+    """The guest made a hypercall that user space has to answer: its number (r3) and r4 to r12, unsigned
     64-bit.
     """
 
@@ -16,7 +16,7 @@ class Hypercall(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Interrupted:
+class Kicked:
     """The vCPU was kicked."""
 
 
@@ -40,5 +40,5 @@ class Crashed:
     message: str
 
 
-OtherExit: TypeAlias = Interrupted | FailedEntry | Crashed
+OtherExit: TypeAlias = Kicked | FailedEntry | Crashed
 Exit: TypeAlias = Hypercall | OtherExit

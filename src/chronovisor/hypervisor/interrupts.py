@@ -2,63 +2,60 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager
+from typing import Protocol
 
+from chronovisor.engine.interface import Engine
+from chronovisor.engine.state import Thread
+from chronovisor.hypervisor.timer import Timer
 from chronovisor.isa.bits import MSR
-
-if TYPE_CHECKING:
-    from chronovisor.hypervisor.virtual_cpu import VirtualCpu
-
 
 _EE = int(MSR.EE)
 
 
+class Monitored(Protocol):
+    """What has the host's monitor."""
+
+    @property
+    def monitor(self) -> AbstractContextManager[bool]:
+        """The lock under which pending interrupts change."""
+
+
 class PendingInterrupts:
-    """What waits to interrupt a vCPU from outside. Set under the host's monitor, from any thread."""
+    """The interrupts from outside that wait for a vCPU. Set under the host's monitor, from any thread."""
 
-    __slots__ = ("external", "machine_check", "system_reset")
+    __slots__ = ("_monitored", "_timer", "external", "machine_check", "system_reset")
 
-    def __init__(self) -> None:
+    def __init__(self, timer: Timer, monitored: Monitored) -> None:
+        self._timer = timer
+        self._monitored = monitored
         self.system_reset = False
-        """Once: taken back by its delivery."""
+        """Once: its delivery clears it."""
         self.machine_check: int | None = None
-        """Once: SRR1's bits for its cause."""
+        """Once: the bits of SRR1 for its cause."""
         self.external = False
-        """A level: there until whoever raised it lowers it."""
+        """A level: it stays until its source lowers it."""
 
+    def wake(self) -> bool:
+        """Return whether something is pending that ends an H_CEDE (which has set MSR[EE])."""
+        return self.external or self.system_reset or self.machine_check is not None or self._timer.pending()
 
-def wakes(vcpu: VirtualCpu) -> bool:
-    """Whether something is pending that ends an H_CEDE (which has set MSR[EE])."""
-    pending = vcpu.pending
-    return (
-        pending.external
-        or pending.system_reset
-        or pending.machine_check is not None
-        or vcpu.decrementer_pending()
-    )
+    def deliver(self, state: Thread, engine: Engine) -> None:
+        """Enter the pending interrupt of the highest rank that MSR lets through, if there is one.
 
-
-def deliver(vcpu: VirtualCpu) -> None:
-    """Enter the pending interrupt of the highest rank that MSR lets through, if there is one.
-
-    The order is that of Power ISA 3.0B Book III 6.7.2: system reset and machine check, which nothing masks,
-    then external before decrementer. An entry clears MSR[EE], so that one is all that an instruction boundary
-    can take.
-    """
-    pending, state = vcpu.pending, vcpu.state
-    if pending.system_reset:
-        pending.system_reset = False
-        _enter(vcpu, "SYSTEM_RESET")
-    elif pending.machine_check is not None:
-        with vcpu.host.scheduler.monitor:
-            cause, pending.machine_check = pending.machine_check, None
-        _enter(vcpu, "MACHINE_CHECK", cause)
-    elif state.MSR & _EE:
-        if pending.external:
-            _enter(vcpu, "EXTERNAL")
-        elif vcpu.decrementer_pending():
-            _enter(vcpu, "DECREMENTER")
-
-
-def _enter(vcpu: VirtualCpu, name: str, cause: int = 0) -> None:
-    vcpu.machine.engine.interrupt(vcpu.state, name, cause)
+        The order is that of Power ISA 3.0B Book III 6.7.2: system reset and machine check, which nothing
+        masks, then external before decrementer. An entry clears MSR[EE], so an instruction boundary takes at
+        most one.
+        """
+        if self.system_reset:
+            self.system_reset = False
+            engine.interrupt(state, "SYSTEM_RESET", 0)
+        elif self.machine_check is not None:
+            with self._monitored.monitor:
+                cause, self.machine_check = self.machine_check, None
+            engine.interrupt(state, "MACHINE_CHECK", cause)
+        elif state.MSR & _EE:
+            if self.external:
+                engine.interrupt(state, "EXTERNAL", 0)
+            elif self._timer.pending():
+                engine.interrupt(state, "DECREMENTER", 0)

@@ -12,7 +12,7 @@ from chronovisor.engine.native.timebase_course import Course, TimebaseCell, comp
 from chronovisor.isa.values import Program, Trace, Value
 from chronovisor.timebase.clock import HostClock
 from chronovisor.timebase.offset import Applied, Switch, shift
-from chronovisor.timebase.tbu40 import CoreTimebase
+from chronovisor.timebase.tbu40 import CoreTimebase, HostTimebase
 from chronovisor.timebase.trace import Observer
 from chronovisor.timebase.types import GRANULE, Offset
 
@@ -101,12 +101,12 @@ class NativeSwitch(Switch):
                 return Applied(offset)
         return super().enter(tb, offset, observer)
 
-    def leave(self, tb: CoreTimebase, applied: Applied, observer: Observer | None = None) -> None:
+    def leave(self, tb: CoreTimebase, applied: Applied, observer: Observer | None = None) -> HostTimebase:
         """Give the core back the host's time, as the interpreted switch does."""
         if observer is None and type(tb) is NativeTimebase:
             if not applied.value:
-                return
+                return HostTimebase(tb)
             tb.operand = -applied.value
             if self._in_time(tb.reference):
-                return
-        super().leave(tb, applied, observer)
+                return HostTimebase(tb)
+        return super().leave(tb, applied, observer)

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from chronovisor.engine.concrete import ConcreteEngine
+from chronovisor.engine.interface import Engine
+from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.hypercall_answers import HypercallAnswers
 from chronovisor.hypervisor.virtual_core import VirtualCore
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
-from chronovisor.papr.hcalls import Hcall
-
-if TYPE_CHECKING:
-    from chronovisor.hypervisor.host import Engine, Host
-
-
-ANSWERED_BY_DEFAULT = frozenset({Hcall.CEDE, Hcall.PROD, Hcall.CONFER, Hcall.REGISTER_VPA})
-"""The hypercalls that are answered without user space's asking for it, of those that can be."""
 
 
 class NumberInUseError(ValueError):
@@ -25,40 +17,43 @@ class NumberInUseError(ValueError):
 class VirtualMachine:
     """A guest on a host. Before `give_memory` its vCPUs can be made and set up, but not run.
 
-    `stride` is the number of vCPUs that a virtual core can have, where the host's threads are not
-    independent.
+    `stride` is the number of vCPUs that a virtual core can have, unless the host's threads are independent.
     """
 
     def __init__(self, host: Host, stride: int = 1) -> None:
         self.host: Host = host
         self.stride = stride
         self.has_memory = False
-        self.answered: set[int] = set(ANSWERED_BY_DEFAULT)
-        """The hypercalls that are not left to user space."""
+        self.memory: GuestMemory = GuestMemory(PAGE_SIZE)
+        self.engine: Engine = host.engine(self.memory)
+        self.hypercalls = HypercallAnswers(
+            self, host.scheduler, host.random_bits, host.guest_model.reflects_user_hypercall
+        )
         self.vcpus: dict[int, VirtualCpu] = {}
         self._vcores: dict[int, VirtualCore] = {}
-        self._use(GuestMemory(PAGE_SIZE))
 
     def give_memory(self, memory: GuestMemory) -> None:
-        """Have the guest's real storage be `memory`. Not while a vCPU runs."""
-        self._use(memory)
+        """Make `memory` the guest's real storage. Not while a vCPU runs."""
+        self.memory, self.engine = memory, self.host.engine(memory)
         self.has_memory = True
         for vcpu in self.vcpus.values():
             vcpu.adopt_engine()
 
     def add_vcpu(self, number: int) -> VirtualCpu:
-        """Make the vCPU `number`; NumberInUseError where it, or on independent threads its virtual core,
-        exists.
+        """Make the vCPU `number`. NumberInUseError if it, or on independent threads its virtual core, exists
+        already.
         """
         if number in self.vcpus:
             raise NumberInUseError(f"the vCPU {number} exists already")
-        independent = self.host.cpu_model.independent_threads
-        stride = 1 if independent else self.stride
+        host = self.host
+        model = host.cpu_model
+        stride = 1 if model.independent_threads else self.stride
         vcore = self._vcores.get(number // stride)
         if vcore is None:
-            vcore = self._vcores[number // stride] = VirtualCore(self.host, stride)
-        vcpu = self.vcpus[number] = VirtualCpu(self, vcore, number)
-        vcore.vcpus.append(vcpu)
+            vcore = VirtualCore(host.source, host.guest_model, model.has_tbu40, stride)
+            self._vcores[number // stride] = vcore
+        vcpu = self.vcpus[number] = VirtualCpu(self, host, vcore, number)
+        vcore.timers.append(vcpu.timer)
         return vcpu
 
     def close(self) -> None:
@@ -67,7 +62,3 @@ class VirtualMachine:
             self.host.scheduler.drop(vcpu.seat)
         self.vcpus.clear()
         self._vcores.clear()
-
-    def _use(self, memory: GuestMemory) -> None:
-        self.memory = memory
-        self.engine: Engine = (self.host.parts.engine or ConcreteEngine)(memory)

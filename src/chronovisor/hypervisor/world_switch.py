@@ -1,189 +1,230 @@
 """Entry and exit: how the threads of a virtual core go into the guest together and come out together.
 
-The first thread to come is the core's primary. It alone changes the core's timebase, before any other may run
-the guest. When one thread leaves, all do; when all are out, the primary takes away the offset that it added,
-and only behind that barrier is each thread's decrementer kept, as the host time at which it expires.
+The first thread to come is the core's primary. It alone changes the core's timebase, before any other thread
+may run the guest. When one thread leaves, all do. When all are out, the primary takes away the offset that it
+added; only behind that barrier is each thread's decrementer kept, as the host time at which it expires.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from chronovisor.timebase.offset import Applied, SwitchBreachError
-from chronovisor.timebase.tbu40 import NoTbu40Error
-from chronovisor.timebase.trace import Event, SecondaryLetIn, ThreadOut
+from chronovisor.hypervisor.dispatch import Dispatch
+from chronovisor.hypervisor.maintenance import Maintenance
+from chronovisor.hypervisor.run_queue import RunQueue
+from chronovisor.hypervisor.scheduler import Scheduler
+from chronovisor.hypervisor.stay import Occupant, Stay
+from chronovisor.hypervisor.virtual_core import VirtualCore
+from chronovisor.processor.core import Core, HardwareThread
+from chronovisor.timebase.clock import TickSource
+from chronovisor.timebase.offset import Switch, SwitchBreachError
+from chronovisor.timebase.tbu40 import HostTimebase, NoTbu40Error
+from chronovisor.timebase.trace import Event, Observer, SecondaryLetIn, ThreadOut
 
-if TYPE_CHECKING:
-    from chronovisor.hypervisor.host import Core, HardwareThread, Host
-    from chronovisor.hypervisor.virtual_core import VirtualCore
-    from chronovisor.hypervisor.virtual_cpu import VirtualCpu
+
+class Switching(Protocol):
+    """The host whose threads enter guests and leave them."""
+
+    scheduler: Scheduler
+    switch: Switch
+    observer: Observer | None
+    maintenance: Maintenance
+
+    @property
+    def source(self) -> TickSource:
+        """The machine's monotonic clock."""
+
+    @property
+    def run_queue(self) -> RunQueue:
+        """Who has which core, and who waits for one."""
+
+
+class Traveller(Occupant, Protocol):
+    """A vCPU that goes into its guest and comes out, on the thread that runs it."""
+
+    next_dispatch: Dispatch
+
+    @property
+    def number(self) -> int:
+        """Its number in its machine."""
+
+    @property
+    def vcore(self) -> VirtualCore:
+        """Its virtual core."""
+
+    @property
+    def kicked(self) -> bool:
+        """Whether its run is to end."""
+
+    def begin(self, stay: Stay, thread: HardwareThread, now: int) -> None:
+        """Load what the guest needs on `thread` at tick `now`: the core's timebase is the guest's."""
+
+    def end(self, stay: Stay, now: int) -> None:
+        """Stop at tick `now` what runs only in the guest; the timebase may still be the guest's."""
+
+    def keep_decrementer(self, stay: Stay, timebase: HostTimebase, now: int) -> None:
+        """Keep the expiry of the decrementer as it was at tick `now`: the timebase is the host's again."""
 
 
 class WorldSwitch:
     """The entries and exits of one host. `enter` and `leave` are called by the thread that they move."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Switching) -> None:
         self._host = host
         self._scheduler = host.scheduler
         self._source = host.source
+        self._queue = host.run_queue
 
-    def enter(self, vcpu: VirtualCpu) -> bool:
-        """Bring the calling thread's vCPU into the guest; False where it was kicked before it had a core.
+    def enter(self, vcpu: Traveller) -> Stay | None:
+        """Bring the calling thread's vCPU into the guest, and return the stay that it takes part in; None if
+        it was kicked before it had a core.
 
-        It shares its virtual core's core, where that has one and is not about to leave it, or else waits for
-        one as its primary. `leave` must follow. Where the timebase could not be switched the vCPU is brought
-        no further than the door: `VirtualCore.failure` says why.
+        It joins its virtual core's stay, unless there is none or it is about to end; then it waits for a core
+        as the primary. `leave` must follow. If the timebase could not be switched, `Stay.failure` says why,
+        and the vCPU must not run the guest.
         """
         vcore = vcpu.vcore
         with self._scheduler.monitor:
-            thread = self._find_thread(vcpu)
-            if thread is None:
-                return False
-            vcpu.thread = thread
-            vcore.inside.append(vcpu)
+            stay = vcore.stay
+            if stay is None and not self._queue.waiting and (core := self._queue.free_core()) is not None:
+                stay = self._take(core, vcpu)
+            elif stay is None or stay.leaving:
+                stay = self._wait_for_core(vcpu)
+                if stay is None:
+                    return None
+            thread = stay.core.threads[vcpu.number % vcore.stride]
+            stay.inside.append(vcpu)
             try:
-                is_primary = vcore.primary is vcpu
+                is_primary = stay.primary is vcpu
                 if is_primary:
-                    self._enter_as_primary(vcore, thread.core)
+                    self._enter_as_primary(stay, vcore)
                 else:
-                    self._enter_as_secondary(vcpu, thread)
-                # One that is to leave already does not begin.
-                if not vcore.leaving:
+                    self._enter_as_secondary(stay, thread, vcpu.number)
+                # If the stay already ends, the vCPU does not begin.
+                if not stay.leaving:
                     now = self._source.ticks()
                     if is_primary:
-                        vcore.begin(now)
-                    vcpu.begin(thread, now)
+                        vcore.run_time.start(now)
+                        stay.core.hypervisor_decrementer.write_deadline(
+                            now + self._queue.time_slice(vcore), now
+                        )
+                    vcpu.begin(stay, thread, now)
             except BaseException as error:
-                # A mistake of ours: what came in goes out again, and the core is not lost.
-                vcore.failure = f"the entry failed: {error}"
-                self.leave(vcpu)
+                # A mistake of ours: the vCPU leaves again, and the core is not lost.
+                stay.failure = f"the entry failed: {error}"
+                self.leave(vcpu, stay)
                 raise
-            return True
+            return stay
 
-    def leave(self, vcpu: VirtualCpu) -> None:
+    def leave(self, vcpu: Traveller, stay: Stay) -> None:
         """Take the calling thread's vCPU out of the guest, and with it all of its virtual core."""
-        vcore, thread = vcpu.vcore, vcpu.thread
-        assert thread is not None, "only who entered can leave"
-        core = thread.core
         with self._scheduler.monitor:
-            vcore.leave_soon()
+            stay.leave_soon()
             ended = self._source.ticks()
-            vcpu.end(ended)
-            vcore.out += 1
+            vcpu.end(stay, ended)
+            stay.out += 1
             if self._host.observer is not None:
-                self._tell(ThreadOut(core.number, thread.number, vcpu.number))
+                thread = vcpu.number % vcpu.vcore.stride
+                self._tell(ThreadOut(stay.core.number, thread, vcpu.number))
             try:
-                if vcore.primary is vcpu:
-                    if vcore.out < len(vcore.inside):
-                        ended = self._await_secondaries(vcore)
-                    vcore.run_time.stop(ended)
-                    self._restore_host_time(vcore, core)
+                if stay.primary is vcpu:
+                    if stay.out < len(stay.inside):
+                        ended = self._await_secondaries(stay)
+                    vcpu.vcore.run_time.stop(ended)
+                    timebase = self._restore_host_time(stay, vcpu.vcore)
                 else:
-                    self._await_host_time(vcore)
-                # Behind the barrier: T is the host's again, so DEC + T is an expiry in host time.
-                vcpu.keep_decrementer(thread, ended)
+                    timebase = self._await_host_time(stay)
+                vcpu.keep_decrementer(stay, timebase, ended)
             finally:
-                vcpu.thread = None
-                vcore.kept += 1
-                if vcore.kept == len(vcore.inside):
-                    self._release(vcore, core)
+                stay.kept += 1
+                if stay.kept == len(stay.inside):
+                    self._release(stay, vcpu.vcore)
                 self._scheduler.changed()
-
-    # What a sabotaged switch does otherwise
-
-    def secondary_may_enter(self, core: Core) -> bool:
-        """Whether the core's other threads may run the guest: when its timebase is the guest's."""
-        return core.applied is not None
-
-    def to_take_away(self, core: Core, vcore: VirtualCore) -> Applied:
-        """Return the offset that an exit takes away: what the entry added, whatever was set since."""
-        assert core.applied is not None
-        return core.applied
 
     # The steps
 
-    def _find_thread(self, vcpu: VirtualCpu) -> HardwareThread | None:
-        """Find a hardware thread for the vCPU, on its virtual core's core; None where it was kicked first."""
-        vcore, host = vcpu.vcore, self._host
-        if vcore.core is None and not host.queue and (core := host.free_core()) is not None:
-            vcore.take(core, vcpu)
-        elif not vcore.can_be_joined and not self._wait_for_core(vcpu):
-            return None
-        assert vcore.core is not None
-        return vcore.core.threads[vcpu.number % vcore.stride]
+    def _take(self, core: Core, vcpu: Traveller) -> Stay:
+        """Begin a stay on `core` with the vCPU as its primary."""
+        vcore = vcpu.vcore
+        vcore.stay = self._queue.stays[core.number] = stay = Stay(core, vcore, vcpu)
+        return stay
 
-    def _wait_for_core(self, vcpu: VirtualCpu) -> bool:
-        """Wait until the vCPU's virtual core has a core to run on; False where it was kicked first."""
-        vcore, host = vcpu.vcore, self._host
-        since = host.source.ticks()
-        if vcore.core is None and vcore not in host.queue:
-            self._queue(vcore, since)
+    def _wait_for_core(self, vcpu: Traveller) -> Stay | None:
+        """Wait until the vCPU's virtual core has a core to run on; None if the vCPU was kicked first."""
+        vcore, queue = vcpu.vcore, self._queue
+        since = self._source.ticks()
+        if vcore.stay is None and vcore not in queue.waiting:
+            queue.enqueue(vcore, since)
         vcore.wanting += 1
-        self._scheduler.wait(lambda: vcpu.kicked or vcore.can_be_joined or host.core_for(vcore) is not None)
+        self._scheduler.wait(lambda: vcpu.kicked or vcore.can_be_joined or queue.core_for(vcore) is not None)
         vcore.wanting -= 1
-        # While its own virtual core was on its way out of its core, nobody kept it from running.
-        vcpu.next_dispatch.waited_for_core(max(0, host.source.ticks() - max(since, vcore.queued_at)))
+        # While its own virtual core was leaving, no other virtual core kept it from running.
+        vcpu.next_dispatch.waited_for_core(max(0, self._source.ticks() - max(since, vcore.queued_at)))
         if vcpu.kicked:
-            if not vcore.wanting and vcore in host.queue:
-                host.queue.remove(vcore)
+            if not vcore.wanting and vcore in queue.waiting:
+                queue.waiting.remove(vcore)
             self._scheduler.changed()
-            return False
-        if not vcore.can_be_joined:
-            core = host.core_for(vcore)
-            assert core is not None
-            host.queue.popleft()
-            vcore.take(core, vcpu)
-        return True
+            return None
+        if vcore.can_be_joined:
+            return vcore.stay
+        core = queue.core_for(vcore)
+        assert core is not None
+        queue.waiting.popleft()
+        return self._take(core, vcpu)
 
-    def _enter_as_primary(self, vcore: VirtualCore, core: Core) -> None:
+    def _enter_as_primary(self, stay: Stay, vcore: VirtualCore) -> None:
         # Threads that are ready come along now: they wait behind the switch, not for the next entry.
         self._scheduler.give_way()
-        vcore.entered_with = vcore.offset
+        # Noted before the switch: an offset that is set during the switch is not the one that is added.
+        stay.entered_with = vcore.offset
         try:
-            core.applied = self._host.switch.enter(core.timebase, vcore.offset, self._host.observer)
+            stay.applied = self._host.switch.enter(stay.core.timebase, stay.entered_with, self._host.observer)
         except (SwitchBreachError, NoTbu40Error) as error:
-            vcore.failure = str(error)
-            vcore.leave_soon()
+            stay.failure = str(error)
+            stay.leave_soon()
         self._scheduler.changed()
 
-    def _enter_as_secondary(self, vcpu: VirtualCpu, thread: HardwareThread) -> None:
-        vcore, core = vcpu.vcore, thread.core
-        self._scheduler.wait(lambda: vcore.failure is not None or self.secondary_may_enter(core))
-        if not vcore.leaving and self._host.observer is not None:
-            self._tell(SecondaryLetIn(core.number, thread.number, vcpu.number))
+    def _enter_as_secondary(self, stay: Stay, thread: HardwareThread, vcpu: int) -> None:
+        """Wait until the core's timebase is the guest's."""
+        self._scheduler.wait(lambda: stay.failure is not None or stay.applied is not None)
+        self._let_in(stay, thread, vcpu)
 
-    def _await_secondaries(self, vcore: VirtualCore) -> int:
+    def _let_in(self, stay: Stay, thread: HardwareThread, vcpu: int) -> None:
+        if not stay.leaving and self._host.observer is not None:
+            self._tell(SecondaryLetIn(stay.core.number, thread.number, vcpu))
+
+    def _await_secondaries(self, stay: Stay) -> int:
         """Wait until all threads have left the guest; return the tick at which they had."""
         self._scheduler.changed()
-        self._scheduler.wait(lambda: vcore.out == len(vcore.inside))
+        self._scheduler.wait(lambda: stay.all_out)
         return self._source.ticks()
 
-    def _await_host_time(self, vcore: VirtualCore) -> None:
+    def _await_host_time(self, stay: Stay) -> HostTimebase:
         self._scheduler.changed()
-        self._scheduler.wait(lambda: vcore.host_time_restored)
+        self._scheduler.wait(lambda: stay.host_timebase is not None)
+        assert stay.host_timebase is not None
+        return stay.host_timebase
 
-    def _restore_host_time(self, vcore: VirtualCore, core: Core) -> None:
+    def _restore_host_time(self, stay: Stay, vcore: VirtualCore) -> HostTimebase:
+        """Take away what the entry added, whatever was set since; then repair what failed meanwhile."""
+        core = stay.core
+        timebase: HostTimebase | None = None
         try:
-            if core.applied is not None:
-                self._host.switch.leave(core.timebase, self.to_take_away(core, vcore), self._host.observer)
-                core.applied = None
+            if stay.applied is not None:
+                timebase = self._host.switch.leave(core.timebase, stay.applied, self._host.observer)
         finally:
             # A mistake of ours ends this vCPU's run, and must cost neither the core nor the other threads.
-            if core.applied is not None:
-                core.timebase.load_from_tod()
-                core.applied = None
-            vcore.host_time_restored = True
+            stay.host_timebase = timebase = timebase or core.timebase.load_from_tod()
+            stay.applied = None
             if core.hmer:
                 self._host.maintenance.handle(core)
+        return timebase
 
-    def _release(self, vcore: VirtualCore, core: Core) -> None:
-        vcore.give_back(core)
+    def _release(self, stay: Stay, vcore: VirtualCore) -> None:
+        """End the stay: the core is free, and the virtual core may enter again."""
+        self._queue.stays[stay.core.number] = vcore.stay = None
         if vcore.wanting:
-            self._queue(vcore, self._host.source.ticks())
-
-    def _queue(self, vcore: VirtualCore, now: int) -> None:
-        vcore.queued_at = now
-        self._host.enqueue(vcore, now)
+            self._queue.enqueue(vcore, self._source.ticks())
 
     def _tell(self, event: Event) -> None:
         if self._host.observer is not None:

@@ -39,8 +39,6 @@ class HostOptions:
     """What executes instructions: "native", "concrete" (the reference), or "auto": native where it can be."""
     observer: Observer | None = None
     """Told each step of every entry and exit that touches time."""
-    parts: object | None = None
-    """Stand-ins for parts of the embedded hypervisor, for showing what breaks without the right ones."""
 
 
 @dataclass(frozen=True, slots=True)

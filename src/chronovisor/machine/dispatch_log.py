@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Final, Protocol
 
+from chronovisor.kvm.interface import Vcpu
 from chronovisor.kvm.registers import read_register
 from chronovisor.machine.errors import MachineError
-from chronovisor.memory import AddressError
+from chronovisor.memory import AddressError, GuestMemory
 from chronovisor.papr.dispatch_log import DispatchLog, LogFormatError, from_ring, read_ring
 from chronovisor.papr.vpa import VPA_DTL_INDEX
-
-if TYPE_CHECKING:
-    from chronovisor.kvm.interface import Vcpu
-    from chronovisor.machine.guest import Guest
-    from chronovisor.memory import GuestMemory
 
 _ATTEMPTS: Final = 5
 """How often a log that was overwritten while it was read is read again before the guest is stopped for it."""
 
 
-def vcpus_with_log(guest: Guest) -> list[int]:
+class LoggingGuest(Protocol):
+    """The guest whose logs are read."""
+
+    @property
+    def name(self) -> str:
+        """Its name, for messages."""
+
+    @property
+    def memory(self) -> GuestMemory:
+        """Its memory, in which the logs are."""
+
+    @property
+    def vcpus(self) -> Sequence[Vcpu]:
+        """Its vCPUs."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs."""
+
+    def held(self) -> AbstractContextManager[object]:
+        """Keep it paused for as long as the block lasts."""
+
+
+def vcpus_with_log(guest: LoggingGuest) -> list[int]:
     """The ids of the vCPUs for which the guest has registered a dispatch trace log; it is paused for a
     moment.
     """
@@ -27,7 +48,7 @@ def vcpus_with_log(guest: Guest) -> list[int]:
         return [vcpu.id for vcpu in guest.vcpus if read_register(vcpu, "VPA_DTL")]
 
 
-def read_dispatch_log(guest: Guest, vcpu: Vcpu) -> DispatchLog:
+def read_dispatch_log(guest: LoggingGuest, vcpu: Vcpu) -> DispatchLog:
     """Return what the dispatch trace log of one of the guest's vCPUs holds now.
 
     A running guest is paused for a moment, to be asked where its log is, which makes an entry more; the log
@@ -59,7 +80,7 @@ class _Ring:
         return self._memory.load(self._vpa + field.offset, field.size, little=False)
 
 
-def _registered(guest: Guest, vcpu: Vcpu) -> _Ring:
+def _registered(guest: LoggingGuest, vcpu: Vcpu) -> _Ring:
     log = read_register(vcpu, "VPA_DTL")
     if not log:
         raise MachineError(

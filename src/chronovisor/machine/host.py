@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from chronovisor.kvm.ids import Cap
-from chronovisor.kvm.interface import HostOptions, Vcpu, Vm
+from chronovisor.kvm.interface import HostOptions, System, Vcpu, Vm
 from chronovisor.kvm.provider import open_system
 from chronovisor.machine import rtas
 from chronovisor.machine.console import Console, Sink
@@ -47,7 +47,6 @@ class Host:
         provider: str = "embedded",
         ticks_per_instruction: int = 256,
         engine: str = "auto",
-        parts: object | None = None,
     ) -> None:
         options = HostOptions(
             source=_clock(clock),
@@ -58,9 +57,18 @@ class Host:
             ticks_per_instruction=ticks_per_instruction,
             engine=engine,
             observer=observer,
-            parts=parts,
         )
-        self.system = open_system(options, provider)
+        self._open(open_system(options, provider))
+
+    @classmethod
+    def over(cls, system: System) -> Host:
+        """Return a host over a system that is open already."""
+        host = cls.__new__(cls)
+        host._open(system)
+        return host
+
+    def _open(self, system: System) -> None:
+        self.system = system
         self.guests: list[Guest] = []
 
     @property

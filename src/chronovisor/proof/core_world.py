@@ -12,20 +12,20 @@ from typing import cast
 
 from chronovisor.engine.concrete import ConcreteEngine, Reason, Stop
 from chronovisor.engine.state import Thread
-from chronovisor.hypervisor.cpu_model import POWER8
 from chronovisor.hypervisor.exits import FailedEntry, Hypercall
-from chronovisor.hypervisor.host import Host, Parts
+from chronovisor.hypervisor.host import Host
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.hypervisor.virtual_machine import VirtualMachine
 from chronovisor.hypervisor.world_switch import WorldSwitch
 from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
+from chronovisor.processor.cpu_model import POWER8
 from chronovisor.proof.decrementer import LONGEST_STOP, NOT_TOO_LATE
 from chronovisor.proof.interleaving import Actor, Interleaving
 from chronovisor.proof.paths import Case
 from chronovisor.proof.unknown_time import UnknownTime
 from chronovisor.timebase.clock import RealTime
 from chronovisor.timebase.offset import Applied, Switch, SwitchBreachError, shift
-from chronovisor.timebase.tbu40 import CoreTimebase, TimebaseRegister
+from chronovisor.timebase.tbu40 import CoreTimebase, HostTimebase, TimebaseRegister
 from chronovisor.timebase.trace import Observer
 from chronovisor.timebase.types import LOW_MASK, MASK64, HostTime, Offset, Ticks, signed64
 
@@ -116,10 +116,11 @@ class _SoundSwitch(Switch):
         tb.adjust = offset.signed
         return Applied(offset)
 
-    def leave(self, tb: CoreTimebase, applied: Applied, observer: Observer | None = None) -> None:
+    def leave(self, tb: CoreTimebase, applied: Applied, observer: Observer | None = None) -> HostTimebase:
         """Give the core back the host's time, if it is the guest's with this offset."""
         self._world.nobody_in_guest()
         tb.adjust = signed64(tb.adjust - applied.signed)
+        return HostTimebase(tb)
 
 
 class UnknownHostTime(UnknownTime):
@@ -155,7 +156,7 @@ class World:
             threads_per_core=THREADS,
             cpu_model=POWER8,
             observer=lambda event: case.tell(lambda: f"  {event}"),
-            parts=Parts(world_switch=world_switch, engine=self._engine),
+            engine=self._engine,
         )
         host.scheduler = self.order
         host.world_switch = world_switch(host)
@@ -219,16 +220,17 @@ class World:
             self.case.require(
                 "P2: whoever runs the guest has T = H + o, with the offset that was set at the entry", right
             )
-        if core.runs is None:
+        if self.host.run_queue.stays[core.number] is None:
             self.case.require("P2: a core that runs no guest has T = H", ahead == 0)
 
     def explore(self, *others: Actor) -> None:
         """Have all vCPUs run once, and others do what they do, in the order that the case chooses."""
         self.order.run([*self.actors, *others])
         core = self.core
-        self.case.require("the core is free and whole", core.runs is None and not core.hmer)
+        free = self.host.run_queue.stays[core.number] is None
+        self.case.require("the core is free and whole", free and not core.hmer)
         self.case.require("T = H", core.timebase.adjust == 0)
-        self.case.require("nobody is left in the queue", not self.host.queue)
+        self.case.require("nobody is left in the queue", not self.host.run_queue.waiting)
         for vcpu in self.vcpus:
             self.case.require(
                 "P7: each decrementer expires when it did, in guest time",
@@ -238,30 +240,31 @@ class World:
     def _state(self, actor: Actor | None) -> Hashable:
         """What the future depends on: of one actor, or of all that they share."""
         if isinstance(actor, _Runner):
-            vcpu, vcore = actor.vcpu, self.vcore
+            vcpu, stay = actor.vcpu, self.vcore.stay
             # The owner sets the offset through this one.
             special = self.has_owner and vcpu is self.vcpus[0]
+            own = _snapshot(vcpu, "number"), _snapshot(vcpu.timer), _snapshot(vcpu._cede)
             if actor.finished:
-                return special, _snapshot(vcpu, "number")
-            thread = vcpu.thread if vcpu._begun else None
+                return special, own
+            thread = vcpu.timer.thread
             return (
                 special,
-                vcore.core is not None and vcpu in vcore.inside,
-                vcore.primary is vcpu,
+                stay is not None and vcpu in stay.inside,
+                stay is not None and stay.primary is vcpu,
                 vcpu.number in self.guests,
                 vcpu.number in self.guests and vcpu.state.exit_request,
                 None if thread is None else thread.decrementer.deadline,
-                _snapshot(vcpu, "number"),
+                own,
             )
         if actor is not None:
             return actor.name
         core = self.core
-        # What the next entry sets anew is nothing to it.
-        left = self.vcore.core is None
+        stay = self.vcore.stay
         return (
-            None if left else self.added,
-            len(self.host.queue),
-            _snapshot(self.vcore, *(_OF_AN_ENTRY if left else ())),
+            None if stay is None else self.added,
+            len(self.host.run_queue.waiting),
+            _snapshot(self.vcore),
+            None if stay is None else _snapshot(stay),
             _snapshot(core),
             core.timebase.adjust,
             core.facility.tfmr,
@@ -281,13 +284,6 @@ def _plain(value: object) -> Hashable:
     if isinstance(value, Sized) and not isinstance(value, str | tuple):
         return len(value)
     return cast(Hashable, value if isinstance(value, int | str | tuple | None) else type(value))
-
-
-_OF_AN_ENTRY = (
-    *("inside", "out", "kept", "leaving", "host_time_restored", "time_slice_over", "failure"),
-    "entered_with",
-)
-"""What a virtual core keeps from the beginning of an entry to the end of its exit."""
 
 
 class _Runner(Actor):

@@ -14,6 +14,7 @@ from chronovisor.proof.switch import any_offset
 from chronovisor.proof.terms import Integers
 from chronovisor.proof.unknown_time import UnknownCore
 from chronovisor.timebase.decrementer import Decrementer, DecWidth, rebased
+from chronovisor.timebase.tbu40 import HostTimebase
 from chronovisor.timebase.types import GuestTime, HostTime
 
 LONGEST_STOP = 1 << 63
@@ -62,7 +63,7 @@ class _Guest:
 
     def leave(self) -> HostTime:
         """Keep the decrementer as its expiry."""
-        return self._decrementer.expiry(self.core.timebase, self._width)
+        return self._decrementer.expiry(HostTimebase(self.core.timebase), self._width)
 
     def enter(self, expiry: HostTime) -> None:
         """Load a decrementer from an expiry, and let time stand still to look at it."""
@@ -130,7 +131,7 @@ def timer(case: Case, longest: int = LONGEST_STOP, wrapped: int = 0) -> None:
     core.time.still = True
     decrementer.write(value, width)
     core.time.still = False
-    kept = decrementer.expiry(core.timebase, width)
+    kept = decrementer.expiry(HostTimebase(core.timebase), width)
     case.assume(
         "DEC has not counted through all of its negative values when the guest is left",
         deadline - core.time.now >= -half - wrapped,

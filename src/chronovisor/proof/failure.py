@@ -28,7 +28,7 @@ def repaired(case: Case, first_repaired: bool = False) -> None:
         damage = Ticks(case.any("damage", -(1 << 63), (1 << 63) - 1))
         facility.fail(Tfmr.MISSING_SYNC, damage)
         case.tell(lambda: f"T is wrong by {damage.value} ticks from here on")
-    failed = cast(Any, SimpleNamespace(applied=None, hmer=1, facility=facility, timebase=core.timebase))
+    failed = cast(Any, SimpleNamespace(hmer=1, facility=facility, timebase=core.timebase))
     maintenance = Maintenance(cast(Any, SimpleNamespace(observer=None)))
     if first_repaired:
         maintenance.handle(failed)

@@ -12,7 +12,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any, TypeAlias, cast
 
-from chronovisor.hypervisor.dispatch_trace_log import DispatchTraceLog
+from chronovisor.hypervisor.dispatch_log_writer import DispatchLogWriter
 from chronovisor.hypervisor.world_switch import WorldSwitch
 from chronovisor.proof.paths import Case, any_word
 from chronovisor.proof.prover import Claim, Tight
@@ -78,11 +78,9 @@ class _OneAttempt(Switch):
 def round_trip(
     case: Case,
     shifter: AnyShifter = shift,
-    to_take_away: Callable[[Any, Any, Any], Applied] = WorldSwitch.to_take_away,
+    world_switch: type[WorldSwitch] = WorldSwitch,
 ) -> None:
-    """An entry, any stay in the guest, another offset set meanwhile, an exit; `to_take_away` is how the world
-    switch chooses what the exit takes away.
-    """
+    """An entry, a stay, another offset set meanwhile, and an exit as the `world_switch` makes it."""
     switch, offset = _OneAttempt(shifter), any_offset(case)
     try:
         applied = switch.enter(UnknownCore(case, "H at the entry").timebase, offset)
@@ -92,8 +90,10 @@ def round_trip(
     # The core as a sound entry leaves it (`entry_at_any_pace`), at any later time.
     core = UnknownCore(case, "H at the exit")
     core.timebase.adjust = offset.signed
+    machine = SimpleNamespace(switch=switch, observer=None, scheduler=None, source=core.time, run_queue=None)
+    stay = SimpleNamespace(applied=applied, core=SimpleNamespace(timebase=core.timebase, hmer=0))
     vcore = SimpleNamespace(offset=any_offset(case, "offset set meanwhile"))
-    switch.leave(core.timebase, to_take_away(None, SimpleNamespace(applied=applied), vcore))
+    world_switch(cast(Any, machine))._restore_host_time(cast(Any, stay), cast(Any, vcore))
     case.assume(BELOW_EVER, core.time.since_first < LONGEST_SWITCH)
     timebase, host = core.later()
     case.require("after the exit, T = H", timebase == host.value)
@@ -159,13 +159,14 @@ def zero(case: Case, shifter: AnyShifter = shift, offset: int = 0) -> None:
     case.require("it says so", not done.moved)
 
 
-def logged(case: Case, log: type[DispatchTraceLog] = DispatchTraceLog) -> None:
+def logged(case: Case, log: type[DispatchLogWriter] = DispatchLogWriter) -> None:
     """What the dispatch trace log has as the moment of a dispatch is the guest's time."""
     core, applied = UnknownCore(case), Applied(any_offset(case, "applied offset"))
     core.timebase.adjust = applied.signed
     host = core.timebase.tod()
     core.time.still = True
-    moment = log.moment(cast(Any, None), cast(Any, SimpleNamespace(timebase=core.timebase, applied=applied)))
+    stay = SimpleNamespace(core=SimpleNamespace(timebase=core.timebase), applied=applied)
+    moment = log.moment(cast(Any, None), cast(Any, stay))
     case.require("P8: the moment is H + o", moment == host + applied)
 
 
@@ -207,7 +208,7 @@ CLAIMS = (
         (
             Tight(
                 "the offset read again at the exit",
-                partial(round_trip, to_take_away=OffsetReadAgain.to_take_away),
+                partial(round_trip, world_switch=OffsetReadAgain),
             ),
         ),
     ),

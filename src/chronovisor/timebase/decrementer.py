@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 from chronovisor.timebase.clock import HostClock
-from chronovisor.timebase.tbu40 import CoreTimebase
+from chronovisor.timebase.tbu40 import HostTimebase
 from chronovisor.timebase.types import MASK64, HostTime, Offset, Ticks
 
 DecWidth: TypeAlias = Literal[32, 56]
@@ -72,11 +72,11 @@ class Decrementer:
         """
         return self._exists(self._source.ticks(), width)
 
-    def expiry(self, timebase: CoreTimebase, width: DecWidth, now: int | None = None) -> HostTime:
+    def expiry(self, timebase: HostTimebase, width: DecWidth, now: int | None = None) -> HostTime:
         """Return DEC + T at one instant: the expiry, to be kept while the thread is out of the guest.
 
-        To be called when `timebase` is the host's again, since the sum is in the units of T; DEC is the one
-        of tick `now`, when the thread left, or else the present one. A register that has wrapped while its
+        The sum is in the units of T, so `timebase` must be the host's again. DEC is the one of tick `now`,
+        when the thread left, or else the present one. A register that has wrapped while its
         thread ran expires when it next goes to -1, one whose exception is latched keeps its true moment.
         """
         if now is None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, NewType, Protocol, TypeAlias, TypeVar
 
-from chronovisor.timebase.tbu40 import CoreTimebase, NoTbu40Error, TimebaseRegister
+from chronovisor.timebase.tbu40 import CoreTimebase, HostTimebase, NoTbu40Error, TimebaseRegister
 from chronovisor.timebase.trace import (
     Event,
     HostTimeRestored,
@@ -140,8 +140,8 @@ class Switch:
             _tell(observer, seen)
         return Applied(offset)
 
-    def leave(self, tb: CoreTimebase, applied: Applied, observer: Observer | None = None) -> None:
-        """Give the core back the host's time, T = H, taking away what `enter` added.
+    def leave(self, tb: CoreTimebase, applied: Applied, observer: Observer | None = None) -> HostTimebase:
+        """Give the core back the host's time, T = H, taking away what `enter` added; return the witness.
 
         To be called when all threads of the core have left the guest.
         """
@@ -152,6 +152,7 @@ class Switch:
             # Read afresh: no reading of the switch's own is the time any more.
             seen.append(HostTimeRestored(tb.core, HostTime(tb.read()), applied))
             _tell(observer, seen)
+        return HostTimebase(tb)
 
     def _add(self, tb: CoreTimebase, offset: Offset, seen: list[Event] | None) -> None:
         if not offset:

@@ -7,7 +7,7 @@ threads of a core share it.
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeVar
+from typing import Any, NewType, Protocol, TypeVar
 
 from chronovisor.timebase.clock import HostClock
 from chronovisor.timebase.types import LOW_MASK, MASK64, HostTime, signed64
@@ -76,6 +76,11 @@ class CoreTimebase:
         """Return the host's time H, which no write to TBU40 moves (the chip's time-of-day clock)."""
         return self.clock.now()
 
-    def load_from_tod(self) -> None:
+    def load_from_tod(self) -> HostTimebase:
         """Load T from the host's time, as firmware does after an error of the timebase: T = H again."""
         self.adjust = 0
+        return HostTimebase(self)
+
+
+HostTimebase = NewType("HostTimebase", CoreTimebase)
+"""A core's timebase that is the host's: T = H. Whoever restores it gives this witness."""

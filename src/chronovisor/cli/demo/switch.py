@@ -42,7 +42,17 @@ def play(origin: int) -> tuple[Act, int]:
     act = Act("The switch: into a two-thread virtual core and out, around a wrap of the low 24 bits")
     for _ in range(ATTEMPTS):
         recorder = Recorder()
-        guest = start(origin, recorder)
+        # POWER8: the threads of its cores run the vCPUs of one virtual core together.
+        host = Host(
+            tb_origin=origin,
+            clock=VirtualTime(),
+            cpu="power8",
+            engine=ENGINE,
+            cores=2,
+            threads=2,
+            observer=recorder,
+        )
+        guest = start(host, recorder)
         report = ask_for_report(guest)
         found = _entry_with_secondary(recorder.moments)
         if any(isinstance(m.event, Wrapped) for m in found):
@@ -64,19 +74,8 @@ def play(origin: int) -> tuple[Act, int]:
     return act, origin
 
 
-def start(origin: int, recorder: Recorder, parts: object | None = None) -> Guest:
-    """Boot the guest on a new host of this origin: two virtual cores of two threads each, on two cores."""
-    # POWER8: the threads of its cores run the vCPUs of one virtual core together.
-    host = Host(
-        tb_origin=origin,
-        clock=VirtualTime(),
-        cpu="power8",
-        engine=ENGINE,
-        cores=2,
-        threads=2,
-        observer=recorder,
-        parts=parts,
-    )
+def start(host: Host, recorder: Recorder) -> Guest:
+    """Boot the guest on `host`: two virtual cores of two threads each, on two cores."""
     recorder.clock = host.system.clock
     return host.boot(
         IMAGE, smp=4, threads=2, append=f"vcpus={STARTED}", tb_offset=OFFSET.value, console=recorder.hear

@@ -140,9 +140,11 @@ def _set_dpdes(vcpu: VirtualCpu, stored: Stored, value: int) -> None:
 
 
 def _set_arch_compat(vcpu: VirtualCpu, stored: Stored, value: int) -> None:
-    model = vcpu.host.cpu_model
-    if value and value not in model.compatible:
-        raise KvmError(errno.EINVAL, f"a {model.name} cannot be compatible with processor version {value:#x}")
+    host = vcpu.host
+    if value and value not in host.guest_model.compatible:
+        raise KvmError(
+            errno.EINVAL, f"a {host.cpu_model.name} cannot be compatible with processor version {value:#x}"
+        )
     vcpu.vcore.compatibility = value
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import replace
 from typing import Final
 
 from chronovisor.engine.choice import engine_named
-from chronovisor.hypervisor.cpu_model import CPU_MODELS, POWER9, CpuModel
-from chronovisor.hypervisor.host import Host, Parts
+from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.virtual_machine import VirtualMachine
 from chronovisor.isa.bits import LPCR
 from chronovisor.kvm.embedded.vm import MAX_VCPU_ID, MAX_VCPUS, EmbeddedVm
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.ids import Cap, VmType
 from chronovisor.kvm.interface import HostFacts, HostOptions
 from chronovisor.memory.guest_memory import PAGE_SIZE
+from chronovisor.processor.cpu_model import CPU_MODELS, POWER9
 from chronovisor.timebase.clock import HostClock
 
 _HAVE: Final = {
@@ -27,41 +27,41 @@ _HAVE: Final = {
 """What every host of ours has; a capability that is not here or below is 0."""
 
 
-class EmbeddedSystem:
-    """`kvm.interface.System`: one host. Raises KvmError (EINVAL) for options that make no host."""
+def host_for(options: HostOptions) -> Host:
+    """Return a host as the options say. KvmError (EINVAL) for options that make no host."""
+    model = POWER9 if options.cpu_model == "auto" else CPU_MODELS.get(options.cpu_model)
+    if model is None:
+        raise KvmError(
+            errno.EINVAL,
+            f"there is no processor {options.cpu_model!r}; choose one of {', '.join(CPU_MODELS)}",
+        )
+    try:
+        return Host(
+            options.source,
+            options.tb_origin,
+            options.cores,
+            options.threads_per_core,
+            model,
+            options.ticks_per_instruction,
+            options.observer,
+            engine_named(options.engine),
+        )
+    except ValueError as error:
+        raise KvmError(errno.EINVAL, str(error)) from None
 
-    def __init__(self, options: HostOptions, model: CpuModel | None = None) -> None:
-        if model is None:
-            model = POWER9 if options.cpu_model == "auto" else CPU_MODELS.get(options.cpu_model)
-        if model is None:
-            raise KvmError(
-                errno.EINVAL,
-                f"there is no processor {options.cpu_model!r}; choose one of {', '.join(CPU_MODELS)}",
-            )
-        if not isinstance(options.parts, Parts | None):
-            raise KvmError(errno.EINVAL, "parts of a host are chronovisor.hypervisor.host.Parts")
-        try:
-            parts = options.parts or Parts()
-            if parts.engine is None:
-                parts = replace(parts, engine=engine_named(options.engine))
-            self.hypervisor = Host(
-                options.source,
-                options.tb_origin,
-                options.cores,
-                options.threads_per_core,
-                model,
-                options.ticks_per_instruction,
-                options.observer,
-                parts,
-            )
-        except ValueError as error:
-            raise KvmError(errno.EINVAL, str(error)) from None
+
+class EmbeddedSystem:
+    """`kvm.interface.System` over one host."""
+
+    def __init__(self, hypervisor: Host) -> None:
+        self.hypervisor = hypervisor
+        processor, model = hypervisor.processor, hypervisor.cpu_model
         self.host = HostFacts(
             provider="embedded",
             pvr=model.pvr,
-            frequency=options.source.frequency,
-            cores=options.cores,
-            threads_per_core=options.threads_per_core,
+            frequency=hypervisor.source.frequency,
+            cores=processor.physical_cores,
+            threads_per_core=processor.threads_per_physical_core,
             has_tbu40=model.has_tbu40,
             dec_bits=model.large_decrementer,
             page_size=PAGE_SIZE,
@@ -75,16 +75,17 @@ class EmbeddedSystem:
 
     def check_extension(self, cap: int) -> int:
         """KVM_CHECK_EXTENSION."""
-        host, model = self.hypervisor, self.hypervisor.cpu_model
+        host = self.hypervisor
+        independent = host.cpu_model.independent_threads
         match cap:
             case Cap.NR_VCPUS:
                 return len(host.cores) * host.threads_per_core
             case Cap.PPC_SMT:
-                return 1 if model.independent_threads else host.threads_per_core
+                return 1 if independent else host.threads_per_core
             case Cap.PPC_SMT_POSSIBLE:
-                return 15 if model.independent_threads else 2 * host.threads_per_core - 1
+                return 15 if independent else 2 * host.threads_per_core - 1
             case Cap.PPC_AIL_MODE_3:
-                return int(bool(model.lpcr_writable & LPCR.AIL))
+                return int(bool(host.guest_model.lpcr_writable & LPCR.AIL))
             case _:
                 return _HAVE.get(Cap(cap), 0) if cap in Cap.__members__.values() else 0
 
@@ -94,7 +95,8 @@ class EmbeddedSystem:
             raise KvmError(
                 errno.EINVAL, f"there is no kind {vm_type} of virtual machine: choose 0 (automatic) or 1 (HV)"
             )
-        vm = EmbeddedVm(self.hypervisor, self.check_extension)
+        machine = VirtualMachine(self.hypervisor, stride=self.hypervisor.threads_per_core)
+        vm = EmbeddedVm(machine, self.check_extension)
         self._vms.append(vm)
         return vm
 

@@ -148,7 +148,7 @@ class EmbeddedVcpu:
 
     def _exit(self, ended: hypervisor_exits.OtherExit) -> Exit:
         match ended:
-            case hypervisor_exits.Interrupted():
+            case hypervisor_exits.Kicked():
                 return Interrupted()
             case hypervisor_exits.FailedEntry(message):
                 return FailEntry(0, message)

@@ -6,8 +6,7 @@ import errno
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from chronovisor.hypervisor.host import Host
-from chronovisor.hypervisor.hypercalls import ANSWERS
+from chronovisor.hypervisor.hypercall_answers import ANSWERS
 from chronovisor.hypervisor.virtual_machine import NumberInUseError, VirtualMachine
 from chronovisor.kvm.embedded.vcpu import EmbeddedVcpu
 from chronovisor.kvm.errors import KvmError
@@ -22,10 +21,10 @@ _MAX_SMT: Final = 8
 class EmbeddedVm:
     """`kvm.interface.Vm` over the embedded hypervisor."""
 
-    def __init__(self, host: Host, check_extension: Callable[[int], int]) -> None:
-        self._host = host
+    def __init__(self, machine: VirtualMachine, check_extension: Callable[[int], int]) -> None:
+        self._host = machine.host
         self._check_extension = check_extension
-        self._machine = VirtualMachine(host, stride=host.threads_per_core)
+        self._machine = machine
         self._smt_mode = check_extension(Cap.PPC_SMT)
         self._slot: int | None = None
         self._logging = False
@@ -117,6 +116,6 @@ class EmbeddedVm:
         if number not in ANSWERS or enable > 1:
             raise KvmError(errno.EINVAL, f"hypercall {number:#x} is always left to user space")
         if enable:
-            self._machine.answered.add(number)
+            self._machine.hypercalls.enabled.add(number)
         else:
-            self._machine.answered.discard(number)
+            self._machine.hypercalls.enabled.discard(number)

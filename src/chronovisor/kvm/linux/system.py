@@ -124,8 +124,6 @@ def unfulfillable(options: HostOptions) -> str | None:
         )
     if options.observer is not None:
         return "the kernel does not tell its steps at an entry; leave them, or take the embedded provider"
-    if options.parts is not None:
-        return "the kernel's parts cannot be replaced; take the embedded provider"
     if options.engine != "auto":
         return f"a real host has no engine {options.engine!r}; leave it away, or take the embedded provider"
     if options.cpu_model != "auto":

@@ -1,0 +1,24 @@
+"""What the engines have in common: how they are asked to run a thread's instructions."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from chronovisor.engine.concrete import Stop
+from chronovisor.engine.state import LiveRegisters, Thread
+
+
+class Engine(Protocol):
+    """Runs the instructions of all threads on one memory."""
+
+    budget: int
+    """The most instructions to execute in real time between two looks at deadlines."""
+
+    def thread(self, live: LiveRegisters) -> Thread:
+        """Return a new thread in its reset state."""
+
+    def run(self, state: Thread, budget: int) -> Stop:
+        """Execute at most `budget` instructions."""
+
+    def interrupt(self, state: Thread, name: str, cause: int = 0) -> None:
+        """Enter an interrupt that came from outside, between two instructions."""

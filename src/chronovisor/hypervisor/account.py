@@ -1,0 +1,72 @@
+"""What a vCPU's instructions take in virtual time, and how many it may execute in one go."""
+
+from __future__ import annotations
+
+from chronovisor.engine.state import Thread
+from chronovisor.hypervisor.scheduler import Scheduler
+from chronovisor.hypervisor.timer import Timer
+from chronovisor.isa.bits import MSR
+from chronovisor.timebase.clock import TickSource
+
+# A plain number: an IntFlag's operators are slow.
+_EE = int(MSR.EE)
+
+
+class Account:
+    """The instructions of one vCPU, counted against the clock and against its turn.
+
+    `state` is the thread that executes them; `adopt` replaces it.
+    """
+
+    def __init__(
+        self, timer: Timer, scheduler: Scheduler, source: TickSource, ticks_per_instruction: int
+    ) -> None:
+        self._timer = timer
+        self._scheduler = scheduler
+        self._source = source
+        self._ticks_per_instruction = ticks_per_instruction
+        self._state: Thread | None = None
+        self._accounted = 0
+        self._turn_left = scheduler.quantum()
+        self._horizon: int | None = None
+
+    def adopt(self, state: Thread) -> None:
+        """Count the instructions of this thread from now on."""
+        self._state = state
+        self._accounted = state.executed
+
+    def settle(self) -> None:
+        """Make a virtual clock show the time that the instructions up to now have taken."""
+        state = self._state
+        if state is None:
+            return
+        executed = state.executed - self._accounted
+        if executed:
+            self._accounted = state.executed
+            self._turn_left -= executed
+            self._scheduler.pass_time(executed * self._ticks_per_instruction)
+
+    def budget(self, msr: int, most: int) -> int:
+        """Return how many instructions, at most `most`, may be executed in virtual time before anything can
+        be due.
+        """
+        expiry = self._timer.due()
+        # An expiry to come counts with interrupts off too: the guest may set MSR[EE] before it comes back.
+        due = [expiry] if msr & _EE or expiry > self._source.ticks() else []
+        self._horizon = self._scheduler.horizon()
+        if self._horizon is not None:
+            due.append(self._horizon)
+        # A turn ends only if somebody else can take one.
+        if not self._scheduler.alone():
+            most = self._turn_left
+        if not due:
+            return most
+        ticks = max(1, min(due) - self._source.ticks())
+        return min(most, -(-ticks // self._ticks_per_instruction))
+
+    def give_way(self) -> None:
+        """Let others run, if the turn is over or the moment has come that somebody waits for."""
+        others_due = self._horizon is not None and self._source.ticks() >= self._horizon
+        if self._turn_left <= 0 or others_due:
+            self._turn_left = self._scheduler.quantum()
+            self._scheduler.give_way()

@@ -1,0 +1,88 @@
+"""H_CEDE: how a vCPU gives its processor up, and what wakes it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from chronovisor.hypervisor.dispatch import Dispatch
+from chronovisor.hypervisor.interrupts import PendingInterrupts
+from chronovisor.hypervisor.scheduler import Scheduler
+from chronovisor.hypervisor.stay import Stay
+from chronovisor.hypervisor.timer import Timer
+from chronovisor.papr.vpa import DispatchReason
+from chronovisor.timebase.clock import TickSource
+
+
+class Sleeper(Protocol):
+    """The vCPU that cedes."""
+
+    kicked: bool
+    next_dispatch: Dispatch
+
+
+class Cede:
+    """The H_CEDE of one vCPU."""
+
+    def __init__(
+        self,
+        vcpu: Sleeper,
+        timer: Timer,
+        pending: PendingInterrupts,
+        scheduler: Scheduler,
+        source: TickSource,
+    ) -> None:
+        self._vcpu = vcpu
+        self._timer = timer
+        self._pending = pending
+        self._scheduler = scheduler
+        self._source = source
+        self.ceded = False
+        """Whether the vCPU has given its processor up and waits."""
+        self._prodded = False
+
+    def prod(self) -> None:
+        """Wake the vCPU from H_CEDE: from the present one, otherwise from the next. From any thread."""
+        self._prodded = True
+        self._scheduler.changed()
+
+    def block(self) -> None:
+        """Wait, without a core, for what ends H_CEDE or the run."""
+        begun = self._source.ticks()
+        with self._scheduler.monitor:
+            self._scheduler.wait(lambda: self._vcpu.kicked or self._wakes(), self._timer.due)
+            if not self._wakes():
+                return
+            reason, now = self._woken_by(), self._source.ticks()
+            # A vCPU that its decrementer wakes was ready at the expiry, however late its thread looked.
+            ready = self._timer.due() if reason is DispatchReason.DECREMENTER_INTERRUPT else now
+            ready = min(max(begun, ready), now)
+            self._vcpu.next_dispatch.woken(reason, ready - begun, now - ready)
+            self._look_awake()
+
+    def nap(self, stay: Stay) -> None:
+        """Wait on the hardware thread while siblings run, for what ends H_CEDE or the virtual core's stay."""
+        with self._scheduler.monitor:
+            if stay.all_ceded and not self._wakes():
+                # No vCPU runs the guest: give the core back.
+                stay.leave_soon()
+                self._scheduler.changed()
+            self._scheduler.wait(lambda: self._vcpu.kicked or stay.leaving or self._wakes(), self._timer.due)
+            self._look_awake()
+
+    def _wakes(self) -> bool:
+        return self._prodded or self._pending.wake()
+
+    def _look_awake(self) -> None:
+        if self._wakes():
+            self._prodded = self.ceded = False
+
+    def _woken_by(self) -> DispatchReason:
+        """Return what ends the H_CEDE, the most urgent reason first."""
+        pending = self._pending
+        if pending.system_reset:
+            return DispatchReason.SYSTEM_RESET
+        if pending.machine_check is not None:
+            return DispatchReason.FIRMWARE_EVENT
+        if pending.external:
+            return DispatchReason.EXTERNAL_INTERRUPT
+        return DispatchReason.DECREMENTER_INTERRUPT if self._timer.pending() else DispatchReason.PROD

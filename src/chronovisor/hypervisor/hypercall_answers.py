@@ -1,0 +1,194 @@
+"""The hypercalls that the hypervisor answers without an exit. User space answers the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableSequence
+from contextlib import AbstractContextManager
+from typing import Protocol, TypeAlias
+
+from chronovisor.engine.interface import Engine
+from chronovisor.engine.state import Thread
+from chronovisor.hypervisor.exits import Hypercall
+from chronovisor.hypervisor.vpa import FUNCTION_SHIFT, Areas
+from chronovisor.isa.bits import MSR, ProgramCause
+from chronovisor.memory.guest_memory import GuestMemory
+from chronovisor.papr.hcalls import CALL_ARGUMENTS, Hcall, SetMode, Status
+from chronovisor.timebase.types import MASK64
+
+_PR = int(MSR.PR)
+_ARGUMENTS = slice(4, 4 + CALL_ARGUMENTS)
+# Module-level names: looking a member up in an Enum takes as long as reading a clock.
+_SUCCESS, _PARAMETER = Status.SUCCESS, Status.PARAMETER
+
+
+class Target(Protocol):
+    """A vCPU that a hypercall names."""
+
+    areas: Areas
+
+    def prod(self) -> None:
+        """Wake it from H_CEDE."""
+
+
+class Caller(Target, Protocol):
+    """The vCPU that has made a hypercall."""
+
+    state: Thread
+    enter_anew: bool
+    """Set if it is to leave the guest and enter once more."""
+
+    def cede(self) -> None:
+        """Give its processor up."""
+
+
+class Guest(Protocol):
+    """The machine whose vCPUs call."""
+
+    memory: GuestMemory
+    engine: Engine
+
+    @property
+    def vcpus(self) -> Mapping[int, Target]:
+        """Its vCPUs by number."""
+
+
+class Turns(Protocol):
+    """The host's scheduler, as far as hypercalls need it."""
+
+    @property
+    def monitor(self) -> AbstractContextManager[bool]:
+        """The lock under which shared areas change."""
+
+    def give_way(self) -> None:
+        """Let other vCPUs run."""
+
+
+class HypercallAnswers:
+    """Answers the hypercalls of one machine."""
+
+    def __init__(
+        self,
+        guest: Guest,
+        scheduler: Turns,
+        random_bits: Callable[[int], int],
+        reflects_user_hypercall: bool,
+    ) -> None:
+        self.guest = guest
+        self.scheduler = scheduler
+        self.random_bits = random_bits
+        self._reflects_user_hypercall = reflects_user_hypercall
+        self.enabled: set[int] = set(ANSWERED_BY_DEFAULT)
+        """The numbers of the hypercalls that are not left to user space."""
+
+    def answer(self, caller: Caller) -> Hypercall | None:
+        """Answer the hypercall that `caller` has just made, or return it for user space to answer."""
+        state = caller.state
+        if state.MSR & _PR:
+            self._refuse_user(state)
+            return None
+        gpr = state.gpr
+        number = gpr[3]
+        if number in self.enabled:
+            status = ANSWERS[number](self, caller, gpr)
+            if status is not None:
+                gpr[3] = status & MASK64
+                return None
+        return Hypercall(number, tuple(gpr[_ARGUMENTS]))
+
+    def _refuse_user(self, state: Thread) -> None:
+        """Give `sc 1` in problem state to the guest's kernel: it is no hypercall."""
+        engine = self.guest.engine
+        if self._reflects_user_hypercall:
+            engine.interrupt(state, "SYSTEM_CALL")
+        else:
+            state.CIA = (state.CIA - 4) & MASK64
+            engine.interrupt(state, "PROGRAM", int(ProgramCause.PRIVILEGED))
+
+
+Answer: TypeAlias = Callable[[HypercallAnswers, Caller, MutableSequence[int]], Status | None]
+"""Answers a call with a status. Arguments, and then results, are in r4 and on. None leaves the call to user
+space.
+"""
+
+
+def _cede(answers: HypercallAnswers, caller: Caller, gpr: MutableSequence[int]) -> Status:
+    caller.cede()
+    return _SUCCESS
+
+
+def _prod(answers: HypercallAnswers, caller: Caller, gpr: MutableSequence[int]) -> Status:
+    target = answers.guest.vcpus.get(gpr[4])
+    if target is None:
+        return _PARAMETER
+    target.prod()
+    return _SUCCESS
+
+
+def _confer(answers: HypercallAnswers, caller: Caller, gpr: MutableSequence[int]) -> Status:
+    """Give way to one processor, if it does not run (its yield count is still the one that was seen), or to
+    all.
+    """
+    number, yield_count = gpr[4], gpr[5] & 0xFFFF_FFFF
+    if number != MASK64:
+        target = answers.guest.vcpus.get(number)
+        if target is None:
+            return _PARAMETER
+        if target.areas.yield_count(answers.guest.memory) != yield_count:
+            return _SUCCESS
+    answers.scheduler.give_way()
+    return _SUCCESS
+
+
+def _register_vpa(answers: HypercallAnswers, caller: Caller, gpr: MutableSequence[int]) -> Status:
+    flags, number, address = gpr[4:7]
+    target = answers.guest.vcpus.get(number)
+    if target is None:
+        return _PARAMETER
+    with answers.scheduler.monitor:
+        status = target.areas.call((flags >> FUNCTION_SHIFT) & 7, address, answers.guest.memory)
+    if status is _SUCCESS and target is caller:
+        # An area takes effect at an entry, and the guest may look at it at once.
+        caller.enter_anew = True
+    return status
+
+
+def _random(answers: HypercallAnswers, caller: Caller, gpr: MutableSequence[int]) -> Status:
+    gpr[4] = answers.random_bits(64)
+    return _SUCCESS
+
+
+_PRIVILEGE_HYPERVISOR = 3
+"""The last two bits of CIABR: stop at an address of the hypervisor, which a guest may not ask for."""
+
+
+def _set_mode(answers: HypercallAnswers, caller: Caller, gpr: MutableSequence[int]) -> Status | None:
+    flags, resource, value1, value2 = gpr[4:8]
+    match resource:
+        case SetMode.CIABR:
+            if flags:
+                return Status.UNSUPPORTED_FLAG_START
+            if value2:
+                return Status.P4
+            if value1 & 3 == _PRIVILEGE_HYPERVISOR:
+                return Status.P3
+            caller.state.set("CIABR", value1)
+            return _SUCCESS
+        case SetMode.DAWR0:
+            # This processor has no watchpoints. KVM answers so if the host's own are out of order.
+            return Status.P2
+        case _:
+            return None
+
+
+ANSWERS: dict[int, Answer] = {
+    Hcall.CEDE: _cede,
+    Hcall.CONFER: _confer,
+    Hcall.PROD: _prod,
+    Hcall.RANDOM: _random,
+    Hcall.REGISTER_VPA: _register_vpa,
+    Hcall.SET_MODE: _set_mode,
+}
+"""The hypercalls that can be answered here."""
+
+ANSWERED_BY_DEFAULT = frozenset({Hcall.CEDE, Hcall.PROD, Hcall.CONFER, Hcall.REGISTER_VPA})
+"""Those of them that are answered even if user space does not ask for it."""

@@ -1,0 +1,65 @@
+"""Which virtual core has which core, and which of the others is next."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from chronovisor.hypervisor.contender import Contender
+from chronovisor.hypervisor.stay import Stay
+from chronovisor.processor.core import Core
+from chronovisor.timebase.types import Ticks
+
+TIME_SLICE = Ticks.from_ns(10_000_000)
+"""How long a virtual core may keep a core that another one waits for."""
+
+
+class RunQueue:
+    """The run queue of a host's cores. Used under the host's monitor."""
+
+    def __init__(self, cores: Sequence[Core]) -> None:
+        self._cores = cores
+        self.stays: list[Stay | None] = [None] * len(cores)
+        """The stay on each core, by the core's number; None if the core is free."""
+        self.waiting: deque[Contender] = deque()
+        """The virtual cores that wait for a core, the least served first; among equals the first to come."""
+
+    def free_core(self) -> Core | None:
+        """Return a core that no virtual core has."""
+        stays = self.stays
+        return self._cores[stays.index(None)] if None in stays else None
+
+    def core_for(self, contender: Contender) -> Core | None:
+        """Return the core that `contender` can have now: a free one, if no other virtual core is first."""
+        return self.free_core() if self.waiting and self.waiting[0] is contender else None
+
+    def enqueue(self, contender: Contender, now: int) -> None:
+        """Make `contender` wait for a core from tick `now` on, before those that have had more of one.
+
+        A virtual core that often leaves its core early, for user space, is thus back on one soon. One that
+        comes after a long rest is ahead of the others by two time slices at most.
+        """
+        contender.queued_at = now
+        taken = [stay for stay in self.stays if stay is not None]
+        others = [*self.waiting, *(stay.contender for stay in taken)]
+        if others:
+            contender.count_as_served(min(other.served for other in others) - 2 * TIME_SLICE.value)
+        ahead = sum(other.served <= contender.served for other in self.waiting)
+        self.waiting.insert(ahead, contender)
+        for stay in taken:
+            due = now + self.time_slice(stay.contender)
+            if due < stay.core.hypervisor_decrementer.deadline:
+                stay.core.hypervisor_decrementer.write_deadline(due, now)
+
+    def time_slice(self, contender: Contender) -> int:
+        """Return the ticks for which `contender` may keep its core from now on: fewer if the first that waits
+        has had less of a core.
+        """
+        if not self.waiting:
+            return TIME_SLICE.value
+        lead = max(0, contender.served - self.waiting[0].served)
+        return max(0, TIME_SLICE.value - lead)
+
+    def time_is_up(self, stay: Stay) -> bool:
+        """Return whether another virtual core waits for a core and the time slice of `stay` is over."""
+        return bool(self.waiting) and stay.core.hypervisor_decrementer.expired

@@ -1,0 +1,51 @@
+"""Counters of run time: VTB, PURR and SPURR."""
+
+from __future__ import annotations
+
+from chronovisor.timebase.clock import TickSource
+from chronovisor.timebase.types import MASK64
+
+
+class RunTime:
+    """The ticks of the clock that pass while something runs."""
+
+    __slots__ = ("_before", "_since", "_source")
+
+    def __init__(self, source: TickSource) -> None:
+        self._source = source
+        self._before = 0
+        self._since: int | None = None
+
+    def ticks(self) -> int:
+        """Return the ticks up to now."""
+        since = self._since
+        return self._before if since is None else self._before + self._source.ticks() - since
+
+    def start(self, now: int) -> None:
+        """Count from the tick `now` on."""
+        self._since = now
+
+    def stop(self, now: int) -> None:
+        """Stop counting at the tick `now`."""
+        if self._since is not None:
+            self._before += now - self._since
+            self._since = None
+
+
+class RunningCounter:
+    """A register that counts run time (VTB, PURR, SPURR); writes to TBU40 do not move it."""
+
+    __slots__ = ("_ahead", "_run_time")
+
+    def __init__(self, run_time: RunTime) -> None:
+        self._run_time = run_time
+        self._ahead = 0
+
+    @property
+    def value(self) -> int:
+        """Its value now: 64-bit ticks."""
+        return (self._run_time.ticks() + self._ahead) & MASK64
+
+    @value.setter
+    def value(self, value: int) -> None:
+        self._ahead = value - self._run_time.ticks()

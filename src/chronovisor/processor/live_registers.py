@@ -1,0 +1,95 @@
+"""The registers whose value moves by itself, as instructions on a hardware thread read and write them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from chronovisor.engine.state import ThreadTime, Undone
+from chronovisor.processor.core import HardwareThread
+from chronovisor.processor.counters import RunningCounter
+from chronovisor.timebase.types import MASK64
+
+
+class InterruptLine(Protocol):
+    """The thread's external interrupt input."""
+
+    external: bool
+    """Whether it is raised."""
+
+
+class LiveRegisters:
+    """The live registers of the hardware thread that a program runs on, by their names in the ISA's table.
+
+    `counters` are the registers that count run time. `account_time` is called before each access; it makes a
+    virtual clock show the time that the instructions before this one took. A name of a register that needs
+    hypervisor state raises KeyError.
+    """
+
+    def __init__(
+        self,
+        thread: HardwareThread,
+        counters: Mapping[str, RunningCounter],
+        line: InterruptLine,
+        account_time: Callable[[], None],
+        ticks_per_instruction: int,
+    ) -> None:
+        self.thread = thread
+        self._counters = counters
+        self._line = line
+        self._account_time = account_time
+        self._ticks_per_instruction = ticks_per_instruction
+        clock = thread.core.timebase.clock
+        self._origin = clock.origin
+        self._virtual = clock.source if clock.source.is_virtual else None
+        self._timebase_ahead = 0
+        self._decrementer = thread.decrementer
+        self._readers: dict[str, Callable[[], int]] = {
+            "TB": self._timebase,
+            "TBU": lambda: self._timebase() >> 32,
+            "DEC": lambda: self._decrementer.read(self.thread.dec_width),
+        }
+
+    def read(self, name: str) -> int:
+        """Return the register as it is at the instruction that reads it, unsigned."""
+        self._account_time()
+        reader = self._readers.get(name)
+        return reader() if reader is not None else self._counters[name].value
+
+    def write(self, name: str, value: int) -> None:
+        """Set the register at the instruction that writes it."""
+        self._account_time()
+        if name != "DEC":
+            raise KeyError(name)
+        self._decrementer.write(value, self.thread.dec_width)
+
+    def begin(self, thread: HardwareThread) -> None:
+        """Use the registers of `thread` from now on; until the next call nothing moves its timebase."""
+        self.thread = thread
+        self._timebase_ahead = (self._origin + thread.core.timebase.adjust) & MASK64
+        self._decrementer = thread.decrementer
+
+    def lend(self, time: ThreadTime) -> None:
+        """Let native code read TB and keep DEC for a run, from their present state."""
+        time.tb_adjust = self._timebase_ahead
+        time.dec_deadline = self._decrementer.deadline
+        time.pending = self._line.external
+        if self._virtual is not None:
+            time.virtual_ticks = self._virtual.ticks()
+            time.ticks_per_instruction = self._ticks_per_instruction
+
+    def take_back(self, time: ThreadTime) -> None:
+        """Take over what native code did: the time that its instructions took, and its last write to DEC."""
+        if self._virtual is not None:
+            self._account_time()
+        if time.dec_written:
+            time.dec_written = 0
+            self._decrementer.write_deadline(time.dec_deadline)
+
+    def _timebase(self) -> int:
+        core = self.thread.core
+        value = core.timebase.read()
+        if core.hmer:
+            # The maintenance interrupt comes before this instruction.
+            raise Undone
+        return value
