@@ -18,6 +18,7 @@ from chronovisor.engine.state import (
     ThreadState,
     Undone,
 )
+from chronovisor.engine.translation import Translations
 from chronovisor.isa.bits import DSISR, MSR
 from chronovisor.isa.decode import decode
 from chronovisor.isa.instruction import Instruction
@@ -115,10 +116,21 @@ class ConcreteEngine:
             (sixty_four, little): {} for sixty_four in (False, True) for little in (False, True)
         }
         self._last_interrupt: dict[int, Crash] = {}
+        self._translations: list[Translations] = []
 
     def thread(self, live: LiveRegisters) -> Thread:
         """A new thread in its reset state."""
-        return ThreadState(self.memory, live, self)
+        return self._known(ThreadState(self.memory, live, self))
+
+    def _known(self, thread: Thread) -> Thread:
+        """The thread, to be told when translations are to be forgotten."""
+        self._translations.append(thread.translations)
+        return thread
+
+    def forget_translations(self) -> None:
+        """Have every thread of the guest look its translations up anew."""
+        for translations in self._translations:
+            translations.forget()
 
     def forget(self, address: int) -> None:
         """Decode the cache block that holds the real address anew."""
@@ -161,11 +173,10 @@ class ConcreteEngine:
 
     def _steps(self, state: Thread, end: int) -> None:
         decoded = self._decoded[state.mode]
-        if state.MSR & MSR.IR:
-            self._fetch(state)  # there is no translation: this raises
+        translated = state.MSR & MSR.IR
         while state.executed < end:
             cia = state.CIA
-            found = decoded.get(cia)
+            found = decoded.get(state.fetch_address() if translated else cia)
             if found is None:
                 found = self._fetch(state)
                 cia = state.CIA
@@ -179,7 +190,7 @@ class ConcreteEngine:
         while state.executed < end:
             found = self._fetch(state)
             msr, cia = state.MSR, state.CIA
-            cause = self._trace_cause(self.memory.load(cia & state.ea_mask, 4, bool(msr & MSR.LE)), msr)
+            cause = self._trace_cause(self.memory.load(state.fetch_address(), 4, bool(msr & MSR.LE)), msr)
             state.NIA = cia + 4
             try:
                 found[0](state, *found[1])
@@ -210,17 +221,15 @@ class ConcreteEngine:
         sixty_four, little = state.mode
         cia = state.CIA = state.CIA & (_M64 if sixty_four else 0xFFFFFFFF)
         state.NIA = cia
-        if state.MSR & MSR.IR:
-            raise GuestInterrupt("INSTRUCTION_STORAGE", int(DSISR.NO_TRANSLATION))
-        address = cia & state.ea_mask
+        address = state.fetch_address()
         try:
             word = self.memory.load(address, 4, little)
         except AddressError:
             raise GuestInterrupt("INSTRUCTION_STORAGE", int(DSISR.PROTECTION)) from None
         found = operation(word, sixty_four, little)
-        if cia == address:
+        if state.MSR & MSR.IR or cia == address:
             # Only what `forget` can find by the real address.
-            self._decoded[state.mode][cia] = found
+            self._decoded[state.mode][address] = found
         return found
 
     def interrupt(self, state: Thread, name: str, cause: int = 0) -> None:

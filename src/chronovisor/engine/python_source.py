@@ -120,12 +120,17 @@ STATEMENTS: dict[str, Callable[..., str]] = {
     "store": lambda v, le, a, b: f"s.store({a}, {b}, {v.args[1].width // 8}, {le})",
     "load_reserved": lambda v, le, a: f"s.load_reserved({a}, {v.width // 8}, {le})",
     "store_conditional": lambda v, le, a, b: f"s.store_conditional({a}, {b}, {v.args[1].width // 8}, {le})",
-    "invalidate_code": lambda v, le, a: f"s.code.forget({a} & s.ea_mask)",
+    "invalidate_code": lambda v, le, a: f"s.code.forget(s.address({a}, False))",
     "zero_block": lambda v, le, a: f"s.zero_block({a})",
     "probe": lambda v, le, a: f"s.probe({a}, {v.detail!r})",
     # Each thread's accesses happen in program order, one after the other, under the interpreter's lock.
     "barrier": lambda v, le: "pass",
     "random": lambda v, le: "random_bits(64)",
+    "load_real": lambda v, le, a: f"s.load_real({a})",
+    "update_real": lambda v, le, a, b, c: f"s.update_real({a}, {b}, {c})",
+    "translated": lambda v, le, a, b: f"return {a}, {b}",
+    "new_context": lambda v, le: "s.new_context()",
+    "forget_translations": lambda v, le: f"s.forget_translations({v.detail!r})",
     "interrupt": lambda v, le, a: (
         "raise Hypercall" if v.detail == HYPERCALL else f"raise GuestInterrupt({v.detail!r}, {a})"
     ),

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import MutableSequence
 from typing import Protocol
 
-from chronovisor.isa.bits import DSISR, MSR
-from chronovisor.isa.registers import FILES, REGISTERS
+from chronovisor.engine.translation import PAGE_MASK, PAGE_SHIFT, TableChanged, Translations
+from chronovisor.isa.bits import DSISR, LPCR, MSR
+from chronovisor.isa.radix import Access
+from chronovisor.isa.registers import FILES, REGISTERS, TRANSLATION_CONTEXT
 from chronovisor.memory.guest_memory import AddressError, GuestMemory
 
 #: Real mode ignores the four most significant bits of an effective address (Book III 5.7.3).
@@ -48,10 +50,13 @@ class LiveRegisters(Protocol):
 
 
 class CodeCache(Protocol):
-    """Decoded instructions of a guest's memory."""
+    """What the threads of a guest share: decoded instructions, and who has to look up translations anew."""
 
     def forget(self, address: int) -> None:
         """Decode the block that holds the real address anew before it is executed again."""
+
+    def forget_translations(self) -> None:
+        """Have every thread of the guest look its translations up anew."""
 
 
 class GuestInterrupt(Exception):
@@ -111,11 +116,16 @@ class Thread:
     NIA: int
     MSR: int
     LPCR: int
+    PATE1: int
+    PIDR: int
+    AMR: int
+    IAMR: int
     DPDES: int
     SIAR: int
     DAR: int
     DSISR: int
     ea_mask: int
+    translations: Translations
     data_translation: bool
     mode: tuple[bool, bool]
     memory: GuestMemory
@@ -137,6 +147,8 @@ class Thread:
             self.set_msr(value)
         else:
             setattr(self, name, value)
+            if name in TRANSLATION_CONTEXT:
+                self.new_context()
 
     def set_msr(self, value: int) -> None:
         """Set MSR and what follows from it."""
@@ -144,14 +156,66 @@ class Thread:
         self.ea_mask = 0xFFFFFFFF if not value & MSR.SF else REAL_MODE_MASK
         self.data_translation = bool(value & MSR.DR)
         self.mode = (bool(value & MSR.SF), bool(value & MSR.LE))
+        self.translations.choose(self)
+
+    def new_context(self) -> None:
+        """Take over that registers changed which address translation depends on."""
+        self.translations.choose(self)
+
+    def forget_translations(self, whose: str) -> None:
+        """Look translations up anew: this thread's (`own`) or every thread's (`all`)."""
+        if whose == "own":
+            self.translations.forget()
+        else:
+            self.code.forget_translations()
+
+    # Memory, at real addresses
+
+    def load_real(self, address: int) -> int:
+        """The big-endian doubleword at a real address; 0 if it lies outside memory."""
+        try:
+            return self.memory.load(address, 8, False)
+        except AddressError:
+            return 0
+
+    def update_real(self, address: int, old: int, new: int) -> None:
+        """Replace the big-endian doubleword at a real address; TableChanged if it is no longer `old`."""
+        with self.memory.atomic:
+            if self.load_real(address) != old:
+                raise TableChanged
+            self.memory.store(address, 8, new, False)
 
     # Memory, at effective addresses
 
     def address(self, ea: int, store: bool) -> int:
-        """The guest real address behind an effective address; data storage interrupt where there is none."""
-        if self.data_translation:
+        """The guest real address behind an effective address; a storage interrupt if there is none."""
+        if not self.data_translation:
+            return ea & self.ea_mask
+        if not self.mode[0]:
+            ea &= 0xFFFFFFFF
+        if not self.LPCR & LPCR.HR:
+            # Hashed page tables are not there.
             self._storage_fault(ea, DSISR.NO_TRANSLATION, store)
-        return ea & self.ea_mask
+        access = Access.STORE if store else Access.LOAD
+        distance = self.translations.pages[access].get(ea >> PAGE_SHIFT)
+        return self.translations.walk(self, ea, access) if distance is None else ea + distance
+
+    def fetch_address(self) -> int:
+        """The guest real address of the instruction at CIA; an instruction storage interrupt if there is
+        none.
+        """
+        ea = self.CIA
+        if not self.MSR & MSR.IR:
+            return ea & self.ea_mask
+        if not self.LPCR & LPCR.HR:
+            raise GuestInterrupt("INSTRUCTION_STORAGE", int(DSISR.NO_TRANSLATION))
+        distance = self.translations.pages[Access.FETCH].get(ea >> PAGE_SHIFT)
+        return self.translations.walk(self, ea, Access.FETCH) if distance is None else ea + distance
+
+    def _crosses(self, ea: int, size: int) -> int:
+        """How many bytes of a translated access lie in its first page, if some lie in the next; else 0."""
+        first = PAGE_MASK + 1 - (ea & PAGE_MASK)
+        return first if self.data_translation and first < size else 0
 
     def _storage_fault(self, ea: int, why: int, store: bool) -> None:
         self.DAR = ea if self.MSR & MSR.SF else ea & 0xFFFFFFFF
@@ -160,6 +224,9 @@ class Thread:
 
     def load(self, ea: int, size: int, little: bool) -> int:
         """``size`` bytes; data storage interrupt where there is no memory."""
+        if (ea & PAGE_MASK) + size > PAGE_MASK + 1 and (first := self._crosses(ea, size)):
+            low, high = self.load(ea, first, little), self.load(ea + first, size - first, little)
+            return high << (8 * first) | low if little else low << (8 * (size - first)) | high
         try:
             return self.memory.load(self.address(ea, False), size, little)
         except AddressError:
@@ -168,6 +235,14 @@ class Thread:
 
     def store(self, ea: int, value: int, size: int, little: bool) -> None:
         """Store ``size`` bytes; data storage interrupt where there is no memory."""
+        if (ea & PAGE_MASK) + size > PAGE_MASK + 1 and (first := self._crosses(ea, size)):
+            data = (value & ((1 << (8 * size)) - 1)).to_bytes(size, "little" if little else "big")
+            # Both pages are looked at before either is written: an interrupted store stores nothing.
+            self.probe(ea, "store")
+            self.probe(ea + first, "store")
+            self.memory.write(self.address(ea, True), data[:first])
+            self.memory.write(self.address(ea + first, True), data[first:])
+            return
         try:
             self.memory.store(self.address(ea, True), size, value, little)
         except AddressError:
@@ -176,7 +251,7 @@ class Thread:
     def load_reserved(self, ea: int, size: int, little: bool) -> int:
         """Load and make a reservation."""
         value = self.load(ea, size, little)
-        self.reservation = (ea & self.ea_mask, size, value)
+        self.reservation = (self.address(ea, False), size, value)
         return value
 
     def store_conditional(self, ea: int, value: int, size: int, little: bool) -> int:
@@ -219,6 +294,7 @@ class ThreadState(StoredRegisters, Thread):
         "memory",
         "mode",
         "reservation",
+        "translations",
         *(file.attribute for file in FILES.values()),
     )
 
@@ -227,6 +303,7 @@ class ThreadState(StoredRegisters, Thread):
         self.code = code
         for file in FILES.values():
             setattr(self, file.attribute, [0] * file.count)
+        self.translations = Translations()
         self.memory = memory
         self.live = live
         self.executed = 0

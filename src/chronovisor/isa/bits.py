@@ -86,6 +86,8 @@ class DSISR(IntEnum):
     PROTECTION = 1 << 27
     STORE = 1 << 25
     ATTRIBUTE = 1 << 26
+    NO_EXECUTE = 1 << (63 - 35)
+    BAD_CONFIGURATION = 1 << (63 - 44)
     FUNCTION_CODE = 1 << (63 - 44)
 
 

@@ -283,3 +283,25 @@ class Machine:
     def probe(self, ea: Value, access: str) -> None:
         """Check that a byte can be accessed ("load" or "store") without touching it."""
         self.trace.emit("probe", 0, (ea,), access)
+
+    # Address translation
+
+    def load_real(self, address: Value) -> Value:
+        """The big-endian doubleword at a real address; 0 if it lies outside memory."""
+        return self.trace.emit("load_real", 64, (address,))
+
+    def update_real(self, address: Value, old: Value, new: Value) -> None:
+        """Replace the big-endian doubleword at a real address, or start anew if it is no longer ``old``."""
+        self.trace.emit("update_real", 0, (address, old, new))
+
+    def translated(self, real: Value, size: Value) -> None:
+        """End a translation: the real address, and log2 of the page's size in bytes."""
+        self.trace.emit("translated", 0, (real, size))
+
+    def new_context(self) -> None:
+        """Registers changed that address translation depends on."""
+        self.trace.emit("new_context", 0)
+
+    def forget_translations(self, whose: str) -> None:
+        """Look translations up anew: on every thread ("all") or this one ("own")."""
+        self.trace.emit("forget_translations", 0, (), whose)

@@ -137,6 +137,8 @@ REGISTERS: dict[str, Register] = {
         _spr("PCR", 338, _H, _H, scope=Scope.CORE),
         _spr("PIDR", 48, _S, _S, 32),
         _spr("PTCR", 464, _H, _H, scope=Scope.CORE),
+        # The second doubleword of the running partition's table entry: its process table's address and size.
+        Register("PATE1", scope=Scope.CORE),
         _spr("HFSCR", 190, _H, _H),
         _spr("FSCR", 153, _S, _S),
         _spr("DSCR", 17, _S, _S),
@@ -170,6 +172,9 @@ REGISTERS: dict[str, Register] = {
         *(_spr(f"PMC{n}", 786 + n, _S, _S, 32) for n in range(1, 7)),
     )
 }
+
+#: Registers that address translation depends on, besides MSR.
+TRANSLATION_CONTEXT = frozenset({"PATE1", "PIDR", "LPIDR", "PTCR", "AMR", "IAMR"})
 
 #: Further numbers by which registers are reached. Whatever keeps state goes by REGISTERS alone.
 ALIASES: dict[str, Register] = {

@@ -60,6 +60,11 @@ OPERATIONS: dict[str, str] = {
     "probe": "the access that `detail` names ('load' or 'store') to the byte at a is checked, not made",
     "barrier": "order accesses: all ('full'), or all but a store and a later load ('light')",
     "random": "64 random bits",
+    "load_real": "the `width` bits in memory at real address a, big-endian; 0 if they lie outside memory",
+    "update_real": "the big-endian doubleword at real address a becomes c if it is b; else start anew",
+    "translated": "the address that was asked for is real address a, in a page of 2^b bytes",
+    "new_context": "registers changed that address translation depends on",
+    "forget_translations": "translations are looked up anew, by every thread ('all') or this one ('own')",
     "interrupt": "the instruction ends in the interrupt `detail`, a are SRR1's bits for its cause",
     "resync": "whatever depends on the machine state is looked at again before the next instruction",
 }
@@ -71,6 +76,7 @@ PURE = frozenset(list(OPERATIONS)[: list(OPERATIONS).index("read_file")])
 EFFECTS = frozenset(
     {
         *("write_file", "set", "write_live", "store", "invalidate_code", "zero_block", "probe", "barrier"),
+        *("update_real", "translated", "new_context", "forget_translations"),
         *("interrupt", "resync"),
     }
 )

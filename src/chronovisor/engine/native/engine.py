@@ -43,9 +43,9 @@ class NativeEngine(ConcreteEngine):
         self._enter_native = runtime().enter
         self._memory_at = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(memory.data)))
 
-    def thread(self, live: LiveRegisters) -> NativeThread:
+    def thread(self, live: LiveRegisters) -> Thread:
         """A new thread in its reset state."""
-        return NativeThread(self.memory, live, self)
+        return self._known(NativeThread(self.memory, live, self))
 
     def forget(self, address: int) -> None:
         """Decode the block that holds the real address anew."""

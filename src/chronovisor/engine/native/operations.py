@@ -235,7 +235,12 @@ LOWERINGS: dict[str, Row] = {
 IN_RECORD = frozenset({"operand"})
 
 #: Operations that make a program the concrete evaluator's.
-CONCRETE_ALONE = frozenset({"invalidate_code", "random"})
+CONCRETE_ALONE = frozenset(
+    {
+        *("invalidate_code", "random"),
+        *("load_real", "update_real", "translated", "new_context", "forget_translations"),
+    }
+)
 
 #: Operations that need a machine instruction of their own width: 128 bits are the concrete evaluator's.
 _WORD_SIZED = frozenset({"load_reserved", "store_conditional"})

@@ -8,6 +8,7 @@ from chronovisor.engine.native.layout import STORED, Registers
 from chronovisor.engine.native.library import runtime
 from chronovisor.engine.native.pages import DecodedPages
 from chronovisor.engine.state import CodeCache, LiveRegisters, Thread
+from chronovisor.engine.translation import Translations
 from chronovisor.isa.registers import REGISTERS
 from chronovisor.memory.guest_memory import GuestMemory
 
@@ -25,6 +26,7 @@ class NativeThread(Registers, Thread):
         self.pages: DecodedPages | None = None
         """The decoded pages of its mode, once it has run in that."""
         self.code = code
+        self.translations = Translations()
         self.memory = memory
         self.live = live
         self.executed = 0

@@ -12,6 +12,7 @@ from chronovisor.engine.symbolic.state import Reservation, SymbolicLive, Symboli
 from chronovisor.engine.symbolic.terms import EXPRESSIONS, bit, known, truth
 from chronovisor.isa.bits import DSISR, MSR
 from chronovisor.isa.instruction import Instruction
+from chronovisor.isa.radix import Access, translation
 from chronovisor.isa.values import EFFECTS, Block, Program, Value, When
 
 
@@ -47,7 +48,7 @@ class Evaluation:
         self,
         state: SymbolicState,
         live: SymbolicLive,
-        operands: Mapping[str, int],
+        operands: Mapping[str, int | z3.BitVecRef],
         sixty_four: bool,
         little: bool,
     ) -> None:
@@ -57,6 +58,8 @@ class Evaluation:
         self.sixty_four = sixty_four
         self.little = little
         self.outcome = Outcome()
+        self.real_address: z3.BitVecRef = z3.BitVecVal(0, 64)
+        """What a translation has found."""
         self.going: z3.BoolRef = z3.BoolVal(True)
         self.guard: z3.BoolRef = z3.BoolVal(True)
         self._terms: dict[int, z3.BitVecRef] = {}
@@ -74,7 +77,9 @@ class Evaluation:
             arguments = [self._terms[id(argument)] for argument in statement.args]
             if statement.op == "operand":
                 number = self.operands[str(statement.detail)]
-                self._terms[id(statement)] = z3.BitVecVal(number, statement.width)
+                self._terms[id(statement)] = (
+                    z3.BitVecVal(number, statement.width) if isinstance(number, int) else number
+                )
             elif statement.op in EXPRESSIONS:
                 self._terms[id(statement)] = z3.simplify(EXPRESSIONS[statement.op](statement, *arguments))
             elif statement.op in EFFECTS:
@@ -114,12 +119,27 @@ class Evaluation:
     def access(self, ea: z3.BitVecRef, size: int, store: bool) -> z3.BitVecRef:
         """The real address of an access, which ends in a data storage interrupt where it cannot be made."""
         translated = z3.simplify(self.state["MSR"] & int(MSR.DR) != 0)
-        self._fault(ea, DSISR.NO_TRANSLATION, store, translated)
         address = self.real(ea)
+        if not self.state.radix:
+            # Hashed page tables are not implemented.
+            self._fault(ea, DSISR.NO_TRANSLATION, store, translated)
+        elif not z3.is_false(translated):
+            access = Access.STORE if store else Access.LOAD
+            address = z3.simplify(z3.If(translated, self._translate(ea, access, translated), address))
         if self.state.memory_size is not None:
             last = self.state.memory_size - size
             self._fault(ea, DSISR.PROTECTION, store, z3.UGT(address, last))
         return address
+
+    def _translate(self, ea: z3.BitVecRef, access: Access, when: z3.BoolRef) -> z3.BitVecRef:
+        """The real address by the guest's tables, if `when` holds; ends in the interrupts of the walk."""
+        ea = ea if self.sixty_four else ea & 0xFFFFFFFF
+        walk = Evaluation(self.state, self.live, {"ea": ea}, self.sixty_four, self.little)
+        walk.run(translation(access).body, z3.simplify(z3.And(self.guard, when)))
+        for raised in walk.outcome.raised:
+            self.outcome.raised.append(raised)
+            self._stop(raised.condition)
+        return walk.real_address
 
     def _fault(self, ea: z3.BitVecRef, why: int, store: bool, when: z3.BoolRef) -> None:
         before = self.guard
@@ -178,7 +198,7 @@ def _hold(e: Evaluation, new: Reservation) -> None:
 def _load_reserved(e: Evaluation, v: Value, ea: z3.BitVecRef) -> z3.BitVecRef:
     value = _load(e, v, ea)
     wide = z3.ZeroExt(128 - v.width, value) if v.width < 128 else value
-    _hold(e, Reservation(z3.BoolVal(True), e.real(ea), z3.BitVecVal(v.width // 8, 8), wide))
+    _hold(e, Reservation(z3.BoolVal(True), e.access(ea, 1, store=False), z3.BitVecVal(v.width // 8, 8), wide))
     return value
 
 
@@ -204,6 +224,24 @@ def _probe(e: Evaluation, v: Value, ea: z3.BitVecRef) -> None:
     e.access(ea, 1, store=v.detail == "store")
 
 
+def _load_real(e: Evaluation, v: Value, address: z3.BitVecRef) -> z3.BitVecRef:
+    there = e.state.bytes_at(address, 8, False)
+    if e.state.memory_size is None:
+        return there
+    return z3.If(z3.ULE(address, e.state.memory_size - 8), there, z3.BitVecVal(0, 64))
+
+
+def _update_real(
+    e: Evaluation, v: Value, address: z3.BitVecRef, old: z3.BitVecRef, new: z3.BitVecRef
+) -> None:
+    # One thread alone is looked at: what was read is still there.
+    e.remember(e.state.put_bytes(address, new, False), e.guard)
+
+
+def _translated(e: Evaluation, v: Value, real: z3.BitVecRef, size: z3.BitVecRef) -> None:
+    e.real_address = real
+
+
 def _random(e: Evaluation, v: Value) -> z3.BitVecRef:
     return z3.FreshConst(z3.BitVecSort(64), "random")
 
@@ -227,6 +265,12 @@ STATEMENTS: dict[str, Callable[..., z3.BitVecRef]] = {
     # One thread alone is looked at: its accesses are in order.
     "barrier": lambda e, v: None,
     "random": _random,
+    "load_real": _load_real,
+    "update_real": _update_real,
+    "translated": _translated,
+    # Nothing that was translated is kept.
+    "new_context": lambda e, v: None,
+    "forget_translations": lambda e, v: None,
     "interrupt": lambda e, v, a: e.end(v.detail, a, z3.BoolVal(True)),
     "resync": lambda e, v: e.resync(),
 }

@@ -62,6 +62,9 @@ class SymbolicState:
 
     ``memory`` is an array from real address (64 bits) to byte. Memory has ``memory_size`` bytes: an access
     beyond them ends in a data storage interrupt. Without one every address has memory.
+
+    ``radix`` says that LPCR[HR] is set: translated accesses then walk the guest's tables in ``memory``. If it
+    is False, LPCR[HR] is taken to be clear, and translated accesses end in a data storage interrupt.
     """
 
     __slots__ = (
@@ -72,6 +75,7 @@ class SymbolicState:
         "memory",
         "memory_size",
         "path",
+        "radix",
         "registers",
         "reservation",
     )
@@ -84,7 +88,9 @@ class SymbolicState:
         reservation: Reservation,
         memory_size: int | None = None,
         addresses: Addresses | None = None,
+        radix: bool = False,
     ) -> None:
+        self.radix = radix
         self.addresses = addresses or Addresses()
         self.files = files
         self.registers = registers
@@ -102,6 +108,7 @@ class SymbolicState:
         known: Mapping[str, int] | None = None,
         memory_size: int | None = None,
         addresses: Addresses | None = None,
+        radix: bool = False,
     ) -> SymbolicState:
         """A state of which nothing is known but the registers ``known`` (as are CIA and MSR, to run code).
 
@@ -131,6 +138,7 @@ class SymbolicState:
             ),
             memory_size,
             addresses,
+            radix,
         )
 
     @property
@@ -158,6 +166,7 @@ class SymbolicState:
             self.reservation,
             self.memory_size,
             self.addresses,
+            self.radix,
         )
         other.path, other.live, other.executed = self.path, dict(self.live), self.executed
         return other
@@ -186,6 +195,7 @@ class SymbolicState:
             ),
             self.memory_size,
             self.addresses,
+            self.radix,
         )
         both.path = z3.simplify(z3.Or(self.path, other.path))
         both.live = {name: either(self.live[name], other.live[name]) for name in self.live}

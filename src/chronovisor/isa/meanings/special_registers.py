@@ -6,7 +6,14 @@ from chronovisor.isa.bits import MSR
 from chronovisor.isa.forms import XFX
 from chronovisor.isa.instruction import instruction
 from chronovisor.isa.notation import Machine
-from chronovisor.isa.registers import REGISTERS, SPR_READ, SPR_WRITE, Privilege, Register
+from chronovisor.isa.registers import (
+    REGISTERS,
+    SPR_READ,
+    SPR_WRITE,
+    TRANSLATION_CONTEXT,
+    Privilege,
+    Register,
+)
 from chronovisor.isa.values import Value
 
 
@@ -78,5 +85,8 @@ def mtspr(m: Machine, SPR: int, RS: Value) -> None:
         return
     _reach(m, register, register.write)
     m.set_register(register, m.gpr[RS], _changeable(m, register))
-    if REGISTERS[register.alias_of or register.name].live or register.name == "LPCR":
+    name = register.alias_of or register.name
+    if name in TRANSLATION_CONTEXT:
+        m.new_context()
+    if REGISTERS[name].live or name == "LPCR":
         m.resync()

@@ -1,7 +1,7 @@
 """Lookaside buffers and messages between threads (Power ISA 3.0B Book III 5.9.3, chapter 11).
 
-Translation is not there yet, so there is nothing to invalidate; what would have to be read back is no
-instruction here.
+Only radix trees are implemented. There is no segment lookaside buffer, so the instructions that read one back
+are illegal here. Every invalidation forgets all translations, which is more than it has to.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ def _translation_management(m: Machine) -> None:
 @instruction("tlbie RB,RS,RIC,PRS,R", X, 31, 306)
 def tlbie(m: Machine) -> None:
     _translation_management(m)
+    m.forget_translations("all")
 
 
 @instruction("tlbiel RB,RS,RIC,PRS,R", X, 31, 274)
 def tlbiel(m: Machine) -> None:
     _translation_management(m)
+    m.forget_translations("own")
 
 
 @instruction("tlbsync", X, 31, 566)

@@ -1,0 +1,71 @@
+"""A thread's translations over ints: the walk of the tables, and what was found, until it is forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from chronovisor.isa.bits import MSR
+from chronovisor.isa.radix import Access, translation
+
+if TYPE_CHECKING:
+    from chronovisor.engine.state import Thread
+
+PAGE_SHIFT: Final = 12
+"""The smallest page is 4 KiB; larger pages are kept as as many small ones as are used."""
+PAGE_MASK: Final = (1 << PAGE_SHIFT) - 1
+
+Pages = dict[int, int]
+"""Effective page number to the difference between real and effective address."""
+
+
+class TableChanged(Exception):
+    """A table entry changed while it was used: the walk must start anew."""
+
+
+@cache
+def _walk(access: Access) -> Callable[..., Any]:
+    # Imported here: the source of programs imports the state, which imports this module.
+    from chronovisor.engine.python_source import compile_program
+
+    return compile_program(translation(access), False, lambda bits: 0)
+
+
+class Translations:
+    """What a thread has translated, for each state of the registers that translation depends on.
+
+    `pages` has the current state's pages, by kind of access.
+    """
+
+    def __init__(self) -> None:
+        self._contexts: dict[tuple[int, ...], dict[Access, Pages]] = {}
+        self.pages: dict[Access, Pages] = {access: {} for access in Access}
+        self._generation = 0
+
+    def choose(self, thread: Thread) -> None:
+        """Use the pages that hold with the thread's registers as they are."""
+        keys = (thread.PATE1, thread.PIDR, thread.MSR & MSR.PR, thread.AMR >> 62, thread.IAMR >> 62)
+        self.pages = self._contexts.setdefault(keys, {access: {} for access in Access})
+
+    def forget(self) -> None:
+        """Look everything up anew."""
+        self._generation += 1
+        for pages in self.pages.values():
+            pages.clear()
+        self._contexts.clear()
+
+    def walk(self, thread: Thread, ea: int, access: Access) -> int:
+        """Translate an effective address by the tables; keep its page. Raises GuestInterrupt."""
+        while True:
+            generation = self._generation
+            try:
+                real: int
+                real, _ = _walk(access)(thread, ea)
+                break
+            except TableChanged:
+                continue
+        if generation == self._generation:
+            # Otherwise another thread invalidated the entry that the walk has used.
+            self.pages[access][ea >> PAGE_SHIFT] = (real & ~PAGE_MASK) - (ea & ~PAGE_MASK)
+        return real

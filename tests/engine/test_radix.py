@@ -1,0 +1,213 @@
+"""Radix translation: the program of the meaning against a walk that was written independently of it."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+import z3
+
+from chronovisor.engine.state import GuestInterrupt, Thread
+from chronovisor.engine.symbolic.evaluator import Evaluation
+from chronovisor.engine.symbolic.state import SymbolicState
+from chronovisor.isa.bits import LPCR, MSR
+from chronovisor.isa.radix import Access, translation
+
+from .guest import CODE, Guest
+from .page_tables import KERNEL, PID, Fault, PageTables, expected
+
+SF, ME, PR, DR, IR, LE = (int(b) for b in (MSR.SF, MSR.ME, MSR.PR, MSR.DR, MSR.IR, MSR.LE))
+TRANSLATED = SF | ME | DR
+SIZES = (12, 16, 21, 30)
+EAA = tuple(range(16))
+TABLES_END = 0x8_0000
+"""No table of these tests lies beyond."""
+
+
+def _translate(thread: Thread, ea: int, access: Access) -> int | Fault:
+    """What the concrete evaluator makes of an access."""
+    try:
+        if access is Access.FETCH:
+            thread.CIA = ea
+            return thread.fetch_address()
+        return thread.address(ea, access is Access.STORE)
+    except GuestInterrupt as raised:
+        if raised.name.startswith("DATA"):
+            assert ea == thread.DAR
+            return Fault(raised.name, thread.DSISR if raised.name == "DATA_STORAGE" else 0)
+        return Fault(raised.name, raised.cause)
+
+
+def _guest(draw: random.Random, pages: int = 24, broken: int = 4) -> tuple[Guest, PageTables]:
+    """A guest with some pages of every size, mapped with random authorities, and some broken entries."""
+    guest = Guest("nop", LPCR=int(LPCR.HR | LPCR.UPRT | LPCR.GTSE))
+    tables = PageTables(guest.memory)
+    for _ in range(pages):
+        size = draw.choice(SIZES)
+        ea = draw.choice([0, KERNEL]) | draw.getrandbits(35) >> size << size
+        flags = draw.choice(EAA) | draw.choice([0, 0, 0x10, 0x20, 0x30]) | draw.choice([0, 0x100, 0x180])
+        tables.map(ea, draw.getrandbits(44) >> size << size, size, flags)
+    for place in draw.sample(tables.entries, broken):
+        tables.spoil(place, draw)
+    guest.set({"PATE1": tables.process_table, "PIDR": PID})
+    return guest, tables
+
+
+def _accesses(draw: random.Random, tables: PageTables, count: int) -> list[tuple[int, Access]]:
+    found = []
+    for _ in range(count):
+        ea = draw.choice(tables.pages) + draw.getrandbits(12)
+        if draw.random() < 0.1:
+            ea ^= 1 << draw.randrange(64)
+        found.append((ea, draw.choice(list(Access))))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_walk_is_that_of_the_book(seed: int) -> None:
+    """Every answer, fault and updated entry is what the independent walk says, in all states of the keys."""
+    draw = random.Random(seed)
+    guest, tables = _guest(draw)
+    seen: Counter[str] = Counter()
+    for ea, access in _accesses(draw, tables, 400):
+        problem = draw.random() < 0.5
+        keys = {"AMR": draw.getrandbits(2) << 62, "IAMR": draw.getrandbits(2) << 62}
+        guest.set(keys)
+        guest.state.set_msr(TRANSLATED | IR | (PR if problem else 0))
+        before = guest.memory.read(0, TABLES_END)
+        answer, entry = expected(before, tables.process_table, PID, ea, access, problem, **keys)
+        assert _translate(guest.state, ea, access) == answer, (hex(ea), access, problem)
+        after = bytearray(before)
+        if entry is not None:
+            after[entry[0] : entry[0] + 8] = entry[1].to_bytes(8, "big")
+        assert guest.memory.read(0, TABLES_END) == after
+        seen[f"{answer.name} {answer.cause & ~(1 << 25):#x}" if isinstance(answer, Fault) else "real"] += 1
+    assert seen["real"] > 30
+    assert seen["DATA_STORAGE 0x8000000"] > 10
+    assert max(tables.entries) < TABLES_END
+
+
+@pytest.mark.parametrize("access", list(Access))
+def test_the_provers_walk_is_the_same(access: Access) -> None:
+    """The same program over terms, on memory that is known: no second meaning of translation."""
+    draw = random.Random(access.value)
+    guest, tables = _guest(draw, pages=4, broken=1)
+    compared = 0
+    for ea, _ in _accesses(draw, tables, 6):
+        guest.state.set_msr(TRANSLATED | IR)
+        memory = z3.K(z3.BitVecSort(64), z3.BitVecVal(0, 8))
+        for place in tables.written():
+            for byte in range(place, place + 8):
+                memory = z3.Store(memory, z3.BitVecVal(byte, 64), guest.memory.read(byte, 1)[0])
+        known = {name: guest[name] for name in ("MSR", "LPCR", "PATE1", "PIDR", "AMR", "IAMR")}
+        state = SymbolicState.unknown(known=known, radix=True)
+        state.memory = memory
+        walk = Evaluation(state, _NoTime(), {"ea": ea}, True, False)
+        walk.run(translation(access).body, z3.BoolVal(True))
+        answer = _translate(guest.state, ea, access)
+        raised = [r for r in walk.outcome.raised if not z3.is_false(z3.simplify(r.condition))]
+        if isinstance(answer, Fault):
+            assert [r.name for r in raised] == [answer.name]
+        else:
+            assert not raised
+            assert z3.simplify(walk.real_address).as_long() == answer
+        compared += 1
+    assert compared == 6
+
+
+class _NoTime:
+    """A thread's live registers if nobody reads them."""
+
+    def passes(self, state: SymbolicState) -> None: ...
+
+    def read(self, name: str, state: SymbolicState) -> z3.BitVecRef:
+        raise AssertionError(name)
+
+    def write(self, name: str, value: z3.BitVecRef, when: z3.BoolRef, state: SymbolicState) -> None:
+        raise AssertionError(name)
+
+
+def _running(text: str, msr: int = TRANSLATED, **registers: int) -> tuple[Guest, PageTables]:
+    """Code at CODE in real memory, whose data accesses are translated."""
+    guest = Guest(text, LPCR=int(LPCR.HR | LPCR.UPRT | LPCR.GTSE), **registers)
+    tables = PageTables(guest.memory)
+    guest.set({"PATE1": tables.process_table, "PIDR": PID})
+    guest.state.set_msr(msr)
+    return guest, tables
+
+
+DATA = 0x9_0000
+ALL = 0x18F & ~8
+"""Referenced, changed, readable, writable, executable."""
+
+
+@pytest.mark.parametrize("little", [False, True])
+@pytest.mark.parametrize("offset", range(0xFF9, 0x1000))
+def test_an_access_across_two_pages(little: bool, offset: int) -> None:
+    """Bytes go where each page leads, in either byte order."""
+    msr = TRANSLATED | (LE if little else 0)
+    guest, tables = _running("", msr)
+    guest.little = little
+    guest.place(CODE, "ld r4,0(r3); addi r4,r4,1; std r4,0(r3)")
+    first, second = DATA + 0x3000, DATA + 0x1000
+    tables.map(0x5000, first, 12, ALL)
+    tables.map(0x6000, second, 12, ALL)
+    guest.set({"r3": 0x5000 + offset})
+    before = bytes(range(0x10, 0x18))
+    split = 0x1000 - offset
+    guest.memory.write(first + offset, before[:split])
+    guest.memory.write(second, before[split:])
+    guest.step(3)
+    order = "little" if little else "big"
+    after = (int.from_bytes(before, order) + 1).to_bytes(8, order)
+    assert guest.memory.read(first + offset, split) + guest.memory.read(second, 8 - split) == after
+
+
+def test_a_store_that_faults_in_its_second_page_stores_nothing() -> None:
+    guest, tables = _running("std r4,0(r3)", r3=0x5FFC, r4=(1 << 64) - 1)
+    tables.map(0x5000, DATA, 12, ALL)
+    guest.step()
+    assert (guest["CIA"], guest["DAR"], guest["DSISR"]) == (0x300, 0x6000, 0x4200_0000)
+    assert guest.memory.read(DATA + 0xFFC, 4) == bytes(4)
+
+
+def test_an_invalidation_is_seen_by_every_thread() -> None:
+    """A page that was used goes elsewhere: until tlbie the old place may be used, after it the new one."""
+    guest, tables = _running("tlbie r5,r5,0,1,1", msr=SF | ME)
+    other = guest.engine.thread(guest.clock)
+    for name in ("PATE1", "PIDR", "LPCR"):
+        other.set(name, guest[name])
+    other.set_msr(TRANSLATED)
+    entry = tables.map(0x5000, DATA, 12, ALL)
+    assert other.address(0x5008, False) == DATA + 8
+    guest.memory.store(entry, 8, guest.memory.load(entry, 8, False) + 0x1000, False)
+    guest.step()
+    assert other.address(0x5008, False) == DATA + 0x1008
+
+
+def test_processes_do_not_see_each_others_pages() -> None:
+    guest, tables = _running("mtspr 48,r3; ld r4,0(r5)", r3=PID + 1, r5=0x5000)
+    tables.map(0x5000, DATA, 12, ALL)
+    assert guest.state.address(0x5000, False) == DATA
+    guest.step(2)
+    assert guest["CIA"] == 0x300
+
+
+def test_code_that_moves_is_fetched_by_its_real_address() -> None:
+    """Two effective pages of one real page run the same code; icbi through either has it fetched anew."""
+    guest, tables = _running("addi r3,r3,1", msr=TRANSLATED | IR)
+    tables.map(0x7000, CODE, 12, ALL)
+    tables.map(0x8000, CODE, 12, ALL)
+    for start in (0x7000, 0x8000):
+        guest.state.CIA = start
+        guest.step()
+    assert guest["r3"] == 2
+    guest.place(CODE, "addi r3,r3,16; icbi 0,r6")
+    guest.set({"r6": 0x8000})
+    guest.state.CIA = 0x7004
+    guest.step()
+    for start in (0x7000, 0x8000):
+        guest.state.CIA = start
+        guest.step()
+    assert guest["r3"] == 34
