@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 
 from chronovisor.engine.symbolic.state import STORED
-from chronovisor.isa.bits import MSR
+from chronovisor.isa.bits import LPCR, MSR
 from chronovisor.isa.decode import decode
 from chronovisor.isa.forms import FIELDS
 from chronovisor.isa.instruction import FAMILIES, INSTRUCTIONS, Instruction
@@ -68,6 +68,8 @@ def draw_state(
         msr &= ~int(MSR.SF | MSR.LE)
         msr |= int(MSR.SF) * mode[0] | int(MSR.LE) * mode[1]
     registers["MSR"] = msr
+    # Translated accesses are compared in tests/engine/test_radix.py: here no tables are there to walk.
+    registers["LPCR"] &= ~int(LPCR.HR)
     registers["CIA"] = random.randrange(0, MEMORY_SIZE, 4)
     registers["NIA"] = registers["CIA"] + 4
     live = {name: random.getrandbits(REGISTERS[name].width) for name in LIVE}

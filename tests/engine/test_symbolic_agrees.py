@@ -82,6 +82,9 @@ class _NoCode:
     def forget(self, address: int) -> None:
         pass
 
+    def forget_translations(self) -> None:
+        pass
+
 
 def _byte(address: int) -> int:
     return (address * 0x9E3779B1 >> 16) & 0xFF

@@ -29,6 +29,8 @@ class _NoTime:
 class _NoCode:
     def forget(self, address: int) -> None: ...
 
+    def forget_translations(self) -> None: ...
+
 
 def execute(
     text: str, gpr: dict[int, int] | None = None, sixty_four: bool = True, **registers: int
