@@ -22,3 +22,6 @@ class Engine(Protocol):
 
     def interrupt(self, state: Thread, name: str, cause: int = 0) -> None:
         """Enter an interrupt that came from outside, between two instructions."""
+
+    def forget_translations(self) -> None:
+        """Have every thread look its translations up anew."""

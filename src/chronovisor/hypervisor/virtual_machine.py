@@ -7,6 +7,7 @@ from chronovisor.hypervisor.host import Host
 from chronovisor.hypervisor.hypercall_answers import HypercallAnswers
 from chronovisor.hypervisor.virtual_core import VirtualCore
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
+from chronovisor.isa.bits import LPCR
 from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
 
 
@@ -29,6 +30,8 @@ class VirtualMachine:
         self.hypercalls = HypercallAnswers(
             self, host.scheduler, host.random_bits, host.guest_model.reflects_user_hypercall
         )
+        self.process_table = 0
+        """What the partition table says of the guest's process table; 0 until the guest has registered one."""
         self.vcpus: dict[int, VirtualCpu] = {}
         self._vcores: dict[int, VirtualCore] = {}
 
@@ -53,8 +56,23 @@ class VirtualMachine:
             vcore = VirtualCore(host.source, host.guest_model, model.has_tbu40, stride)
             self._vcores[number // stride] = vcore
         vcpu = self.vcpus[number] = VirtualCpu(self, host, vcore, number)
+        vcpu.state.set("PATE1", self.process_table)
         vcore.timers.append(vcpu.timer)
         return vcpu
+
+    def translate(self, process_table: int, guest_invalidates: bool) -> None:
+        """Have the guest translate by radix trees from now on. No vCPU may run.
+
+        `process_table` is the second doubleword of its partition table entry; `guest_invalidates` lets it
+        execute tlbie (LPCR[GTSE]).
+        """
+        self.process_table = process_table
+        for vcore in self._vcores.values():
+            vcore.lpcr = (vcore.lpcr & ~int(LPCR.GTSE)) | int(LPCR.HR | LPCR.UPRT)
+            vcore.lpcr |= int(LPCR.GTSE) if guest_invalidates else 0
+        for vcpu in self.vcpus.values():
+            vcpu.state.set("PATE1", process_table)
+        self.engine.forget_translations()
 
     def close(self) -> None:
         """Give up the vCPUs. None may be running."""

@@ -136,6 +136,14 @@ class MemoryFlag(IntFlag):
     """KVM_MEM_LOG_DIRTY_PAGES: which pages are written can be asked with KVM_GET_DIRTY_LOG."""
 
 
+class MmuV3Flag(IntFlag):
+    """Flags of KVM_PPC_CONFIGURE_V3_MMU."""
+
+    RADIX = 1
+    GTSE = 2
+    """The guest may execute tlbie and tlbsync itself (LPCR[GTSE])."""
+
+
 class ExitReason(IntEnum):
     """`kvm_run.exit_reason`: why KVM_RUN came back to user space."""
 

@@ -111,6 +111,15 @@ class Vm(Protocol):
         EEXIST or EINVAL for an id in use, EINVAL for one that is too large.
         """
 
+    def configure_v3_mmu(self, flags: int, process_table: int) -> None:
+        """KVM_PPC_CONFIGURE_V3_MMU: how the guest translates, and where its process table is.
+
+        `flags` are of `MmuV3Flag`; `process_table` is the second doubleword of the partition table entry: the
+        table's real address and log2 of its size in bytes, less 12. No vCPU may be in `run()`.
+
+        EINVAL for unknown flags and for a kind of translation that the host does not have.
+        """
+
     def get_dirty_log(self, slot: int) -> Sequence[int]:
         """KVM_GET_DIRTY_LOG: the pages of the slot written since the last call (the first time: since the
         log was switched on), as rising page numbers in units of `HostFacts.page_size`.

@@ -8,14 +8,18 @@ from typing import Final
 
 from chronovisor.hypervisor.hypercall_answers import ANSWERS
 from chronovisor.hypervisor.virtual_machine import NumberInUseError, VirtualMachine
+from chronovisor.isa import radix
+from chronovisor.isa.bits import LPCR
 from chronovisor.kvm.embedded.vcpu import EmbeddedVcpu
 from chronovisor.kvm.errors import KvmError
-from chronovisor.kvm.ids import Cap, MemoryFlag
+from chronovisor.kvm.ids import Cap, MemoryFlag, MmuV3Flag
 from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
 
 MAX_VCPUS: Final = 2048
 MAX_VCPU_ID: Final = 16384
 _MAX_SMT: Final = 8
+_LARGEST_PROCESS_TABLE: Final = 24
+"""As log2 of its size in bytes, less 12."""
 
 
 class EmbeddedVm:
@@ -84,6 +88,20 @@ class EmbeddedVm:
         except NumberInUseError as error:
             # With independent threads the virtual core is found to be in use before the vCPU is.
             raise KvmError(errno.EINVAL if independent else errno.EEXIST, str(error)) from None
+
+    def configure_v3_mmu(self, flags: int, process_table: int) -> None:
+        """KVM_PPC_CONFIGURE_V3_MMU: radix trees alone, on a host that has them."""
+        if flags & ~(MmuV3Flag.RADIX | MmuV3Flag.GTSE):
+            raise KvmError(errno.EINVAL, f"translation with the unknown flags {flags:#x}")
+        if not flags & MmuV3Flag.RADIX:
+            raise KvmError(errno.EINVAL, "hashed page tables are not implemented: choose radix translation")
+        if not self._host.guest_model.lpcr & LPCR.HR:
+            raise KvmError(
+                errno.EINVAL, f"radix translation: a {self._host.cpu_model.name} has none; choose a POWER9"
+            )
+        if not process_table >> 63 or process_table & radix.TABLE_SIZE > _LARGEST_PROCESS_TABLE:
+            raise KvmError(errno.EINVAL, f"the process table {process_table:#x} is none of radix trees")
+        self._machine.translate(process_table, bool(flags & MmuV3Flag.GTSE))
 
     def get_dirty_log(self, slot: int) -> Sequence[int]:
         """KVM_GET_DIRTY_LOG."""

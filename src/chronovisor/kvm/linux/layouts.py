@@ -155,6 +155,12 @@ def _ioctl(direction: int, number: int, argument: type[ctypes.Structure] | None 
     return direction << 29 | size << 16 | _KVM << 8 | number
 
 
+class MmuV3Configuration(ctypes.Structure):
+    """`struct kvm_ppc_mmuv3_cfg`."""
+
+    _fields_ = (("flags", ctypes.c_uint64), ("process_table", ctypes.c_uint64))
+
+
 class Ioctl(IntEnum):
     """KVM's ioctls on powerpc."""
 
@@ -174,3 +180,4 @@ class Ioctl(IntEnum):
     ENABLE_CAP = _ioctl(_WRITE, 0xA3, EnableCap)
     GET_ONE_REG = _ioctl(_WRITE, 0xAB, OneRegister)
     SET_ONE_REG = _ioctl(_WRITE, 0xAC, OneRegister)
+    PPC_CONFIGURE_V3_MMU = _ioctl(_WRITE, 0xAF, MmuV3Configuration)

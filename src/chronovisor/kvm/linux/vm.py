@@ -12,7 +12,7 @@ from typing import Final
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.ids import ONE_REG_BY_NAME, MemoryFlag
 from chronovisor.kvm.linux.device import ask, enable_cap
-from chronovisor.kvm.linux.layouts import DirtyLogRequest, Ioctl, MemoryRegion
+from chronovisor.kvm.linux.layouts import DirtyLogRequest, Ioctl, MemoryRegion, MmuV3Configuration
 from chronovisor.kvm.linux.vcpu import LinuxVcpu
 from chronovisor.memory import PAGE_SIZE, GuestMemory
 
@@ -93,6 +93,15 @@ class LinuxVm:
             raise
         self._vcpus.append(vcpu)
         return vcpu
+
+    def configure_v3_mmu(self, flags: int, process_table: int) -> None:
+        """KVM_PPC_CONFIGURE_V3_MMU."""
+        ask(
+            self._descriptor,
+            Ioctl.PPC_CONFIGURE_V3_MMU,
+            MmuV3Configuration(flags, process_table),
+            f"translation with flags {flags:#x} and the process table {process_table:#x}",
+        )
 
     def get_dirty_log(self, slot: int) -> Sequence[int]:
         """KVM_GET_DIRTY_LOG, and what user space and the kernel's own stores wrote.
