@@ -31,7 +31,7 @@ class VirtualMachine:
             self, host.scheduler, host.random_bits, host.guest_model.reflects_user_hypercall
         )
         self.process_table = 0
-        """What the partition table says of the guest's process table; 0 until the guest has registered one."""
+        """The second doubleword of its partition table entry; 0 until the guest registers a table."""
         self.vcpus: dict[int, VirtualCpu] = {}
         self._vcores: dict[int, VirtualCore] = {}
 
