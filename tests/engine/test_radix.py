@@ -8,7 +8,8 @@ from collections import Counter
 import pytest
 import z3
 
-from chronovisor.engine.state import GuestInterrupt, Thread
+from chronovisor.engine.endings import GuestInterrupt
+from chronovisor.engine.state import Thread
 from chronovisor.engine.symbolic.evaluator import Evaluation
 from chronovisor.engine.symbolic.state import SymbolicState
 from chronovisor.isa.bits import LPCR, MSR

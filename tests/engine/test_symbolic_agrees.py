@@ -14,8 +14,9 @@ import z3
 
 from chronovisor.engine import python_source
 from chronovisor.engine.concrete import operation
+from chronovisor.engine.endings import GuestInterrupt, Resync
 from chronovisor.engine.python_source import Hypercall
-from chronovisor.engine.state import GuestInterrupt, Resync, ThreadState
+from chronovisor.engine.state import ThreadState
 from chronovisor.engine.symbolic import evaluator, terms
 from chronovisor.engine.symbolic.state import STORED, SymbolicState
 from chronovisor.isa.bits import MSR

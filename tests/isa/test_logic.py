@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chronovisor.engine.state import GuestInterrupt
+from chronovisor.engine.endings import GuestInterrupt
 from chronovisor.isa.bits import MSR, XER, ProgramCause
 
 from .numbers import bits, modes, numbers

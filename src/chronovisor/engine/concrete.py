@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 
+from chronovisor.engine.endings import GuestInterrupt, Resync, Undone
 from chronovisor.engine.python_source import Hypercall, compile_program
 from chronovisor.engine.state import (
     CACHE_BLOCK,
-    GuestInterrupt,
     LiveRegisters,
-    Resync,
     Thread,
     ThreadState,
-    Undone,
 )
 from chronovisor.engine.translation import Translations
 from chronovisor.isa.bits import DSISR, MSR

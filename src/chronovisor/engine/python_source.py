@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from chronovisor.engine.state import GuestInterrupt, Resync
+from chronovisor.engine.endings import GuestInterrupt, Resync
 from chronovisor.isa.interrupts import HYPERCALL
 from chronovisor.isa.registers import FILES
 from chronovisor.isa.values import EFFECTS, Block, Program, Value, When, mask

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import MutableSequence
 from typing import Protocol
 
-from chronovisor.engine.translation import PAGE_MASK, PAGE_SHIFT, TableChanged, Translations
+from chronovisor.engine.endings import GuestInterrupt, TableChanged
+from chronovisor.engine.translation import PAGE_MASK, PAGE_SHIFT, Translations
 from chronovisor.isa.bits import DSISR, LPCR, MSR
 from chronovisor.isa.radix import Access
 from chronovisor.isa.registers import FILES, REGISTERS, TRANSLATION_CONTEXT
@@ -57,25 +58,6 @@ class CodeCache(Protocol):
 
     def forget_translations(self) -> None:
         """Have every thread of the guest look its translations up anew."""
-
-
-class GuestInterrupt(Exception):
-    """An interrupt that ends the executing instruction; ``cause`` are SRR1's bits for it."""
-
-    def __init__(self, name: str, cause: int = 0) -> None:
-        super().__init__(name)
-        self.name = name
-        self.cause = cause
-
-
-class Resync(Exception):
-    """The instruction is done, and what depends on the machine state must be looked at again."""
-
-
-class Undone(Exception):
-    """The instruction is not done, and nothing was changed: whoever runs the thread is to look first, then
-    executes it anew.
-    """
 
 
 class StoredRegisters:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
+from chronovisor.engine.endings import TableChanged
+from chronovisor.engine.python_source import compile_program
 from chronovisor.isa.bits import MSR
 from chronovisor.isa.radix import Access, translation
-
-if TYPE_CHECKING:
-    from chronovisor.engine.state import Thread
 
 PAGE_SHIFT: Final = 12
 """The smallest page is 4 KiB; larger pages are kept as as many small ones as are used."""
@@ -20,15 +19,18 @@ Pages = dict[int, int]
 """Effective page number to the difference between real and effective address."""
 
 
-class TableChanged(Exception):
-    """A table entry changed while it was used: the walk must start anew."""
+class Context(Protocol):
+    """The registers that translation depends on."""
+
+    PATE1: int
+    PIDR: int
+    MSR: int
+    AMR: int
+    IAMR: int
 
 
 @cache
 def _walk(access: Access) -> Callable[..., Any]:
-    # Imported here: the source of programs imports the state, which imports this module.
-    from chronovisor.engine.python_source import compile_program
-
     return compile_program(translation(access), False, lambda bits: 0)
 
 
@@ -43,7 +45,7 @@ class Translations:
         self.pages: dict[Access, Pages] = {access: {} for access in Access}
         self._generation = 0
 
-    def choose(self, thread: Thread) -> None:
+    def choose(self, thread: Context) -> None:
         """Use the pages that hold with the thread's registers as they are."""
         keys = (thread.PATE1, thread.PIDR, thread.MSR & MSR.PR, thread.AMR >> 62, thread.IAMR >> 62)
         self.pages = self._contexts.setdefault(keys, {access: {} for access in Access})
@@ -55,7 +57,7 @@ class Translations:
             pages.clear()
         self._contexts.clear()
 
-    def walk(self, thread: Thread, ea: int, access: Access) -> int:
+    def walk(self, thread: Context, ea: int, access: Access) -> int:
         """Translate an effective address by the tables; keep its page. Raises GuestInterrupt."""
         while True:
             generation = self._generation

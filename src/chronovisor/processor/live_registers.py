@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from chronovisor.engine.state import ThreadTime, Undone
+from chronovisor.engine.endings import Undone
+from chronovisor.engine.state import ThreadTime
 from chronovisor.processor.core import HardwareThread
 from chronovisor.processor.counters import RunningCounter
 from chronovisor.timebase.types import MASK64

@@ -1,0 +1,26 @@
+"""How an instruction can end other than by going on to the next one: exceptions of the concrete evaluator."""
+
+from __future__ import annotations
+
+
+class GuestInterrupt(Exception):
+    """An interrupt that ends the executing instruction; ``cause`` are SRR1's bits for it."""
+
+    def __init__(self, name: str, cause: int = 0) -> None:
+        super().__init__(name)
+        self.name = name
+        self.cause = cause
+
+
+class Resync(Exception):
+    """The instruction is done, and what depends on the machine state must be looked at again."""
+
+
+class Undone(Exception):
+    """The instruction is not done, and nothing was changed: whoever runs the thread is to look first, then
+    executes it anew.
+    """
+
+
+class TableChanged(Exception):
+    """A page table entry changed while it was used: the walk must start anew."""
