@@ -34,7 +34,7 @@ soak: $(VENV)/dev ## the long campaigns, whole
 bench: $(VENV)/dev ## the figures, against a peer in the same run where there is one
 	@$(BIN)/python -m bench $(ARGS)
 
-guests: ## the guests' ELF files, made anew (needs Debian's gcc-powerpc64le-linux-gnu and gcc-powerpc64-linux-gnu)
+guests: ## the guests' ELF files, made anew (needs Debian's gcc and gcc-{powerpc64le,powerpc64,aarch64}-linux-gnu)
 	@$(MAKE) --no-print-directory -C guests
 
 clean: ## all that was made

@@ -18,7 +18,7 @@ from pathlib import Path
 from py_compile import PycInvalidationMode
 from typing import Final
 
-from real_kvm.cpio import Archive
+from chronovisor.machine.cpio import Archive
 from real_kvm.debian import Packages
 from real_kvm.wheels import PROJECT, wheelhouse
 
