@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -12,7 +12,7 @@ from chronovisor.cli import main
 from chronovisor.cli.status import ExitStatus
 from chronovisor.proof import claims, switch
 from chronovisor.proof.paths import Case
-from chronovisor.proof.prover import Claim, Tight
+from chronovisor.proof.prover import Claim, Tight, Verdict, prove
 from chronovisor.proof.sabotage import shift_without_check
 
 
@@ -133,6 +133,22 @@ def test_a_counterexample_is_told_and_can_be_run_as_a_test(
         names["test_a_wrong_one"]()
     proving(monkeypatch, Claim("a-wrong-one", "P2", "mended", switch.entry))
     names["test_a_wrong_one"]()
+
+
+def test_the_user_says_how_many_processes_prove(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def prove_each(claimed: tuple[Claim, ...], timeout: float, processes: int) -> Iterator[Verdict]:
+        asked.append(processes)
+        return (prove(claim, timeout) for claim in claimed)
+
+    monkeypatch.setattr(claims, "CLAIMS", (PROVEN,))
+    monkeypatch.setattr(claims, "prove_each", prove_each)
+    monkeypatch.setattr("multiprocessing.cpu_count", lambda: 5)
+    assert main(["prove", "--jobs", "3"]) == ExitStatus.OK
+    assert main(["prove"]) == ExitStatus.OK
+    assert asked == [3, 5]
+    assert main(["prove", "--jobs", "0"]) == ExitStatus.USAGE
 
 
 @pytest.mark.parametrize("timeout", ["0", "-1", "nan", "inf", "soon"])

@@ -16,7 +16,8 @@ from chronovisor.proof.core_world import THREADS
 from chronovisor.proof.interleaving import Actor, Interleaving
 from chronovisor.proof.paths import Case, Path, explore
 from chronovisor.proof.prover import Finding, Outcome, examine
-from chronovisor.proof.virtual_core import any_order
+from chronovisor.proof.terms import Integers
+from chronovisor.proof.virtual_core import any_order, any_time
 from chronovisor.timebase.tbu40 import HostTimebase
 from chronovisor.timebase.types import Offset
 
@@ -252,3 +253,12 @@ def test_soak() -> None:
     assert examine(partial(any_order, threads=5), timeout=3600).outcome is Outcome.PROVEN
     finding = examine(partial(any_order, threads=3, owner=True, fails=True), timeout=3600)
     assert finding.outcome is Outcome.PROVEN
+
+
+@pytest.mark.soak
+def test_whichever_vcpu_takes_the_first_step_at_any_time() -> None:
+    """The claim lets one vCPU stand for both at the first step. Here both take it, and are as many paths."""
+    one = examine(partial(any_time, threads=2), 3600, Integers())
+    both = examine(partial(any_time, threads=2, any_first=True), 3600, Integers())
+    assert one.outcome is both.outcome is Outcome.PROVEN
+    assert both.paths == 2 * one.paths

@@ -36,6 +36,10 @@ def command(
     timeout: Annotated[
         float, typer.Option(help="Seconds for each claim, and for each of its limits.")
     ] = 60.0,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that prove side by side; one for each processor if not given."),
+    ] = None,
     code: CodeFile = None,
     start: From = None,
     end: To = None,
@@ -83,7 +87,7 @@ def command(
     begun = time.monotonic()
     verdicts = []
     with told.status("") as status:
-        proving = prove_all(timeout)
+        proving = prove_all(timeout, jobs)
         for number, claim in enumerate(CLAIMS, 1):
             status.update(f"{number} of {len(CLAIMS)}: {claim.words}")
             verdicts.append(next(proving))

@@ -141,15 +141,22 @@ class World:
         departures: int | None,
         offset: Offset,
         clock: UnknownHostTime | None = None,
+        any_first: bool = False,
     ) -> None:
-        """With a `clock` its readings and the offset are unknowns, and nothing is merged."""
+        """With a `clock`, its readings and the offset are unknowns, and no states are merged. The vCPUs are
+        equal at the beginning, so the first of them takes the first step, unless `any_first` asks for the
+        orders in which another vCPU does.
+        """
         self.case = case
         self._clock = clock
         self.longest = LONGEST_STOP
         """Ticks that a timer may be late, on an unknown clock."""
         self.may_refuse = may_refuse
         self.has_owner = False
-        self.order = Interleaving(case, None if clock else self._state, self.look, departures)
+        self.order = Interleaving(
+            case, self._name if clock else self._state, self.look, departures, merges=clock is None
+        )
+        self._any_first = any_first
         self.host = host = Host(
             clock or _SteppingClock(),
             origin=0x1234_5678,
@@ -236,6 +243,12 @@ class World:
                 "P7: each decrementer expires when it did, in guest time",
                 vcpu.decrementer_expiry == self.expiry,
             )
+
+    def _name(self, actor: Actor | None) -> Hashable:
+        """Who an actor is. The vCPUs share a name until one of them has taken a step."""
+        if isinstance(actor, _Runner) and self.order.step <= 1 and not self._any_first:
+            return "a vCPU"
+        return None if actor is None else actor.name
 
     def _state(self, actor: Actor | None) -> Hashable:
         """What the future depends on: of one actor, or of all that they share."""

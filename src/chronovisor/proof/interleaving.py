@@ -66,15 +66,16 @@ class Interleaving:
     def __init__(
         self,
         case: Case,
-        state: Callable[[Actor | None], Hashable] | None,
+        state: Callable[[Actor | None], Hashable],
         after_each: Callable[[], None],
         departures: int | None = None,
+        merges: bool = True,
     ) -> None:
         self._departures = departures
         self._last = 0
         self._case = case
-        self._merges = state is not None
-        self._state = state or (lambda actor: None if actor is None else actor.name)
+        self._merges = merges
+        self._state = state
         self._after_each = after_each
         self._actors: list[Actor] = []
         self._running: Actor | None = None

@@ -69,13 +69,18 @@ def any_time(
     threads: int,
     longest: int = LONGEST_STOP,
     world_switch: type[WorldSwitch] = WorldSwitch,
+    any_first: bool = False,
 ) -> None:
-    """So many vCPUs run once each, in any order of their steps, with any offset and at any moments."""
+    """So many vCPUs run once each, in any order of their steps, with any offset and at any moments.
+
+    Before the first step the vCPUs differ in nothing, so one of them stands for whichever takes that step.
+    With `any_first` the other orders are explored too.
+    """
     case.assume(EVERY_STEP, True)
     clock = UnknownHostTime(case, "H")
     clock.ticks()
     clock.still = True
-    world = World(case, threads, world_switch, False, None, any_offset(case), clock)
+    world = World(case, threads, world_switch, False, None, any_offset(case), clock, any_first)
     world.longest = longest
     clock.still = False
     world.explore()
