@@ -101,6 +101,27 @@ def test_what_h_register_vpa_refuses(
     assert not areas.slb_shadow.registered
 
 
+def test_registering_an_area_copies_nothing_of_it() -> None:
+    """A log may be as large as the guest's memory: its bounds are numbers."""
+
+    class Counted(GuestMemory):
+        most = 0
+
+        def read(self, addr: int, size: int) -> bytes:
+            Counted.most = max(Counted.most, size)
+            return super().read(addr, size)
+
+    memory, areas = Counted(64 << 20), Areas()
+    put(prepared(memory), LOG, AREA_LENGTH, (64 << 20) - LOG)
+    for function, address in ((Function.REGISTER_VPA, VPA), (Function.REGISTER_DTL, LOG)):
+        assert areas.call(function, address, memory) is Status.SUCCESS
+    areas.begin_dispatch(memory)
+    assert areas.dispatch_trace_log.size_in_use > 60 << 20
+    assert Counted.most <= 4096, f"{Counted.most} bytes were copied"
+    put(memory, LOG, AREA_LENGTH, (64 << 20) - LOG + 1)
+    assert areas.call(Function.REGISTER_DTL, LOG, memory) is Status.PARAMETER
+
+
 def test_areas_are_registered_and_deregistered_in_their_order() -> None:
     memory, areas = prepared(GuestMemory(1 << 20)), Areas()
     for function in (Function.DEREGISTER_VPA, Function.DEREGISTER_DTL, Function.DEREGISTER_SLB_SHADOW):

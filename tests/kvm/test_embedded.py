@@ -207,6 +207,16 @@ def test_a_register_too_wide_is_refused_and_nothing_is_changed() -> None:
     vcpu.set_sregs(vcpu.get_sregs())
 
 
+@pytest.mark.parametrize(("sdr1", "slb"), [(1, []), (0, [(1 << 27, 0x400)]), (0, [(0, 0), (0, 1)])])
+def test_what_it_cannot_keep_of_sregs_is_refused(sdr1: int, slb: list[tuple[int, int]]) -> None:
+    _, vcpu = guest([])
+    pvr = vcpu.get_sregs().pvr
+    with pytest.raises(KvmError, match="hashed page tables") as raised:
+        vcpu.set_sregs(Sregs(pvr, sdr1, slb))
+    assert raised.value.errno == errno.EINVAL
+    vcpu.set_sregs(Sregs(pvr, 0, [(0, 0)] * 64))
+
+
 def test_a_host_without_tbu40_says_why_it_refuses_an_offset() -> None:
     vm = system(cpu_model="ppc970").create_vm()
     vcpu = vm.create_vcpu(0)

@@ -82,7 +82,7 @@ class Area:
             return False
         self.pending = False
         # User space may name a place that the guest has not: then there is none, as in KVM.
-        there = self.address + self.length <= memory.size
+        there = _is_inside(memory, self.address, self.length)
         self.in_use, self.size_in_use = (self.address, self.length) if there else (0, 0)
         return self.in_use != 0
 
@@ -125,8 +125,9 @@ class Areas:
         is_vpa = function is Function.REGISTER_VPA
         try:
             length = _load(memory, address, VPA_LENGTH if is_vpa else AREA_LENGTH)
-            memory.read(address, length)
         except AddressError:
+            return Status.PARAMETER
+        if not _is_inside(memory, address, length):
             return Status.PARAMETER
         if is_vpa:
             if length < VPA_SIZE or address % PAGE_SIZE + VPA_SIZE > PAGE_SIZE:
@@ -201,6 +202,11 @@ class Areas:
         if self.vpa.in_use:
             count = _load(memory, self.vpa.in_use, VPA_YIELD_COUNT)
             _store(memory, self.vpa.in_use, VPA_YIELD_COUNT, count + 1)
+
+
+def _is_inside(memory: GuestMemory, address: int, length: int) -> bool:
+    """Return whether an area lies in the guest's memory; nothing of it is read."""
+    return address + length <= memory.size
 
 
 def _check_alignment(address: int) -> None:

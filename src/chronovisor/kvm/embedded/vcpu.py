@@ -118,12 +118,21 @@ class EmbeddedVcpu:
         return Sregs(pvr=self._vcpu.host.cpu_model.pvr)
 
     def set_sregs(self, sregs: Sregs) -> None:
-        """KVM_SET_SREGS: the processor's version is what it is."""
+        """KVM_SET_SREGS. EINVAL for another processor's version, and for an SDR1 or SLB entry, which this
+        processor does not have.
+        """
         model = self._vcpu.host.cpu_model
         if sregs.pvr != model.pvr:
             raise KvmError(
                 errno.EINVAL,
                 f"a guest of processor version {sregs.pvr:#x} cannot run on {model.pvr:#x} ({model.name})",
+            )
+
+        if sregs.sdr1 or any(slbe or slbv for slbe, slbv in sregs.slb):
+            raise KvmError(
+                errno.EINVAL,
+                "this host's processor translates no addresses by hashed page tables: it cannot keep "
+                f"SDR1 {sregs.sdr1:#x} and {len(sregs.slb)} SLB entries",
             )
 
     def enable_cap(self, cap: int, *args: int, flags: int = 0) -> None:
