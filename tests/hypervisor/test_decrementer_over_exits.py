@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from little_guests import GRANULE, Guest, branch, mfdec, mftb, user_call
+from little_guests import GRANULE, Guest, branch, mfdec, mftb, mtdec, user_call
 
+from chronovisor.engine.choice import engine_named
 from chronovisor.hypervisor.exits import Hypercall, Kicked
 from chronovisor.hypervisor.host import Host
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
@@ -17,6 +19,9 @@ from chronovisor.timebase.clock import VirtualTime
 from chronovisor.timebase.types import MASK64, GuestTime, Offset, Ticks
 
 INSTRUCTION = 256
+ORIGIN = 0x1234_5678_9ABC
+READ_DEC, READ_AFTER = 0x1004, 0x1008
+"""Where the guest reads DEC, and G once more."""
 DAMAGES = st.integers(-(1 << 63), (1 << 63) - 1)
 OFFSETS = st.integers(0, (1 << 40) - 1).map(lambda n: Offset(n << 24))
 TICKS = st.integers(0, 200 * INSTRUCTION)
@@ -34,9 +39,11 @@ STEPS = st.lists(
 )
 
 
-def guest_on(model: CpuModel, large: bool, code: list[int]) -> tuple[VirtualTime, VirtualCpu]:
+def guest_on(
+    model: CpuModel, large: bool, code: list[int], engine: str = "concrete"
+) -> tuple[VirtualTime, VirtualCpu]:
     source = VirtualTime()
-    guest = Guest(Host(source, origin=0x1234_5678_9ABC, cpu_model=model))
+    guest = Guest(Host(source, origin=ORIGIN, cpu_model=model, engine=engine_named(engine)))
     guest.code(0x900, [mftb(4), mfdec(5), *user_call()])
     vcpu = guest.vcpu(0, guest.code(0x1000, code))
     if large:
@@ -68,6 +75,12 @@ def happen(source: VirtualTime, vcpu: VirtualCpu, what: str, how: object) -> Non
     expiry=st.integers(1, MASK64),
     steps=STEPS,
 )
+@example(
+    # The owner sets the offset back between the guest's two readings.
+    model=(POWER8, False),
+    expiry=1,
+    steps=[("kick", 6657), ("run", 0), ("trigger", 0), ("run", 0), ("offset", Offset(0))],
+)
 def test_dec_and_timebase_have_one_sum(
     model: tuple[CpuModel, bool], expiry: int, steps: list[tuple[str, object]]
 ) -> None:
@@ -76,8 +89,13 @@ def test_dec_and_timebase_have_one_sum(
     vcpu.set_offset(Offset(GRANULE))
     vcpu.decrementer_expiry = GuestTime(expiry)
     width = (1 << 56) - 1 if model[1] else 0xFFFF_FFFF
+    moved = {READ_DEC: 0, READ_AFTER: 0}
     for what, how in [*steps, ("run", 0)]:
+        offset = vcpu.vcore.offset
         happen(source, vcpu, what, how)
+        if vcpu.state.CIA in moved:
+            # The guest is between two of its readings: later ones are further by what the owner set.
+            moved[vcpu.state.CIA] += (vcpu.vcore.offset - offset).value
         if what != "run":
             continue
         ended = vcpu.run()
@@ -85,8 +103,11 @@ def test_dec_and_timebase_have_one_sum(
             continue
         assert isinstance(ended, Hypercall)
         before, dec, after = ended.arguments[:3]
+        # Both as they would be with the offset under which DEC was read.
+        before, after = before + moved[READ_DEC], after - moved[READ_AFTER]
+        moved = dict.fromkeys(moved, 0)
         # An exit may have come between two of them.
-        assert (expiry - dec - before) & width <= after - before
+        assert (expiry - dec - before) & width <= (after - before) & MASK64
         assert (vcpu.decrementer_expiry.value - expiry) & width == 0
         assert not vcpu.host.check_sync()
 
@@ -121,3 +142,31 @@ def test_its_interrupt_comes_at_its_moment(
     late = -(ended.arguments[1] - (1 << 32)) - 1
     # Its own instruction, the handler's two, and entries that came in between, of four accesses each way.
     assert 0 <= late <= (6 + 8 * (1 + len(disturbances))) * INSTRUCTION
+
+
+def signed(value: int, width: int) -> int:
+    value &= (1 << width) - 1
+    return value - (value >> (width - 1) << width)
+
+
+@pytest.mark.parametrize("engine", ["concrete", "native"])
+@pytest.mark.parametrize(
+    ("model", "width"), [((POWER8, False), 32), ((POWER9, False), 32), ((POWER9, True), 56)], ids=str
+)
+def test_dec_is_cut_to_its_width_when_it_is_written(
+    engine: str, model: tuple[CpuModel, bool], width: int
+) -> None:
+    """The deadline that a write leaves is that of the register's own bits, extended with their sign."""
+    if engine == "native":
+        pytest.importorskip("llvmlite")
+    code = [mftb(4), mtdec(7), *user_call(), branch(-4)]
+    _, vcpu = guest_on(*model, code, engine)
+    values = [1, 100, MASK64, (1 << 31) - 1, 1 << 31, (1 << 32) - 5, 0x1_0000_0007, 1 << 63]
+    values += [(1 << 55) - 1, 1 << 55, (1 << 56) - 3, (1 << 56) + 9, (1 << 57) + 9, (7 << 56) + (1 << 54)]
+    for value in values:
+        vcpu.state.gpr[7] = value
+        ended = vcpu.run()
+        assert isinstance(ended, Hypercall)
+        written = ((ended.arguments[0] - ORIGIN) & MASK64) + INSTRUCTION
+        left = vcpu.host.cores[0].threads[0].decrementer.deadline - written
+        assert left == signed(value, width), f"DEC of {width} bits: {value:#x} was written"

@@ -48,6 +48,35 @@ FORWARD = Offset(1 << 40)
 """Past any expiry here."""
 
 
+def test_a_wake_up_between_the_look_and_the_wait_is_not_lost() -> None:
+    """A change that is made without the monitor, right after a waiter looked in vain."""
+    waits = Parallel(RealTime())
+    there: list[int] = []
+
+    def change() -> None:
+        there.append(1)
+        waits.changed()
+
+    changes = threading.Thread(target=change, daemon=True)
+
+    def ready() -> bool:
+        found = bool(there)
+        if not changes.ident:
+            changes.start()
+            # It either waits for the monitor, which this thread has, or has found that nobody waits.
+            changes.join(0.1)
+        return found
+
+    def wait() -> None:
+        with waits.monitor:
+            waits.wait(ready)
+
+    waiter = threading.Thread(target=wait, daemon=True)
+    waiter.start()
+    waiter.join(10)
+    assert not waiter.is_alive(), "the wake-up was lost"
+
+
 class Sleeper:
     """A vCPU that works for a while and cedes, on a core that a sibling may keep busy."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -351,6 +352,31 @@ def test_a_thread_that_joins_a_running_core_gets_the_time_that_was_applied() -> 
     assert 0 <= timebase - old.value <= source.ticks()
     assert dec + timebase + 256 == expiry.value
     assert joiner.decrementer_expiry == expiry
+
+
+def test_an_offset_that_is_set_during_the_switch_holds_from_the_next_entry_on() -> None:
+    """The owner sets the offset through a sibling at any step of an entry: the guest's timer keeps its moment
+    in whichever time the guest was entered with.
+    """
+    old, new = Offset(5 * GRANULE), Offset(9 * GRANULE)
+    during = 0
+    for tick in range(0, 12 * 256, 64):
+        source, log = VirtualTime(), Log()
+        guest = Guest(power8(source, observer=log), stride=2)
+        runner = guest.vcpu(0, guest.code(0x1000, [mftb(4), mfdec(5), *user_call()]))
+        sibling = guest.vcpu(1, 0)
+        runner.set_offset(old)
+        expiry = GuestTime(0x6000_0000)
+        runner.decrementer_expiry = expiry
+        source.call_at(tick, partial(sibling.set_offset, new))
+        ended = runner.run()
+        assert isinstance(ended, Hypercall)
+        timebase, dec = ended.arguments[:2]
+        assert dec + timebase + 256 == expiry.value
+        assert runner.decrementer_expiry == expiry
+        assert [event.offset for event in log.of(OffsetApplied)] == [old]
+        during += tick < timebase - old.value
+    assert during > 8, "the offset was never set during the entry"
 
 
 def test_an_observer_that_fails_is_told_no_more_and_breaks_nothing() -> None:

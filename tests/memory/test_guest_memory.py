@@ -35,6 +35,31 @@ def test_loads_and_stores_are_those_of_a_byte_array(stores: list[tuple[int, int,
     assert memory.dirty.take() == []
 
 
+@given(st.sets(st.integers(0, 7)), st.lists(st.integers(0, 7), max_size=12))
+def test_a_store_while_the_log_is_taken_is_in_this_answer_or_the_next(
+    before: set[int], meanwhile: list[int]
+) -> None:
+    """A vCPU stores to a page after each look at the log."""
+    stores = iter(meanwhile)
+
+    class Busy(bytearray):
+        def find(self, *where: int) -> int:  # type: ignore[override]
+            found = super().find(*where)
+            for page in (next(stores, None),):
+                if page is not None:
+                    self[page] = 1
+                    stored.add(page)
+            return found
+
+    memory, stored = GuestMemory(8 * PAGE_SIZE), set[int]()
+    memory.dirty.pages = Busy(memory.dirty.pages)
+    for page in before:
+        memory.store(page * PAGE_SIZE, 1, 1, False)
+    answers = [page for _ in range(len(meanwhile) + 2) for page in memory.dirty.take()]
+    assert set(answers) == before | stored
+    assert not memory.dirty.take()
+
+
 @given(st.integers(0, SIZE) | NEAR_A_PAGE.filter(lambda addr: addr >= 0), st.integers(0, SIZE))
 def test_a_block_marks_the_pages_it_touches_and_no_other(addr: int, size: int) -> None:
     memory = GuestMemory(SIZE)
