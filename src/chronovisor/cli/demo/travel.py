@@ -24,16 +24,17 @@ ROUTE = (
     "home",
     "twin",
     "behind",
+    "ahead",
+    "behind",
     "twin",
     "home",
     "ahead",
+    "home",
+    "twin",
     "behind",
-    "ahead",
-    "home",
-    "ahead",
-    "home",
 )
-"""Where the guest goes, from home on. The twin of behind is years from it too, but in phase with it.
+"""Where the guest goes, from home on. The twin of behind is years from it too, but in phase with it. The
+guest moves between those two three times, and comes to each of these moves with a rounding of its own.
 
 Home and behind are on one side, ahead and twin on the other, and every move is from side to side: so two
 processes can have two hosts each.
