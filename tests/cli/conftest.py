@@ -16,5 +16,8 @@ def machine(
     yield made
     for process in made.processes:
         process.kill()
+    for started in made.started:
+        started.kill()
+        started.wait()
     for way in made.ways:
         way.close()

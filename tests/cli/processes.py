@@ -81,6 +81,7 @@ class Machine:
         self._capsys = capsys
         self.processes: list[Process] = []
         self.ways: list[FaultyWay] = []
+        self.started: list[subprocess.Popen[bytes]] = []
 
     def run(self, name: str, *options: str) -> Process:
         self.processes.append(
@@ -89,8 +90,12 @@ class Machine:
         assert "watching" in process.line()
         return process
 
-    def receive(self, name: str, *options: str, at: str = "tcp:127.0.0.1:0") -> tuple[Process, str]:
-        self.processes.append(process := Process("receive", at, "--name", name, *LIMIT, *options))
+    def receive(
+        self, name: str, *options: str, at: str = "tcp:127.0.0.1:0", once: bool = True
+    ) -> tuple[Process, str]:
+        """A process that waits for guests, for one of them unless `once` is False; and where it waits."""
+        count = ("--once",) if once else ()
+        self.processes.append(process := Process("receive", at, "--name", name, *LIMIT, *count, *options))
         told = re.fullmatch(rf"chronovisor: {name} waits at (\S+)\n", process.error_line())
         assert told is not None, process.errors
         return process, told[1]
@@ -99,6 +104,15 @@ class Machine:
         self.ways.append(way := FaultyWay(parse_address(to), fault))
         way.open_again = open_again
         return way
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """A command that answers later, on a process of its own."""
+        self.started.append(
+            process := subprocess.Popen(
+                [*COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+        )
+        return process
 
     def does(self, *arguments: str) -> tuple[int, str, str]:
         """A command that answers: its status, what it printed, and what it said on stderr."""

@@ -114,8 +114,10 @@ def test_a_source_killed_before_commit_is_given_up(machine: Machine) -> None:
     threading.Thread(target=lambda: (way.struck.wait(20), here.kill())).start()
     status, _, _ = machine.does("migrate", "here", str(way.address), "--time-limit", "20")
     assert status == ExitStatus.USAGE
-    assert there.ends() == ExitStatus.FAILED
-    assert "the move was given up, and the guest does not run here" in there.errors
+    assert "the move was given up, and the guest does not run here" in there.error_line()
+    again = machine.run("again")
+    machine.asks("migrate", "again", address)
+    assert again.ends() == 0
 
 
 def test_a_destination_killed_after_commit_is_asked_for_the_outcome(machine: Machine) -> None:
@@ -193,6 +195,7 @@ def test_a_guest_goes_over_a_unix_socket_and_under_tls(machine: Machine, tmp_pat
         certificate = authority.issue_cert("localhost")
         certificate.private_key_pem.write_to_path(tmp_path / f"{role}-key.pem")
         certificate.cert_chain_pems[0].write_to_path(tmp_path / f"{role}-cert.pem")
+        (tmp_path / f"{role}-key.pem").chmod(0o600)
     here = machine.run("here")
     one, address = machine.receive("one", at=f"unix:{tmp_path}/way")
     assert address == f"unix:{tmp_path}/way"
@@ -203,10 +206,13 @@ def test_a_guest_goes_over_a_unix_socket_and_under_tls(machine: Machine, tmp_pat
     machine.fails(
         ExitStatus.USAGE, "all three", "migrate", "one", address, "--tls-ca", str(tmp_path / "ca-cert.pem")
     )
-    machine.asks(
+    (tmp_path / "client-key.pem").chmod(0o640)
+    status, _, warned = machine.does(
         *("migrate", "one", address, "--tls-ca", str(tmp_path / "ca-cert.pem")),
         *("--tls-cert", str(tmp_path / "client-cert.pem"), "--tls-key", str(tmp_path / "client-key.pem")),
     )
+    assert status == 0
+    assert "client-key.pem: others can read this private key (mode 640)" in warned
     assert one.ends() == 0
     two.type("q")
     assert two.line().endswith("memory=intact\n")
@@ -235,7 +241,7 @@ def test_a_guest_that_writes_all_the_time_does_not_converge_where_no_downtime_is
     assert machine.state("here") == "running"
     before, guest, after = here.timebase()
     assert before <= guest - ORIGIN <= after
-    assert there.ends() == ExitStatus.FAILED
+    assert "given up" in there.error_line()
 
 
 def test_a_slow_move_says_how_far_it_is_and_can_be_cancelled(machine: Machine) -> None:
@@ -270,7 +276,7 @@ def test_a_slow_move_says_how_far_it_is_and_can_be_cancelled(machine: Machine) -
     assert machine.state("there") == "running"
     before, guest, after = there.timebase()
     assert before - GRANULE <= guest - ORIGIN <= after + GRANULE
-    assert other.ends() == ExitStatus.FAILED
+    assert "given up" in other.error_line()
 
 
 def test_ending_a_run_gives_its_name_back(machine: Machine) -> None:

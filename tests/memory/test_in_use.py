@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chronovisor.memory import PAGE_SIZE, GuestMemory, in_use
-from chronovisor.memory.in_use import BLOCK, bitmap_size, blocks_in_use, have_ready, runs_in_use
+from chronovisor.memory.in_use import BLOCK, estimate_in_use, have_ready, runs_in_use
 
 SIZE = 3 * BLOCK + 5 * PAGE_SIZE
 writes = st.lists(st.tuples(st.integers(0, SIZE - 1), st.integers(1, 255)), max_size=12)
@@ -35,16 +35,14 @@ def test_blocks_hold_all_that_is_not_zero(written: list[tuple[int, int]]) -> Non
     memory = GuestMemory(SIZE)
     for addr, value in written:
         memory.write(addr, bytes([value]))
-    blocks = blocks_in_use(memory)
-    assert len(blocks) == bitmap_size(SIZE) == 1
-    used = {n for n in range(8 * len(blocks)) if blocks[n // 8] >> n % 8 & 1}
-    assert used == {addr // BLOCK for addr, _ in written}
+    used = {addr // BLOCK for addr, _ in written}
+    assert estimate_in_use(memory) == sum(min(BLOCK, SIZE - block * BLOCK) for block in used)
 
 
 def test_having_pages_ready_changes_nothing() -> None:
     memory = GuestMemory(SIZE)
     memory.write(BLOCK + 5, b"here")
-    have_ready(memory, b"\xff\xff")
+    have_ready(memory, 0, 2 * BLOCK)
     assert memory.read(BLOCK + 5, 4) == b"here"
     assert runs_in_use(memory) == [(BLOCK, PAGE_SIZE)]
 
@@ -63,10 +61,10 @@ def test_memory_that_was_never_touched_is_not_looked_at(monkeypatch: pytest.Monk
         return look(self, addr, size)
 
     monkeypatch.setattr(in_use._ZeroFinder, "__call__", noted)
-    found = runs_in_use(memory), blocks_in_use(memory)
-    assert found == ([(7 * BLOCK, PAGE_SIZE)], b"\x80" + bytes(7))
+    found = runs_in_use(memory), estimate_in_use(memory)
+    assert found == ([(7 * BLOCK, PAGE_SIZE)], BLOCK)
     # Where pages are huge a neighbour may come with them.
     assert {7, 9} <= set(looked) <= set(range(6, 12))
     monkeypatch.setattr(in_use, "_PAGEMAP", Path("/nowhere"))
-    assert (runs_in_use(memory), blocks_in_use(memory)) == found
+    assert (runs_in_use(memory), estimate_in_use(memory)) == found
     assert set(looked) == set(range(64))

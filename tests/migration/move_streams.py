@@ -62,7 +62,7 @@ def offer(**changed: object) -> Offer:
         "name": "a guest of some name",
         "guest_time": GuestTime((1 << 64) - 5),
         "limit": Ticks(1 << 23),
-        "in_use": b"\x03",
+        "token": b"a secret",
     }
     return Offer(**(facts | changed))  # type: ignore[arg-type]
 

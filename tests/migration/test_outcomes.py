@@ -37,8 +37,18 @@ def test_the_question_first(outcomes: Outcomes) -> None:
     answer = outcomes.ask("ab")
     assert isinstance(answer, Aborted)
     assert outcomes.settle("ab", GIVEN) == answer
-    outcomes.offered("ab")
     assert outcomes.ask("ab") == answer
+
+
+def test_a_move_is_offered_once(outcomes: Outcomes) -> None:
+    """Whoever offers it again replays what he has heard."""
+    outcomes.offered("ab")
+    with pytest.raises(ValueError, match="offered before"):
+        outcomes.offered("ab")
+    outcomes.settle("ab", GIVEN)
+    with pytest.raises(ValueError, match="offered before"):
+        outcomes.offered("ab")
+    assert outcomes.ask("ab") == GIVEN
 
 
 def test_another_process_answers_for_one_that_is_gone(tmp_path: Path) -> None:

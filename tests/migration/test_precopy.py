@@ -16,7 +16,7 @@ from chronovisor.memory import PAGE_SIZE, GuestMemory
 from chronovisor.memory.in_use import BLOCK, clear
 from chronovisor.migration.errors import MoveCancelledError, MoveError, NotConvergingError
 from chronovisor.migration.messages import Aborted, Memory, Message, Received, Round, Zeros
-from chronovisor.migration.precopy import PATIENCE, MoveLimits, Precopy, Progress, estimate
+from chronovisor.migration.precopy import PATIENCE, MoveLimits, Precopy, Progress
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "machine"))
 from fake_kvm import FakeVm, scripted_guest
@@ -75,7 +75,7 @@ def near() -> Guest:
 
 def precopy(guest: Guest, **limits: float) -> tuple[Precopy, threading.Event, list[Progress]]:
     cancelled, told = threading.Event(), list[Progress]()
-    return Precopy(guest, MoveLimits(**limits), BLOCK, cancelled, told.append), cancelled, told  # type: ignore[arg-type]
+    return Precopy(guest, MoveLimits(**limits), cancelled, told.append), cancelled, told  # type: ignore[arg-type]
 
 
 def write(memory: GuestMemory, writes: Iterator[tuple[int, int, bool]], times: int) -> None:
@@ -190,8 +190,3 @@ def test_a_destination_that_gives_up_ends_it() -> None:
     copy, _, _ = precopy(near())
     with pytest.raises(MoveError, match="no more room"):
         copy.run(lambda message: Aborted("no more room"))
-
-
-def test_blocks_are_counted() -> None:
-    assert estimate(b"") == 0
-    assert estimate(b"\x05\x80") == 3 * BLOCK

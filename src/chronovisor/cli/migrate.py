@@ -15,10 +15,13 @@ from chronovisor.cli.move_request import (
     TlsCert,
     TlsCredentials,
     TlsKey,
+    Token,
+    TokenFile,
     choose_credentials,
+    choose_token,
     write_request,
 )
-from chronovisor.cli.running import parse_seconds
+from chronovisor.cli.running import parse_seconds, say
 from chronovisor.cli.time_options import TIME_HELP, ClockErrorLimit, parse_limit, parse_policy
 from chronovisor.machine.control import ask
 from chronovisor.machine.errors import MachineError
@@ -66,15 +69,17 @@ def command(
     tls_cert: TlsCert = "",
     tls_key: TlsKey = "",
     insecure: Insecure = False,
+    token: Token = "",
+    token_file: TokenFile = "",
     progress: Annotated[
         bool, typer.Option("--progress", help="With --json: a line of JSON now and then, before the answer.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")] = False,
 ) -> None:
-    """Move a running guest to another process, and print what that did to its time.
+    """Move a guest to another process, and print what that did to its time. A paused guest arrives paused.
 
-    Memory goes while the guest runs, in rounds, until what is left fits the downtime limit (the last round is
-    not held back by a bandwidth limit). A guest that writes faster than that goes on where it is.
+    Memory is sent while the guest runs, in rounds, until what is left fits the downtime limit (the last round
+    is not held back by a bandwidth limit). A guest that writes faster than that goes on where it is.
 
     Exit status: 0 it went, 1 it did not and goes on, 2 bad usage, 5 undecided: it is paused, as its
     destination was lost after it may have been given away. Ask again with --resolve,
@@ -84,15 +89,19 @@ def command(
         raise MachineError(f"migrate {name}: say one of ADDRESS, --cancel, --resolve and --force-resume")
     request: dict[str, Any] = {"cancel": cancel, "resolve": resolve, "force_resume": force_resume}
     if to:
+        credentials = choose_credentials(tls_credentials, tls_ca, tls_cert, tls_key, "client")
+        if credentials is not None and (warning := credentials.warning()) is not None:
+            say(warning)
         request |= write_request(
             to,
             insecure,
-            choose_credentials(tls_credentials, tls_ca, tls_cert, tls_key, "client"),
+            credentials,
             parse_seconds(time_limit, "time limit"),
             parse_duration(downtime_limit, "downtime limit").ns / 1e9,
             parse_bytes(bandwidth_limit, "bandwidth limit") if bandwidth_limit else None,
             parse_limit(clock_error_limit),
             parse_policy(time),
+            choose_token(token, token_file),
         )
     with as_lines() if as_json and progress else shown(not as_json) as hear:
         answer = ask(name, "migrate", hear=hear, **request)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import os
+from pathlib import Path
+from typing import Annotated, Any, Final
 
 import typer
 
 from chronovisor.machine.errors import MachineError
 from chronovisor.migration.address import parse_address
 from chronovisor.migration.credentials import Credentials
+from chronovisor.migration.encoding import MAXIMUM_TOKEN
 from chronovisor.migration.precopy import LEAST_BANDWIDTH, MoveLimits
 from chronovisor.migration.tcp import TimeLimits
 from chronovisor.timebase.policy import TimePolicy
 from chronovisor.timebase.types import Ticks
+
+TOKEN_VARIABLE: Final = "CHRONOVISOR_TOKEN"
+"""The environment's variable that holds a token."""
 
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="Let a guest go over a network unprotected, by tcp:.")
@@ -28,6 +34,39 @@ TlsCredentials = Annotated[
 TlsCa = Annotated[str, typer.Option(help="For tls: the authority that signed the other side's certificate.")]
 TlsCert = Annotated[str, typer.Option(help="For tls: this side's certificate.")]
 TlsKey = Annotated[str, typer.Option(help="For tls: the key of that certificate.")]
+
+Token = Annotated[
+    str,
+    typer.Option(
+        help="A secret that the source shows and the destination asks for. Other users see a command's "
+        f"options: use --token-file, or ${TOKEN_VARIABLE}.",
+        metavar="SECRET",
+    ),
+]
+TokenFile = Annotated[
+    str, typer.Option(help="A file that has the token, and nothing else but a line's end.", metavar="FILE")
+]
+
+
+def choose_token(token: str, file: str) -> bytes:
+    """Return the token of the options, or else of the environment; empty if there is none.
+
+    MachineError if both options are given, the file cannot be read, or the token is empty or too long.
+    """
+    if token and file:
+        raise MachineError("say one of --token and --token-file")
+    if file:
+        try:
+            found = Path(file).read_bytes().rstrip(b"\r\n")
+        except OSError as error:
+            raise MachineError(f"{file}: {error.strerror or error}") from None
+        if not found:
+            raise MachineError(f"{file}: there is no token in it")
+    else:
+        found = (token or os.environ.get(TOKEN_VARIABLE, "")).encode(errors="surrogateescape")
+    if len(found) > MAXIMUM_TOKEN:
+        raise MachineError(f"a token of {len(found)} bytes: the most is {MAXIMUM_TOKEN}")
+    return found
 
 
 def choose_credentials(directory: str, ca: str, certificate: str, key: str, role: str) -> Credentials | None:
@@ -55,6 +94,7 @@ def write_request(
     bandwidth: int | None,
     clock_error: Ticks,
     policy: TimePolicy,
+    token: bytes,
 ) -> dict[str, Any]:
     """Return the request for a move, in JSON's types; MachineError for what makes no sense."""
     address = parse_address(to, insecure=insecure)
@@ -71,6 +111,7 @@ def write_request(
         "bandwidth": bandwidth,
         "clock_error": clock_error.value,
         "time": str(policy),
+        "token": token.hex(),
     }
 
 
@@ -87,4 +128,5 @@ def read_request(request: dict[str, Any]) -> dict[str, Any]:
             TimePolicy.parse(request["time"]),
         ),
         "credentials": Credentials(**named) if named is not None else None,
+        "token": bytes.fromhex(request["token"]),
     }

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -23,23 +23,36 @@ from chronovisor.cli.host_options import (
     TbOrigin,
 )
 from chronovisor.cli.move_record import summary
-from chronovisor.cli.move_request import Insecure, TlsCa, TlsCert, TlsCredentials, TlsKey, choose_credentials
+from chronovisor.cli.move_request import (
+    Insecure,
+    TlsCa,
+    TlsCert,
+    TlsCredentials,
+    TlsKey,
+    Token,
+    TokenFile,
+    choose_credentials,
+    choose_token,
+)
 from chronovisor.cli.running import generated_name, parse_seconds, run_named, say, tell_end
 from chronovisor.cli.status import RUN_STATUSES, ExitStatus
 from chronovisor.cli.terminal import typing_into, write_stdout
 from chronovisor.machine.console import Console
 from chronovisor.machine.control import ControlServer
 from chronovisor.machine.errors import MachineError
+from chronovisor.machine.guest import EndReason, GuestEnd
 from chronovisor.machine.host import Host
 from chronovisor.machine.rehearsal import rehearse
-from chronovisor.machine.run_directory import run_directory
+from chronovisor.machine.run_directory import state_directory
 from chronovisor.machine.sizes import parse_size, parse_u64
 from chronovisor.migration.address import parse_address
-from chronovisor.migration.arrival import Arrivals, Terms
-from chronovisor.migration.errors import MoveError
+from chronovisor.migration.arrival import Arrivals, Arrived, Terms
 from chronovisor.migration.outcomes import RecordedOutcomes
 from chronovisor.migration.stream import Header
 from chronovisor.migration.tcp import TimeLimits
+
+_NEXT_AFTER: Final = frozenset({EndReason.POWER_OFF, EndReason.CRASH, EndReason.MOVED})
+"""How a guest's run may end for another guest to be waited for."""
 
 
 def command(
@@ -59,7 +72,10 @@ def command(
     provider: ProviderOption = Provider.auto,
     memory_limit: MemoryLimit = "4G",
     timeout: Annotated[
-        str, typer.Option(help="Seconds to wait, and then to run, before giving up.", metavar="SECONDS")
+        str,
+        typer.Option(
+            help="Seconds to wait for a guest, and then for it to run, before giving up.", metavar="SECONDS"
+        ),
     ] = "",
     time_limit: Annotated[
         str, typer.Option(help="Seconds of silence after which the source is lost.", metavar="SECONDS")
@@ -76,6 +92,19 @@ def command(
     tls_cert: TlsCert = "",
     tls_key: TlsKey = "",
     insecure: Insecure = False,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="For tls: who may send a guest, by a name in the certificate (its common name or an "
+            "alternative name). May be repeated. Without it: all whose certificate the authority signed.",
+            metavar="NAME",
+        ),
+    ] = None,
+    token: Token = "",
+    token_file: TokenFile = "",
+    once: Annotated[
+        bool, typer.Option("--once", help="End when one guest has come and has ended or moved on.")
+    ] = False,
     as_json: Annotated[
         bool,
         typer.Option(
@@ -83,7 +112,15 @@ def command(
         ),
     ] = False,
 ) -> int:
-    """Wait for a guest that is moved here, then run it, its console on the terminal, until it powers off."""
+    """Wait for guests that are moved here, and run one at a time, its console on the terminal.
+
+    A move that fails or is cancelled leaves this waiting for the next one. When a guest that came has powered
+    off, crashed or moved on, it waits again, unless --once says to end then. Ctrl-C ends it at any time.
+
+    Whoever can connect to ADDRESS can run a guest here: prefer unix:PATH on one machine, which only its owner
+    can open, and tls: with --allow between machines; --token helps with both. A token that goes over tcp: can
+    be read on the way.
+    """
     if clock is not Clock.real:
         raise MachineError("a guest cannot come into virtual time from another process; use --clock real")
     origin = parse_u64(tb_origin, "timebase origin")
@@ -92,6 +129,11 @@ def command(
     limits = TimeLimits.of(silence) if silence else TimeLimits()
     limits = replace(limits, whole_move=parse_seconds(move_limit, "move limit") or limits.whole_move)
     place = parse_address(address, listen=True, insecure=insecure)
+    if allow and not place.tls:
+        raise MachineError("--allow is for tls: addresses: elsewhere nobody shows a certificate")
+    credentials = choose_credentials(tls_credentials, tls_ca, tls_cert, tls_key, "server")
+    if credentials is not None and (warning := credentials.warning()) is not None:
+        say(warning)
     console = Console(write_stdout)
     name = name or generated_name()
 
@@ -116,12 +158,14 @@ def command(
     terms = Terms(
         host_for,
         console,
-        RecordedOutcomes(run_directory() / "moves"),
+        RecordedOutcomes(state_directory() / "moves"),
         parse_size(memory_limit),
         limits,
         say,
         rehearsal.join,
-        choose_credentials(tls_credentials, tls_ca, tls_cert, tls_key, "server"),
+        credentials,
+        choose_token(token, token_file),
+        frozenset(name.lower() for name in allow or ()),
     )
     waiting = {"name": name, "pid": os.getpid(), "state": "waiting"}
     nothing = dict.fromkeys(("vcpus", "memory", "host_tb", "guest_tb", "tb_offset"))
@@ -132,29 +176,38 @@ def command(
     with ControlServer(name, {"ps": ps}) as server, typing_into(console):
         rehearsal.start()
         arrivals = Arrivals(place, terms)
+        say(f"{name} waits at {arrivals.address}")
         try:
-            say(f"{name} waits at {arrivals.address}")
-            try:
+            while True:
                 arrived = arrivals.wait(seconds)
-            except MoveError as error:
-                say(str(error))
-                return ExitStatus.FAILED
-            if arrived is None:
-                say(f"no guest came in {seconds:g} s")
-                return ExitStatus.TIMED_OUT
-            with arrived.host:
-                guest = arrived.destination.start(running=True)
-                came, record = guest.name, arrived.record
-
-                def begun() -> None:
-                    say(f"{came} came: {summary(record)}")
-                    if as_json:
-                        print(json.dumps(record.as_json()), file=sys.stderr, flush=True)
-
-                end = run_named(guest, name, seconds, server, begun)
+                if arrived is None:
+                    say(f"no guest came in {seconds:g} s")
+                    return ExitStatus.TIMED_OUT
+                with arrived.host:
+                    end = _run(arrived, name, seconds, server, as_json)
+                status = tell_end(end, as_json)
+                if once or end.reason not in _NEXT_AFTER:
+                    return status
+                console.begin_anew()
+                server.handlers = {"ps": ps}
+                arrivals.take_another()
+                say(f"{name} waits for the next guest at {arrivals.address}")
         finally:
             arrivals.close()
-    return tell_end(end, as_json)
+
+
+def _run(
+    arrived: Arrived, name: str, seconds: float | None, server: ControlServer, as_json: bool
+) -> GuestEnd:
+    guest, paused = arrived.start()
+    came, record = guest.name, arrived.record
+
+    def begun() -> None:
+        say(f"{came} came{' and is paused' if paused is not None else ''}: {summary(record)}")
+        if as_json:
+            print(json.dumps(record.as_json()), file=sys.stderr, flush=True)
+
+    return run_named(guest, name, seconds, server, begun, paused)
 
 
 command.__doc__ = f"{command.__doc__}\n\n{RUN_STATUSES}"

@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Generator
+from contextlib import nullcontext
 from typing import Any, Final
 
 from chronovisor.cli.move_request import read_request
@@ -22,6 +23,7 @@ from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import EndReason, Guest, GuestEnd
 from chronovisor.migration.departure import Departure
 from chronovisor.migration.errors import MoveError, MoveUndecidedError
+from chronovisor.migration.pause import Pause
 from chronovisor.migration.transfer import MoveReport
 
 _BETWEEN_PROGRESS: Final = 0.2
@@ -50,18 +52,21 @@ def run_named(
     timeout: float | None,
     server: ControlServer | None = None,
     begun: Callable[[], None] = lambda: None,
+    paused: Pause | None = None,
 ) -> GuestEnd:
     """Let the guest run until its end here, and have it found by `name` meanwhile.
 
-    `server` answers for the name already, where there is one; `begun` is called when the guest runs and is
-    found. MachineError where the name is taken.
+    `server` answers for the name already, if there is one, and is not closed; `begun` is called when the
+    guest runs and is found. A guest that came `paused` runs when it is resumed.
+    MachineError if the name is taken.
     """
     guest.name = name
     service = _Service(guest)
-    with server or ControlServer(name, {}) as answering:
+    service.departure.paused = paused
+    with ControlServer(name, {}) if server is None else nullcontext(server) as answering:
         answering.handlers.update(service.handlers)
         try:
-            end = guest.run(timeout, begun)
+            end = guest.run(timeout, begun, paused=paused is not None)
         finally:
             service.departure.wait_until_done()
     return guest.end or end
@@ -134,8 +139,13 @@ class _Service:
                 now = guest.system.clock.now().value
                 stopped = self._time_away.stopped_time
         except MachineError:
-            # It is on its way: neither host's time is the guest's now.
-            return answer | {"state": self.departure.state}
+            answer["state"] = self.departure.state
+            moving = self.departure.offset
+            if moving is None:
+                # It is stopped for its move: neither host's time is the guest's now.
+                return answer
+            # It runs here while its memory is sent. Its offset was read when the move began.
+            now, offset, stopped = guest.system.clock.now().value, moving.value, None
         # A paused guest's time stands until it is said how it goes on.
         guest_tb = now + offset & (1 << 64) - 1 if stopped is None else stopped.value
         return answer | {"host_tb": now, "guest_tb": guest_tb, "tb_offset": offset}

@@ -6,7 +6,7 @@ What only some of them need is imported when they are asked for: `run` starts wi
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from chronovisor.machine.control import FAILED, ControlError, Handler
 from chronovisor.machine.errors import MachineError
@@ -15,9 +15,6 @@ from chronovisor.migration.departure import Departure
 from chronovisor.timebase.policy import TimePolicy
 from chronovisor.timebase.types import GuestTime, Ticks
 
-if TYPE_CHECKING:
-    from chronovisor.migration.pause import Pause
-
 
 class TimeAway:
     """Pauses, saves and resumes one guest; never while it moves, nor while a move's outcome is unknown."""
@@ -25,7 +22,6 @@ class TimeAway:
     def __init__(self, guest: Guest, departure: Departure) -> None:
         self._guest = guest
         self._departure = departure
-        self._paused: Pause | None = None
         self.handlers: dict[str, Handler] = {
             "pause": self._pause,
             "resume": self._resume,
@@ -36,28 +32,29 @@ class TimeAway:
     @property
     def stopped_time(self) -> GuestTime | None:
         """The guest's time at which it was paused; None where it was not."""
-        return None if self._paused is None else self._paused.guest_time
+        paused = self._departure.paused
+        return None if paused is None else paused.guest_time
 
     def _pause(self, request: dict[str, Any]) -> dict[str, Any]:
         from chronovisor.migration.pause import Pause
 
         with self._departure.no_move():
             self._check_decided()
-            if self._paused is not None:
+            if self._departure.paused is not None:
                 raise MachineError(f"{self._guest.name} is paused already")
             if not self._guest.running:
                 raise MachineError(f"{self._guest.name} does not run, so it cannot be paused")
-            self._paused = Pause(self._guest)
-            return {"guest_tb": self._paused.guest_time.value}
+            paused = self._departure.paused = Pause(self._guest)
+            return {"guest_tb": paused.guest_time.value}
 
     def _resume(self, request: dict[str, Any]) -> dict[str, Any]:
         policy, limit = TimePolicy.parse(request["time"]), Ticks(request["limit"])
         with self._departure.no_move():
             self._check_decided()
-            if self._paused is None:
+            if self._departure.paused is None:
                 raise MachineError(f"{self._guest.name} is not paused")
-            hop = self._paused.resume(policy, limit)
-            self._paused = None
+            hop = self._departure.paused.resume(policy, limit)
+            self._departure.paused = None
         return hop.as_json()
 
     def _snapshot(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -67,7 +64,7 @@ class TimeAway:
         with self._departure.no_move():
             self._check_decided()
             try:
-                saved = snapshot(self._guest, request["path"], self._paused)
+                saved = snapshot(self._guest, request["path"], self._departure.paused)
             except NotSavedError as error:
                 raise ControlError(str(error), FAILED) from error
         header = saved.header

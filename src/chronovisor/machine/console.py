@@ -61,6 +61,12 @@ class Console:
         with self._lock:
             return bytes(self._typed)
 
+    def begin_anew(self) -> None:
+        """Forget what was printed and what was typed and not read: another guest gets this console."""
+        with self._lock:
+            self._printed.clear()
+            self._typed.clear()
+
     @property
     def printed(self) -> bytes:
         """What the guest printed so far (its last 16 MiB)."""

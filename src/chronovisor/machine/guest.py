@@ -115,12 +115,19 @@ class Guest:
 
     # Running
 
-    def run(self, timeout: float | None = None, begun: Callable[[], None] = lambda: None) -> GuestEnd:
+    def run(
+        self,
+        timeout: float | None = None,
+        begun: Callable[[], None] = lambda: None,
+        paused: bool = False,
+    ) -> GuestEnd:
         """Let the guest run until it ends; after `timeout` seconds of real time it is paused, and the answer
-        is a TIMED_OUT that leaves it able to go on. `begun` is called once it was let go.
+        is a TIMED_OUT that leaves it able to go on. `begun` is called once it was let go. A guest that is
+        `paused` waits for someone else to resume it.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        self.resume()
+        if not paused:
+            self.resume()
         begun()
         self._wait(lambda: self.end is not None, deadline)
         return self.end or GuestEnd(EndReason.TIMED_OUT, f"the guest still ran after {timeout} s")

@@ -35,14 +35,34 @@ def run_directory() -> Path:
     directory for this user among the temporary files. MachineError where it cannot be made, or others can
     enter it.
     """
-    path = _place()
+    return _own(_place())
+
+
+def state_directory() -> Path:
+    """Return the directory for what has to outlive a crash of the machine, which its owner alone can enter.
+
+    The run directory, if $CHRONOVISOR_RUN_DIR says where that is; else chronovisor in $XDG_STATE_HOME, or in
+    ~/.local/state: without it the run directory is mostly in memory. MachineError as `run_directory`.
+    """
+    if os.environ.get(ENVIRONMENT):
+        return run_directory()
+    state = os.environ.get("XDG_STATE_HOME")
+    return _own((Path(state) if state else Path.home() / ".local" / "state") / "chronovisor")
+
+
+def _own(path: Path) -> Path:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = path.stat()
+        found = path.lstat()
     except OSError as error:
         raise MachineError(
             f"run directory {path}: {error.strerror or error}; set {ENVIRONMENT} to one of your own"
         ) from None
+    if not stat.S_ISDIR(found.st_mode):
+        raise MachineError(
+            f"run directory {path}: this is no directory but a link, whose owner could lead it elsewhere; "
+            f"set {ENVIRONMENT} to a directory of your own"
+        )
     if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
         raise MachineError(
             f"run directory {path}: others can enter it; make it yours alone (chmod 700), "

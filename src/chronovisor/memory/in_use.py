@@ -17,7 +17,7 @@ from typing import Final
 from chronovisor.memory.guest_memory import PAGE_SIZE, AddressError, GuestMemory
 
 BLOCK: Final = 1 << 20
-"""The coarse unit, in bytes, in which `blocks_in_use` answers."""
+"""The unit of `estimate_in_use`, in bytes."""
 
 _SIZES: Final = (BLOCK, 1 << 16, PAGE_SIZE)
 _STEP: Final = 64
@@ -26,6 +26,8 @@ _PAGEMAP: Final = Path("/proc/self/pagemap")
 _ENTRY: Final = 8
 _HIGHEST_BYTE: Final = _ENTRY - 1 if sys.byteorder == "little" else 0
 _NEITHER: Final = bytes(range(1 << 6))
+_WORTHWHILE: Final = 1 << 16
+"""Bytes: fewer are provided as fast by the writes themselves."""
 _MADV_POPULATE_WRITE: Final = 23
 """Linux 5.14 and newer; `mmap` has no name for it."""
 
@@ -90,36 +92,21 @@ def clear(memory: GuestMemory, addr: int, size: int) -> None:
             memory.write(at, bytes(piece))
 
 
-def blocks_in_use(memory: GuestMemory) -> bytes:
-    """Return a bitmap of the blocks of 1 MiB that are not all zeros: block n is bit `n % 8` of byte `n // 8`.
-
-    The guest may run: this is what a host that shall take it had better have ready, no more.
-    """
-    bitmap = bytearray(bitmap_size(memory.size))
+def estimate_in_use(memory: GuestMemory) -> int:
+    """Return about how many bytes of memory are not all zeros, in steps of 1 MiB. The guest may run."""
     zero, touched = _ZeroFinder(memory), _Touched(memory)
-    for number, addr in enumerate(range(0, memory.size, BLOCK)):
-        size = min(BLOCK, memory.size - addr)
-        if touched(addr, size) and not zero(addr, size):
-            bitmap[number // 8] |= 1 << number % 8
-    return bytes(bitmap)
+    blocks = ((addr, min(BLOCK, memory.size - addr)) for addr in range(0, memory.size, BLOCK))
+    return sum(size for addr, size in blocks if touched(addr, size) and not zero(addr, size))
 
 
-def bitmap_size(memory_size: int) -> int:
-    """Return the length of `blocks_in_use` for that much memory; both in bytes."""
-    return -(-memory_size // (8 * BLOCK))
+def have_ready(memory: GuestMemory, addr: int, size: int) -> None:
+    """Have the machine provide these pages at once. That is faster than one by one, as they are written.
 
-
-def have_ready(memory: GuestMemory, blocks: bytes) -> None:
-    """Have the machine give the pages of these blocks now, and not one by one as they are written.
-
-    Contents stay as they are. Nothing else may write to the memory meanwhile.
+    Contents stay as they are. Nothing else may write to these pages meanwhile. `addr` is a multiple of the
+    machine's page size; else nothing happens.
     """
-    for number, addr in enumerate(range(0, memory.size, BLOCK)):
-        if number // 8 < len(blocks) and blocks[number // 8] >> number % 8 & 1:
-            _touch(memory, addr, min(BLOCK, memory.size - addr))
-
-
-def _touch(memory: GuestMemory, addr: int, size: int) -> None:
+    if addr % mmap.PAGESIZE or size < _WORTHWHILE:
+        return
     try:
         memory.data.madvise(_MADV_POPULATE_WRITE, addr, size)
     except OSError:

@@ -1,8 +1,9 @@
-"""Waiting for a guest to come over a socket: the destination's end, which answers for it afterwards."""
+"""Waiting for guests to come over a socket: the destination's end, which answers for moves afterwards."""
 
 from __future__ import annotations
 
 import contextlib
+import hmac
 import socket
 import threading
 import time
@@ -13,12 +14,13 @@ from typing import Final
 
 from chronovisor.machine.console import Console
 from chronovisor.machine.errors import MachineError
+from chronovisor.machine.guest import Guest
 from chronovisor.machine.host import Host
 from chronovisor.machine.run_directory import is_listened_to
 from chronovisor.migration.address import Address, Place, UnixAddress
 from chronovisor.migration.credentials import Credentials
 from chronovisor.migration.destination import Destination
-from chronovisor.migration.errors import LinkLostError, MoveError, StreamError
+from chronovisor.migration.errors import LinkLostError, StreamError
 from chronovisor.migration.messages import (
     Aborted,
     Accepted,
@@ -32,8 +34,10 @@ from chronovisor.migration.messages import (
     Running,
 )
 from chronovisor.migration.outcomes import Outcomes
+from chronovisor.migration.pause import Pause
+from chronovisor.migration.phases import Probe, no_probe
 from chronovisor.migration.stream import Header, Reader, Writer
-from chronovisor.migration.tcp import SocketPipe, TimeLimits, checked
+from chronovisor.migration.tcp import SocketPipe, TimeLimits, checked, in_words, names_in, peer_of
 from chronovisor.timebase.record import MoveRecord
 
 MAXIMUM_CONNECTIONS: Final = 16
@@ -45,7 +49,7 @@ class Terms:
     """What a destination takes, and how."""
 
     host_for: Callable[[Header], Host]
-    """Makes the host that the guest of such a stream runs on."""
+    """Makes the host for the guest of a stream with this header."""
     console: Console
     outcomes: Outcomes
     memory_limit: int
@@ -54,9 +58,17 @@ class Terms:
     tell: Callable[[str], None] = lambda line: None
     """Told, in a line each, of guests that did not come."""
     be_ready: Callable[[], None] = lambda: None
-    """Returns when a guest can be run without delay: asked before one is accepted, while it still runs."""
+    """Returns when a guest can be run without delay: called before one is accepted, while it still runs."""
     credentials: Credentials | None = None
     """What an address under TLS needs."""
+    token: bytes = b""
+    """What a source has to show; empty if any source may send."""
+    allowed: frozenset[str] = frozenset()
+    """The names in certificates under which sources may send, in lower case; empty if all may that the
+    authority signed.
+    """
+    probe: Probe = no_probe
+    """Told of each phase of a move before it begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +79,19 @@ class Arrived:
     host: Host
     record: MoveRecord
 
+    def start(self) -> tuple[Guest, Pause | None]:
+        """Wait out the rounding and let the guest run, unless it came paused: then return its pause, too."""
+        paused_at = self.destination.paused_at
+        guest = self.destination.start(running=paused_at is None)
+        return guest, None if paused_at is None else Pause.since(guest, paused_at)
+
 
 class Arrivals:
-    """Listens at an address for one guest, and answers what became of moves until it is closed.
+    """Listens at an address for guests, one at a time, and answers what became of moves until it is closed.
 
-    A peer whose stream is none, or whose guest cannot be taken, is told so and waited on no longer; a move
-    that fails after its guest was accepted ends the waiting. MachineError where it cannot listen there.
+    A peer whose stream is no stream, or whose guest cannot be taken, is told so, and so is one whose move
+    fails; the next peer may do better. Once a guest has come, further ones are refused until `take_another`.
+    MachineError if it cannot listen there.
     """
 
     def __init__(self, address: Place, terms: Terms) -> None:
@@ -82,24 +101,25 @@ class Arrivals:
         self.address: Place = address
         if isinstance(address, Address):
             self.address = replace(address, port=self._listeners[0].getsockname()[1])
-        """Where it listens; its port is the one that the system chose where none was given."""
+        """Where it listens; its port is the one that the system chose if none was given."""
         self._connections = threading.BoundedSemaphore(MAXIMUM_CONNECTIONS)
         self._taking = threading.Lock()
-        """Held from an offer until its guest was given up, and for good where it came."""
-        self._decided = threading.Event()
-        self._asked = threading.Event()
+        """Held from an offer until its move failed; if the guest came, until `take_another`."""
+        self._came = threading.Event()
         self._arrived: Arrived | None = None
-        self._failure = ""
         for listener in self._listeners:
             threading.Thread(target=self._accept, args=(listener,), name="arrivals", daemon=True).start()
 
     def wait(self, timeout: float | None = None) -> Arrived | None:
-        """Wait for a guest; None where none came in `timeout` seconds, MoveError where its move failed."""
-        if not self._decided.wait(timeout):
-            return None
-        if self._arrived is None:
-            raise MoveError(self._failure)
-        return self._arrived
+        """Wait for a guest; None if none came in `timeout` seconds."""
+        return self._arrived if self._came.wait(timeout) else None
+
+    def take_another(self) -> None:
+        """Accept a guest again, now that the one that came is gone."""
+        if self._came.is_set():
+            self._came.clear()
+            self._arrived = None
+            self._taking.release()
 
     def close(self) -> None:
         """Listen no longer."""
@@ -124,11 +144,12 @@ class Arrivals:
             threading.Thread(target=self._serve, args=(connection,), name="arrival", daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
+        peer = peer_of(connection)
         try:
-            self._hear(self._protected(connection))
+            self._hear(self._protected(connection), peer)
         except (OSError, ValueError) as error:
             connection.close()
-            self._terms.tell(f"a guest was not taken: {getattr(error, 'reason', None) or error}")
+            self._terms.tell(f"a guest was not taken from {peer}: {in_words(error)}")
         finally:
             self._connections.release()
 
@@ -138,34 +159,48 @@ class Arrivals:
         connection.settimeout(self._terms.limits.silence)
         return self._context.wrap_socket(connection, server_side=True)
 
-    def _hear(self, connection: socket.socket) -> None:
+    def _hear(self, connection: socket.socket, peer: str) -> None:
         with connection:
             pipe = SocketPipe(connection, self._terms.limits.silence)
             reader, writer = Reader(pipe), Writer(pipe)
             try:
-                writer.header(Header())
-                header = reader.header()
+                try:
+                    header = reader.header()
+                finally:
+                    # A peer that sent no header is told so in a stream, too: it may be of another version.
+                    writer.header(Header(), reader.version)
+                self._check_allowed(connection)
                 message = reader.message()
                 if isinstance(message, Query):
-                    writer.message(self._answer(message))
+                    writer.message(self._terms.outcomes.ask(message.move))
                 elif isinstance(message, Offer):
                     header.check_offer(message)
                     pipe.deadline = time.monotonic() + self._terms.limits.whole_move
-                    self._consider(header, message, reader, writer)
+                    self._consider(header, message, reader, writer, peer)
                 else:
                     raise StreamError(f"a stream does not begin with {type(message).__name__}")
             except LinkLostError as error:
-                self._refuse(writer, str(error))
+                self._refuse(writer, str(error), peer)
             pipe.hang_up()
 
-    def _answer(self, query: Query) -> Message:
-        answer = self._terms.outcomes.ask(query.move)
-        self._asked.set()
-        return answer
+    def _check_allowed(self, connection: socket.socket) -> None:
+        if self._context is None or not self._terms.allowed:
+            return
+        names = names_in(connection)
+        if not self._terms.allowed.intersection(name.lower() for name in names):
+            raise StreamError(
+                f"its certificate is for {', '.join(sorted(names)) or 'nobody'}, which may not send guests "
+                "here (--allow)"
+            )
 
-    def _consider(self, header: Header, offer: Offer, reader: Reader, writer: Writer) -> None:
+    def _consider(self, header: Header, offer: Offer, reader: Reader, writer: Writer, peer: str) -> None:
+        # Before all else: a peer without the token learns nothing and occupies nothing here.
+        if self._terms.token and not hmac.compare_digest(offer.token, self._terms.token):
+            shown = "another token than this destination's" if offer.token else "no token"
+            self._refuse(writer, f"the source shows {shown} (--token)", peer)
+            return
         if not self._taking.acquire(blocking=False):
-            self._refuse(writer, "another guest has come here, or is coming", quietly=True)
+            self._refuse(writer, "another guest has come here, or is coming", "")
             return
         host = None
         try:
@@ -176,7 +211,7 @@ class Arrivals:
                 )
             host = self._terms.host_for(header)
             self._terms.be_ready()
-            destination = Destination(host, self._terms.console, self._terms.outcomes)
+            destination = Destination(host, self._terms.console, self._terms.outcomes, self._terms.probe)
             answer = destination.handle(offer)
             if isinstance(answer, Refused):
                 raise MachineError(answer.reason)
@@ -185,49 +220,48 @@ class Arrivals:
             if host is not None:
                 host.close()
             self._taking.release()
-            self._refuse(writer, str(error))
+            self._refuse(writer, str(error), peer)
             return
-        self._take(destination, host, reader, writer, answer)
+        reason = self._take(destination, host, reader, writer, answer)
+        if reason is not None:
+            host.close()
+            self._terms.tell(f"the move was given up, and the guest does not run here: {reason}")
+            self._taking.release()
 
     def _take(
         self, destination: Destination, host: Host, reader: Reader, writer: Writer, answer: Message
-    ) -> None:
-        may_be_committed = False
+    ) -> str | None:
+        """Take the guest whose offer was answered so; return why it did not come, None if it came."""
         try:
             while True:
-                may_be_committed |= isinstance(answer, Ready)
-                if isinstance(answer, Acknowledged):
-                    # Recorded, so it counts whether or not the source hears it.
+                if isinstance(answer, Acknowledged) and destination.committed:
+                    # The outcome is recorded: it holds whether or not the source receives it.
                     self._arrived = Arrived(destination, host, answer.record)
                     _try_to_send(writer, answer)
-                    self._decided.set()
+                    self._came.set()
                     after = destination.wait_for_start(self._terms.limits.silence)
                     if after is not None:
                         _try_to_send(writer, Running(after))
-                    return
+                    return None
                 writer.message(answer)
                 if not isinstance(answer, Accepted | Received | Ready):
                     reason = (
                         answer.reason if isinstance(answer, Aborted | Refused) else "a message out of turn"
                     )
                     destination.give_up(reason)
-                    break
+                    return reason
                 answer = destination.handle(reader.message(destination.memory))
         except Exception as error:
-            # Mostly the way that failed; a mistake of ours leaves the guest at the source all the same.
+            # Mostly a connection that failed; after a mistake of ours the guest stays at the source, too.
             reason = str(error)
             destination.give_up(reason)
             _try_to_send(writer, Aborted(reason))
-        host.close()
-        if may_be_committed:
-            # The source may have sent COMMIT: it will ask.
-            self._asked.wait(self._terms.limits.silence)
-        self._failure = f"the move was given up, and the guest does not run here: {reason}"
-        self._decided.set()
+            return reason
 
-    def _refuse(self, writer: Writer, reason: str, quietly: bool = False) -> None:
-        if not quietly:
-            self._terms.tell(f"a guest was not taken: {reason}")
+    def _refuse(self, writer: Writer, reason: str, peer: str) -> None:
+        """Tell the peer why its guest is not taken, and the owner, unless `peer` is empty."""
+        if peer:
+            self._terms.tell(f"a guest was not taken from {peer}: {reason}")
         _try_to_send(writer, Refused(reason))
 
 

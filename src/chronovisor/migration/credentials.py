@@ -6,6 +6,8 @@ asked for, and a destination takes none from whom it cannot know.
 
 from __future__ import annotations
 
+import os
+import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +41,17 @@ class Credentials:
     def absolute(self) -> Credentials:
         """Return the same files by names that another process understands."""
         return Credentials(*(str(Path(name).absolute()) for name in (self.ca, self.certificate, self.key)))
+
+    def warning(self) -> str | None:
+        """Return a line about a key that others can read; None if the owner alone can, or there is no key."""
+        try:
+            mode = stat.S_IMODE(os.stat(self.key).st_mode)
+        except OSError:
+            # Whatever uses the key says what is wrong with it.
+            return None
+        if not mode & 0o077:
+            return None
+        return f"{self.key}: others can read this private key (mode {mode:o}); chmod 600 it"
 
     def as_json(self) -> dict[str, str]:
         """Return it as an object of JSON: names of files, nothing secret."""

@@ -5,18 +5,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
 from chronovisor.migration.address import Place
 from chronovisor.migration.credentials import Credentials
 from chronovisor.migration.errors import MoveError, MoveUndecidedError
+from chronovisor.migration.phases import Probe, no_probe
 from chronovisor.migration.precopy import MoveLimits, Progress
 from chronovisor.migration.source import Source
 from chronovisor.migration.stream import Header
 from chronovisor.migration.tcp import TcpChannel, TimeLimits, client_context
 from chronovisor.migration.transfer import MoveReport
+from chronovisor.timebase.types import Offset
+
+if TYPE_CHECKING:
+    from chronovisor.migration.pause import Pause
 
 NO_OTHER_LIMITS: Final = MoveLimits()
 """What moves may cost where nobody says otherwise."""
@@ -26,11 +31,14 @@ class Departure:
     """What moves a guest away, and knows whether one of its moves is undecided.
 
     The guest that has gone ends with `EndReason.MOVED` here. `tell` is told, in a line each, what became of
-    the guest when that is not what was asked for.
+    the guest when that is not what was asked for; `probe` is told of each phase of a move before it begins.
     """
 
-    def __init__(self, guest: Guest, tell: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(
+        self, guest: Guest, tell: Callable[[str], None] = lambda line: None, probe: Probe = no_probe
+    ) -> None:
         self._guest = guest
+        self._probe = probe
         self._tell = tell
         self._busy = threading.Lock()
         self._going_to: Place | None = None
@@ -38,6 +46,14 @@ class Departure:
         self._asked_at: TcpChannel | None = None
         self._leaving: tuple[Source, TcpChannel] | None = None
         self._progress: Progress | None = None
+        self.paused: Pause | None = None
+        """The pause in which its owner keeps the guest; None for a guest that runs."""
+
+    @property
+    def offset(self) -> Offset | None:
+        """The guest's offset while it runs during a move; None at other times."""
+        leaving = self._leaving
+        return leaving[0].offset if leaving is not None and self._guest.running else None
 
     @property
     def state(self) -> str:
@@ -72,11 +88,13 @@ class Departure:
         limits: TimeLimits,
         move_limits: MoveLimits = NO_OTHER_LIMITS,
         credentials: Credentials | None = None,
+        token: bytes = b"",
     ) -> MoveReport:
         """Move the guest to the process that waits at `address`; return the move's report.
 
-        Raises MachineError (the guest goes on) for what cannot be, MoveError (it goes on) where the move
-        failed, MoveUndecidedError (it stays paused) where its outcome is unknown.
+        A guest that its owner paused arrives paused. Raises MachineError (the guest goes on) for what cannot
+        be done, MoveError (it goes on) if the move failed, MoveUndecidedError (it stays paused) if its
+        outcome is unknown.
         """
         address.resolve()
         client_context(address, credentials)
@@ -87,12 +105,21 @@ class Departure:
                     f"{guest.name} is paused, as the outcome of its move {self._undecided.move} is unknown: "
                     "ask again with --resolve, or take it back with --force-resume"
                 )
-            if guest.end is not None or not guest.running:
+            if guest.end is not None or not (guest.running or self.paused is not None):
                 raise MachineError(f"{guest.name} does not run, so it cannot move")
             if guest.system.clock.source.is_virtual:
                 raise MachineError(f"{guest.name} is in virtual time, which goes on in its own process alone")
             channel = TcpChannel(address, Header.of(guest), limits, credentials)
-            source = Source(guest, channel, move_limits, console_stays=True, tell=self._note)
+            source = Source(
+                guest,
+                channel,
+                move_limits,
+                console_stays=True,
+                tell=self._note,
+                paused_at=self.paused.guest_time if self.paused is not None else None,
+                token=token,
+                probe=self._probe,
+            )
             try:
                 self._progress = Progress()
                 self._leaving = source, channel
@@ -129,7 +156,8 @@ class Departure:
             if undecided is None:
                 raise MachineError(f"{self._guest.name} has no move whose outcome is unknown")
             self._undecided = self._asked_at = None
-            self._guest.resume()
+            if self.paused is None:
+                self._guest.resume()
             self._tell(f"the guest goes on here by its operator's word; move {undecided.move} is forgotten")
             return undecided.move
 

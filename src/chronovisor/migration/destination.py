@@ -13,7 +13,7 @@ from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
 from chronovisor.machine.host import Host
 from chronovisor.memory import GuestMemory
-from chronovisor.memory.in_use import clear, have_ready
+from chronovisor.memory.in_use import clear
 from chronovisor.migration.errors import MoveError, RestorationError
 from chronovisor.migration.messages import (
     Aborted,
@@ -32,6 +32,7 @@ from chronovisor.migration.messages import (
     Zeros,
 )
 from chronovisor.migration.outcomes import Outcomes, RememberedOutcomes
+from chronovisor.migration.phases import DestinationPhase, Probe, no_probe
 from chronovisor.migration.preflight import obstacle
 from chronovisor.migration.restoration import Loaded, load
 from chronovisor.migration.source import clock_name
@@ -45,7 +46,7 @@ from chronovisor.timebase.handover import (
     plan,
 )
 from chronovisor.timebase.history import AwayClock, Hop, HopKind
-from chronovisor.timebase.types import HostTime, Ticks
+from chronovisor.timebase.types import GuestTime, HostTime, Ticks
 
 _FURTHEST: Final = 1 << 62
 """Ticks that a guest can be from its ideal time, less than this: differences of times have 63 bits."""
@@ -55,10 +56,18 @@ class Destination:
     """Takes one guest onto `host`, where it gets `console`. `handle` answers each message at once.
 
     What becomes of moves is kept in `outcomes`, which others who answer for this destination may share.
+    `probe` is told of each phase before it begins.
     """
 
-    def __init__(self, host: Host, console: Console | None = None, outcomes: Outcomes | None = None) -> None:
+    def __init__(
+        self,
+        host: Host,
+        console: Console | None = None,
+        outcomes: Outcomes | None = None,
+        probe: Probe = no_probe,
+    ) -> None:
         self._host = host
+        self._probe = probe
         self._console = console
         self._outcomes = outcomes or RememberedOutcomes()
         self._clock = host.system.clock
@@ -67,6 +76,9 @@ class Destination:
         self._guest: Guest | None = None
         self._ready_at: HostTime | None = None
         self._plan: Plan | None = None
+        self._typed = b""
+        self.paused_at: GuestTime | None = None
+        """The guest's time at which its owner paused it at the source: it is to stay paused; else None."""
         self._accepted_at: HostTime | None = None
         self._resumed = threading.Event()
         self._resumed_after: Ticks | None = None
@@ -76,32 +88,37 @@ class Destination:
         arrived = self._clock.now()
         match message:
             case Offer():
+                self._probe(DestinationPhase.CONSIDER)
                 return self._consider(message)
             case Round():
+                self._probe(DestinationPhase.RECEIVE)
                 return self._take(message)
             case State():
+                self._probe(DestinationPhase.LOAD)
                 return self._prepare(message)
             case Commit():
+                self._probe(DestinationPhase.SET_TIME)
                 return self._commit(message, arrived)
             case Query():
                 return self._answer(message)
         return Refused(f"a destination takes no {type(message).__name__}")
 
     def start(self, running: bool) -> Guest:
-        """Wait out the rounding and let the guest run, if it was `running` at the source; return it.
+        """Wait out the rounding and let the guest run, if it is to be `running`; return it.
 
-        MoveError where it was not given to this destination.
+        MoveError if it was not given to this destination.
         """
         guest = self.guest
+        self._probe(DestinationPhase.START)
         self._clock.source.sleep_until(self.resumes_at)
         if running:
             guest.resume()
-            self._resumed_after = Ticks(self._clock.source.ticks() - self.resumes_at)
-            self._resumed.set()
+        self._resumed_after = Ticks(self._clock.source.ticks() - self.resumes_at)
+        self._resumed.set()
         return guest
 
     def wait_for_start(self, timeout: float) -> Ticks | None:
-        """Wait until `start` let the guest run; how long after it was allowed to, None where it did not."""
+        """Wait for `start`; how long after the allowed moment it let the guest go, None if it did not."""
         return self._resumed_after if self._resumed.wait(timeout) else None
 
     @property
@@ -154,7 +171,6 @@ class Destination:
         except (ValueError, OSError) as error:
             self._discard()
             return Refused(f"the move cannot be written down here: {error}")
-        have_ready(self._guest.memory, offer.in_use)
         self._offer = offer
         self._accepted_at = self._clock.now()
         return Accepted()
@@ -177,10 +193,11 @@ class Destination:
             return self._abort(self._offer.move, "the state came twice")
         try:
             _fill(self._guest.memory, state.memory)
-            self._guest.console.type(state.typed)
             self._loaded = load(self._guest, state.machine, state.vcpus)
         except (KvmError, LookupError, ValueError) as error:
             return self._abort(self._offer.move, str(error))
+        # Typed for the guest only once it is given: a later try would type it again.
+        self._typed, self.paused_at = state.typed, state.paused_at
         self._ready_at = self._clock.now()
         return Ready()
 
@@ -208,6 +225,7 @@ class Destination:
         hop = Hop.planned(HopKind.MOVE, AwayClock.EXCHANGE, decided, self._offer.origin, self._clock.origin)
         outcome = Acknowledged(hop.record)
         try:
+            self._probe(DestinationPhase.RECORD)
             settled = self._outcomes.settle(self._offer.move, outcome)
         except OSError as error:
             return self._abort(self._offer.move, f"the move cannot be written down here: {error}")
@@ -215,6 +233,7 @@ class Destination:
             self._discard()
             return settled
         self._plan = decided
+        self._guest.console.type(self._typed)
         self._guest.history = self._guest.history.then(hop)
         return outcome
 
@@ -250,6 +269,8 @@ class Destination:
                 f"the source says that it sampled the guest's time {commit.since_sample.value} ticks ago, "
                 f"and its offer was accepted {at_most.value} ticks ago"
             )
+        if self.paused_at is not None and commit.guest_time - self.paused_at < Ticks(0):
+            return "the source says that the guest was paused at a time that has not come for it"
         if not -_FURTHEST < commit.ideal.least <= commit.ideal.most < _FURTHEST:
             return (
                 "the source says that the guest is further from its ideal time than times can be told apart"

@@ -1,11 +1,13 @@
 """Messages as bytes: for each kind of message its number, and how each of its fields is written.
 
-All numbers are big-endian. A decoder accepts what the encoder can have written and nothing else: every value
-in range, every register known, no byte left over.
+This version of the format is written; this one and the one before are read (`KINDS_BEFORE`). All numbers are
+big-endian. A decoder accepts what the encoder can have written and nothing else: every value in range,
+every register known, no byte left over.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from chronovisor.machine.sizes import MAXIMUM_VCPUS, check_topology
@@ -23,6 +25,7 @@ from chronovisor.migration.kinds import (
     array_of,
     bytes_of,
     fields_of,
+    optional,
 )
 from chronovisor.migration.messages import (
     Aborted,
@@ -41,8 +44,10 @@ from chronovisor.migration.messages import (
     Unknown,
 )
 
-MAXIMUM_BITMAP: Final = 1 << 17
-"""Bytes of the bitmap of memory in use: guests of up to 1 TiB have one."""
+MAXIMUM_TOKEN: Final = 1000
+"""Bytes of the secret that a source shows."""
+_MAXIMUM_BITMAP: Final = 1 << 17
+"""Bytes of a bitmap that offers had in version 2: which mebibytes of memory were in use."""
 
 TOPOLOGY = fields_of(check_topology, vcpus=U32, threads=U32)
 _NO_MEMORY: Final[Kind[tuple[Any, ...]]] = Kind(lambda memory: b"", lambda cursor: ())
@@ -50,29 +55,27 @@ _NO_MEMORY: Final[Kind[tuple[Any, ...]]] = Kind(lambda memory: b"", lambda curso
 
 # The messages
 
-_OFFER = fields_of(
-    Offer,
-    move=TEXT,
-    clock=TEXT,
-    frequency=U64,
-    origin=U64,
-    pvr=U32,
-    dec_bits=U8,
-    topology=TOPOLOGY,
-    memory_size=U64,
-    name=TEXT,
-    guest_time=GUEST_TIME,
-    limit=TICKS,
-    in_use=bytes_of(MAXIMUM_BITMAP, "a bitmap"),
-    policy=POLICY,
-)
-_STATE = fields_of(
-    State,
-    machine=MACHINE,
-    vcpus=array_of(VCPU, MAXIMUM_VCPUS, "vCPUs"),
-    memory=_NO_MEMORY,
-    typed=TYPED,
-)
+_OFFER_FIELDS: Final[dict[str, Kind[Any]]] = {
+    "move": TEXT,
+    "clock": TEXT,
+    "frequency": U64,
+    "origin": U64,
+    "pvr": U32,
+    "dec_bits": U8,
+    "topology": TOPOLOGY,
+    "memory_size": U64,
+    "name": TEXT,
+    "guest_time": GUEST_TIME,
+    "limit": TICKS,
+}
+_STATE_FIELDS: Final[dict[str, Kind[Any]]] = {
+    "machine": MACHINE,
+    "vcpus": array_of(VCPU, MAXIMUM_VCPUS, "vCPUs"),
+    "memory": _NO_MEMORY,
+    "typed": TYPED,
+}
+_OFFER = fields_of(Offer, **_OFFER_FIELDS, policy=POLICY, token=bytes_of(MAXIMUM_TOKEN, "a token"))
+_STATE = fields_of(State, **_STATE_FIELDS, paused_at=optional(GUEST_TIME))
 _COMMIT = fields_of(Commit, guest_time=GUEST_TIME, ideal=IDEAL, since_sample=TICKS, dwell=TICKS)
 
 KINDS: Final[dict[int, tuple[type, Kind[Any]]]] = {
@@ -92,6 +95,20 @@ KINDS: Final[dict[int, tuple[type, Kind[Any]]]] = {
 }
 """A message's number in the stream, its type, and how it is written."""
 
+KINDS_BEFORE: Final[dict[int, tuple[type, Kind[Any]]]] = KINDS | {
+    1: (
+        Offer,
+        fields_of(
+            lambda in_use, **fields: Offer(**fields),
+            **_OFFER_FIELDS,
+            in_use=bytes_of(_MAXIMUM_BITMAP, "a bitmap"),
+            policy=POLICY,
+        ),
+    ),
+    4: (State, fields_of(State, **_STATE_FIELDS)),
+}
+"""How version 2 wrote them."""
+
 NUMBERS: Final = {made: number for number, (made, _) in KINDS.items()}
 
 
@@ -100,11 +117,11 @@ def encode(message: Message) -> bytes:
     return KINDS[NUMBERS[type(message)]][1].write(message)
 
 
-def decode(number: int, payload: bytes) -> Message:
-    """Return the message of that number; StreamError where the bytes are none."""
-    if number not in KINDS:
+def decode(number: int, payload: bytes, kinds: Mapping[int, tuple[type, Kind[Any]]] = KINDS) -> Message:
+    """Return the message of that number; StreamError if the bytes are no such message."""
+    if number not in kinds:
         raise StreamError(f"a message of the unknown kind {number}")
     cursor = Cursor(payload)
-    message: Message = KINDS[number][1].read(cursor)
+    message: Message = kinds[number][1].read(cursor)
     cursor.finish()
     return message

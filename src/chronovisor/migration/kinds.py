@@ -127,6 +127,14 @@ def fields_of(made: Callable[..., T], **kinds: Kind[Any]) -> Kind[T]:
     return Kind(write, read)
 
 
+def optional(kind: Kind[T]) -> Kind[T | None]:
+    """Return the kind of a value that may be absent: a byte that says whether it is there, then the value."""
+    return Kind(
+        lambda value: BOOL.write(False) if value is None else BOOL.write(True) + kind.write(value),
+        lambda cursor: kind.read(cursor) if BOOL.read(cursor) else None,
+    )
+
+
 def _line(text: str) -> bytes:
     """Return text as it may go over: one printable line, cut where it is too long."""
     shown = "".join(c if c.isprintable() else " " for c in text)

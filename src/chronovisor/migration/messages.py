@@ -57,10 +57,10 @@ class Offer:
     """The guest's time when this was sent: what a destination that cannot shift its timebase goes by."""
     limit: Ticks
     """How far the guest's time may be from its ideal after the move."""
-    in_use: bytes = b""
-    """Which mebibytes of memory the destination had better have ready (`memory.in_use.blocks_in_use`)."""
     policy: TimePolicy = CATCH_UP
     """How much of the time away counts for the guest."""
+    token: bytes = b""
+    """The secret that the destination's owner gave out, if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,9 @@ class State:
     memory: Memory
     """The pages that the destination does not have as they are now. A wire sends them ahead of the rest."""
     typed: bytes = b""
-    """What was typed for the guest and not read yet, where its console does not move with it."""
+    """What was typed for the guest and not read yet, if its console does not move with it."""
+    paused_at: GuestTime | None = None
+    """The guest's time at which its owner paused it; it arrives paused. None for a guest that runs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from chronovisor.machine.host import Host
 from chronovisor.migration.destination import Destination
 from chronovisor.migration.errors import MoveError, MoveUndecidedError
 from chronovisor.migration.link import Link
+from chronovisor.migration.phases import Probe, no_probe
 from chronovisor.migration.precopy import MoveLimits
 from chronovisor.migration.source import Source
 from chronovisor.timebase.handover import CLOCK_ERROR_LIMIT
@@ -21,22 +22,24 @@ def move(
     link: Link | None = None,
     limit: Ticks = CLOCK_ERROR_LIMIT,
     policy: TimePolicy = CATCH_UP,
+    probe: Probe = no_probe,
 ) -> tuple[Guest, MoveRecord]:
     """Move `guest` to `to_host` and return it there, with the record of what that did to its time.
 
     A guest that runs goes on by itself, one that is paused stays so; the one given is closed. Both hosts are
     in this process, so the record's time elapsed is the true one, by the one clock that they share.
     The guest's time comes out at most `limit` ticks from its ideal (2^23, 16.4 ms, unless relaxed);
-    what counts of the time that it is away says `policy`.
+    `policy` says how much of the time that it is away counts for it. `probe` is told of each phase of either
+    side before it begins.
 
     Raises `MoveRefusedError` (nothing was stopped), `MoveError` (the guest goes on where it was) and
     `MoveUndecidedError` (it stays paused until `ask` brings an answer).
     """
-    destination = Destination(to_host, guest.console)
+    destination = Destination(to_host, guest.console, probe=probe)
     running = guest.running
     source_clock = guest.system.clock.source
     channel = (link or Link()).connect(source_clock, destination.handle)
-    source = Source(guest, channel, MoveLimits(clock_error=limit, time=policy))
+    source = Source(guest, channel, MoveLimits(clock_error=limit, time=policy), probe=probe)
     try:
         record = source.give_away().record
     except MoveError as error:

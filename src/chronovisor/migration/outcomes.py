@@ -1,7 +1,7 @@
-"""What became of moves, as their destination remembers it: each is decided once, and the first word stands.
+"""What became of moves, as their destination remembers it: each is decided once, and for good.
 
-COMMIT and a question may reach a destination at the same time, even two processes of it. Whichever settles
-the move first decides it; the other is told.
+COMMIT and a query may reach a destination at the same time, even two processes of it. Whichever settles the
+move first decides it; the other is told.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
@@ -19,6 +20,11 @@ from chronovisor.timebase.record import MoveRecord
 
 Outcome: TypeAlias = Acknowledged | Aborted
 
+KEPT_SECONDS: Final = 30 * 86400.0
+"""A source that asks later than that is told `Unknown`, and its guest stays paused."""
+KEPT_FILES: Final = 10_000
+
+_REPLAYED: Final = "move {} was offered before"
 _MOVE: Final = re.compile(r"[0-9a-f]{1,64}")
 
 
@@ -26,15 +32,18 @@ class Outcomes(Protocol):
     """The moves that a destination was offered, and what became of them."""
 
     def offered(self, move: str) -> None:
-        """Note that the move was accepted and may be settled. ValueError for what is no move's id."""
+        """Note that the move is accepted and may be settled.
+
+        ValueError for what is no move's id, and for a move that was offered before: someone replays it.
+        """
 
     def settle(self, move: str, outcome: Outcome) -> Outcome:
         """Decide the move, unless it was decided before; return what it was decided to be."""
 
     def ask(self, move: str) -> Message:
-        """What became of the move? One that was offered and not decided is aborted by the question.
+        """Return what became of the move. A query aborts a move that was offered and not decided.
 
-        `Unknown` where it was never offered here.
+        `Unknown` if it was never offered here.
         """
 
 
@@ -45,8 +54,10 @@ class RememberedOutcomes:
         self._settled: dict[str, Outcome | None] = {}
 
     def offered(self, move: str) -> None:
-        """Note that the move was accepted."""
-        self._settled.setdefault(move, None)
+        """Note that the move is accepted."""
+        if move in self._settled:
+            raise ValueError(_REPLAYED.format(move))
+        self._settled[move] = None
 
     def settle(self, move: str, outcome: Outcome) -> Outcome:
         """Decide the move, unless it was decided before."""
@@ -55,35 +66,44 @@ class RememberedOutcomes:
         return decided
 
     def ask(self, move: str) -> Message:
-        """What became of the move?"""
+        """Return what became of the move."""
         return self.settle(move, _asked()) if move in self._settled else Unknown()
 
 
 class RecordedOutcomes:
     """Outcomes as files of a directory: they outlive the process, and all processes of it agree on them.
 
-    A crash of the machine loses them, and the guest with them.
+    A file is on the disk, and its name too, when the method that wrote it returns, so that a crash of the
+    machine does not take back what the other side was told. Files that are older than `KEPT_SECONDS` are
+    removed when a directory is opened, and the oldest ones if there are more than `KEPT_FILES`.
     """
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(mode=0o700, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
+        self._prune()
 
     def offered(self, move: str) -> None:
-        """Note that the move was accepted."""
-        self._path(move, "offered").touch(mode=0o600)
+        """Note that the move is accepted."""
+        path = self._path(move, "offered")
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            raise ValueError(_REPLAYED.format(move)) from None
+        sync_directory(self._directory)
 
     def settle(self, move: str, outcome: Outcome) -> Outcome:
         """Decide the move, unless it was decided before."""
         path = self._path(move, "outcome")
-        # Known already needs no room on the disk.
+        # Looked for first: on a full disk a move that is decided can still be asked about.
         if (known := self._read(path)) is not None:
             return known
-        # Whole or not there: a link to a finished file is made only where none is.
+        # The outcome's file is whole or absent: a link to a finished file, made only if there is none.
         draft = path.with_suffix(f".{secrets.token_hex(4)}")
         try:
             self._write(draft, outcome)
             os.link(draft, path)
+            sync_directory(self._directory)
         except FileExistsError:
             known = self._read(path)
             assert known is not None
@@ -93,16 +113,26 @@ class RecordedOutcomes:
         return outcome
 
     def ask(self, move: str) -> Message:
-        """What became of the move?"""
+        """Return what became of the move."""
         try:
             known = self._path(move, "offered").exists()
         except ValueError:
             return Unknown()
         return self.settle(move, _asked()) if known else Unknown()
 
+    def _prune(self) -> None:
+        found = sorted(((path.lstat().st_mtime, path) for path in self._directory.iterdir()), reverse=True)
+        oldest = time.time() - KEPT_SECONDS
+        for place, (changed, path) in enumerate(found):
+            if place >= KEPT_FILES or changed < oldest:
+                path.unlink(missing_ok=True)
+
     @staticmethod
     def _write(path: Path, outcome: Outcome) -> None:
-        path.write_text(json.dumps(_as_json(outcome)))
+        with open(path, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(json.dumps(_as_json(outcome)))
+            file.flush()
+            os.fsync(file.fileno())
 
     @staticmethod
     def _read(path: Path) -> Outcome | None:
@@ -118,8 +148,17 @@ class RecordedOutcomes:
         return self._directory / f"{move}.{kind}"
 
 
+def sync_directory(path: Path) -> None:
+    """Have the names in a directory on the disk, as they are now."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
 def _asked() -> Aborted:
-    # Whoever asks takes this for the last word: a COMMIT that is still under way comes too late.
+    # Whoever asks takes this for the final answer: a COMMIT that is still under way comes too late.
     return Aborted("COMMIT had not come when the source asked")
 
 

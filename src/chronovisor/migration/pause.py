@@ -29,6 +29,16 @@ class Pause:
         """The tick of its host's clock at which it was out of the way."""
         self._time_of_day = guest.wall_clock.since_epoch()
 
+    @classmethod
+    def since(cls, guest: Guest, guest_time: GuestTime) -> Pause:
+        """Return the pause of a guest that came here paused, since its time was `guest_time`."""
+        pause = cls(guest)
+        away = pause.guest_time - guest_time
+        pause.stopped_at -= away.value
+        pause._time_of_day = pause._time_of_day - away
+        pause._ran = True
+        return pause
+
     @property
     def guest_time(self) -> GuestTime:
         """The guest's time at which it was stopped, by the offset that it has now."""

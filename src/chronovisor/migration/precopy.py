@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from chronovisor.machine.guest import Guest
-from chronovisor.memory.in_use import BLOCK, each_run_in_use, runs_of
+from chronovisor.memory.in_use import each_run_in_use, estimate_in_use, runs_of
 from chronovisor.migration.errors import MoveCancelledError, MoveError, NotConvergingError
 from chronovisor.migration.messages import Aborted, Message, Received, Round, Zeros
 from chronovisor.migration.stream import PIECE
@@ -75,15 +75,13 @@ class Progress:
 class Precopy:
     """Brings the memory of `guest` over: in rounds by `run`, where it runs, and the rest by `last`.
 
-    `cancelled` ends it between two pieces; `tell` is told, after each, how far it has come. `in_use` is an
-    estimate of what the first round has to carry, in bytes.
+    `cancelled` ends it between two pieces; `tell` is told, after each, how far it has come.
     """
 
     def __init__(
         self,
         guest: Guest,
         limits: MoveLimits,
-        in_use: int,
         cancelled: threading.Event,
         tell: Callable[[Progress], None],
     ) -> None:
@@ -98,7 +96,7 @@ class Precopy:
         self._rate: float = _ASSUMED
         self._least_left: int | None = None
         self._in_vain = 0
-        self._left = in_use
+        self._left = 0
         self._begun = self._slept = 0.0
         self._sent_before = 0
         self.rounds = 0
@@ -111,6 +109,7 @@ class Precopy:
         NotConvergingError where it never can be, MoveCancelledError, and MoveError where the destination
         gives the move up.
         """
+        self._left = estimate_in_use(self._guest.memory)
         self._guest.log_dirty_pages(True)
         self._logging = True
         self._send(ask, ((addr, size, False) for addr, size in each_run_in_use(self._guest.memory)))
@@ -133,6 +132,7 @@ class Precopy:
         memory = self._guest.memory
         runs: Iterator[tuple[int, int, bool]]
         if self._pending is None:
+            self._left = estimate_in_use(memory)
             runs = ((addr, size, False) for addr, size in each_run_in_use(memory))
         else:
             pages = sorted(self._pending.union(self._guest.dirty_pages()))
@@ -227,8 +227,3 @@ class Precopy:
                 f"allow more than {self._limits.downtime * 1000:.0f} ms (--downtime-limit), "
                 "or have the guest write less"
             )
-
-
-def estimate(blocks: bytes) -> int:
-    """Return how many bytes the blocks of `memory.in_use.blocks_in_use` are."""
-    return int.from_bytes(blocks, "little").bit_count() * BLOCK

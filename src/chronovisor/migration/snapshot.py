@@ -19,6 +19,7 @@ from chronovisor.migration import snapshot_format as form
 from chronovisor.migration import vcpu_state
 from chronovisor.migration.errors import StreamError
 from chronovisor.migration.guest_encoding import MACHINE, TYPED, VCPU
+from chronovisor.migration.outcomes import sync_directory
 from chronovisor.migration.pause import Pause
 from chronovisor.migration.snapshot_format import SectionWriter, SnapshotHeader
 from chronovisor.migration.snapshot_time import SAVED_TIME, ReadClocks, SavedTime, read_clocks
@@ -121,7 +122,7 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
                 draft.unlink(missing_ok=True)
                 raise
         with contextlib.suppress(OSError):
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise NotSavedError(f"{path}: the snapshot could not be written: {reason}") from error
@@ -130,11 +131,3 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
 def _for_owner_alone(path: str, flags: int) -> int:
     # It has all that the guest knows.
     return os.open(path, flags, 0o600)
-
-
-def _sync_directory(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -1,4 +1,4 @@
-"""The source's half of a move: it stops the guest, gives it away, and takes it back where that fails."""
+"""The source's half of a move: it stops the guest, gives it away, and takes it back if that fails."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from collections.abc import Callable
 from chronovisor.kvm.errors import KvmError
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
-from chronovisor.memory.in_use import blocks_in_use
 from chronovisor.migration import vcpu_state
 from chronovisor.migration.errors import (
     LinkLostError,
-    MoveCancelledError,
     MoveError,
     MoveRefusedError,
     MoveUndecidedError,
@@ -35,18 +33,21 @@ from chronovisor.migration.messages import (
     Running,
     State,
 )
-from chronovisor.migration.precopy import MoveLimits, Precopy, Progress, estimate
+from chronovisor.migration.phases import Probe, SourcePhase, no_probe
+from chronovisor.migration.precopy import MoveLimits, Precopy, Progress
 from chronovisor.migration.transfer import MoveReport, Transfer
 from chronovisor.timebase.clock import TickSource
 from chronovisor.timebase.record import MoveRecord
-from chronovisor.timebase.types import Offset, Ticks
+from chronovisor.timebase.types import GuestTime, Offset, Ticks
 
 
 class Source:
-    """Gives `guest` away over `channel`, within `limits`; `tell` is told how far memory has come.
+    """Gives `guest` away over `channel`, within `limits`; `tell` is told how much memory has been sent.
 
-    Where `console_stays`, what was typed for the guest and not read yet goes with its state. A guest that
-    runs in real time runs on while most of its memory goes over.
+    A guest that runs in real time goes on running while most of its memory is sent. `paused_at` is the
+    guest's time at which its owner paused it: it arrives paused. If `console_stays`, what was typed for the
+    guest and not read yet is sent with its state. `token` is what the destination may ask for. `probe` is
+    told of each phase before it begins.
     """
 
     def __init__(
@@ -56,79 +57,74 @@ class Source:
         limits: MoveLimits = MoveLimits(),  # noqa: B008 - frozen, so one serves all
         console_stays: bool = False,
         tell: Callable[[Progress], None] = lambda progress: None,
+        paused_at: GuestTime | None = None,
+        token: bytes = b"",
+        probe: Probe = no_probe,
     ) -> None:
         self._guest = guest
         self._console_stays = console_stays
         self._channel = channel
         self._limits = limits
-        self._tell = tell
+        self._paused_at = paused_at
+        self._token = token
+        self._probe = probe
         self._clock = guest.system.clock
         self._source = self._clock.source
-        self._was_running = False
+        self._was_running = guest.running
         self._deciding = threading.Lock()
         self._committed = False
         self._cancelled = threading.Event()
         self._begun_at = self._saved_at = self._sent_at = self._ready_at = self._answered_at = 0
-        self._copied: Precopy | None = None
+        self._guest_time = GuestTime(0)
+        self._copy = Precopy(guest, limits, self._cancelled, tell)
         self.move = secrets.token_hex(8)
         """The move's id."""
+        self.offset: Offset | None = None
+        """The guest's offset when the move began; None before."""
         self.stopped_at: int | None = None
         """The tick of the source's clock at which the guest's time was sampled; None before."""
 
     def give_away(self) -> MoveReport:
-        """Make the move; on return the guest is the destination's, and is paused here for good.
+        """Make the move. When this returns, the guest is the destination's and stays paused here for good.
 
-        Raises `MoveRefusedError` before anything was sent, `MoveError` where the guest went on here, and
-        `MoveUndecidedError` where nobody here can know.
+        Raises `MoveRefusedError` if the guest was not even stopped, another `MoveError` if it goes on here,
+        and `MoveUndecidedError` if the source cannot know what became of it.
         """
+        before_commit = (
+            (SourcePhase.ASK, self._ask_whether_possible),
+            (SourcePhase.COPY, self._send_rounds),
+            (SourcePhase.STOP, self._stop),
+            (SourcePhase.SEND_STATE, self._send_state),
+            (SourcePhase.DECIDE, self._decide),
+        )
         self._begun_at = self._source.ticks()
-        offset = self._offset()
-        blocks = blocks_in_use(self._guest.memory)
-        self._ask_whether_possible(offset, blocks)
         self._was_running = self._guest.running
-        copy = Precopy(self._guest, self._limits, estimate(blocks), self._cancelled, self._tell)
-        self._copied = copy
+        phase = SourcePhase.ASK
         try:
-            if self._was_running and not self._source.is_virtual:
-                copy.run(self._ask)
-            self._guest.pause()
-            if self._guest.end is not None:
-                raise MoveError(f"the guest had ended before it could move: {self._guest.end.message}")
-            self.stopped_at = self._source.ticks()
-            guest_time = self._clock.at(self.stopped_at) + self._offset()
-            ready = self._ask(self._state(copy))
-            self._ready_at = self._source.ticks()
-            if not isinstance(ready, Ready):
-                raise MoveError(f"the destination could not take the guest: {_reason(ready)}")
-            copy.close()
-            with self._deciding:
-                copy.check()
-                self._committed = True
+            for phase, act in before_commit:
+                self._probe(phase)
+                act()
         except BaseException as error:
-            # Whatever else fails, the guest goes on.
+            # Whatever failed, the guest goes on.
             with contextlib.suppress(KvmError):
-                copy.close()
+                self._copy.close()
             self._take_back()
             if isinstance(error, LinkLostError | OSError):
-                # Cancelling breaks the way, too.
-                copy.check()
-                raise MoveError(
-                    f"the move was given up before COMMIT, and the guest goes on here: {error}"
-                ) from error
+                # Cancelling breaks the connection, too.
+                self._copy.check()
+                what = (
+                    "the destination could not be asked"
+                    if phase is SourcePhase.ASK
+                    else "the move was given up before COMMIT"
+                )
+                raise MoveError(f"{what}, and the guest goes on here: {error}") from error
             raise
-        now = self._source.ticks()
-        commit = Commit(
-            guest_time=guest_time,
-            ideal=self._guest.ideal,
-            since_sample=Ticks(now - self.stopped_at),
-            dwell=Ticks(now - self._ready_at),
-        )
-        return self._settle(commit)
+        return self._settle(SourcePhase.COMMIT, self._commit)
 
     def cancel(self) -> None:
-        """Have the move come to nothing; from any thread. MachineError where COMMIT has left already.
+        """Cancel the move; from any thread. MachineError if COMMIT has left already.
 
-        What waits for the destination does so no longer once the channel is broken, too.
+        The source may be waiting for the destination: break the channel to end that.
         """
         with self._deciding:
             if self._committed:
@@ -137,8 +133,11 @@ class Source:
                 )
             self._cancelled.set()
 
-    def _ask_whether_possible(self, offset: Offset, blocks: bytes) -> None:
+    # The phases
+
+    def _ask_whether_possible(self) -> None:
         host = self._guest.system.host
+        self.offset = self._offset()
         offer = Offer(
             move=self.move,
             clock=clock_name(self._source),
@@ -149,61 +148,94 @@ class Source:
             topology=self._guest.topology,
             memory_size=self._guest.memory.size,
             name=os.path.basename(self._guest.name),
-            guest_time=self._clock.now() + offset,
+            guest_time=self._clock.now() + self.offset,
             limit=self._limits.clock_error,
             policy=self._limits.time,
-            in_use=blocks,
+            token=self._token,
         )
-        try:
-            answer = self._ask(offer)
-        except LinkLostError as error:
-            if self._cancelled.is_set():
-                raise MoveCancelledError("the move was cancelled, and the guest goes on here") from error
-            raise MoveError(
-                f"the destination could not be asked, and the guest goes on here: {error}"
-            ) from error
+        answer = self._ask(offer)
         if not isinstance(answer, Accepted):
             raise MoveRefusedError(_reason(answer))
 
-    def _state(self, copy: Precopy) -> State:
+    def _send_rounds(self) -> None:
+        if self._was_running and not self._source.is_virtual:
+            self._copy.run(self._ask)
+
+    def _stop(self) -> None:
+        with self._guest.holding:
+            # Whoever held the guest for a moment has let it go by now, and cannot let it go again.
+            self._guest.pause()
+        if self._guest.end is not None:
+            raise MoveError(f"the guest had ended before it could move: {self._guest.end.message}")
+        # The offset is read again: the guest's owner may have set another since the move began.
+        offset = self._offset()
+        self.stopped_at = self._source.ticks()
+        self._guest_time = self._clock.at(self.stopped_at) + offset
+
+    def _send_state(self) -> None:
+        ready = self._ask(self._state())
+        self._ready_at = self._source.ticks()
+        if not isinstance(ready, Ready):
+            raise MoveError(f"the destination could not take the guest: {_reason(ready)}")
+
+    def _decide(self) -> None:
+        self._copy.close()
+        with self._deciding:
+            self._copy.check()
+            self._committed = True
+
+    def _commit(self) -> Commit:
+        assert self.stopped_at is not None
+        now = self._source.ticks()
+        return Commit(
+            guest_time=self._guest_time,
+            ideal=self._guest.ideal,
+            since_sample=Ticks(now - self.stopped_at),
+            dwell=Ticks(now - self._ready_at),
+        )
+
+    def _state(self) -> State:
         machine = self._guest.machine_state
         vcpus = tuple(vcpu_state.save(vcpu) for vcpu in self._guest.vcpus)
         self._saved_at = self._source.ticks()
         typed = self._guest.console.typed if self._console_stays else b""
-        return State(machine, vcpus, self._last_round(copy), typed)
+        return State(machine, vcpus, self._last_round(), typed, self._paused_at)
 
-    def _last_round(self, copy: Precopy) -> Memory:
-        yield from copy.last()
+    def _last_round(self) -> Memory:
+        yield from self._copy.last()
         self._sent_at = self._source.ticks()
 
-    def _settle(self, message: Message) -> MoveReport:
+    def _settle(self, phase: SourcePhase, message: Callable[[], Message]) -> MoveReport:
         """Send COMMIT, or ask what became of it: from here on the destination alone decides."""
         try:
-            answer = self._ask(message)
+            self._probe(phase)
+            answer = self._ask(message())
         except Exception as error:
             # Whatever it was: COMMIT may have arrived.
-            raise MoveUndecidedError(self.move, str(error), lambda: self._settle(Query(self.move))) from error
+            raise self._undecided(str(error)) from error
         if isinstance(answer, Acknowledged):
             self._answered_at = self._source.ticks()
-            told = self._channel.receive_if_soon() if isinstance(message, Commit) else None
+            told = self._channel.receive_if_soon() if phase is SourcePhase.COMMIT else None
             return self._report(answer.record, told)
         if isinstance(answer, Aborted):
             self._take_back()
             raise MoveError(f"the destination gave the move up, and the guest goes on here: {answer.reason}")
-        raise MoveUndecidedError(
-            self.move, f"it answered {type(answer).__name__}", lambda: self._settle(Query(self.move))
+        raise self._undecided(f"it answered {type(answer).__name__}")
+
+    def _undecided(self, why: str) -> MoveUndecidedError:
+        return MoveUndecidedError(
+            self.move, why, lambda: self._settle(SourcePhase.QUERY, lambda: Query(self.move))
         )
 
     def _report(self, record: MoveRecord, told: Message | None) -> MoveReport:
-        assert self._copied is not None
         assert self.stopped_at is not None
         last_round = Ticks(self._sent_at - self._saved_at)
         device_state = Ticks(self._ready_at - self.stopped_at) - last_round
         transfer = Transfer(
-            rounds=self._copied.rounds,
+            rounds=self._copy.rounds,
             memory_bytes=self._guest.memory.size,
-            sent_bytes=self._copied.sent_bytes,
-            zero_bytes=self._copied.zero_bytes,
+            sent_bytes=self._copy.sent_bytes,
+            zero_bytes=self._copy.zero_bytes,
             duration_ns=Ticks(self._answered_at - self._begun_at).ns,
             last_round_ns=last_round.ns,
             device_state_ns=device_state.ns,

@@ -26,7 +26,9 @@ A frame is a head of 32 bytes and a payload:
           28-31  CRC-32 of the head until here
 
 Memory that is all zeros has its size in bytes (8 bytes) as its payload. Version 2 added it, and memory that
-comes in rounds.
+comes in rounds. Version 3 added a token to an offer and took its bitmap of memory in use away, and added the
+time at which the guest was paused to its state. This version is written; versions 2 and 3 are read. The two
+directions of one move have one version: the destination answers in the source's.
 
 The head is checked before its length is believed, so a damaged length is never waited for, and no frame makes
 the reader allocate more than `MAXIMUM_MESSAGE`. Memory is read straight into the guest's.
@@ -44,14 +46,16 @@ from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
 from chronovisor.machine.sizes import Topology, check_topology, parse_size
 from chronovisor.memory import PAGE_SIZE, GuestMemory
-from chronovisor.memory.in_use import clear
-from chronovisor.migration.encoding import NUMBERS, decode, encode
+from chronovisor.memory.in_use import clear, have_ready
+from chronovisor.migration.encoding import KINDS, KINDS_BEFORE, NUMBERS, decode, encode
 from chronovisor.migration.errors import StreamError
 from chronovisor.migration.messages import Message, Offer, Round, State, Zeros
 from chronovisor.timebase.types import FREQUENCY
 
 MAGIC: Final = b"\x89CHRONO\n"
-VERSION: Final = 2
+VERSION: Final = 3
+OLDEST_VERSION: Final = 2
+"""The oldest that is read."""
 MEMORY: Final = 100
 """The kind of frames that carry memory."""
 ZEROS: Final = 101
@@ -109,11 +113,11 @@ class Header:
         except MachineError as error:
             raise StreamError(str(error)) from None
 
-    def encode(self) -> bytes:
-        """Return the header as the stream has it."""
+    def encode(self, version: int = VERSION) -> bytes:
+        """Return the header as a stream of this version has it."""
         data = _HEADER.pack(
             MAGIC,
-            VERSION,
+            version,
             _HEADER.size + _CRC.size,
             self.threads,
             self.memory_size,
@@ -126,23 +130,20 @@ class Header:
 
     @classmethod
     def decode(cls, data: bytes) -> Header:
-        """Return the header; StreamError where it is none, damaged, or of a newer version."""
+        """Return the header; StreamError if the bytes are no header, or damaged, or of an unknown version."""
         magic, version = _VERSION.unpack_from(data)
         if magic != MAGIC:
             raise StreamError("this is no stream of a Chronovisor guest")
-        if version > VERSION:
+        if not OLDEST_VERSION <= version <= VERSION:
+            side = "this side" if version > VERSION else "the other side"
             raise StreamError(
-                f"the stream is of format version {version}; this Chronovisor reads {VERSION}: update it"
-            )
-        if version < VERSION:
-            raise StreamError(
-                f"the stream is of format version {version}, and this Chronovisor reads {VERSION} alone: "
-                "update the other side"
+                f"the stream is of format version {version}, and this Chronovisor reads versions "
+                f"{OLDEST_VERSION} to {VERSION}: update {side}"
             )
         _check(data)
         _, _, size, threads, memory_size, vcpus, none, frequency, nothing = _HEADER.unpack_from(data)
         if size != len(data) or none or nothing:
-            raise StreamError(f"the stream's header makes no sense in format version {VERSION}")
+            raise StreamError(f"the stream's header makes no sense in format version {version}")
         return cls(memory_size, vcpus, threads, frequency)
 
     def check_offer(self, offer: Offer) -> None:
@@ -171,9 +172,9 @@ class Writer:
         self._pipe = pipe
         self._number = 0
 
-    def header(self, header: Header) -> None:
-        """Begin the stream."""
-        self._pipe.write([header.encode()])
+    def header(self, header: Header, version: int = VERSION) -> None:
+        """Begin the stream; `version` is that of the stream that it answers."""
+        self._pipe.write([header.encode(version)])
 
     def message(self, message: Message) -> None:
         """Send a message; its memory goes ahead of it."""
@@ -201,13 +202,17 @@ class Reader:
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
         self._number = 0
+        self.version = VERSION
+        """The stream's version, once `header` has read it."""
 
     def header(self) -> Header:
         """Read the header; StreamError as `Header.decode` says."""
-        # What tells the version is read first: of another header nothing else is known, not even its length.
+        # The version comes first. Of a header of an unknown version not even the length is known.
         start = self._read(_VERSION.size)
-        if start[: len(MAGIC)] != MAGIC or _VERSION.unpack(start)[1] != VERSION:
+        magic, version = _VERSION.unpack(start)
+        if magic != MAGIC or not OLDEST_VERSION <= version <= VERSION:
             return Header.decode(start)
+        self.version = version
         return Header.decode(start + self._read(HEADER_SIZE - len(start)))
 
     def message(self, memory: GuestMemory | None = None) -> Message:
@@ -224,7 +229,7 @@ class Reader:
             payload = self._read(size)
             _compare(crc32(payload), checksum)
             if kind != ZEROS:
-                return decode(kind, payload)
+                return decode(kind, payload, KINDS if self.version == VERSION else KINDS_BEFORE)
             if memory is not None:
                 (size,) = _SIZE.unpack(payload)
                 _check_run(memory, addr, size, memory.size)
@@ -247,6 +252,8 @@ class Reader:
 
     def _into(self, memory: GuestMemory, addr: int, size: int, checksum: int) -> None:
         _check_run(memory, addr, size, MAXIMUM_RUN)
+        # Never more than the frame that comes now: a peer that claims much makes the machine provide nothing.
+        have_ready(memory, addr, size)
         found = 0
         for at in range(addr, addr + size, PIECE):
             piece = memory.view[at : min(at + PIECE, addr + size)]

@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from chronovisor.machine.errors import MachineError
 from chronovisor.migration.address import Address, Place
@@ -72,7 +72,7 @@ class SocketPipe:
             except TimeoutError:
                 raise StreamError(self._lateness()) from None
             except OSError as error:
-                raise StreamError(f"the connection was lost ({error.strerror or error})") from None
+                raise StreamError(f"the connection was lost ({in_words(error)})") from None
             if not size:
                 raise StreamError("the other side closed the connection")
             got += size
@@ -96,7 +96,7 @@ class SocketPipe:
         except TimeoutError:
             raise LinkLostError(f"the other side took nothing for {self.limit:g} s") from None
         except OSError as error:
-            raise LinkLostError(f"the connection was lost ({error.strerror or error})") from None
+            raise LinkLostError(f"the connection was lost ({in_words(error)})") from None
 
     def interrupt(self) -> None:
         """Have whoever reads or writes find the connection lost, now and from now on. From any thread."""
@@ -234,13 +234,56 @@ def checked(address: Place, credentials: Credentials | None) -> Credentials:
     return credentials
 
 
+def peer_of(connection: socket.socket) -> str:
+    """Return what to call the other side of a connection: its address; "this machine" on a unix socket."""
+    try:
+        name = connection.getpeername()
+    except OSError:
+        return "a peer that has gone"
+    return str(name[0]) if isinstance(name, tuple) else "this machine"
+
+
+def names_in(connection: socket.socket) -> set[str]:
+    """Return the names in the certificate that the other side of a connection under TLS has shown.
+
+    They are the subject's common name and the alternative names (DNS names, addresses, mail, URIs).
+    """
+    certificate: dict[str, Any] = getattr(connection, "getpeercert", dict)() or {}
+    subject = {value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"}
+    return subject | {value for _, value in certificate.get("subjectAltName", ())}
+
+
+def in_words(error: Exception) -> str:
+    """Return why a connection failed, as people say it; of TLS's own reasons those that happen."""
+    if found := getattr(error, "verify_message", None):
+        return f"its certificate is not one to trust ({found})"
+    reason = getattr(error, "reason", None)
+    if isinstance(reason, str):
+        return _TLS_REASONS.get(reason, f"TLS failed ({reason.lower().replace('_', ' ')})")
+    if isinstance(error, TimeoutError):
+        return "it said nothing for too long"
+    return str(getattr(error, "strerror", None) or error)
+
+
+_TLS_REASONS: Final = {
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "it showed no certificate",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants to see a certificate",
+    "TLSV1_ALERT_UNKNOWN_CA": "it does not know the authority that signed the certificate of this side",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "it does not accept the certificate of this side",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "it does not accept the certificate of this side",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the certificate of this side has expired",
+    "HTTP_REQUEST": "it does not speak TLS",
+    "WRONG_VERSION_NUMBER": "it does not speak TLS",
+    "RECORD_LAYER_FAILURE": "it does not speak TLS",
+    "UNEXPECTED_EOF_WHILE_READING": "it hung up during the handshake",
+    "UNSUPPORTED_PROTOCOL": "it speaks only old versions of TLS; this side wants 1.3",
+    "TLSV1_ALERT_PROTOCOL_VERSION": "it wants another version of TLS; this side wants 1.3",
+}
+
+
 def _said(error: OSError | None) -> str:
     if error is None:
         return "it has no address"
     if isinstance(error, ConnectionRefusedError | FileNotFoundError):
         return "nobody listens there; start `chronovisor receive` first"
-    if found := getattr(error, "verify_message", None):
-        return f"the destination's certificate is not one to trust ({found})"
-    if found := getattr(error, "reason", None):
-        return f"no protected connection could be made ({found})"
-    return str(error.strerror or error)
+    return in_words(error)
