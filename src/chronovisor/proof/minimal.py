@@ -1,18 +1,39 @@
-"""Cases with small numbers: people see what matters in a case whose other numbers are 0."""
+"""Small numbers for counterexamples. People read them, and see what matters if the other numbers are 0."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import z3
 
 from chronovisor.proof.symbolic_int import SymbolicInt
-from chronovisor.proof.terms import Operand, Terms
+from chronovisor.proof.terms import BitVectors, Operand, Terms
+
+_WISH = 5.0
+"""Seconds for the question whether a wish can be fulfilled."""
 
 
-def sizes(followed: list[tuple[int, int | None]]) -> list[int]:
-    """Return what is to be small in a case that is shown: how long it lasts, then each unknown, as far as it
-    is from the one that it comes after. `followed` has each unknown with that one, or None.
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number of a case: a term of the prover, and the bounds between which the term lies."""
+
+    term: Operand
+    low: int
+    high: int
+
+    @classmethod
+    def unsigned(cls, word: z3.BitVecRef) -> Number:
+        """Return the number that a word is, read without a sign; for `BitVectors`."""
+        return cls(z3.ZeroExt(1, word), 0, (1 << word.size()) - 1)
+
+
+def sizes(followed: list[tuple[int, int | None]]) -> list[Number]:
+    """Return what is to be small in a case that is shown: how long the case lasts, then each unknown.
+
+    `followed` has each unknown with the one that it comes after, or None. An unknown that comes after another
+    is measured as its distance from the other.
     """
     lasting: dict[int, tuple[int, int]] = {}
     first: dict[int, int] = {}
@@ -20,80 +41,89 @@ def sizes(followed: list[tuple[int, int | None]]) -> list[int]:
         first[id(unknown)] = first.get(id(after), unknown)
         lasting[id(first[id(unknown)])] = (first[id(unknown)], unknown)
     spans = [last - begun for begun, last in lasting.values() if last is not begun]
-    return spans + [unknown if after is None else unknown - after for unknown, after in followed]
+    each = [unknown if after is None else unknown - after for unknown, after in followed]
+    return [Number(one.term, one.low, one.high) for one in spans + each if isinstance(one, SymbolicInt)]
 
 
 def least_model(
-    terms: Terms, conditions: list[z3.BoolRef], sizes: list[int], seconds: float
+    solver: z3.Solver,
+    numbers: Sequence[Number],
+    seconds: float,
+    *,
+    terms: Terms | None = None,
+    wishes: Sequence[z3.BoolRef] = (),
+    each: float = float("inf"),
 ) -> z3.ModelRef | None:
-    """Return a case that meets `conditions`, as there is one, in which each of `sizes` (symbolic integers) in
-    its turn is as near to 0 as those before it let it be; None where there was no time for any.
+    """Return a model of what `solver` holds, with small `numbers`; None if `seconds` were too few for any.
 
-    After `seconds` the rest is left as it comes.
+    The wishes come first: each of them is fulfilled if those before it allow that. Then each number in its
+    turn is brought as near to 0 as those before it allow. One question about a number may take `each`
+    seconds; if the solver has no answer by then, the number counts as not smaller. After `seconds` the other
+    numbers stay as the latest model has them. `solver` has more assertions afterwards.
     """
-    search = _Search(terms, conditions, time.monotonic() + seconds)
-    for size in sizes:
-        if isinstance(size, SymbolicInt) and not search.given_up:
-            search.make_small(size)
+    search = _Search(solver, terms or BitVectors(), time.monotonic() + seconds)
+    for wish in wishes:
+        if search.there_is(wish, _WISH):
+            solver.add(wish)
+    for number in numbers:
+        search.make_small(number, each)
     return search.found
 
 
 class _Search:
-    """Asks for cases between bounds, until its time is over."""
+    """Asks for models between bounds, until its time is over."""
 
-    def __init__(self, terms: Terms, conditions: list[z3.BoolRef], deadline: float) -> None:
+    def __init__(self, solver: z3.Solver, terms: Terms, deadline: float) -> None:
+        self._solver = solver
         self._terms = terms
-        # This one learns: its questions differ by one bound.
-        self._solver = z3.Solver()
-        self._solver.add(*conditions)
         self._deadline = deadline
-        self.given_up = False
         self.found: z3.ModelRef | None = None
 
-    def make_small(self, size: SymbolicInt) -> None:
-        """Find the value nearest to 0, and hold on to it."""
-        term, zero = size.term, min(max(0, size.low), size.high)
-        if self._there_is(self._from(term, zero)):
-            best = self._nearest(term, zero, size.high, 1)
-        else:
-            best = self._nearest(term, zero, size.low, -1)
-        if not self.given_up and self._there_is(self._is(term, best)):
-            self._solver.add(self._is(term, best))
-
-    def _nearest(self, term: Operand, start: int, bound: int, sign: int) -> int:
-        """The value nearest to `start` on one side, where there is one no further away than `bound`."""
-        distance = abs(bound - start)
-        reach = 0
-        while reach < distance and not self.given_up and not self._within(term, start, reach, sign):
-            reach = 2 * reach + 1
-        below, reach = reach // 2, min(reach, distance)
-        # Somewhere from `below` to `reach`, and nearer there is none.
-        while below < reach and not self.given_up:
-            middle = (below + reach) // 2
-            if self._within(term, start, middle, sign):
-                reach = middle
-            else:
-                below = middle + 1
-        return start + sign * reach
-
-    def _within(self, term: Operand, start: int, reach: int, sign: int) -> bool:
-        low, high = sorted((start, start + sign * reach))
-        return self._there_is(z3.And(self._from(term, low), z3.Not(self._from(term, high + 1))))
-
-    def _there_is(self, condition: z3.BoolRef) -> bool:
-        left = self._deadline - time.monotonic()
-        if self.given_up or left <= 0:
-            self.given_up = True
+    def there_is(self, condition: z3.BoolRef, seconds: float) -> bool:
+        """Whether a model with this condition was found in time; it is kept."""
+        left = min(seconds, self._deadline - time.monotonic())
+        if left <= 0:
             return False
         self._solver.set("timeout", max(1, int(left * 1000)))
-        outcome = self._solver.check(condition)
-        self.given_up = outcome == z3.unknown
-        if outcome == z3.sat:
-            self.found = self._solver.model()
-        return bool(outcome == z3.sat)
+        if self._solver.check(condition) != z3.sat:
+            return False
+        self.found = self._solver.model()
+        return True
 
-    def _from(self, term: Operand, value: int) -> z3.BoolRef:
-        return self._terms.compared(lambda a, b: a >= b, term, value)
+    def make_small(self, number: Number, each: float) -> None:
+        """Find the value nearest to 0, and hold on to it."""
+        start = min(max(0, number.low), number.high)
+        up = self.found is not None and self._value(number) >= start
+        if up or self.there_is(self._compared(number, start, lambda a, b: a >= b), each):
+            sign = 1
+        elif self.found or self.there_is(self._compared(number, start, lambda a, b: a < b), each):
+            sign = -1
+        else:
+            return
+        nearest, reach, steps = 0, abs(self._value(number) - start), 0
+        # The number is `start` itself, or as near as it can be already; else nearer by leaps, then by halves.
+        probe = 0
+        while nearest < reach and time.monotonic() < self._deadline:
+            if self.there_is(self._within(number, start, sign, probe), each):
+                reach = abs(self._value(number) - start)
+            else:
+                nearest = probe + 1
+            steps += 1
+            probe = reach - 1 if steps == 1 else min(2 * nearest, (nearest + reach) // 2)
+        self._solver.add(self._compared(number, start + sign * reach, lambda a, b: a == b))
 
-    def _is(self, term: Operand, value: int) -> z3.BoolRef:
-        return self._terms.compared(lambda a, b: a == b, term, value)
+    def _value(self, number: Number) -> int:
+        assert self.found is not None
+        return self._terms.number(self.found.eval(number.term, model_completion=True))
+
+    def _within(self, number: Number, start: int, sign: int, reach: int) -> z3.BoolRef:
+        low, high = sorted((start, start + sign * reach))
+        return z3.And(
+            self._compared(number, low, lambda a, b: a >= b),
+            self._compared(number, high, lambda a, b: a <= b),
+        )
+
+    def _compared(
+        self, number: Number, value: int, operation: Callable[[Operand, Operand], z3.BoolRef]
+    ) -> z3.BoolRef:
+        return self._terms.compared(operation, number.term, value)

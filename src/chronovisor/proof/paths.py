@@ -251,8 +251,10 @@ class Path:
         if seconds <= 0:
             return found
         assert self._solver is not None
-        conditions = [*self._solver.assertions(), condition]
-        model = least_model(self.terms, conditions, sizes(self._followed), seconds)
+        # A solver that learns: its questions differ by one bound.
+        learning = z3.Solver()
+        learning.add(*self._solver.assertions(), condition)
+        model = least_model(learning, sizes(self._followed), seconds, terms=self.terms)
         return found if model is None else self._values_in(model)
 
 

@@ -21,8 +21,8 @@ from chronovisor.proof.code.assumptions import Age, Apart, Compared, Place, Word
 from chronovisor.proof.code.case import CodeCase, CodeRun, Happening, run_case
 from chronovisor.proof.code.claim import ENDS, HALVES, CodeClaim, CodeFinding, broken
 from chronovisor.proof.code.image import CodeImage
-from chronovisor.proof.code.least import least
 from chronovisor.proof.code.unknown_timing import HOST_AT_START, CodeAddresses, CodeTime, UnsupportedError
+from chronovisor.proof.minimal import Number, least_model
 from chronovisor.proof.prover import TIMEOUT, Outcome, ProverError
 
 _DOUBLEWORD = 8
@@ -32,6 +32,8 @@ _PATIENCE = 0.1
 """The share of the time that one question on the way may take: whether a path can be."""
 _TIMEBASE, _ADDRESS, _FAR = 1 << 32, 0x1000, 0x8000
 """Where counterexamples have their timebase and their memory, where they can choose."""
+_MINIMISING, _EACH = 8.0, 0.5
+"""Seconds for making the numbers of a counterexample small, and for one question about one of them."""
 _LIVE: Final = ("DEC", "HDEC", "VTB", "PURR", "SPURR")
 
 
@@ -315,7 +317,13 @@ def _replayed(attempt: _Attempt, refutation: _Refutation) -> CodeRun:
     ]
     # A return that goes where no code is.
     wishes.append(before["LR"] == _FAR)
-    model = least(solver, unknowns, wishes, attempt.deadline)
+    solver.set("timeout", 0)
+    if solver.check() != z3.sat:
+        raise ProverError(f"what was refuted cannot be: {refutation.requirement}")
+    found = solver.model()
+    seconds = min(_MINIMISING, (attempt.deadline - time.monotonic()) / 2)
+    numbers = [Number.unsigned(unknown) for unknown in unknowns]
+    model = least_model(solver, numbers, seconds, wishes=wishes, each=_EACH) or found
     solver.pop()
     case = attempt.case(model)
     if refutation.requirement == ENDS:
