@@ -81,6 +81,7 @@ def test_a_step_is_reported_once_within_its_bounds(
     assert found.ns.low <= step <= found.ns.high
     assert found.ns.radius <= (6 if jitter <= 2 * MS else 16) * ALLOWANCE
     assert found.after_seq < at <= found.before_seq
+    assert found.seconds == pytest.approx(at * INTERVAL / 1e9, abs=2)
     assert found.before_seq - found.after_seq <= (6 if jitter <= 2 * MS else 15) * WINDOW
     assert report.faults[0] == "1 steps against the host's clock"
 

@@ -29,6 +29,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "dtl": ("chronovisor.cli.dtl", "Show the dispatch trace log of a guest, or one out of a file."),
     "doctor": ("chronovisor.cli.doctor", "Say what this machine can do for guests, and what is missing."),
     "offset": ("chronovisor.cli.offset", "Say which timebase offset to set, and what comes of it."),
+    "clockcheck": (
+        "chronovisor.cli.clockcheck.command",
+        "Check a Linux guest's clocks, on any hypervisor.",
+    ),
     "demo": ("chronovisor.cli.demo", "See the timebase offset happen, in four acts."),
     "scan": ("chronovisor.cli.scan", "Find where machine code writes the registers of time."),
     "prove": ("chronovisor.cli.prove", "Prove the switch and the rounding of moves."),

@@ -21,6 +21,8 @@ class ExitStatus(IntEnum):
     snapshot is none that can be read."""
     UNDECIDED = 5
     """`migrate`: the guest is paused, as nobody here knows whether it was given away."""
+    CLOCK_FAULT = 6
+    """`clockcheck`: something is wrong with the guest's clocks."""
     INTERNAL_ERROR = 70
     """A mistake of Chronovisor's own."""
     TIMED_OUT = 124

@@ -73,11 +73,10 @@ class ClockCheck:
         report.cpus = len(self._cpus)
         if self._begun is not None and self._last_at is not None:
             report.seconds = (self._last_at - self._begun) / 1e9
-        begun = self._begun or 0
         single: list[ClockStep] = []
         for clock, course in self._courses.items():
             steps, held = course.finish()
-            single += [ClockStep.of(clock, step, begun) for step in steps]
+            single += [ClockStep.of(clock, step) for step in steps]
             report.more_steps += course.uncounted
             if clock == "mono":
                 report.held = held[:_LISTED]

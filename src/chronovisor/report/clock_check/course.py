@@ -21,7 +21,10 @@ class Stretch:
     """A stretch of time in which the clock did not step, as far as the lines tell."""
 
     fit: Fit
+    seen_at: int
+    """Host's nanoseconds when the first line arrived that is likely to belong here."""
     first_at: int
+    """The same for the first line that surely belongs here."""
     last_at: int
     first_seq: int
     last_seq: int
@@ -47,7 +50,7 @@ class Step:
     before_seq: int
     """The step came after sample `after_seq` and before `before_seq` had arrived."""
     at: int
-    """Host's nanoseconds when the first line after it arrived."""
+    """Host's nanoseconds when the first line that shows it arrived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class _Growing:
     def __init__(self, allowance: int, begins_anew: bool, unsure: int = 0) -> None:
         self.floor = Floor(allowance)
         self.begins_anew = begins_anew
+        self._seen_at: int | None = None
         self._unsure = unsure
         """Lines still to come that may belong to the stretch before."""
         self.lines = 0
@@ -76,6 +80,8 @@ class _Growing:
         self._waiting: deque[tuple[int, int, int]] = deque()
 
     def take(self, seq: int, at: int, lag: int) -> None:
+        if self._seen_at is None:
+            self._seen_at = at
         if self._unsure:
             self._unsure -= 1
             return
@@ -108,7 +114,10 @@ class _Growing:
         fit, last = self.floor.fit(), self.floor.last
         assert fit is not None
         assert last is not None
-        return Stretch(fit, self.first_at, last, self.first_seq, self.sure_seq, self.begins_anew)
+        assert self._seen_at is not None
+        return Stretch(
+            fit, self._seen_at, self.first_at, last, self.first_seq, self.sure_seq, self.begins_anew
+        )
 
 
 class Course:
@@ -165,7 +174,7 @@ class Course:
             ):
                 # The clock seemed to fall back, and to go forward by the same later.
                 by = -_step(kept[-2], kept[-1]).size.high
-                held.append(Held(kept[-1].first_at, stretch.first_at, by))
+                held.append(Held(kept[-1].seen_at, stretch.seen_at, by))
                 del kept[-1]
                 steps.pop()
             elif kept and not stretch.begins_anew:
@@ -221,7 +230,7 @@ def _step(before: Stretch, after: Stretch) -> Step:
     size = Bounds(
         min(old.low - new.high for old, new in sizes), max(old.high - new.low for old, new in sizes)
     )
-    return Step(size, before.last_seq, after.first_seq, after.first_at)
+    return Step(size, before.last_seq, after.first_seq, after.seen_at)
 
 
 def _goes_on(before: Stretch, after: Stretch) -> bool:

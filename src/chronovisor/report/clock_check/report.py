@@ -61,9 +61,9 @@ class ClockStep:
     """How far: positive is forward. These bounds hold for each of the clocks."""
 
     @classmethod
-    def of(cls, clock: str, step: Step, begun: int) -> ClockStep:
+    def of(cls, clock: str, step: Step) -> ClockStep:
         """Return one clock's step."""
-        return cls((clock,), (step.at - begun) / 1e9, step.after_seq, step.before_seq, step.size)
+        return cls((clock,), step.at / 1e9, step.after_seq, step.before_seq, step.size)
 
 
 @dataclass(frozen=True, slots=True)

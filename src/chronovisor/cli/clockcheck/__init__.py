@@ -1,0 +1,1 @@
+"""`chronovisor clockcheck`: a check of a guest's clocks, on any hypervisor."""
