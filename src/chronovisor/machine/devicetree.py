@@ -16,8 +16,19 @@ from chronovisor.machine.sizes import Topology
 
 VTY_UNIT: Final = 0x7100_0000
 """The console's unit address, the `termno` of H_PUT_TERM_CHAR; 0 means it too."""
-HYPERTAS_FUNCTIONS: Final = ("hcall-term", "hcall-splpar", "hcall-set-mode")
+HYPERTAS_FUNCTIONS: Final = (
+    *("hcall-term", "hcall-splpar", "hcall-set-mode", "hcall-interrupt", "hcall-vio", "hcall-cpu-char"),
+)
+VECTOR_5: Final = bytes([25, *[0] * 23, 0x40, 0, 0x40])
+"""`ibm,architecture-vec-5`: its length less 1, then option bytes on which guest and platform have agreed.
+
+Byte 24 says radix trees alone, byte 26 that the guest invalidates translations itself
+(LoPAR, "Option Vector 5").
+"""
+RADIX_PAGE_SIZES: Final = ((0x0, 12), (0x5, 16), (0x1, 21), (0x2, 30))
+"""Encodings of page sizes in tlbie's AP field, and log2 of the size in bytes (Book III 5.9.3)."""
 _CACHE_LINE: Final = 128
+_PID_BITS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +40,18 @@ class TreeOptions:
     host: HostFacts
     rtas_tokens: Mapping[str, int]
     bootargs: str = ""
+    rtas_entry: int = 0
+    """Real address of the code that guests call for RTAS; 0 if they must use the hypercall."""
+    rtas_size: int = 0
+    """In bytes, from the entry on."""
+    initrd: tuple[int, int] | None = None
+    """Real addresses of the initial RAM disk's first byte and of the byte behind its last."""
 
 
 def flatten(options: TreeOptions) -> bytes:
     """The device tree as the blob that the guest reads; big-endian by its specification."""
-    tree = fdt.FDT()
+    reserved = {"address": options.rtas_entry, "size": options.rtas_size}
+    tree = fdt.FDT(entries=[reserved] if options.rtas_entry else [])
     root = tree.root
     _strings(root, "device_type", "chrp")
     _strings(root, "model", "Chronovisor pSeries")
@@ -47,6 +65,11 @@ def flatten(options: TreeOptions) -> bytes:
     _strings(chosen, "linux,stdout-path", f"/vdevice/vty@{VTY_UNIT:x}")
     _strings(chosen, "stdout-path", f"/vdevice/vty@{VTY_UNIT:x}")
 
+    _bytes(chosen, "ibm,architecture-vec-5", VECTOR_5)
+    if options.initrd is not None:
+        _words(chosen, "linux,initrd-start", *_two(options.initrd[0]))
+        _words(chosen, "linux,initrd-end", *_two(options.initrd[1]))
+
     memory = _node(root, "memory@0")
     _strings(memory, "device_type", "memory")
     _words(memory, "reg", 0, 0, *_two(options.memory_size))
@@ -57,6 +80,10 @@ def flatten(options: TreeOptions) -> bytes:
     for service, token in options.rtas_tokens.items():
         _words(rtas, service, token)
     _strings(rtas, "ibm,hypertas-functions", *HYPERTAS_FUNCTIONS)
+    if options.rtas_entry:
+        _words(rtas, "linux,rtas-base", options.rtas_entry)
+        _words(rtas, "linux,rtas-entry", options.rtas_entry)
+        _words(rtas, "rtas-size", options.rtas_size)
 
     hypervisor = _node(root, "hypervisor")
     _strings(hypervisor, "compatible", "linux,kvm")
@@ -71,6 +98,8 @@ def flatten(options: TreeOptions) -> bytes:
     _strings(vty, "device_type", "serial")
     _strings(vty, "compatible", "hvterm1")
     _words(vty, "reg", VTY_UNIT)
+
+    _interrupt_controller(root, options.topology)
 
     blob: bytes = tree.to_dtb(version=17, boot_cpuid_phys=0)
     return blob
@@ -95,7 +124,24 @@ def _cpus(root: Any, options: TreeOptions) -> None:
             _words(cpu, f"{cache}-block-size", _CACHE_LINE)
         servers = range(first, min(first + topology.threads, topology.vcpus))
         _words(cpu, "ibm,ppc-interrupt-server#s", *servers)
-        cpu.append(fdt.Property("64-bit"))
+        _words(cpu, "ibm,ppc-interrupt-gserver#s", *(word for s in servers for word in (s, 0)))
+        for feature in ("64-bit", "ibm,purr", "ibm,spurr"):
+            cpu.append(fdt.Property(feature))
+        _words(cpu, "ibm,vmx", 2)
+        _words(cpu, "ibm,dfp", 1)
+        encodings = (encoding << 29 | shift for encoding, shift in RADIX_PAGE_SIZES)
+        _words(cpu, "ibm,processor-radix-AP-encodings", *encodings)
+        _words(cpu, "ibm,mmu-pid-bits", _PID_BITS)
+
+
+def _interrupt_controller(root: Any, topology: Topology) -> None:
+    """The presentation of interrupts by hypercalls (LoPAR, "PowerPC External Interrupt Architecture")."""
+    controller = _node(root, "interrupt-controller")
+    _strings(controller, "device_type", "PowerPC-External-Interrupt-Presentation")
+    _strings(controller, "compatible", "IBM,ppc-xicp")
+    controller.append(fdt.Property("interrupt-controller"))
+    _words(controller, "ibm,interrupt-server-ranges", 0, topology.vcpus)
+    _words(controller, "#interrupt-cells", 2)
 
 
 def _node(parent: Any, name: str) -> Any:
@@ -111,6 +157,10 @@ def _words(node: Any, name: str, *words: int) -> None:
 def _strings(node: Any, name: str, *strings: str) -> None:
     # As bytes: the library's own strings can neither be empty nor hold what is not ASCII.
     data = b"".join(string.encode(errors="surrogateescape") + b"\0" for string in strings)
+    node.append(fdt.PropBytes(name, data=data))
+
+
+def _bytes(node: Any, name: str, data: bytes) -> None:
     node.append(fdt.PropBytes(name, data=data))
 
 

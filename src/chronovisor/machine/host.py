@@ -14,6 +14,7 @@ from chronovisor.machine.devicetree import TreeOptions, flatten
 from chronovisor.machine.elf import Image, parse_image, read_image
 from chronovisor.machine.entry import entry_msr
 from chronovisor.machine.errors import MachineError
+from chronovisor.machine.free_memory import FreeMemory
 from chronovisor.machine.guest import MEMORY_SLOT, Guest
 from chronovisor.machine.sizes import Topology, check_topology, parse_size, parse_u64
 from chronovisor.memory import PAGE_SIZE, GuestMemory
@@ -22,10 +23,6 @@ from chronovisor.timebase.history import History
 from chronovisor.timebase.trace import Observer
 from chronovisor.timebase.types import HostTime
 
-_LOWEST_TREE: Final = 0x4000
-"""Below lie the interrupt vectors, which guests write."""
-_HIGHEST_TREE: Final = 1 << 31
-"""Guests that start in 32-bit code can still reach what lies below."""
 CLOCKS: Final = ("real", "virtual")
 
 
@@ -90,20 +87,21 @@ class Host:
         append: str = "",
         console: Console | Sink | BinaryIO | None = None,
         tb_offset: int | str = 0,
+        initrd: bytes | None = None,
     ) -> Guest:
         """Load an ELF image (a path, its bytes, or the name of one that Chronovisor ships) into a new guest
         and leave it at its entry point, paused.
 
-        `smp` vCPUs, `threads` of which share a virtual core; `append` is the guest's command line; `console`
-        takes the bytes that the guest prints; `tb_offset` is KVM_REG_PPC_TB_OFFSET, which KVM rounds up to
-        2^24 ticks.
+        `smp` vCPUs, `threads` of which share a virtual core; `append` is the guest's command line,
+        `initrd` the contents of its initial RAM disk; `console` takes the bytes that the guest prints;
+        `tb_offset` is KVM_REG_PPC_TB_OFFSET, which KVM rounds up to 2^24 ticks.
         """
         loaded = _image(image)
         offset = parse_u64(tb_offset, "timebase offset")
         guest = self.prepare(memory, smp, threads, console, loaded.name)
         try:
             loaded.load_into(guest.memory)
-            self._enter(guest, loaded, append)
+            self._enter(guest, loaded, append, initrd)
             for vcpu in range(guest.topology.vcpus):
                 # The expiry after the offset: at the start a decrementer counts from now in the guest's time.
                 guest.set("TB_OFFSET", offset, vcpu)
@@ -160,11 +158,27 @@ class Host:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _enter(self, guest: Guest, image: Image, append: str) -> None:
-        tree = flatten(
-            TreeOptions(guest.memory.size, guest.topology, self.system.host, rtas.tokens(), append)
+    def _enter(self, guest: Guest, image: Image, append: str, initrd: bytes | None) -> None:
+        free = FreeMemory(image, guest.memory.size)
+        ramdisk = None
+        if initrd is not None:
+            start = free.take(len(initrd), "the initial RAM disk")
+            guest.memory.write(start, initrd)
+            ramdisk = (start, start + len(initrd))
+        services = free.take(len(rtas.ENTRY_CODE), "RTAS")
+        guest.memory.write(services, rtas.ENTRY_CODE)
+        options = TreeOptions(
+            guest.memory.size,
+            guest.topology,
+            self.system.host,
+            rtas.tokens(),
+            append,
+            rtas_entry=services,
+            rtas_size=PAGE_SIZE,
+            initrd=ramdisk,
         )
-        tree_at = _gap(image, guest.memory.size, len(tree))
+        tree = flatten(options)
+        tree_at = free.take(len(tree), "the device tree")
         guest.memory.write(tree_at, tree)
         regs = guest.vcpus[0].get_regs()
         regs.pc = image.entry
@@ -199,17 +213,3 @@ def _create_vcpus(vm: Vm, topology: Topology) -> list[Vcpu]:
     for vcpu in vcpus:
         vcpu.enable_cap(Cap.PPC_PAPR)
     return vcpus
-
-
-def _gap(image: Image, memory_size: int, size: int) -> int:
-    """A page-aligned place for `size` bytes outside the image, as high as can be."""
-    above = min(memory_size, _HIGHEST_TREE)
-    for segment in (*reversed(image.segments), None):
-        below = segment.end if segment is not None else 0
-        at = (above - size) // PAGE_SIZE * PAGE_SIZE
-        if at >= max(below, _LOWEST_TREE):
-            return at
-        above = min(above, segment.addr) if segment is not None else above
-    raise MachineError(
-        f"{image.name}: the image leaves no {size} bytes for the device tree; give the guest more memory"
-    )

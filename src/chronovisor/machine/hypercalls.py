@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from chronovisor.kvm.exits import HcallExit
-from chronovisor.kvm.ids import ONE_REG_BY_NAME
+from chronovisor.kvm.ids import ONE_REG_BY_NAME, MmuV3Flag
 from chronovisor.kvm.interface import Vcpu
 from chronovisor.machine.devicetree import VTY_UNIT
 from chronovisor.machine.rtas import call_rtas
@@ -22,6 +22,8 @@ LPCR_AIL: Final = 3 << 23
 LPCR_AIL_SHIFT: Final = 23
 _CALL_BYTES: Final = 16
 """How many characters H_PUT_TERM_CHAR and H_GET_TERM_CHAR carry at most."""
+_LARGEST_PROCESS_TABLE: Final = 24
+"""As log2 of its size in bytes, less 12."""
 _PAGE_INIT_ZERO: Final = 1 << (63 - 48)
 _PAGE_INIT_COPY: Final = 1 << (63 - 49)
 
@@ -122,6 +124,33 @@ def _set_lpcr(machine: Machine, caller: VcpuThread, mask: int, value: int) -> No
     machine.on_each_vcpu(caller, task)
 
 
+_PROCESS_TABLE_NEW: Final = 0x18
+_PROCESS_TABLE_RADIX: Final = 0x4
+_PROCESS_TABLE_GTSE: Final = 0x1
+_RADIX_PARTITION: Final = 1 << 63
+
+
+def _register_process_table(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
+    """H_REGISTER_PROC_TBL: where the guest's process table is. Only radix trees are supported."""
+    flags, table, page_size, size = args[:4]
+    if flags & ~_PROCESS_TABLE_GTSE != _PROCESS_TABLE_NEW | _PROCESS_TABLE_RADIX:
+        return Answer(Status.PARAMETER)
+    if table & 0xFFF or table >> 60:
+        return Answer(Status.P2)
+    if page_size:
+        return Answer(Status.P3)
+    if size > _LARGEST_PROCESS_TABLE:
+        return Answer(Status.P4)
+    kinds = MmuV3Flag.RADIX | (MmuV3Flag.GTSE if flags & _PROCESS_TABLE_GTSE else 0)
+    machine.vm.configure_v3_mmu(kinds, _RADIX_PARTITION | table | size)
+    return _DONE
+
+
+def _cpu_characteristics(_machine: Machine, _caller: VcpuThread, _args: tuple[int, ...]) -> Answer:
+    """H_GET_CPU_CHARACTERISTICS: this processor does not speculate, so there is nothing to mitigate."""
+    return Answer(Status.SUCCESS, (0, 0))
+
+
 _HANDLERS: Final[dict[int, Handler]] = {
     Hcall.PUT_TERM_CHAR: _put_term_char,
     Hcall.GET_TERM_CHAR: _get_term_char,
@@ -130,4 +159,6 @@ _HANDLERS: Final[dict[int, Handler]] = {
     Hcall.SET_SPRG0: _set_sprg0,
     Hcall.PAGE_INIT: _page_init,
     Hcall.SET_MODE: _set_mode,
+    Hcall.REGISTER_PROC_TBL: _register_process_table,
+    Hcall.GET_CPU_CHARACTERISTICS: _cpu_characteristics,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Protocol
 
+from chronovisor.kvm.interface import Vm
 from chronovisor.machine.console import Console
 from chronovisor.machine.vcpu_thread import VcpuTask, VcpuThread
 from chronovisor.machine.wall_clock import WallClock
@@ -15,6 +16,7 @@ class Machine(Protocol):
     """A guest's machine, as its own calls see it."""
 
     memory: GuestMemory
+    vm: Vm
     console: Console
     wall_clock: WallClock
     random: random.Random
