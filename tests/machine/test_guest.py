@@ -231,7 +231,7 @@ def test_the_device_tree_goes_below_an_image_at_the_end_of_memory() -> None:
         at = guest.get("R3")
         assert at >= 0x4000
         assert at + guest.memory.load(at + 4, 4, False) <= 0xE_F000
-        with pytest.raises(MachineError, match="device tree"):
+        with pytest.raises(MachineError, match="no 20 bytes for RTAS"):
             host.boot(Elf([Part(bytes(4), 0x4000, memsz=(1 << 20) - 0x4000)], 0x4000).build(), memory="1M")
 
 
