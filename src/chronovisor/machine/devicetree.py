@@ -141,6 +141,7 @@ def _interrupt_controller(root: Any, topology: Topology) -> None:
     _strings(controller, "compatible", "IBM,ppc-xicp")
     controller.append(fdt.Property("interrupt-controller"))
     _words(controller, "ibm,interrupt-server-ranges", 0, topology.vcpus)
+    _words(controller, "#address-cells", 0)
     _words(controller, "#interrupt-cells", 2)
 
 
