@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from chronovisor.processor.counters import RunTime
 from chronovisor.timebase.clock import TickSource
+from chronovisor.timebase.types import SourceTime
 
 
 class Contender:
@@ -14,7 +15,7 @@ class Contender:
         """The ticks for which it had a core."""
         self.wanting = 0
         """How many of its vCPUs wait to enter."""
-        self.queued_at = 0
+        self.queued_at = SourceTime(0)
         """The tick at which it last began to wait for a core."""
         self._forgone = 0
         """Ticks that count as served, because it did not want a core when it could have had one."""

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from chronovisor.hypervisor.contender import Contender
 from chronovisor.hypervisor.stay import Stay
 from chronovisor.processor.core import Core
-from chronovisor.timebase.types import Ticks
+from chronovisor.timebase.types import SourceTime, Ticks
 
 TIME_SLICE = Ticks.from_ns(10_000_000)
 """How long a virtual core may keep a core that another one waits for."""
+_TIME_SLICE = TIME_SLICE.value
 
 
 class RunQueue:
@@ -33,7 +34,7 @@ class RunQueue:
         """Return the core that `contender` can have now: a free one, if no other virtual core is first."""
         return self.free_core() if self.waiting and self.waiting[0] is contender else None
 
-    def enqueue(self, contender: Contender, now: int) -> None:
+    def enqueue(self, contender: Contender, now: SourceTime) -> None:
         """Make `contender` wait for a core from tick `now` on, before those that have had more of one.
 
         A virtual core that often leaves its core early, for user space, is thus back on one soon. One that
@@ -43,22 +44,23 @@ class RunQueue:
         taken = [stay for stay in self.stays if stay is not None]
         others = [*self.waiting, *(stay.contender for stay in taken)]
         if others:
-            contender.count_as_served(min(other.served for other in others) - 2 * TIME_SLICE.value)
+            contender.count_as_served(min(other.served for other in others) - 2 * _TIME_SLICE)
         ahead = sum(other.served <= contender.served for other in self.waiting)
         self.waiting.insert(ahead, contender)
         for stay in taken:
-            due = now + self.time_slice(stay.contender)
+            due = self.time_slice_end(stay.contender, now)
             if due < stay.core.hypervisor_decrementer.deadline:
                 stay.core.hypervisor_decrementer.write_deadline(due, now)
 
-    def time_slice(self, contender: Contender) -> int:
-        """Return the ticks for which `contender` may keep its core from now on: fewer if the first that waits
-        has had less of a core.
+    def time_slice_end(self, contender: Contender, now: SourceTime) -> SourceTime:
+        """Return the tick until which `contender` may keep its core if its time slice begins at tick `now`:
+        earlier if the first that waits has had less of a core.
         """
         if not self.waiting:
-            return TIME_SLICE.value
+            # Asserted without a call of the type, for which each entry would pay.
+            return now + _TIME_SLICE  # type: ignore[return-value]
         lead = max(0, contender.served - self.waiting[0].served)
-        return max(0, TIME_SLICE.value - lead)
+        return SourceTime(now + max(0, _TIME_SLICE - lead))
 
     def time_is_up(self, stay: Stay) -> bool:
         """Return whether another virtual core waits for a core and the time slice of `stay` is over."""

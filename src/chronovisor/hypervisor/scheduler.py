@@ -16,17 +16,18 @@ from typing import Protocol
 from weakref import WeakValueDictionary
 
 from chronovisor.timebase.clock import TickSource, VirtualTime
+from chronovisor.timebase.types import SourceTime
 
 QUANTUM = 1000
 """The most instructions that a vCPU executes before others have their turn in virtual time."""
 
-Until = Callable[[], int | None]
+Until = Callable[[], SourceTime | None]
 """The tick of the clock at which a wait ends in any case, asked anew whenever something changed; None for
 never.
 """
 
 
-def never() -> int | None:
+def never() -> SourceTime | None:
     """Return no deadline."""
     return None
 
@@ -41,7 +42,7 @@ class Seat:
         self.ready: Callable[[], bool] | None = None
         self.until: Until = never
 
-    def runnable(self, now: int) -> bool:
+    def runnable(self, now: SourceTime) -> bool:
         """Whether its thread has something to do at tick `now`: what it waits for has come, or it does not
         wait.
         """
@@ -99,7 +100,7 @@ class Scheduler(Protocol):
     def pass_time(self, ticks: int) -> None:
         """Say that the calling thread's guest has used `ticks`: that moves a virtual clock."""
 
-    def horizon(self) -> int | None:
+    def horizon(self) -> SourceTime | None:
         """Return the next tick at which something is due that the running guest must not run past."""
 
 
@@ -170,7 +171,7 @@ class Parallel:
     def pass_time(self, ticks: int) -> None:
         """Do nothing: time passes by itself."""
 
-    def horizon(self) -> int | None:
+    def horizon(self) -> SourceTime | None:
         """Return None: the clock is looked at often enough."""
         return None
 
@@ -293,7 +294,7 @@ class Turns:
         if ticks:
             self._source.advance(ticks)
 
-    def horizon(self) -> int | None:
+    def horizon(self) -> SourceTime | None:
         """Return the tick of the next alarm or of the next deadline of a vCPU that waits."""
         with self.monitor:
             deadlines = [seat.until() for seat in self._seats if seat.bound and seat.ready is not None]

@@ -15,6 +15,8 @@ from chronovisor.timebase.offset import Applied
 from chronovisor.timebase.tbu40 import HostTimebase
 from chronovisor.timebase.types import Offset
 
+_NONE = Offset(0)
+
 
 class Occupant(Protocol):
     """A vCPU on the core, as its stay sees it."""
@@ -32,6 +34,21 @@ class Stay:
     Changed under the host's monitor.
     """
 
+    __slots__ = (
+        "applied",
+        "contender",
+        "core",
+        "entered_with",
+        "failure",
+        "host_timebase",
+        "inside",
+        "kept",
+        "leaving",
+        "out",
+        "primary",
+        "time_slice_over",
+    )
+
     def __init__(self, core: Core, contender: Contender, primary: Occupant) -> None:
         self.core = core
         self.contender = contender
@@ -39,7 +56,7 @@ class Stay:
         self.primary = primary
         self.inside: list[Occupant] = []
         """The vCPUs that have come in since the stay began."""
-        self.entered_with: Offset = Offset(0)
+        self.entered_with: Offset = _NONE
         """The offset that the entry adds to the core's timebase, noted before the switch."""
         self.applied: Applied | None = None
         """The offset that the core's timebase carries now; None while the timebase is the host's."""

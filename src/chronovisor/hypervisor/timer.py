@@ -6,7 +6,7 @@ from chronovisor.processor.core import HardwareThread
 from chronovisor.timebase.clock import HostClock
 from chronovisor.timebase.decrementer import DecWidth, rebased, remaining
 from chronovisor.timebase.tbu40 import HostTimebase
-from chronovisor.timebase.types import GuestTime, HostTime, Offset, Ticks
+from chronovisor.timebase.types import GuestTime, HostTime, Offset, SourceTime, Ticks
 
 
 class Timer:
@@ -44,7 +44,7 @@ class Timer:
     # Into the guest and out
 
     def load(
-        self, thread: HardwareThread, width: DecWidth, offset: Offset, entered_with: Offset, now: int
+        self, thread: HardwareThread, width: DecWidth, offset: Offset, entered_with: Offset, now: SourceTime
     ) -> None:
         """Load DEC on `thread` at tick `now`.
 
@@ -58,7 +58,7 @@ class Timer:
         thread.decrementer.load(expiry, now)
         self.thread = thread
 
-    def keep(self, timebase: HostTimebase, offset: Offset, entered_with: Offset, now: int) -> HostTime:
+    def keep(self, timebase: HostTimebase, offset: Offset, entered_with: Offset, now: SourceTime) -> HostTime:
         """Keep the expiry of DEC as it was at tick `now`, and return it; `timebase` is the thread's core's.
 
         The guest set DEC under the offset that its entry added. If `offset` was set since, the guest time of
@@ -82,9 +82,9 @@ class Timer:
             return thread.decrementer.asserted(thread.dec_width)
         return remaining(self._expiry, self._clock.now()) < Ticks(0)
 
-    def due(self) -> int:
+    def due(self) -> SourceTime:
         """Return the tick of the clock at which the exception comes to exist, if it does not exist yet."""
         thread = self.thread
         if thread is None:
-            return self._clock.ticks_at(self._expiry) + 1
-        return self._source.ticks() + thread.decrementer.read(thread.dec_width) + 1
+            return SourceTime(self._clock.ticks_at(self._expiry) + 1)
+        return SourceTime(self._source.ticks() + thread.decrementer.read(thread.dec_width) + 1)

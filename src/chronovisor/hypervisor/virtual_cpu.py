@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -29,9 +29,8 @@ from chronovisor.processor.core import HardwareThread
 from chronovisor.processor.counters import RunningCounter, RunTime
 from chronovisor.processor.live_registers import LiveRegisters
 from chronovisor.timebase.decrementer import DecWidth
-from chronovisor.timebase.tbu40 import HostTimebase
-from chronovisor.timebase.trace import DecrementerKept, DispatchLogged
-from chronovisor.timebase.types import GuestTime, Offset
+from chronovisor.timebase.trace import DispatchLogged
+from chronovisor.timebase.types import GuestTime, Offset, SourceTime
 
 # Plain numbers: an IntFlag's operators are slow, and their results would spread into the guest's state.
 _EE, _ME, _HV, _LD = int(MSR.EE), int(MSR.ME), int(MSR.HV), int(LPCR.LD)
@@ -79,6 +78,8 @@ class VirtualCpu:
         self.enter_anew = False
         """Whether its thread is to leave and enter once more, for what takes effect at an entry."""
         self._cede = Cede(self, self.timer, self.pending, host.scheduler, host.source)
+        self.prod: Callable[[], None] = self._cede.prod
+        """Wakes it from H_CEDE: from the present one, otherwise from the next. From any thread."""
         self._account = Account(self.timer, host.scheduler, host.source, host.ticks_per_instruction)
         self._live = LiveRegisters(
             host.cores[0].threads[0],
@@ -111,10 +112,6 @@ class VirtualCpu:
         self.kicked = True
         self.state.exit_request = 1
         self._scheduler.changed()
-
-    def prod(self) -> None:
-        """Wake it from H_CEDE: from the present one, otherwise from the next."""
-        self._cede.prod()
 
     def set_external(self, level: bool) -> None:
         """Raise or lower the external interrupt."""
@@ -164,7 +161,7 @@ class VirtualCpu:
 
     # What the world switch calls
 
-    def begin(self, stay: Stay, thread: HardwareThread, now: int) -> None:
+    def begin(self, stay: Stay, thread: HardwareThread, now: SourceTime) -> None:
         """Load what the guest needs on `thread` at tick `now`: the core's timebase is the guest's."""
         state, vcore = self.state, self.vcore
         # A guest does not run in hypervisor state, and cannot turn machine checks off.
@@ -186,7 +183,7 @@ class VirtualCpu:
             if moment is not None and self.host.observer is not None:
                 self.host.observer(DispatchLogged(self.number, moment))
 
-    def end(self, stay: Stay, now: int) -> None:
+    def end(self, stay: Stay, now: SourceTime) -> None:
         """Stop at tick `now` what runs only in the guest; the core's timebase may still be the guest's."""
         if self.timer.thread is None:
             # It never began.
@@ -201,14 +198,6 @@ class VirtualCpu:
             self.next_dispatch = Dispatch()
         if self.areas.vpa.in_use:
             self.areas.end_dispatch(self.memory)
-
-    def keep_decrementer(self, stay: Stay, timebase: HostTimebase, now: int) -> None:
-        """Keep when the decrementer expires, as it was at tick `now`: the core's timebase is the host's."""
-        if self.timer.thread is None:
-            return
-        expiry = self.timer.keep(timebase, self.vcore.offset, stay.entered_with, now)
-        if self.host.observer is not None:
-            self.host.observer(DecrementerKept(self.number, expiry))
 
     # The run
 

@@ -14,12 +14,14 @@ from chronovisor.hypervisor.maintenance import Maintenance
 from chronovisor.hypervisor.run_queue import RunQueue
 from chronovisor.hypervisor.scheduler import Scheduler
 from chronovisor.hypervisor.stay import Occupant, Stay
+from chronovisor.hypervisor.timer import Timer
 from chronovisor.hypervisor.virtual_core import VirtualCore
-from chronovisor.processor.core import Core, HardwareThread
+from chronovisor.processor.core import HardwareThread
 from chronovisor.timebase.clock import TickSource
 from chronovisor.timebase.offset import Switch, SwitchBreachError
 from chronovisor.timebase.tbu40 import HostTimebase, NoTbu40Error
-from chronovisor.timebase.trace import Event, Observer, SecondaryLetIn, ThreadOut
+from chronovisor.timebase.trace import DecrementerKept, Event, Observer, SecondaryLetIn, ThreadOut
+from chronovisor.timebase.types import SourceTime
 
 
 class Switching(Protocol):
@@ -53,17 +55,18 @@ class Traveller(Occupant, Protocol):
         """Its virtual core."""
 
     @property
+    def timer(self) -> Timer:
+        """Its decrementer."""
+
+    @property
     def kicked(self) -> bool:
         """Whether its run is to end."""
 
-    def begin(self, stay: Stay, thread: HardwareThread, now: int) -> None:
+    def begin(self, stay: Stay, thread: HardwareThread, now: SourceTime) -> None:
         """Load what the guest needs on `thread` at tick `now`: the core's timebase is the guest's."""
 
-    def end(self, stay: Stay, now: int) -> None:
+    def end(self, stay: Stay, now: SourceTime) -> None:
         """Stop at tick `now` what runs only in the guest; the timebase may still be the guest's."""
-
-    def keep_decrementer(self, stay: Stay, timebase: HostTimebase, now: int) -> None:
-        """Keep the expiry of the decrementer as it was at tick `now`: the timebase is the host's again."""
 
 
 class WorldSwitch:
@@ -87,7 +90,7 @@ class WorldSwitch:
         with self._scheduler.monitor:
             stay = vcore.stay
             if stay is None and not self._queue.waiting and (core := self._queue.free_core()) is not None:
-                stay = self._take(core, vcpu)
+                vcore.stay = self._queue.stays[core.number] = stay = Stay(core, vcore, vcpu)
             elif stay is None or stay.leaving:
                 stay = self._wait_for_core(vcpu)
                 if stay is None:
@@ -105,9 +108,8 @@ class WorldSwitch:
                     now = self._source.ticks()
                     if is_primary:
                         vcore.run_time.start(now)
-                        stay.core.hypervisor_decrementer.write_deadline(
-                            now + self._queue.time_slice(vcore), now
-                        )
+                        end = self._queue.time_slice_end(vcore, now)
+                        stay.core.hypervisor_decrementer.write_deadline(end, now)
                     vcpu.begin(stay, thread, now)
             except BaseException as error:
                 # A mistake of ours: the vCPU leaves again, and the core is not lost.
@@ -134,7 +136,11 @@ class WorldSwitch:
                     timebase = self._restore_host_time(stay, vcpu.vcore)
                 else:
                     timebase = self._await_host_time(stay)
-                vcpu.keep_decrementer(stay, timebase, ended)
+                # Behind the barrier: T is the host's again, so DEC + T is an expiry in host time.
+                if vcpu.timer.thread is not None:
+                    expiry = vcpu.timer.keep(timebase, vcpu.vcore.offset, stay.entered_with, ended)
+                    if self._host.observer is not None:
+                        self._tell(DecrementerKept(vcpu.number, expiry))
             finally:
                 stay.kept += 1
                 if stay.kept == len(stay.inside):
@@ -142,12 +148,6 @@ class WorldSwitch:
                 self._scheduler.changed()
 
     # The steps
-
-    def _take(self, core: Core, vcpu: Traveller) -> Stay:
-        """Begin a stay on `core` with the vCPU as its primary."""
-        vcore = vcpu.vcore
-        vcore.stay = self._queue.stays[core.number] = stay = Stay(core, vcore, vcpu)
-        return stay
 
     def _wait_for_core(self, vcpu: Traveller) -> Stay | None:
         """Wait until the vCPU's virtual core has a core to run on; None if the vCPU was kicked first."""
@@ -170,7 +170,8 @@ class WorldSwitch:
         core = queue.core_for(vcore)
         assert core is not None
         queue.waiting.popleft()
-        return self._take(core, vcpu)
+        vcore.stay = queue.stays[core.number] = stay = Stay(core, vcore, vcpu)
+        return stay
 
     def _enter_as_primary(self, stay: Stay, vcore: VirtualCore) -> None:
         # Threads that are ready come along now: they wait behind the switch, not for the next entry.
@@ -193,7 +194,7 @@ class WorldSwitch:
         if not stay.leaving and self._host.observer is not None:
             self._tell(SecondaryLetIn(stay.core.number, thread.number, vcpu))
 
-    def _await_secondaries(self, stay: Stay) -> int:
+    def _await_secondaries(self, stay: Stay) -> SourceTime:
         """Wait until all threads have left the guest; return the tick at which they had."""
         self._scheduler.changed()
         self._scheduler.wait(lambda: stay.all_out)

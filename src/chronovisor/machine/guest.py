@@ -28,7 +28,7 @@ from chronovisor.memory import GuestMemory
 from chronovisor.papr.dispatch_log import DispatchLog
 from chronovisor.timebase.handover import IdealInterval
 from chronovisor.timebase.history import History, Hop
-from chronovisor.timebase.types import GuestTime, Offset, Ticks
+from chronovisor.timebase.types import GuestTime, Offset, SourceTime, Ticks
 
 MEMORY_SLOT: Final = 0
 """The slot of KVM's that holds the guest's memory."""
@@ -166,7 +166,7 @@ class Guest:
             return True
         source = self.system.clock.source
         # Set before the guest goes: in virtual time it would otherwise run past it by a chance.
-        alarm = None if within is None else source.call_at(source.ticks() + within.value, stop)
+        alarm = None if within is None else source.call_at(SourceTime(source.ticks() + within.value), stop)
         unwatch = self.console.watch(look)
         try:
             self.resume()

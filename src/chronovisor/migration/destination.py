@@ -46,7 +46,7 @@ from chronovisor.timebase.handover import (
     plan,
 )
 from chronovisor.timebase.history import AwayClock, Hop, HopKind
-from chronovisor.timebase.types import GuestTime, HostTime, Ticks
+from chronovisor.timebase.types import GuestTime, HostTime, SourceTime, Ticks
 
 _FURTHEST: Final = 1 << 62
 """Ticks that a guest can be from its ideal time, less than this: differences of times have 63 bits."""
@@ -134,7 +134,7 @@ class Destination:
         return self._plan is not None
 
     @property
-    def resumes_at(self) -> int:
+    def resumes_at(self) -> SourceTime:
         """The tick of the destination's clock from which the guest may run; MoveError before COMMIT."""
         if self._plan is None:
             raise MoveError("the guest was not given to this destination")

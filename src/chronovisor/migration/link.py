@@ -16,7 +16,7 @@ from typing import Protocol
 from chronovisor.migration.errors import LinkLostError
 from chronovisor.migration.messages import Message
 from chronovisor.timebase.clock import TickSource
-from chronovisor.timebase.types import Ticks
+from chronovisor.timebase.types import SourceTime, Ticks
 
 LAN: tuple[Ticks, Ticks] = (Ticks(25_600), Ticks(256_000))
 """Flights of 50 to 500 µs."""
@@ -49,9 +49,9 @@ class Link:
         """Return the source's end; `handle` is the destination's, called with each message that arrives."""
         return _Connection(self, source, handle)
 
-    def carry(self, message: Message, sent: int, source: TickSource) -> Message:
+    def carry(self, message: Message, sent: SourceTime, source: TickSource) -> Message:
         """Have a message sent at tick `sent` of `source` take its time; return it as it arrives."""
-        source.sleep_until(sent + next(self._flights).value)
+        source.sleep_until(SourceTime(sent + next(self._flights).value))
         return message
 
 
@@ -60,7 +60,7 @@ class _Connection:
         self._link = link
         self._source = source
         self._handle = handle
-        self._answers: deque[tuple[int, Message]] = deque()
+        self._answers: deque[tuple[SourceTime, Message]] = deque()
 
     def send(self, message: Message) -> None:
         answer = self._handle(self._link.carry(message, self._source.ticks(), self._source))

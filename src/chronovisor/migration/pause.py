@@ -12,7 +12,7 @@ from chronovisor.migration.restoration import Loaded
 from chronovisor.timebase.handover import CLOCK_ERROR_LIMIT, Absence, Sample, plan
 from chronovisor.timebase.history import AwayClock, Hop, HopKind
 from chronovisor.timebase.policy import FREEZE, TimePolicy
-from chronovisor.timebase.types import GuestTime, Ticks
+from chronovisor.timebase.types import GuestTime, SourceTime, Ticks
 
 
 class Pause:
@@ -34,7 +34,7 @@ class Pause:
         """Return the pause of a guest that came here paused, since its time was `guest_time`."""
         pause = cls(guest)
         away = pause.guest_time - guest_time
-        pause.stopped_at -= away.value
+        pause.stopped_at = SourceTime(pause.stopped_at - away.value)
         pause._time_of_day = pause._time_of_day - away
         pause._ran = True
         return pause

@@ -21,7 +21,7 @@ from chronovisor.timebase.clock import HostClock, TickSource
 from chronovisor.timebase.handover import Absence
 from chronovisor.timebase.history import AwayClock
 from chronovisor.timebase.policy import TimePolicy
-from chronovisor.timebase.types import FREQUENCY, GuestTime, Ticks
+from chronovisor.timebase.types import FREQUENCY, GuestTime, SourceTime, Ticks
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _NS: Final = 1_000_000_000
@@ -56,7 +56,7 @@ class ClockReading:
 
     virtual: str
     """Which virtual clock the host counts with; empty where it is the machine's own."""
-    ticks: int
+    ticks: SourceTime
     """Of the clock that the host counts with."""
     boot: str
     """The id of the machine's boot; empty where it cannot be known."""

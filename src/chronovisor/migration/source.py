@@ -38,7 +38,7 @@ from chronovisor.migration.precopy import MoveLimits, Precopy, Progress
 from chronovisor.migration.transfer import MoveReport, Transfer
 from chronovisor.timebase.clock import TickSource
 from chronovisor.timebase.record import MoveRecord
-from chronovisor.timebase.types import GuestTime, Offset, Ticks
+from chronovisor.timebase.types import GuestTime, Offset, SourceTime, Ticks
 
 
 class Source:
@@ -81,7 +81,7 @@ class Source:
         """The move's id."""
         self.offset: Offset | None = None
         """The guest's offset when the move began; None before."""
-        self.stopped_at: int | None = None
+        self.stopped_at: SourceTime | None = None
         """The tick of the source's clock at which the guest's time was sampled; None before."""
 
     def give_away(self) -> MoveReport:

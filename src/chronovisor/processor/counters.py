@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chronovisor.timebase.clock import TickSource
-from chronovisor.timebase.types import MASK64
+from chronovisor.timebase.types import MASK64, SourceTime
 
 
 class RunTime:
@@ -14,18 +14,18 @@ class RunTime:
     def __init__(self, source: TickSource) -> None:
         self._source = source
         self._before = 0
-        self._since: int | None = None
+        self._since: SourceTime | None = None
 
     def ticks(self) -> int:
         """Return the ticks up to now."""
         since = self._since
         return self._before if since is None else self._before + self._source.ticks() - since
 
-    def start(self, now: int) -> None:
+    def start(self, now: SourceTime) -> None:
         """Count from the tick `now` on."""
         self._since = now
 
-    def stop(self, now: int) -> None:
+    def stop(self, now: SourceTime) -> None:
         """Stop counting at the tick `now`."""
         if self._since is not None:
             self._before += now - self._since

@@ -9,7 +9,7 @@ from chronovisor.engine.endings import Undone
 from chronovisor.engine.state import ThreadTime
 from chronovisor.processor.core import HardwareThread
 from chronovisor.processor.counters import RunningCounter
-from chronovisor.timebase.types import MASK64
+from chronovisor.timebase.types import MASK64, SourceTime
 
 
 class InterruptLine(Protocol):
@@ -85,7 +85,7 @@ class LiveRegisters:
             self._account_time()
         if time.dec_written:
             time.dec_written = 0
-            self._decrementer.write_deadline(time.dec_deadline)
+            self._decrementer.write_deadline(SourceTime(time.dec_deadline))
 
     def _timebase(self) -> int:
         core = self.thread.core

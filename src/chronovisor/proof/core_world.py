@@ -27,7 +27,7 @@ from chronovisor.timebase.clock import RealTime
 from chronovisor.timebase.offset import Applied, Switch, SwitchBreachError, shift
 from chronovisor.timebase.tbu40 import CoreTimebase, HostTimebase, TimebaseRegister
 from chronovisor.timebase.trace import Observer
-from chronovisor.timebase.types import LOW_MASK, MASK64, HostTime, Offset, Ticks, signed64
+from chronovisor.timebase.types import LOW_MASK, MASK64, HostTime, Offset, SourceTime, Ticks, signed64
 
 THREADS = 8
 """Threads of the core: as many as a POWER8 has."""
@@ -46,11 +46,11 @@ class _SteppingClock(RealTime):
     """Ticks; six of them, between the readings of one switch, are fewer than 2^24."""
 
     def __init__(self) -> None:
-        self.now = 1 << 40
+        self.now = SourceTime(1 << 40)
 
-    def ticks(self) -> int:
+    def ticks(self) -> SourceTime:
         """Return the ticks at this reading."""
-        self.now += self.STEP
+        self.now = SourceTime(self.now + self.STEP)
         return self.now
 
 
@@ -288,7 +288,8 @@ def _snapshot(of: object, *but: str) -> Hashable:
     """The attributes of an object: numbers and times as they are, of others whether there are any, and how
     many.
     """
-    return tuple(_plain(value) for name, value in vars(of).items() if name not in but)
+    names = getattr(type(of), "__slots__", None) or vars(of)
+    return tuple(_plain(getattr(of, name)) for name in names if name not in but)
 
 
 def _plain(value: object) -> Hashable:

@@ -23,6 +23,7 @@ from typing import TypeAlias
 
 from chronovisor.hypervisor.scheduler import QUANTUM, Seat, Until, never
 from chronovisor.proof.paths import Case
+from chronovisor.timebase.types import SourceTime
 
 Place: TypeAlias = tuple[object, ...]
 """Where an actor stands: the instructions that its functions are at, the outermost last."""
@@ -132,7 +133,7 @@ class Interleaving:
     def pass_time(self, ticks: int) -> None:
         """Do nothing: time passes by itself."""
 
-    def horizon(self) -> int | None:
+    def horizon(self) -> SourceTime | None:
         """Return None."""
         return None
 

@@ -8,7 +8,7 @@ from typing import NoReturn
 from chronovisor.proof.paths import Case
 from chronovisor.timebase.clock import Alarm, HostClock
 from chronovisor.timebase.tbu40 import CoreTimebase
-from chronovisor.timebase.types import FREQUENCY, MASK64, HostTime
+from chronovisor.timebase.types import FREQUENCY, MASK64, HostTime, SourceTime
 
 LAST_TICK = (1 << 65) - 1
 """How far an unknown clock counts: through all of a timebase's values, and through them once more after it
@@ -35,10 +35,10 @@ class UnknownTime:
         self._told: int | None = None
         self.still = False
 
-    def ticks(self) -> int:
+    def ticks(self) -> SourceTime:
         """Let an unknown number of ticks pass, and return the ticks since the beginning."""
         if self.still and self._now is not None:
-            return self._now
+            return SourceTime(self._now)
         self._readings += 1
         now = self._case.any(f"{self._name} at reading {self._readings}", 0, LAST_TICK, self._now)
         if self._now is not None:
@@ -46,7 +46,7 @@ class UnknownTime:
         if self._first is None:
             self._first = now
         self._now = now
-        return now
+        return SourceTime(now)
 
     def told(self) -> str:
         """Return the latest reading as a story has it, with the ticks since it was told last."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from time import monotonic_ns
 from typing import Protocol
 
-from chronovisor.timebase.types import FREQUENCY, HostTime, signed64
+from chronovisor.timebase.types import FREQUENCY, HostTime, SourceTime, signed64
 
 _TICKS, _NANOSECONDS = 64, 125
 """The frequency in lowest terms: that many ticks in that many nanoseconds. Small numbers are quick ones."""
@@ -40,15 +40,15 @@ class TickSource(Protocol):
     def is_virtual(self) -> bool:
         """Whether the time passes only by `VirtualTime.advance`."""
 
-    def ticks(self) -> int:
+    def ticks(self) -> SourceTime:
         """Return the ticks since the source's beginning: floor(frequency × monotonic time); never less than
         before.
         """
 
-    def sleep_until(self, ticks: int) -> None:
+    def sleep_until(self, ticks: SourceTime) -> None:
         """Return when `ticks()` is at least `ticks`; at once where it is already."""
 
-    def call_at(self, ticks: int, call: Callable[[], None]) -> Alarm:
+    def call_at(self, ticks: SourceTime, call: Callable[[], None]) -> Alarm:
         """Have `call` made once when `ticks()` is at least `ticks`, and not before."""
 
 
@@ -58,22 +58,23 @@ class RealTime:
     frequency = FREQUENCY
     is_virtual = False
 
-    def ticks(self) -> int:
+    def ticks(self) -> SourceTime:
         """Return floor(frequency × the machine's monotonic time)."""
-        return monotonic_ns() * _TICKS // _NANOSECONDS
+        # Entries and exits come here often, and a call of the type would take longer than the sum.
+        return monotonic_ns() * _TICKS // _NANOSECONDS  # type: ignore[return-value]
 
-    def sleep_until(self, ticks: int) -> None:
+    def sleep_until(self, ticks: SourceTime) -> None:
         """Sleep until `ticks()` is at least `ticks`."""
         while (left := ticks - self.ticks()) > 0:
             time.sleep(min(left / FREQUENCY, threading.TIMEOUT_MAX))
 
-    def call_at(self, ticks: int, call: Callable[[], None]) -> Alarm:
+    def call_at(self, ticks: SourceTime, call: Callable[[], None]) -> Alarm:
         """Make `call` on a thread of its own when `ticks()` has reached `ticks`."""
         return _RealAlarm(self, ticks, call)
 
 
 class _RealAlarm:
-    def __init__(self, source: RealTime, ticks: int, call: Callable[[], None]) -> None:
+    def __init__(self, source: RealTime, ticks: SourceTime, call: Callable[[], None]) -> None:
         self._source = source
         self._ticks = ticks
         self._call = call
@@ -104,11 +105,11 @@ class VirtualTime:
 
     def __init__(self, start: int = 0) -> None:
         self._lock = threading.Lock()
-        self._now = start
-        self._alarms: list[tuple[int, int, _VirtualAlarm]] = []
+        self._now = SourceTime(start)
+        self._alarms: list[tuple[SourceTime, int, _VirtualAlarm]] = []
         self._set = 0
 
-    def ticks(self) -> int:
+    def ticks(self) -> SourceTime:
         """Return the ticks that the clock was advanced by, beyond its start."""
         return self._now
 
@@ -119,19 +120,19 @@ class VirtualTime:
         """
         if ticks < 0:
             raise ValueError(f"time cannot be advanced by {ticks} ticks: it does not go back")
-        target = self._now + ticks
+        target = SourceTime(self._now + ticks)
         while (alarm := self._next_until(target)) is not None:
             alarm.call()
         with self._lock:
             self._now = max(self._now, target)
 
-    def sleep_until(self, ticks: int) -> None:
+    def sleep_until(self, ticks: SourceTime) -> None:
         """Advance the clock to `ticks`, calling the alarms on the way; nothing where it stands there
         already.
         """
         self.advance(max(0, ticks - self._now))
 
-    def call_at(self, ticks: int, call: Callable[[], None]) -> Alarm:
+    def call_at(self, ticks: SourceTime, call: Callable[[], None]) -> Alarm:
         """Have `call` made when the clock is advanced to `ticks`; for a tick that is past, at the next
         `advance`.
         """
@@ -141,13 +142,13 @@ class VirtualTime:
             self._set += 1
         return alarm
 
-    def next_alarm(self) -> int | None:
+    def next_alarm(self) -> SourceTime | None:
         """Return the tick of the next alarm, `None` where there is none."""
         with self._lock:
             self._drop_cancelled()
             return self._alarms[0][0] if self._alarms else None
 
-    def _next_until(self, target: int) -> _VirtualAlarm | None:
+    def _next_until(self, target: SourceTime) -> _VirtualAlarm | None:
         with self._lock:
             self._drop_cancelled()
             if not self._alarms or self._alarms[0][0] > target:
@@ -196,7 +197,7 @@ class SteppingTime(VirtualTime):
         finally:
             self._stepping = outer
 
-    def ticks(self) -> int:
+    def ticks(self) -> SourceTime:
         """Take the next injected step, if any is left, then return the ticks."""
         if not self._stepping:
             self.advance(next(self._steps, 0))
@@ -216,14 +217,15 @@ class HostClock:
         """Return the host's time."""
         return self.at(self.source.ticks())
 
-    def at(self, ticks: int) -> HostTime:
+    def at(self, ticks: SourceTime) -> HostTime:
         """Return what the host's time is when its source stands at `ticks`."""
         return HostTime(ticks + self.origin)
 
-    def ticks_at(self, moment: HostTime, now: int | None = None) -> int:
+    def ticks_at(self, moment: HostTime, now: SourceTime | None = None) -> SourceTime:
         """Return the tick of the source at which it is `moment`: of all that are (modulo 2^64), the one
         nearest to the tick `now`, or to the one that the source stands at.
         """
         if now is None:
             now = self.source.ticks()
-        return now + signed64(moment.value - (now + self.origin))
+        # As above.
+        return now + signed64(moment.value - (now + self.origin))  # type: ignore[return-value]

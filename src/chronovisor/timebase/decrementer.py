@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from chronovisor.timebase.clock import HostClock
 from chronovisor.timebase.tbu40 import HostTimebase
-from chronovisor.timebase.types import MASK64, HostTime, Offset, Ticks
+from chronovisor.timebase.types import MASK64, HostTime, Offset, SourceTime, Ticks
 
 DecWidth: TypeAlias = Literal[32, 56]
 """Bits of DEC: 32 where LPCR[LD] is 0, 56 (POWER9) where it is 1."""
@@ -39,11 +39,11 @@ class Decrementer:
     def write(self, value: int, width: DecWidth) -> None:
         """Set DEC to the low `width` bits of `value`, sign-extended: ticks until 0. Drops the latch."""
         now = self._source.ticks()
-        self.deadline = now + _sign_extended(value, width)
+        self.deadline = SourceTime(now + _sign_extended(value, width))
         self._seen = now
         self.latched = False
 
-    def write_deadline(self, deadline: int, now: int | None = None) -> None:
+    def write_deadline(self, deadline: SourceTime, now: SourceTime | None = None) -> None:
         """Set DEC to be 0 at tick `deadline` of the source: a write, at tick `now`, by code that reads the
         clock itself.
         """
@@ -72,7 +72,7 @@ class Decrementer:
         """
         return self._exists(self._source.ticks(), width)
 
-    def expiry(self, timebase: HostTimebase, width: DecWidth, now: int | None = None) -> HostTime:
+    def expiry(self, timebase: HostTimebase, width: DecWidth, now: SourceTime | None = None) -> HostTime:
         """Return DEC + T at one instant: the expiry, to be kept while the thread is out of the guest.
 
         The sum is in the units of T, so `timebase` must be the host's again. DEC is the one of tick `now`,
@@ -89,7 +89,7 @@ class Decrementer:
                 left = _sign_extended(left, width)
         return HostTime(now + left + self._clock.origin + timebase.adjust)
 
-    def load(self, expiry: HostTime, now: int | None = None) -> None:
+    def load(self, expiry: HostTime, now: SourceTime | None = None) -> None:
         """Set DEC from the `expiry` kept, on entry at tick `now`, or else at the present one; where that is
         past, latch the exception however long ago it was.
         """
@@ -99,7 +99,7 @@ class Decrementer:
         self._seen = now
         self.latched = self.deadline < now
 
-    def _exists(self, now: int, width: DecWidth) -> bool:
+    def _exists(self, now: SourceTime, width: DecWidth) -> bool:
         left = self.deadline - now
         if left < -(1 << (width - 1)) and self.deadline >= self._seen:
             self.latched = True

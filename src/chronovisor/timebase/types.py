@@ -6,12 +6,17 @@ difference (`Ticks`). What mixes is said by the operators and nothing else does:
     HostTime  + Offset = GuestTime        GuestTime - Offset = HostTime
     X + Ticks = X      X - Ticks = X      X - X = Ticks
 
-A sum of two kinds that do not belong together raises `TypeError` where it is written.
+A sum of two kinds that do not belong together raises `TypeError`.
+
+A moment by a tick source (`SourceTime`) is a third kind: the hypervisor's deadlines are of it. It does not
+wrap, so it has an order, and it is read several times at each entry, so it is a plain int at run time, known
+to the type checker alone. It cannot be mixed with the other two at run time either, because they accept no
+int. `HostClock.at` and `HostClock.ticks_at` convert it.
 """
 
 from __future__ import annotations
 
-from typing import Final, NoReturn, overload
+from typing import Final, NewType, NoReturn, overload
 
 FREQUENCY = 512_000_000
 """Ticks per second of every timebase here (POWER7 to POWER10)."""
@@ -29,6 +34,9 @@ LOW_MASK = GRANULE - 1
 """The low 24 bits of a timebase, which no software moves."""
 
 _NS_PER_SECOND = 1_000_000_000
+
+SourceTime = NewType("SourceTime", int)
+"""A moment by a tick source: ticks since the source's beginning."""
 
 
 def signed64(value: int) -> int:

@@ -17,7 +17,7 @@ from typing import Final
 
 from chronovisor.kvm.errors import KvmError
 from chronovisor.timebase.clock import RealTime
-from chronovisor.timebase.types import signed64
+from chronovisor.timebase.types import SourceTime, signed64
 
 _MFTB_R3: Final = 0x7C6C_42A6
 _BLR: Final = 0x4E80_0020
@@ -30,12 +30,12 @@ class Timebase(RealTime):
         self._read = read
         self._last = read()
 
-    def ticks(self) -> int:
+    def ticks(self) -> SourceTime:
         """Return the timebase's value; it goes on beyond 2^64, where the register begins again at 0."""
         # Two threads may note each their own last reading; either will do to tell where the register wrapped.
         last = self._last
         self._last = now = last + signed64(self._read() - last)
-        return now
+        return SourceTime(now)
 
 
 def timebase_reader() -> Callable[[], int]:
