@@ -74,7 +74,7 @@ def test_a_step_in_a_log_is_a_fault(
     assert main(["clockcheck", str(log)]) == ExitStatus.CLOCK_FAULT
     told = capsys.readouterr().out
     assert f"{step['ns']['low'] / 1e6:+.3f} to {step['ns']['high'] / 1e6:+.3f}" in told
-    assert told.endswith("faults: 1 steps against the host's clock\n")
+    assert told.endswith("faults: 1 step against the host's clock\n")
     # A step that the user does not care for is none.
     assert answer(capsys, "--step", "100", str(log))["steps"] == []
 

@@ -1,6 +1,6 @@
-"""Archives that Linux unpacks into its first file system: the format `newc` of cpio, written plainly.
+"""Archives that Linux unpacks into its first file system, in the format `newc` of cpio.
 
-Written here because device files are wanted without being root, and owners without being theirs.
+This module writes the format itself, because only root can make the device files that cpio would archive.
 Source: Linux's Documentation/driver-api/early-userspace/buffer-format.rst.
 """
 
@@ -17,7 +17,7 @@ _ALIGNMENT: Final = 4
 
 
 class Archive:
-    """Writes entries into a file; `close` ends the archive. Several may follow one another in one file."""
+    """Writes entries into a file; `close` ends the archive. A file may hold several archives in a row."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -25,7 +25,7 @@ class Archive:
         self._directories: set[str] = set()
 
     def directory(self, name: str) -> None:
-        """Add a directory, and those above it."""
+        """Add a directory and the directories above it."""
         parts = name.strip("/").split("/")
         for depth in range(1, len(parts) + 1):
             path = "/".join(parts[:depth])
@@ -49,7 +49,7 @@ class Archive:
         self._entry(name, stat.S_IFLNK | 0o777, target.encode())
 
     def tree(self, root: Path, at: str = "") -> None:
-        """Add all that is below a directory."""
+        """Add everything below a directory."""
         for path in _below(root):
             name = os.path.join(at, path.relative_to(root))
             if path.is_symlink():
@@ -60,7 +60,7 @@ class Archive:
                 self.file(name, path.read_bytes(), stat.S_IMODE(path.stat().st_mode))
 
     def close(self) -> None:
-        """Write the archive's end; the file stays open."""
+        """Write the end of the archive. The file stays open."""
         self._entry(_END, 0)
 
     def _entry(self, name: str, mode: int, content: bytes = b"", device: tuple[int, int] = (0, 0)) -> None:

@@ -169,25 +169,21 @@ class Report:
     def faults(self) -> list[str]:
         """What is wrong, one line each."""
         timers = self.timers
+        limits, silences = self.limits, len(self.silences) + self.more_silences
+        disagreements = len(self.disagreements) + self.more_disagreements
         counts = (
-            (self.backs, "readings went back"),
-            (len(self.steps) + self.more_steps, "steps against the host's clock"),
-            (len(self.fast), f"rates beyond {self.limits.rate_ppm:g} ppm"),
-            (
-                len(self.disagreements) + self.more_disagreements,
-                "times that two clocks of the guest disagreed",
-            ),
-            (timers.early, "timers fired early"),
-            (timers.lost, "timers were lost"),
-            (timers.late, f"timers were later than {self.limits.late / 1e6:g} ms"),
-            (
-                len(self.silences) + self.more_silences,
-                f"times without a line for {self.limits.silence / 1e9:g} s",
-            ),
-            (sum(self.complaints.values()), "complaints of the kernel"),
-            (self.restarts, "unexpected starts of the guest's half"),
+            (self.backs, "reading", "went back"),
+            (len(self.steps) + self.more_steps, "step", "against the host's clock"),
+            (len(self.fast), "rate", f"beyond {limits.rate_ppm:g} ppm"),
+            (disagreements, "time", "that two clocks of the guest disagreed"),
+            (timers.early, "timer", "fired early"),
+            (timers.lost, "timer", "did not fire"),
+            (timers.late, "timer", f"fired later than {limits.late / 1e6:g} ms"),
+            (silences, "time", f"without a line for {limits.silence / 1e9:g} s"),
+            (sum(self.complaints.values()), "complaint", "of the kernel"),
+            (self.restarts, "unexpected start", "of the guest's half"),
         )
-        return [f"{count} {what}" for count, what in counts if count]
+        return [f"{count} {what}{'s' * (count > 1)} {more}" for count, what, more in counts if count]
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as JSON has it, without the points of the picture."""
