@@ -14,7 +14,7 @@ import pytest
 import trustme
 from processes import COMMAND, LIMIT, ORIGIN, Fault, Machine
 
-from chronovisor.cli import main
+from chronovisor.cli import dtl, history, main, pause, reg, resume
 from chronovisor.cli.status import ExitStatus
 from chronovisor.migration.address import parse_address
 from chronovisor.migration.transfer import Transfer
@@ -294,3 +294,24 @@ def test_a_run_directory_that_others_can_enter_is_refused(
     open_to_all.chmod(0o755)
     monkeypatch.setenv("CHRONOVISOR_RUN_DIR", str(open_to_all))
     machine.fails(ExitStatus.USAGE, "others can enter it", "ps")
+
+
+def test_a_run_directory_behind_a_link_is_refused(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    monkeypatch.setenv("CHRONOVISOR_RUN_DIR", str(tmp_path / "link"))
+    machine.fails(ExitStatus.USAGE, "no directory but a link", "ps")
+
+
+def test_a_process_that_is_stopped_is_not_waited_for(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = machine.run("here")
+    os.kill(here.pid, signal.SIGSTOP)
+    for module in (reg, dtl, history, pause, resume):
+        monkeypatch.setattr(module, "PATIENCE", 0.2)
+    for command in ("reg", "dtl", "history", "pause", "resume"):
+        machine.fails(ExitStatus.USAGE, "has not answered for 0.2 s", command, "here")
+    os.kill(here.pid, signal.SIGCONT)

@@ -78,3 +78,22 @@ def test_a_process_that_ends_in_the_middle_is_noticed() -> None:
         with pytest.raises(MachineError, match="ended before it answered"):
             ask("one", "go", hear=heard.append)
     assert heard == [1]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"[" * 500_000, b'{"command":' * 50_000, b"{}", b"[]", b'{"command": []}', b"\xff", b"no JSON"],
+    ids=["deep", "deep objects", "nothing", "a list", "a list for a command", "no text", "no JSON"],
+)
+def test_what_is_no_request_is_told_so(line: bytes) -> None:
+    with ControlServer("one", {"count": count}), socket.socket(socket.AF_UNIX) as peer:
+        peer.settimeout(10)
+        peer.connect(str(socket_path("one")))
+        peer.sendall(line + b"\n")
+        assert json.loads(peer.makefile().readline())["error"] == "this is no request"
+
+
+def test_a_process_that_does_not_answer_is_given_up() -> None:
+    with claim("one"), pytest.raises(MachineError, match=r"has not answered for 0.1 s"):
+        # It listens, and nobody accepts: as when its process is stopped.
+        ask("one", "reg", 0.1)

@@ -15,7 +15,7 @@ from chronovisor.kvm.exits import FailEntry, InternalError, MmioExit, SystemEven
 from chronovisor.kvm.ids import SystemEventType
 from chronovisor.machine import EndReason, Guest, rtas
 from chronovisor.machine.devicetree import VTY_UNIT
-from chronovisor.machine.hypercalls import LPCR_ILE
+from chronovisor.machine.hypercall_answers import LPCR_ILE
 from chronovisor.machine.rtas import CpuState, RtasStatus
 from chronovisor.papr.hcalls import Hcall, Status
 from chronovisor.timebase.types import Ticks

@@ -62,6 +62,8 @@ def offer(**changed: object) -> Offer:
         "name": "a guest of some name",
         "guest_time": GuestTime((1 << 64) - 5),
         "limit": Ticks(1 << 23),
+        "registers": (CARRIED[0].id, CARRIED[-1].id),
+        "sregs": Sregs(0x4E1200, 5, [(1, 2)]),
         "token": b"a secret",
     }
     return Offer(**(facts | changed))  # type: ignore[arg-type]

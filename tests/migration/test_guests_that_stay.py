@@ -14,7 +14,7 @@ import pytest
 
 from chronovisor.isa.assembly import assemble
 from chronovisor.machine import Guest, Host
-from chronovisor.machine.dispatch_log import vcpus_with_log
+from chronovisor.machine.dispatch_log_reader import vcpus_with_log
 from chronovisor.migration.link import Link
 from chronovisor.migration.move import move
 from chronovisor.migration.pause import Pause

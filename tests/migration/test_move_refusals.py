@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from chronovisor.kvm.structures import Sregs
 from chronovisor.machine.elf import SHIPPED
 from chronovisor.machine.host import Host
 from chronovisor.machine.sizes import Topology
@@ -157,3 +158,29 @@ def test_a_name_goes_without_the_path_of_its_image() -> None:
     assert "/" in guest.name
     moved, _ = move(guest, Host(clock=clock))
     assert moved.name == "demo-le.elf"
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"sregs": Sregs(0x4E1200, 1 << 20)}, "SDR1 0x100000"),
+        ({"sregs": Sregs(0x4E1200, 0, [(1 << 27, 5)])}, "1 SLB entries"),
+        ({"registers": (1 << 60,)}, "the guest uses"),
+    ],
+)
+def test_what_the_destination_cannot_keep_is_refused_before_the_guest_stops(
+    changed: dict[str, Any], words: str
+) -> None:
+    phases: list[object] = []
+
+    class Needing(Link):
+        def carry(self, message: Message, sent: int, source: TickSource) -> Message:
+            return replace(message, **changed) if isinstance(message, Offer) else message
+
+    clock = VirtualTime()
+    away = Host(clock=clock)
+    with Host(clock=clock).boot("demo-le.elf", memory="1M") as guest:
+        with pytest.raises(MoveRefusedError, match=words):
+            move(guest, away, Needing(), probe=phases.append)
+        assert phases == [SourcePhase.ASK, DestinationPhase.CONSIDER]
+        assert away.guests == []

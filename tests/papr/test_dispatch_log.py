@@ -54,6 +54,9 @@ class Ring:
         self.store(entry)
         self.index += 1
 
+    def read(self, at: int, size: int) -> bytes:
+        return bytes(self.data[at : at + size])
+
 
 @given(entries=written(), places=st.integers(1, 12), tail=st.integers(0, DTL_ENTRY_SIZE - 1))
 def test_a_wrapped_ring_is_read_in_order_and_what_is_lost_is_counted(
@@ -95,9 +98,17 @@ def test_a_row_of_entries_is_itself(entries: list[DispatchLogEntry]) -> None:
     before=st.integers(0, 60),
     meanwhile=st.lists(st.integers(0, 12), min_size=3, max_size=3),
     half=st.integers(0, DTL_ENTRY_SIZE),
+    start=st.integers(0, 60),
+    count=st.none() | st.integers(1, 12),
 )
 def test_what_is_read_while_it_is_written_is_never_torn_nor_mixed(
-    entries: list[DispatchLogEntry], places: int, before: int, meanwhile: list[int], half: int
+    entries: list[DispatchLogEntry],
+    places: int,
+    before: int,
+    meanwhile: list[int],
+    half: int,
+    start: int,
+    count: int | None,
 ) -> None:
     ring = Ring(places)
     coming = iter(entries)
@@ -106,12 +117,12 @@ def test_what_is_read_while_it_is_written_is_never_torn_nor_mixed(
         for one, _ in zip(coming, range(count), strict=False):
             ring.write(one)
 
-    def read() -> bytes:
+    def read(at: int, size: int) -> bytes:
         write(meanwhile[0])
         # One is being stored at this moment.
         if (one := next(coming, None)) is not None:
             ring.store(one, half)
-        data = bytes(ring.data)
+        data = bytes(ring.data[at : at + size])
         if one is not None:
             ring.write(one)
         write(meanwhile[1])
@@ -119,29 +130,58 @@ def test_what_is_read_while_it_is_written_is_never_torn_nor_mixed(
 
     write(before)
     announced = ring.index
-    log = read_ring(read, lambda: ring.index)
+    log = read_ring(read, len(ring.data), lambda: ring.index, start, count)
     if log is not None:
         assert log.first is not None
-        assert log.entries == tuple(entries[log.first : announced])
+        assert log.written == announced
+        end = announced if count is None else min(announced, log.first + count)
+        assert log.entries == tuple(entries[log.first : log.first + len(log.entries)])
+        assert log.first + len(log.entries) <= end
+        if ring.index == announced:
+            # Nothing was written meanwhile: all that was asked for is there.
+            assert log.first + len(log.entries) == end
+            assert log.first == start or not announced - places < start <= announced
     else:
-        assert ring.index - announced >= places - 1
+        assert places == 1 or ring.index > announced
+
+
+@given(st.integers(1, 8), st.integers(0, 30), st.integers(0, 30), st.none() | st.integers(1, 12))
+def test_of_a_log_that_stands_no_more_is_read_than_was_asked_for(
+    places: int, written: int, start: int, count: int | None
+) -> None:
+    ring = Ring(places)
+    entries = [entry(n, 1000 + n) for n in range(written)]
+    for one in entries:
+        ring.write(one)
+    asked: list[int] = []
+
+    def read(at: int, size: int) -> bytes:
+        asked.append(size)
+        return ring.read(at, size)
+
+    log = read_ring(read, len(ring.data), lambda: ring.index, start, count, standing=True)
+    assert log is not None
+    oldest = max(0, written - places)
+    first = start if oldest <= start <= written else oldest
+    assert log == DispatchLog(tuple(entries[first:][:count]), first)
+    assert sum(asked) == len(log.entries) * DTL_ENTRY_SIZE
 
 
 def test_of_a_ring_that_nobody_writes_all_but_the_oldest_is_read() -> None:
     ring = Ring(4)
     for n in range(9):
         ring.write(entry(n, 1000 + n))
-    log = read_ring(lambda: bytes(ring.data), lambda: ring.index)
+    log = read_ring(ring.read, len(ring.data), lambda: ring.index)
     assert log is not None
     assert [e.processor_id for e in log.entries] == [6, 7, 8]
     assert log.lost == 6
-    empty = read_ring(lambda: bytes(Ring(4).data), lambda: 0)
+    empty = read_ring(Ring(4).read, len(ring.data), lambda: 0)
     assert empty == DispatchLog((), 0)
 
 
 def test_a_log_that_was_registered_anew_meanwhile_is_read_again() -> None:
     indices = iter([9, 2])
-    assert read_ring(lambda: bytes(Ring(4).data), lambda: next(indices)) is None
+    assert read_ring(Ring(4).read, len(Ring(4).data), lambda: next(indices)) is None
 
 
 @pytest.mark.parametrize(

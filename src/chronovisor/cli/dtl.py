@@ -14,7 +14,7 @@ import typer
 
 from chronovisor.cli.running import parse_seconds, say
 from chronovisor.cli.status import ExitStatus
-from chronovisor.machine.control import ask
+from chronovisor.machine.control import PATIENCE, ask
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.sizes import parse_u64
 from chronovisor.papr.dispatch_log import (
@@ -106,7 +106,7 @@ def command(
 
 def _running(name: str, vcpu: int | None) -> tuple[list[VcpuLog], int]:
     """Ask a guest's process for its logs; return them and the guest's timebase frequency."""
-    known = ask(name, "dtl", vcpu=None)
+    known = ask(name, "dtl", PATIENCE, vcpu=None)
     if vcpu is None and not known["vcpus"]:
         raise MachineError(f"{name}: no vCPU has registered a dispatch trace log")
     asked = known["vcpus"] if vcpu is None else [vcpu]
@@ -118,7 +118,7 @@ def _asked(name: str, vcpu: int) -> DispatchLog:
     first, data, end = 0, b"", None
     while end is None or first + len(data) // DTL_ENTRY_SIZE < end:
         start = first + len(data) // DTL_ENTRY_SIZE
-        part = ask(name, "dtl", vcpu=vcpu, start=start)
+        part = ask(name, "dtl", PATIENCE, vcpu=vcpu, start=start)
         if part["first"] != start:
             # What came before is overwritten by now, or the log is a new one.
             first, data = part["first"], b""

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from chronovisor.cli.hop_record import life
-from chronovisor.machine.control import ask
+from chronovisor.machine.control import PATIENCE, ask
 from chronovisor.machine.run_directory import names
 
 
@@ -31,5 +31,5 @@ def _of(name: str) -> dict[str, Any]:
         from chronovisor.migration.snapshot_restore import inspect
 
         return inspect(name).machine.history.as_json()
-    answer: dict[str, Any] = ask(name, "history")
+    answer: dict[str, Any] = ask(name, "history", PATIENCE)
     return answer

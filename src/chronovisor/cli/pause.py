@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from chronovisor.machine.control import ask
+from chronovisor.machine.control import PATIENCE, ask
 
 
 def command(
@@ -15,5 +15,5 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")] = False,
 ) -> None:
     """Stop a running guest until `resume`. Its `run` stays; registers can be looked at, it can be saved."""
-    answer = ask(name, "pause")
+    answer = ask(name, "pause", PATIENCE)
     print(json.dumps(answer) if as_json else f"{name} is paused at guest timebase {answer['guest_tb']:#018x}")

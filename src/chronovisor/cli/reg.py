@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from chronovisor.machine.control import ask
+from chronovisor.machine.control import PATIENCE, ask
 from chronovisor.machine.errors import MachineError
 
 
@@ -28,6 +28,7 @@ def command(
     answer = ask(
         name,
         "reg",
+        PATIENCE,
         register=wanted.strip() or None,
         value=_value(wanted, text) if sign else None,
         vcpu=vcpu,

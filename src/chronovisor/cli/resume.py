@@ -9,7 +9,7 @@ import typer
 
 from chronovisor.cli.hop_record import summary
 from chronovisor.cli.time_options import TIME_HELP, ClockErrorLimit, parse_limit, parse_policy
-from chronovisor.machine.control import ask
+from chronovisor.machine.control import PATIENCE, ask
 
 
 def command(
@@ -25,5 +25,5 @@ def command(
     timebase went on, and timers that fell due fire once, at once.
     """
     policy = parse_policy(time)
-    hop = ask(name, "resume", time=str(policy), limit=parse_limit(clock_error_limit).value)
+    hop = ask(name, "resume", PATIENCE, time=str(policy), limit=parse_limit(clock_error_limit).value)
     print(json.dumps(hop, indent=2) if as_json else f"{name} goes on: {summary(hop)}")

@@ -18,7 +18,7 @@ from chronovisor.cli.time_away import TimeAway
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.registers import read_register, register_names, register_size
 from chronovisor.machine.control import FAILED, UNDECIDED, ControlError, ControlServer, Handler
-from chronovisor.machine.dispatch_log import vcpus_with_log
+from chronovisor.machine.dispatch_log_reader import vcpus_with_log
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import EndReason, Guest, GuestEnd
 from chronovisor.migration.departure import Departure
@@ -177,13 +177,9 @@ class _Service:
         with self.departure.no_move():
             if vcpu is None:
                 return {"vcpus": vcpus_with_log(guest), "frequency": guest.system.clock.source.frequency}
-            log = guest.dispatch_log(vcpu)
-        oldest = log.first or 0
-        end = oldest + len(log.entries)
-        first = request["start"] if oldest <= request["start"] <= end else oldest
-        sent = log.entries[first - oldest :][:_ENTRIES_SENT]
-        packed = base64.b64encode(b"".join(entry.pack() for entry in sent)).decode()
-        return {"first": first, "end": end, "entries": packed}
+            log = guest.dispatch_log(vcpu, request["start"], _ENTRIES_SENT)
+        packed = base64.b64encode(b"".join(entry.pack() for entry in log.entries)).decode()
+        return {"first": log.first, "end": log.written, "entries": packed}
 
     def _migrate(self, request: dict[str, Any]) -> Any:
         if request["cancel"]:

@@ -32,6 +32,8 @@ FAILED: Final = "failed"
 """The kind of what was tried and did not work; all is as before."""
 UNDECIDED: Final = "undecided"
 """The kind of moves whose outcome nobody here knows."""
+PATIENCE: Final = 10.0
+"""Seconds for an answer that takes no time by itself; a process that is stopped gives none."""
 INTERNAL: Final = "internal"
 """The kind of errors that are a mistake of ours."""
 
@@ -103,7 +105,7 @@ class ControlServer:
         try:
             request = json.loads(line)
             handler = self.handlers.get(request["command"])
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             yield _error("this is no request", USAGE)
             return
         if handler is None:
@@ -154,7 +156,9 @@ def ask(
                 f"no guest named {name} runs here; `chronovisor ps` lists those that do"
             ) from None
         except TimeoutError:
-            raise MachineError(f"{name}: its process does not answer") from None
+            raise MachineError(
+                f"{name}: its process has not answered for {timeout:g} s; it may be stopped"
+            ) from None
         except OSError as error:
             raise MachineError(f"{name}: {error.strerror or error}") from None
     if "error" in answer:

@@ -17,10 +17,10 @@ from chronovisor.kvm.ids import ONE_REG_BY_NAME, MemoryFlag, SystemEventType
 from chronovisor.kvm.interface import System, Vcpu, Vm
 from chronovisor.kvm.registers import read_register, write_register
 from chronovisor.machine.console import Console
-from chronovisor.machine.dispatch_log import read_dispatch_log
+from chronovisor.machine.dispatch_log_reader import read_dispatch_log
 from chronovisor.machine.entry import MSR_LE, entry_msr
 from chronovisor.machine.errors import MachineError, OutputLostError
-from chronovisor.machine.hypercalls import LPCR_AIL, LPCR_ILE, answer_hypercall
+from chronovisor.machine.hypercall_answers import LPCR_AIL, LPCR_ILE, answer_hypercall
 from chronovisor.machine.sizes import Topology
 from chronovisor.machine.vcpu_thread import VcpuTask, VcpuThread, VcpuThreads
 from chronovisor.machine.wall_clock import TimeOfDay, WallClock
@@ -259,11 +259,12 @@ class Guest:
         """What the guest's `mftb` would read now: its host's timebase plus its offset."""
         return self.system.clock.now() + Offset(self.get("TB_OFFSET", vcpu))
 
-    def dispatch_log(self, vcpu: int = 0) -> DispatchLog:
-        """What a vCPU's dispatch trace log holds now; MachineError where the guest has registered none. A
-        running guest is paused for a moment.
+    def dispatch_log(self, vcpu: int = 0, start: int = 0, count: int | None = None) -> DispatchLog:
+        """Return what a vCPU's dispatch trace log holds now: `count` entries at most from number `start` on.
+
+        A running guest is paused for a moment. MachineError if the guest has registered no log.
         """
-        return read_dispatch_log(self, self._vcpu(vcpu))
+        return read_dispatch_log(self, self._vcpu(vcpu), start, count)
 
     @property
     def offset(self) -> Offset:

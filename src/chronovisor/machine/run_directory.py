@@ -148,7 +148,7 @@ def is_listened_to(path: Path) -> bool:
 @contextmanager
 def _alone(directory: Path) -> Iterator[None]:
     """Keep other processes from looking at the sockets meanwhile: one that is removed might be a new one."""
-    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -14,6 +14,7 @@ from chronovisor.machine.guest import Guest
 from chronovisor.machine.host import Host
 from chronovisor.memory import GuestMemory
 from chronovisor.memory.in_use import clear
+from chronovisor.migration import vcpu_state
 from chronovisor.migration.errors import MoveError, RestorationError
 from chronovisor.migration.messages import (
     Aborted,
@@ -166,6 +167,11 @@ class Destination:
             )
         except (KvmError, MachineError) as error:
             return Refused(str(error))
+        if offer.sregs is not None:
+            reason = vcpu_state.misfit(self._guest.vcpus[0], offer.sregs, offer.registers)
+            if reason is not None:
+                self._discard()
+                return Refused(f"the destination cannot keep all of the guest: {reason}")
         try:
             self._outcomes.offered(offer.move)
         except (ValueError, OSError) as error:

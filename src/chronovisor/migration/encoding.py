@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from chronovisor.machine.sizes import MAXIMUM_VCPUS, check_topology
 from chronovisor.migration.errors import StreamError
-from chronovisor.migration.guest_encoding import IDEAL, MACHINE, POLICY, RECORD, TYPED, VCPU
+from chronovisor.migration.guest_encoding import IDEAL, MACHINE, POLICY, RECORD, SREGS, TYPED, VCPU
 from chronovisor.migration.kinds import (
     GUEST_TIME,
     TEXT,
@@ -46,6 +46,7 @@ from chronovisor.migration.messages import (
 
 MAXIMUM_TOKEN: Final = 1000
 """Bytes of the secret that a source shows."""
+_MAXIMUM_REGISTERS: Final = 1024
 _MAXIMUM_BITMAP: Final = 1 << 17
 """Bytes of a bitmap that offers had in version 2: which mebibytes of memory were in use."""
 
@@ -74,7 +75,14 @@ _STATE_FIELDS: Final[dict[str, Kind[Any]]] = {
     "memory": _NO_MEMORY,
     "typed": TYPED,
 }
-_OFFER = fields_of(Offer, **_OFFER_FIELDS, policy=POLICY, token=bytes_of(MAXIMUM_TOKEN, "a token"))
+_OFFER = fields_of(
+    Offer,
+    **_OFFER_FIELDS,
+    policy=POLICY,
+    registers=array_of(U64, _MAXIMUM_REGISTERS, "registers"),
+    sregs=optional(SREGS),
+    token=bytes_of(MAXIMUM_TOKEN, "a token"),
+)
 _STATE = fields_of(State, **_STATE_FIELDS, paused_at=optional(GUEST_TIME))
 _COMMIT = fields_of(Commit, guest_time=GUEST_TIME, ideal=IDEAL, since_sample=TICKS, dwell=TICKS)
 

@@ -23,6 +23,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from chronovisor.kvm.structures import Sregs
 from chronovisor.machine.guest import MachineState
 from chronovisor.machine.sizes import Topology
 from chronovisor.migration.vcpu_state import VcpuState
@@ -59,6 +60,10 @@ class Offer:
     """How far the guest's time may be from its ideal after the move."""
     policy: TimePolicy = CATCH_UP
     """How much of the time away counts for the guest."""
+    registers: tuple[int, ...] = ()
+    """KVM's ids of the registers that a move carries and that are not 0 in the guest's first vCPU."""
+    sregs: Sregs | None = None
+    """That vCPU's special registers; None from a source that does not say (version 2 of the stream)."""
     token: bytes = b""
     """The secret that the destination's owner gave out, if there is one."""
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
 from chronovisor.migration.messages import Aborted, Acknowledged, Message, Unknown
+from chronovisor.migration.whole_file import for_owner_alone, sync_directory
 from chronovisor.timebase.record import MoveRecord
 
 Outcome: TypeAlias = Acknowledged | Aborted
@@ -129,7 +130,7 @@ class RecordedOutcomes:
 
     @staticmethod
     def _write(path: Path, outcome: Outcome) -> None:
-        with open(path, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        with open(path, "w", opener=for_owner_alone) as file:
             file.write(json.dumps(_as_json(outcome)))
             file.flush()
             os.fsync(file.fileno())
@@ -146,15 +147,6 @@ class RecordedOutcomes:
         if not _MOVE.fullmatch(move):
             raise ValueError(f"{move!r} is no move's id")
         return self._directory / f"{move}.{kind}"
-
-
-def sync_directory(path: Path) -> None:
-    """Have the names in a directory on the disk, as they are now."""
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _asked() -> Aborted:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,10 +15,10 @@ from chronovisor.migration import snapshot_format as form
 from chronovisor.migration import vcpu_state
 from chronovisor.migration.errors import StreamError
 from chronovisor.migration.guest_encoding import MACHINE, TYPED, VCPU
-from chronovisor.migration.outcomes import sync_directory
 from chronovisor.migration.pause import Pause
 from chronovisor.migration.snapshot_format import SectionWriter, SnapshotHeader
 from chronovisor.migration.snapshot_time import SAVED_TIME, ReadClocks, SavedTime, read_clocks
+from chronovisor.migration.whole_file import replacing
 from chronovisor.timebase.types import Ticks
 
 
@@ -101,33 +97,10 @@ def _write(guest: Guest, file: BinaryIO, paused: Pause | None, read: ReadClocks)
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """Give a new file that takes the place of the one at `path`, once it is whole and on the disk.
-
-    NotSavedError where that fails: the new file is gone then. A process that is killed leaves it behind,
-    under a name that begins with a dot.
-    """
+    """Give the new file (`whole_file.replacing`); NotSavedError if that fails."""
     try:
-        # A link stays one: what it leads to is replaced.
-        path = path.resolve()
-        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-            raise NotSavedError(f"{path}: this is no file that a snapshot could replace")
-        draft = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}")
-        with open(draft, "xb", opener=_for_owner_alone) as file:
-            try:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-                draft.replace(path)
-            except BaseException:
-                draft.unlink(missing_ok=True)
-                raise
-        with contextlib.suppress(OSError):
-            sync_directory(path.parent)
+        with replacing(path) as file:
+            yield file
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise NotSavedError(f"{path}: the snapshot could not be written: {reason}") from error
-
-
-def _for_owner_alone(path: str, flags: int) -> int:
-    # It has all that the guest knows.
-    return os.open(path, flags, 0o600)

@@ -137,7 +137,9 @@ class Source:
 
     def _ask_whether_possible(self) -> None:
         host = self._guest.system.host
-        self.offset = self._offset()
+        with self._guest.held():
+            self.offset = self._offset()
+            first = vcpu_state.save(self._guest.vcpus[0])
         offer = Offer(
             move=self.move,
             clock=clock_name(self._source),
@@ -151,6 +153,8 @@ class Source:
             guest_time=self._clock.now() + self.offset,
             limit=self._limits.clock_error,
             policy=self._limits.time,
+            registers=vcpu_state.in_use(first),
+            sregs=first.sregs,
             token=self._token,
         )
         answer = self._ask(offer)

@@ -26,9 +26,9 @@ A frame is a head of 32 bytes and a payload:
           28-31  CRC-32 of the head until here
 
 Memory that is all zeros has its size in bytes (8 bytes) as its payload. Version 2 added it, and memory that
-comes in rounds. Version 3 added a token to an offer and took its bitmap of memory in use away, and added the
-time at which the guest was paused to its state. This version is written; versions 2 and 3 are read. The two
-directions of one move have one version: the destination answers in the source's.
+comes in rounds. Version 3 added registers and a token to an offer and took its bitmap of memory in use away,
+and added the time at which the guest was paused to its state. This version is written; versions 2 and 3 are
+read. The two directions of one move have one version: the destination answers in the source's.
 
 The head is checked before its length is believed, so a damaged length is never waited for, and no frame makes
 the reader allocate more than `MAXIMUM_MESSAGE`. Memory is read straight into the guest's.

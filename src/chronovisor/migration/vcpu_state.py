@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from chronovisor.kvm.errors import KvmError
-from chronovisor.kvm.ids import ONE_REG_BY_NAME, ONE_REGS
+from chronovisor.kvm.ids import ONE_REG_BY_ID, ONE_REG_BY_NAME, ONE_REGS
 from chronovisor.kvm.interface import Vcpu
 from chronovisor.kvm.structures import Regs, Sregs
 
@@ -69,6 +70,30 @@ def save(vcpu: Vcpu) -> VcpuState:
         },
         dec_expiry=vcpu.get_one_reg(DEC_EXPIRY),
     )
+
+
+def in_use(state: VcpuState) -> tuple[int, ...]:
+    """Return KVM's ids of the registers that are not 0."""
+    return tuple(ONE_REG_BY_NAME[name].id for name, value in state.one_regs.items() if value)
+
+
+def misfit(vcpu: Vcpu, sregs: Sregs, registers: Iterable[int]) -> str | None:
+    """Return what of a guest this vCPU, which never ran, cannot keep; None if it can keep all of it.
+
+    `sregs` are set; of `registers` (KVM's ids) it is asked whether they exist.
+    """
+    try:
+        vcpu.set_sregs(sregs)
+    except KvmError as error:
+        return error.message
+    for register_id in registers:
+        try:
+            vcpu.get_one_reg(register_id)
+        except KvmError as error:
+            register = ONE_REG_BY_ID.get(register_id)
+            name = register.name if register is not None else f"the register with the id {register_id:#x}"
+            return f"the guest uses {name}: {error.message}"
+    return None
 
 
 def load(vcpu: Vcpu, state: VcpuState) -> None:

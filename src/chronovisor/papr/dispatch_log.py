@@ -11,7 +11,7 @@ many.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from chronovisor.papr.vpa import (
     DTL_ENTRY_SIZE,
@@ -35,6 +35,8 @@ class DispatchLog:
     entries: tuple[DispatchLogEntry, ...]
     first: int | None
     """The first one's number, counted from 0 since the log was registered; None where nothing says so."""
+    written: int | None = field(default=None, compare=False)
+    """How many entries had been written when it was read, these and others; None if nothing says so."""
 
     @property
     def lost(self) -> int | None:
@@ -80,20 +82,48 @@ def from_ring_alone(ring: bytes) -> DispatchLog:
     return DispatchLog(tuple(entries[start:] + entries[:start]), None)
 
 
-def read_ring(read_ring: Callable[[], bytes], read_index: Callable[[], int]) -> DispatchLog | None:
-    """Return the log in a ring that its hypervisor may be writing; None where all was overwritten meanwhile.
+def read_ring(
+    read: Callable[[int, int], bytes],
+    length: int,
+    read_index: Callable[[], int],
+    start: int = 0,
+    count: int | None = None,
+    standing: bool = False,
+) -> DispatchLog | None:
+    """Return the log in a ring of `length` bytes, from entry number `start` on, `count` entries at most.
 
-    An entry is stored before the index that makes it known. So the index read before the ring says what is
-    there, and the one read after it what of that may be gone: each entry written since, and the one that may
-    be half written now, took the place of the oldest. LogFormatError for a ring that holds no entry.
+    Only these are read, by `read` (from which byte of the ring, how many bytes). If the ring does not have
+    entry `start`, it is the oldest entry that counts. Unless the log is `standing`, its hypervisor may be
+    writing: an entry is stored before the index that announces it, so the index read first says what is
+    there, and the index read last says what of that may be gone. Each entry written in between, and the entry
+    that may be half written now, took the place of the oldest. Return None if all was overwritten meanwhile.
+    LogFormatError for a ring that holds no entry.
     """
+    places = entries_in(length)
+    if not places:
+        raise LogFormatError(f"a log of {length} bytes holds no entry: one has {DTL_ENTRY_SIZE} bytes")
+    spare = 0 if standing else 1
     before = read_index()
-    ring = read_ring()
+    oldest = max(0, before - places + spare)
+    first = start if oldest <= start <= before else oldest
+    end = before if count is None else min(before, first + count)
+    data = b"".join(
+        read(at * DTL_ENTRY_SIZE, size * DTL_ENTRY_SIZE) for at, size in _pieces(first, end, places)
+    )
     after = read_index()
-    oldest = max(0, after - _places(ring) + 1)
-    if after < before or oldest > before or oldest == before > 0:
+    oldest = max(0, after - places + spare)
+    kept = max(first, oldest)
+    wanted = start < before
+    if after < before or kept > end or (kept == end and wanted):
         return None
-    return _between(ring, oldest, before)
+    return DispatchLog(_unpacked(data)[kept - first :], kept, before)
+
+
+def _pieces(first: int, end: int, places: int) -> list[tuple[int, int]]:
+    """Return where the entries from `first` to before `end` lie in the ring, as (place, entries)."""
+    at = first % places
+    front = min(end - first, places - at)
+    return [piece for piece in ((at, front), (0, end - first - front)) if piece[1]]
 
 
 def problem(log: DispatchLog) -> str | None:

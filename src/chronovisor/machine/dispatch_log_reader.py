@@ -10,7 +10,7 @@ from chronovisor.kvm.interface import Vcpu
 from chronovisor.kvm.registers import read_register
 from chronovisor.machine.errors import MachineError
 from chronovisor.memory import AddressError, GuestMemory
-from chronovisor.papr.dispatch_log import DispatchLog, LogFormatError, from_ring, read_ring
+from chronovisor.papr.dispatch_log import DispatchLog, LogFormatError, read_ring
 from chronovisor.papr.vpa import VPA_DTL_INDEX
 
 _ATTEMPTS: Final = 5
@@ -41,27 +41,33 @@ class LoggingGuest(Protocol):
 
 
 def vcpus_with_log(guest: LoggingGuest) -> list[int]:
-    """The ids of the vCPUs for which the guest has registered a dispatch trace log; it is paused for a
-    moment.
+    """Return the ids of the vCPUs for which the guest has registered a dispatch trace log.
+
+    A running guest is paused for a moment.
     """
     with guest.held():
         return [vcpu.id for vcpu in guest.vcpus if read_register(vcpu, "VPA_DTL")]
 
 
-def read_dispatch_log(guest: LoggingGuest, vcpu: Vcpu) -> DispatchLog:
+def read_dispatch_log(
+    guest: LoggingGuest, vcpu: Vcpu, start: int = 0, count: int | None = None
+) -> DispatchLog:
     """Return what the dispatch trace log of one of the guest's vCPUs holds now.
 
-    A running guest is paused for a moment, to be asked where its log is, which makes an entry more; the log
-    is read while it runs. MachineError where none is registered, or where it lies outside memory.
+    `count` entries at most from number `start` on, or from the oldest that is left; no others are read. A
+    running guest is paused for a moment, to be asked where its log is, which makes one more entry; the log is
+    read while it runs. MachineError if none is registered, or if it lies outside memory.
     """
     with guest.held():
         ring = _registered(guest, vcpu)
     try:
         for _ in range(_ATTEMPTS if guest.running else 0):
-            if (log := read_ring(ring.read, ring.index)) is not None:
+            if (log := read_ring(ring.read, ring.length, ring.index, start, count)) is not None:
                 return log
         with guest.held():
-            return from_ring(ring.read(), ring.index())
+            log = read_ring(ring.read, ring.length, ring.index, start, count, standing=True)
+            assert log is not None, "nobody writes to the log of a guest that is held"
+            return log
     except (AddressError, LogFormatError) as error:
         raise MachineError(f"{guest.name}: the dispatch trace log of vCPU {vcpu.id}: {error}") from None
 
@@ -70,10 +76,10 @@ class _Ring:
     """Where a log is, and the area that has its index."""
 
     def __init__(self, memory: GuestMemory, address: int, length: int, vpa: int) -> None:
-        self._memory, self._address, self._length, self._vpa = memory, address, length, vpa
+        self._memory, self._address, self.length, self._vpa = memory, address, length, vpa
 
-    def read(self) -> bytes:
-        return self._memory.read(self._address, self._length)
+    def read(self, at: int, size: int) -> bytes:
+        return self._memory.read(self._address + at, size)
 
     def index(self) -> int:
         field = VPA_DTL_INDEX
