@@ -26,7 +26,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from episode import Episode, counted, ended, one_run_each
+from episode import Episode, counted, ended, one_run_each, take_out
 from little_guests import (
     GRANULE,
     SECOND,
@@ -40,6 +40,7 @@ from little_guests import (
     mftb,
     mfvtb,
     mtdec,
+    mtmsrd_ee,
     power8,
     spin,
     user_call,
@@ -48,12 +49,11 @@ from little_guests import (
 from chronovisor.hypervisor import host as host_module
 from chronovisor.hypervisor import scheduler, timer, virtual_cpu
 from chronovisor.hypervisor.cede import Cede
+from chronovisor.hypervisor.dispatch_log_writer import DispatchLogWriter
 from chronovisor.hypervisor.exits import Exit, Hypercall, Kicked
 from chronovisor.hypervisor.host import Host
-from chronovisor.hypervisor.scheduler import Parallel, Turns, Until
-from chronovisor.hypervisor.stay import Stay
-from chronovisor.hypervisor.timer import Timer
-from chronovisor.hypervisor.virtual_core import VirtualCore
+from chronovisor.hypervisor.maintenance import Maintenance
+from chronovisor.hypervisor.scheduler import Parallel
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.hypervisor.world_switch import WorldSwitch
 from chronovisor.isa.bits import LPCR
@@ -66,14 +66,14 @@ from chronovisor.papr.vpa import VPA_ENQUEUE_DISPATCH_TB
 from chronovisor.processor.core import Core
 from chronovisor.processor.cpu_model import POWER9
 from chronovisor.proof.sabotage import OffsetReadAgain, SecondariesLetInEarly
+from chronovisor.timebase import decrementer
 from chronovisor.timebase import offset as switching
 from chronovisor.timebase.clock import RealTime, VirtualTime
-from chronovisor.timebase.decrementer import Decrementer, DecWidth
+from chronovisor.timebase.decrementer import Decrementer
 from chronovisor.timebase.facility import TB_ERRORS, TimerFacility
 from chronovisor.timebase.offset import Switch
-from chronovisor.timebase.tbu40 import CoreTimebase, HostTimebase
 from chronovisor.timebase.trace import Event, HostTimeRestored, Tbu40Written, TimebaseRead, TimebaseReloaded
-from chronovisor.timebase.types import GuestTime, HostTime, Offset, Ticks
+from chronovisor.timebase.types import GuestTime, Offset, Ticks
 
 AHEAD = Offset(1 << 40)
 """An offset of 2147 seconds: far more than any timer here."""
@@ -127,12 +127,16 @@ class TestDecrementerTimeoutsWithAnOffset2014(Episode):
         assert source.ticks() < 2 * 0x7000, "it slept for much longer than its timer"
 
     def without(self, patch: pytest.MonkeyPatch) -> None:
-        expiry = Decrementer.expiry
-
-        def in_guest_time(self: Decrementer, timebase: CoreTimebase, width: DecWidth, *more: Any) -> HostTime:
-            return expiry(self, timebase, width, *more) + Ticks(AHEAD.value)
-
-        patch.setattr(Decrementer, "expiry", in_guest_time)
+        take_out(
+            patch,
+            WorldSwitch,
+            "leave",
+            (
+                "        vcpu.end(stay, ended)\n",
+                "        vcpu.end(stay, ended)\n"
+                "        vcpu.timer.keep(stay.core.timebase, vcpu.vcore.offset, stay.entered_with, ended)\n",
+            ),
+        )
 
 
 class TestVirtualTimebasePerSubcore2016(Episode):
@@ -170,14 +174,13 @@ class TestVirtualTimebasePerSubcore2016(Episode):
         assert vtb_over - vtb_begun == over - begun - 2 * 256, "the virtual timebase lost time to a sibling"
 
     def without(self, patch: pytest.MonkeyPatch) -> None:
-        begin = VirtualCpu.begin
-
-        def each_thread(self: VirtualCpu, *how: Any) -> Any:
-            result = begin(self, *how)
-            self.vcore.run_time.start(self.host.source.ticks())
-            return result
-
-        patch.setattr(VirtualCpu, "begin", each_thread)
+        started = "vcore.run_time.start(now)"
+        take_out(
+            patch,
+            WorldSwitch,
+            "enter",
+            (f"if is_primary:\n                    {started}", f"if True:\n                    {started}"),
+        )
 
 
 class TestTimebaseCorruptionOnHmiExit2016(Episode):
@@ -202,14 +205,7 @@ class TestTimebaseCorruptionOnHmiExit2016(Episode):
         assert not host.check_sync(), "the host's timebase is wrong by the guest's offset"
 
     def without(self, patch: pytest.MonkeyPatch) -> None:
-        restore = WorldSwitch._restore_host_time
-
-        def firmware_first(self: WorldSwitch, stay: Stay, vcore: VirtualCore) -> HostTimebase:
-            if stay.core.hmer:
-                self._host.maintenance.handle(stay.core)
-            return restore(self, stay, vcore)
-
-        patch.setattr(WorldSwitch, "_restore_host_time", firmware_first)
+        take_out(patch, Maintenance, "_interrupt", ("stay is None or stay.host_timebase is not None", "True"))
 
 
 class TestLargeDecrementer2017(Episode):
@@ -354,20 +350,14 @@ class TestSignExtensionOfDec2019(Episode):
 
     def story(self) -> None:
         guest = Guest(Host(VirtualTime()))
-        code = [li(7, 100), mtdec(7), *spin(50), *user_call(), branch(0)]
-        vcpu = guest.vcpu(0, guest.code(0x1000, code))
+        guest.code(0x900, [li(4, 0x900), *user_call()])
+        enable = [li(8, -0x8000), mtmsrd_ee(8), li(4, 1), *user_call()]
+        vcpu = guest.vcpu(0, guest.code(0x1000, [li(7, 100), mtdec(7), *spin(50), *enable]))
         vcpu.set_offset(AHEAD)
-        ended(vcpu)
-        assert vcpu.timer.pending(), "a timer that was due is so no more"
+        assert ended(vcpu)[0] == 0x900, "a timer that was due is so no more"
 
     def without(self, patch: pytest.MonkeyPatch) -> None:
-        expiry = Decrementer.expiry
-
-        def zero_extended(self: Decrementer, timebase: CoreTimebase, width: DecWidth, *more: Any) -> HostTime:
-            due = self.expired and width == 32
-            return expiry(self, timebase, width, *more) + Ticks(1 << 32 if due else 0)
-
-        patch.setattr(Decrementer, "expiry", zero_extended)
+        patch.setattr(decrementer, "_sign_extended", lambda value, width: value & ((1 << width) - 1))
 
 
 class TestNoStalePendingDecrementer2019(Episode):
@@ -383,23 +373,18 @@ class TestNoStalePendingDecrementer2019(Episode):
     def story(self) -> None:
         guest = Guest(Host(VirtualTime()))
         guest.code(0x900, [li(4, 0x900), *user_call()])
-        enable = [*user_call(), li(8, -0x8000), 0x7D010164, li(4, 1), *user_call()]  # mtmsrd r8,1
+        enable = [*user_call(), *user_call(), li(8, -0x8000), mtmsrd_ee(8), li(4, 1), *user_call()]
         vcpu = guest.vcpu(0, guest.code(0x1000, [li(7, 10), mtdec(7), *spin(20), *enable]))
-        ended(vcpu)
+        # The second entry finds the timer expired.
+        for _ in range(2):
+            ended(vcpu)
         assert vcpu.timer.pending()
         vcpu.decrementer_expiry = GuestTime(vcpu.host.clock.now().value + SECOND)
         assert ended(vcpu)[0] == 1, "the interrupt of a timer came that was set anew"
 
     def without(self, patch: pytest.MonkeyPatch) -> None:
-        pending = Timer.pending
-        noted: set[Timer] = set()
-
-        def as_noted(self: Timer) -> bool:
-            if pending(self):
-                noted.add(self)
-            return self in noted
-
-        patch.setattr(Timer, "pending", as_noted)
+        latched = "self.latched = self.deadline < now"
+        take_out(patch, Decrementer, "load", (latched, latched.replace("=", "|=", 1)))
 
 
 class TestDpdesIsMoved2019(Episode):
@@ -472,13 +457,13 @@ class TestHdecIsNotOverAtTheEntry2020(Episode):
         assert all(isinstance(exit_, Hypercall) for exit_ in ends.values()), "neither got on"
 
     def without(self, patch: pytest.MonkeyPatch) -> None:
-        begin = VirtualCpu.begin
-
-        def from_before_the_switch(self: VirtualCpu, stay: Stay, *how: Any) -> None:
-            begin(self, stay, *how)
-            stay.core.hypervisor_decrementer.deadline -= 3 * TestHdecIsNotOverAtTheEntry2020.access
-
-        patch.setattr(VirtualCpu, "begin", from_before_the_switch)
+        take_out(
+            patch,
+            WorldSwitch,
+            "enter",
+            ("stay = vcore.stay\n", "stay, before = vcore.stay, self._source.ticks()\n"),
+            ("time_slice_end(vcore, now)", "time_slice_end(vcore, before)"),
+        )
 
 
 class TestHdecIsEnabledBeforeItIsSet2020(HypervisorDecrementer):
@@ -685,7 +670,9 @@ class TestStealClockInTicks2024(Stolen):
     goes_wrong = "stolen"
 
     def without(self, patch: pytest.MonkeyPatch) -> None:
-        counted(patch, lambda before, after: before + Ticks(after - before).ns)
+        added = "_add(memory, vpa, field, ticks)"
+        in_ns = "_add(memory, vpa, field, Ticks(ticks).ns)"
+        take_out(patch, DispatchLogWriter, "dispatched", (added, in_ns), Ticks=Ticks)
 
 
 class TestNoExitForATimerThatIsNoMore2024(Episode):
@@ -727,12 +714,4 @@ class TestNoExitForATimerThatIsNoMore2024(Episode):
         assert waits == 1, "it woke for nothing at the moment that its timer had before"
 
     def without(self, patch: pytest.MonkeyPatch) -> None:
-        wait = Turns.wait
-
-        def by_the_first_deadline(
-            self: Turns, ready: Callable[[], bool], until: Until = scheduler.never
-        ) -> None:
-            deadline = until()
-            wait(self, ready, lambda: deadline)
-
-        patch.setattr(Turns, "wait", by_the_first_deadline)
+        take_out(patch, Cede, "block", ("self._timer.due)", "(lambda due: lambda: due)(self._timer.due()))"))
