@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.isa.assembly import assemble
 from chronovisor.kvm.exits import HcallExit
 from chronovisor.kvm.ids import ONE_REG_BY_NAME
@@ -120,7 +120,7 @@ def measure() -> list[Figure]:
     from chronovisor.engine.native.engine import NativeEngine
 
     none = Offset(0)
-    compiled = Host(RealTime(), engine=NativeEngine).switch
+    compiled = Hypervisor(RealTime(), engine=NativeEngine).switch
     switch = _least(_switches(compiled, none), _switches(compiled, OFFSET), _switches(Switch(), OFFSET))
     answered = _least(_hypercalls(Hcall.PROD, none), _hypercalls(Hcall.PROD, OFFSET))
     left = _least(_hypercalls(Hcall.PUT_TERM_CHAR, none), _hypercalls(Hcall.PUT_TERM_CHAR, OFFSET))

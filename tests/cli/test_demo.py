@@ -18,7 +18,7 @@ from chronovisor.cli import main
 from chronovisor.cli.demo import move, register, sabotage, switch
 from chronovisor.cli.demo.findings import Act
 from chronovisor.cli.demo.travel import Travelled, in_virtual_time
-from chronovisor.hypervisor.host import Host as Hypervisor
+from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.kvm.embedded import system
 from chronovisor.kvm.embedded.system import EmbeddedSystem
 from chronovisor.proof.sabotage import SABOTAGES

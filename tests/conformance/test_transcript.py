@@ -9,7 +9,7 @@ import pytest
 
 from chronovisor.engine.choice import engine_named
 from chronovisor.hypervisor.guest_model import GUEST_MODELS, GuestModel
-from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.isa.bits import LPCR
 from chronovisor.kvm.embedded.system import EmbeddedSystem
 from chronovisor.processor.cpu_model import POWER8, POWER9, CpuModel
@@ -33,7 +33,7 @@ MODELS: dict[str, tuple[CpuModel, GuestModel, int]] = {
 def replayed(name: str, engine: str = "concrete") -> Replay:
     model, guest_model, threads = MODELS[name]
     system = EmbeddedSystem(
-        Host(
+        Hypervisor(
             VirtualTime(),
             0x67C8DF9C,
             threads_per_core=threads,

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from little_guests import USER_CALL, bdnz, branch, hcall, li, mfdec, mftb, mr, mtctr, mtdec, user_call
 
-from chronovisor.hypervisor.host import Host as Hypervisor
+from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.scheduler import draw_turns
 from chronovisor.isa.bits import LPCR, MSR
 from chronovisor.kvm.exits import HcallExit, Interrupted

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from chronovisor.hypervisor.exits import Exit
-from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.stay import Stay
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.hypervisor.virtual_machine import VirtualMachine
@@ -108,7 +108,7 @@ def spin(count: int) -> list[int]:
 class Guest:
     """A machine on a host, with little-endian code, and its vCPUs."""
 
-    def __init__(self, host: Host, stride: int = 1, memory: int = 1 << 20) -> None:
+    def __init__(self, host: Hypervisor, stride: int = 1, memory: int = 1 << 20) -> None:
         self.host = host
         self.machine = VirtualMachine(host, stride)
         self.memory = GuestMemory(memory)
@@ -145,8 +145,8 @@ class Log:
         return [event for event in self.events if isinstance(event, kind)]
 
 
-def power8(source: TickSource, threads: int = 2, **more: Any) -> Host:
-    return Host(source, threads_per_core=threads, cpu_model=POWER8, **more)
+def power8(source: TickSource, threads: int = 2, **more: Any) -> Hypervisor:
+    return Hypervisor(source, threads_per_core=threads, cpu_model=POWER8, **more)
 
 
 def run_together(vcpus: list[VirtualCpu], turns: Callable[[VirtualCpu, Exit], bool] | None = None) -> None:

@@ -24,7 +24,7 @@ from little_guests import (
 )
 
 from chronovisor.hypervisor.exits import Exit, Hypercall, Kicked
-from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.isa.bits import MSR
 from chronovisor.papr.hcalls import Hcall, Status
@@ -43,7 +43,7 @@ EXTERNAL = [li(4, 0x500), *user_call(), branch(0)]
 
 
 def sleeper(
-    host: Host, timer: int | None = None, stride: int = 1, number: int = 0
+    host: Hypervisor, timer: int | None = None, stride: int = 1, number: int = 0
 ) -> tuple[Guest, VirtualCpu]:
     """A guest that sets DEC to r7, cedes, and ends its run with r4 = the status, r5 = the timebase
     afterwards.
@@ -64,7 +64,7 @@ def sleeper(
     shift=st.integers(-(1 << 39), 1 << 39).map(lambda n: Offset((n << 24) % (1 << 64))),
 )
 def test_a_ceded_vcpu_wakes_at_its_expiry(timer: int, shift: Offset) -> None:
-    host = Host(VirtualTime(), origin=0x1_0000_0000)
+    host = Hypervisor(VirtualTime(), origin=0x1_0000_0000)
     _guest, vcpu = sleeper(host, timer & 0x7FFF_FFFF)
     vcpu.set_offset(shift)
     ended = vcpu.run()
@@ -78,7 +78,7 @@ def test_a_ceded_vcpu_wakes_at_its_expiry(timer: int, shift: Offset) -> None:
 
 
 def test_cede_opens_interrupts_and_succeeds() -> None:
-    host = Host(VirtualTime())
+    host = Hypervisor(VirtualTime())
     _guest, vcpu = sleeper(host)
     vcpu.prod()
     ended = vcpu.run()
@@ -88,7 +88,7 @@ def test_cede_opens_interrupts_and_succeeds() -> None:
 
 
 def test_a_prod_before_the_cede_is_not_lost_and_is_spent_by_it() -> None:
-    host = Host(VirtualTime())
+    host = Hypervisor(VirtualTime())
     _guest, vcpu = sleeper(host, timer=SECOND)
     vcpu.prod()
     first = vcpu.run()
@@ -101,7 +101,7 @@ def test_a_prod_before_the_cede_is_not_lost_and_is_spent_by_it() -> None:
 
 def test_a_prod_that_comes_while_it_sleeps_wakes() -> None:
     source = VirtualTime()
-    host = Host(source)
+    host = Hypervisor(source)
     _guest, vcpu = sleeper(host, timer=SECOND)
     source.call_at(1_000_000, vcpu.prod)
     ended = vcpu.run()
@@ -112,7 +112,7 @@ def test_a_prod_that_comes_while_it_sleeps_wakes() -> None:
 @pytest.mark.parametrize("early", [True, False])
 def test_an_external_interrupt_wakes_and_is_a_level(early: bool) -> None:
     source = VirtualTime()
-    host = Host(source)
+    host = Hypervisor(source)
     _guest, vcpu = sleeper(host, timer=SECOND)
     source.call_at(1 if early else 1_000_000, lambda: vcpu.set_external(True))
     ended = vcpu.run()
@@ -134,7 +134,7 @@ def test_an_external_interrupt_wakes_and_is_a_level(early: bool) -> None:
 @pytest.mark.parametrize("wake", ["external", "prod"])
 def test_what_comes_while_it_sleeps_wakes_it_in_real_time(wake: str) -> None:
     source = RealTime()
-    _guest, vcpu = sleeper(Host(source))
+    _guest, vcpu = sleeper(Hypervisor(source))
     begun = source.ticks()
     source.call_at(begun + SECOND // 50, lambda: vcpu.prod() if wake == "prod" else vcpu.set_external(True))
     ended = vcpu.run()
@@ -145,7 +145,7 @@ def test_what_comes_while_it_sleeps_wakes_it_in_real_time(wake: str) -> None:
 
 @pytest.mark.parametrize("source", [VirtualTime(), RealTime()], ids=["virtual", "real"])
 def test_a_kick_ends_a_sleep_and_the_hypercall_is_over(source: VirtualTime | RealTime) -> None:
-    host = Host(source)
+    host = Hypervisor(source)
     _guest, vcpu = sleeper(host)
     begun = source.ticks()
     source.call_at(begun + SECOND // 50, vcpu.kick)
@@ -158,7 +158,7 @@ def test_a_kick_ends_a_sleep_and_the_hypercall_is_over(source: VirtualTime | Rea
 
 @pytest.mark.parametrize("source", [VirtualTime(), RealTime()], ids=["virtual", "real"])
 def test_a_kick_ends_a_loop_with_interrupts_off(source: VirtualTime | RealTime) -> None:
-    host = Host(source)
+    host = Hypervisor(source)
     guest = Guest(host)
     vcpu = guest.vcpu(0, guest.code(0, [branch(0)]))
     source.call_at(source.ticks() + SECOND // 50, vcpu.kick)
@@ -167,7 +167,7 @@ def test_a_kick_ends_a_loop_with_interrupts_off(source: VirtualTime | RealTime) 
 
 
 def test_a_kick_before_the_run_ends_it_at_once_and_is_spent() -> None:
-    host = Host(VirtualTime())
+    host = Hypervisor(VirtualTime())
     guest = Guest(host)
     vcpu = guest.vcpu(0, guest.code(0, [li(4, 7), *user_call()]))
     vcpu.kick()
@@ -249,7 +249,7 @@ def test_a_napping_thread_does_not_keep_its_sibling_from_leaving() -> None:
 
 def test_h_prod_wakes_another_vcpu() -> None:
     source = VirtualTime()
-    host = Host(source, cores=2)
+    host = Hypervisor(source, cores=2)
     guest, vcpu = sleeper(host, timer=SECOND)
     other = guest.vcpu(1, guest.code(0x4000, [*spin(500), li(4, 0), *hcall(Hcall.PROD), *user_call()]))
     ends: dict[int, Exit] = {}
@@ -265,7 +265,7 @@ def test_h_prod_wakes_another_vcpu() -> None:
 
 
 def test_a_hypercall_about_a_vcpu_that_is_not_there() -> None:
-    host = Host(VirtualTime())
+    host = Hypervisor(VirtualTime())
     guest = Guest(host)
     for number in (Hcall.PROD, Hcall.CONFER, Hcall.REGISTER_VPA):
         vcpu = guest.machine.vcpus.get(0) or guest.vcpu(0, 0)
@@ -277,7 +277,7 @@ def test_a_hypercall_about_a_vcpu_that_is_not_there() -> None:
 
 def test_two_vcpus_that_prod_each_other_in_real_time_never_sleep_for_ever() -> None:
     """Ping-pong by H_PROD and H_CEDE with no timer set: one lost wake would end it."""
-    host = Host(RealTime(), cores=2)
+    host = Hypervisor(RealTime(), cores=2)
     guest = Guest(host)
     rounds = 200
     for number in (0, 1):

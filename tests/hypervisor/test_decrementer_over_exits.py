@@ -11,7 +11,7 @@ from little_guests import GRANULE, Guest, branch, mfdec, mftb, mtdec, user_call
 
 from chronovisor.engine.choice import engine_named
 from chronovisor.hypervisor.exits import Hypercall, Kicked
-from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.isa.bits import LPCR
 from chronovisor.processor.cpu_model import POWER8, POWER9, CpuModel
@@ -43,7 +43,7 @@ def guest_on(
     model: CpuModel, large: bool, code: list[int], engine: str = "concrete"
 ) -> tuple[VirtualTime, VirtualCpu]:
     source = VirtualTime()
-    guest = Guest(Host(source, origin=ORIGIN, cpu_model=model, engine=engine_named(engine)))
+    guest = Guest(Hypervisor(source, origin=ORIGIN, cpu_model=model, engine=engine_named(engine)))
     guest.code(0x900, [mftb(4), mfdec(5), *user_call()])
     vcpu = guest.vcpu(0, guest.code(0x1000, code))
     if large:

@@ -13,7 +13,7 @@ from little_guests import SECOND, Guest, branch, hcall, mtdec, power8, run_toget
 
 import chronovisor as cv
 from chronovisor.hypervisor.exits import Exit, Hypercall, Kicked
-from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.run_queue import TIME_SLICE
 from chronovisor.hypervisor.scheduler import QUANTUM
 from chronovisor.hypervisor.stay import Stay
@@ -71,7 +71,7 @@ def entries(guest: Guest) -> tuple[DispatchLogEntry, ...]:
 
 def sleeper(source: VirtualTime, timer: int = 1 << 30) -> tuple[Guest, VirtualCpu]:
     """A vCPU that cedes at 0x1000, and whose interrupts end its run."""
-    guest = Guest(Host(source, origin=0x1234_0000_0000))
+    guest = Guest(Hypervisor(source, origin=0x1234_0000_0000))
     for vector in (0x100, 0x500, 0x900):
         guest.code(vector, user_call())
     vcpu = logging(guest, guest.vcpu(0, guest.code(0x1000, CEDE_FOR)))
@@ -151,7 +151,7 @@ def test_a_cede_that_user_space_ended_was_not_woken() -> None:
 
 def test_time_in_user_space_is_no_wait() -> None:
     source = VirtualTime()
-    guest = Guest(Host(source))
+    guest = Guest(Hypervisor(source))
     vcpu = logging(guest, guest.vcpu(0, guest.code(0x1000, [*user_call(), *user_call()])))
     vcpu.run()
     source.advance(SECOND)
@@ -256,7 +256,7 @@ def test_a_vcpu_that_wakes_while_another_has_the_core_waits_in_both_ways() -> No
 
 
 def test_dispatches_on_another_processor_are_counted() -> None:
-    guest = Guest(Host(VirtualTime(), cores=2))
+    guest = Guest(Hypervisor(VirtualTime(), cores=2))
     vcpu = logging(guest, guest.vcpu(0, guest.code(0x1000, [*user_call(), branch(-2)])))
     first, _ = guest.host.cores
     other = guest.vcpu(1, 0x1000)
@@ -308,7 +308,7 @@ def test_the_mask_says_after_which_preemptions_a_dispatch_is_logged(mask: int) -
 
 def test_counts_go_on_where_they_stood_when_the_guest_moved_here() -> None:
     """User space registers what the guest's memory, which came first, has already counted."""
-    guest = Guest(Host(VirtualTime()))
+    guest = Guest(Hypervisor(VirtualTime()))
     vcpu = guest.vcpu(0, guest.code(0x1000, user_call()))
     put(guest, VPA_DTL_INDEX, 1000)
     put(guest, VPA_YIELD_COUNT, 77)
@@ -324,7 +324,7 @@ def test_counts_go_on_where_they_stood_when_the_guest_moved_here() -> None:
 
 
 def test_what_is_logged_is_dirty() -> None:
-    guest = Guest(Host(VirtualTime()))
+    guest = Guest(Hypervisor(VirtualTime()))
     vcpu = logging(guest, guest.vcpu(0, guest.code(0x1000, [*user_call(), *user_call()])))
     vcpu.run()
     guest.memory.dirty.take()

@@ -46,12 +46,12 @@ from little_guests import (
     user_call,
 )
 
-from chronovisor.hypervisor import host as host_module
+from chronovisor.hypervisor import hypervisor as hypervisor_module
 from chronovisor.hypervisor import scheduler, timer, virtual_cpu
 from chronovisor.hypervisor.cede import Cede
 from chronovisor.hypervisor.dispatch_log_writer import DispatchLogWriter
 from chronovisor.hypervisor.exits import Exit, Hypercall, Kicked
-from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.maintenance import Maintenance
 from chronovisor.hypervisor.scheduler import Parallel
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
@@ -92,7 +92,7 @@ class TestTimebaseOffset2013(Episode):
     goes_wrong = "host's timebase"
 
     def story(self) -> None:
-        host = Host(VirtualTime(), origin=0x1234_5678)
+        host = Hypervisor(VirtualTime(), origin=0x1234_5678)
         guest = Guest(host)
         vcpu = guest.vcpu(0, guest.code(0, READER))
         vcpu.set_offset(AHEAD)
@@ -119,7 +119,7 @@ class TestDecrementerTimeoutsWithAnOffset2014(Episode):
 
     def story(self) -> None:
         source = VirtualTime()
-        guest = Guest(Host(source))
+        guest = Guest(Hypervisor(source))
         guest.code(0x900, user_call())
         vcpu = guest.vcpu(0, guest.code(0x1000, [li(7, 0x7000), mtdec(7), *hcall(Hcall.CEDE), branch(0)]))
         vcpu.set_offset(AHEAD)
@@ -219,7 +219,7 @@ class TestLargeDecrementer2017(Episode):
     goes_wrong = "decrementer"
 
     def story(self) -> None:
-        host = Host(VirtualTime(), cpu_model=POWER9)
+        host = Hypervisor(VirtualTime(), cpu_model=POWER9)
         guest = Guest(host)
         vcpu = guest.vcpu(0, guest.code(0, READER))
         vcpu.vcore.set_lpcr(int(LPCR.LD), int(LPCR.LD))
@@ -315,7 +315,7 @@ class TestSnapshotOfTheOffset2018(Episode):
         assert not host.check_sync(), "the host's timebase is wrong by the difference of two offsets"
 
     def without(self, patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(host_module, "WorldSwitch", OffsetReadAgain)
+        patch.setattr(hypervisor_module, "WorldSwitch", OffsetReadAgain)
 
 
 class TestSecondariesWaitForTheSwitch2018(Episode):
@@ -336,7 +336,7 @@ class TestSecondariesWaitForTheSwitch2018(Episode):
             assert exit_.arguments[0] >= AHEAD.value, "a thread read the host's time in the guest"
 
     def without(self, patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(host_module, "WorldSwitch", SecondariesLetInEarly)
+        patch.setattr(hypervisor_module, "WorldSwitch", SecondariesLetInEarly)
 
 
 class TestSignExtensionOfDec2019(Episode):
@@ -349,7 +349,7 @@ class TestSignExtensionOfDec2019(Episode):
     goes_wrong = "due"
 
     def story(self) -> None:
-        guest = Guest(Host(VirtualTime()))
+        guest = Guest(Hypervisor(VirtualTime()))
         guest.code(0x900, [li(4, 0x900), *user_call()])
         enable = [li(8, -0x8000), mtmsrd_ee(8), li(4, 1), *user_call()]
         vcpu = guest.vcpu(0, guest.code(0x1000, [li(7, 100), mtdec(7), *spin(50), *enable]))
@@ -371,7 +371,7 @@ class TestNoStalePendingDecrementer2019(Episode):
     goes_wrong = "interrupt of a timer"
 
     def story(self) -> None:
-        guest = Guest(Host(VirtualTime()))
+        guest = Guest(Hypervisor(VirtualTime()))
         guest.code(0x900, [li(4, 0x900), *user_call()])
         enable = [*user_call(), *user_call(), li(8, -0x8000), mtmsrd_ee(8), li(4, 1), *user_call()]
         vcpu = guest.vcpu(0, guest.code(0x1000, [li(7, 10), mtdec(7), *spin(20), *enable]))
@@ -547,7 +547,7 @@ class TestExpiryAndOffsetInAnyOrder2021(Episode):
     goes_wrong = "expiry"
 
     def story(self) -> None:
-        guest = Guest(Host(VirtualTime(), origin=99))
+        guest = Guest(Hypervisor(VirtualTime(), origin=99))
         vcpu = guest.vcpu(0, 0)
         expiry = GuestTime(0x1234_5678)
         vcpu.decrementer_expiry = expiry
@@ -604,7 +604,7 @@ class TestDefaultExpiryInGuestTime2022(Episode):
     def story(self) -> None:
         source = VirtualTime()
         # DEC would be -T, which a guest may find to be four seconds ahead, or years.
-        host = Host(source, origin=(1 << 63) + (1 << 31) + 1)
+        host = Hypervisor(source, origin=(1 << 63) + (1 << 31) + 1)
         guest = Guest(host)
         guest.code(0x900, user_call())
         vcpu = guest.vcpu(0, guest.code(0x1000, [*hcall(Hcall.CEDE), branch(0)]))

@@ -14,7 +14,7 @@ from little_guests import GRANULE, SECOND, Guest, hcall, lis, mfdec, mftb, mtdec
 
 from chronovisor.hypervisor import timer, vpa
 from chronovisor.hypervisor.dispatch_log_writer import DispatchLogWriter
-from chronovisor.hypervisor.host import Host, taking_time
+from chronovisor.hypervisor.hypervisor import Hypervisor, taking_time
 from chronovisor.hypervisor.vpa import Areas, Function
 from chronovisor.memory.guest_memory import PAGE_SHIFT, GuestMemory
 from chronovisor.papr.hcalls import Hcall, Status
@@ -53,7 +53,7 @@ class TestNoTimeFromBeforeAWrapIsKept(Episode):
         told: list[object] = []
         source = VirtualTime()
         # The first reading of the entry takes 256 ticks; the wrap comes in them.
-        host = Host(source, origin=GRANULE - 100, observer=told.append)
+        host = Hypervisor(source, origin=GRANULE - 100, observer=told.append)
         host.switch = Switch(taking_time(self.shifter, host.scheduler, host.ticks_per_instruction))
         guest = Guest(host)
         vcpu = guest.vcpu(0, guest.code(0, [mftb(4), mfdec(5), *user_call()]))
@@ -94,7 +94,7 @@ class TestAnOffsetIsAMultipleOf2ToThe24(Episode):
     goes_wrong = "host's timebase"
 
     def story(self) -> None:
-        host = Host(VirtualTime(), origin=0x1234_5678)
+        host = Hypervisor(VirtualTime(), origin=0x1234_5678)
         guest = Guest(host)
         vcpu = guest.vcpu(0, guest.code(0, user_call()))
         vcpu.set_offset(Offset.rounded_up(5 * GRANULE + GRANULE // 2))
@@ -158,7 +158,7 @@ class TestWaitsAddUpOverMoves(Episode):
     goes_wrong = "back"
 
     def story(self) -> None:
-        guest = Guest(Host(VirtualTime()))
+        guest = Guest(Hypervisor(VirtualTime()))
         vcpu = guest.vcpu(0, guest.code(0, user_call()))
         counter = VPA + VPA_ENQUEUE_DISPATCH_TB.offset
         guest.memory.store(counter, 8, 12345, little=False)
@@ -181,7 +181,7 @@ class TestCountsGoOnOverMoves(Episode):
     goes_wrong = "anew"
 
     def story(self) -> None:
-        guest = Guest(Host(VirtualTime()))
+        guest = Guest(Hypervisor(VirtualTime()))
         vcpu = guest.vcpu(0, guest.code(0, user_call()))
         for field, value in ((VPA_YIELD_COUNT, 1001), (VPA_DTL_INDEX, 400), (VPA_DTL_ENABLE_MASK, 7)):
             guest.memory.store(VPA + field.offset, field.size, value, little=False)
@@ -213,7 +213,7 @@ class TestTheLogsPageIsDirty(Episode):
     goes_wrong = "dirty"
 
     def story(self) -> None:
-        guest = Guest(Host(VirtualTime()))
+        guest = Guest(Hypervisor(VirtualTime()))
         vcpu = guest.vcpu(0, guest.code(0, user_call()))
         guest.memory.store(VPA + VPA_DTL_ENABLE_MASK.offset, 1, 7, little=False)
         vcpu.areas.set_vpa(VPA)

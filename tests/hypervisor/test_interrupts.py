@@ -23,7 +23,7 @@ from little_guests import (
 )
 
 from chronovisor.hypervisor.exits import Crashed, FailedEntry, Hypercall
-from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.hypervisor.virtual_machine import NumberInUseError, VirtualMachine
 from chronovisor.isa.bits import LPCR, MSR
@@ -36,7 +36,7 @@ from chronovisor.timebase.types import MASK64, GuestTime, Offset
 EE = int(MSR.EE)
 
 
-def interruptible(host: Host) -> tuple[Guest, VirtualCpu]:
+def interruptible(host: Hypervisor) -> tuple[Guest, VirtualCpu]:
     """Each vector ends the run with its own number in r4; the main program spins."""
     guest = Guest(host)
     for vector in (0x100, 0x200, 0x500, 0x700, 0x900, 0xC00):
@@ -51,7 +51,7 @@ def vector_of(vcpu: VirtualCpu) -> int:
 
 
 def test_the_order_of_interrupts_that_are_pending_together() -> None:
-    _, vcpu = interruptible(Host(VirtualTime()))
+    _, vcpu = interruptible(Hypervisor(VirtualTime()))
     vcpu.pending.system_reset = True
     vcpu.pending.machine_check = 0
     vcpu.set_external(True)
@@ -68,7 +68,7 @@ def test_the_order_of_interrupts_that_are_pending_together() -> None:
 
 def test_what_msr_ee_masks_waits() -> None:
     source = VirtualTime()
-    _, vcpu = interruptible(Host(source))
+    _, vcpu = interruptible(Hypervisor(source))
     vcpu.set_external(True)
     vcpu.state.CIA = 0x2000
     source.call_at(source.ticks() + 5_000_000, vcpu.kick)
@@ -81,7 +81,7 @@ def test_what_msr_ee_masks_waits() -> None:
 def test_a_large_decrementer_keeps_all_its_bits_over_exits(ticks: int) -> None:
     """P7 with LPCR[LD]: DEC + G is the expiry, all of it."""
     source = VirtualTime()
-    host = Host(source, origin=0xFFFF_FFFF_FFFF_0000)
+    host = Hypervisor(source, origin=0xFFFF_FFFF_FFFF_0000)
     guest = Guest(host)
     vcpu = guest.vcpu(
         0, guest.code(0, [mtdec(7), mftb(4), mfdec(5), *user_call(), mftb(4), mfdec(5), *user_call()])
@@ -101,7 +101,7 @@ def test_a_large_decrementer_keeps_all_its_bits_over_exits(ticks: int) -> None:
 
 def test_a_decrementer_exception_is_a_level() -> None:
     """It comes again while DEC is negative, and is gone once the guest writes a positive value."""
-    guest, vcpu = interruptible(Host(VirtualTime()))
+    guest, vcpu = interruptible(Hypervisor(VirtualTime()))
     vcpu.decrementer_expiry = GuestTime(MASK64)
     for _ in range(2):
         vcpu.state.CIA = 0x2000
@@ -116,7 +116,7 @@ def test_a_decrementer_exception_is_a_level() -> None:
 
 def test_vtb_and_purr_count_in_the_guest_alone_and_no_offset_touches_them() -> None:
     source = VirtualTime()
-    host = Host(source)
+    host = Hypervisor(source)
     guest = Guest(host)
     vtb, purr = 0x7CD1D2A6, 0x7CF54AA6  # mfvtb r6; mfpurr r7
     vcpu = guest.vcpu(0, guest.code(0, [vtb, purr, *spin(100), vtb, purr, *user_call(), branch(-9)]))
@@ -151,14 +151,14 @@ def call(vcpu: VirtualCpu, number: int, *arguments: int) -> Hypercall | int:
     return status - (1 << 64) if status >> 63 else status
 
 
-def caller(host: Host) -> VirtualCpu:
+def caller(host: Hypervisor) -> VirtualCpu:
     guest = Guest(host)
     guest.code(0x4000, [SC1, 0x7C6A1B78, *user_call()])  # mr r10,r3
     return guest.vcpu(0, 0x4000)
 
 
 def test_what_kvm_leaves_to_user_space_is_left_to_it() -> None:
-    vcpu = caller(Host(VirtualTime()))
+    vcpu = caller(Hypervisor(VirtualTime()))
     for number in (
         Hcall.RTAS,
         Hcall.PUT_TERM_CHAR + 0x1000,
@@ -171,7 +171,7 @@ def test_what_kvm_leaves_to_user_space_is_left_to_it() -> None:
 
 def test_h_random_repeats_itself_on_a_virtual_host_and_not_on_a_real_one() -> None:
     def draw(source: TickSource) -> list[int]:
-        vcpu = caller(Host(source))
+        vcpu = caller(Hypervisor(source))
         vcpu.machine.hypercalls.enabled.add(Hcall.RANDOM)
         drawn = []
         for _ in range(3):
@@ -185,7 +185,7 @@ def test_h_random_repeats_itself_on_a_virtual_host_and_not_on_a_real_one() -> No
 
 
 def test_h_set_mode_takes_a_breakpoint_and_leaves_the_rest() -> None:
-    vcpu = caller(Host(VirtualTime()))
+    vcpu = caller(Hypervisor(VirtualTime()))
     vcpu.machine.hypercalls.enabled.add(Hcall.SET_MODE)
     assert call(vcpu, Hcall.SET_MODE, 0, 1, 0x1002, 0) == Status.SUCCESS
     assert vcpu.state.get("CIABR") == 0x1002
@@ -198,7 +198,7 @@ def test_h_set_mode_takes_a_breakpoint_and_leaves_the_rest() -> None:
 
 @pytest.mark.parametrize(("model", "vector", "srr0"), [(POWER9, 0x700, 0x2000), (POWER8, 0xC00, 0x2004)])
 def test_sc_1_in_problem_state_goes_to_the_guests_kernel(model: object, vector: int, srr0: int) -> None:
-    host = Host(VirtualTime()) if model is POWER9 else power8(VirtualTime())
+    host = Hypervisor(VirtualTime()) if model is POWER9 else power8(VirtualTime())
     guest, vcpu = interruptible(host)
     guest.code(0x2000, [SC1])
     vcpu.state.set_msr(vcpu.state.MSR | MSR.PR)
@@ -207,7 +207,7 @@ def test_sc_1_in_problem_state_goes_to_the_guests_kernel(model: object, vector: 
 
 
 def test_h_confer_gives_way_and_succeeds() -> None:
-    vcpu = caller(Host(VirtualTime()))
+    vcpu = caller(Hypervisor(VirtualTime()))
     assert call(vcpu, Hcall.CONFER, MASK64, 0) == Status.SUCCESS
     assert call(vcpu, Hcall.CONFER, 0, 0) == Status.SUCCESS
     assert call(vcpu, Hcall.CONFER, 7, 0) == Status.PARAMETER
@@ -217,7 +217,7 @@ def test_h_confer_gives_way_and_succeeds() -> None:
 
 
 def test_a_guest_that_crashes_for_ever_is_told_by_what() -> None:
-    host = Host(VirtualTime())
+    host = Hypervisor(VirtualTime())
     guest = Guest(host)
     vcpu = guest.vcpu(0, 0x1_0000_0000)
     vcpu.vcore.lpcr &= ~int(LPCR.ILE)
@@ -229,14 +229,14 @@ def test_a_guest_that_crashes_for_ever_is_told_by_what() -> None:
 
 
 def test_a_machine_without_memory_is_not_entered() -> None:
-    vcpu = VirtualMachine(Host(VirtualTime())).add_vcpu(0)
+    vcpu = VirtualMachine(Hypervisor(VirtualTime())).add_vcpu(0)
     ended = vcpu.run()
     assert isinstance(ended, FailedEntry)
     assert "memory" in ended.message
 
 
 def test_memory_that_comes_after_the_vcpu_leaves_its_registers_alone() -> None:
-    host = Host(VirtualTime())
+    host = Hypervisor(VirtualTime())
     machine = VirtualMachine(host)
     vcpu = machine.add_vcpu(0)
     vcpu.state.gpr[7] = 77
@@ -270,7 +270,7 @@ def test_a_vcpu_number_is_taken_once() -> None:
 )
 def test_a_host_that_cannot_be_is_refused(what: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Host(VirtualTime(), **what)  # type: ignore[arg-type]
+        Hypervisor(VirtualTime(), **what)  # type: ignore[arg-type]
 
 
 def test_an_entry_that_always_takes_too_long_fails_and_leaves_the_core_at_host_time() -> None:

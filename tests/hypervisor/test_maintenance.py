@@ -33,7 +33,7 @@ from little_guests import (
 
 from chronovisor.engine.choice import engine_named
 from chronovisor.hypervisor.exits import Exit, Hypercall
-from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.maintenance import Maintenance
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.kvm.embedded.system import EmbeddedSystem
@@ -259,7 +259,7 @@ def test_however_often_it_fails(offset: Offset, failures: list[tuple[int, int, T
 @pytest.mark.parametrize("model", [POWER8, PPC970])
 def test_a_host_without_offsets_is_repaired_too(model: CpuModel) -> None:
     source = VirtualTime()
-    host = Host(source, origin=ORIGIN, cpu_model=model)
+    host = Hypervisor(source, origin=ORIGIN, cpu_model=model)
     host.maintenance.fail_timebase(0, Ticks(-5), Tfmr.RESIDUE_ERROR)
     assert not host.check_sync()
     guest = Guest(host)
@@ -301,7 +301,7 @@ def test_a_failure_in_the_midst_of_a_reading_comes_before_it() -> None:
     """The clock steps over the moment of the failure while the instruction reads it."""
     for reading in range(1, 60):
         source = SteppingTime()
-        host = Host(source, origin=ORIGIN)
+        host = Hypervisor(source, origin=ORIGIN)
         guest = Guest(host)
         vcpu = guest.vcpu(0, guest.code(0, [*[mftb(n) for n in range(4, 12)], *user_call()]))
         vcpu.set_offset(Offset(7 * GRANULE))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 pytest.importorskip("llvmlite")
 
 from chronovisor.engine.native.engine import NativeEngine
-from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.native_switch import NativeSwitch, NativeTimebase, switching
 from chronovisor.timebase.clock import HostClock, RealTime, SteppingTime, VirtualTime
 from chronovisor.timebase.offset import Applied, Switch
@@ -133,8 +133,8 @@ def test_on_the_machines_own_clock() -> None:
 
 def test_who_has_it() -> None:
     """The machine's own clock, native guests, and the switch that is proven: no stand-in is compiled away."""
-    host = Host(RealTime(), engine=NativeEngine)
+    host = Hypervisor(RealTime(), engine=NativeEngine)
     assert isinstance(host.switch, NativeSwitch)
     assert all(type(core.timebase) is NativeTimebase for core in host.cores)
-    assert not isinstance(Host(VirtualTime(), engine=NativeEngine).switch, NativeSwitch)
-    assert not isinstance(Host(RealTime()).switch, NativeSwitch)
+    assert not isinstance(Hypervisor(VirtualTime(), engine=NativeEngine).switch, NativeSwitch)
+    assert not isinstance(Hypervisor(RealTime()).switch, NativeSwitch)

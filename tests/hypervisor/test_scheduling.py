@@ -28,7 +28,7 @@ from little_guests import (
 
 from chronovisor.engine.concrete import ConcreteEngine
 from chronovisor.hypervisor.exits import Exit, Hypercall, Kicked
-from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.run_queue import TIME_SLICE
 from chronovisor.hypervisor.scheduler import QUANTUM, scheduler_for
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
@@ -38,7 +38,7 @@ from chronovisor.timebase.trace import HostTimeRestored, OffsetApplied
 from chronovisor.timebase.types import Offset
 
 
-def busy_guest(host: Host, name: int, vcpus: int, stride: int) -> Guest:
+def busy_guest(host: Hypervisor, name: int, vcpus: int, stride: int) -> Guest:
     """Each vCPU reads the timebase over and over, stores it, naps by H_CEDE with a timer, and ends now and
     then.
     """
@@ -115,7 +115,7 @@ def test_hosts_on_one_virtual_clock_take_turns_together() -> None:
 def test_the_clock_stands_while_a_bound_vcpu_is_in_user_space() -> None:
     """An exit's handling takes no virtual time, and the others wait for it."""
     source = VirtualTime()
-    host = Host(source, cores=2)
+    host = Hypervisor(source, cores=2)
     guest = Guest(host)
     caller = guest.vcpu(0, guest.code(0x1000, user_call()))
     guest.vcpu(1, guest.code(0x2000, [*spin(500), *user_call()]))
@@ -136,7 +136,7 @@ def test_turns_end_however_much_an_engine_could_run_at_once() -> None:
     class Tireless(ConcreteEngine):
         budget = 1 << 20
 
-    host = Host(VirtualTime(), cores=2, engine=Tireless)
+    host = Hypervisor(VirtualTime(), cores=2, engine=Tireless)
     guest = Guest(host)
     vcpus = [guest.vcpu(number, guest.code(0x1000, [*spin(30_000), *user_call()])) for number in (0, 1)]
     behind: list[int] = []
@@ -195,7 +195,7 @@ def test_a_vcpu_that_waits_for_a_core_can_be_kicked() -> None:
 
 
 def test_registers_wait_until_the_vcpu_has_left_its_run() -> None:
-    host = Host(RealTime())
+    host = Hypervisor(RealTime())
     guest = Guest(host)
     vcpu = guest.vcpu(0, guest.code(0, [addi(4, 4, 1), branch(-1)]))
     ends: list[Exit] = []
@@ -214,7 +214,7 @@ def test_registers_wait_until_the_vcpu_has_left_its_run() -> None:
 def test_one_that_often_goes_to_user_space_has_its_share_of_a_core() -> None:
     """Three others never leave by themselves; whoever came back last would wait for a time slice of each."""
     source = VirtualTime()
-    guest = Guest(Host(source))
+    guest = Guest(Hypervisor(source))
     calls = 100
     talker = guest.vcpu(0, guest.code(0x1000, [*spin(50), *user_call(), branch(-5)]))
     others = [guest.vcpu(number, guest.code(0x2000, [branch(0)])) for number in (1, 2, 3)]
@@ -242,7 +242,7 @@ def test_one_that_often_goes_to_user_space_has_its_share_of_a_core() -> None:
 
 def test_one_that_rested_is_not_ahead_of_the_others_for_as_long() -> None:
     source = VirtualTime()
-    host = Host(source)
+    host = Hypervisor(source)
     guest = Guest(host)
     early, late = (guest.vcpu(number, guest.code(0x1000, [branch(0)])) for number in (0, 1))
 

@@ -11,7 +11,7 @@ from little_guests import Guest, Log, hcall, ld, li, mftb, spin, user_call
 
 from chronovisor.hypervisor.dispatch_log_writer import DispatchLogWriter
 from chronovisor.hypervisor.exits import Hypercall
-from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.stay import Stay
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.hypervisor.vpa import FUNCTION_SHIFT, AreaError, Areas, Function
@@ -168,7 +168,7 @@ def register(function: Function, address: int) -> list[int]:
 def test_a_guest_reads_its_own_log_in_its_own_time() -> None:
     """P8: what the guest finds in the log is its own timebase, between its own readings."""
     log = Log()
-    host = Host(VirtualTime(), origin=0x1111_0000_0000, observer=log)
+    host = Hypervisor(VirtualTime(), origin=0x1111_0000_0000, observer=log)
     guest = Guest(host)
     memory = prepared(guest.memory)
     vcpu = guest.vcpu(
@@ -219,7 +219,7 @@ def test_a_guest_reads_its_own_log_in_its_own_time() -> None:
     ]
 
 
-def running_guest(host: Host) -> tuple[Guest, VirtualCpu]:
+def running_guest(host: Hypervisor) -> tuple[Guest, VirtualCpu]:
     guest = Guest(host)
     prepared(guest.memory)
     vcpu = guest.vcpu(0, guest.code(0x1000, [mftb(4), *user_call(), 0x4BFFFFF4]))
@@ -230,7 +230,7 @@ def running_guest(host: Host) -> tuple[Guest, VirtualCpu]:
 
 @given(offset=st.integers(0, (1 << 40) - 1).map(lambda n: Offset(n << 24)), runs=st.integers(1, 11))
 def test_one_entry_a_dispatch_and_the_ring_wraps(offset: Offset, runs: int) -> None:
-    host = Host(VirtualTime(), origin=0x77)
+    host = Hypervisor(VirtualTime(), origin=0x77)
     guest, vcpu = running_guest(host)
     vcpu.set_offset(offset)
     readings = []
@@ -248,7 +248,7 @@ def test_one_entry_a_dispatch_and_the_ring_wraps(offset: Offset, runs: int) -> N
 
 
 def test_the_yield_count_is_even_while_the_vcpu_runs_and_odd_while_not() -> None:
-    host = Host(VirtualTime())
+    host = Hypervisor(VirtualTime())
     guest, vcpu = running_guest(host)
     counts: list[int] = []
     host.source.call_at(256, lambda: counts.append(get(guest.memory, VPA, VPA_YIELD_COUNT)))
@@ -265,7 +265,7 @@ def test_deregistering_takes_effect_before_the_guest_goes_on() -> None:
     """As under KVM: right behind the hypercall the count is odd, since the processor is dispatched without
     the area.
     """
-    host = Host(VirtualTime())
+    host = Hypervisor(VirtualTime())
     guest = Guest(host)
     prepared(guest.memory)
     load = [0x39200000 | 0, 0x61298000, 0x81490100]  # li r9,0; ori r9,r9,VPA; lwz r10,0x100(r9)
@@ -307,7 +307,7 @@ def test_the_index_is_stored_behind_the_entry_that_it_announces() -> None:
                 writes.append(("index", value))
             super().store(addr, size, value, little)
 
-    host = Host(VirtualTime())
+    host = Hypervisor(VirtualTime())
     guest, vcpu = running_guest(host)
     guest.machine.give_memory(watched := Watched(1 << 20))
     prepared(watched)
@@ -327,7 +327,7 @@ def test_a_log_in_host_time_is_seen() -> None:
             right = guest_time(stay.core.timebase, stay.applied)
             return GuestTime((right - stay.applied).value)
 
-    guest, vcpu = running_guest(Host(VirtualTime()))
+    guest, vcpu = running_guest(Hypervisor(VirtualTime()))
     vcpu.log = InHostTime(vcpu)
     vcpu.set_offset(Offset(1 << 32))
     ended = vcpu.run()

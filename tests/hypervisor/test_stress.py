@@ -32,7 +32,7 @@ from little_guests import (
 
 from chronovisor.engine.choice import engine_named
 from chronovisor.hypervisor.exits import Hypercall, Kicked
-from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.timebase.clock import RealTime
 from chronovisor.timebase.types import MASK64, Offset
@@ -76,7 +76,7 @@ READER: Final = [
 class Stress:
     """One run of all vCPUs."""
 
-    host: Host
+    host: Hypervisor
     vcpus: list[VirtualCpu]
     offsets: list[set[int]]
     """By virtual core, all that were ever set."""

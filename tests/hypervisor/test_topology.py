@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from little_guests import GRANULE, Guest, Log, mftb, run_together, spin, user_call
 
 from chronovisor.hypervisor.exits import Exit, Hypercall
-from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.processor.cpu_model import POWER8, POWER9, CpuModel
 from chronovisor.timebase.clock import VirtualTime
@@ -22,7 +22,7 @@ def test_the_threads_of_a_core_run_at_once(model: CpuModel) -> None:
     offset of its own; else one switches for all.
     """
     log = Log()
-    host = Host(VirtualTime(), threads_per_core=4, cpu_model=model, observer=log)
+    host = Hypervisor(VirtualTime(), threads_per_core=4, cpu_model=model, observer=log)
     guest = Guest(host, stride=4)
     vcpus = []
     for number in range(4):
@@ -70,7 +70,7 @@ def test_any_number_of_vcpus_gets_on_with_any_number_of_threads(
     host.
     """
     log, threads = Log(), min(threads, model.max_threads)
-    host = Host(VirtualTime(), cores=cores, threads_per_core=threads, cpu_model=model, observer=log)
+    host = Hypervisor(VirtualTime(), cores=cores, threads_per_core=threads, cpu_model=model, observer=log)
     guest = Guest(host, stride=min(stride, threads))
     made = []
     for number in range(vcpus):

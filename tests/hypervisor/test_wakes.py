@@ -27,7 +27,7 @@ from little_guests import (
 
 from chronovisor.engine.choice import engine_named
 from chronovisor.hypervisor.exits import Exit, Hypercall, Kicked
-from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.scheduler import QUANTUM, Parallel
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.isa.bits import MSR
@@ -82,7 +82,7 @@ class Sleeper:
 
     def __init__(self, busy: bool = False) -> None:
         self.source = VirtualTime()
-        self.host: Host = power8(self.source, threads=4, origin=1 << 50)
+        self.host: Hypervisor = power8(self.source, threads=4, origin=1 << 50)
         self.guest = Guest(self.host, stride=4)
         for vector in (0x500, 0x900):
             self.guest.code(vector, user_call())

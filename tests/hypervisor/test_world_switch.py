@@ -30,7 +30,7 @@ from little_guests import (
 
 from chronovisor.hypervisor.dispatch_log_writer import DispatchLogWriter
 from chronovisor.hypervisor.exits import Hypercall
-from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.papr.hcalls import Hcall
 from chronovisor.processor.cpu_model import PPC970
 from chronovisor.timebase.clock import VirtualTime
@@ -54,7 +54,7 @@ READER = [mftb(4), mfdec(5), mftb(6), *user_call(), branch(-5)]
 
 
 def test_a_thousand_entries_and_exits_leave_the_offset_and_the_expiry_alone() -> None:
-    host = Host(VirtualTime(), origin=0x1234_5678_9ABC_DEF0)
+    host = Hypervisor(VirtualTime(), origin=0x1234_5678_9ABC_DEF0)
     guest = Guest(host)
     vcpu = guest.vcpu(0, guest.code(0, READER))
     vcpu.set_offset(Offset.rounded_up(0x1234567))
@@ -76,7 +76,7 @@ def test_the_guest_reads_host_time_plus_offset_and_dec_by_its_expiry(
 ) -> None:
     """P2, P7: T is exactly H + o in the guest and H outside; DEC + T is the expiry to the tick."""
     source = VirtualTime()
-    host = Host(source, origin)
+    host = Hypervisor(source, origin)
     guest = Guest(host)
     vcpu = guest.vcpu(0, guest.code(0, READER))
     vcpu.set_offset(offset)
@@ -100,7 +100,7 @@ def test_an_entry_around_a_wrap_of_the_low_bits(before: int, offset: Offset) -> 
     """P1: whenever the low 24 bits wrap, on the way in or out, the timebase comes out right."""
     log = Log()
     source = VirtualTime()
-    host = Host(source, origin=-before & MASK64, observer=log)
+    host = Hypervisor(source, origin=-before & MASK64, observer=log)
     guest = Guest(host)
     vcpu = guest.vcpu(0, guest.code(0, READER))
     vcpu.set_offset(offset)
@@ -116,7 +116,7 @@ def test_an_entry_around_a_wrap_of_the_low_bits(before: int, offset: Offset) -> 
 def test_a_wrap_is_seen_and_written_again() -> None:
     # The first reading takes an instruction's 256 ticks; the wrap comes in them.
     log = Log()
-    host = Host(VirtualTime(), origin=GRANULE - 100, observer=log)
+    host = Hypervisor(VirtualTime(), origin=GRANULE - 100, observer=log)
     guest = Guest(host)
     vcpu = guest.vcpu(0, guest.code(0, READER))
     vcpu.set_offset(Offset(5 * GRANULE))
@@ -126,7 +126,7 @@ def test_a_wrap_is_seen_and_written_again() -> None:
 
 
 def test_a_host_without_tbu40_refuses_an_offset_and_changes_nothing() -> None:
-    host = Host(VirtualTime(), cpu_model=PPC970)
+    host = Hypervisor(VirtualTime(), cpu_model=PPC970)
     guest = Guest(host)
     vcpu = guest.vcpu(0, guest.code(0, [li(4, 1), *user_call()]))
     with pytest.raises(NoTbu40Error, match="TBU40"):
@@ -139,7 +139,7 @@ def test_a_host_without_tbu40_refuses_an_offset_and_changes_nothing() -> None:
 def test_a_decrementer_that_was_never_set_expires_when_an_offset_is() -> None:
     """As since Linux 6.1: a guest that moved here without its timer gets it at once, not after years."""
     source = VirtualTime(5000)
-    host = Host(source, origin=1000)
+    host = Hypervisor(source, origin=1000)
     guest = Guest(host)
     vcpu = guest.vcpu(0, 0)
     assert vcpu.decrementer_expiry == GuestTime(0)
@@ -292,7 +292,7 @@ def test_a_long_stop_loses_no_timer(stop: int, ceded: bool) -> None:
     positive.
     """
     source = VirtualTime()
-    host = Host(source, origin=0xFFFF_FFFF_0000_0000)
+    host = Hypervisor(source, origin=0xFFFF_FFFF_0000_0000)
     guest = Guest(host)
     guest.code(0x900, [li(4, 0x900), mfdec(5), *user_call()])
     wait = hcall(Hcall.CEDE) if ceded else []
@@ -425,7 +425,7 @@ def test_a_mistake_at_the_entry_loses_neither_the_core_nor_the_timer() -> None:
 
 @pytest.mark.parametrize(("adjust", "what"), [(5, "out of phase by 0x5"), (GRANULE, "plus 0x1000000")])
 def test_a_core_out_of_step_is_told(adjust: int, what: str) -> None:
-    host = Host(VirtualTime(), cores=2)
+    host = Hypervisor(VirtualTime(), cores=2)
     assert host.check_sync() == []
     host.cores[1].timebase.adjust = adjust
     (told,) = host.check_sync()

@@ -14,8 +14,8 @@ from chronovisor.hypervisor.cede import Cede
 from chronovisor.hypervisor.dispatch import Dispatch
 from chronovisor.hypervisor.dispatch_log_writer import DispatchLogWriter
 from chronovisor.hypervisor.exits import Crashed, Exit, FailedEntry, Kicked
-from chronovisor.hypervisor.host import Host
 from chronovisor.hypervisor.hypercall_answers import HypercallAnswers
+from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.interrupts import PendingInterrupts
 from chronovisor.hypervisor.stay import Stay
 from chronovisor.hypervisor.timer import Timer
@@ -56,9 +56,9 @@ class Machine(Protocol):
 class VirtualCpu:
     """A vCPU. Its public state is changed under the host's monitor, or by the thread that runs it."""
 
-    def __init__(self, machine: Machine, host: Host, vcore: VirtualCore, number: int) -> None:
+    def __init__(self, machine: Machine, host: Hypervisor, vcore: VirtualCore, number: int) -> None:
         self.machine: Machine = machine
-        self.host: Host = host
+        self.host: Hypervisor = host
         self.vcore: VirtualCore = vcore
         self.number = number
         self._scheduler = host.scheduler

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from chronovisor.engine.interface import Engine
-from chronovisor.hypervisor.host import Host
 from chronovisor.hypervisor.hypercall_answers import HypercallAnswers
+from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.virtual_core import VirtualCore
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.isa.bits import LPCR
@@ -21,8 +21,8 @@ class VirtualMachine:
     `stride` is the number of vCPUs that a virtual core can have, unless the host's threads are independent.
     """
 
-    def __init__(self, host: Host, stride: int = 1) -> None:
-        self.host: Host = host
+    def __init__(self, host: Hypervisor, stride: int = 1) -> None:
+        self.host: Hypervisor = host
         self.stride = stride
         self.has_memory = False
         self.memory: GuestMemory = GuestMemory(PAGE_SIZE)

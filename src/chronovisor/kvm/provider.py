@@ -24,9 +24,9 @@ def open_system(options: HostOptions, provider: str = "embedded") -> System:
     # Each is imported here: a host that drives the kernel's KVM needs nothing of the embedded hypervisor.
     provider = settled(options, provider)
     if provider == "embedded":
-        from chronovisor.kvm.embedded.system import EmbeddedSystem, host_for
+        from chronovisor.kvm.embedded.system import EmbeddedSystem, hypervisor_for
 
-        return EmbeddedSystem(host_for(options))
+        return EmbeddedSystem(hypervisor_for(options))
     from chronovisor.kvm.linux.system import LinuxSystem
 
     return LinuxSystem(options)

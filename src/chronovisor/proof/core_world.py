@@ -13,7 +13,7 @@ from typing import cast
 from chronovisor.engine.concrete import ConcreteEngine, Reason, Stop
 from chronovisor.engine.state import Thread
 from chronovisor.hypervisor.exits import FailedEntry, Hypercall
-from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.hypervisor.virtual_machine import VirtualMachine
 from chronovisor.hypervisor.world_switch import WorldSwitch
@@ -157,7 +157,7 @@ class World:
             case, self._name if clock else self._state, self.look, departures, merges=clock is None
         )
         self._any_first = any_first
-        self.host = host = Host(
+        self.host = host = Hypervisor(
             clock or _SteppingClock(),
             origin=0x1234_5678,
             threads_per_core=THREADS,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from chronovisor.hypervisor.dispatch_log_writer import DispatchLogWriter
-from chronovisor.hypervisor.host import Host, taking_time
+from chronovisor.hypervisor.hypervisor import Hypervisor, taking_time
 from chronovisor.hypervisor.stay import Stay
 from chronovisor.hypervisor.virtual_core import VirtualCore
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
@@ -32,7 +32,7 @@ class Sabotage:
     """What is wrong with it, for people."""
     clause: str
     """The clause of the original text that it violates."""
-    assemble: Callable[[Host], None] = lambda host: None
+    assemble: Callable[[Hypervisor], None] = lambda host: None
     """Puts the wrong part into a host in virtual time that has no guests yet."""
     machine: type[VirtualMachine] = VirtualMachine
     """The virtual machines of that host."""
@@ -96,15 +96,15 @@ class _HostTimeInLogs(VirtualMachine):
         return vcpu
 
 
-def _without_wrap_check(host: Host) -> None:
+def _without_wrap_check(host: Hypervisor) -> None:
     host.switch = Switch(taking_time(shift_without_check, host.scheduler, host.ticks_per_instruction))
 
 
-def _with_offset_read_again(host: Host) -> None:
+def _with_offset_read_again(host: Hypervisor) -> None:
     host.world_switch = OffsetReadAgain(host)
 
 
-def _with_secondaries_let_in_early(host: Host) -> None:
+def _with_secondaries_let_in_early(host: Hypervisor) -> None:
     host.world_switch = SecondariesLetInEarly(host)
 
 

@@ -6,7 +6,7 @@ from chronovisor.cli.demo import watchers
 from chronovisor.cli.demo.findings import Act, Json
 from chronovisor.cli.demo.switch import OFFSET, STARTED, start
 from chronovisor.cli.demo.watched import GuestReport, Recorder, SilentGuestError, ask_for_report
-from chronovisor.hypervisor.host import Host as Hypervisor
+from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.kvm.embedded.system import EmbeddedSystem
 from chronovisor.kvm.embedded.vm import EmbeddedVm
 from chronovisor.kvm.ids import VmType

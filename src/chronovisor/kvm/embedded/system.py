@@ -6,7 +6,7 @@ import errno
 from typing import Final
 
 from chronovisor.engine.choice import engine_named
-from chronovisor.hypervisor.host import Host
+from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.virtual_machine import VirtualMachine
 from chronovisor.isa.bits import LPCR
 from chronovisor.kvm.embedded.vm import MAX_VCPU_ID, MAX_VCPUS, EmbeddedVm
@@ -27,7 +27,7 @@ _HAVE: Final = {
 """What every host of ours has; a capability that is not here or below is 0."""
 
 
-def host_for(options: HostOptions) -> Host:
+def hypervisor_for(options: HostOptions) -> Hypervisor:
     """Return a host as the options say. KvmError (EINVAL) for options that make no host."""
     model = POWER9 if options.cpu_model == "auto" else CPU_MODELS.get(options.cpu_model)
     if model is None:
@@ -36,7 +36,7 @@ def host_for(options: HostOptions) -> Host:
             f"there is no processor {options.cpu_model!r}; choose one of {', '.join(CPU_MODELS)}",
         )
     try:
-        return Host(
+        return Hypervisor(
             options.source,
             options.tb_origin,
             options.cores,
@@ -53,7 +53,7 @@ def host_for(options: HostOptions) -> Host:
 class EmbeddedSystem:
     """`kvm.interface.System` over one host."""
 
-    def __init__(self, hypervisor: Host) -> None:
+    def __init__(self, hypervisor: Hypervisor) -> None:
         self.hypervisor = hypervisor
         processor, model = hypervisor.processor, hypervisor.cpu_model
         self.host = HostFacts(

@@ -1,4 +1,4 @@
-"""A host: a processor, and what the hypervisor keeps to share it among guests."""
+"""The hypervisor of one host: the host's processor, and what it takes to share it among guests."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ EngineMaker: TypeAlias = Callable[[GuestMemory], Engine]
 log = logging.getLogger(__name__)
 
 
-class Host:
-    """A machine that runs guests.
+class Hypervisor:
+    """The hypervisor of one host.
 
     `origin`, `cores`, `threads_per_core`, `cpu_model` and `ticks_per_instruction` are those of its
     `Processor`. `engine` makes what runs the instructions of each virtual machine. The `observer` is told
