@@ -33,7 +33,8 @@ from rich.table import Table
 
 from bench.guest_speed import firmware
 from chronovisor.machine import Host
-from chronovisor.machine.elf import SHIPPED, read_image
+from chronovisor.machine.elf import read_image
+from chronovisor.machine.files import SHIPPED
 from chronovisor.migration.precopy import MoveLimits
 from chronovisor.timebase.types import FREQUENCY
 

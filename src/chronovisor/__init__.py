@@ -18,26 +18,90 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from chronovisor.machine.guest import Guest, GuestEnd
+    from chronovisor.kvm.errors import KvmError
+    from chronovisor.kvm.registers import RegisterError
+    from chronovisor.machine.console import Console
+    from chronovisor.machine.errors import ImageError, MachineError, OutputLostError
+    from chronovisor.machine.guest import EndReason, Guest, GuestEnd
     from chronovisor.machine.host import Host
+    from chronovisor.memory.guest_memory import AddressError
+    from chronovisor.migration.errors import (
+        MoveCancelledError,
+        MoveError,
+        MoveRefusedError,
+        MoveUndecidedError,
+        NotConvergingError,
+        RestorationError,
+    )
     from chronovisor.migration.move import move
-    from chronovisor.migration.snapshot import snapshot
+    from chronovisor.migration.snapshot import NotSavedError, snapshot
+    from chronovisor.migration.snapshot_format import SnapshotError
     from chronovisor.migration.snapshot_restore import restore
     from chronovisor.timebase.clock import RealTime, VirtualTime
-    from chronovisor.timebase.policy import TimePolicy
+    from chronovisor.timebase.handover import HandoverError
+    from chronovisor.timebase.policy import PolicyError, TimePolicy
     from chronovisor.timebase.record import MoveRecord
     from chronovisor.timebase.types import FREQUENCY, GuestTime, HostTime, Offset, Ticks
 
+__version__: str
+
+_HOMES = {
+    "kvm.errors": ("KvmError",),
+    "kvm.registers": ("RegisterError",),
+    "machine.console": ("Console",),
+    "machine.errors": ("ImageError", "MachineError", "OutputLostError"),
+    "machine.guest": ("EndReason", "Guest", "GuestEnd"),
+    "machine.host": ("Host",),
+    "memory.guest_memory": ("AddressError",),
+    "migration.errors": (
+        "MoveCancelledError",
+        "MoveError",
+        "MoveRefusedError",
+        "MoveUndecidedError",
+        "NotConvergingError",
+        "RestorationError",
+    ),
+    "migration.move": ("move",),
+    "migration.snapshot": ("NotSavedError", "snapshot"),
+    "migration.snapshot_format": ("SnapshotError",),
+    "migration.snapshot_restore": ("restore",),
+    "timebase.clock": ("RealTime", "VirtualTime"),
+    "timebase.handover": ("HandoverError",),
+    "timebase.policy": ("PolicyError", "TimePolicy"),
+    "timebase.record": ("MoveRecord",),
+    "timebase.types": ("FREQUENCY", "GuestTime", "HostTime", "Offset", "Ticks"),
+}
+"""The public names, by the module that defines them."""
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
 __all__ = [
     "FREQUENCY",
+    "AddressError",
+    "Console",
+    "EndReason",
     "Guest",
     "GuestEnd",
     "GuestTime",
+    "HandoverError",
     "Host",
     "HostTime",
+    "ImageError",
+    "KvmError",
+    "MachineError",
+    "MoveCancelledError",
+    "MoveError",
     "MoveRecord",
+    "MoveRefusedError",
+    "MoveUndecidedError",
+    "NotConvergingError",
+    "NotSavedError",
     "Offset",
+    "OutputLostError",
+    "PolicyError",
     "RealTime",
+    "RegisterError",
+    "RestorationError",
+    "SnapshotError",
     "Ticks",
     "TimePolicy",
     "VirtualTime",
@@ -46,23 +110,19 @@ __all__ = [
     "snapshot",
 ]
 
-_HOMES = {
-    "Guest": "machine.guest",
-    "GuestEnd": "machine.guest",
-    "Host": "machine.host",
-    "move": "migration.move",
-    "restore": "migration.snapshot_restore",
-    "snapshot": "migration.snapshot",
-    "RealTime": "timebase.clock",
-    "VirtualTime": "timebase.clock",
-    "MoveRecord": "timebase.record",
-    "TimePolicy": "timebase.policy",
-    **dict.fromkeys(("FREQUENCY", "GuestTime", "HostTime", "Offset", "Ticks"), "timebase.types"),
-}
-
 
 def __getattr__(name: str) -> Any:
-    # Imported when first used: a command that needs one module does not pay for all.
-    if name not in _HOMES:
+    # Each name is imported when it is first used, so that a command pays only for the modules that it needs.
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version(__name__)
+    if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

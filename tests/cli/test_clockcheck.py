@@ -23,7 +23,7 @@ from report.synthetic_console import INTERVAL, MadeUp
 from chronovisor.cli import main
 from chronovisor.cli.clockcheck.source import Splitter
 from chronovisor.cli.status import ExitStatus
-from chronovisor.machine.elf import SHIPPED
+from chronovisor.machine.files import SHIPPED
 from chronovisor.report.clock_check.lines import LONGEST
 
 COUNT = 60

@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from chronovisor.cli import main
-from chronovisor.cli.status import ExitStatus
+from chronovisor.cli import COMMANDS, main
+from chronovisor.cli.status import OF_ALL, ExitStatus
 from chronovisor.isa.assembly import assemble
-from chronovisor.machine.elf import SHIPPED
+from chronovisor.machine.files import SHIPPED
+from chronovisor.machine.wall_clock import WallClock
+from chronovisor.timebase.clock import RealTime, VirtualTime
 
 COMMAND = [sys.executable, "-c", "import sys; from chronovisor.cli import main; sys.exit(main())"]
 
@@ -225,6 +228,9 @@ def test_output_that_cannot_be_written_is_said_in_a_line() -> None:
         (["--tb-offset", "1.5"], "timebase offset '1.5' is no number"),
         (["--tb-offset", str(1 << 64)], "too wide"),
         (["--clock", "lunar"], "--clock"),
+        (["--rtc", "utc"], "write base=utc"),
+        (["--rtc", "base=2026-13-01"], "write utc, localtime, or a date"),
+        (["--rtc", "base=localtime", "--clock", "virtual"], "in virtual time give a date"),
         (["--timeout", "soon"], "timeout 'soon'"),
         (["--timeout", "-1"], "timeout '-1'"),
         (["--timeout", "nan"], "timeout 'nan'"),
@@ -265,10 +271,32 @@ def test_no_command_shows_the_help_and_an_unknown_one_is_refused(capsys: pytest.
 
 
 def test_the_help_names_every_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "--help"]) == 0
-    words = capsys.readouterr().out.replace(",", " ").split()
-    told = {int(word) for word in words[words.index("status:") : words.index("Arguments:")] if word.isdigit()}
-    assert told == set(ExitStatus) - {ExitStatus.UNDECIDED}
+    named = set()
+    for command in COMMANDS:
+        assert main([command, "--help"]) == 0
+        words = capsys.readouterr().out.split()
+        told = {int(word) for word in words[words.index("status:") :] if word.isdigit()}
+        assert told >= OF_ALL
+        named |= told
+    assert named == set(ExitStatus)
+
+
+@pytest.mark.parametrize(
+    ("base", "shown"),
+    [("2001-02-03T04:05:06", "2001-02-03T04:05:06+00:00"), ("1999-12-31", "1999-12-31T00:00:00+00:00")],
+)
+def test_the_time_of_day_at_the_start(base: str, shown: str) -> None:
+    clock = WallClock(VirtualTime())
+    clock.start(base)
+    assert clock.now().isoformat() == shown
+
+
+def test_local_time_is_this_machines() -> None:
+    clock = WallClock(RealTime())
+    clock.start("localtime")
+    assert abs(clock.now().replace(tzinfo=None) - datetime.now()) < timedelta(seconds=60)
+    clock.start("utc")
+    assert abs(clock.now() - datetime.now(UTC)) < timedelta(seconds=60)
 
 
 def test_offset_answers_what_the_kernel_makes_of_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from chronovisor.cli.demo.side import REAL_PATIENCE
 from chronovisor.cli.demo.watched import ask_for_report
-from chronovisor.machine.elf import SHIPPED
+from chronovisor.machine.files import SHIPPED
 from chronovisor.machine.host import Host
 from chronovisor.migration.snapshot import snapshot
 from chronovisor.migration.snapshot_restore import restore

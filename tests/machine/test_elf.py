@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chronovisor.machine import ImageError
-from chronovisor.machine.elf import PIE_BASE, SHIPPED, Image, parse_image, read_image
+from chronovisor.machine.elf import PIE_BASE, Image, parse_image, read_image
+from chronovisor.machine.files import SHIPPED
 from chronovisor.memory import GuestMemory
 
 CODE = b"\0\0\0\x60" * 4

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chronovisor.machine.elf import SHIPPED
+from chronovisor.machine.files import SHIPPED
 
 GUESTS = Path(__file__).parents[2] / "guests"
 COMPILERS = tuple(f"{machine}-linux-gnu-gcc" for machine in ("powerpc64le", "powerpc64", "aarch64", "x86_64"))

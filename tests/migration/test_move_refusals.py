@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from chronovisor.kvm.structures import Sregs
-from chronovisor.machine.elf import SHIPPED
+from chronovisor.machine.files import SHIPPED
 from chronovisor.machine.host import Host
 from chronovisor.machine.sizes import Topology
 from chronovisor.migration.destination import Destination

@@ -321,10 +321,10 @@ def test_what_cannot_be_written_to(host: Host, tmp_path: Path) -> None:
 def test_what_cannot_be_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path, words in {
-        tmp_path: "no regular file",
-        tmp_path / "pipe": "no regular file",
+        tmp_path: "not a regular file",
+        tmp_path / "pipe": "not a regular file",
         tmp_path / "nowhere": "No such file",
-        Path("/dev/zero"): "no regular file",
+        Path("/dev/zero"): "not a regular file",
         Path(sys.executable): "no snapshot",
     }.items():
         with pytest.raises(SnapshotError, match=words):

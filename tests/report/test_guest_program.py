@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 
-from chronovisor.machine.elf import SHIPPED
+from chronovisor.machine.files import SHIPPED
 from chronovisor.report.clock_check.lines import CLOCKS, COARSE, Bye, Hello, Line, Sample, parse
 
 ARCHITECTURES = ("ppc64le", "ppc64", "x86-64", "aarch64")

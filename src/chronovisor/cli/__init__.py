@@ -1,7 +1,7 @@
 """The commands.
 
-Each is a module of its own, imported only when it is the one that was asked for: what one command needs costs
-the others nothing.
+Each command is a module of its own, which is imported only if the command is asked for. So what one command
+needs does not slow the others down.
 """
 
 from __future__ import annotations
@@ -10,105 +10,166 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
-from chronovisor.cli.status import ExitStatus
+from chronovisor.cli.output import printable, set_up
+from chronovisor.cli.status import OF_A_GUEST, ExitStatus, statuses_in_help
 
-COMMANDS: dict[str, tuple[str, str]] = {
-    "run": ("chronovisor.cli.run", "Run an ELF guest until it powers off."),
-    "receive": ("chronovisor.cli.receive", "Wait for a guest that moves here, then run it."),
-    "migrate": ("chronovisor.cli.migrate", "Move a running guest to where one is waited for."),
-    "snapshot": ("chronovisor.cli.snapshot", "Save a guest in a file."),
-    "restore": ("chronovisor.cli.restore", "Have a saved guest go on."),
-    "inspect": ("chronovisor.cli.inspect", "Show what is in a snapshot."),
-    "pause": ("chronovisor.cli.pause", "Stop a running guest, and keep it."),
-    "resume": ("chronovisor.cli.resume", "Let a paused guest go on."),
-    "history": ("chronovisor.cli.history", "Show the life of a guest's clock."),
-    "ps": ("chronovisor.cli.ps", "List the guests that run on this machine, with their times."),
-    "reg": ("chronovisor.cli.reg", "Show or set registers of a running guest."),
-    "dtl": ("chronovisor.cli.dtl", "Show the dispatch trace log of a guest, or one out of a file."),
-    "doctor": ("chronovisor.cli.doctor", "Say what this machine can do for guests, and what is missing."),
-    "offset": ("chronovisor.cli.offset", "Say which timebase offset to set, and what comes of it."),
-    "clockcheck": (
+
+class Command(NamedTuple):
+    """A command of `chronovisor`."""
+
+    module: str
+    """The module whose `command` it is."""
+    summary: str
+    """Its line in the list of commands."""
+    statuses: tuple[ExitStatus, ...] = ()
+    """Its exit statuses beside those that every command has."""
+
+
+COMMANDS: dict[str, Command] = {
+    "run": Command(
+        "chronovisor.cli.run",
+        "Run an ELF guest until it powers off.",
+        (ExitStatus.BAD_IMAGE, *OF_A_GUEST),
+    ),
+    "guests": Command("chronovisor.cli.guests", "List the guests that come with Chronovisor."),
+    "stop": Command("chronovisor.cli.stop", "End a running guest."),
+    "kill": Command("chronovisor.cli.kill", "End a guest's process at once."),
+    "receive": Command(
+        "chronovisor.cli.receive", "Wait for a guest that moves here, then run it.", OF_A_GUEST
+    ),
+    "migrate": Command(
+        "chronovisor.cli.migrate", "Move a running guest to another process.", (ExitStatus.UNDECIDED,)
+    ),
+    "snapshot": Command("chronovisor.cli.snapshot", "Save a guest in a file."),
+    "restore": Command(
+        "chronovisor.cli.restore", "Run a guest from a snapshot.", (ExitStatus.BAD_IMAGE, *OF_A_GUEST)
+    ),
+    "inspect": Command("chronovisor.cli.inspect", "Show what is in a snapshot.", (ExitStatus.BAD_IMAGE,)),
+    "pause": Command("chronovisor.cli.pause", "Stop a running guest, and keep it."),
+    "resume": Command("chronovisor.cli.resume", "Let a paused guest continue."),
+    "history": Command("chronovisor.cli.history", "Show the life of a guest's clock."),
+    "ps": Command("chronovisor.cli.ps", "List the guests that run on this machine, with their times."),
+    "reg": Command("chronovisor.cli.reg", "Show or set registers of a running guest."),
+    "dtl": Command("chronovisor.cli.dtl", "Show a dispatch trace log, from a guest or a file."),
+    "doctor": Command("chronovisor.cli.doctor", "Show what this machine can do, and what is missing."),
+    "offset": Command("chronovisor.cli.offset", "Compute the timebase offset to set."),
+    "clockcheck": Command(
         "chronovisor.cli.clockcheck.command",
         "Check a Linux guest's clocks, on any hypervisor.",
+        (ExitStatus.CLOCK_FAULT,),
     ),
-    "demo": ("chronovisor.cli.demo", "See the timebase offset happen, in four acts."),
-    "scan": ("chronovisor.cli.scan", "Find where machine code writes the registers of time."),
-    "prove": ("chronovisor.cli.prove", "Prove the switch and the rounding of moves."),
+    "demo": Command("chronovisor.cli.demo", "See the timebase offset happen, in four acts."),
+    "scan": Command(
+        "chronovisor.cli.scan", "Find where machine code writes time registers.", (ExitStatus.BAD_IMAGE,)
+    ),
+    "prove": Command(
+        "chronovisor.cli.prove", "Prove the switch and the rounding of moves.", (ExitStatus.BAD_IMAGE,)
+    ),
 }
-"""A command's name, the module whose `command` it is, and its line in the list of commands."""
+"""The commands by name."""
+_HELP = """A hypervisor for 64-bit Power guests that keep their own time.
+
+`chronovisor COMMAND --help` describes a command. CHRONOVISOR_RUN_DIR is the directory in which running guests
+are found by their names (default: $XDG_RUNTIME_DIR/chronovisor). CHRONOVISOR_CACHE is the directory in which
+compiled code is kept (default: ~/.cache/chronovisor).
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status. A user's mistake becomes one line on stderr."""
+    """Run the command line and return the exit status. A user's mistake becomes one line on stderr."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    set_up()
     try:
         app = _application(next((word for word in given if not word.startswith("-")), ""))
-        return int(app(given, prog_name="chronovisor", standalone_mode=False) or 0)
+        status = int(app(given, prog_name="chronovisor", standalone_mode=False) or 0)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         return ExitStatus.INTERRUPTED
     except Exception as error:
-        return _explain(error)
+        return _explain(error, given)
+    return status
 
 
 def _application(wanted: str) -> Any:
     import typer
 
     app = typer.Typer(
-        help="A hypervisor for 64-bit Power guests that keep their own time.",
+        help=_HELP,
+        epilog=statuses_in_help(()),
         add_completion=False,
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
     )
-    # Without it a single command would be the whole application and lose its name.
-    app.callback()(_options)
-    for name, (module, summary) in COMMANDS.items():
+
+    def show_version(wished: bool) -> None:
+        if wished:
+            from chronovisor import __version__
+
+            print(f"chronovisor {__version__}")
+            raise typer.Exit
+
+    def options(
+        version: bool = typer.Option(
+            False, "--version", help="Show the version and exit.", callback=show_version, is_eager=True
+        ),
+    ) -> None:
+        pass
+
+    # Without a callback, a single command would be the whole application and lose its name.
+    app.callback(help=_HELP, epilog=statuses_in_help(()))(options)
+    for name, (module, summary, statuses) in COMMANDS.items():
         command = import_module(module).command if name == wanted else _stands_for
-        app.command(name, short_help=summary)(command)
+        app.command(name, short_help=summary, epilog=statuses_in_help(statuses))(command)
     return app
 
 
-def _options() -> None:
-    """A hypervisor for 64-bit Power guests that keep their own time."""
-
-
 def _stands_for() -> None:
-    """Be a command in the list of commands, no more."""
+    """Be a command in the list of commands."""
 
 
-def _explain(error: Exception) -> int:
+def _explain(error: Exception, given: Sequence[str]) -> int:
     from chronovisor.kvm.errors import KvmError
     from chronovisor.machine.control import INTERNAL, UNDECIDED, USAGE, ControlError
-    from chronovisor.machine.errors import ImageError, MachineError
+    from chronovisor.machine.errors import ImageError, MachineError, OutputLostError
 
     if isinstance(error, ImageError):
-        return _say(str(error), ExitStatus.BAD_IMAGE)
+        return _say(str(error), ExitStatus.BAD_IMAGE, given)
+    if isinstance(error, OutputLostError):
+        return _say(str(error), ExitStatus.FAILED, given)
     if isinstance(error, MachineError | KvmError):
-        return _say(str(error), ExitStatus.USAGE)
+        return _say(str(error), ExitStatus.USAGE, given)
     if isinstance(error, ControlError):
         kinds = {
             USAGE: ExitStatus.USAGE,
             UNDECIDED: ExitStatus.UNDECIDED,
             INTERNAL: ExitStatus.INTERNAL_ERROR,
         }
-        return _say(str(error), kinds.get(error.kind, ExitStatus.FAILED))
+        return _say(str(error), kinds.get(error.kind, ExitStatus.FAILED), given)
     if type(error).__name__ == "Abort":
         return ExitStatus.INTERRUPTED
-    # What typer says of a command line. Its base classes come from the one or the other package, by its
-    # version.
+    # typer's errors about the command line. The package of their base class depends on typer's version.
     message: Callable[[], str] | None = getattr(error, "format_message", None)
     if type(error).__name__ == "NoArgsIsHelpError":
         print(message() if message is not None else "", file=sys.stderr)
         return ExitStatus.USAGE
     if message is not None:
-        return _say(message(), ExitStatus.USAGE)
+        return _say(message(), ExitStatus.USAGE, given)
     traceback.print_exception(error)
-    return _say(f"internal error: {type(error).__name__}: {error}", ExitStatus.INTERNAL_ERROR)
+    return _say(f"internal error: {type(error).__name__}: {error}", ExitStatus.INTERNAL_ERROR, given)
 
 
-def _say(message: str, status: ExitStatus) -> ExitStatus:
-    if message:
-        print("chronovisor: " + " ".join(message.split()), file=sys.stderr)
+def _say(message: str, status: ExitStatus, given: Sequence[str]) -> ExitStatus:
+    """Write an error on stderr: as one line, or as a JSON object if the command line asks for JSON."""
+    line = printable(" ".join(message.split()))
+    if line and "--json" in given:
+        import json
+
+        print(json.dumps({"error": line, "status": int(status)}), file=sys.stderr)
+    elif line:
+        print(f"chronovisor: {line}", file=sys.stderr)
     return status

@@ -16,6 +16,7 @@ from chronovisor.cli.running import parse_seconds, say
 from chronovisor.cli.status import ExitStatus
 from chronovisor.machine.control import PATIENCE, ask
 from chronovisor.machine.errors import MachineError
+from chronovisor.machine.files import LARGEST, FileError, open_regular
 from chronovisor.machine.sizes import parse_u64
 from chronovisor.papr.dispatch_log import (
     DispatchLog,
@@ -132,21 +133,21 @@ def _listed(path: Path, seconds: str) -> DispatchLog:
     until = time.monotonic() + (parse_seconds(seconds, "seconds") or 0)
     data = bytearray()
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
+        with open_regular(path) as file:
             while True:
-                piece = os.read(file, _PIECE)
+                # A buffer would read parts of entries, which Linux refuses.
+                piece = os.read(file.fileno(), _PIECE)
                 data += piece
+                if len(data) > LARGEST:
+                    raise MachineError(f"{path}: the log has more than {LARGEST} bytes")
                 if not piece:
                     if time.monotonic() >= until:
                         break
                     time.sleep(_PAUSE)
-        finally:
-            os.close(file)
         log = from_stream(bytes(data))
     except OSError as error:
         raise MachineError(f"{path}: {error.strerror or error}") from None
-    except LogFormatError as error:
+    except (FileError, LogFormatError) as error:
         raise MachineError(f"{path}: {error}") from None
     if not log.entries:
         raise MachineError(f"{path}: the file is empty: nothing was logged in it")
@@ -158,7 +159,7 @@ def _dumped(path: Path, address: str, length: str, vpa: str) -> DispatchLog:
     if not length:
         raise MachineError("--address also needs --length: how many bytes the log has")
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             ring = _piece(file, path, parse_u64(address, "address"), parse_u64(length, "length"), "the log")
             if not vpa:
                 return from_ring_alone(ring)
@@ -169,7 +170,7 @@ def _dumped(path: Path, address: str, length: str, vpa: str) -> DispatchLog:
             return from_ring(ring, index)
     except OSError as error:
         raise MachineError(f"{path}: {error.strerror or error}") from None
-    except LogFormatError as error:
+    except (FileError, LogFormatError) as error:
         raise MachineError(f"{path}: {error}") from None
 
 

@@ -81,9 +81,9 @@ def command(
     Memory is sent while the guest runs, in rounds, until what is left fits the downtime limit (the last round
     is not held back by a bandwidth limit). A guest that writes faster than that goes on where it is.
 
-    Exit status: 0 it went, 1 it did not and goes on, 2 bad usage, 5 undecided: it is paused, as its
-    destination was lost after it may have been given away. Ask again with --resolve,
-    or take it back with --force-resume.
+    Status 1 says that the guest did not move and continues here. Status 5 says that it is undecided: the
+    destination was lost when it may already have had the guest, so the guest is paused here. Ask again with
+    --resolve, or take the guest back with --force-resume.
     """
     if bool(to) + cancel + resolve + force_resume != 1:
         raise MachineError(f"migrate {name}: say one of ADDRESS, --cancel, --resolve and --force-resume")

@@ -50,12 +50,12 @@ def command(
     limit: Limit = GRANULE,
 ) -> int:
     """Prove, over the very code that runs, what is promised of a guest's time: for every timebase, every
-    offset and every timing within the assumptions that are shown. Exit status: 0 all is proven; 1 something
-    is refuted, undecided, or not tight (one tick past its limit there is no counterexample); 2 bad usage.
+    offset and every timing within the assumptions that are shown. Status 1 says that something is refuted,
+    undecided, or not tight (one tick past its limit there is no counterexample).
 
     With --code it is the machine code of a file that is proven, from --from up to --to: whatever the
     timebase, and however many ticks pass between two instructions, it shifts the timebase by just what
-    --property names. A counterexample is told as a story. Exit status 4: the file's code cannot be read.
+    --property names. A counterexample is told as a story.
     """
     if not 0 < timeout <= LONGEST_TIMEOUT:
         raise typer.BadParameter(

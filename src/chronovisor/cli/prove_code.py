@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from chronovisor.cli.output import show
 from chronovisor.cli.status import ExitStatus
 from chronovisor.machine.errors import ImageError, MachineError
+from chronovisor.machine.files import FileError, find_image, read_regular
 
 if TYPE_CHECKING:
     from chronovisor.proof.code.claim import CodeClaim, CodeFinding
@@ -72,15 +74,18 @@ def prove_code(
 ) -> int:
     """Prove one claim of the code in `file`, and print what was found; the exit status."""
     from chronovisor.proof.code.assumptions import AssumptionError
-    from chronovisor.proof.code.image import CodeError, PlaceError, read_code
+    from chronovisor.proof.code.image import CodeError, PlaceError, parse_code
     from chronovisor.proof.code.properties import prove_code as prove
     from chronovisor.proof.prover import Outcome
 
     try:
-        image = read_code(file)
+        path = find_image(file)
+        image = parse_code(read_regular(path), str(path))
         claim = _claim(image, start, end, claimed, keeps, remembers, assume, limit)
     except (PlaceError, AssumptionError) as error:
         raise MachineError(str(error)) from None
+    except FileError as error:
+        raise ImageError(f"{file}: {error}") from None
     except CodeError as error:
         raise ImageError(str(error)) from None
     finding = prove(image, claim, timeout)
@@ -143,23 +148,23 @@ def _print(image: CodeImage, finding: CodeFinding, beyond: CodeFinding | None) -
 
     claim = finding.claim
     order = "little" if image.little else "big"
-    print(
+    show(
         f"{image.name}: {image.place(claim.start)} up to {image.place(claim.end)}, {finding.instructions} "
         f"instructions, {order}-endian"
     )
     for heading, lines in (("claimed", claim.words), ("assumed", assumed(finding))):
-        print(f"{heading}:")
+        show(f"{heading}:")
         for line in lines:
-            print(f"  {line}")
+            show(f"  {line}")
     if finding.stores:
-        print(f"it stores to {', '.join(finding.stores)}")
+        show(f"it stores to {', '.join(finding.stores)}")
     for line in story(image, finding):
-        print(line)
-    print(f"{said(finding)}, in {finding.seconds:.1f} s")
+        show(line)
+    show(f"{said(finding)}, in {finding.seconds:.1f} s")
     if beyond is not None and beyond.outcome is Outcome.REFUTED:
-        print("the limit is tight: with one tick more it is refuted")
+        show("the limit is tight: with one tick more it is refuted")
     elif beyond is not None:
-        print(f"with a limit of one tick more it is {beyond.outcome.value}, too")
+        show(f"with a limit of one tick more it is {beyond.outcome.value}, too")
 
 
 def said(finding: CodeFinding) -> str:

@@ -35,7 +35,7 @@ from chronovisor.cli.move_request import (
     choose_token,
 )
 from chronovisor.cli.running import generated_name, parse_seconds, run_named, say, tell_end
-from chronovisor.cli.status import RUN_STATUSES, ExitStatus
+from chronovisor.cli.status import ExitStatus
 from chronovisor.cli.terminal import typing_into, write_stdout
 from chronovisor.machine.console import Console
 from chronovisor.machine.control import ControlServer
@@ -208,6 +208,3 @@ def _run(
             print(json.dumps(record.as_json()), file=sys.stderr, flush=True)
 
     return run_named(guest, name, seconds, server, begun, paused)
-
-
-command.__doc__ = f"{command.__doc__}\n\n{RUN_STATUSES}"

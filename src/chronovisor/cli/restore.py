@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from contextlib import ExitStack
-from inspect import cleandoc
 from typing import Annotated, Any
 
 import typer
@@ -25,7 +24,6 @@ from chronovisor.cli.host_options import (
     TbOrigin,
 )
 from chronovisor.cli.running import generated_name, parse_seconds, run_named, say, tell_end
-from chronovisor.cli.status import RUN_STATUSES
 from chronovisor.cli.terminal import typing_into, write_stdout
 from chronovisor.cli.time_options import TIME_HELP, ClockErrorLimit, parse_limit, parse_policy
 from chronovisor.kvm.errors import KvmError
@@ -91,9 +89,6 @@ def command(
 
             end = run_named(guest, name, seconds, server, begun)
     return tell_end(end, as_json)
-
-
-command.__doc__ = f"{cleandoc(command.__doc__ or '')}\n\n{RUN_STATUSES}"
 
 
 def _restoring(name: str) -> dict[str, Any]:

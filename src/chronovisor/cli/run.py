@@ -20,10 +20,10 @@ from chronovisor.cli.host_options import (
     TbOrigin,
 )
 from chronovisor.cli.running import generated_name, parse_seconds, run_named, tell_end
-from chronovisor.cli.status import RUN_STATUSES
 from chronovisor.cli.terminal import typing_into, write_stdout
 from chronovisor.machine.console import Console
 from chronovisor.machine.elf import read_image
+from chronovisor.machine.errors import MachineError
 from chronovisor.machine.host import Host
 from chronovisor.machine.sizes import parse_topology
 from chronovisor.report.switch_trace import line
@@ -31,9 +31,7 @@ from chronovisor.timebase.trace import Event
 
 
 def command(
-    image: Annotated[
-        str, typer.Argument(help="A 64-bit Power ELF file, or the name of one that is shipped.")
-    ],
+    image: Annotated[str, typer.Argument(help="A 64-bit Power ELF file, or one of `chronovisor guests`.")],
     memory: Annotated[str, typer.Option(help="The guest's memory: bytes, or 512K, 64M, 1G.")] = "64M",
     smp: Annotated[str, typer.Option(help="vCPUs: N, or N,threads=T for virtual cores of T threads.")] = "1",
     host_cores: Annotated[
@@ -51,6 +49,13 @@ def command(
     cpu: CpuOption = Cpu.auto,
     provider: ProviderOption = Provider.auto,
     append: Annotated[str, typer.Option(help="The guest's command line.")] = "",
+    rtc: Annotated[
+        str,
+        typer.Option(
+            help="Time of day at the start: base=utc, base=localtime, base=2026-11-28T12:00:00.",
+            metavar="base=BASE",
+        ),
+    ] = "base=utc",
     timeout: RunTimeout = "",
     name: Annotated[
         str, typer.Option(help="What `ps`, `reg` and `migrate` call the guest.", metavar="NAME")
@@ -65,6 +70,9 @@ def command(
     """Run an ELF guest, its console on the terminal, until it powers off. Ctrl-C ends it."""
     topology = parse_topology(smp)
     seconds = parse_seconds(timeout)
+    key, _, base = rtc.partition("=")
+    if key != "base":
+        raise MachineError(f"rtc {rtc!r}: write base=utc, base=localtime or base=DATE")
     loaded = read_image(image)
     console = Console(write_stdout)
     with Host(
@@ -80,12 +88,10 @@ def command(
         guest = host.boot(
             loaded, memory, topology.vcpus, topology.threads, append, console, tb_offset=tb_offset
         )
+        guest.wall_clock.start(base)
         with typing_into(console):
             end = run_named(guest, name or generated_name(), seconds)
     return tell_end(end, as_json)
-
-
-command.__doc__ = f"{command.__doc__}\n\n{RUN_STATUSES}"
 
 
 def _print_event(event: Event) -> None:

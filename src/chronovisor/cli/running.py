@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from chronovisor.cli.move_request import read_request
 from chronovisor.cli.status import ExitStatus
+from chronovisor.cli.terminal import kill_this_process
 from chronovisor.cli.time_away import TimeAway
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.registers import read_register, register_names, register_size
@@ -33,6 +34,7 @@ STATUSES: Final = {
     EndReason.MOVED: ExitStatus.OK,
     EndReason.CRASH: ExitStatus.CRASH,
     EndReason.TIMED_OUT: ExitStatus.TIMED_OUT,
+    EndReason.STOPPED: ExitStatus.ENDED,
     EndReason.OUTPUT_LOST: ExitStatus.FAILED,
     EndReason.INTERNAL_ERROR: ExitStatus.INTERNAL_ERROR,
 }
@@ -118,6 +120,8 @@ class _Service:
             "reg": self._reg,
             "dtl": self._dtl,
             "migrate": self._migrate,
+            "stop": self._stop,
+            "kill": kill_this_process,
             **self._time_away.handlers,
         }
 
@@ -180,6 +184,12 @@ class _Service:
             log = guest.dispatch_log(vcpu, request["start"], _ENTRIES_SENT)
         packed = base64.b64encode(b"".join(entry.pack() for entry in log.entries)).decode()
         return {"first": log.first, "end": log.written, "entries": packed}
+
+    def _stop(self, request: dict[str, Any]) -> dict[str, Any]:
+        with self.departure.no_move():
+            self._time_away.check_decided()
+            self._guest.stop()
+        return {}
 
     def _migrate(self, request: dict[str, Any]) -> Any:
         if request["cancel"]:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from chronovisor.cli.output import show
 from chronovisor.cli.status import ExitStatus
 from chronovisor.machine.errors import ImageError, MachineError
-from chronovisor.proof.code.image import CodeError, CodeImage, read_code
+from chronovisor.machine.files import FileError, find_image, read_regular
+from chronovisor.proof.code.image import CodeError, CodeImage, parse_code
 from chronovisor.proof.code.time_writes import Line, TimeWrite, around, time_writes
 
 if TYPE_CHECKING:
@@ -45,11 +47,13 @@ def command(
     the instructions around each. What is recognised as a switch of the timebase by an offset is proven:
     whatever the timebase, and however many ticks pass between two instructions, it shifts the timebase by
     just the offset; a time that it keeps is the timebase; what it remembers as applied is what was added.
-    Exit status: 0 all that was recognised is proven; 1 something is refuted or undecided; 2 bad usage; 4 the
-    file's code cannot be read.
+    Status 1 says that something is refuted or undecided.
     """
     try:
-        image = read_code(file)
+        path = find_image(file)
+        image = parse_code(read_regular(path), str(path))
+    except FileError as error:
+        raise ImageError(f"{file}: {error}") from None
     except CodeError as error:
         raise ImageError(str(error)) from None
     writes = time_writes(image)
@@ -103,9 +107,9 @@ def _print(image: CodeImage, writes: list[TimeWrite], proofs: Iterator[_Proven],
     from collections import Counter
 
     for write in writes:
-        print(f"{write.register} is written at {image.place(write.address)}")
+        show(f"{write.register} is written at {image.place(write.address)}")
         for line in around(image, write.address, context, context):
-            print(f"  {'>' if line.address == write.address else ' '} {line.address:#x}  {line.text}")
+            show(f"  {'>' if line.address == write.address else ' '} {line.address:#x}  {line.text}")
         print()
     proven = []
     for each in proofs:
@@ -114,10 +118,10 @@ def _print(image: CodeImage, writes: list[TimeWrite], proofs: Iterator[_Proven],
     counts = Counter(write.register for write in writes)
     by_name = ", ".join(f"{counts[name]} of {name}" for name in dict.fromkeys(w.register for w in writes))
     known = {write.address for each in proven for write in each.switch.writes}
-    print(f"{image.name}: {len(writes)} writes of registers of time{f': {by_name}' if by_name else ''}")
+    show(f"{image.name}: {len(writes)} writes of registers of time{f': {by_name}' if by_name else ''}")
     for write in writes:
         if proven and write.register == "TBU40" and write.address not in known:
-            print(f"{image.place(write.address)} is no part of a switch that is recognised")
+            show(f"{image.place(write.address)} is no part of a switch that is recognised")
     return _status(proven)
 
 
@@ -127,19 +131,19 @@ def _print_switch(image: CodeImage, proven: _Proven) -> None:
 
     claim = proven.switch.claim
     done = "taken from" if claim.subtracts else "added to"
-    print(
+    show(
         f"{image.place(claim.start)} up to {image.place(claim.end)} is a switch: {claim.shifts_by} is {done} "
         "the timebase"
     )
     for words, finding in proven.findings:
-        print(f"  {said(finding)}: {words}" if finding.run is None else f"  {said(finding)}")
-        print(f"    assumed: {'; '.join(map(str, finding.claim.assumptions))}")
+        show(f"  {said(finding)}: {words}" if finding.run is None else f"  {said(finding)}")
+        show(f"    assumed: {'; '.join(map(str, finding.claim.assumptions))}")
         for line in story(image, finding):
-            print(f"    {line}")
-    print("  assumed of all:")
+            show(f"    {line}")
+    show("  assumed of all:")
     for line in assumed(proven.findings[0][1]):
         if line not in map(str, claim.assumptions):
-            print(f"    {line}")
+            show(f"    {line}")
     print()
 
 

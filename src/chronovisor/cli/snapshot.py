@@ -21,7 +21,6 @@ def command(
     The guest is stopped while it is written and goes on afterwards, unless it was paused. A file that is
     there already is replaced once the new one is whole and on the disk: a full disk or a kill leaves it as it
     was.
-    Exit status: 0 it is saved, 1 it could not be written, 2 bad usage.
     """
     answer = ask(name, "snapshot", path=os.path.abspath(file))
     if as_json:

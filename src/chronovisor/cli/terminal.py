@@ -1,4 +1,4 @@
-"""The terminal as a guest's console: bytes out as they come, keys in as they are typed."""
+"""The terminal as a guest's console: output and keys are passed on at once."""
 
 from __future__ import annotations
 
@@ -11,17 +11,26 @@ import termios
 import threading
 import tty
 from collections.abc import Iterator
-from types import FrameType
-from typing import Any
+from types import FrameType, TracebackType
+from typing import Any, Final
 
+from chronovisor.cli.status import ExitStatus
 from chronovisor.machine.console import Console
 
 STDIN, STDOUT = 0, 1
 _SIGNALLED = 128
+_BETWEEN_LOOKS: Final = 0.2
+"""Seconds between two looks whether the guest has read its input, or this process is in the foreground."""
+
+
+_BEFORE_KILL: Final = 0.05
+"""Seconds in which an answer is sent before the process ends."""
+_raw: _RawTerminal | None = None
+"""The terminal whose settings have to be restored."""
 
 
 def write_stdout(data: bytes) -> None:
-    """Write to the standard output at once; what nobody reads is dropped (SIGPIPE ends the command)."""
+    """Write to the standard output at once. If nobody reads it, SIGPIPE ends the command."""
     with contextlib.suppress(BrokenPipeError):
         while data:
             data = data[os.write(STDOUT, data) :]
@@ -29,66 +38,128 @@ def write_stdout(data: bytes) -> None:
 
 @contextlib.contextmanager
 def typing_into(console: Console) -> Iterator[None]:
-    """Have what comes on the standard input typed into the console meanwhile.
+    """Type the standard input into the console inside the context.
 
-    A terminal hands over each key and shows none (the guest does); Ctrl-C stays what it is. SIGPIPE and
-    SIGTERM become an orderly exit, so that the terminal is itself again.
+    A terminal passes on each key without echo (the guest echoes), except for Ctrl-C and Ctrl-Z. SIGPIPE and
+    SIGTERM become an orderly exit, and the terminal's settings are restored then. They are restored too while
+    the process is stopped (Ctrl-Z).
     """
     stop_reader, tell_reader = os.pipe()
-    before = _leave_line_mode()
-    handlers = {
-        number: signal.signal(number, handler)
-        for number, handler in ((signal.SIGPIPE, _exit_if_unread), (signal.SIGTERM, _exit))
-    }
-    reader = threading.Thread(target=_read, args=(console, stop_reader), name="stdin", daemon=True)
-    reader.start()
+    with _RawTerminal(), _signals({signal.SIGPIPE: _exit_if_unread, signal.SIGTERM: _exit}):
+        reader = threading.Thread(target=_read, args=(console, stop_reader), name="stdin", daemon=True)
+        reader.start()
+        try:
+            yield
+        finally:
+            os.close(tell_reader)
+            reader.join(1.0)
+            os.close(stop_reader)
+
+
+def kill_this_process(request: dict[str, Any]) -> dict[str, Any]:
+    """Answer `chronovisor kill`: end this process without any further work, once the answer is sent."""
+    threading.Timer(_BEFORE_KILL, _die).start()
+    return {}
+
+
+def _die() -> None:
+    if _raw is not None:
+        _raw.restore()
+    os._exit(ExitStatus.KILLED)
+
+
+class _RawTerminal:
+    """Passes on each key without echo inside the context, if the standard input is our terminal."""
+
+    def __init__(self) -> None:
+        self._before: list[Any] | None = None
+        self._handlers = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        global _raw
+        _raw = self
+        if os.isatty(STDIN) and signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
+            self._handlers.enter_context(
+                _signals({signal.SIGTSTP: self._stop, signal.SIGCONT: self._continue})
+            )
+        self._leave_line_mode()
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        global _raw
+        self._handlers.close()
+        self.restore()
+        _raw = None
+
+    def _leave_line_mode(self) -> None:
+        if is_in_foreground():
+            self._before = termios.tcgetattr(STDIN)
+            tty.setcbreak(STDIN, termios.TCSADRAIN)
+
+    def restore(self) -> None:
+        """Give the terminal the settings that it had before."""
+        before, self._before = self._before, None
+        if before is not None:
+            with contextlib.suppress(termios.error):
+                termios.tcsetattr(STDIN, termios.TCSADRAIN, before)
+
+    def _stop(self, number: int, _frame: FrameType | None) -> None:
+        """Restore the terminal and stop the process, as SIGTSTP does by default."""
+        self.restore()
+        with _signals({number: signal.SIG_DFL}):
+            # The process stops in this call. `_continue` runs when it is continued.
+            signal.raise_signal(number)
+
+    def _continue(self, _number: int, _frame: FrameType | None) -> None:
+        # After `bg`, the terminal belongs to the shell. `fg` sends SIGCONT again.
+        if self._before is None:
+            self._leave_line_mode()
+
+
+@contextlib.contextmanager
+def _signals(handlers: dict[int, Any]) -> Iterator[None]:
+    """Handle signals inside the context."""
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        os.close(tell_reader)
-        reader.join(1.0)
-        os.close(stop_reader)
-        for number, handler in handlers.items():
+        for number, handler in before.items():
             signal.signal(number, handler)
-        if before is not None:
-            termios.tcsetattr(STDIN, termios.TCSADRAIN, before)
 
 
-def _exit(number: int, _frame: FrameType | None) -> None:
-    sys.exit(_SIGNALLED + number)
+def _exit(_number: int, _frame: FrameType | None) -> None:
+    sys.exit(ExitStatus.ENDED)
 
 
-def _exit_if_unread(number: int, frame: FrameType | None) -> None:
-    """Exit where nobody reads the standard output any more: a connection that broke is no reason to."""
+def _exit_if_unread(number: int, _frame: FrameType | None) -> None:
+    """Exit if nobody reads the standard output any more. SIGPIPE also reports a broken connection."""
     output = select.poll()
     output.register(STDOUT, 0)
     if output.poll(0):
-        _exit(number, frame)
+        sys.exit(_SIGNALLED + number)
 
 
-def _leave_line_mode() -> list[Any] | None:
+def is_in_foreground() -> bool:
+    """Whether the standard input is a terminal that belongs to this process's group."""
     try:
-        in_front = os.isatty(STDIN) and os.tcgetpgrp(STDIN) == os.getpgrp()
+        return os.isatty(STDIN) and os.tcgetpgrp(STDIN) == os.getpgrp()
     except OSError:
-        # A terminal, and not this process's own: the first process of a machine or container has such a one.
-        in_front = False
-    if not in_front:
-        return None
-    before = termios.tcgetattr(STDIN)
-    tty.setcbreak(STDIN, termios.TCSADRAIN)
-    return before
+        # The first process of a machine or container has a terminal that does not control it.
+        return False
 
 
 def _read(console: Console, stop: int) -> None:
-    # A background job that reads its terminal would be stopped for it.
-    if os.isatty(STDIN) and os.tcgetpgrp(STDIN) != os.getpgrp():
-        return
     with contextlib.suppress(OSError, ValueError):
         while True:
-            ready, _, _ = select.select([STDIN, stop], [], [])
+            # A process in the background would be stopped if it read its terminal.
+            allowed = is_in_foreground() if os.isatty(STDIN) else True
+            room = console.room(_BETWEEN_LOOKS) if allowed else 0
+            # The console's wait is over after a moment, and `stop` is looked at then.
+            pause = None if room else 0.0 if allowed else _BETWEEN_LOOKS
+            ready, _, _ = select.select([STDIN, stop] if room else [stop], [], [], pause)
             if stop in ready:
                 return
-            data = os.read(STDIN, 4096)
-            if not data:
-                return
-            console.type(data)
+            if STDIN in ready and (is_in_foreground() or not os.isatty(STDIN)):
+                data = os.read(STDIN, min(room, 4096))
+                if not data:
+                    return
+                console.type(data)

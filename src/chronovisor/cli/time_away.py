@@ -39,7 +39,7 @@ class TimeAway:
         from chronovisor.migration.pause import Pause
 
         with self._departure.no_move():
-            self._check_decided()
+            self.check_decided()
             if self._departure.paused is not None:
                 raise MachineError(f"{self._guest.name} is paused already")
             if not self._guest.running:
@@ -50,7 +50,7 @@ class TimeAway:
     def _resume(self, request: dict[str, Any]) -> dict[str, Any]:
         policy, limit = TimePolicy.parse(request["time"]), Ticks(request["limit"])
         with self._departure.no_move():
-            self._check_decided()
+            self.check_decided()
             if self._departure.paused is None:
                 raise MachineError(f"{self._guest.name} is not paused")
             hop = self._departure.paused.resume(policy, limit)
@@ -62,7 +62,7 @@ class TimeAway:
 
         began = time.monotonic_ns()
         with self._departure.no_move():
-            self._check_decided()
+            self.check_decided()
             try:
                 saved = snapshot(self._guest, request["path"], self._departure.paused)
             except NotSavedError as error:
@@ -81,7 +81,8 @@ class TimeAway:
     def _history(self, request: dict[str, Any]) -> dict[str, Any]:
         return self._guest.history.as_json()
 
-    def _check_decided(self) -> None:
+    def check_decided(self) -> None:
+        """Raise MachineError if it is not known whether the guest runs elsewhere."""
         if self._departure.state == "undecided":
             raise MachineError(
                 f"{self._guest.name} is paused, as the outcome of its move is unknown: "

@@ -10,7 +10,9 @@ from typing import BinaryIO
 from chronovisor.machine.errors import OutputLostError
 
 KEPT_BYTES = 16 << 20
-"""How much of what was printed `text` can still tell; older bytes are forgotten."""
+"""How much of the guest's output `text` still holds; older bytes are forgotten."""
+TYPED_BYTES = 1 << 16
+"""How much of the input may wait for the guest. A move or a snapshot carries no more than this."""
 
 Sink = Callable[[bytes], object]
 
@@ -24,12 +26,13 @@ class Console:
     def __init__(self, sink: Sink | BinaryIO | None = None) -> None:
         self._sink = _as_sink(sink)
         self._lock = threading.Lock()
+        self._was_read = threading.Condition(self._lock)
         self._printed = bytearray()
         self._typed: deque[int] = deque()
         self._watchers: list[Callable[[], None]] = []
 
     def write(self, data: bytes) -> None:
-        """Take what the guest prints; OutputLostError where the sink cannot write it."""
+        """Take what the guest prints; OutputLostError if the sink cannot write it."""
         with self._lock:
             self._printed += data
             if len(self._printed) > KEPT_BYTES:
@@ -46,18 +49,28 @@ class Console:
             watcher()
 
     def read(self, size: int) -> bytes:
-        """Hand the guest at most `size` bytes of what was typed; none where nothing waits."""
+        """Hand the guest at most `size` bytes of what was typed; nothing if no byte waits."""
         with self._lock:
+            self._was_read.notify_all()
             return bytes(self._typed.popleft() for _ in range(min(size, len(self._typed))))
 
     def type(self, data: bytes | str) -> None:
-        """Type `data` for the guest to read. From any thread."""
+        """Type `data` for the guest to read, however much waits already. From any thread."""
         with self._lock:
             self._typed.extend(data.encode() if isinstance(data, str) else data)
 
+    def room(self, within: float = 0.0) -> int:
+        """Return how many bytes can be typed until TYPED_BYTES of them wait for the guest.
+
+        If there is no room, wait `within` seconds for the guest to read. From any thread.
+        """
+        with self._lock:
+            self._was_read.wait_for(lambda: len(self._typed) < TYPED_BYTES, within)
+            return max(0, TYPED_BYTES - len(self._typed))
+
     @property
     def typed(self) -> bytes:
-        """What was typed and not read by the guest yet."""
+        """What was typed and the guest has not read yet."""
         with self._lock:
             return bytes(self._typed)
 
@@ -75,11 +88,13 @@ class Console:
 
     @property
     def text(self) -> str:
-        """What the guest printed so far, as text; bytes that are no UTF-8 are shown as replacements."""
+        """What the guest printed so far, as text. Bytes that are not UTF-8 become U+FFFD."""
         return self.printed.decode(errors="replace")
 
     def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
-        """Have `watcher` called after each output, on the vCPU's thread; the answer takes that back."""
+        """Call `watcher` after each output, on the vCPU's thread. Call the function that is returned to end
+        that.
+        """
         with self._lock:
             self._watchers.append(watcher)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import struct
 import threading
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final, TypeAlias
@@ -26,6 +27,8 @@ and returns the answer. One that is closed before has nobody left to tell, and m
 
 MAXIMUM_LINE: Final = 1 << 20
 """Bytes."""
+_PEER_CREDENTIALS: Final = struct.Struct("3i")
+"""struct ucred: process, user, group."""
 USAGE: Final = "usage"
 """The kind of errors that are in what was asked for."""
 FAILED: Final = "failed"
@@ -164,6 +167,20 @@ def ask(
     if "error" in answer:
         raise ControlError(answer["error"], answer["kind"])
     return answer["answer"]
+
+
+def process_id(name: str) -> int:
+    """Return the id of the process that answers for a name; MachineError if no process does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        try:
+            connection.connect(str(socket_path(name)))
+            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+        except OSError:
+            raise MachineError(
+                f"no guest named {name} runs here; `chronovisor ps` lists those that do"
+            ) from None
+    process, _, _ = _PEER_CREDENTIALS.unpack(credentials)
+    return int(process)
 
 
 def _as_progress(steps: Generator[Any, None, Any]) -> Generator[dict[str, Any], None, Any]:

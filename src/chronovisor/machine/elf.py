@@ -17,12 +17,11 @@ from elftools.construct import ConstructError
 from elftools.elf.elffile import ELFFile
 
 from chronovisor.machine.errors import ImageError
+from chronovisor.machine.files import FileError, find_image, read_regular
 from chronovisor.memory import GuestMemory
 
 PIE_BASE: Final = 0x40_0000
 """Where an image goes that is linked at 0 and can run anywhere: the place where boot loaders put kernels."""
-SHIPPED: Final = Path(__file__).parent / "images"
-"""The images that come with Chronovisor."""
 _REAL_ADDRESS: Final = (1 << 60) - 1
 _CLEARED_AT_ONCE: Final = 1 << 20
 _ABI_MASK: Final = 3
@@ -72,21 +71,15 @@ class Image:
 
 
 def read_image(path: str | Path) -> Image:
-    """Read an image from a file, or one that Chronovisor ships where there is no file of that bare name.
+    """Read an image from a file. If there is no file of that name, read the shipped guest of that name.
 
-    ImageError, in one line that says what is wrong, for a file that is no image.
+    ImageError says in one line what is wrong with the file.
     """
-    path = Path(path)
-    if path.name == str(path) and not path.exists() and (SHIPPED / path).is_file():
-        path = SHIPPED / path
+    path = find_image(path)
     try:
-        data = path.read_bytes()
-    except IsADirectoryError:
-        raise ImageError(f"{path}: this is a directory, not an ELF file") from None
-    except OSError as error:
-        raise ImageError(f"{path}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise ImageError(f"{str(path)!r}: {error}") from None
+        data = read_regular(path)
+    except FileError as error:
+        raise ImageError(f"{path}: {error}") from None
     return parse_image(data, str(path))
 
 

@@ -44,6 +44,7 @@ class EndReason(Enum):
     CRASH = "crash"
     MOVED = "moved"
     TIMED_OUT = "timed out"
+    STOPPED = "stopped"
     OUTPUT_LOST = "output lost"
     INTERNAL_ERROR = "internal error"
 
@@ -201,6 +202,10 @@ class Guest:
     def leave(self, where: str) -> None:
         """End the guest here because it goes on elsewhere: `where`, for people."""
         self._finish(GuestEnd(EndReason.MOVED, f"the guest went to {where}"))
+
+    def stop(self) -> None:
+        """End the guest because its owner wishes so. From any thread."""
+        self._finish(GuestEnd(EndReason.STOPPED, "the guest was stopped"))
 
     def close(self) -> None:
         """End the guest's threads and give its memory back."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from chronovisor.machine.errors import MachineError
 from chronovisor.timebase.clock import TickSource
 from chronovisor.timebase.types import FREQUENCY, GuestTime, Ticks
 
 VIRTUAL_EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 """The time of day at which a virtual clock stands at 0: a run in virtual time depends on nothing outside."""
 
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}:\d{2})?")
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _TICKS_PER_MICROSECOND: Final = FREQUENCY // 1_000_000
@@ -55,6 +59,20 @@ class WallClock:
         """Have it be so long after the beginning of 1970 now."""
         self.shift = ticks - self._machine()
 
+    def start(self, base: str) -> None:
+        """Have the guest start at `base`: "utc", "localtime", or a date as 2026-11-28T12:00:00 or 2026-11-28.
+
+        MachineError for anything else, and for "localtime" in virtual time.
+        """
+        if base == "utc":
+            self.shift = Ticks(0)
+        elif base == "localtime":
+            if self._source.is_virtual:
+                raise MachineError("rtc base=localtime depends on this machine; in virtual time give a date")
+            self.set(datetime.now().replace(tzinfo=UTC))
+        else:
+            self.set(_parse_date(base))
+
     def _machine(self) -> Ticks:
         if self._source.is_virtual:
             return _as_ticks(VIRTUAL_EPOCH) + Ticks(self._source.ticks())
@@ -67,6 +85,13 @@ def as_datetime(since_epoch: Ticks) -> datetime:
         return _EPOCH + since_epoch.value // _TICKS_PER_MICROSECOND * _MICROSECOND
     except OverflowError:
         return (datetime.min if since_epoch < Ticks(0) else datetime.max).replace(tzinfo=UTC)
+
+
+def _parse_date(text: str) -> datetime:
+    if _DATE.fullmatch(text):
+        with contextlib.suppress(ValueError):
+            return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    raise MachineError(f"rtc base {text!r}: write utc, localtime, or a date as 2026-11-28T12:00:00")
 
 
 def _as_ticks(moment: datetime) -> Ticks:

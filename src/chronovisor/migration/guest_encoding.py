@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from chronovisor.kvm.ids import ONE_REG_BY_ID, ONE_REG_BY_NAME
 from chronovisor.kvm.structures import Regs, Sregs
+from chronovisor.machine.console import TYPED_BYTES
 from chronovisor.machine.guest import MachineState
 from chronovisor.machine.sizes import MAXIMUM_VCPUS
 from chronovisor.machine.wall_clock import TimeOfDay
@@ -39,7 +40,7 @@ from chronovisor.timebase.policy import TimePolicy
 from chronovisor.timebase.record import MoveRecord
 from chronovisor.timebase.types import Ticks
 
-MAXIMUM_TYPED: Final = 1 << 16
+MAXIMUM_TYPED: Final = TYPED_BYTES
 """Bytes typed and not yet read by the guest."""
 _MAXIMUM_SLB: Final = 64
 

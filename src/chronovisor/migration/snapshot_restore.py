@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import BinaryIO, TypeVar
 from chronovisor.kvm.errors import KvmError
 from chronovisor.machine.console import Console, Sink
 from chronovisor.machine.errors import MachineError
+from chronovisor.machine.files import FileError, open_regular
 from chronovisor.machine.guest import Guest, MachineState
 from chronovisor.machine.host import Host
 from chronovisor.memory import GuestMemory
@@ -182,12 +181,6 @@ def _decoded(read: Callable[[Cursor], T], payload: bytes) -> T:
 
 def _open(path: Path) -> BinaryIO:
     try:
-        # A pipe without a writer would keep us waiting.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise SnapshotError(f"it cannot be read: {reason}") from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise SnapshotError("it is no regular file")
-    return os.fdopen(descriptor, "rb")
+        return open_regular(path)
+    except FileError as error:
+        raise SnapshotError(f"it cannot be read: {error}") from None

@@ -78,7 +78,7 @@ def command(
     The guest's half is a small static program. It runs as a process (clockcheck seconds=60) or as init
     (clockcheck.seconds=60 on the kernel's command line). Ctrl-C ends the check and prints the report.
 
-    Exit status: 0 no faults; 6 faults were found; 1 nothing to check, or the guest ended early; 2 bad usage.
+    Status 1 says that there was nothing to check, or that the guest ended early.
     """
     if program_ is not None or initramfs_ is not None:
         if source:

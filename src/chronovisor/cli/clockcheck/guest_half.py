@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from chronovisor.machine.cpio import Archive
-from chronovisor.machine.elf import SHIPPED
 from chronovisor.machine.errors import MachineError
+from chronovisor.machine.files import SHIPPED
 
 _PROGRAMS: Final = SHIPPED / "clockcheck"
 ARCHITECTURES: Final = ("ppc64le", "ppc64", "x86-64", "aarch64")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from chronovisor.machine.elf import SHIPPED
+from chronovisor.machine.files import SHIPPED
 from chronovisor.machine.guest import Guest
 from chronovisor.timebase.clock import HostClock
 from chronovisor.timebase.trace import Event, OffsetApplied

@@ -1,0 +1,44 @@
+"""`chronovisor stop` and `chronovisor kill`."""
+
+import os
+import signal
+
+from processes import Machine
+
+from chronovisor.cli.status import ExitStatus
+
+
+def test_a_guest_is_stopped_by_its_name(machine: Machine) -> None:
+    process = machine.run("alice")
+    assert machine.asks("stop", "alice") == {"stopped": "alice"}
+    assert process.ends() == ExitStatus.ENDED
+    assert process.errors == "chronovisor: the guest was stopped\n"
+    machine.fails(ExitStatus.USAGE, "no guest named alice", "stop", "alice")
+    machine.fails(ExitStatus.USAGE, "no guest named alice", "kill", "alice")
+
+
+def test_a_paused_guest_can_be_stopped(machine: Machine) -> None:
+    process = machine.run("alice")
+    assert machine.does("pause", "alice")[0] == ExitStatus.OK
+    assert machine.does("stop", "alice") == (ExitStatus.OK, "alice was stopped\n", "")
+    assert process.ends() == ExitStatus.ENDED
+
+
+def test_a_guest_is_killed(machine: Machine) -> None:
+    process = machine.run("alice")
+    assert machine.does("kill", "alice") == (ExitStatus.OK, "alice was killed\n", "")
+    assert process.ends() == ExitStatus.KILLED
+    assert machine.asks("ps") == []
+
+
+def test_a_process_that_does_not_answer_is_killed(machine: Machine) -> None:
+    process = machine.run("alice")
+    os.kill(process.pid, signal.SIGSTOP)
+    assert machine.does("kill", "alice") == (ExitStatus.OK, "alice was killed\n", "")
+    assert process.ends() == -signal.SIGKILL
+
+
+def test_a_receiver_that_waits_can_be_killed(machine: Machine) -> None:
+    process, _ = machine.receive("bob")
+    assert machine.does("kill", "bob")[0] == ExitStatus.OK
+    assert process.ends() == -signal.SIGKILL
