@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
+from random import Random
+
 from chronovisor.engine.concrete import ConcreteEngine, Reason, Stop
 from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.engine.native.layout import STORED
+from chronovisor.engine.native.library import library
+from chronovisor.engine.native.sets import common_keys
 from chronovisor.engine.state import Thread, ThreadTime
 from chronovisor.isa.assembly import assemble
 from chronovisor.isa.bits import LPCR, MSR
@@ -13,6 +18,7 @@ from chronovisor.memory.guest_memory import GuestMemory
 CODE = 0x10000
 MEMORY_SIZE = 1 << 20
 KERNEL = int(MSR.SF | MSR.ME)
+MODES = tuple((sixty_four, little) for sixty_four in (True, False) for little in (True, False))
 ENGINES = (ConcreteEngine, NativeEngine)
 
 
@@ -41,6 +47,10 @@ class Time:
             return
         self.deadline = self._now() + self._signed(value)
 
+    def random(self) -> int:
+        """As a host in virtual time: the same bits in each run, others at each instruction."""
+        return Random(self._now()).getrandbits(64)
+
     def _width(self) -> int:
         assert self.thread is not None
         return 56 if self.thread.get("LPCR") & LPCR.LD else 32
@@ -62,12 +72,21 @@ class Time:
             self.deadline = time.dec_deadline
 
 
+@cache
+def ensure() -> None:
+    """Wait until all common instructions have handlers: from here on native code is what runs."""
+    for mode in MODES:
+        library(mode).ensure(common_keys())
+
+
 class Guest:
     """Memory and an engine; threads are made as they are needed."""
 
     def __init__(
         self, engine: type[ConcreteEngine], text: str, msr: int = KERNEL, size: int = MEMORY_SIZE
     ) -> None:
+        if engine is NativeEngine:
+            ensure()
         self.memory = GuestMemory(size)
         self.engine = engine(self.memory)
         self.msr = msr

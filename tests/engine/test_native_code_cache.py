@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from chronovisor.engine.native import code_cache
 from chronovisor.engine.native.code_cache import directory, fetch
 
 CONTENT = bytes(range(256)) * 64
@@ -31,6 +33,7 @@ class Maker:
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CHRONOVISOR_CACHE", str(tmp_path / "code"))
+    code_cache._warn_once.cache_clear()
     return tmp_path / "code"
 
 
@@ -73,12 +76,57 @@ def test_a_damaged_file_is_made_anew(place: Path, damage: Callable[[bytes], byte
 
 
 def test_a_directory_that_cannot_be_written_costs_time_alone(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+    place: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     place.write_text("a file where the directory should be")
     make = Maker()
     assert [fetch("set", "1", make), fetch("set", "1", make)] == [CONTENT] * 2
     assert make.asked == 2
+    assert [record.levelname for record in caplog.records] == ["WARNING"], "it is said, and once"
+    assert str(place) in caplog.text
+
+
+def _file(place: Path) -> Path:
+    assert fetch("set", "1", Maker()) == CONTENT
+    (file,) = place.iterdir()
+    return file
+
+
+DISTRUSTED: dict[str, Callable[[Path], None]] = {
+    "others can write to the file": lambda file: file.chmod(0o602),
+    "its group can write to the file": lambda file: file.chmod(0o620),
+    "others can write to the directory": lambda file: file.parent.chmod(0o777),
+    "the file is a symbolic link": lambda file: _link(file),
+    "the file is a FIFO": lambda file: _fifo(file),
+}
+
+
+def _link(file: Path) -> None:
+    elsewhere = file.rename(file.with_suffix(".elsewhere"))
+    file.symlink_to(elsewhere)
+
+
+def _fifo(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+@pytest.mark.parametrize("distrust", DISTRUSTED.values(), ids=DISTRUSTED)
+def test_code_that_somebody_else_could_have_written_is_made_anew(
+    place: Path, distrust: Callable[[Path], None]
+) -> None:
+    distrust(_file(place))
+    make = Maker(b"anew")
+    assert fetch("set", "1", make) == b"anew"
+    assert make.asked == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize("whose", ["file", "directory"])
+def test_code_of_another_user_is_made_anew(place: Path, whose: str) -> None:
+    file = _file(place)
+    os.chown(file if whose == "file" else place, 65534, 65534)
+    assert fetch("set", "1", Maker(b"anew")) == b"anew"
 
 
 def test_what_fails_to_be_made_leaves_nothing(place: Path) -> None:
@@ -118,8 +166,8 @@ def test_the_directory_is_the_users_own_unless_chosen(monkeypatch: pytest.Monkey
     assert directory() == Path.home() / ".cache" / "chronovisor"
 
 
-def test_the_set_is_whole_whoever_asks_for_it_first() -> None:
+def test_the_sets_are_whole_whoever_asks_for_them_first() -> None:
     """Else a start that had not declared the instructions yet would keep an empty set for all others."""
-    ask = "from chronovisor.engine.native.compiler import common_set; print(len(common_set()))"
+    ask = "from chronovisor.engine.native import sets; print(len(sets.everyday_keys()))"
     done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
-    assert int(done.stdout) > 1000
+    assert int(done.stdout) > 300

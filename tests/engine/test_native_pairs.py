@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from chronovisor.engine.native.library import handlers
+from chronovisor.engine.native.library import library
 from chronovisor.engine.native.pairs import Pair, pairs, sources, target
 from chronovisor.engine.state import Thread
 from chronovisor.isa.bits import MSR
@@ -92,7 +92,7 @@ def test_pairs_are_found() -> None:
     guest.advance(guest.thread(), 4)
     (pages,) = guest.engine._pages.values()  # type: ignore[attr-defined]
     records = pages._records[CODE >> 12]
-    made = handlers((True, False)).pairs.values()
+    made = library((True, False)).pairs.values()
     together = {address for some in made for _, copies in some for address in copies}
     assert [records[n * 5] in together for n in range(4)] == [True, True, True, False]
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
 
 import pytest
 
-from chronovisor.engine.concrete import Reason
+from chronovisor.engine.concrete import ConcreteEngine, Reason
 from chronovisor.engine.native.engine import NativeEngine
+from chronovisor.engine.native.operations import has_wide_atomics
+from chronovisor.engine.native.pages import Records
 from chronovisor.engine.state import Thread
 
 from .native_guest import CODE, Guest
 
 DATA = 0x40000
+RETIRED = Records()
 OTHER = CODE + 0x4000
 
 
@@ -82,6 +86,69 @@ def test_conditional_stores_lose_nothing() -> None:
     rounds = 1_000_000
     run_both(guest, *(guest.thread(real=True, r5=DATA, CTR=rounds) for _ in range(2)))
     assert guest.memory.load(DATA, 4, False) == 2 * rounds
+
+
+WIDE_COUNT = """
+again:
+    lqarx r6,0,r5
+    addic r7,r7,1
+    addze r6,r6
+    stqcx. r6,0,r5
+    bc 4,2,again
+    bc 16,0,again
+    sc 1
+"""
+
+
+@pytest.mark.skipif(not has_wide_atomics(), reason="this machine does not exchange 16 bytes at once")
+def test_wide_conditional_stores_lose_nothing() -> None:
+    guest = Guest(NativeEngine, WIDE_COUNT)
+    rounds = 300_000
+    guest.memory.store(DATA, 16, (1 << 64) - rounds, False)
+    run_both(guest, *(guest.thread(real=True, r5=DATA, CTR=rounds) for _ in range(2)))
+    assert guest.memory.load(DATA, 16, False) == (1 << 64) + rounds
+
+
+def test_the_concrete_evaluators_conditional_stores_lose_nothing_to_native_code() -> None:
+    """As while handlers are compiled, and for instructions that have none."""
+    guest = Guest(NativeEngine, COUNT)
+    native, concrete = (guest.thread(real=True, r5=DATA, CTR=rounds) for rounds in (3_000_000, 3_000))
+
+    def run_concretely() -> None:
+        while ConcreteEngine.run(guest.engine, concrete, 512).reason is not Reason.HYPERCALL:
+            pass
+
+    side_by_side(lambda: guest.until_called(native), run_concretely)
+    assert guest.memory.load(DATA, 4, False) == 3_003_000
+
+
+def test_records_that_are_replaced_are_kept_while_others_are_let_go() -> None:
+    """Whoever is in native code may be among each of them."""
+    engine = Guest(NativeEngine, "nop").engine
+    assert isinstance(engine, NativeEngine)
+    inside, gone, count = 1, 2, 3_000
+    engine._inside.add(inside)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def replace() -> None:
+        for _ in range(count):
+            engine._retire([RETIRED])
+
+    def leave() -> None:
+        while len(engine._retired) < count:
+            engine._leave_retired(gone)
+
+    try:
+        replacing = threading.Thread(target=replace)
+        leaving = threading.Thread(target=leave, daemon=True)
+        replacing.start()
+        leaving.start()
+        replacing.join(60)
+        leaving.join(5)
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(engine._retired) == count
 
 
 LOCK = """

@@ -57,6 +57,9 @@ class _Live:
     def write(self, name: str, value: int) -> None:
         self.written.append((name, value))
 
+    def random(self) -> int:
+        return 0x5EED
+
     def lend(self, time: object) -> None:
         raise AssertionError("only native code borrows time")
 

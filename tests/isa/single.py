@@ -21,6 +21,9 @@ class _NoTime:
     def write(self, name: str, value: int) -> None:
         raise AssertionError(f"{name} is written")
 
+    def random(self) -> int:
+        raise AssertionError("random bits are drawn")
+
     def lend(self, time: ThreadTime) -> None: ...
 
     def take_back(self, time: ThreadTime) -> None: ...

@@ -68,7 +68,7 @@ def test_meaning_compiles_in_all_modes(declared: Instruction) -> None:
     for chosen, sixty_four, little in product(statics, (True, False), (True, False)):
         program = declared.program(chosen, sixty_four, little)
         assert all(statement.op in OPERATIONS for statement in program.statements())
-        compile_program(program, little, random.getrandbits)
+        compile_program(program, little)
 
 
 def test_evaluator_has_a_row_for_each_operation() -> None:

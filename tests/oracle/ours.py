@@ -39,6 +39,9 @@ class _NoTime:
     def write(self, name: str, value: int) -> None:
         raise AssertionError(f"a case writes {name}, which moves by itself: the generator must not draw it")
 
+    def random(self) -> int:
+        raise AssertionError("a case draws random bits: the generator must not draw it")
+
     def lend(self, time: ThreadTime) -> None:
         time.ticks_per_instruction = 1
 

@@ -6,6 +6,7 @@ faults, in both byte orders and both widths.
 
 from __future__ import annotations
 
+import itertools
 from itertools import cycle
 from pathlib import Path
 from random import Random
@@ -13,6 +14,8 @@ from random import Random
 import pytest
 
 from chronovisor.engine.native.engine import NativeEngine
+from chronovisor.engine.native.library import library
+from chronovisor.engine.native.sets import common_keys
 
 from . import generate, interrupts, programs
 from .campaign import Report, compare, make
@@ -30,6 +33,8 @@ DRAWN_IN_TEST, DRAWN_IN_SOAK = 4_000, 200_000
 
 @pytest.fixture(scope="module")
 def native() -> Evaluator:
+    for mode in itertools.product((True, False), (True, False)):
+        library(mode).ensure(common_keys())
     return Evaluator(NativeEngine)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -72,19 +71,19 @@ _HYPERCALL = Stop(Reason.HYPERCALL)
 
 @cache
 def _handler(instruction: Instruction, statics: tuple[int, ...], sixty_four: bool, little: bool) -> Handler:
-    return compile_program(instruction.program(statics, sixty_four, little), little, secrets.randbits)
+    return compile_program(instruction.program(statics, sixty_four, little), little)
 
 
 @cache
 def _illegal() -> Handler:
     m = Machine()
     m.illegal()
-    return compile_program(m.trace.program("illegal", ()), False, secrets.randbits)
+    return compile_program(m.trace.program("illegal", ()), False)
 
 
 @cache
 def _interrupt_entry(name: str) -> Handler:
-    return compile_program(entry(name), False, secrets.randbits)
+    return compile_program(entry(name), False)
 
 
 def operation(word: int, sixty_four: bool, little: bool) -> Operation:
@@ -92,7 +91,7 @@ def operation(word: int, sixty_four: bool, little: bool) -> Operation:
     found = decode(word)
     if found is None:
         return _illegal(), ()
-    handler = _handler(found, found.decode_statics(word), sixty_four, little)
+    handler = _handler(found, found.meaning_statics(word), sixty_four, little)
     return handler, tuple(number & _M64 for number in found.decode_operands(word))
 
 
@@ -220,6 +219,7 @@ class ConcreteEngine:
         cia = state.CIA = state.CIA & (_M64 if sixty_four else 0xFFFFFFFF)
         state.NIA = cia
         address = state.fetch_address()
+        self._note_decoding(address)
         try:
             word = self.memory.load(address, 4, little)
         except AddressError:
@@ -229,6 +229,9 @@ class ConcreteEngine:
             # Only what `forget` can find by the real address.
             self._decoded[state.mode][address] = found
         return found
+
+    def _note_decoding(self, address: int) -> None:
+        """The instruction at a real address is about to be read and decoded."""
 
     def interrupt(self, state: Thread, name: str, cause: int = 0) -> None:
         """Enter an interrupt that came from outside, between two instructions."""

@@ -125,7 +125,7 @@ STATEMENTS: dict[str, Callable[..., str]] = {
     "probe": lambda v, le, a: f"s.probe({a}, {v.detail!r})",
     # Each thread's accesses happen in program order, one after the other, under the interpreter's lock.
     "barrier": lambda v, le: "pass",
-    "random": lambda v, le: "random_bits(64)",
+    "random": lambda v, le: "s.live.random()",
     "load_real": lambda v, le, a: f"s.load_real({a})",
     "update_real": lambda v, le, a, b, c: f"s.update_real({a}, {b}, {c})",
     "translated": lambda v, le, a, b: f"return {a}, {b}",
@@ -193,14 +193,13 @@ def source(program: Program, little: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def compile_program(program: Program, little: bool, random_bits: Callable[[int], int]) -> Callable[..., None]:
+def compile_program(program: Program, little: bool) -> Callable[..., None]:
     """``program`` as a Python function of (state, *operands)."""
     names: dict[str, Any] = {
         **_OPERATIONS,
         "GuestInterrupt": GuestInterrupt,
         "Hypercall": Hypercall,
         "Resync": Resync,
-        "random_bits": random_bits,
     }
     exec(compile(source(program, little), f"<meaning of {program.name}>", "exec"), names)
     function: Callable[..., None] = names[program.name]

@@ -43,6 +43,9 @@ class LiveRegisters(Protocol):
     def write(self, name: str, value: int) -> None:
         """Set the register."""
 
+    def random(self) -> int:
+        """64 random bits; on a virtual clock the same ones in each run."""
+
     def lend(self, time: ThreadTime) -> None:
         """Let native code keep time for a run, from how it stands now."""
 
@@ -162,10 +165,8 @@ class Thread:
 
     def update_real(self, address: int, old: int, new: int) -> None:
         """Replace the big-endian doubleword at a real address; TableChanged if it is no longer `old`."""
-        with self.memory.atomic:
-            if self.load_real(address) != old:
-                raise TableChanged
-            self.memory.store(address, 8, new, False)
+        if not self.exchange(address, old, new, 8, False):
+            raise TableChanged
 
     # Memory, at effective addresses
 
@@ -237,18 +238,22 @@ class Thread:
         return value
 
     def store_conditional(self, ea: int, value: int, size: int, little: bool) -> int:
-        """Store if the place reserved still holds what was read; 1 where it did."""
+        """Store if the reserved place still holds what was read; 1 if it did."""
         reservation, self.reservation = self.reservation, None
         address = self.address(ea, True)
+        # A conditional store that fails still needs an address that can be stored to.
+        self.probe(ea, "store")
         if reservation is None or reservation[:2] != (address, size):
-            # A failing conditional store still needs an address that can be stored to.
-            self.probe(ea, "store")
             return 0
+        return int(self.exchange(address, reservation[2], value, size, little))
+
+    def exchange(self, address: int, expected: int, new: int, size: int, little: bool) -> bool:
+        """Store at an aligned real address if what is there is as expected; whether it was."""
         with self.memory.atomic:
-            if self.load(ea, size, little) != reservation[2]:
-                return 0
-            self.store(ea, value, size, little)
-        return 1
+            if self.memory.load(address, size, little) != expected:
+                return False
+            self.memory.store(address, size, new, little)
+        return True
 
     def probe(self, ea: int, access: str) -> None:
         """Data storage interrupt where the byte at ``ea`` cannot be accessed."""

@@ -31,7 +31,7 @@ class Context(Protocol):
 
 @cache
 def _walk(access: Access) -> Callable[..., Any]:
-    return compile_program(translation(access), False, lambda bits: 0)
+    return compile_program(translation(access), False)
 
 
 class Translations:

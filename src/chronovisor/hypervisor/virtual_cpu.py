@@ -87,6 +87,7 @@ class VirtualCpu:
             self.pending,
             self._account.settle,
             host.ticks_per_instruction,
+            host.random_bits,
         )
         self._running = False
         self._accesses = 0

@@ -136,6 +136,17 @@ FIELDS: dict[str, Field] = {
 }
 
 
+def without_hints(BO: int) -> int:
+    """A branch's BO field with its reserved and hint bits (z, a, t) cleared (Book I 2.4)."""
+    if BO & 0b10100 == 0b10100:  # branch always
+        return 0b10100
+    if BO & 0b10000:  # 1a01t, 1a00t: CTR decides
+        return BO & 0b10010
+    if BO & 0b00100:  # 011at, 001at: a condition bit decides
+        return BO & 0b01100
+    return BO & 0b01110  # 0100z and the like: both decide
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     """An instruction format: where its extended opcode is (None where it has none)."""

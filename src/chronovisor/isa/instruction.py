@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 
-from chronovisor.isa.forms import FIELDS, Field, Form, Kind
+from chronovisor.isa.forms import FIELDS, Field, Form, Kind, without_hints
 from chronovisor.isa.values import Meaning, Program
 
 _OPTIONS = {"o": "OE", ".": "Rc", "l": "LK", "a": "AA"}
@@ -93,6 +93,14 @@ class Instruction:
     def decode_statics(self, word: int) -> tuple[int, ...]:
         """The numbers of the static fields in ``word``, in the meaning's order."""
         return tuple(FIELDS[name].decode(word) for name in self.statics)
+
+    def meaning_statics(self, word: int) -> tuple[int, ...]:
+        """As `decode_statics`, with the bits cleared that make no difference to the meaning: BO's hints."""
+        numbers = self.decode_statics(word)
+        return tuple(
+            without_hints(number) if name == "BO" else number
+            for name, number in zip(self.statics, numbers, strict=True)
+        )
 
     @cache  # noqa: B019 - instructions live as long as the program
     def program(

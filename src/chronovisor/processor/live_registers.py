@@ -23,8 +23,8 @@ class LiveRegisters:
     """The live registers of the hardware thread that a program runs on, by their names in the ISA's table.
 
     `counters` are the registers that count run time. `account_time` is called before each access; it makes a
-    virtual clock show the time that the instructions before this one took. A name of a register that needs
-    hypervisor state raises KeyError.
+    virtual clock show the time that the instructions before this one took. `random_bits` returns a number of
+    so many random bits. A name of a register that needs hypervisor state raises KeyError.
     """
 
     def __init__(
@@ -34,12 +34,14 @@ class LiveRegisters:
         line: InterruptLine,
         account_time: Callable[[], None],
         ticks_per_instruction: int,
+        random_bits: Callable[[int], int],
     ) -> None:
         self.thread = thread
         self._counters = counters
         self._line = line
         self._account_time = account_time
         self._ticks_per_instruction = ticks_per_instruction
+        self._random_bits = random_bits
         clock = thread.core.timebase.clock
         self._origin = clock.origin
         self._virtual = clock.source if clock.source.is_virtual else None
@@ -63,6 +65,10 @@ class LiveRegisters:
         if name != "DEC":
             raise KeyError(name)
         self._decrementer.write(value, self.thread.dec_width)
+
+    def random(self) -> int:
+        """Return 64 random bits."""
+        return self._random_bits(64)
 
     def begin(self, thread: HardwareThread) -> None:
         """Use the registers of `thread` from now on; until the next call nothing moves its timebase."""

@@ -92,6 +92,10 @@ class TimebaseLive:
         _only(name, "TBU40")
         self.timebase.write_tbu40(value)
 
+    def random(self) -> int:
+        """Refuse: the switch draws no random bits."""
+        raise NotImplementedError("the machine code of a switch draws no random bits")
+
     def lend(self, time: object) -> None:
         """Refuse: only native code borrows time."""
         raise NotImplementedError("machine code is proven without native code")

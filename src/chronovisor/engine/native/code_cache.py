@@ -1,15 +1,25 @@
-"""Compiled code on disk: found by what it depends on, checked before use, written whole or not at all."""
+"""Compiled code on disk: found by what it depends on, checked before use, written whole or not at all.
+
+Whoever can write these files decides what this process executes. A directory or file that belongs to
+another user, or that others can write to, is therefore not used.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
+import stat
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
+_log = logging.getLogger(__name__)
 _DIGEST_SIZE = 32
+#: Versions of a set that are kept: other checkouts may use them.
+_VERSIONS = 8
 
 
 def directory() -> Path:
@@ -20,27 +30,91 @@ def directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chronovisor"
 
 
-def fetch(name: str, fingerprint: str, make: Callable[[], bytes]) -> bytes:
-    """The bytes kept as ``name`` for ``fingerprint``, made and kept where there are none or they are damaged.
+def _distrusted(found: os.stat_result) -> str | None:
+    """Why code in a file or directory is not executed; None if it may be."""
+    if found.st_uid != os.geteuid():
+        return f"it belongs to user {found.st_uid}"
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return "others can write to it"
+    return None
 
-    A file is its content's SHA-256 and the content. It appears by a rename, so that processes which start
-    at once never see half of one. Where nothing can be written the bytes are made each time.
+
+@cache
+def _warn_once(message: str) -> None:
+    _log.warning("%s", message)
+
+
+def _usable(place: Path) -> bool:
+    """Whether the directory is ours alone; it is made if it does not exist."""
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Its own mode and owner count, and those of the directory that a symbolic link leads to.
+        why = _distrusted(place.stat())
+    except OSError as error:
+        why = error.strerror or str(error)
+    if why is not None:
+        _warn_once(
+            f"compiled code is not kept in {place}: {why}. Each start compiles it again; "
+            "set CHRONOVISOR_CACHE to a directory of your own"
+        )
+    return why is None
+
+
+def _path(name: str, fingerprint: str) -> Path:
+    return directory() / f"{name}-{fingerprint}.o"
+
+
+def kept(name: str, fingerprint: str) -> bytes | None:
+    """The bytes kept as ``name`` for ``fingerprint``; None if there are none, or they are not to be trusted.
+
+    A file is its content's SHA-256 and the content.
     """
-    path = directory() / f"{name}-{fingerprint}.o"
-    with contextlib.suppress(OSError):
-        kept = path.read_bytes()
-        digest, content = kept[:_DIGEST_SIZE], kept[_DIGEST_SIZE:]
-        if hashlib.sha256(content).digest() == digest:
-            return content
-    content = make()
-    with contextlib.suppress(OSError):
+    path = _path(name, fingerprint)
+    if not _usable(path.parent):
+        return None
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with os.fdopen(handle, "rb") as file:
+        found = os.fstat(handle)
+        why = _distrusted(found) if stat.S_ISREG(found.st_mode) else "it is no plain file"
+        if why is not None:
+            _warn_once(f"the compiled code in {path} is not used: {why}")
+            return None
+        whole = file.read()
+    digest, content = whole[:_DIGEST_SIZE], whole[_DIGEST_SIZE:]
+    return content if hashlib.sha256(content).digest() == digest else None
+
+
+def keep(name: str, fingerprint: str, content: bytes) -> None:
+    """Keep the bytes as ``name`` for ``fingerprint``; warn once if the directory cannot be written to.
+
+    The file appears by a rename: processes that start at the same time never see half of one.
+    """
+    path = _path(name, fingerprint)
+    if not _usable(path.parent):
+        return
+    try:
         _write(path, hashlib.sha256(content).digest() + content)
         _drop_older(path, name)
+    except OSError as error:
+        _warn_once(
+            f"compiled code cannot be kept in {path.parent}: {error.strerror or error}. "
+            "Each start compiles it again"
+        )
+
+
+def fetch(name: str, fingerprint: str, make: Callable[[], bytes]) -> bytes:
+    """The bytes kept as ``name`` for ``fingerprint``; if there are none to use, they are made and kept."""
+    content = kept(name, fingerprint)
+    if content is None:
+        content = make()
+        keep(name, fingerprint, content)
     return content
 
 
 def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -53,7 +127,6 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _drop_older(newest: Path, name: str) -> None:
-    """Keep the last few versions of a set: other checkouts may use them."""
     others = sorted(newest.parent.glob(f"{name}-*.o"), key=lambda p: p.stat().st_mtime, reverse=True)
-    for path in others[8:]:
+    for path in others[_VERSIONS:]:
         path.unlink(missing_ok=True)

@@ -1,16 +1,12 @@
-"""From declared instructions to machine code, compiled once and kept on disk.
-
-What is compiled together is a *set*: the instructions whose static fields have few values, for one
-machine mode. What is in no set is compiled when a guest first executes it.
-"""
+"""From declared instructions to machine code: LLVM modules of handlers and of the functions beside them."""
 
 from __future__ import annotations
 
+import atexit
 import hashlib
-import itertools
-import math
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -19,7 +15,6 @@ from llvmlite import binding as llvm
 from llvmlite import ir
 
 import chronovisor.isa
-import chronovisor.isa.meanings
 from chronovisor.engine.native.emitter import HANDLER, POINTER
 from chronovisor.engine.native.encoding import encoding
 from chronovisor.engine.native.layout import Left
@@ -31,45 +26,17 @@ from chronovisor.engine.native.runtime import (
     define_blank,
     define_clock,
     define_entry,
+    define_exchange,
     define_leaving,
     define_retire,
 )
-from chronovisor.isa.forms import FIELDS
-from chronovisor.isa.instruction import INSTRUCTIONS, Instruction
-from chronovisor.isa.registers import SPR_READ, SPR_WRITE
+from chronovisor.engine.native.sets import symbol
 from chronovisor.isa.values import Program
 
-#: An instruction with more combinations of static fields than this is compiled for these values alone.
-FEW = 64
-COMMON: dict[str, tuple[int, ...]] = {
-    "BO": (0, 2, 4, 8, 10, 12, 16, 18, 20),
-    "BH": (0,),
-    "FXM": (0xFF, *(1 << n for n in range(8))),
-    "LEV": (0, 1),
-}
-
-
-def statics(instruction: Instruction) -> Iterator[tuple[int, ...]]:
-    """The combinations of static fields that are compiled beforehand."""
-    whole = [_values(name, instruction) for name in instruction.statics]
-    if math.prod(map(len, whole)) > FEW and "SPR" not in instruction.statics:
-        whole = [COMMON.get(n, ()) or v for n, v in zip(instruction.statics, whole, strict=True)]
-        if math.prod(map(len, whole)) > FEW:
-            return
-    yield from itertools.product(*whole)
-
-
-def _values(name: str, instruction: Instruction) -> Sequence[int]:
-    if name == "SPR":
-        return tuple(SPR_WRITE if instruction.mnemonic.startswith("mt") else SPR_READ)
-    return range(1 << FIELDS[name].width)
-
-
-def symbol(key: Key) -> str:
-    """The name of a handler in its compiled set."""
-    instruction, numbers = key
-    number = INSTRUCTIONS.index(instruction)
-    return "_".join(("i", str(number), *map(str, numbers)))
+#: Held by whoever works in LLVM or with a file of the cache: one thread at a time. The process ends only
+#: when that is done, or LLVM would lose its data in the middle of its work.
+FINISHING = threading.RLock()
+atexit.register(FINISHING.acquire)
 
 
 @cache
@@ -90,12 +57,13 @@ def _module(name: str) -> ir.Module:
 
 def compile_module(module: ir.Module | llvm.ModuleRef) -> bytes:
     """Machine code of a module, as an object file."""
-    parsed = module if isinstance(module, llvm.ModuleRef) else llvm.parse_assembly(str(module))
-    parsed.verify()
-    machine = target()
-    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
-    builder.getModulePassManager().run(parsed, builder)
-    return bytes(machine.emit_object(parsed))
+    with FINISHING:
+        parsed = module if isinstance(module, llvm.ModuleRef) else llvm.parse_assembly(str(module))
+        parsed.verify()
+        machine = target()
+        builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
+        builder.getModulePassManager().run(parsed, builder)
+        return bytes(machine.emit_object(parsed))
 
 
 #: The symbol of a set's table of handlers' addresses.
@@ -173,10 +141,11 @@ class _Set:
 
 
 def handlers_module(keys: Sequence[Key], together: Sequence[Pair], mode: Mode) -> llvm.ModuleRef:
-    """A module of handlers, with a table of them: two a key, 0 where there is none, and one a pair.
+    """A module of handlers, with a table of their addresses: two a key and one a pair.
 
-    The second of a key is for a jump within the instruction's own page. Before the table's first entry and
-    behind its last there is one more: the beginning and the end of all code, which names no address.
+    The second of a key is for a jump within the instruction's own page. It is 0 if the instruction has no
+    such jump, and both are 0 if it is the concrete evaluator's. The table's first entry is the beginning of
+    all code, its last the end. The code contains no addresses.
     """
     made = _Set(mode)
     made.mark("chronovisor_begin")
@@ -189,10 +158,10 @@ def handlers_module(keys: Sequence[Key], together: Sequence[Pair], mode: Mode) -
 
 
 def compile_handlers(keys: Sequence[Key], together: Sequence[Pair], mode: Mode) -> bytes:
-    """Machine code of handlers, which runs wherever it is copied to."""
+    """Machine code of handlers that runs wherever it is copied to."""
     code = compile_module(handlers_module(keys, together, mode))
     if b".rela.text" in code or b".rela.ltext" in code:
-        raise AssertionError("handlers refer to addresses outside their code, and could not be copied")
+        raise AssertionError("handlers refer to addresses outside their code and cannot be copied")
     return code
 
 
@@ -204,13 +173,8 @@ def runtime_module() -> ir.Module:
     again = define_again(module)
     define_blank(module, define_leaving(module, "chronovisor_undecoded", Left.DECODE), again)
     define_retire(module, again)
+    define_exchange(module)
     return module
-
-
-@cache
-def common_set() -> tuple[Key, ...]:
-    """The instructions that are compiled beforehand."""
-    return tuple((instruction, numbers) for instruction in INSTRUCTIONS for numbers in statics(instruction))
 
 
 #: The modules that make code, besides the meanings.
@@ -218,7 +182,7 @@ _MAKERS = tuple(
     sys.modules[f"chronovisor.engine.native.{name}"]
     for name in (
         *("compiler", "emitter", "encoding", "layout", "lowering", "operations", "pairs"),
-        *("pure_operations", "runtime"),
+        *("pure_operations", "runtime", "sets"),
     )
 )
 

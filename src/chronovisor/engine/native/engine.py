@@ -1,19 +1,22 @@
 """The native engine: runs a guest's threads as machine code made from the meanings.
 
-It is the concrete engine with another way to execute: what native code leaves (a fault, an instruction
-that has no native handler) the concrete evaluator does, one instruction at a time, on the same state.
+It is the concrete engine with another way to execute. An instruction that native code leaves (it faults, or
+has no handler) is done by the concrete evaluator on the same state. So is everything while the first handlers
+are still being compiled.
 """
 
 from __future__ import annotations
 
 import ctypes
+import mmap
+import threading
 
 from chronovisor.engine.concrete import ConcreteEngine, Reason, Stop
 from chronovisor.engine.native.layout import PAGE_SHIFT, Left
 from chronovisor.engine.native.library import runtime
-from chronovisor.engine.native.pages import DecodedPages
+from chronovisor.engine.native.pages import DecodedPages, Retired
 from chronovisor.engine.native.state import NativeThread
-from chronovisor.engine.state import LiveRegisters, Thread
+from chronovisor.engine.state import CACHE_BLOCK, LiveRegisters, Thread
 from chronovisor.isa.bits import MSR
 from chronovisor.memory.guest_memory import GuestMemory
 
@@ -37,15 +40,19 @@ class NativeEngine(ConcreteEngine):
     def __init__(self, memory: GuestMemory) -> None:
         super().__init__(memory)
         self._pages: dict[tuple[bool, bool], DecodedPages] = {}
+        #: A byte for each cache block, 1 once it was decoded. It costs memory only for the blocks of code.
+        self._code_blocks = mmap.mmap(-1, memory.size // CACHE_BLOCK)
+        self._code_blocks_at = ctypes.addressof(ctypes.c_char.from_buffer(self._code_blocks))
         #: Where the threads are that are in native code; records that were replaced, with who may be there.
         self._inside: set[int] = set()
-        self._retired: list[tuple[object, set[int]]] = []
+        self._retired: list[tuple[Retired, set[int]]] = []
+        self._retiring = threading.Lock()
         self._enter_native = runtime().enter
         self._memory_at = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(memory.data)))
 
     def thread(self, live: LiveRegisters) -> Thread:
         """A new thread in its reset state."""
-        return self._known(NativeThread(self.memory, live, self))
+        return self._known(NativeThread(self.memory, live, self, self._code_blocks_at))
 
     def forget(self, address: int) -> None:
         """Decode the block that holds the real address anew."""
@@ -53,7 +60,7 @@ class NativeEngine(ConcreteEngine):
         for pages in tuple(self._pages.values()):
             old = pages.forget(address)
             if old is not None:
-                self._retired.append((old, set(self._inside)))
+                self._retire([old])
 
     def forget_all(self) -> None:
         """Decode everything anew: memory was changed from outside, while no thread ran."""
@@ -62,14 +69,26 @@ class NativeEngine(ConcreteEngine):
             pages.forget_all()
 
     def run(self, state: Thread, budget: int) -> Stop:
-        """Execute up to ``budget`` instructions; stops early for what only the caller can do."""
+        """Execute up to ``budget`` instructions; stops early for what only the caller can do.
+
+        It also stops early, as if the budget were used up, after ``exit_request``. If the concrete evaluator
+        runs the guest on the machine's own clock, it stops often, so that the caller checks deadlines.
+        """
         assert isinstance(state, NativeThread)
         executed, live = state.executed, state.live
         end = executed + budget
         while executed < end:
-            if state.MSR & _STEPPED:
-                return super().run(state, end - executed)
             pages = state.pages or self._pages_of(state)
+            if state.MSR & _STEPPED or not pages.library.ready:
+                live.lend(state)
+                on_machine_clock = not state.ticks_per_instruction
+                stop = super().run(state, min(end - executed, ConcreteEngine.budget))
+                executed = state.executed
+                if stop.reason is not Reason.BUDGET or on_machine_clock or state.exit_request:
+                    return stop
+                continue
+            if pages.generation != pages.library.generation:
+                self._retire(pages.refresh())
             state.run_left = end - executed
             live.lend(state)
             why = self._run_native(state)
@@ -78,9 +97,9 @@ class NativeEngine(ConcreteEngine):
             if why == _RESYNC:
                 # Native code has set MSR alone.
                 state.set_msr(state.MSR)
-            stop = _STOPS.get(why)
-            if stop is not None:
-                return stop
+            found = _STOPS.get(why)
+            if found is not None:
+                return found
             if executed == end:
                 break
             if why == Left.DECODE:
@@ -97,17 +116,26 @@ class NativeEngine(ConcreteEngine):
                 return stop
         return _STOPS[Left.BUDGET]
 
+    def _note_decoding(self, address: int) -> None:
+        block = address // CACHE_BLOCK
+        if block < len(self._code_blocks):
+            # Before memory is read, which the lock makes sure of, as in `DecodedPages.decode`.
+            self._code_blocks[block] = 1
+            with self._retiring:
+                pass
+
     def _pages_of(self, state: NativeThread) -> DecodedPages:
         """Have the thread run among the pages decoded for its mode."""
         found = self._pages.get(state.mode)
         if found is None:
-            # Whoever is first decides, where two threads come at once.
-            found = self._pages.setdefault(state.mode, DecodedPages(self.memory, state.mode))
+            # If two threads come at once, the first decides.
+            made = DecodedPages(self.memory, state.mode, self._code_blocks)
+            found = self._pages.setdefault(state.mode, made)
         state.pages, state.page_table, state.page_count = found, found.address, found.count
         return found
 
     def _run_native(self, state: NativeThread) -> int:
-        """Run the thread; then let go of old records that nobody is among."""
+        """Run the thread; then let go of old records that no thread is among."""
         at, inside = state.at, self._inside
         inside.add(at)
         try:
@@ -116,6 +144,15 @@ class NativeEngine(ConcreteEngine):
         finally:
             inside.discard(at)
             if self._retired:
-                for _, there in self._retired:
-                    there.discard(at)
-                self._retired = [one for one in self._retired if one[1]]
+                self._leave_retired(at)
+
+    def _retire(self, old: list[Retired]) -> None:
+        """Keep records that were replaced as long as a thread that is in native code now may read them."""
+        with self._retiring:
+            self._retired += [(records, set(self._inside)) for records in old]
+
+    def _leave_retired(self, at: int) -> None:
+        with self._retiring:
+            for _, there in self._retired:
+                there.discard(at)
+            self._retired = [one for one in self._retired if one[1]]

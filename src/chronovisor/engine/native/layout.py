@@ -34,6 +34,7 @@ class Registers(ctypes.Structure):
         ("dirty_pages", ctypes.c_uint64),
         ("page_table", ctypes.c_uint64),
         ("page_count", ctypes.c_uint64),
+        ("code_blocks", ctypes.c_uint64),  # a byte for each cache block of memory: 1 once it was decoded
         ("ea_mask", ctypes.c_uint64),
         ("data_translation", ctypes.c_uint64),
         # A reservation: its real address (all ones: none), size in bytes and the value read

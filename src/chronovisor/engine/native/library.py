@@ -11,51 +11,59 @@ from functools import cache
 
 from llvmlite import binding as llvm
 
-from chronovisor.engine.native import compiler
-from chronovisor.engine.native.code_cache import fetch
+from chronovisor.engine.native import code_cache, compiler, sets
+from chronovisor.engine.native.compile_service import CompileService
 from chronovisor.engine.native.lowering import Mode
-from chronovisor.engine.native.pairs import Key, Pair, pairs
+from chronovisor.engine.native.operations import is_native
+from chronovisor.engine.native.pairs import Key, Pair
+from chronovisor.engine.native.sets import HandlerSet
 
 Enter = ctypes.CFUNCTYPE(ctypes.c_int64)
 Blank = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64)
 Retire = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-
-_SYMBOLS = tuple(
-    f"chronovisor_{name}" for name in ("now", "enter", "slow", "undecoded", "again", "blank", "retire")
+Exchange = ctypes.PYFUNCTYPE(
+    ctypes.c_bool, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_char_p, ctypes.c_char_p
 )
 
-_lock = threading.Lock()
+_SYMBOLS = tuple(
+    f"chronovisor_{name}"
+    for name in ("now", "enter", "slow", "undecoded", "again", "blank", "retire", "exchange")
+)
 
 
 class Runtime:
     """The process's just-in-time linker, with the functions beside the handlers."""
 
     def __init__(self) -> None:
-        self.jit = llvm.create_lljit_compiler(compiler.target(), use_jit_link=False)
-        code = fetch(
+        code = code_cache.fetch(
             "runtime", compiler.fingerprint(), lambda: compiler.compile_module(compiler.runtime_module())
         )
-        builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
-        for name in _SYMBOLS:
-            builder.export_symbol(name)
-        self._library = builder.link(self.jit, "runtime")
+        with compiler.FINISHING:
+            self.jit = llvm.create_lljit_compiler(compiler.target(), use_jit_link=False)
+            builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
+            for name in _SYMBOLS:
+                builder.export_symbol(name)
+            self._library = builder.link(self.jit, "runtime")
         self.now_address: int = self._library["chronovisor_now"]
         self.slow_address: int = self._library["chronovisor_slow"]
         self.undecoded_address: int = self._library["chronovisor_undecoded"]
         #: Makes records that wait to be decoded.
         self.blank = Blank(self._library["chronovisor_blank"])
-        #: Has those who execute a page's records look the page up again.
+        #: Has the threads that execute a page's records look the page up again.
         self.retire = Retire(self._library["chronovisor_retire"])
+        #: Compares memory with one value and stores another if it is equal, in one step.
+        self.exchange = Exchange(self._library["chronovisor_exchange"])
         #: Runs a thread; without the interpreter's lock.
         self.enter = Enter(self._library["chronovisor_enter"])
 
     def load(self, name: str, code: bytes, symbol: str) -> int:
-        """Link an object file; the address of a symbol of it. It stays as long as the process."""
-        builder = llvm.JITLibraryBuilder().add_object_img(code)
-        builder.export_symbol(symbol)
-        library = builder.link(self.jit, name)
-        _kept.append(library)
-        return int(library[symbol])
+        """Link an object file; the address of a symbol in it. The code stays as long as the process."""
+        with compiler.FINISHING:
+            builder = llvm.JITLibraryBuilder().add_object_img(code)
+            builder.export_symbol(symbol)
+            library = builder.link(self.jit, f"{name}-{len(_kept)}")
+            _kept.append(library)
+            return int(library[symbol])
 
 
 _kept: list[object] = []
@@ -67,8 +75,8 @@ def runtime() -> Runtime:
     return Runtime()
 
 
-#: Equal copies of the handlers, each at its own addresses; an instruction gets one by its place. Processors
-#: predict best where a handler goes on if it does not go on at many places.
+#: Equal copies of each handler, each at its own address; an instruction gets the copy that its place selects.
+#: Branch predictors do better if each copy is followed by few others.
 COPIES = 8
 _PAGE = 1 << 12
 _STAGGER = _PAGE + 64
@@ -79,27 +87,122 @@ Copies = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Handlers:
-    """The handlers of a machine mode: of instructions, of jumps within a page, of pairs by their halves."""
+class _Loaded:
+    """A loaded set: the handlers of instructions, of jumps within a page, of pairs in their order."""
 
     far: dict[Key, Copies]
     near: dict[Key, Copies]
-    pairs: dict[tuple[Key, Key], list[tuple[Pair, Copies]]]
+    pairs: list[tuple[Pair, Copies]]
+
+
+class HandlerLibrary:
+    """The handlers of a machine mode that are loaded; it grows while guests run.
+
+    ``generation`` changes when handlers arrive that were asked for earlier: records that were made without
+    them are to be made anew.
+    """
+
+    def __init__(self, mode: Mode) -> None:
+        self.mode = mode
+        self.far: dict[Key, Copies] = {}
+        self.near: dict[Key, Copies] = {}
+        self.pairs: dict[tuple[Key, Key], list[tuple[Pair, Copies]]] = {}
+        self.generation = 0
+        #: Whether native code is worth running: the everyday handlers are there.
+        self.ready = False
+        self.has_pairs = False
+        self._asked: set[str] = set()
+        self._failed: set[str] = set()
+        self._changed = threading.Condition()
+        self._need(sets.everyday(mode))
+        self._need(sets.paired(mode))
+
+    def want(self, key: Key) -> bool:
+        """Ask for an instruction's handler, which may be loaded already on return; False: none will come."""
+        if key[0] not in sets.numbers() or not is_native(key[0].program(key[1], *self.mode)):
+            return False
+        return self._need(sets.single(key, self.mode))
+
+    def ensure(self, keys: Iterable[Key] = ()) -> None:
+        """Wait until the everyday handlers, the pairs and these are loaded; RuntimeError if they fail."""
+        missing = [
+            key
+            for key in keys
+            if key not in sets.everyday_keys() and is_native(key[0].program(key[1], *self.mode))
+        ]
+        if missing:
+            self._need(sets.several(missing, self.mode))
+        with self._changed:
+            self._changed.wait_for(lambda: not self._asked)
+            if not (self.ready and self.has_pairs and all(key in self.far for key in missing)):
+                raise RuntimeError("native code could not be compiled")
+
+    def _need(self, wanted: HandlerSet) -> bool:
+        """Have a set loaded: at once if it is on disk, else when it is compiled. False: it cannot be."""
+        with self._changed:
+            if wanted.name in self._failed:
+                return False
+            if wanted.name in self._asked:
+                return True
+            self._asked.add(wanted.name)
+        code = code_cache.kept(wanted.file_name, compiler.fingerprint())
+        if code is not None:
+            self._take(wanted, code)
+        else:
+            service().ask(wanted, lambda code: self._take_late(wanted, code))
+        return True
+
+    def _take_late(self, wanted: HandlerSet, code: bytes | None) -> None:
+        """Take over a set that was compiled while guests ran; None: it cannot be compiled."""
+        if code is None:
+            with self._changed:
+                self._asked.discard(wanted.name)
+                self._failed.add(wanted.name)
+                self._changed.notify_all()
+            return
+        self._take(wanted, code)
+        self.generation += 1
+
+    def _take(self, wanted: HandlerSet, code: bytes) -> None:
+        loaded = _load(wanted, code)
+        with self._changed:
+            # New tables in place of the old ones: other threads look handlers up meanwhile.
+            self.far = {**self.far, **loaded.far}
+            self.near = {**self.near, **loaded.near}
+            halves = {key: list(some) for key, some in self.pairs.items()}
+            for pair, copies in loaded.pairs:
+                halves.setdefault((pair.first, pair.second), []).append((pair, copies))
+            self.pairs = halves
+            self.ready = self.ready or wanted.name == "everyday"
+            self.has_pairs = self.has_pairs or wanted.name == "pairs"
+            self._asked.discard(wanted.name)
+            self._changed.notify_all()
 
 
 @cache
-def handlers(mode: Mode) -> Handlers:
-    """The handlers of a machine mode, compiled at the first start on a machine."""
-    keys, together = compiler.common_set(), pairs()
-    with _lock:
-        name = f"handlers-{'64' if mode[0] else '32'}{'le' if mode[1] else 'be'}"
-        code = fetch(
-            name,
-            compiler.fingerprint(),
-            lambda: compiler.compile_handlers(keys, together, mode),
-        )
-        table = runtime().load(name, code, compiler.TABLE)
-    entries = (ctypes.c_uint64 * (2 * len(keys) + len(together) + 2)).from_address(table)
+def service() -> CompileService:
+    """The process's one compile service."""
+    return CompileService()
+
+
+@cache
+def _library(mode: Mode) -> HandlerLibrary:
+    return HandlerLibrary(mode)
+
+
+_making = threading.Lock()
+
+
+def library(mode: Mode) -> HandlerLibrary:
+    """The process's handlers for a machine mode."""
+    with _making:
+        return _library(mode)
+
+
+def _load(wanted: HandlerSet, code: bytes) -> _Loaded:
+    table = runtime().load(wanted.file_name, code, compiler.TABLE)
+    keys, together = wanted.keys, wanted.pairs
+    entries = (ctypes.c_uint64 * ((2 * len(keys)) + len(together) + 2)).from_address(table)
     begin, *addresses, end = entries
     places = _copies(begin, end)
 
@@ -110,22 +213,20 @@ def handlers(mode: Mode) -> Handlers:
         return {key: copies(at) for key, at in zip(keys, some, strict=True) if at}
 
     split = 2 * len(keys)
-    by_halves: dict[tuple[Key, Key], list[tuple[Pair, Copies]]] = {}
-    for pair, at in zip(together, addresses[split:], strict=True):
-        by_halves.setdefault((pair.first, pair.second), []).append((pair, copies(at)))
-    return Handlers(found(addresses[:split:2]), found(addresses[1:split:2]), by_halves)
+    pairs = [(pair, copies(at)) for pair, at in zip(together, addresses[split:], strict=True)]
+    return _Loaded(found(addresses[:split:2]), found(addresses[1:split:2]), pairs)
 
 
 def _copies(begin: int, end: int) -> list[int]:
-    """Copy machine code to other places, which it can be as it names no address: where each copy begins.
+    """Copy machine code, which contains no addresses, to other places: where each copy begins.
 
-    Branch predictors look branches up by some bits of their addresses: the copies' are not all alike.
+    Branch predictors look branches up by some bits of their addresses: those of the copies differ.
     """
     distance = -(-(end - begin) // _PAGE) * _PAGE + _STAGGER
     pages = mmap.mmap(-1, COPIES * distance, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     code = ctypes.string_at(begin, end - begin)
     for n in range(COPIES):
-        pages[n * distance : n * distance + len(code)] = code
+        pages[n * distance : (n * distance) + len(code)] = code
     _kept.append(pages)
     start = ctypes.addressof(ctypes.c_char.from_buffer(pages))
-    return [start + n * distance for n in range(COPIES)]
+    return [start + (n * distance) for n in range(COPIES)]

@@ -6,9 +6,12 @@ the traced value and its LLVM operands; it gives the LLVM value, or None for an 
 
 from __future__ import annotations
 
+from functools import cache
+
+from llvmlite import binding as llvm
 from llvmlite import ir
 
-from chronovisor.engine.native.emitter import I1, I32, Row, word
+from chronovisor.engine.native.emitter import I1, I8, I32, I64, POINTER, Row, word
 from chronovisor.engine.native.layout import Left
 from chronovisor.engine.native.lowering import Lowering
 from chronovisor.engine.native.pure_operations import PURE_ROWS
@@ -61,19 +64,37 @@ def _store(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> None:
     low.mark_dirty(real, size)
 
 
+_WIDE = ir.IntType(128)
+
+
 def _load_reserved(low: Lowering, v: Value, a: ir.Value) -> ir.Value:
-    size = v.width // 8
     real = low.real_address(a)
-    loaded = low.swapped(low.b.load(low.at(low.memory, real), typ=ir.IntType(v.width)))
+    place = low.at(low.memory, real)
+    if v.width > 64:
+        # Two loads could see half of another thread's store. An exchange of 0 for 0 changes nothing.
+        nothing = ir.Constant(_WIDE, 0)
+        read = low.b.extract_value(low.b.cmpxchg(place, nothing, nothing, "seq_cst", "seq_cst"), 0)
+    else:
+        read = low.b.load(place, typ=ir.IntType(v.width))
+    loaded = low.swapped(read)
+    wide = loaded if v.width == _WIDE.width else low.b.zext(loaded, _WIDE)
     low.write("reserved_address", real)
-    low.write("reserved_size", word(size))
-    low.write("reserved_low", loaded)
-    low.write("reserved_high", word(0))
+    low.write("reserved_size", word(v.width // 8))
+    low.write("reserved_low", low.b.trunc(wide, I64))
+    low.write("reserved_high", low.b.trunc(low.b.lshr(wide, ir.Constant(_WIDE, 64)), I64))
     return loaded
 
 
+def _reserved_value(low: Lowering, width: int) -> ir.Value:
+    """What the reservation's load read."""
+    if width <= 64:
+        return low.read("reserved_low", width)
+    high = low.b.shl(low.b.zext(low.read("reserved_high"), _WIDE), ir.Constant(_WIDE, 64))
+    return low.b.or_(high, low.b.zext(low.read("reserved_low"), _WIDE))
+
+
 def _store_conditional(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> ir.Value:
-    """Compare with what was read and exchange, in one: another thread's store in between makes it fail."""
+    """Compare with what was read and exchange, in one step: a store in between makes it fail."""
     size = v.args[1].width // 8
     real = low.real_address(a)
     same_place = low.b.icmp_unsigned("==", low.read("reserved_address"), real)
@@ -83,7 +104,7 @@ def _store_conditional(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> ir.
     attempt, stored, after = (low.block_named(n) for n in ("attempt", "stored", "conditional_done"))
     low.b.cbranch(low.b.and_(same_place, same_size), attempt, after)
     low.b.position_at_end(attempt)
-    expected = low.read("reserved_low", b.type.width)
+    expected = _reserved_value(low, b.type.width)
     pair = low.b.cmpxchg(
         low.at(low.memory, real), low.swapped(expected), low.swapped(b), "seq_cst", "seq_cst"
     )
@@ -105,6 +126,16 @@ def _zero_block(low: Lowering, v: Value, a: ir.Value) -> None:
     for offset in range(0, CACHE_BLOCK, 8):
         low.b.store(word(0), low.at(low.memory, low.b.add(block, word(offset))))
     low.mark_dirty(block, CACHE_BLOCK)
+
+
+def _invalidate_code(low: Lowering, v: Value, a: ir.Value) -> None:
+    """Nothing is left to do unless the block was decoded. Then the concrete evaluator forgets it."""
+    real = low.real_address(a)
+    blocks = low.b.inttoptr(low.read("code_blocks"), POINTER)
+    block = low.b.lshr(real, word(CACHE_BLOCK.bit_length() - 1))
+    decoded = low.b.icmp_unsigned("!=", low.b.load(low.at(blocks, block), typ=I8), ir.Constant(I8, 0))
+    with low.elsewhere(low.unlikely(decoded, "decoded")):
+        low.slow()
 
 
 def _probe(low: Lowering, v: Value, a: ir.Value) -> None:
@@ -223,6 +254,7 @@ LOWERINGS: dict[str, Row] = {
     "load_reserved": _load_reserved,
     "store_conditional": _store_conditional,
     "zero_block": _zero_block,
+    "invalidate_code": _invalidate_code,
     "probe": _probe,
     "read_live": _read_live,
     "write_live": _write_live,
@@ -236,14 +268,21 @@ IN_RECORD = frozenset({"operand"})
 
 #: Operations that make a program the concrete evaluator's.
 CONCRETE_ALONE = frozenset(
-    {
-        *("invalidate_code", "random"),
-        *("load_real", "update_real", "translated", "new_context", "forget_translations"),
-    }
+    {"random", "load_real", "update_real", "translated", "new_context", "forget_translations"}
 )
 
-#: Operations that need a machine instruction of their own width: 128 bits are the concrete evaluator's.
-_WORD_SIZED = frozenset({"load_reserved", "store_conditional"})
+
+@cache
+def has_wide_atomics() -> bool:
+    """Whether this machine exchanges 16 bytes in one step."""
+    return bool(llvm.get_host_cpu_features().get("cx16", False))
+
+
+#: The sizes in bytes of what a machine exchanges in one step, by whether it has wide atomics.
+ATOMIC_SIZES = {False: (1, 2, 4, 8), True: (1, 2, 4, 8, 16)}
+
+#: Operations that need an atomic instruction of their width.
+_ATOMIC = frozenset({"load_reserved", "store_conditional"})
 
 
 def _is_native(statement: Value) -> bool:
@@ -253,7 +292,8 @@ def _is_native(statement: Value) -> bool:
         return statement.detail in LIVE_READ
     if statement.op == "write_live":
         return statement.detail in LIVE_WRITTEN
-    return statement.op not in _WORD_SIZED or all(a.width <= 64 for a in (statement, *statement.args))
+    wide = any(a.width > 64 for a in (statement, *statement.args))
+    return not (statement.op in _ATOMIC and wide) or has_wide_atomics()
 
 
 def is_native(program: Program) -> bool:

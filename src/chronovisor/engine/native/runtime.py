@@ -16,6 +16,7 @@ from chronovisor.engine.native.emitter import (
     CLOCK,
     HANDLER,
     HANDLER_POINTER,
+    I1,
     I32,
     I64,
     POINTER,
@@ -30,6 +31,7 @@ from chronovisor.engine.native.layout import (
     RECORD_SIZE,
     Left,
 )
+from chronovisor.engine.native.operations import ATOMIC_SIZES, has_wide_atomics
 from chronovisor.isa.bits import MSR
 
 #: Instructions between two checks of the clock and of requests from outside.
@@ -184,3 +186,29 @@ def define_again(module: ir.Module) -> ir.Function:
     e.b.position_at_end(missing)
     _leave(e, Left.FETCH, address)
     return e.function
+
+
+def define_exchange(module: ir.Module) -> None:
+    """Define ``exchange(place, size, expected, new)``: 1 bit, whether the bytes at a place were exchanged.
+
+    It compares 1, 2, 4, 8 or 16 bytes with the expected ones and stores the new ones if they are equal. For
+    all threads that is one step. Places are aligned.
+    """
+    kind = ir.FunctionType(I1, [POINTER, I64, POINTER, POINTER])
+    e = Emitter(ir.Function(module, kind, "chronovisor_exchange"), {})
+    e.function.return_value.add_attribute("zeroext")
+    place, size, expected, new = e.function.args
+    unknown = e.block_named("unknown")
+    choice = e.b.switch(size, unknown)
+    for number in ATOMIC_SIZES[has_wide_atomics()]:
+        choice.add_case(word(number), case := e.block_named(f"bytes{number}"))
+        e.b.position_at_end(case)
+        integer = ir.IntType(8 * number)
+        values = []
+        for given in (expected, new):
+            values.append(e.b.load(given, typ=integer))
+            values[-1].align = 1
+        pair = e.b.cmpxchg(place, *values, "seq_cst", "seq_cst")
+        e.b.ret(e.b.extract_value(pair, 1))
+    e.b.position_at_end(unknown)
+    e.b.unreachable()

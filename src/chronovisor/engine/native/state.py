@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+from typing import Literal
 
 from chronovisor.engine.native.layout import STORED, Registers
 from chronovisor.engine.native.library import runtime
+from chronovisor.engine.native.operations import ATOMIC_SIZES, has_wide_atomics
 from chronovisor.engine.native.pages import DecodedPages
 from chronovisor.engine.state import CodeCache, LiveRegisters, Thread
 from chronovisor.engine.translation import Translations
 from chronovisor.isa.registers import REGISTERS
-from chronovisor.memory.guest_memory import GuestMemory
+from chronovisor.memory.guest_memory import AddressError, GuestMemory
 
 NO_RESERVATION = (1 << 64) - 1
 
@@ -18,19 +20,22 @@ NO_RESERVATION = (1 << 64) - 1
 class NativeThread(Registers, Thread):
     """A thread's registers as a structure in memory; everything of :class:`Thread` works on it too."""
 
-    def __init__(self, memory: GuestMemory, live: LiveRegisters, code: CodeCache) -> None:
+    def __init__(self, memory: GuestMemory, live: LiveRegisters, code: CodeCache, code_blocks: int) -> None:
+        """``code_blocks`` is the address of the guest's map of decoded blocks."""
         super().__init__()
+        self.code_blocks = code_blocks
         self.at = ctypes.addressof(self)
         """Where the structure is."""
         self.reference = ctypes.byref(self)
         self.pages: DecodedPages | None = None
-        """The decoded pages of its mode, once it has run in that."""
+        """The decoded pages of its mode, once it has run in that mode."""
         self.code = code
         self.translations = Translations()
         self.memory = memory
         self.live = live
         self.executed = 0
         self.now = runtime().now_address
+        self._memory_at = ctypes.addressof(ctypes.c_char.from_buffer(memory.data))
         for name in STORED:
             setattr(self, name, REGISTERS[name].reset)
         self.reservation = None
@@ -43,12 +48,27 @@ class NativeThread(Registers, Thread):
         self.pages = None
         self.data_limit = 0 if self.data_translation else self.memory.size - 15
 
+    def exchange(self, address: int, expected: int, new: int, size: int, little: bool) -> bool:
+        """As natively: other threads' native code stores meanwhile, whoever holds a lock of Python's."""
+        if size not in ATOMIC_SIZES[has_wide_atomics()]:
+            return super().exchange(address, expected, new, size, little)
+        if address + size > self.memory.size:
+            raise AddressError(address, size, self.memory.size)
+        order: Literal["little", "big"] = "little" if little else "big"
+        place = self._memory_at + address
+        done: bool = runtime().exchange(
+            place, size, expected.to_bytes(size, order), new.to_bytes(size, order)
+        )
+        if done:
+            self.memory.dirty.mark(address, size)
+        return done
+
     @property
     def reservation(self) -> tuple[int, int, int] | None:
-        """The reservation as (real address, bytes, value read); None where there is none."""
+        """The reservation as (real address, bytes, value read); None if the thread has none."""
         if self.reserved_address == NO_RESERVATION:
             return None
-        value = self.reserved_high << 64 | self.reserved_low
+        value = (self.reserved_high << 64) | self.reserved_low
         return self.reserved_address, self.reserved_size, value
 
     @reservation.setter
@@ -57,4 +77,4 @@ class NativeThread(Registers, Thread):
             self.reserved_address = NO_RESERVATION
         else:
             self.reserved_address, self.reserved_size, value = made
-            self.reserved_low, self.reserved_high = value & (1 << 64) - 1, value >> 64
+            self.reserved_low, self.reserved_high = value & ((1 << 64) - 1), value >> 64

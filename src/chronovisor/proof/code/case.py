@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -144,6 +145,10 @@ class CaseTime:
         width = self._width(name)
         value = _signed((self.others[name] - self.elapsed) & MASK64, width)
         return value & (_M32 if width == 32 else MASK64)
+
+    def random(self) -> int:
+        """64 random bits; no claim is about what they are."""
+        return secrets.randbits(64)
 
     def lend(self, time: ThreadTime) -> None:
         """Let native code read time for one instruction."""

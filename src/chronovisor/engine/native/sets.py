@@ -1,0 +1,152 @@
+"""Which handlers are compiled together, and when.
+
+For each machine mode there are two sets that every guest waits for or soon gets: the *everyday* handlers,
+of what compilers emit and kernels execute all the time, then the *pairs*. Every other handler is a set of
+its own, compiled when a guest first comes to its instruction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import chronovisor.isa.meanings  # noqa: F401 - declares the instructions
+from chronovisor.engine.native.lowering import Mode
+from chronovisor.engine.native.pairs import Key, Pair, pairs
+from chronovisor.isa.forms import FIELDS
+from chronovisor.isa.instruction import INSTRUCTIONS, Instruction
+from chronovisor.isa.registers import SPR_READ, SPR_WRITE
+
+_EVERYDAY_TEXT = """
+    add addi addis addic addic. addc adde addze addme addpcis subf subfic subfc subfe subfze subfme neg
+    mulld mullw mulli mulhd mulhdu mulhw mulhwu divd divdu divw divwu modsd modud modsw moduw maddld
+    and andc andi. andis. or orc ori oris xor xori xoris nor nand eqv extsb extsh extsw
+    cntlzd cntlzw cnttzd cnttzw popcntb popcntd popcntw cmpb
+    rldicl rldicr rldic rldimi rldcl rldcr rlwinm rlwimi rlwnm sld srd srad sradi slw srw sraw srawi extswsli
+    cmp cmpi cmpl cmpli isel setb
+    b bc bclr bcctr mcrf cror crand crxor crnor crandc creqv crorc crnand mtcrf mtocrf mfcr mfocrf
+    lbz lbzu lbzx lbzux lhz lhzu lhzx lhzux lha lhau lhax lhaux lwz lwzu lwzx lwzux lwa lwax lwaux
+    ld ldu ldx ldux lhbrx lwbrx ldbrx lmw
+    stb stbu stbx stbux sth sthu sthx sthux stw stwu stwx stwux std stdu stdx stdux sthbrx stwbrx stdbrx stmw
+    lbarx lharx lwarx ldarx stbcx. sthcx. stwcx. stdcx.
+    sync isync eieio dcbz dcbt dcbtst dcbst dcbf icbi
+    mfspr mtspr mftb mfmsr mtmsr mtmsrd sc rfid tw twi td tdi
+"""
+EVERYDAY = frozenset(_EVERYDAY_TEXT.split())
+"""What gcc emits for Linux and its programs, and what a kernel executes all the time."""
+
+#: The values of static fields in everyday instructions; of a field that is not here, all.
+_EVERYDAY_STATICS: dict[str, tuple[int, ...]] = {
+    "OE": (0,),
+    "AA": (0,),
+    "BO": (4, 12, 16, 18, 20),
+    "FXM": (0xFF, *(1 << n for n in range(8))),
+    "LEV": (0, 1),
+    "TO": (4, 24, 31),
+    "RT": (30, 31),  # of lmw
+    "RS": (30, 31),  # of stmw
+    "TBR": (268, 269),
+}
+_EVERYDAY_REGISTERS_TEXT = """
+    LR CTR XER TB DEC SRR0 SRR1 SPRG0 SPRG1 SPRG2 SPRG3 SPRG3_U DAR DSISR PVR PIR PPR
+"""
+_EVERYDAY_REGISTERS = frozenset(_EVERYDAY_REGISTERS_TEXT.split())
+
+#: An instruction with more combinations of static fields than this has no common handlers beyond these.
+_FEW = 64
+_COMMON_STATICS: dict[str, tuple[int, ...]] = {
+    "BO": (0, 2, 4, 8, 10, 12, 16, 18, 20),
+    "FXM": (0xFF, *(1 << n for n in range(8))),
+    "LEV": (0, 1),
+    "TBR": (268, 269),
+}
+
+
+@dataclass(frozen=True)
+class HandlerSet:
+    """Handlers that are compiled together for a machine mode. ``name`` tells which set it is."""
+
+    name: str
+    mode: Mode
+    keys: tuple[Key, ...] = ()
+    pairs: tuple[Pair, ...] = ()
+
+    @property
+    def file_name(self) -> str:
+        """The name under which its code is kept."""
+        return f"{self.name}-{'64' if self.mode[0] else '32'}{'le' if self.mode[1] else 'be'}"
+
+
+@cache
+def numbers() -> dict[Instruction, int]:
+    """Each instruction's number, by which compiled code and other processes name it."""
+    return {instruction: number for number, instruction in enumerate(INSTRUCTIONS)}
+
+
+def symbol(key: Key) -> str:
+    """The name of a handler in compiled code."""
+    instruction, values = key
+    return "_".join(("i", str(numbers()[instruction]), *map(str, values)))
+
+
+def _registers(instruction: Instruction) -> dict[int, str]:
+    table = SPR_WRITE if instruction.mnemonic.startswith("mt") else SPR_READ
+    return {number: register.name for number, register in table.items()}
+
+
+def _everyday(instruction: Instruction) -> Iterator[tuple[int, ...]]:
+    def values(name: str) -> Sequence[int]:
+        if name == "SPR":
+            return [n for n, r in _registers(instruction).items() if r in _EVERYDAY_REGISTERS]
+        return _EVERYDAY_STATICS.get(name) or range(1 << FIELDS[name].width)
+
+    return itertools.product(*map(values, instruction.statics))
+
+
+def _common(instruction: Instruction) -> Iterator[tuple[int, ...]]:
+    whole = [
+        tuple(_registers(instruction)) if name == "SPR" else range(1 << FIELDS[name].width)
+        for name in instruction.statics
+    ]
+    if math.prod(map(len, whole)) > _FEW and "SPR" not in instruction.statics:
+        whole = [_COMMON_STATICS.get(n, ()) or v for n, v in zip(instruction.statics, whole, strict=True)]
+        if math.prod(map(len, whole)) > _FEW:
+            return iter(())
+    return itertools.product(*whole)
+
+
+@cache
+def everyday_keys() -> tuple[Key, ...]:
+    """The handlers that every guest waits for."""
+    return tuple((i, values) for i in INSTRUCTIONS if i.mnemonic in EVERYDAY for values in _everyday(i))
+
+
+@cache
+def common_keys() -> tuple[Key, ...]:
+    """The handlers of all instructions, of those with many static combinations some: what tests compare."""
+    return tuple((i, values) for i in INSTRUCTIONS for values in _common(i))
+
+
+def everyday(mode: Mode) -> HandlerSet:
+    """The set that a guest in this mode waits for."""
+    return HandlerSet("everyday", mode, everyday_keys())
+
+
+def paired(mode: Mode) -> HandlerSet:
+    """The set of all pairs."""
+    return HandlerSet("pairs", mode, (), pairs())
+
+
+def single(key: Key, mode: Mode) -> HandlerSet:
+    """The set of one handler."""
+    return HandlerSet(symbol(key), mode, (key,))
+
+
+def several(keys: Sequence[Key], mode: Mode) -> HandlerSet:
+    """A set of any handlers."""
+    digest = hashlib.sha256(" ".join(map(symbol, keys)).encode()).hexdigest()[:16]
+    return HandlerSet(f"several-{digest}", mode, tuple(keys))

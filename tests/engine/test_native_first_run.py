@@ -1,0 +1,220 @@
+"""The first start on a machine: a guest runs while its native code is compiled, and without it if need be."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from chronovisor.engine.concrete import ConcreteEngine, Reason
+from chronovisor.engine.native import code_cache, compile_service, compiler, pages, sets
+from chronovisor.engine.native import library as loaded
+from chronovisor.engine.native.compile_service import CompileService
+from chronovisor.engine.native.engine import NativeEngine
+from chronovisor.engine.native.library import HandlerLibrary
+from chronovisor.engine.native.sets import HandlerSet
+from chronovisor.engine.state import Thread
+from chronovisor.isa.assembly import assemble
+from chronovisor.isa.decode import decode
+
+from .native_guest import Guest, ensure, registers
+
+MODE = (True, False)
+LOOP = "loop: addi r3,r3,1; xor r4,r4,r3; mullw r5,r3,r4; stw r5,0(r9); bc 16,0,loop; sc 1"
+
+
+class Later:
+    """A compile service whose answers come when a test gives them, from the machine's real cache."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[HandlerSet, Callable[[bytes | None], None]]] = []
+
+    def ask(self, wanted: HandlerSet, take: Callable[[bytes | None], None]) -> None:
+        self.asked.append((wanted, take))
+
+    def give(self, fails: bool = False) -> list[str]:
+        """Answer all that was asked for; the names of the sets."""
+        asked, self.asked = self.asked, []
+        for wanted, take in asked:
+            take(None if fails else _code(wanted))
+        return [wanted.name for wanted, _ in asked]
+
+
+_KEPT = code_cache.kept
+
+
+def _code(wanted: HandlerSet) -> bytes:
+    found = _KEPT(wanted.file_name, compiler.fingerprint())
+    return found or compiler.compile_handlers(wanted.keys, wanted.pairs, wanted.mode)
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Later:
+    ensure()
+    service = Later()
+    monkeypatch.setattr(loaded, "service", lambda: service)
+    monkeypatch.setattr(code_cache, "kept", lambda name, fingerprint: None)
+    libraries: dict[tuple[bool, bool], HandlerLibrary] = {}
+
+    def library(mode: tuple[bool, bool]) -> HandlerLibrary:
+        if mode not in libraries:
+            libraries[mode] = HandlerLibrary(mode)
+        return libraries[mode]
+
+    monkeypatch.setattr(pages, "library", library)
+    monkeypatch.setattr(pages, "_makers", {})
+    return service
+
+
+def _state(guest: Guest, thread: Thread) -> object:
+    return registers(thread), guest.memory.dirty.take()
+
+
+def _after(engine: type[ConcreteEngine], steps: int) -> object:
+    guest = Guest(engine, LOOP)
+    thread = guest.thread(r9=0x40000, CTR=100_000)
+    guest.advance(thread, steps)
+    return _state(guest, thread)
+
+
+def test_a_guest_runs_before_its_handlers_are_there_and_goes_over_to_them(later: Later) -> None:
+    guest = Guest(NativeEngine, LOOP)
+    thread = guest.thread(r9=0x40000, CTR=100_000)
+    guest.advance(thread, 3_001)
+    assert not thread.begin, "native code has run"  # type: ignore[attr-defined]
+    assert later.give() == ["everyday", "pairs"]
+    guest.advance(thread, 3_001)
+    assert thread.begin  # type: ignore[attr-defined]
+    assert _state(guest, thread) == _after(ConcreteEngine, 6_002)
+
+
+def test_records_made_without_a_handler_get_it_when_it_comes(later: Later) -> None:
+    guest = Guest(NativeEngine, "loop: addme. r6,r3; mulldo r7,r3,r3; addi r3,r3,1; bc 16,0,loop")
+    thread = guest.thread(CTR=100_000)
+    guest.advance(thread, 1)
+    assert later.give() == ["everyday", "pairs"]
+    guest.advance(thread, 1_000)
+    (name,) = later.give()
+    assert name.startswith("i_"), "mulldo alone has no everyday handler"
+    before = thread.executed
+    stop = guest.engine.run(thread, 4_000)
+    # In one piece: no instruction was left to the concrete evaluator, each of which begins a piece anew.
+    assert (stop.reason, thread.executed - before) == (Reason.BUDGET, 4_000)
+    assert thread.begin == 4_000  # type: ignore[attr-defined]
+
+
+def test_a_guest_runs_to_its_end_if_nothing_can_be_compiled(later: Later) -> None:
+    guest = Guest(NativeEngine, LOOP)
+    thread = guest.thread(r9=0x40000, CTR=100_000)
+    guest.advance(thread, 10)
+    assert later.give(fails=True) == ["everyday", "pairs"]
+    guest.advance(thread, 3_000)
+    assert _state(guest, thread) == _after(ConcreteEngine, 3_010)
+    assert not later.asked, "what failed is asked for again"
+
+
+@pytest.mark.parametrize("real", [True, False])
+def test_a_request_ends_a_run_that_waits_for_its_handlers(later: Later, real: bool) -> None:
+    guest = Guest(NativeEngine, "b .")
+    thread = guest.thread(real=real)
+    thread.exit_request = 1
+    stop = guest.engine.run(thread, 1 << 60)
+    assert stop.reason is Reason.BUDGET
+    assert thread.executed <= ConcreteEngine.budget
+
+
+# The compiling process
+
+
+def _ask(service: CompileService, *wanted: HandlerSet) -> list[bytes | None]:
+    done = threading.Event()
+    answers: list[bytes | None] = []
+
+    def take(code: bytes | None) -> None:
+        answers.append(code)
+        if len(answers) == len(wanted):
+            done.set()
+
+    for one in wanted:
+        service.ask(one, take)
+    assert done.wait(60)
+    return answers
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CHRONOVISOR_CACHE", str(tmp_path / "code"))
+    return tmp_path / "code"
+
+
+def _single(text: str) -> HandlerSet:
+    word = int.from_bytes(assemble(text), "big")
+    found = decode(word)
+    assert found is not None
+    return sets.single((found, found.meaning_statics(word)), MODE)
+
+
+def test_another_process_compiles_what_this_one_would(cache: Path) -> None:
+    wanted = _single("addo r3,r4,r5"), _single("mfspr r3,AMR")
+    codes = _ask(CompileService(), *wanted)
+    assert codes == [compiler.compile_handlers(one.keys, one.pairs, one.mode) for one in wanted]
+    assert [code_cache.kept(one.file_name, compiler.fingerprint()) for one in wanted] == codes
+
+
+@pytest.mark.parametrize("death", ["os.abort()", "raise SystemExit('no more memory')", "print('?' * 4)"])
+def test_a_compiling_process_that_fails_costs_nothing_but_speed(
+    cache: Path, death: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    program = cache.parent / "python"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -c "import os; {death}"\n')
+    program.chmod(0o700)
+    monkeypatch.setattr(compile_service.sys, "executable", str(program))
+    wanted = _single("addo r3,r4,r5")
+    assert _ask(CompileService(), *[wanted] * 5) == [None] * 5
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "native code cannot be compiled" in caplog.text
+
+
+def test_what_takes_long_is_told(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(compile_service, "_PATIENCE", 0.0)
+    caplog.set_level(logging.INFO, "chronovisor.engine")
+    service = CompileService()
+    _ask(service, _single("addo r3,r4,r5"), _single("subfo r3,r4,r5"))
+    assert [record.getMessage().split(",")[0] for record in caplog.records][:1] == ["compiling native code"]
+
+
+def test_a_process_that_ends_while_it_compiles_ends_well_and_leaves_none_behind(cache: Path) -> None:
+    program = """
+import os, time
+from chronovisor.engine.native.library import library, service
+library((True, True))
+while service()._child is None:
+    time.sleep(0.01)
+print(service()._child._process.pid)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    child = int(done.stdout)
+    for _ in range(600):
+        if not _runs(child):
+            break
+        threading.Event().wait(0.05)
+    assert not _runs(child)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
