@@ -1,10 +1,13 @@
-"""What holds for every test: in CI nothing is skipped, and no test fails because the machine is slow."""
+"""What holds for every test: in CI nothing is skipped, no test fails because the machine is slow, and long
+campaigns run only if `make soak` asks for them.
+"""
 
 import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import soak
 from hypothesis import settings
 
 NOTHING_IS_SKIPPED = os.environ.get("CI") == "true"
@@ -12,6 +15,12 @@ NOTHING_IS_SKIPPED = os.environ.get("CI") == "true"
 # Hypothesis would fail an example that takes longer than 200 ms.
 settings.register_profile("any-machine", deadline=None)
 settings.load_profile("any-machine")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if not soak.PERCENT and item.get_closest_marker("soak"):
+            item.add_marker(pytest.mark.skip(reason="CHRONOVISOR_SOAK is not set: `make soak` sets it"))
 
 
 @pytest.hookimpl(hookwrapper=True)

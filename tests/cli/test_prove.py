@@ -124,7 +124,7 @@ def test_a_counterexample_is_told_and_can_be_run_as_a_test(
   H = 0x1000000, 0 ticks later: TB is read: 0x1000000
   H = 0x1000000, 0 ticks later: no write
   H = 0x1000000, 0 ticks later: TB is read: 0x1000000
-  with the offset 0x1000000 that ought to be 0x2000000
+  with the offset 0x1000000 it should be 0x2000000
 """
     )
     names: dict[str, Callable[[], None]] = {}

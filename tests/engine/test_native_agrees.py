@@ -7,6 +7,7 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from soak import share
 
 from chronovisor.engine.concrete import ConcreteEngine
 from chronovisor.engine.native.encoding import encoding
@@ -147,7 +148,7 @@ def test_each_instruction_does_the_same() -> None:
 
 @pytest.mark.soak
 def test_each_instruction_does_the_same_often() -> None:
-    for seed in range(20):
+    for seed in range(share(20)):
         _sample(Random(seed), Engines(), 30)
 
 

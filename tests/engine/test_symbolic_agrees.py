@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import z3
+from soak import share
 
 from chronovisor.engine import python_source
 from chronovisor.engine.concrete import operation
@@ -32,11 +33,8 @@ from .term_source import function_of
 WORDS, STATES = 4, 50
 """Of each instruction so many words are drawn, each in some mode, and for each so many states."""
 
-_asked = int(os.environ.get("CHRONOVISOR_SOAK", "0"))
-SOAK = -(-(10_000 if _asked == 1 else _asked) // (WORDS * STATES))
-"""How many times as many in the long campaign. CHRONOVISOR_SOAK=1, as `make soak` has it, is all of it:
-10,000 cases of each instruction. A larger number is that many.
-"""
+SOAK = share(10_000 // (WORDS * STATES))
+"""How many times as many in the long campaign, which is 10,000 cases of each instruction."""
 
 
 def test_every_operation_has_a_reading() -> None:
@@ -288,7 +286,6 @@ def test_two_hundred_cases_of_every_instruction(part: int) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.skipif(not SOAK, reason="CHRONOVISOR_SOAK is not set: `make soak` sets it")
 @pytest.mark.parametrize("part", range(PARTS))
 def test_soak(part: int) -> None:
     compare(ALL[part::PARTS], times=SOAK)

@@ -8,7 +8,6 @@ steps, the smallest that was found, and the `@reproduce_failure` beside it runs 
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from model import GRANULE, LIMIT, MASK, ModelGuest, rounded, signed
+from soak import share
 
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.migration.errors import LinkLostError, MoveError, MoveRefusedError
@@ -449,6 +449,5 @@ def test_the_promises_hold_over_random_courses() -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.skipif(not os.environ.get("CHRONOVISOR_SOAK"), reason="CHRONOVISOR_SOAK: `make soak` sets it")
 def test_the_promises_hold_over_many_random_courses() -> None:
-    run_courses(STEPS)
+    run_courses(share(STEPS))

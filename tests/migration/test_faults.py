@@ -17,6 +17,7 @@ from typing import Final
 
 import pytest
 from faulty_channel import KINDS, Fault, FaultyChannel
+from soak import share
 
 from chronovisor.machine.host import Host
 from chronovisor.migration.destination import Destination
@@ -31,8 +32,7 @@ from chronovisor.timebase.types import Ticks
 
 SAMPLE: Final = 200
 WHOLE: Final = 2000
-_asked = int(os.environ.get("CHRONOVISOR_SOAK", "0"))
-SOAK: Final = WHOLE if _asked == 1 else _asked
+SOAK: Final = share(WHOLE)
 MESSAGES: Final = 4
 """Of a source in virtual time: Offer, State and COMMIT, and one more that never comes; rounds are others."""
 MS: Final = 512_000
@@ -269,7 +269,6 @@ def test_faults_of_all_kinds_while_rounds_are_under_way(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.skipif(not SOAK, reason="CHRONOVISOR_SOAK is not set: `make soak` sets it")
 @pytest.mark.parametrize(("clock", "part"), [(VirtualTime, 3), (RealTime, 1)])
 def test_the_whole_campaign(clock: Callable[[], TickSource], part: int, tmp_path: Path) -> None:
     campaign(clock(), tmp_path / "moves", SOAK * part // 4, SOAK + part)

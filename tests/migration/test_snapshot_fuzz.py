@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import random
 from io import BytesIO
 
 import pytest
 from snapshot_files import mutated
+from soak import share
 from timer_guest import timer_guest
 
 from chronovisor.machine.errors import MachineError
@@ -23,9 +23,7 @@ from chronovisor.timebase.types import Ticks
 CASES = 10_000
 RESTORED = 300
 WHOLE = 1_000_000
-_asked = int(os.environ.get("CHRONOVISOR_SOAK", "0"))
-SOAK = WHOLE if _asked == 1 else _asked
-"""CHRONOVISOR_SOAK=1, as `make soak` has it, is the whole campaign; a larger number is that many cases."""
+SOAK = share(WHOLE)
 MEMORY_LIMIT = 4 << 20
 
 
@@ -110,7 +108,6 @@ def test_changed_files_are_restored_or_refused(whole: bytes) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.skipif(not SOAK, reason="CHRONOVISOR_SOAK is not set: `make soak` sets it")
 @pytest.mark.parametrize("seed", range(8))
 def test_the_whole_campaign(whole: bytes, seed: int) -> None:
     campaign(whole, 1000 + seed, SOAK // 8)

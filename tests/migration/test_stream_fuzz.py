@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import struct
 from typing import Final
@@ -10,6 +9,7 @@ from zlib import crc32
 
 import pytest
 from move_streams import HEADER, MEMORY, BytesPipe, commit, filled_memory, offer, state, whole_move
+from soak import share
 
 from chronovisor.machine.host import Host
 from chronovisor.memory import PAGE_SIZE, GuestMemory
@@ -40,9 +40,7 @@ from chronovisor.timebase.types import Ticks
 CASES: Final = 10_000
 HANDLED: Final = 300
 WHOLE: Final = 1_000_000
-_asked = int(os.environ.get("CHRONOVISOR_SOAK", "0"))
-SOAK: Final = WHOLE if _asked == 1 else _asked
-"""CHRONOVISOR_SOAK=1, as `make soak` has it, is the whole campaign; a larger number is that many cases."""
+SOAK: Final = share(WHOLE)
 EXTREMES: Final = (0, 1, (1 << 64) - 1, 1 << 63, (1 << 63) - 1, 1 << 32, (1 << 32) - 1, PAGE_SIZE, MEMORY)
 
 MESSAGES: Final[list[Message]] = [
@@ -234,7 +232,6 @@ def test_a_destination_answers_whatever_comes() -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.skipif(not SOAK, reason="CHRONOVISOR_SOAK is not set: `make soak` sets it")
 def test_very_many() -> None:
     fuzz_messages(random.Random(SOAK), SOAK * 9 // 10)
     fuzz_streams(random.Random(SOAK + 1), SOAK // 10)

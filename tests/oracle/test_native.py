@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from soak import share
 
 from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.engine.native.library import library
@@ -90,4 +91,4 @@ def test_drawn_cases_end_as_the_concrete_evaluator_has_them(native: Evaluator, c
 def test_many_drawn_cases_end_as_the_concrete_evaluator_has_them(
     seed: int, native: Evaluator, concrete: Evaluator
 ) -> None:
-    _same(_drawn(seed, DRAWN_IN_SOAK // 5), native, concrete)
+    _same(_drawn(seed, share(DRAWN_IN_SOAK) // 5), native, concrete)

@@ -7,6 +7,7 @@ import secrets
 from random import Random
 
 import pytest
+from soak import share
 
 from .campaign import run
 from .case import BACKGROUND, CODE, MSR_LE, MSR_ME, MSR_SF, STRIDE, Case
@@ -17,9 +18,7 @@ from .qemu import QEMU, available, run_batch
 
 SAMPLE = 4_000
 WHOLE = 1_000_000
-_asked = int(os.environ.get("CHRONOVISOR_SOAK", "0"))
-SOAK = WHOLE if _asked == 1 else _asked
-"""CHRONOVISOR_SOAK=1, as `make soak` has it, is the whole campaign; a larger number is that many cases."""
+SOAK = share(WHOLE)
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +46,6 @@ def test_sample_made_anew() -> None:
 
 @pytest.mark.oracle
 @pytest.mark.soak
-@pytest.mark.skipif(not SOAK, reason="CHRONOVISOR_SOAK is not set: `make soak` sets it")
 def test_soak() -> None:
     seed = _seed()
     report = run(seed, SOAK, workers=os.cpu_count() or 1)

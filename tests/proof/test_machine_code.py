@@ -140,4 +140,4 @@ def test_code_that_writes_another_register_of_time_is_not_taken_for_proven() -> 
     other = ADD_OFFSET.replace("mtspr   TBU40, r22\nadded", "mtspr   DEC, r22\nadded")
     finding = examine(partial(machine_code.entry_code, text=other))
     assert finding.outcome is Outcome.UNDECIDED
-    assert finding.limit == "the code reaches for DEC: only TB is read and TBU40 written here"
+    assert finding.limit == "the code accesses DEC: here it may only read TB and write TBU40"

@@ -1,4 +1,4 @@
-"""All that is claimed, and the proving of it on as many processors as there are."""
+"""All claims, and their proofs in as many processes as there are processors."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ CLAIMS: tuple[Claim, ...] = (
     *rounding.CLAIMS,
     *decrementer.CLAIMS,
 )
-"""Every claim, in the order in which they are told."""
+"""Every claim, in the order in which they are shown."""
 
 
 def claim(name: str) -> Claim:
-    """Return the claim of that name; KeyError where there is none."""
+    """Return the claim of that name. Raises `KeyError` if no claim has it."""
     return {one.name: one for one in CLAIMS}[name]
 
 
 def prove_all(timeout: float = TIMEOUT, processes: int | None = None) -> Iterator[Verdict]:
-    """Prove every claim within `timeout` seconds each, and give the verdicts in the order of the claims.
+    """Prove each claim within `timeout` seconds, and yield the verdicts in the order of the claims.
 
-    Without any `processes` it is done in this one, where nothing ends a claim that does not keep its time.
+    `processes` is one per processor if it is not given. With 0 the claims are proven in this process; there,
+    nothing stops a claim that runs over its time.
     """
     processes = processes if processes is not None else multiprocessing.cpu_count()
     if processes < 1:

@@ -1,8 +1,8 @@
-"""A host whose virtual core's threads go on in any order: what claims about entry and exit run on.
+"""A host on which claims about entry and exit run: the threads of its virtual core take steps in any order.
 
 `VirtualCpu.run` of each vCPU, with all that it calls, runs under the scheduler of
-`chronovisor.proof.interleaving`. Only the guest's instructions are not there: a guest may be at any of them,
-for as long as it likes, and then makes a hypercall or is made to leave.
+`chronovisor.proof.interleaving`. Only the guest's instructions are left out: a guest stays at any of them for
+any time, and then makes a hypercall or is made to leave.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from chronovisor.timebase.trace import Observer
 from chronovisor.timebase.types import LOW_MASK, MASK64, HostTime, Offset, SourceTime, Ticks, signed64
 
 THREADS = 8
-"""Threads of the core: as many as a POWER8 has."""
+"""Threads of the core, as many as a POWER8 core has."""
 
 _DEC = 0x2F00_0001
-"""What is left to each decrementer in the beginning, in ticks."""
+"""Ticks until each decrementer expires, at the beginning."""
 
 _HYPERCALL = 0x58
-"""One that is left to user space: the run ends with it."""
+"""A hypercall that user space answers, so that the run ends with it."""
 
 
 class _SteppingClock(RealTime):
-    """A clock that is later each time that it is read, by so much that many a switch meets a wrap."""
+    """A clock that advances at each reading, by so much that many switches see the low 24 bits wrap."""
 
     STEP = (1 << 21) - 11
-    """Ticks; six of them, between the readings of one switch, are fewer than 2^24."""
+    """Ticks. A switch spans six of these steps at most, which are fewer than 2^24 ticks."""
 
     def __init__(self) -> None:
         self.now = SourceTime(1 << 40)
@@ -55,17 +55,17 @@ class _SteppingClock(RealTime):
 
 
 class _Guest(ConcreteEngine):
-    """A guest whose instructions take any time and do nothing to time."""
+    """A guest whose instructions take any time and do not write time registers."""
 
     world: World
 
     def run(self, state: Thread, budget: int) -> Stop:
-        """Be in the guest until the next turn, then make a hypercall or do first what is asked for."""
+        """Stay in the guest until the next turn. Then make a hypercall, or leave if that was requested."""
         return self.world.in_guest(state)
 
 
 class _WatchedRegister:
-    """A core's timebase of whose every access the world takes a look."""
+    """A core's timebase. After each access the world checks what must hold at every instant."""
 
     def __init__(self, tb: TimebaseRegister[int], world: World) -> None:
         self._tb = tb
@@ -82,7 +82,7 @@ class _WatchedRegister:
 
 
 class _AnySwitch(Switch):
-    """The production switch, whose entries may be refused as those are that never are fast enough."""
+    """The production switch. An entry may be refused, as if every attempt had taken too long."""
 
     def __init__(self, world: World) -> None:
         super().__init__(lambda tb, delta: shift(_WatchedRegister(tb, world), delta))
@@ -100,8 +100,8 @@ class _AnySwitch(Switch):
 
 
 class _SoundSwitch(Switch):
-    """What is proven of the production switch for any pace and any offset (`proof/switch.py`): T is right
-    after it; in between it is nobody's time.
+    """A switch that does what is proven of the production switch for any pace and any offset
+    (`proof/switch.py`): T is right afterwards. During the switch nobody may use T.
     """
 
     def __init__(self, world: World) -> None:
@@ -130,7 +130,7 @@ class UnknownHostTime(UnknownTime):
 
 
 class World:
-    """A host of one core, and the vCPUs of a virtual core on their way in and out."""
+    """A host with one core, and the vCPUs of one virtual core, which enter the guest and leave it."""
 
     def __init__(
         self,
@@ -190,7 +190,7 @@ class World:
         return guest
 
     def in_guest(self, state: Thread) -> Stop:
-        """Have the running vCPU in its guest for a step."""
+        """Keep the running vCPU in its guest for a step."""
         number = state.get("PIR")
         self.guests.add(number)
         self.look()
@@ -204,7 +204,7 @@ class World:
         return Stop(Reason.HYPERCALL)
 
     def nobody_in_guest(self) -> None:
-        """Require that nobody sees what a switch does to T."""
+        """Require that no vCPU runs the guest, so that none sees what a switch does to T."""
         self.case.require("nobody runs the guest while its timebase is switched", not self.guests)
 
     def look(self) -> None:
@@ -214,7 +214,7 @@ class World:
             self.case.assume(NOT_TOO_LATE, late <= self.longest)
         core = self.core
         if core.hmer or self.order.over:
-            # T may be anything; a guest's next instruction would be the maintenance interrupt's.
+            # T may have any value. The guest's next instruction would be the first of the interrupt handler.
             return
         ahead = core.timebase.adjust & MASK64
         self.case.require("P1: the low 24 bits of T are those of H", ahead & LOW_MASK == 0)
@@ -231,7 +231,7 @@ class World:
             self.case.require("P2: a core that runs no guest has T = H", ahead == 0)
 
     def explore(self, *others: Actor) -> None:
-        """Have all vCPUs run once, and others do what they do, in the order that the case chooses."""
+        """Run all vCPUs once, and the other actors, in the order that the case chooses."""
         self.order.run([*self.actors, *others])
         core = self.core
         free = self.host.run_queue.stays[core.number] is None
@@ -251,7 +251,7 @@ class World:
         return None if actor is None else actor.name
 
     def _state(self, actor: Actor | None) -> Hashable:
-        """What the future depends on: of one actor, or of all that they share."""
+        """What the rest of the course depends on: for one actor, or (for None) for what all of them share."""
         if isinstance(actor, _Runner):
             vcpu, stay = actor.vcpu, self.vcore.stay
             # The owner sets the offset through this one.
@@ -285,8 +285,8 @@ class World:
 
 
 def _snapshot(of: object, *but: str) -> Hashable:
-    """The attributes of an object: numbers and times as they are, of others whether there are any, and how
-    many.
+    """The attributes of an object: numbers and times as they are, the length of collections, the type of
+    others.
     """
     names = getattr(type(of), "__slots__", None) or vars(of)
     return tuple(_plain(getattr(of, name)) for name in names if name not in but)

@@ -1,5 +1,5 @@
-"""What is proven of decrementers: DEC is one function of guest time, through exits, entries and moves, and no
-timer is lost, early or late.
+"""What is proven of decrementers: DEC stays the same function of guest time over exits, entries and moves,
+and no timer is lost, early or late.
 
 The bodies run `chronovisor.timebase.decrementer` on clocks whose readings are unknown.
 """
@@ -18,14 +18,14 @@ from chronovisor.timebase.tbu40 import HostTimebase
 from chronovisor.timebase.types import GuestTime, HostTime
 
 LONGEST_STOP = 1 << 63
-"""Ticks (570 years) within which an expiry and the present are told apart by a signed difference."""
+"""Ticks (570 years) up to which a signed difference tells whether an expiry is past or to come."""
 
 
 NOT_TOO_LATE = "no timer is more than 2^63 ticks (570 years) late"
 
 
 def any_width(case: Case) -> DecWidth:
-    """Return either width: the claim is explored for both."""
+    """Return one of the two widths. The claim is explored for both."""
     return 56 if case.any("DEC is large (LPCR[LD])", 0, 1) else 32
 
 
@@ -40,7 +40,7 @@ class _Guest:
         self._decrementer = Decrementer(self.core.clock)
 
     def write_dec(self) -> GuestTime:
-        """Let the guest write an unknown DEC; return the guest time at which it then expires."""
+        """Let the guest write an unknown DEC. Return the guest time at which DEC then expires."""
         half = 1 << (self._width - 1)
         value = self._case.any("DEC written", -half, half - 1)
         self.core.time.ticks()
@@ -58,7 +58,7 @@ class _Guest:
 
     @property
     def now(self) -> GuestTime:
-        """The guest's time, on a core that is the host's: an expiry is kept when it is again."""
+        """The guest's time, read on a core with host time: expiries are kept after the exit's switch."""
         return self.core.timebase.tod() + self.offset
 
     def leave(self) -> HostTime:
@@ -66,14 +66,14 @@ class _Guest:
         return self._decrementer.expiry(HostTimebase(self.core.timebase), self._width)
 
     def enter(self, expiry: HostTime) -> None:
-        """Load a decrementer from an expiry, and let time stand still to look at it."""
+        """Load a decrementer from an expiry. Time stands still from then on, so that DEC can be compared."""
         self._decrementer = Decrementer(self.core.clock)
         self._decrementer.load(expiry)
         self.core.time.ticks()
         self.core.time.still = True
 
     def move(self) -> None:
-        """Go on elsewhere: another clock, another offset."""
+        """Continue on another host: another clock, another offset."""
         self.core = UnknownCore(self._case, "H of the destination")
         self.offset = any_offset(self._case, "offset at the destination")
 
@@ -92,7 +92,7 @@ class _Guest:
 
 
 def through_an_exit(case: Case) -> None:
-    """An exit and an entry, however far apart, leave DEC the same function of guest time."""
+    """After an exit and an entry, however far apart, DEC is the same function of guest time."""
     guest = _Guest(case)
     expiry = guest.write_dec()
     guest.enter(guest.leave())
@@ -100,7 +100,7 @@ def through_an_exit(case: Case) -> None:
 
 
 def through_a_move(case: Case) -> None:
-    """So does a move: the expiry travels as guest time."""
+    """After a move, DEC is the same function of guest time. The expiry travels as guest time."""
     guest = _Guest(case)
     expiry = guest.write_dec()
     travelling = guest.leave() + guest.offset
@@ -110,7 +110,7 @@ def through_a_move(case: Case) -> None:
 
 
 def through_an_offset(case: Case) -> None:
-    """Setting an offset leaves the expiry that user space reads alone."""
+    """If an offset is set, user space reads the same expiry as before."""
     guest = _Guest(case)
     guest.write_dec()
     kept = guest.leave()
@@ -122,7 +122,7 @@ def through_an_offset(case: Case) -> None:
 
 
 def timer(case: Case, longest: int = LONGEST_STOP, wrapped: int = 0) -> None:
-    """At an entry the exception exists just where the time of its timer is past, however long ago."""
+    """At an entry the exception exists if and only if the timer's time is past, however long ago."""
     core, width = UnknownCore(case), any_width(case)
     decrementer = Decrementer(core.clock)
     half = 1 << (width - 1)
@@ -133,7 +133,7 @@ def timer(case: Case, longest: int = LONGEST_STOP, wrapped: int = 0) -> None:
     core.time.still = False
     kept = decrementer.expiry(HostTimebase(core.timebase), width)
     case.assume(
-        "DEC has not counted through all of its negative values when the guest is left",
+        "at the exit, DEC has not yet counted down through all of its negative values",
         deadline - core.time.now >= -half - wrapped,
     )
     decrementer = Decrementer(core.clock)
@@ -148,27 +148,27 @@ CLAIMS = (
     Claim(
         "decrementer-exit",
         "P7",
-        "DEC is the same function of guest time through an exit and an entry",
+        "DEC stays the same function of guest time over an exit and an entry",
         through_an_exit,
     ),
-    Claim("decrementer-move", "P7", "DEC is the same function of guest time through a move", through_a_move),
+    Claim("decrementer-move", "P7", "DEC stays the same function of guest time over a move", through_a_move),
     Claim(
         "decrementer-offset",
         "P7",
-        "setting an offset leaves the expiry that user space reads alone",
+        "if an offset is set, user space reads the same expiry as before",
         through_an_offset,
     ),
     Claim(
         "decrementer-timer",
         "P7",
-        "no timer is lost or early, however long its guest was out",
+        "no timer is lost or early, however long the guest is not running",
         timer,
         (
             Tight(
-                "570 years, and as long again as DEC counts below 0, and a tick",
+                "the timer may be late by 570 years, plus the time for which DEC stays negative, plus a tick",
                 partial(timer, longest=LONGEST_STOP + (1 << 55) + 1),
             ),
-            Tight("DEC has counted one further", partial(timer, wrapped=1)),
+            Tight("DEC may have counted down one tick further", partial(timer, wrapped=1)),
         ),
         Integers(),
     ),

@@ -1,4 +1,4 @@
-"""What is proven of a core whose timebase fails under a guest: over the repair that runs."""
+"""What is proven of a core whose timebase fails while a guest runs. The claim runs the production repair."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from chronovisor.timebase.types import Ticks
 
 
 def repaired(case: Case, first_repaired: bool = False) -> None:
-    """A timebase that is wrong by anything when its guest is left, or right with another cause for the
-    interrupt, is the host's after the exit and the repair.
+    """At the exit the timebase is wrong by any number of ticks, or it is right and the interrupt has another
+    cause. After the exit and the repair, T = H.
     """
     core = UnknownCore(case)
     offset = any_offset(case, "applied offset")
@@ -38,15 +38,15 @@ def repaired(case: Case, first_repaired: bool = False) -> None:
     case.assume(BELOW_EVER, core.time.since_first < LONGEST_SWITCH)
     timebase, host = core.later()
     case.require("T = H", timebase == host.value)
-    case.require("T is valid, and nothing is left to be repaired", bool(facility.tfmr & Tfmr.TB_VALID))
+    case.require("T is valid, and no error is left to repair", bool(facility.tfmr & Tfmr.TB_VALID))
 
 
 CLAIMS = (
     Claim(
         "failure-repaired",
         "P2",
-        "a timebase that failed under a guest, by any damage, is the host's after the exit and the repair",
+        "after the exit and the repair T = H, however wrong the timebase became while the guest ran",
         repaired,
-        (Tight("repaired first, and the offset taken away then", partial(repaired, first_repaired=True)),),
+        (Tight("the offset is subtracted after the repair", partial(repaired, first_repaired=True)),),
     ),
 )

@@ -1,13 +1,16 @@
-"""Every order in which threads can go on: production code that waits and is woken runs under a scheduler of
-ours, which asks a case who is next.
+"""Every order in which threads can take their steps.
 
-Each actor is a thread of its own, of which exactly one runs at a time. What an actor does from one point at
-which others could come between to the next is a *step*: those points are where it takes the monitor after it
-has done something that others see, where it waits, where it gives way, and where its guest runs. What runs
-under the monitor is one step in production, too, since every other thread needs the monitor to go on.
+Production code that waits and is woken runs under the scheduler in this module. The scheduler asks the case
+which actor takes the next step.
 
-Whoever waits sleeps until someone says that something `changed`, and looks then: where production code forgot
-to say so nobody is woken here either, and that someone sleeps for ever is an outcome like others.
+Each actor has a thread of its own, and exactly one thread runs at a time. A *step* goes from one point at
+which other threads can act to the next such point. These points are: the actor takes the monitor after it has
+done something that others can see; it waits; it gives way; its guest runs. In production, too, what runs
+under the monitor is one step, since every other thread needs the monitor to continue.
+
+An actor that waits sleeps until another actor calls `changed`, and then checks its condition again. If
+production code forgets to call `changed`, no actor wakes here either; an actor that then sleeps for ever is
+reported as a broken requirement.
 """
 
 from __future__ import annotations
@@ -26,15 +29,15 @@ from chronovisor.proof.paths import Case
 from chronovisor.timebase.types import SourceTime
 
 Place: TypeAlias = tuple[object, ...]
-"""Where an actor stands: the instructions that its functions are at, the outermost last."""
+"""The instruction that each of an actor's functions is at, the outermost function last."""
 
 
 class _Abandoned(BaseException):
-    """The course that the actor is part of is not followed any further."""
+    """The course of the case is over, so the actor ends too."""
 
 
 class Actor:
-    """One of those who take steps."""
+    """A thread that takes steps."""
 
     def __init__(self, name: str, work: Callable[[], None]) -> None:
         self.name = name
@@ -42,26 +45,28 @@ class Actor:
         self.finished = False
         self.place: Place = ()
         self.waits_for: Callable[[], bool] | None = None
-        """What it waits for; None where nothing but its turn keeps it."""
+        """The condition that it waits for; None if it waits only for its turn."""
         self.awake = True
-        """Whether it looks if that has come."""
+        """Whether it checks the condition at its next turn."""
         self.turn = threading.Semaphore(0)
 
     @property
     def can_go_on(self) -> bool:
-        """Whether the next step may be its."""
+        """Whether it can take the next step."""
         return self.awake and not self.finished
 
 
 class Interleaving:
-    """A scheduler for the hypervisor under which `run` has actors take their steps in one order.
+    """A scheduler for the hypervisor. `run` lets actors take their steps in one order, which the case
+    chooses.
 
-    `state` says what the future depends on besides the places at which the actors stand: of one actor, or
-    (for None) of what they share. Actors in equal states are interchangeable. Without it every order is
-    followed to its end. `after_each` is called after each step.
+    `state` returns what the rest of the course depends on besides the actors' places: for one actor, or (for
+    None) for what all of them share. Actors at one place in equal states are interchangeable. If `merges`,
+    a state that was explored before is not explored again; otherwise every order is followed to its end.
+    `after_each` is called after each step.
 
-    With `departures` only some orders are explored: an actor goes on until it cannot, then the next one in
-    turn; each actor that is passed over is a departure from that, and there are at most so many.
+    With `departures` only some orders are explored. An actor continues until it has to wait, then the next
+    actor in turn does. Passing over an actor is a departure; there are at most so many in an order.
     """
 
     def __init__(
@@ -82,11 +87,11 @@ class Interleaving:
         self._running: Actor | None = None
         self._depth = 0
         self._seen = False
-        """Whether the running actor has done in this step what others can see."""
+        """Whether the running actor has done something in this step that others can see."""
         self.step = 0
-        """How many steps were begun."""
+        """The number of steps begun."""
         self.over = False
-        """Whether nobody is to take a step any more: what is left of the actors is no part of the course."""
+        """Whether the course has ended. Whatever the actors still do is no part of it."""
         self._failure: BaseException | None = None
         self._end = threading.Semaphore(0)
 
@@ -95,7 +100,7 @@ class Interleaving:
     @property
     @contextmanager
     def monitor(self) -> Iterator[bool]:
-        """The lock: nobody else has it where an actor begins a step."""
+        """The lock. When an actor begins a step, no other actor holds it."""
         if not self._depth and self._seen:
             self.pause()
         self._depth += 1
@@ -106,7 +111,7 @@ class Interleaving:
             self._seen = True
 
     def seat(self) -> Seat:
-        """Return a seat; it means nothing here."""
+        """Return a seat, which has no effect here."""
         return Seat()
 
     def drop(self, seat: Seat) -> None:
@@ -123,11 +128,11 @@ class Interleaving:
         return False
 
     def alone(self) -> bool:
-        """Return False: there are others."""
+        """Return False: other threads may run."""
         return False
 
     def quantum(self) -> int:
-        """Return a turn's instructions; no turn ends by them here."""
+        """Return the instructions of a turn. No turn ends by them here."""
         return QUANTUM
 
     def pass_time(self, ticks: int) -> None:
@@ -138,11 +143,11 @@ class Interleaving:
         return None
 
     def give_way(self) -> None:
-        """Let others come between, the monitor given up meanwhile."""
+        """End a step and release the monitor until the next one."""
         self.pause()
 
     def wait(self, ready: Callable[[], bool], until: Until = never) -> None:
-        """Sleep until `ready()`: looked at once, and after each `changed`."""
+        """Sleep until `ready()`, which is called at once and after each `changed`."""
         actor = self._running
         while not ready():
             if actor is not None:
@@ -152,13 +157,13 @@ class Interleaving:
                 actor.waits_for = None
 
     def changed(self) -> None:
-        """Have everyone who waits look, once the monitor is free."""
+        """Wake every actor that waits, so that it checks its condition when the monitor is free."""
         self._seen = True
         for actor in self._actors:
             actor.awake = True
 
     def pause(self) -> None:
-        """End a step: others may come between, until the actor that calls has its next turn."""
+        """End the calling actor's step. Return when its next step begins."""
         actor = self._running
         if self.over or actor is None:
             raise _Abandoned
@@ -173,7 +178,7 @@ class Interleaving:
     # The order of steps
 
     def run(self, actors: list[Actor]) -> None:
-        """Have all actors take their steps in the order that the case chooses, until all have finished."""
+        """Let all actors take their steps in the order that the case chooses, until all have finished."""
         self._actors = actors
         for actor in actors:
             _threads.hand_over(partial(self._act, actor))
@@ -181,20 +186,21 @@ class Interleaving:
         self._end.acquire()
         self.over = True
         for actor in actors:
-            # Those who have not finished end where they are.
+            # Actors that have not finished are abandoned where they are.
             actor.turn.release()
         if self._failure is not None:
             raise self._failure
 
     def _pass_on(self) -> Actor | None:
-        """Let the case choose whose step is next; None where the course is over. In the thread that has ended
-        its step.
+        """Return the actor that takes the next step, chosen by the case, or None if the course is over.
+
+        Runs in the thread that has ended its step.
         """
         try:
             if self.step:
                 self._after_each()
             for actor in self._actors:
-                # A look that finds nothing is no step: who is woken for nothing sleeps on.
+                # An actor whose condition does not hold sleeps on. Checking it is no step.
                 if actor.awake and actor.waits_for is not None and not actor.waits_for():
                     actor.awake = False
             if not all(actor.finished for actor in self._actors):
@@ -208,15 +214,15 @@ class Interleaving:
     def _next(self) -> Actor:
         if self._merges:
             self._case.merge(self._whole)
-        self._case.require("nobody waits for ever", any(actor.can_go_on for actor in self._actors))
+        self._case.require("no thread waits for ever", any(actor.can_go_on for actor in self._actors))
         self.step += 1
-        number = self._case.choose(f"step {self.step}: who goes on", self._able)
+        number = self._case.choose(f"step {self.step}: who continues", self._able)
         if self._departures is not None:
             passed, number = divmod(number, len(self._actors))
             self._departures -= passed
             self._last = number
         actor = self._actors[number]
-        self._case.tell(lambda: f"{actor.name} goes on")
+        self._case.tell(lambda: f"{actor.name} continues")
         if actor is not self._running:
             self._running, self._depth, self._seen = actor, 0, False
             actor.turn.release()
@@ -231,8 +237,8 @@ class Interleaving:
         return tuple(sorted(each)), self._state(None)
 
     def _able(self) -> list[int]:
-        """The numbers of the actors that can go on, of those that are interchangeable one; where departures
-        count, each with how many were passed over.
+        """The numbers of the actors that can continue, one number for interchangeable actors. If departures
+        are counted, each number also tells how many actors were passed over.
         """
         count = len(self._actors)
         able: dict[Hashable, int] = {}
@@ -276,13 +282,13 @@ def _place() -> Place:
 
 
 class _Threads:
-    """Threads that are kept for the next who needs one: making them would take longer than what they do."""
+    """Threads that are kept for reuse: starting a thread takes longer than the work that it is given."""
 
     def __init__(self) -> None:
         self._idle: list[SimpleQueue[Callable[[], None]]] = []
 
     def hand_over(self, work: Callable[[], None]) -> None:
-        """Have some thread do it."""
+        """Let a thread do this work."""
         if self._idle:
             self._idle.pop().put(work)
             return

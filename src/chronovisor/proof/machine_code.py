@@ -1,9 +1,9 @@
 """Machine code that switches a core's timebase, run and proven.
 
-`ADD_OFFSET` and `TAKE_OFFSET_AWAY` are what hypervisors do in assembly, in our own words: `shift` of
-`chronovisor.timebase.offset` for a core that has no Python. Their proof runs the meanings of their
-instructions on symbolic registers (`chronovisor.engine.symbolic`), with the same timebase underneath as the
-proof of `shift`; a case is run by the concrete evaluator.
+`ADD_OFFSET` and `TAKE_OFFSET_AWAY` do in assembly what `shift` of `chronovisor.timebase.offset` does in
+Python; hypervisors contain code like this. The proof runs the instructions' meanings on symbolic registers
+(`chronovisor.engine.symbolic`), on the same timebase as the proof of `shift`. The concrete evaluator runs
+counterexamples and witnesses.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ taken:
 """
 """Take the offset at the address in r3 away from the timebase; uses r20 to r25 and CR0."""
 
-ENDS = "the code comes to its end, every instruction at most once"
+ENDS = "the code reaches its end and executes no instruction twice"
 
 _CODE = 0x100
 _OFFSET = 0x800
@@ -73,12 +73,12 @@ _HYPERVISOR = int(MSR.SF | MSR.HV | MSR.ME)
 
 
 class EndlessCodeError(Exception):
-    """Machine code did not come to its end."""
+    """Machine code did not reach its end."""
 
 
 @dataclass(slots=True)
 class TimebaseLive:
-    """The timebase of a core as its machine code reaches it: no other live register is there."""
+    """The timebase of a core, as machine code reads and writes it. There is no other live register."""
 
     timebase: CoreTimebase
 
@@ -97,7 +97,7 @@ class TimebaseLive:
         raise NotImplementedError("the machine code of a switch draws no random bits")
 
     def lend(self, time: object) -> None:
-        """Refuse: only native code borrows time."""
+        """Refuse: only native code reads time by itself."""
         raise NotImplementedError("machine code is proven without native code")
 
     take_back = lend
@@ -109,7 +109,7 @@ def run_on_ints(
     """Run assembly `text` in the concrete evaluator, on a core with this timebase, with `offset` in memory
     at the address in r3; `before_each` is called before each instruction.
 
-    Raises `EndlessCodeError` where the code does not come to its end, every instruction at most once.
+    Raises `EndlessCodeError` if the code has not reached its end after as many instructions as it has.
     """
     code = assemble(text, _CODE)
     memory = GuestMemory(_MEMORY)
@@ -190,12 +190,12 @@ def _run_on_symbols(path: Path, text: str, core: UnknownCore, offset: int) -> No
 
 
 def not_(path: Path, condition: z3.BoolRef) -> bool:
-    """Return the contrary of a term's truth."""
+    """Return whether `condition` does not hold."""
     return SymbolicBool.made(path, z3.Not(condition))
 
 
 def run(case: Case, text: str, core: UnknownCore, offset: int) -> None:
-    """Run assembly `text` on a core: in the symbolic evaluator on a path, in the concrete one on a case."""
+    """Run assembly `text` on a core: a path with the symbolic evaluator, a case with the concrete one."""
     if isinstance(case, Path):
         _run_on_symbols(case, text, core, offset)
     else:
@@ -226,22 +226,22 @@ def exit_code(case: Case, text: str = TAKE_OFFSET_AWAY, limit: int = GRANULE) ->
 
 def _only(name: str, expected: str) -> None:
     if name != expected:
-        raise BeyondProverError(f"the code reaches for {name}: only TB is read and TBU40 written here")
+        raise BeyondProverError(f"the code accesses {name}: here it may only read TB and write TBU40")
 
 
 CLAIMS = (
     Claim(
         "machine-code-entry",
         "P2",
-        "thirteen instructions of Power machine code add an offset as the switch does",
+        "thirteen instructions of Power machine code add an offset to the timebase, as the switch does",
         entry_code,
-        (Tight("one tick longer", partial(entry_code, limit=GRANULE + 1)),),
+        (Tight("the code takes one tick longer", partial(entry_code, limit=GRANULE + 1)),),
     ),
     Claim(
         "machine-code-exit",
         "P2",
-        "and thirteen take it away",
+        "thirteen instructions of Power machine code subtract the offset again",
         exit_code,
-        (Tight("one tick longer", partial(exit_code, limit=GRANULE + 1)),),
+        (Tight("the code takes one tick longer", partial(exit_code, limit=GRANULE + 1)),),
     ),
 )

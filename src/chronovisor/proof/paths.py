@@ -1,13 +1,13 @@
-"""Every path through a claim: its body runs once on each, on unknowns, and asks the prover at every turn.
+"""Every path through a claim.
 
-The body of a claim is a function of a `Case`, which gives it unknowns, takes its assumptions and what it
-requires. On a `Path` the unknowns are symbolic integers, and the body runs again for each way in which the
-code's decisions can go (`explore`); with a `Replay` they are the ints of one case, and it runs once, as
-code does every day.
+The body of a claim is a function of a `Case`. The case gives unknowns to the body and takes the body's
+assumptions and requirements. On a `Path` the unknowns are symbolic integers; `explore` runs the body once for
+each way in which the code's decisions can go. In a `Replay` the unknowns are the ints of one case, and the
+body runs once, as ordinary code.
 
-Not every unknown is a number: which thread goes on next is a *choice* among a few, which is explored by
-taking each. Where choices come in many orders that lead to the same, a body names the state that it is in,
-and what was explored from there once is not again.
+Some unknowns are no numbers: which thread continues next is a *choice* among a few, and each is explored. If
+different orders of choices lead to the same state, the body names the state, and what follows a state is
+explored once.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from chronovisor.timebase.types import MASK64
 
 
 class Case(Protocol):
-    """What a claim's body is given: unknowns, and somebody to tell its assumptions and requirements."""
+    """Gives unknowns to a claim's body, and takes the body's assumptions and requirements."""
 
     def any(self, name: str, low: int, high: int, after: int | None = None) -> int:
-        """Return an unknown: any integer from `low` to `high`. Its name is for people, and unique. One that
-        comes `after` another, as a clock's readings do, is shown close behind it in a counterexample.
+        """Return an unknown: any integer from `low` to `high`. Its name is for people, and unique. If the
+        unknown comes `after` another one, as a clock's readings do, counterexamples keep the two close.
         """
 
     def choose(self, name: str, among: Callable[[], Sequence[int]]) -> int:
-        """Return any of some numbers; each is explored. Its name is for people, and unique."""
+        """Return one of some numbers. Each of them is explored. The name is for people, and unique."""
 
     def merge(self, state: Callable[[], Hashable]) -> None:
-        """Go on only where nothing was in that state before: it says all that what follows depends on."""
+        """Continue only if no other path was in this state. What follows must depend on the state alone."""
 
     def tell(self, words: Callable[[], str]) -> None:
-        """Say what happens, for the story of a case: `words` are made where there is one."""
+        """Say what happens, for the story of a case. `words` is called only if a story is written."""
 
     def assume(self, words: str, condition: bool) -> None:
-        """Go on only in the cases where `condition` holds."""
+        """Continue only with the cases in which `condition` holds."""
 
     def require(self, words: str, condition: bool) -> None:
-        """Claim that `condition` holds in every case that is left."""
+        """Claim that `condition` holds in every remaining case."""
 
 
 Body: TypeAlias = Callable[[Case], None]
@@ -58,7 +58,7 @@ def any_word(case: Case, name: str) -> int:
 
 
 class NotACase(Exception):
-    """The case does not meet an assumption: nothing is claimed of it."""
+    """The case does not meet an assumption, so nothing is claimed about it."""
 
 
 class Broken(Exception):
@@ -71,7 +71,7 @@ class Broken(Exception):
 
 
 class Escaped(Exception):
-    """The code that a claim is about raised something."""
+    """The code that a claim runs raised an exception."""
 
     def __init__(self, error: Exception) -> None:
         self.words = f"it goes through without {type(error).__name__}"
@@ -79,27 +79,27 @@ class Escaped(Exception):
 
 
 class Merged(Exception):
-    """The path came to a state from which all was explored already."""
+    """The path reached a state that another path was in."""
 
 
 class Undecided(Exception):
-    """A limit was reached before the prover was done; its text names the limit."""
+    """A limit was reached before the prover was done. The text names the limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exploration:
-    """What all paths through a body have in common."""
+    """What all paths through a body share."""
 
     timeout: float
     deadline: float
     terms: Terms = field(default_factory=BitVectors)
     minimising: float = 0.0
-    """Seconds for making the numbers of a case that breaks a requirement small."""
+    """Seconds for making the numbers of a counterexample small."""
     states: set[Hashable] = field(default_factory=set)
-    """Those that paths were in."""
+    """The states that paths were in."""
 
     def left(self) -> float:
-        """Return the seconds left; raise `Undecided` where there are none."""
+        """Return the seconds left. Raises `Undecided` if no time is left."""
         left = self.deadline - time.monotonic()
         if left <= 0:
             raise Undecided(self.time_out)
@@ -107,12 +107,12 @@ class Exploration:
 
     @property
     def time_out(self) -> str:
-        """The limit that it runs into, for people."""
+        """The name of the time limit, for people."""
         return f"time-out of {self.timeout:g} s"
 
 
 class Path:
-    """One run of a body on unknowns: the decisions in `decided` first, then whichever can be."""
+    """One run of a body on unknowns: first with the decisions in `decided`, then with any possible ones."""
 
     def __init__(self, decided: tuple[int, ...], exploration: Exploration) -> None:
         self.terms = exploration.terms
@@ -123,14 +123,14 @@ class Path:
         self._unknowns: dict[str, Any] = {}
         self._followed: list[tuple[int, int | None]] = []
         self.untaken: list[tuple[int, ...]] = []
-        """The beginnings of paths that this one turned away from."""
+        """The beginnings of the paths that were not taken."""
         self.assumptions: dict[str, None] = {}
         self.required = 0
-        """How many requirements were found to hold."""
+        """The number of requirements that were found to hold."""
 
     @property
     def is_one_case(self) -> bool:
-        """Whether all that is open on it are choices: it is run on ints already."""
+        """Whether the path has choices only and no unknown numbers, so that it has run on ints already."""
         return self._solver is None
 
     def any(self, name: str, low: int, high: int, after: int | None = None) -> int:
@@ -143,7 +143,7 @@ class Path:
         return unknown
 
     def choose(self, name: str, among: Callable[[], Sequence[int]]) -> int:
-        """Return the number that this path is to take; the others are kept for later."""
+        """Return the number that this path takes. The others are kept for later paths."""
         turn = len(self._taken)
         if turn < len(self._decided):
             taken = self._decided[turn]
@@ -156,8 +156,8 @@ class Path:
         return taken
 
     def merge(self, state: Callable[[], Hashable]) -> None:
-        """Raise `Merged` where another path was in that state."""
-        # Where decisions are left to be repeated, the path that took them first has been here.
+        """Raise `Merged` if another path was in this state."""
+        # While decisions are repeated, this is where an earlier path has been already.
         if len(self._taken) < len(self._decided):
             return
         states, here = self._exploration.states, state()
@@ -166,28 +166,28 @@ class Path:
         states.add(here)
 
     def tell(self, words: Callable[[], str]) -> None:
-        """Do nothing: many cases have no one story."""
+        """Do nothing: a story is of one case, and a path stands for many."""
 
     def assume(self, words: str, condition: bool) -> None:
-        """Add `condition` to what holds on the path; nothing may be left then, which `witness` tells."""
+        """Add `condition` to what holds on the path. If no case is left then, `witness` returns None."""
         self.assumptions[words] = None
         if condition is not True:
             self._add(term_of(condition))
 
     def require(self, words: str, condition: bool) -> None:
-        """Raise `Broken` with a case of this path in which `condition` does not hold."""
+        """Raise `Broken` if a case of this path does not meet `condition`."""
         self.required += 1
         if condition is True:
             return
         term = term_of(condition)
-        # Where decisions are left to be repeated, the path that took them first has been here.
+        # While decisions are repeated, this is where an earlier path has been already.
         repeated = len(self._taken) < len(self._decided)
         if not repeated and self._check(z3.Not(term)) == z3.sat:
             raise Broken(words, self._case(z3.Not(term)))
         self._add(term)
 
     def decide(self, condition: z3.BoolRef) -> bool:
-        """Take the decision that this path is to take; where both can be, keep the other for later."""
+        """Return the decision that this path takes. If the other one is possible too, keep it for later."""
         turn = len(self._taken)
         if turn < len(self._decided):
             taken = bool(self._decided[turn])
@@ -203,7 +203,7 @@ class Path:
         return taken
 
     def witness(self) -> dict[str, int] | None:
-        """Return the unknowns of one case of this path, None where it has none."""
+        """Return the unknowns of one case of this path, or None if the path has no case."""
         return self._values() if self._check() == z3.sat else None
 
     def _name(self, name: str, unknown: Any) -> None:
@@ -230,7 +230,7 @@ class Path:
         return outcome
 
     def _values(self) -> dict[str, int]:
-        """The unknowns as the last check left them."""
+        """The unknowns in the model of the last check."""
         assert self._solver is not None
         return self._values_in(self._solver.model())
 
@@ -243,8 +243,8 @@ class Path:
         }
 
     def _case(self, condition: z3.BoolRef) -> dict[str, int]:
-        """A case in which `condition` holds, as the last check has found; with small numbers if there is
-        time.
+        """A case in which `condition` holds, as the last check has found it. Its numbers are made small if
+        there is time.
         """
         found = self._values()
         seconds = min(self._exploration.minimising, self._exploration.deadline - time.monotonic())
@@ -261,11 +261,11 @@ class Path:
 def explore(
     body: Body, timeout: float, terms: Terms | None = None, limit: int = 1 << 20, minimising: float = 0.0
 ) -> Iterator[Path]:
-    """Run `body` along every path that it has and give each back when it is through; paths on which no case
-    is left, or that end in a state that another has been in, are not among them.
+    """Run `body` along every path, and yield each path when its run has ended. Paths without a case, and
+    paths that end in a state in which another path was, are not yielded.
 
-    Raises `Broken` with the first case found that breaks a requirement, its numbers made small for at most
-    `minimising` seconds, and `Undecided` after `timeout` seconds or `limit` paths.
+    Raises `Broken` with the first case found that breaks a requirement; making its numbers small takes
+    `minimising` seconds at most. Raises `Undecided` after `timeout` seconds or `limit` paths.
     """
     exploration = Exploration(timeout, time.monotonic() + timeout, terms or BitVectors(), minimising)
     pending: list[tuple[int, ...]] = [()]
@@ -289,12 +289,12 @@ def explore(
 
 
 class Replay:
-    """One case: the unknowns are the ints in `values`, and where it names none the least possible."""
+    """One case. Its unknowns are the ints in `values`; the others are the least possible."""
 
     def __init__(self, values: Mapping[str, int]) -> None:
         self.values = dict(values)
         self.story: list[str] = []
-        """What happened, in the order in which it did."""
+        """What happened, in order."""
 
     def any(self, name: str, low: int, high: int, after: int | None = None) -> int:
         """Return the case's value."""
@@ -304,7 +304,7 @@ class Replay:
         return value
 
     def choose(self, name: str, among: Callable[[], Sequence[int]]) -> int:
-        """Return the case's choice, the first where it names none."""
+        """Return the case's choice, or the first one possible if the case has none of this name."""
         numbers = among()
         taken = self.values.setdefault(name, numbers[0])
         if taken not in numbers:
@@ -312,29 +312,29 @@ class Replay:
         return taken
 
     def merge(self, state: Callable[[], Hashable]) -> None:
-        """Do nothing: one case is followed to its end."""
+        """Do nothing: a single case runs to its end."""
 
     def tell(self, words: Callable[[], str]) -> None:
-        """Keep it."""
+        """Keep the words."""
         self.story.append(words())
 
     def assume(self, words: str, condition: bool) -> None:
-        """Raise `NotACase` where the case does not meet the assumption."""
+        """Raise `NotACase` if the case does not meet the assumption."""
         if not condition:
             raise NotACase(words)
 
     def require(self, words: str, condition: bool) -> None:
-        """Raise `Broken` where the requirement does not hold."""
+        """Raise `Broken` if the requirement does not hold."""
         if not condition:
             raise Broken(words, self.values)
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What becomes of one case."""
+    """What one case came to."""
 
     broken: str | None
-    """The requirement that it breaks, None where all hold."""
+    """The requirement that it breaks, or None if all hold."""
     story: tuple[str, ...]
     """What happens in it."""
 
@@ -342,7 +342,7 @@ class Course:
 def follow(body: Body, values: Mapping[str, int]) -> Course:
     """Run `body` on the ints of one case.
 
-    Raises `NotACase` where the case does not meet an assumption.
+    Raises `NotACase` if the case does not meet an assumption.
     """
     case, broken = Replay(values), None
     try:
@@ -353,15 +353,15 @@ def follow(body: Body, values: Mapping[str, int]) -> Course:
 
 
 def replay(body: Body, values: Mapping[str, int]) -> str | None:
-    """Run `body` on the ints of one case; return the requirement that it breaks, None where all hold.
+    """Run `body` on the ints of one case. Return the requirement that it breaks, or None if all hold.
 
-    Raises `NotACase` where the case does not meet an assumption.
+    Raises `NotACase` if the case does not meet an assumption.
     """
     return follow(body, values).broken
 
 
 def _run(body: Body, case: Case) -> None:
-    """Run a body; what the code that it is about raises, and it does not expect, becomes `Escaped`."""
+    """Run a body. An exception that the body does not expect becomes `Escaped`."""
     try:
         body(case)
     except (NotACase, Merged, Broken, Undecided, BeyondProverError):

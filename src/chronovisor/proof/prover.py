@@ -1,9 +1,9 @@
-"""Claims and what becomes of them: proven, refuted or undecided.
+"""Claims, and their outcome: proven, refuted or undecided.
 
-A proof says nothing where its assumptions can never hold together, so each claim's are shown to hold in a
-case, and that case is run on ints. And it says little where its limit could be wider, so a claim may come
-with companions that are *tight*: the same claim with its limit moved by one, which has to be refuted. Every
-counterexample is run on ints through the very code that the claim is about before it is believed.
+A proof means nothing if its assumptions can never hold together. So the prover finds a case in which each
+claim's assumptions hold, and runs it on ints. A proof means little if its limit could be wider. So a claim
+may have *tight* companions: the same claim with its limit moved by one, which must be refuted. Every
+counterexample is run on ints, through the code that the claim is about, before it is reported.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from chronovisor.proof.symbolic_int import BeyondProverError
 from chronovisor.proof.terms import BitVectors, Terms
 
 TIMEOUT = 60.0
-"""Seconds that each claim may take, and each of its companions, unless the user says otherwise."""
+"""Seconds for each claim and for each of its companions, unless the user gives another number."""
 
 MINIMISING = 10.0
 """Seconds for making the numbers of a refuted claim's counterexample small."""
 
 
 class Outcome(Enum):
-    """What became of a claim; only `PROVEN` is a pass."""
+    """The outcome of a claim. Only `PROVEN` is a pass."""
 
     PROVEN = "proven"
     REFUTED = "refuted"
@@ -39,12 +39,12 @@ class Outcome(Enum):
 
 
 class ProverError(Exception):
-    """The symbolic run of a claim and its run on ints disagree: the prover itself is wrong."""
+    """The symbolic run of a claim and its run on ints disagree, so the prover itself is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tight:
-    """A claim with one limit moved by one: it has to be refuted."""
+    """A claim with one limit moved by one, or one rule left out. It must be refuted."""
 
     words: str
     body: Body
@@ -52,31 +52,31 @@ class Tight:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What is claimed of production code, in words and as a body that runs that code."""
+    """What is claimed about production code, in words, and as a body that runs that code."""
 
     name: str
     promise: str
-    """The promise that it is part of: P1 to P9."""
+    """The promise that the claim is part of: P1 to P9."""
     words: str
     body: Body
     tight: tuple[Tight, ...] = ()
     terms: Terms = field(default_factory=BitVectors)
-    """The arithmetic to prove it in."""
+    """The arithmetic in which it is proven."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counterexample:
-    """A case in which a requirement does not hold; it was seen to fail on ints too."""
+    """A case in which a requirement does not hold, on ints too."""
 
     requirement: str
     values: dict[str, int]
     story: tuple[str, ...] = ()
-    """What happens in it, as its run on ints told it."""
+    """What happens in it, a line each, from its run on ints."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found out about one body."""
+    """The outcome for one body."""
 
     outcome: Outcome
     seconds: float
@@ -84,12 +84,12 @@ class Finding:
     assumptions: tuple[str, ...] = ()
     counterexample: Counterexample | None = None
     limit: str | None = None
-    """What the prover ran into where it is undecided."""
+    """The limit that was reached, if the outcome is undecided."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a claim and of its companions."""
+    """The outcomes of a claim and of its companions."""
 
     claim: Claim
     finding: Finding
@@ -97,7 +97,7 @@ class Verdict:
 
     @property
     def outcome(self) -> Outcome:
-        """What became of the claim itself."""
+        """The outcome of the claim itself."""
         return self.finding.outcome
 
     @property
@@ -107,7 +107,7 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        """Whether the claim is proven and each of its limits tight."""
+        """Whether the claim is proven and each of its limits is tight."""
         return self.outcome.is_pass and self.is_tight
 
     @property
@@ -119,10 +119,10 @@ class Verdict:
 def examine(
     body: Body, timeout: float = TIMEOUT, terms: Terms | None = None, minimising: float = 0.0
 ) -> Finding:
-    """Find out whether every requirement of `body` holds in every case that meets its assumptions. The
-    numbers of a counterexample are made small for at most `minimising` seconds.
+    """Decide whether every requirement of `body` holds in every case that meets its assumptions. Making the
+    numbers of a counterexample small takes `minimising` seconds at most.
 
-    Raises `ProverError` where a case found by the prover goes otherwise on ints.
+    Raises `ProverError` if a case that the prover found ends differently on ints.
     """
     begun = time.monotonic()
     paths, required = 0, 0

@@ -1,7 +1,7 @@
-"""What is proven of the handover of time on a move: over `chronovisor.timebase.handover.plan` itself.
+"""What is proven of the handover of time on a move. The claims run `chronovisor.timebase.handover.plan`.
 
-Two clocks measure the exchange that commits a move, each a floor of the time that really passed from a phase
-of its own. What is claimed of the guest's time is claimed for all that may really have passed.
+Two clocks measure the exchange that commits a move. Each is read in whole ticks, rounded down, at a phase of
+its own. What is claimed of the guest's time holds for every time that may really have passed.
 """
 
 from __future__ import annotations
@@ -29,48 +29,47 @@ from chronovisor.timebase.types import GRANULE, GuestTime, HostTime, Ticks
 Planner: TypeAlias = Callable[[Sample, Exchange, Ticks, TimePolicy], Plan]
 
 LONGEST = 1 << 52
-"""Ticks (101 days) that a stop may last, and a guest's time be from its ideal, in these claims."""
+"""Ticks (101 days). In these claims a stop lasts no longer, and no guest is further from its ideal."""
 
 PARTS = 16
-"""Moments are told to a sixteenth of a tick. The readings of the two clocks depend on the order of the seven
-fractions of a tick in an exchange (five moments, two phases) and on nothing finer: sixteenths have all
-orders.
+"""Moments are given in sixteenths of a tick. The readings of the two clocks depend only on the order of the
+seven fractions of a tick in an exchange (five moments, two phases). Seven sixteenths can have every order.
 """
 
 
 def any_exchange(case: Case) -> Exchange:
-    """Return any exchange that measured something, however it came about."""
+    """Return any measured exchange, whatever really happened."""
     exchange_parts = (
         Ticks(case.any("since sample", 0, LONGEST)),
         Ticks(case.any("dwell", 0, LONGEST)),
         Ticks(case.any("READY to COMMIT", 0, LONGEST)),
     )
     case.assume(
-        "READY is held no longer than its exchange takes, but for the two ticks of clocks read in whole ones",
+        "the dwell is at most READY to COMMIT plus two ticks, since clocks are read in whole ticks",
         (exchange_parts[2] - exchange_parts[1]).value >= -2 * READING,
     )
     return Exchange(*exchange_parts, HostTime(any_word(case, "H at COMMIT")))
 
 
 def any_sample(case: Case) -> Sample:
-    """Return any guest's time and any interval of its ideal."""
+    """Return any guest time, and any interval for its ideal."""
     middle = case.any("lead over the ideal", -LONGEST, LONGEST)
     width = case.any("width of the ideal", 0, LONGEST)
     return Sample(GuestTime(any_word(case, "G at the stop")), IdealInterval(middle, middle + width))
 
 
 def any_limit(case: Case) -> Ticks:
-    """Return any limit that can be kept."""
+    """Return any limit that moves can keep."""
     return Ticks(case.any("limit", CLOCK_ERROR_LIMIT.value, LONGEST))
 
 
 def any_policy(case: Case) -> TimePolicy:
-    """Return any policy: freeze is the least bound, and the largest is more than any stop lasts."""
+    """Return any policy. The least bound is freeze; the largest is longer than any stop."""
     return TimePolicy(Ticks(case.any("what counts at most", 0, 4 * LONGEST)))
 
 
 def planned(case: Case, planner: Planner, *how: Any) -> Plan:
-    """Return what a planner makes of a sample, an exchange, a limit and a policy; and tell it."""
+    """Return what a planner makes of a sample, an exchange, a limit and a policy, and tell the story."""
     made = planner(*how)
     sample, exchange = made.sample, made.exchange
 
@@ -81,7 +80,7 @@ def planned(case: Case, planner: Planner, *how: Any) -> Plan:
             f"{sample.ideal.least} to {sample.ideal.most} ticks ahead of its ideal; COMMIT came at "
             f"H = {exchange.committed.value:#x}, {exchange.least_elapsed} to {exchange.most_elapsed} ticks "
             f"later; the guest got the offset {made.offset.value:#x}, waited {made.wait.value} ticks, and "
-            f"went on at G = {after.value:#x}, {made.ideal.least} to {made.ideal.most} ticks ahead"
+            f"continued at G = {after.value:#x}, {made.ideal.least} to {made.ideal.most} ticks ahead"
         )
 
     case.tell(story)
@@ -89,7 +88,7 @@ def planned(case: Case, planner: Planner, *how: Any) -> Plan:
 
 
 def never_back(case: Case, planner: Planner = plan, wait_less: int = 0) -> None:
-    """When the guest runs again its time is at least what it was."""
+    """When the guest runs again, its time is at least what it was at the stop."""
     sample = any_sample(case)
     made = planned(case, planner, sample, any_exchange(case), any_limit(case), any_policy(case))
     advance = made.resume_at + made.offset - Ticks(wait_less) - sample.guest_time
@@ -104,7 +103,7 @@ def short_wait(case: Case, planner: Planner = plan, less: int = 0) -> None:
 
 
 def limit_kept(case: Case, planner: Planner = plan, less: int = 0) -> None:
-    """Where the rounding was within the limit before a move, it is after it: so it is after any number."""
+    """If the rounding is within the limit before a move, it is after the move, and so after any number."""
     sample, limit = any_sample(case), any_limit(case)
     before = sample.ideal.least + sample.ideal.most
     case.assume("before the move the rounding is within the limit", abs(before) <= 2 * limit.value)
@@ -114,27 +113,28 @@ def limit_kept(case: Case, planner: Planner = plan, less: int = 0) -> None:
 
 
 def brought_nearer(case: Case, planner: Planner = plan, always: bool = False) -> None:
-    """A guest that comes with more than the limit is nearer to its ideal after the move, if time counts."""
+    """A guest that is over the limit before a move is nearer to its ideal after it, if time away counts."""
     sample, limit = any_sample(case), any_limit(case)
     before = abs(sample.ideal.least + sample.ideal.most)
     case.assume("before the move the rounding is over the limit", before > 2 * limit.value)
     made = planned(case, planner, sample, any_exchange(case), limit, any_policy(case))
     after = abs(made.ideal.least + made.ideal.most)
-    case.require("after the move it is no more", after <= before)
+    case.require("after the move it is no further from the ideal", after <= before)
     idle = made.counted[1] == 0
-    case.require("it is less if any time away counts", after < before if always else (after < before) | idle)
+    nearer = after < before
+    case.require("it is nearer to the ideal if any time away counts", nearer if always else nearer | idle)
 
 
 @dataclass(frozen=True, slots=True)
 class TrueExchange:
-    """An exchange as it was measured, and the time from stop to COMMIT's arrival as it was: in parts."""
+    """An exchange as it was measured, and the true time from the stop to the arrival of COMMIT, in parts."""
 
     measured: Exchange
     elapsed: int
 
 
 def any_true_exchange(case: Case) -> TrueExchange:
-    """Return what two clocks make of an exchange whose moments are any that can be."""
+    """Return what two clocks measure of an exchange whose moments are unknown."""
     span = LONGEST * PARTS
     stop = case.any("the stop", 0, span)
     ready_sent = case.any("READY sent", 0, span)
@@ -169,7 +169,7 @@ def any_true_exchange(case: Case) -> TrueExchange:
 
 
 def any_policy_in_parts(case: Case) -> tuple[TimePolicy, Callable[[int], int]]:
-    """Return any policy, and what it makes of a time away in parts of a tick."""
+    """Return any policy, and the function that it is of a time away in parts of a tick."""
     policy = any_policy(case)
     assert policy.most is not None
     most = PARTS * policy.most.value
@@ -177,9 +177,7 @@ def any_policy_in_parts(case: Case) -> tuple[TimePolicy, Callable[[int], int]]:
 
 
 def error_bounded(case: Case, planner: Planner = plan, less: int = 0) -> None:
-    """The guest's advance differs from what counts of the time that really passed by no more than the record
-    says.
-    """
+    """The guest's advance differs from what counts of the true time away by no more than the record says."""
     sample, exchange = any_sample(case), any_true_exchange(case)
     policy, counted = any_policy_in_parts(case)
     made = planned(case, planner, sample, exchange.measured, any_limit(case), policy)
@@ -190,18 +188,18 @@ def error_bounded(case: Case, planner: Planner = plan, less: int = 0) -> None:
 
 
 def bound_bounded(case: Case, planner: Planner = plan, less: int = 0) -> None:
-    """The record's bound is at most 2^24 ticks, half the round trip and two ticks."""
+    """The record's bound is at most 2^24 ticks plus half the round trip plus two ticks."""
     exchange = any_exchange(case)
     made = planned(case, planner, any_sample(case), exchange, any_limit(case), any_policy(case))
     bound = made.record(0, 0).error_bound_ticks
     case.require(
-        "the bound is at most 2^24 ticks, half the round trip and two ticks",
+        "the bound is at most 2^24 ticks plus half the round trip plus two ticks",
         2 * bound <= 2 * GRANULE + exchange.round_trip.value + 4 - less,
     )
 
 
 def ideal_contained(case: Case, planner: Planner = plan, low: int = 0, high: int = 0) -> None:
-    """Where the guest's true lead over its ideal lay in the interval before a move, it does after it."""
+    """If the guest's true lead over its ideal lies in its interval before a move, it does after the move."""
     sample, exchange = any_sample(case), any_true_exchange(case)
     lead = case.any("true lead", -2 * LONGEST * PARTS, 2 * LONGEST * PARTS)
     case.assume(
@@ -212,39 +210,40 @@ def ideal_contained(case: Case, planner: Planner = plan, low: int = 0, high: int
     made = planned(case, planner, sample, exchange.measured, any_limit(case), policy)
     advance = ((made.resume_at + made.offset) - sample.guest_time).value
     after = lead + PARTS * advance - counted(exchange.elapsed + PARTS * made.wait.value)
-    case.require("after the move too, from below", PARTS * (made.ideal.least + low) <= after)
-    case.require("after the move too, from above", after <= PARTS * (made.ideal.most - high))
+    least, most = made.ideal.least + low, made.ideal.most - high
+    case.require("after the move the true lead is not below its interval", PARTS * least <= after)
+    case.require("after the move the true lead is not above its interval", after <= PARTS * most)
 
 
 CLAIMS = (
     Claim(
         "move-never-back",
         "P4",
-        "a guest that moves never sees its time go back, under any time policy",
+        "a guest never sees its time go back over a move, under any time policy",
         never_back,
-        (Tight("it runs one tick earlier", partial(never_back, wait_less=1)),),
+        (Tight("the guest runs one tick earlier", partial(never_back, wait_less=1)),),
         Integers(),
     ),
     Claim(
         "move-error",
         "P5",
-        "the guest's advance is off by no more than its record says, whatever the flights and the policy",
+        "the guest's advance is off by no more than the move's record says, for any flights and any policy",
         error_bounded,
-        (Tight("the bound is a tick less", partial(error_bounded, less=1)),),
+        (Tight("the bound is one tick less", partial(error_bounded, less=1)),),
         Integers(),
     ),
     Claim(
         "move-error-bound",
         "P5",
-        "the record says at most 2^24 ticks, half the round trip and two ticks",
+        "the bound in the record is at most 2^24 ticks plus half the round trip plus two ticks",
         bound_bounded,
-        (Tight("the bound is a tick less", partial(bound_bounded, less=2)),),
+        (Tight("the bound is one tick less", partial(bound_bounded, less=2)),),
         Integers(),
     ),
     Claim(
         "move-limit",
         "P6",
-        "the rounding stays within its limit after any number of moves (it begins at 0)",
+        "the rounding, which is 0 at first, stays within its limit after any number of moves",
         limit_kept,
         (Tight("it stays half a tick below the limit", partial(limit_kept, less=1)),),
         Integers(),
@@ -252,9 +251,9 @@ CLAIMS = (
     Claim(
         "move-over-limit",
         "P6",
-        "a guest that comes with more than the limit is brought nearer to its ideal, where time counts",
+        "a guest that is over the limit is nearer to its ideal after the move, if time away counts",
         brought_nearer,
-        (Tight("also where none counts", partial(brought_nearer, always=True)),),
+        (Tight("no time away counts", partial(brought_nearer, always=True)),),
         Integers(),
     ),
     Claim(
@@ -262,17 +261,17 @@ CLAIMS = (
         "P6",
         "the wait for the rounding is at most 2^24 ticks (32.8 ms)",
         short_wait,
-        (Tight("it is a tick less", partial(short_wait, less=1)),),
+        (Tight("the wait is at most 2^24 - 1 ticks", partial(short_wait, less=1)),),
         Integers(),
     ),
     Claim(
         "move-ideal",
         "P6",
-        "the ideal stays in the interval that travels with the guest, after any number of moves",
+        "the ideal lies in the interval that travels with the guest, after any number of moves",
         ideal_contained,
         (
-            Tight("the interval is a tick less below", partial(ideal_contained, low=1)),
-            Tight("the interval is a tick less above", partial(ideal_contained, high=1)),
+            Tight("the interval begins one tick later", partial(ideal_contained, low=1)),
+            Tight("the interval ends one tick earlier", partial(ideal_contained, high=1)),
         ),
         Integers(),
     ),

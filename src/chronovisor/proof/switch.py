@@ -1,8 +1,8 @@
-"""What is proven of the switch: over the very code of `chronovisor.timebase` that runs, for every timebase,
-every offset and every timing.
+"""What is proven of the switch, for every timebase, every offset and every timing.
 
-The bodies run `shift` and `Switch` on a `CoreTimebase` whose clock is read at unknown ticks. With another
-shifter in its place they make the same claims about that one, which is how mutants are refuted.
+The bodies run the production code: `shift` and `Switch` of `chronovisor.timebase.offset`, on a `CoreTimebase`
+whose clock is read at unknown ticks. With another shifter they make the same claims about that shifter; so
+mutants are refuted.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from chronovisor.timebase.types import GRANULE, LOW_BITS, LOW_MASK, MASK64, Offs
 AnyShifter: TypeAlias = Callable[[Any, Any], Any]
 
 LONGEST_SWITCH = 1 << 63
-"""Ticks (570 years) after which a signed difference of two times no longer tells how long a switch took."""
+"""Ticks (570 years). Up to here a signed difference of two times tells how long a switch took."""
 
 BELOW_EVER = "no switch takes 2^63 ticks (570 years)"
 
 
 def any_offset(case: Case, name: str = "offset") -> Offset:
-    """Return an unknown offset: any multiple of 2^24 of 64 bits."""
+    """Return an unknown offset: any 64-bit multiple of 2^24."""
     return Offset(case.any(f"{name} / 2^24", 0, (1 << (64 - LOW_BITS)) - 1) << LOW_BITS)
 
 
 def in_time(case: Case, core: UnknownCore, limit: int) -> None:
-    """Assume that a switch took less than `limit` ticks: 2^24, unless that is what is to be moved."""
+    """Assume that a switch took less than `limit` ticks. This is 2^24, except where the limit is tested."""
     case.assume(
         "fewer than 2^24 ticks (32.8 ms) pass between a switch's first reading and its last access",
         core.time.since_first < limit,
@@ -48,14 +48,14 @@ def in_time(case: Case, core: UnknownCore, limit: int) -> None:
 
 
 def entry(case: Case, shifter: AnyShifter = shift, limit: int = GRANULE, unit: int = GRANULE) -> None:
-    """After an entry T = H + o; `unit` is what the offset is a multiple of."""
+    """After an entry T = H + o. The offset is a multiple of `unit`."""
     core = UnknownCore(case)
     offset = case.any("offset / 2^24" if unit == GRANULE else f"offset / {unit}", 0, MASK64 // unit) * unit
     shifter(core.timebase, offset)
     in_time(case, core, limit)
     timebase, host = core.later()
     expected = (host.value + offset) & MASK64
-    case.tell(lambda: f"with the offset {offset:#x} that ought to be {expected:#x}")
+    case.tell(lambda: f"with the offset {offset:#x} it should be {expected:#x}")
     case.require("T = H + o", timebase == expected)
 
 
@@ -71,7 +71,7 @@ def exit_(case: Case, shifter: AnyShifter = shift, limit: int = GRANULE) -> None
 
 
 class _OneAttempt(Switch):
-    # An attempt that fails leaves T = H, so that the next begins as the first did: one stands for any number.
+    # After a failed attempt T = H, as before the first. So one attempt stands for any number.
     ATTEMPTS = 1
 
 
@@ -86,7 +86,7 @@ def round_trip(
         applied = switch.enter(UnknownCore(case, "H at the entry").timebase, offset)
     except SwitchBreachError:
         return
-    case.require("what is kept to be taken away is what was added", applied == offset)
+    case.require("the offset kept for the exit is the one that was added", applied == offset)
     # The core as a sound entry leaves it (`entry_at_any_pace`), at any later time.
     core = UnknownCore(case, "H at the exit")
     core.timebase.adjust = offset.signed
@@ -100,7 +100,7 @@ def round_trip(
 
 
 def entry_at_any_pace(case: Case, shifter: AnyShifter = shift, longest: int = LONGEST_SWITCH) -> None:
-    """However long each step of an entry takes, T = H + o after it, or it is refused and T = H."""
+    """However long each step of an entry takes: T = H + o afterwards, or the entry is refused and T = H."""
     core = UnknownCore(case)
     offset = any_offset(case)
     try:
@@ -110,12 +110,12 @@ def entry_at_any_pace(case: Case, shifter: AnyShifter = shift, longest: int = LO
         expected = 0
     case.assume(BELOW_EVER, core.time.since_first < longest)
     timebase, host = core.later()
-    what = "T = H + o" if expected else "an entry that is refused leaves T = H"
+    what = "T = H + o" if expected else "after a refused entry T = H"
     case.require(what, timebase == (host.value + expected) & MASK64)
 
 
 def exit_at_any_pace(case: Case, shifter: AnyShifter = shift, longest: int = LONGEST_SWITCH) -> None:
-    """However long each step of an exit takes, T = H after it."""
+    """However long each step of an exit takes: T = H afterwards."""
     core = UnknownCore(case)
     applied = any_offset(case, "applied offset")
     core.timebase.adjust = applied.signed
@@ -126,7 +126,7 @@ def exit_at_any_pace(case: Case, shifter: AnyShifter = shift, longest: int = LON
 
 
 def never_back(case: Case, longest: int = LONGEST_SWITCH, same: bool = True) -> None:
-    """Two readings of a guest's time, on whichever cores of its host, are in order: each core as a sound
+    """Of two readings of a guest's time, on any cores of its host, the later is not less. Each core is as an
     entry leaves it (`entry_at_any_pace`).
     """
     core, offset = UnknownCore(case), any_offset(case)
@@ -140,7 +140,7 @@ def never_back(case: Case, longest: int = LONGEST_SWITCH, same: bool = True) -> 
 
 
 def low_bits(case: Case) -> None:
-    """Whatever is written to TBU40, and whenever, the low 24 bits of T stay those of H."""
+    """Any write to TBU40, at any time, leaves the low 24 bits of T equal to those of H."""
     core = UnknownCore(case)
     core.timebase.adjust = any_offset(case, "what is applied").signed
     core.timebase.write_tbu40(any_word(case, "what is written to TBU40"))
@@ -156,11 +156,11 @@ def zero(case: Case, shifter: AnyShifter = shift, offset: int = 0) -> None:
     core.timebase.has_tbu40 = False  # a write would raise
     done = shifter(core.timebase, offset)
     case.require("T is what it was", core.timebase.adjust == before)
-    case.require("it says so", not done.moved)
+    case.require("the switch says that it moved nothing", not done.moved)
 
 
 def logged(case: Case, log: type[DispatchLogWriter] = DispatchLogWriter) -> None:
-    """What the dispatch trace log has as the moment of a dispatch is the guest's time."""
+    """The dispatch trace log records the moment of a dispatch in guest time."""
     core, applied = UnknownCore(case), Applied(any_offset(case, "applied offset"))
     core.timebase.adjust = applied.signed
     host = core.timebase.tod()
@@ -173,12 +173,12 @@ def logged(case: Case, log: type[DispatchLogWriter] = DispatchLogWriter) -> None
 def rounding_up(
     case: Case, rounded: Callable[[int], Offset] = Offset.rounded_up, limit: int = GRANULE
 ) -> None:
-    """A value set becomes the next multiple of 2^24 that is not below it, and a multiple is kept."""
+    """A value that is set is rounded up to a multiple of 2^24; a multiple is kept as it is."""
     value = any_word(case, "value set")
     offset = rounded(value)
-    case.require("what is kept is a multiple of 2^24", offset.value & LOW_MASK == 0)
+    case.require("the offset kept is a multiple of 2^24", offset.value & LOW_MASK == 0)
     up = (offset.value - value) & MASK64
-    case.require("what is added is less than 2^24 ticks", up < limit)
+    case.require("the rounding adds less than 2^24 ticks", up < limit)
     case.require("a multiple is kept as it is", bool(value & LOW_MASK) | (up == 0))
 
 
@@ -186,28 +186,28 @@ CLAIMS = (
     Claim(
         "switch-entry",
         "P2",
-        "after an entry the core's timebase is the host's plus the offset",
+        "after an entry T = H + o",
         entry,
         (
-            Tight("one tick longer", partial(entry, limit=GRANULE + 1)),
-            Tight("an offset that is a multiple of 2^23 only", partial(entry, unit=GRANULE // 2)),
+            Tight("the switch takes one tick longer", partial(entry, limit=GRANULE + 1)),
+            Tight("the offset is a multiple of 2^23 only", partial(entry, unit=GRANULE // 2)),
         ),
     ),
     Claim(
         "switch-exit",
         "P2",
-        "after an exit the core's timebase is the host's as if nothing had happened",
+        "after an exit T = H",
         exit_,
-        (Tight("one tick longer", partial(exit_, limit=GRANULE + 1)),),
+        (Tight("the switch takes one tick longer", partial(exit_, limit=GRANULE + 1)),),
     ),
     Claim(
         "switch-round-trip",
         "P2",
-        "the exit takes away what the entry added, whatever offset was set in between",
+        "the exit subtracts what the entry added, whatever offset was set meanwhile",
         round_trip,
         (
             Tight(
-                "the offset read again at the exit",
+                "the exit subtracts the offset that is set by then",
                 partial(round_trip, world_switch=OffsetReadAgain),
             ),
         ),
@@ -215,16 +215,16 @@ CLAIMS = (
     Claim(
         "switch-entry-at-any-pace",
         "P2",
-        "an entry whose steps take however long they like is right, or refused with T = H",
+        "however long an entry's steps take, T = H + o afterwards, or the entry is refused and T = H",
         entry_at_any_pace,
-        (Tight("one tick longer", partial(entry_at_any_pace, longest=LONGEST_SWITCH + 1)),),
+        (Tight("the entry takes one tick longer", partial(entry_at_any_pace, longest=LONGEST_SWITCH + 1)),),
     ),
     Claim(
         "switch-exit-at-any-pace",
         "P2",
-        "an exit whose steps take however long they like leaves T = H",
+        "however long an exit's steps take, T = H afterwards",
         exit_at_any_pace,
-        (Tight("one tick longer", partial(exit_at_any_pace, longest=LONGEST_SWITCH + 1)),),
+        (Tight("the exit takes one tick longer", partial(exit_at_any_pace, longest=LONGEST_SWITCH + 1)),),
     ),
     Claim(
         "guest-never-back",
@@ -232,8 +232,8 @@ CLAIMS = (
         "of two readings of a guest's time, on any of its vCPUs and cores, the later is not less",
         never_back,
         (
-            Tight("a tick longer apart", partial(never_back, longest=LONGEST_SWITCH + 1)),
-            Tight("another offset on the other core", partial(never_back, same=False)),
+            Tight("the readings are one tick further apart", partial(never_back, longest=LONGEST_SWITCH + 1)),
+            Tight("the other core has another offset", partial(never_back, same=False)),
         ),
     ),
     Claim("switch-low-bits", "P1", "no write to TBU40, at any time, puts two cores out of step", low_bits),
@@ -242,20 +242,20 @@ CLAIMS = (
         "P2",
         "an offset of 0 writes nothing",
         zero,
-        (Tight("an offset of 2^24", partial(zero, offset=GRANULE)),),
+        (Tight("the offset is 2^24", partial(zero, offset=GRANULE)),),
     ),
     Claim(
         "offset-rounding",
         "P3",
-        "a value set is rounded up to a multiple of 2^24, by less than 2^24 ticks",
+        "a value that is set is rounded up to a multiple of 2^24, by less than 2^24 ticks",
         rounding_up,
-        (Tight("less than 2^24 - 1 ticks", partial(rounding_up, limit=GRANULE - 1)),),
+        (Tight("the rounding adds less than 2^24 - 1 ticks", partial(rounding_up, limit=GRANULE - 1)),),
     ),
     Claim(
         "log-in-guest-time",
         "P8",
-        "a dispatch is logged for the guest under the time that the guest would read",
+        "the dispatch trace log records each dispatch at the time that the guest would read",
         logged,
-        (Tight("the host's time is logged", partial(logged, log=HostTimeInLog)),),
+        (Tight("the log records host time", partial(logged, log=HostTimeInLog)),),
     ),
 )

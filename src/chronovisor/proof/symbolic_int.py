@@ -1,14 +1,15 @@
-"""Integers that stand for many: production code written for ints runs on them and is proven for all at once.
+"""Integers that stand for many numbers. Production code written for ints runs on them, and is proven for all
+of the numbers at once.
 
-A `SymbolicInt` is an `int` to whoever asks its type, but each of its operators makes a term of the prover.
-It is as unbounded as Python's own: it knows the interval that it lies in, and its term is always wide enough
-for that (`chronovisor.proof.terms`), so that no proof rests on a wrap that Python does not make. Where code
-takes a decision by one (`if`, `while`, `min`), the path that explores the code decides
-(`chronovisor.proof.paths`), and the other decision is explored after it.
+A `SymbolicInt` has the type `int`, but each of its operators makes a term of the prover. It is as unbounded
+as Python's own integers: it knows the interval in which it lies, and its term is always wide enough for the
+interval (`chronovisor.proof.terms`). So no proof rests on a wrap that Python does not make. If code takes a
+decision by a `SymbolicInt` (`if`, `while`, `min`), the path that explores the code decides
+(`chronovisor.proof.paths`), and the other decision is explored later.
 
-What has no meaning for many numbers at once (`int()`, indexing, hashing) raises `TypeError`; and the int
-that lies under every `SymbolicInt`, where C code could reach it without asking, is far too large to index,
-shift or count by.
+Operations without a meaning for many numbers at once (`int()`, indexing, hashing) raise `TypeError`. C code
+could read the underlying int without calling these operators. That int is far too large to index, shift or
+count by.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ _UNDERNEATH = (1 << 4096) + 0x5EED
 
 
 class BeyondProverError(Exception):
-    """Code does what the prover cannot follow; nothing is found out about it."""
+    """The code does something that the prover cannot follow, so nothing is found out about it."""
 
 
 class OneForManyError(BeyondProverError, TypeError):
-    """Code asked of a symbolic integer what only a single number has."""
+    """The code asked a symbolic integer for something that only a single number has."""
 
 
 class Decider(Protocol):
-    """Takes the decisions of the code that runs on symbolic values, and says in which arithmetic it does."""
+    """Takes the decisions of code that runs on symbolic values, and gives the arithmetic of their terms."""
 
     @property
     def terms(self) -> Terms:
@@ -42,7 +43,7 @@ class Decider(Protocol):
 
 
 class SymbolicBool:
-    """The outcome of a comparison: a truth that depends on the unknowns."""
+    """The outcome of a comparison, which depends on the unknowns."""
 
     __slots__ = ("_path", "term")
 
@@ -52,7 +53,7 @@ class SymbolicBool:
 
     @staticmethod
     def made(path: Decider, term: z3.BoolRef) -> bool:
-        """Return the truth of `term`: a plain bool where it is the same for all, else a `SymbolicBool`."""
+        """Return the truth of `term`: a plain bool if it is the same for all cases, else a `SymbolicBool`."""
         simple = z3.simplify(term)
         if z3.is_true(simple):
             return True
@@ -99,14 +100,14 @@ class SymbolicBool:
 
 
 def term_of(condition: bool) -> z3.BoolRef:
-    """Return the prover's term for a truth, plain or symbolic."""
+    """Return the prover's term for a truth value, plain or symbolic."""
     return condition.term if isinstance(condition, SymbolicBool) else z3.BoolVal(bool(condition))
 
 
 class SymbolicInt(int):
-    """An integer that depends on the unknowns: somewhere from `low` to `high`, both included.
+    """An integer that depends on the unknowns, from `low` to `high` inclusive.
 
-    Its `term` is one of its path's arithmetic.
+    Its `term` is a term of its path's arithmetic.
     """
 
     path: Decider
@@ -116,7 +117,7 @@ class SymbolicInt(int):
 
     @staticmethod
     def made(path: Decider, term: Any, low: int, high: int) -> int:
-        """Return the integer of `term`, or the only one in the interval, as a plain int."""
+        """Return the integer with this `term`, or an int if the interval has one number only."""
         if low == high:
             return low
         value = int.__new__(SymbolicInt, _UNDERNEATH)
@@ -170,7 +171,7 @@ class SymbolicInt(int):
         high = max(-self.low, self.high)
         return SymbolicInt.made(self.path, self.path.terms.absolute(self.term, high), 0, high)
 
-    # Division by known numbers, rounding down as Python does
+    # Division by known numbers, rounded down as in Python
 
     def __floordiv__(self, other: int) -> int:
         if not _is_integer(other):
@@ -272,7 +273,7 @@ class SymbolicInt(int):
         term = self.path.terms.bitwise(operation, self.term, _term(other), low, high)
         return SymbolicInt.made(self.path, term, low, high)
 
-    # Comparisons: signed, as ints are. What the intervals decide needs no prover.
+    # Comparisons are signed, as for ints. If the intervals decide one, the prover is not asked.
 
     def __lt__(self, other: int) -> bool:
         if not _is_integer(other):
@@ -325,7 +326,7 @@ class SymbolicInt(int):
     def __bool__(self) -> bool:
         return bool(self != 0)
 
-    # What cannot be done to many numbers at once
+    # Operations without a meaning for many numbers at once
 
     def __index__(self) -> NoReturn:
         _refuse("an index")
@@ -379,15 +380,15 @@ class SymbolicInt(int):
         _refuse("one int")
 
     def bit_length(self) -> NoReturn:
-        """Refuse: it differs."""
+        """Refuse: the numbers differ in it."""
         _refuse("a length in bits")
 
     def bit_count(self) -> NoReturn:
-        """Refuse: it differs."""
+        """Refuse: the numbers differ in it."""
         _refuse("a number of ones")
 
     def to_bytes(self, *args: object, **kwargs: object) -> NoReturn:
-        """Refuse: they differ."""
+        """Refuse: the numbers differ in them."""
         _refuse("bytes")
 
     def __repr__(self) -> str:

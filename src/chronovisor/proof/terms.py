@@ -1,7 +1,7 @@
-"""The prover's arithmetics: how an exact integer is a term.
+"""The prover's arithmetics: how an exact integer becomes a term.
 
-Both mean Python's unbounded integers and differ only in what the prover is quick with: bit-vectors where
-code takes words apart, integers where it compares sums and rounds.
+Both arithmetics mean Python's unbounded integers. They differ in speed: bit-vectors are faster for code that
+takes words apart, integers for code that compares sums and rounds.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ Operation: TypeAlias = Callable[[Any, Any], Any]
 
 
 class Terms(Protocol):
-    """An arithmetic. A result lies from `low` to `high`, which the caller knows."""
+    """An arithmetic. `low` and `high` are the bounds of a result, which the caller knows."""
 
     def solver(self) -> z3.Solver:
-        """Return a solver that is good at this arithmetic."""
+        """Return a solver for this arithmetic."""
 
     def unknown(self, name: str, low: int, high: int) -> tuple[Operand, Operand, list[z3.BoolRef]]:
-        """Return an unknown from `low` to `high`: the constant, the term to compute with, what bounds it."""
+        """Return an unknown from `low` to `high`: the constant, the term to compute with, and its bounds."""
 
     def number(self, value: Any) -> int:
         """Return the int of a constant's value in a model."""
 
     def fitted(self, term: Operand, low: int, high: int) -> Operand:
-        """Return `term` in the form that is kept for an integer from `low` to `high`."""
+        """Return `term` in the form in which an integer from `low` to `high` is kept."""
 
     def combined(self, operation: Operation, a: Operand, b: Operand, low: int, high: int) -> Operand:
         """Return a sum, difference or product."""
@@ -39,13 +39,13 @@ class Terms(Protocol):
         """Return the outcome of a comparison."""
 
     def bitwise(self, operation: Operation, a: Operand, b: Operand, low: int, high: int) -> Operand:
-        """Return a bitwise operation on two's complement; TypeError where this arithmetic has none."""
+        """Return a bitwise operation on two's complement. Raises `TypeError` if the arithmetic has none."""
 
     def low_bits(self, term: Operand, bits: int) -> Operand:
         """Return the low `bits` bits: the remainder of division by 2^bits, which is not negative."""
 
     def low_bits_cleared(self, term: Operand, bits: int) -> Operand:
-        """Return the term without its low `bits` bits: what they count is taken off."""
+        """Return the term with its low `bits` bits set to 0."""
 
     def shifted_right(self, term: Operand, bits: int) -> Operand:
         """Return the quotient of division by 2^bits, rounded down."""
@@ -58,20 +58,20 @@ class Terms(Protocol):
 
 
 def width_of(low: int, high: int) -> int:
-    """Return the bits that two's complement needs for every number from `low` to `high`."""
+    """Return how many bits two's complement needs for the numbers from `low` to `high`."""
     return max((low if low >= 0 else ~low).bit_length(), (high if high >= 0 else ~high).bit_length()) + 1
 
 
 class BitVectors:
-    """Two's complement, always wide enough: no sum is cut off and nothing wraps that would not in Python."""
+    """Two's complement, always wide enough: no result is cut off, and none wraps."""
 
     def solver(self) -> z3.Solver:
         """Return a solver of bit-vectors."""
-        # Decided anew each time: quicker here than what a solver learns from one question for the next.
+        # Each question is solved from scratch. Here this is faster than an incremental solver.
         return z3.Then("simplify", "solve-eqs", "bit-blast", "sat").solver()
 
     def unknown(self, name: str, low: int, high: int) -> tuple[Operand, Operand, list[z3.BoolRef]]:
-        """Return an unknown, with bounds where not all values of its width are meant."""
+        """Return an unknown, with bounds unless all values of its width are meant."""
         if low == 0 and high & (high + 1) == 0:
             word = z3.BitVec(name, high.bit_length() + 1)
             return word, word, [z3.Extract(high.bit_length(), high.bit_length(), word) == 0]
@@ -106,11 +106,11 @@ class BitVectors:
         return z3.Concat(z3.Extract(wide.size() - 1, bits, wide), z3.BitVecVal(0, bits))
 
     def shifted_right(self, term: Operand, bits: int) -> Operand:
-        """Shift with the sign coming in."""
+        """Shift, and fill with the sign."""
         return term >> min(bits, term.size() - 1)
 
     def divided(self, term: Operand, by: int) -> tuple[Operand, Operand]:
-        """Divide, and take one off where that was rounded up."""
+        """Divide, and subtract 1 from a quotient that was rounded up."""
         width = max(term.size(), width_of(0, by)) + 1
         a, b = self._widened(term, width), z3.BitVecVal(by, width)
         remainder = z3.SRem(a, b)
@@ -118,7 +118,7 @@ class BitVectors:
         return z3.If(below, a / b - 1, a / b), z3.If(below, remainder + b, remainder)
 
     def absolute(self, term: Operand, high: int) -> Operand:
-        """Negate where negative."""
+        """Negate a negative number."""
         wide = self._widened(term, width_of(-high, high))
         return z3.If(wide < 0, -wide, wide)
 
@@ -141,7 +141,7 @@ class Integers:
 
     def solver(self) -> z3.Solver:
         """Return a solver of linear integer arithmetic."""
-        # It leaves out what products of two unknowns would need, and is a third faster for that.
+        # A third faster than the general solver. It does not support products of two unknowns.
         return z3.SolverFor("QF_LIA")
 
     def unknown(self, name: str, low: int, high: int) -> tuple[Operand, Operand, list[z3.BoolRef]]:
@@ -170,11 +170,11 @@ class Integers:
         raise TypeError("integers have no bits: this claim needs bit-vectors")
 
     def low_bits(self, term: Operand, bits: int) -> Operand:
-        """Take the remainder, which the prover's integers have as Python has it."""
+        """Return the remainder, which is as Python's."""
         return term % (1 << bits)
 
     def low_bits_cleared(self, term: Operand, bits: int) -> Operand:
-        """Take the remainder off."""
+        """Subtract the remainder."""
         return term - term % (1 << bits)
 
     def shifted_right(self, term: Operand, bits: int) -> Operand:
@@ -186,5 +186,5 @@ class Integers:
         return term / by, term % by
 
     def absolute(self, term: Operand, high: int) -> Operand:
-        """Negate where negative."""
+        """Negate a negative number."""
         return z3.If(term < 0, -term, term)

@@ -11,16 +11,14 @@ from chronovisor.timebase.tbu40 import CoreTimebase
 from chronovisor.timebase.types import FREQUENCY, MASK64, HostTime, SourceTime
 
 LAST_TICK = (1 << 65) - 1
-"""How far an unknown clock counts: through all of a timebase's values, and through them once more after it
-wraps.
-"""
+"""The last tick of an unknown clock. It passes all values of a timebase, and all again after a wrap."""
 
 
 class UnknownTime:
-    """A tick source whose every reading is an unknown tick, no earlier than the one before.
+    """A tick source. Each reading is an unknown tick, no earlier than the reading before.
 
-    Its hosts' origin may as well be 0: a host's time is the sum of the two, and the ticks are any already.
-    It stands still while `still` is true, so that a claim can compare two readings made at one instant.
+    Its hosts can have the origin 0: a host's time is origin plus ticks, and the ticks are any number already.
+    The clock stands still while `still` is true, so that a claim can compare two readings of one instant.
     """
 
     frequency = FREQUENCY
@@ -49,7 +47,7 @@ class UnknownTime:
         return SourceTime(now)
 
     def told(self) -> str:
-        """Return the latest reading as a story has it, with the ticks since it was told last."""
+        """Return the latest reading, for a story, with the ticks since it was last told."""
         since = "" if self._told is None else f", {self.now - self._told} ticks later"
         self._told = self.now
         return f"{self._name} = {self.now & MASK64:#x}{since}: "
@@ -65,16 +63,16 @@ class UnknownTime:
         return 0 if self._first is None or self._now is None else self._now - self._first
 
     def sleep_until(self, ticks: int) -> NoReturn:
-        """Refuse: an unknown clock goes on by itself."""
-        raise NotImplementedError("nobody sleeps on an unknown clock")
+        """Refuse: an unknown clock advances only when it is read."""
+        raise NotImplementedError("an unknown clock cannot be slept on")
 
     def call_at(self, ticks: int, call: Callable[[], None]) -> Alarm:
-        """Refuse: an unknown clock calls nobody."""
-        raise NotImplementedError("an unknown clock calls nobody")
+        """Refuse: an unknown clock has no alarms."""
+        raise NotImplementedError("an unknown clock has no alarms")
 
 
 class ToldTimebase(CoreTimebase):
-    """A core's timebase on an unknown clock, each access to which is told."""
+    """A core's timebase on an unknown clock. Each access becomes a line of the story."""
 
     def __init__(self, case: Case, time: UnknownTime) -> None:
         super().__init__(HostClock(time))
@@ -88,7 +86,7 @@ class ToldTimebase(CoreTimebase):
         return value
 
     def write_tbu40(self, value: int, when: bool = True) -> None:
-        """Replace the upper 40 bits of T where `when` holds."""
+        """If `when` holds, replace the upper 40 bits of T."""
         super().write_tbu40(value, when)
         self._case.tell(
             lambda: f"{self._time.told()}" + (f"TBU40 is written: {value:#x}" if when else "no write")

@@ -1,4 +1,6 @@
-"""What is proven of a virtual core whose threads go on in any order: over the production entry and exit."""
+"""What is proven of a virtual core whose threads take their steps in any order. The claims run the production
+entry and exit.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,11 @@ from chronovisor.proof.switch import any_offset
 from chronovisor.proof.terms import Integers
 from chronovisor.timebase.types import GRANULE, LOW_BITS, MASK64, Offset, Ticks
 
-EVERY_STEP = "nothing comes between what a thread does under the monitor"
+EVERY_STEP = "what a thread does while it holds the monitor is not interrupted by other threads"
 
 OFFSET = Offset(23 << LOW_BITS)
 OFFSET_SET = Offset(-41 * GRANULE & MASK64)
-"""Numbers without a relation to each other: what holds for these holds for all, unless the code compares."""
+"""Two unrelated numbers. What holds for these holds for all, unless the code compares offsets."""
 
 DAMAGE = Ticks(-0x123_4567)
 
@@ -35,9 +37,11 @@ def any_order(
     offset: Offset = OFFSET,
     offset_set: Offset = OFFSET_SET,
 ) -> None:
-    """So many vCPUs run once each, in any order of their steps; with an `owner` who sets `offset_set`
-    meanwhile, a timebase that `fails` (or an interrupt as if it did), and entries that may be refused; or in
-    those orders that depart from taking turns so often at most.
+    """Each vCPU runs once, and they take their steps in any order.
+
+    Meanwhile an `owner` may set `offset_set`. If `fails`, the timebase fails at some step, or the same
+    interrupt comes for another cause. If `may_refuse`, any entry may be refused. With `departures`, only the
+    orders are explored that depart from taking turns at most so often.
     """
     case.assume(EVERY_STEP, True)
     world = World(case, threads, world_switch, may_refuse, departures, offset)
@@ -71,10 +75,10 @@ def any_time(
     world_switch: type[WorldSwitch] = WorldSwitch,
     any_first: bool = False,
 ) -> None:
-    """So many vCPUs run once each, in any order of their steps, with any offset and at any moments.
+    """Each vCPU runs once. They take their steps in any order and at any moments, with any offset.
 
-    Before the first step the vCPUs differ in nothing, so one of them stands for whichever takes that step.
-    With `any_first` the other orders are explored too.
+    Before the first step all vCPUs are equal, so vCPU 0 stands for whichever takes that step. With
+    `any_first` the orders in which another vCPU takes it are explored too.
     """
     case.assume(EVERY_STEP, True)
     clock = UnknownHostTime(case, "H")
@@ -90,12 +94,12 @@ CLAIMS = (
     Claim(
         "virtual-core",
         "P2",
-        "four threads of a virtual core in any order of their steps: whoever runs the guest has T = H + o, "
-        "all come out again, and every timer is kept",
+        "four threads of a virtual core take their steps in any order: whoever runs the guest has T = H + o, "
+        "every thread leaves the guest again, and every timer is kept",
         partial(any_order, threads=4),
         (
             Tight(
-                "secondaries let in before the switch",
+                "secondary threads enter before the switch",
                 partial(any_order, threads=2, world_switch=SecondariesLetInEarly),
             ),
         ),
@@ -103,11 +107,12 @@ CLAIMS = (
     Claim(
         "virtual-core-offset-set",
         "P2",
-        "three threads, and an owner who sets another offset at any moment: it holds from the next entry on",
+        "three threads, and an owner who sets another offset at any moment: the new offset takes effect at "
+        "the next entry",
         partial(any_order, threads=3, owner=True),
         (
             Tight(
-                "the offset read again at the exit",
+                "the exit subtracts the offset that is set by then",
                 partial(any_order, threads=2, owner=True, world_switch=OffsetReadAgain),
             ),
         ),
@@ -115,11 +120,11 @@ CLAIMS = (
     Claim(
         "virtual-core-refused",
         "P2",
-        "three threads, any of whose entries may be refused for taking too long: nobody runs the guest then",
+        "three threads, and any entry may be refused because it took too long: then no thread runs the guest",
         partial(any_order, threads=3, may_refuse=True),
         (
             Tight(
-                "secondaries let in before the switch",
+                "secondary threads enter before the switch",
                 partial(any_order, threads=2, may_refuse=True, world_switch=SecondariesLetInEarly),
             ),
         ),
@@ -127,19 +132,20 @@ CLAIMS = (
     Claim(
         "virtual-core-failure",
         "P2",
-        "two threads, an owner, and a timebase that fails at any moment, or an interrupt of another cause: "
-        "it is repaired, and the offset is neither lost nor taken away twice",
+        "two threads, an owner, and a timebase that fails at any moment, or the same interrupt for another "
+        "cause: the timebase is repaired, and the offset is neither lost nor subtracted twice",
         partial(any_order, threads=2, owner=True, fails=True),
     ),
     Claim(
         "virtual-core-any-time",
         "P2",
-        "two threads in any order of their steps, with any offset, each step at any moment: the same",
+        "two threads take their steps in any order and at any moments, with any offset: whoever runs the "
+        "guest has T = H + o",
         partial(any_time, threads=2),
         (
-            Tight("a timer is a tick later", partial(any_time, threads=1, longest=LONGEST_STOP + 1)),
+            Tight("a timer may be one tick later", partial(any_time, threads=1, longest=LONGEST_STOP + 1)),
             Tight(
-                "secondaries let in before the switch",
+                "secondary threads enter before the switch",
                 partial(any_time, threads=2, world_switch=SecondariesLetInEarly),
             ),
         ),
@@ -148,11 +154,12 @@ CLAIMS = (
     Claim(
         "virtual-core-eight",
         "P2",
-        "eight threads, an owner and a failure, in every order that departs from taking turns at most twice",
+        "eight threads, an owner and a failing timebase, in every order that departs from taking turns at "
+        "most twice",
         partial(any_order, threads=THREADS, owner=True, fails=True, departures=2),
         (
             Tight(
-                "the offset read again at the exit",
+                "the exit subtracts the offset that is set by then",
                 partial(
                     any_order,
                     threads=THREADS,

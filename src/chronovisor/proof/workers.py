@@ -1,4 +1,4 @@
-"""Processes that prove, each one claim after the other; one that does not keep its time is ended."""
+"""Processes that prove claims, each one claim after another. A process that runs over its time is killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from chronovisor.proof.prover import MINIMISING, Claim, Finding, Outcome, Prover
 StartMethod: TypeAlias = Literal["spawn", "fork"]
 
 GRACE = 30.0
-"""Seconds that a process may take beyond what its claim may, to start and to stop."""
+"""Seconds that a process may take beyond its claim's time, to start and to stop."""
 
 
 def prove_each(
@@ -25,11 +25,11 @@ def prove_each(
     processes: int,
     method: StartMethod = "spawn",
 ) -> Iterator[Verdict]:
-    """Prove claims in so many processes, each claim and each of its companions within `timeout` seconds, and
-    give the verdicts in the order of the claims.
+    """Prove claims in so many processes, each claim and each of its companions within `timeout` seconds.
+    Yield the verdicts in the order of the claims.
 
-    Whatever a claim's code or the solver does, its verdict comes: a process that is not done `GRACE` seconds
-    after its time, or that dies, is replaced, and its claim undecided.
+    Every claim gets a verdict, whatever its code or the solver does. If a process dies, or is not done
+    `GRACE` seconds after its time, another process replaces it and the claim is undecided.
     """
     results: list[Future[Verdict]] = [Future() for _ in claims]
     waiting: SimpleQueue[int] = SimpleQueue()
@@ -42,13 +42,13 @@ def prove_each(
         for result in results:
             yield result.result()
     finally:
-        # Nobody waits for what is still being proven.
+        # The caller does not wait for the claims that are still being proven.
         for worker in workers:
             worker.stop()
 
 
 class _Worker:
-    """One process, and the thread that waits for it."""
+    """One process, and the thread that waits for its verdicts."""
 
     def __init__(self, claims: tuple[Claim, ...], timeout: float, method: StartMethod) -> None:
         self._claims = claims
@@ -60,7 +60,7 @@ class _Worker:
         self._connection: Connection | None = None
 
     def work(self, waiting: SimpleQueue[int], results: list[Future[Verdict]]) -> None:
-        """Prove what waits until nothing does."""
+        """Prove waiting claims until none is left."""
         while not self._stopped:
             try:
                 number = waiting.get_nowait()
@@ -73,7 +73,7 @@ class _Worker:
                 results[number].set_exception(error)
 
     def stop(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process, whatever it does."""
         with self._lock:
             self._stopped = True
             self._end()
@@ -82,7 +82,7 @@ class _Worker:
         claim = self._claims[number]
         with self._lock:
             if self._stopped:
-                return _undecided(claim, "it was given up")
+                return _undecided(claim, "the proof was cancelled")
             if self._process is None:
                 self._start()
             connection = self._connection
@@ -102,12 +102,12 @@ class _Worker:
         return _undecided(claim, why)
 
     def _limit(self, claim: Claim) -> float:
-        """The seconds after which it is ended."""
+        """The seconds after which the process is killed."""
         return self._timeout * (1 + len(claim.tight)) + MINIMISING + GRACE
 
     def _start(self) -> None:
         self._connection, theirs = self._context.Pipe()
-        # Every context has it; what types say of them all does not.
+        # Every context has Process; the type of all contexts does not.
         self._process = self._context.Process(  # type: ignore[attr-defined]
             target=_serve, args=(theirs, self._timeout, self._claims), daemon=True
         )
@@ -128,7 +128,7 @@ def _undecided(claim: Claim, why: str) -> Verdict:
 
 
 def _serve(connection: Connection, timeout: float, claims: tuple[Claim, ...]) -> None:
-    # Interrupts are for the process that waits; it ends this one.
+    # Ctrl-C goes to the waiting process too, which then kills this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
         try:

@@ -1,0 +1,17 @@
+"""How much of the long campaigns `make soak` runs: CHRONOVISOR_SOAK says it, in percent.
+
+The campaigns are the tests marked `soak`. Some of them cannot be cut: they are run whole at any percentage.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+PERCENT: Final = int(os.environ.get("CHRONOVISOR_SOAK", "0"))
+"""0 if nobody asked for the campaigns; they are skipped then."""
+
+
+def share(whole: int) -> int:
+    """Return how many of `whole` cases are run: at least one."""
+    return -(-whole * max(PERCENT, 1) // 100)
