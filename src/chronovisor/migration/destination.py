@@ -87,6 +87,9 @@ class Destination:
     def handle(self, message: Message) -> Message:
         """Answer a message of the source's. What goes wrong here goes back as `Refused` or `Aborted`."""
         arrived = self._clock.now()
+        if self._plan is not None and not isinstance(message, Commit | Query):
+            # Nothing that comes now may take the guest away again.
+            return Refused("the guest was given to this destination already")
         match message:
             case Offer():
                 self._probe(DestinationPhase.CONSIDER)
@@ -210,8 +213,10 @@ class Destination:
     def _commit(self, commit: Commit, arrived: HostTime) -> Message:
         if self._offer is not None and self._plan is not None:
             return self._outcomes.ask(self._offer.move)
-        if self._offer is None or self._loaded is None or self._guest is None or self._ready_at is None:
-            return Aborted("COMMIT came before READY")
+        if self._offer is None or self._guest is None:
+            return Aborted("COMMIT came without an offer")
+        if self._loaded is None or self._ready_at is None:
+            return self._abort(self._offer.move, "COMMIT came before READY")
         reason = self._doubt(commit, arrived)
         if reason is not None:
             return self._abort(self._offer.move, reason)
