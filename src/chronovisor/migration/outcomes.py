@@ -6,6 +6,7 @@ move first decides it; the other is told.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -23,7 +24,7 @@ Outcome: TypeAlias = Acknowledged | Aborted
 
 KEPT_SECONDS: Final = 30 * 86400.0
 """A source that asks later than that is told `Unknown`, and its guest stays paused."""
-KEPT_FILES: Final = 10_000
+KEPT_MOVES: Final = 10_000
 
 _REPLAYED: Final = "move {} was offered before"
 _MOVE: Final = re.compile(r"[0-9a-f]{1,64}")
@@ -75,8 +76,8 @@ class RecordedOutcomes:
     """Outcomes as files of a directory: they outlive the process, and all processes of it agree on them.
 
     A file is on the disk, and its name too, when the method that wrote it returns, so that a crash of the
-    machine does not take back what the other side was told. Files that are older than `KEPT_SECONDS` are
-    removed when a directory is opened, and the oldest ones if there are more than `KEPT_FILES`.
+    machine does not take back what the other side was told. Moves that are older than `KEPT_SECONDS` are
+    forgotten when a directory is opened, and the oldest ones if there are more than `KEPT_MOVES`.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -122,10 +123,19 @@ class RecordedOutcomes:
         return self.settle(move, _asked()) if known else Unknown()
 
     def _prune(self) -> None:
-        found = sorted(((path.lstat().st_mtime, path) for path in self._directory.iterdir()), reverse=True)
+        changed: dict[str, float] = {}
+        for path in self._directory.iterdir():
+            move = path.name.partition(".")[0]
+            with contextlib.suppress(FileNotFoundError):
+                changed[move] = max(changed.get(move, 0.0), path.lstat().st_mtime)
         oldest = time.time() - KEPT_SECONDS
-        for place, (changed, path) in enumerate(found):
-            if place >= KEPT_FILES or changed < oldest:
+        for place, move in enumerate(sorted(changed, key=changed.__getitem__, reverse=True)):
+            if place < KEPT_MOVES and changed[move] >= oldest:
+                continue
+            # The offer goes first: an offer without its outcome would be aborted by a query, and its guest
+            # may run.
+            (self._directory / f"{move}.offered").unlink(missing_ok=True)
+            for path in self._directory.glob(f"{move}.*"):
                 path.unlink(missing_ok=True)
 
     @staticmethod
