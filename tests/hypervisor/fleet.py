@@ -120,7 +120,7 @@ class Fleet:
             areas = AREAS + vcpu.id * AREAS_SIZE
             guest.memory.write(areas + VPA_DTL_ENABLE_MASK.offset, VPA_DTL_ENABLE_MASK.pack(7))
             write_register(vcpu, "VPA_ADDR", areas)
-            write_register(vcpu, "VPA_DTL", (areas + LOG) << 64 | LOG_ENTRIES * DTL_ENTRY_SIZE)
+            write_register(vcpu, "VPA_DTL", ((areas + LOG) << 64) | (LOG_ENTRIES * DTL_ENTRY_SIZE))
         self.guests.append(guest)
         self.at.append(host)
         return len(self.guests) - 1

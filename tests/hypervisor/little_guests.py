@@ -29,61 +29,61 @@ USER_CALL = 0x58
 
 
 def li(rt: int, value: int) -> int:
-    return 0x38000000 | rt << 21 | value & 0xFFFF
+    return 0x38000000 | (rt << 21) | (value & 0xFFFF)
 
 
 def lis(rt: int, value: int) -> int:
-    return 0x3C000000 | rt << 21 | value & 0xFFFF
+    return 0x3C000000 | (rt << 21) | (value & 0xFFFF)
 
 
 def addi(rt: int, ra: int, value: int) -> int:
-    return 0x38000000 | rt << 21 | ra << 16 | value & 0xFFFF
+    return 0x38000000 | (rt << 21) | (ra << 16) | (value & 0xFFFF)
 
 
 def mr(rt: int, rs: int) -> int:
-    return 0x7C000378 | rs << 21 | rt << 16 | rs << 11
+    return 0x7C000378 | (rs << 21) | (rt << 16) | (rs << 11)
 
 
 def std(rs: int, offset: int, ra: int) -> int:
-    return 0xF8000000 | rs << 21 | ra << 16 | offset & 0xFFFC
+    return 0xF8000000 | (rs << 21) | (ra << 16) | (offset & 0xFFFC)
 
 
 def ld(rt: int, offset: int, ra: int) -> int:
-    return 0xE8000000 | rt << 21 | ra << 16 | offset & 0xFFFC
+    return 0xE8000000 | (rt << 21) | (ra << 16) | (offset & 0xFFFC)
 
 
 def mftb(rt: int) -> int:
-    return 0x7C0C42A6 | rt << 21
+    return 0x7C0C42A6 | (rt << 21)
 
 
 def mfvtb(rt: int) -> int:
-    return 0x7C11D2A6 | rt << 21
+    return 0x7C11D2A6 | (rt << 21)
 
 
 def mfdec(rt: int) -> int:
-    return 0x7C1602A6 | rt << 21
+    return 0x7C1602A6 | (rt << 21)
 
 
 def mtdec(rs: int) -> int:
-    return 0x7C1603A6 | rs << 21
+    return 0x7C1603A6 | (rs << 21)
 
 
 def mtmsrd_ee(rs: int) -> int:
     """mtmsrd rs,1: MSR[EE] and MSR[RI] from rs."""
-    return 0x7C010164 | rs << 21
+    return 0x7C010164 | (rs << 21)
 
 
 def branch(words: int) -> int:
     """Branch by this many instructions from here."""
-    return 0x48000000 | words * 4 & 0x03FFFFFC
+    return 0x48000000 | ((words * 4) & 0x03FFFFFC)
 
 
 def mtctr(rs: int) -> int:
-    return 0x7C0903A6 | rs << 21
+    return 0x7C0903A6 | (rs << 21)
 
 
 def bdnz(words: int) -> int:
-    return 0x42000000 | words * 4 & 0xFFFC
+    return 0x42000000 | ((words * 4) & 0xFFFC)
 
 
 SC1 = 0x44000022

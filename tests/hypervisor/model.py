@@ -14,12 +14,12 @@ LIMIT: Final = 1 << 23
 
 def signed(value: int) -> int:
     """The difference of two times, the nearer way round."""
-    return (value + (1 << 63) & MASK) - (1 << 63)
+    return ((value + (1 << 63)) & MASK) - (1 << 63)
 
 
 def rounded(offset: int) -> int:
     """P3."""
-    return -(-offset // GRANULE) * GRANULE & MASK
+    return (-(-offset // GRANULE) * GRANULE) & MASK
 
 
 @dataclass
@@ -50,7 +50,7 @@ class ModelGuest:
         return self.offsets[vcpu // self.threads]
 
     def time(self, vcpu: int, tick: int) -> int:
-        return self.origin + tick + self.offset(vcpu) & MASK
+        return (self.origin + tick + self.offset(vcpu)) & MASK
 
     def left(self, vcpu: int, tick: int) -> int:
         """DEC in as many bits as it takes."""

@@ -287,7 +287,7 @@ def test_two_vcpus_that_prod_each_other_in_real_time_never_sleep_for_ever() -> N
                 *(li(20, rounds), 0x7E8903A6),  # mtctr r20
                 *(li(4, 1 - number), *hcall(Hcall.PROD)),
                 *hcall(Hcall.CEDE),
-                0x42000000 | -5 * 4 & 0xFFFC,  # bdnz to the prod
+                0x42000000 | ((-5 * 4) & 0xFFFC),  # bdnz to the prod
                 *user_call(),
             ],
         )

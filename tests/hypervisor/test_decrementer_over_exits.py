@@ -130,7 +130,7 @@ def test_its_interrupt_comes_at_its_moment(
 ) -> None:
     """Never before DEC is -1, and then as soon as the guest executes anything."""
     source, vcpu = guest_on(model, False, [branch(0)])
-    vcpu.state.set_msr(vcpu.state.MSR | 1 << 15)
+    vcpu.state.set_msr(vcpu.state.MSR | (1 << 15))
     vcpu.set_offset(Offset(7 * GRANULE))
     vcpu.decrementer_expiry = (vcpu.host.clock.now() + vcpu.vcore.offset) + Ticks(timer)
     for what, how in disturbances:

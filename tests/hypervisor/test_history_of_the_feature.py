@@ -644,7 +644,7 @@ class Stolen(Episode):
 
 def ld_reversed(rt: int, rb: int) -> int:
     """ldbrx rt,0,rb: what the hypervisor wrote, in its byte order."""
-    return 0x7C000428 | rt << 21 | rb << 11
+    return 0x7C000428 | (rt << 21) | (rb << 11)
 
 
 class TestStolenTimeRestored2022(Stolen):

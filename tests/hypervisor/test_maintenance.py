@@ -52,7 +52,7 @@ from chronovisor.timebase.types import MASK64, GuestTime, Offset, Ticks
 DAMAGES = st.one_of(
     st.integers(-(1 << 63), (1 << 63) - 1), st.integers(-100, 100), st.integers(0, 63).map(lambda n: 1 << n)
 )
-OFFSETS = st.sampled_from([Offset(0), Offset(7 * GRANULE), Offset(-9 * GRANULE & MASK64), Offset(1 << 63)])
+OFFSETS = st.sampled_from([Offset(0), Offset(7 * GRANULE), Offset((-9 * GRANULE) & MASK64), Offset(1 << 63)])
 ORIGIN = 0x1234_5678_9ABC
 
 
@@ -204,7 +204,7 @@ MOMENTS = range(0, 250 * 256, 256 - 32)
 
 
 @pytest.mark.usefixtures("watched")
-@pytest.mark.parametrize("offset", [0, 7 * GRANULE, -9 * GRANULE & MASK64], ids=["none", "ahead", "behind"])
+@pytest.mark.parametrize("offset", [0, 7 * GRANULE, (-9 * GRANULE) & MASK64], ids=["none", "ahead", "behind"])
 def test_at_whatever_moment_it_fails_nobody_reads_a_wrong_time(offset: int) -> None:
     """In the host, inside a switch, in a guest that runs or naps, on the way out: nobody runs on meanwhile,
     and no other core leaves for it.
@@ -362,7 +362,7 @@ def test_failures_at_random_under_vcpus_that_run_in_parallel(engine: str) -> Non
     reader = guest.code(0x1000, [mftb(4), *spin(2000), mftb(5), *user_call()])
     guest.code(0x900, [branch(0)])
     vcpus = [guest.vcpu(number, reader) for number in range(4)]
-    offsets = [Offset(5 * GRANULE), Offset(-1 << 40 & MASK64)]
+    offsets = [Offset(5 * GRANULE), Offset((-1 << 40) & MASK64)]
     problems: list[str] = []
     over = threading.Event()
     runs = [0] * 4

@@ -121,7 +121,7 @@ class Course(RuleBasedStateMachine):
             shared = threads if SHAPES[host][0] == "power8" else 1
             model = ModelGuest(origins[host], shared, [0] * (vcpus // shared), [], [False] * vcpus)
             for vcpu in range(vcpus):
-                model.expiries.append(model.time(vcpu, self.source.ticks()) + SECOND & MASK or 1)
+                model.expiries.append((model.time(vcpu, self.source.ticks()) + SECOND) & MASK or 1)
                 self.fleet.set(guest, vcpu, "DEC_EXPIRY", model.expiries[-1])
             self.models.append(model)
 
@@ -178,7 +178,7 @@ class Course(RuleBasedStateMachine):
     def set_an_expiry(self, who: At, distance: int) -> None:
         model = self.models[who[0]]
         # 0 is what one is that was never set.
-        expiry = model.time(who[1], self.source.ticks()) + distance & MASK or 1
+        expiry = (model.time(who[1], self.source.ticks()) + distance) & MASK or 1
         self.fleet.set(*who, "DEC_EXPIRY", expiry)
         model.expiries[who[1]] = expiry
 

@@ -124,7 +124,7 @@ def test_on_the_machines_own_clock() -> None:
     core = NativeTimebase(HostClock(RealTime(), 99))
     switch = Compiled()
     for number in range(1, 1000):
-        offset = Offset(number * GRANULE << 20 & MASK64)
+        offset = Offset(((number * GRANULE) << 20) & MASK64)
         applied = switch.enter(core, offset)
         assert core.adjust == offset.signed
         switch.leave(core, applied)

@@ -158,10 +158,10 @@ def register(function: Function, address: int) -> list[int]:
     """H_REGISTER_VPA for vCPU 0: r4 = function << 45."""
     shift = FUNCTION_SHIFT
     # li r4,function; sldi r4,r4,45; li r5,0; li r6,address
-    sldi = 0x78000004 | 4 << 21 | 4 << 16 | (shift & 31) << 11 | (shift >> 5) << 1
-    sldi |= ((63 - shift) & 31) << 6 | ((63 - shift) >> 5) << 5
-    high = 0x3CC00000 | address >> 16  # lis r6
-    low = 0x60C60000 | address & 0xFFFF  # ori r6,r6
+    sldi = 0x78000004 | (4 << 21) | (4 << 16) | ((shift & 31) << 11) | ((shift >> 5) << 1)
+    sldi |= (((63 - shift) & 31) << 6) | (((63 - shift) >> 5) << 5)
+    high = 0x3CC00000 | (address >> 16)  # lis r6
+    low = 0x60C60000 | (address & 0xFFFF)  # ori r6,r6
     return [li(4, function), sldi, li(5, 0), high, low, *hcall(Hcall.REGISTER_VPA)]
 
 

@@ -47,15 +47,15 @@ SYNC: Final = 0x7C0004AC
 
 
 def clrldi(ra: int, rs: int, bits: int) -> int:
-    return 0x78000000 | rs << 21 | ra << 16 | (bits & 31) << 6 | (bits >> 5) << 5
+    return 0x78000000 | (rs << 21) | (ra << 16) | ((bits & 31) << 6) | ((bits >> 5) << 5)
 
 
 def cmpld(ra: int, rb: int) -> int:
-    return 0x7C200040 | ra << 16 | rb << 11
+    return 0x7C200040 | (ra << 16) | (rb << 11)
 
 
 def blt(words: int) -> int:
-    return 0x41800000 | words * 4 & 0xFFFC
+    return 0x41800000 | ((words * 4) & 0xFFFC)
 
 
 READER: Final = [
@@ -114,7 +114,7 @@ class Stress:
             last = latest
 
     def set_offset(self, vcpu: VirtualCpu, high: int) -> None:
-        offset = Offset(high << 40 & MASK64)
+        offset = Offset((high << 40) & MASK64)
         self.offsets[vcpu.number // THREADS].add(offset.value)
         with vcpu.access():
             vcpu.set_offset(offset)
@@ -136,7 +136,7 @@ def stress(engine: str, cores: int, seconds: float) -> None:
         source,
         threads=THREADS,
         cores=cores,
-        origin=1 - source.ticks() & MASK64,
+        origin=(1 - source.ticks()) & MASK64,
         engine=engine_named(engine),
     )
     guest = Guest(host, stride=THREADS)

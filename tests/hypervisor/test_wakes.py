@@ -235,7 +235,7 @@ def test_on_real_threads(engine: str) -> None:
     for number in range(600):
         what = choose.choice(sorted(expected))
         # Each offset takes the guest's time past whatever the timer was before.
-        offset = Offset(number + 1 << 40)
+        offset = Offset((number + 1) << 40)
         vcpu.state.CIA, vcpu.state.gpr[7] = sleep, 0x7FFF_FFFF
         vcpu.state.set_msr(int(MSR.SF | MSR.ME | MSR.LE))
         guest.memory.store(0x4000, 8, 0, little=True)

@@ -236,7 +236,7 @@ def test_a_sibling_sets_the_offset_while_the_virtual_core_runs() -> None:
     log, source = Log(), VirtualTime()
     host = power8(source, origin=0x55_0000_1234, observer=log)
     guest = Guest(host, stride=2)
-    old, new = Offset(3 * GRANULE), Offset(-7 * GRANULE & MASK64)
+    old, new = Offset(3 * GRANULE), Offset((-7 * GRANULE) & MASK64)
     runner = guest.vcpu(
         0,
         guest.code(

@@ -162,7 +162,7 @@ def test_the_answer_of_a_hypercall_is_in_the_registers_before_the_guest_goes_on(
     ended = vcpu.run()
     assert isinstance(ended, HcallExit)
     ended.ret = -2
-    ended.results = [11, 1 << 64 | 22]
+    ended.results = [11, (1 << 64) | 22]
     before = vcpu.get_regs()
     vcpu.kick()
     assert vcpu.run() == Interrupted()
@@ -236,7 +236,7 @@ def test_every_register_is_kept_or_refused_and_none_is_forgotten() -> None:
     for n, register in enumerate(ONE_REGS):
         if register.name in special or register.name.startswith("FPR"):
             continue
-        value = (0x0123_4567_89AB_CDEF_0123_4567_89AB_CDEF >> n % 16) & (
+        value = (0x0123_4567_89AB_CDEF_0123_4567_89AB_CDEF >> (n % 16)) & (
             (1 << min(8 * register.size, 128)) - 1
         )
         try:
@@ -278,10 +278,10 @@ def test_of_psscr_the_guests_part_is_kept() -> None:
 
 def test_floating_point_registers_are_the_upper_halves_of_the_vector_scalar_ones() -> None:
     _, vcpu = guest([])
-    write_register(vcpu, "VSR3", 1 << 64 | 2)
+    write_register(vcpu, "VSR3", (1 << 64) | 2)
     assert read_register(vcpu, "FPR3") == 1
     write_register(vcpu, "FPR3", 9)
-    assert read_register(vcpu, "VSR3") == 9 << 64 | 2
+    assert read_register(vcpu, "VSR3") == (9 << 64) | 2
     assert read_register(vcpu, "VR3") == 0
 
 

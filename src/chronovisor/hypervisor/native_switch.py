@@ -1,6 +1,6 @@
 """The switch as machine code: `timebase.offset.shift` itself, traced once and compiled.
 
-Interpreted, the readings and writes of one switch cost several microseconds. Compiled, all of it is one call.
+Interpreted, the reads and writes of one switch take several microseconds. Compiled, the switch is one call.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Word:
     def __ne__(self, other: object) -> Any:
         return _Word(self.value.ne(_plain(other)))
 
-    # Equality makes a value here, not a truth: nothing could be looked up by it.
+    # Equality returns a value here, not a bool, so these words cannot be keys.
     __hash__ = None  # type: ignore[assignment]
 
 
@@ -44,7 +44,7 @@ def _plain(operand: Any) -> Any:
 
 
 class _TracedTimebase:
-    """A timebase register whose accesses are recorded."""
+    """A timebase register that records its accesses."""
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
@@ -71,7 +71,7 @@ def switching() -> Course:
 
 
 class NativeTimebase(TimebaseCell, CoreTimebase):
-    """A core's timebase register that lies where the compiled `shift` moves it."""
+    """A core's timebase register, in the memory that the compiled `shift` changes."""
 
     def __init__(self, clock: HostClock, core: int = 0, has_tbu40: bool = True) -> None:
         TimebaseCell.__init__(self, clock.origin)
@@ -81,8 +81,8 @@ class NativeTimebase(TimebaseCell, CoreTimebase):
 class NativeSwitch(Switch):
     """The switch of a host on the machine's own clock, with `shift` compiled.
 
-    Where each step is to be told, and where a switch took too long and is made again, it is the interpreted
-    one. It serves cores that have TBU40.
+    It uses the interpreted switch if an observer wants to know each step, and to repeat a switch that took
+    too long. It serves cores that have TBU40.
     """
 
     timebase = NativeTimebase

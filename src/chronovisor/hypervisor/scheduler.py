@@ -1,7 +1,8 @@
-"""Who runs when: in parallel where time is real, one at a time in a repeatable order where it is virtual.
+"""Which vCPU runs when: in real time all run in parallel, in virtual time one at a time in a repeatable
+order.
 
-Either gives the hypervisor one monitor (a lock and a condition) and one way to wait. What the hypervisor
-keeps is changed under the monitor alone, and whoever changes something that others may wait for says so with
+Both schedulers give the hypervisor one monitor (a lock and a condition) and one way to wait. The hypervisor
+changes its state only under the monitor. Code that changes something that others may wait for calls
 `changed`.
 """
 
@@ -22,8 +23,8 @@ QUANTUM = 1000
 """The most instructions that a vCPU executes before others have their turn in virtual time."""
 
 Until = Callable[[], SourceTime | None]
-"""The tick of the clock at which a wait ends in any case, asked anew whenever something changed; None for
-never.
+"""Returns the tick of the clock at which a wait ends in any case, or None for never. It is called again
+whenever something changed.
 """
 
 
@@ -33,7 +34,7 @@ def never() -> SourceTime | None:
 
 
 class Seat:
-    """A vCPU's place in the order of turns; nothing where time is real."""
+    """A vCPU's place in the order of turns; it means nothing in real time."""
 
     __slots__ = ("bound", "ready", "until")
 
@@ -43,9 +44,7 @@ class Seat:
         self.until: Until = never
 
     def runnable(self, now: SourceTime) -> bool:
-        """Whether its thread has something to do at tick `now`: what it waits for has come, or it does not
-        wait.
-        """
+        """Whether its thread can continue at tick `now`: it does not wait, or its wait is over."""
         if not self.bound:
             return False
         if self.ready is None or self.ready():
@@ -62,50 +61,48 @@ class Scheduler(Protocol):
         """The lock; the thread that holds it may take it again."""
 
     def seat(self) -> Seat:
-        """Return a new vCPU's seat, behind all there are."""
+        """Return a seat for a new vCPU, behind all others."""
 
     def drop(self, seat: Seat) -> None:
-        """Forget the seat of a vCPU that is no more."""
+        """Forget the seat of a vCPU that no longer exists."""
 
     def bind(self, seat: Seat) -> None:
-        """Count the vCPU among those that mean to run: its turn comes, whatever its thread does now."""
+        """Count the vCPU among those that take turns: its turn comes, whatever its thread does now."""
 
     def unbind(self, seat: Seat) -> None:
-        """Count it no more, until it is bound again."""
+        """Stop counting it, until it is bound again."""
 
     def take_turn(self, seat: Seat) -> bool:
-        """Wait until it is the turn of the vCPU that the calling thread is to run; return whether that bound
-        it.
-        """
+        """Wait for the turn of the vCPU that the calling thread runs; return whether this call bound it."""
 
     def give_way(self) -> None:
-        """Let others have their turn, where there are turns."""
+        """Let others have their turn first, if there are turns."""
 
     def alone(self) -> bool:
-        """Whether nobody but the caller takes turns."""
+        """Whether only the caller takes turns."""
 
     def wait(self, ready: Callable[[], bool], until: Until = never) -> None:
         """Return when `ready()` holds or the clock has reached `until()`. Call it with the monitor held.
 
-        The monitor is given up meanwhile. Both are called under it, by any thread, and must not wait
-        themselves.
+        The monitor is released meanwhile. `ready` and `until` are called under it, by any thread, and must
+        not wait themselves.
         """
 
     def changed(self) -> None:
-        """Have everyone who waits look again. From any thread."""
+        """Wake every thread that waits, to check its condition again. From any thread."""
 
     def quantum(self) -> int:
-        """Return how many instructions the next turn has, where there are turns."""
+        """Return how many instructions the next turn has, if there are turns."""
 
     def pass_time(self, ticks: int) -> None:
-        """Say that the calling thread's guest has used `ticks`: that moves a virtual clock."""
+        """Report that the calling thread's guest has used `ticks`, which moves a virtual clock."""
 
     def horizon(self) -> SourceTime | None:
-        """Return the next tick at which something is due that the running guest must not run past."""
+        """Return the next tick at which something is due; the running guest must not run past it."""
 
 
 class Parallel:
-    """Real time: every vCPU's thread runs when it can."""
+    """Real time: every vCPU's thread runs whenever it can."""
 
     def __init__(self, source: TickSource) -> None:
         self._source = source
@@ -132,16 +129,16 @@ class Parallel:
         return False
 
     def give_way(self) -> None:
-        """Do nothing: the machine's own scheduler sees to it."""
+        """Do nothing: the machine's own scheduler does this."""
 
     def alone(self) -> bool:
-        """Return True: nobody waits for a turn of this kind."""
+        """Return True: there are no turns."""
         return True
 
     def wait(self, ready: Callable[[], bool], until: Until = never) -> None:
         """Wait for `ready()`, at most until the clock has reached `until()`."""
-        # Counted first, then looked: of a change made without the monitor either `changed` sees who waits,
-        # or who waits sees the change.
+        # Count first, then look. If a change is made without the monitor, either `changed` sees that this
+        # thread waits, or this thread sees the change.
         self._waiting += 1
         if not hasattr(self._punctual, "thread"):
             self._punctual.thread = _be_punctual()
@@ -159,20 +156,20 @@ class Parallel:
             self._waiting -= 1
 
     def changed(self) -> None:
-        """Wake everyone who waits."""
+        """Wake every thread that waits."""
         if self._waiting:
             with self.monitor:
                 self._condition.notify_all()
 
     def quantum(self) -> int:
-        """Return a turn's instructions; nobody waits for its end here."""
+        """Return the instructions of a turn; no thread waits for its end."""
         return QUANTUM
 
     def pass_time(self, ticks: int) -> None:
         """Do nothing: time passes by itself."""
 
     def horizon(self) -> SourceTime | None:
-        """Return None: the clock is looked at often enough."""
+        """Return None: guests look at the clock often enough."""
         return None
 
 
@@ -180,25 +177,24 @@ _PR_SET_TIMERSLACK = 29
 
 
 def _be_punctual() -> bool:
-    """Have the machine wake the calling thread when its wait is over, and not up to 50 µs later with others;
-    False where it cannot.
+    """Make the machine wake the calling thread when its wait is over, and not up to 50 µs later together with
+    others; return False if the machine cannot.
     """
     try:
         return bool(ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0) == 0)
     except AttributeError:
-        # No Linux.
+        # Not Linux.
         return False
 
 
 class Turns:
-    """Virtual time: exactly one bound vCPU's thread goes on at a time, and the clock moves by what it
-    executes.
+    """Virtual time: exactly one bound vCPU's thread runs at a time, and its instructions move the clock.
 
-    A turn ends where the program says so (its quantum of instructions is used up, it waits, it is unbound),
-    never by the clock of the machine below, so that the same scenario always takes the same course. It goes
-    round in the order in which the vCPUs were made, over every host on the clock; or else, by `drawn_from`,
-    to any that can go on, for any number of instructions up to the quantum. When nobody can go on, the clock
-    jumps to the next deadline or alarm.
+    A turn ends when its quantum of instructions is used up, when the thread waits, or when it is unbound. The
+    clock of the real machine never ends it, so the same scenario always takes the same course. Turns go round
+    in the order in which the vCPUs were made, over all hosts on the clock. With `drawn_from` the next turn
+    goes to any vCPU that can run, for any number of instructions up to the quantum. If no vCPU can run, the
+    clock jumps to the next deadline or alarm.
     """
 
     def __init__(self, source: VirtualTime, drawn_from: random.Random | None = None) -> None:
@@ -225,7 +221,7 @@ class Turns:
                 self._seats.remove(seat)
 
     def bind(self, seat: Seat) -> None:
-        """Count the seat in; from now on its turn comes."""
+        """Count the seat in: from now on it has turns."""
         with self.monitor:
             if not seat.bound:
                 seat.bound = True
@@ -234,7 +230,7 @@ class Turns:
                     self._pass_on()
 
     def unbind(self, seat: Seat) -> None:
-        """Count the seat out; where it has the turn, that passes on."""
+        """Count the seat out; if it has the turn, the turn passes on."""
         with self.monitor:
             if seat.bound:
                 seat.bound = False
@@ -252,7 +248,7 @@ class Turns:
             return bound
 
     def give_way(self) -> None:
-        """Let every other seat that can go on have its turn first."""
+        """Let every other seat that can run have its turn first."""
         with self.monitor:
             seat = self._own()
             if seat is not None:
@@ -270,7 +266,7 @@ class Turns:
         if seat is None:
             self._wait_outside(ready, until)
             return
-        # An alarm that is called while the caller waits may wait itself.
+        # An alarm that is called while the caller waits may itself wait.
         before = seat.ready, seat.until
         seat.ready, seat.until = ready, until
         if not seat.runnable(self._source.ticks()):
@@ -279,7 +275,7 @@ class Turns:
         seat.ready, seat.until = before
 
     def changed(self) -> None:
-        """Have everyone look again; where nobody could go on, someone may now."""
+        """Wake every thread that waits. If every vCPU was blocked, one of them may be able to run now."""
         with self.monitor:
             if self._holder is None:
                 self._pass_on()
@@ -290,7 +286,7 @@ class Turns:
         return QUANTUM if self._drawn_from is None else self._drawn_from.randint(1, QUANTUM)
 
     def pass_time(self, ticks: int) -> None:
-        """Advance the clock, calling the alarms on the way."""
+        """Advance the clock, and call the alarms on the way."""
         if ticks:
             self._source.advance(ticks)
 
@@ -301,9 +297,8 @@ class Turns:
             return min((d for d in (*deadlines, self._source.next_alarm()) if d is not None), default=None)
 
     def _own(self) -> Seat | None:
-        """The calling thread's seat, if it has the turn; a thread without one is outside the order of
-        turns.
-        """
+        """Return the calling thread's seat if it has the turn; other threads are outside the order of
+        turns."""
         seat: Seat | None = getattr(self._mine, "seat", None)
         return seat if seat is not None and self._holder is seat else None
 
@@ -319,7 +314,7 @@ class Turns:
             self.monitor.wait()
 
     def _pass_on(self) -> None:
-        """Give the turn to the next seat that can go on, moving the clock to where one can."""
+        """Give the turn to the next seat that can run; move the clock forward until one can."""
         if self._choosing:
             return
         self._choosing = True
@@ -343,12 +338,14 @@ class Turns:
         return None
 
 
-# Keyed by identity: the turns keep their clock alive, so no other can have its id while the entry is there.
+# Keyed by identity. The turns keep their clock alive, so no other clock can have its id while the entry
+# exists.
 _turns: WeakValueDictionary[int, Turns] = WeakValueDictionary()
 
 
 def scheduler_for(source: TickSource) -> Scheduler:
-    """Return the scheduler of hosts on `source`: one for all of them where it is virtual, else a new one."""
+    """Return the scheduler of a host on `source`: one for all hosts on a virtual clock, otherwise a new
+    one."""
     if not isinstance(source, VirtualTime):
         return Parallel(source)
     turns = _turns.get(id(source))
@@ -358,8 +355,9 @@ def scheduler_for(source: TickSource) -> Scheduler:
 
 
 def draw_turns(source: VirtualTime, seed: int) -> Turns:
-    """Have the hosts that are made on `source` from now on take turns in an order drawn from `seed`: the same
-    for the same seed and the same scenario. Keep what is returned until the first of them is made.
+    """Make the hosts that are made on `source` from now on take turns in an order drawn from `seed`.
+
+    The same seed and scenario give the same order. Keep the returned object until the first host is made.
     """
     turns = _turns[id(source)] = Turns(source, random.Random(seed))
     return turns

@@ -1,8 +1,8 @@
 """The areas of its memory that a guest shares with the hypervisor: their registration and the virtual
 processor area.
 
-Registering (H_REGISTER_VPA, or user space through KVM's registers) says where an area is from the next entry
-on; at that entry the hypervisor begins to use it. Rules: LoPAR 1.1, section 14.11.2.1; KVM's documentation of
+Registering an area (by H_REGISTER_VPA, or by user space through KVM's registers) tells its address. The
+hypervisor begins to use it at the next entry. Rules: LoPAR 1.1, section 14.11.2.1; KVM's documentation of
 KVM_REG_PPC_VPA_ADDR, _SLB and _DTL.
 """
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Function(IntEnum):
-    """What H_REGISTER_VPA is to do: three bits of its flags."""
+    """What H_REGISTER_VPA has to do: three bits of its flags."""
 
     REGISTER_VPA = 1
     REGISTER_DTL = 2
@@ -43,15 +43,15 @@ class Function(IntEnum):
 
 
 FUNCTION_SHIFT = 45
-"""Where the function is in H_REGISTER_VPA's flags (bits 16:18)."""
+"""The place of the function in the flags of H_REGISTER_VPA (bits 16:18)."""
 
 
 class AreaError(ValueError):
-    """User space asked for an area that cannot be."""
+    """User space asked for an area that KVM refuses."""
 
 
 class Area:
-    """One area: what was asked for (`address`, 0 for none, and `length`), and where the one in use is."""
+    """One area: the one that was asked for (`address`, 0 for none, and `length`), and the one in use."""
 
     __slots__ = ("address", "goes_on", "in_use", "length", "pending", "size_in_use")
 
@@ -59,29 +59,29 @@ class Area:
         self.address = 0
         self.length = 0
         self.pending = False
-        """Whether the next entry is to begin with it."""
+        """Whether the next entry has to begin using what was asked for."""
         self.goes_on = False
-        """Whether what it counts goes on from what is there: it moved here with the guest's memory."""
+        """Whether its counters continue from the values in memory, because it moved here with the guest."""
         self.in_use = 0
-        """The address that the hypervisor reads and writes at; 0 for none."""
+        """The address of the area that the hypervisor reads and writes; 0 for none."""
         self.size_in_use = 0
 
     @property
     def registered(self) -> bool:
-        """Whether there is one, as far as the guest knows."""
+        """Whether an area is registered, as far as the guest knows."""
         return self.address != 0
 
     def ask_for(self, address: int, length: int, goes_on: bool = False) -> None:
-        """Have it at `address` from the next entry on; none where that is 0."""
+        """Ask for the area to be at `address` from the next entry on; 0 asks for no area."""
         self.address, self.length = address, length if address else 0
         self.pending, self.goes_on = True, goes_on
 
     def take_effect(self, memory: GuestMemory) -> bool:
-        """Begin with what was asked for, at an entry; return whether an area came into use by that."""
+        """Begin using what was asked for, at an entry; return whether an area came into use."""
         if not self.pending:
             return False
         self.pending = False
-        # User space may name a place that the guest has not: then there is none, as in KVM.
+        # User space may name an address outside the guest's memory: then no area is used, as in KVM.
         there = _is_inside(memory, self.address, self.length)
         self.in_use, self.size_in_use = (self.address, self.length) if there else (0, 0)
         return self.in_use != 0
@@ -97,13 +97,13 @@ class Areas:
 
     @property
     def any(self) -> bool:
-        """Whether an entry has anything to do for them: each other one needs the virtual processor area."""
+        """Whether an entry has work to do for them: the other two need the virtual processor area."""
         return self.vpa.in_use != 0 or self.vpa.pending
 
     # As the guest asks
 
     def call(self, function: int, address: int, memory: GuestMemory) -> Status:
-        """Do what H_REGISTER_VPA asks for; return its status, and change nothing where that is no success."""
+        """Do what H_REGISTER_VPA asks for and return its status; change nothing unless it is SUCCESS."""
         match function:
             case Function.REGISTER_VPA | Function.REGISTER_DTL | Function.REGISTER_SLB_SHADOW:
                 return self._register(Function(function), address, memory)
@@ -148,23 +148,21 @@ class Areas:
     # As user space asks
 
     def set_vpa(self, address: int) -> None:
-        """Set the virtual processor area's address; 0 for none. Raises AreaError where KVM does not take
-        it.
-        """
+        """Set the virtual processor area's address; 0 for none. Raises AreaError if KVM would refuse it."""
         if not address and (self.slb_shadow.registered or self.dispatch_trace_log.registered):
-            raise AreaError("the VPA stays as long as an SLB shadow or a dispatch trace log is registered")
+            raise AreaError("an SLB shadow or a dispatch trace log is registered: the VPA has to stay")
         _check_alignment(address)
         self.vpa.ask_for(address, VPA_SIZE, goes_on=True)
 
     def set_slb_shadow(self, address: int, length: int) -> None:
-        """Set the SLB shadow; address 0 for none. Raises AreaError where KVM does not take it."""
+        """Set the SLB shadow; address 0 for none. Raises AreaError if KVM would refuse it."""
         if address and not self.vpa.registered:
             raise AreaError("an SLB shadow needs a VPA: register that first")
         _check_alignment(address)
         self.slb_shadow.ask_for(address, length)
 
     def set_dispatch_trace_log(self, address: int, length: int) -> None:
-        """Set the dispatch trace log; address 0 for none. Raises AreaError where KVM does not take it."""
+        """Set the dispatch trace log; address 0 for none. Raises AreaError if KVM would refuse it."""
         if address and not self.vpa.registered:
             raise AreaError("a dispatch trace log needs a VPA: register that first")
         if address and length < DTL_ENTRY_SIZE:
@@ -175,13 +173,13 @@ class Areas:
     # At an entry and at an exit
 
     def begin_dispatch(self, memory: GuestMemory) -> bool:
-        """Use what was registered since the last entry, and count the dispatch; return whether the log is
-        another than before.
+        """Use what was registered since the last entry, and count the dispatch; return whether another log
+        than before is in use.
         """
         if self.vpa.pending and self.vpa.take_effect(memory):
             status = _load(memory, self.vpa.in_use, VPA_STATUS)
             _store(memory, self.vpa.in_use, VPA_STATUS, status | STATUS_SHARED)
-            # Odd, for it does not run yet.
+            # Odd, because the vCPU does not run yet.
             count = self.yield_count(memory) if self.vpa.goes_on else 0
             _store(memory, self.vpa.in_use, VPA_YIELD_COUNT, count | 1)
         if self.slb_shadow.pending:
@@ -191,11 +189,11 @@ class Areas:
         return new_log
 
     def end_dispatch(self, memory: GuestMemory) -> None:
-        """Count that the processor does not run now."""
+        """Count that the processor stops running."""
         self._count_yield(memory)
 
     def yield_count(self, memory: GuestMemory) -> int:
-        """Return the count in the virtual processor area; 0 without one."""
+        """Return the yield count in the virtual processor area; 0 without an area."""
         return _load(memory, self.vpa.in_use, VPA_YIELD_COUNT) if self.vpa.in_use else 0
 
     def _count_yield(self, memory: GuestMemory) -> None:

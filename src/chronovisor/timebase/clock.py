@@ -1,9 +1,8 @@
-"""Where time comes from: the machine's one monotonic clock, real or virtual, and the hosts' clocks that
-count it.
+"""The sources of time: the machine's one monotonic clock, real or virtual, and the hosts' clocks on it.
 
-A `TickSource` counts ticks since a moment of its own; every host on it counts the same ticks from another
-origin (`HostClock`). So hosts in one process disagree about the time and agree about how fast it goes, as
-real ones do.
+A `TickSource` counts ticks since a moment of its own. Every host on it counts the same ticks from an origin
+of its own (`HostClock`). So hosts in one process disagree about the time and agree about its rate, as real
+hosts do.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from typing import Protocol
 from chronovisor.timebase.types import FREQUENCY, HostTime, SourceTime, signed64
 
 _TICKS, _NANOSECONDS = 64, 125
-"""The frequency in lowest terms: that many ticks in that many nanoseconds. Small numbers are quick ones."""
+"""The frequency in lowest terms: so many ticks in so many nanoseconds. Small numbers are computed faster."""
 assert _TICKS * 1_000_000_000 == FREQUENCY * _NANOSECONDS
 
 
 class Alarm(Protocol):
-    """A call that is to come."""
+    """A call that will be made."""
 
     def cancel(self) -> None:
-        """Take the call back; nothing happens if it was made already."""
+        """Cancel the call; do nothing if it was made already."""
 
 
 class TickSource(Protocol):
@@ -38,18 +37,18 @@ class TickSource(Protocol):
 
     @property
     def is_virtual(self) -> bool:
-        """Whether the time passes only by `VirtualTime.advance`."""
+        """Whether time passes only by `VirtualTime.advance`."""
 
     def ticks(self) -> SourceTime:
-        """Return the ticks since the source's beginning: floor(frequency × monotonic time); never less than
-        before.
+        """Return the ticks since the source's beginning: floor(frequency × monotonic time). It never goes
+        back.
         """
 
     def sleep_until(self, ticks: SourceTime) -> None:
-        """Return when `ticks()` is at least `ticks`; at once where it is already."""
+        """Return when `ticks()` is at least `ticks`; at once if it already is."""
 
     def call_at(self, ticks: SourceTime, call: Callable[[], None]) -> Alarm:
-        """Have `call` made once when `ticks()` is at least `ticks`, and not before."""
+        """Make `call` once when `ticks()` is at least `ticks`, and not before."""
 
 
 class RealTime:
@@ -95,9 +94,8 @@ class _RealAlarm:
 class VirtualTime:
     """A clock that stands still until it is advanced: everything on it is deterministic and repeatable.
 
-    An alarm is called by whoever advances the clock, with the clock standing exactly at the alarm's tick
-    (where one thread advances it at a time); alarms of one tick are called in the order in which they were
-    set.
+    The thread that advances the clock calls the alarms, with the clock exactly at the alarm's tick (if one
+    thread at a time advances it). Alarms of one tick are called in the order in which they were set.
     """
 
     frequency = FREQUENCY
@@ -110,11 +108,11 @@ class VirtualTime:
         self._set = 0
 
     def ticks(self) -> SourceTime:
-        """Return the ticks that the clock was advanced by, beyond its start."""
+        """Return the clock's start plus the ticks that it was advanced by."""
         return self._now
 
     def advance(self, ticks: int) -> None:
-        """Let `ticks` pass, calling every alarm that is due on the way (also those that an alarm sets).
+        """Let `ticks` pass, and call every alarm that is due on the way (also alarms that an alarm sets).
 
         Raises `ValueError` for a negative number: time does not go back.
         """
@@ -127,15 +125,12 @@ class VirtualTime:
             self._now = max(self._now, target)
 
     def sleep_until(self, ticks: SourceTime) -> None:
-        """Advance the clock to `ticks`, calling the alarms on the way; nothing where it stands there
-        already.
-        """
+        """Advance the clock to `ticks`, and call the alarms on the way; do nothing if it is there already."""
         self.advance(max(0, ticks - self._now))
 
     def call_at(self, ticks: SourceTime, call: Callable[[], None]) -> Alarm:
-        """Have `call` made when the clock is advanced to `ticks`; for a tick that is past, at the next
-        `advance`.
-        """
+        """Make `call` when the clock is advanced to `ticks`; for a tick in the past, at the next
+        `advance`."""
         alarm = _VirtualAlarm(call)
         with self._lock:
             heapq.heappush(self._alarms, (ticks, self._set, alarm))
@@ -143,7 +138,7 @@ class VirtualTime:
         return alarm
 
     def next_alarm(self) -> SourceTime | None:
-        """Return the tick of the next alarm, `None` where there is none."""
+        """Return the tick of the next alarm, or None if no alarm is set."""
         with self._lock:
             self._drop_cancelled()
             return self._alarms[0][0] if self._alarms else None
@@ -174,8 +169,8 @@ class _VirtualAlarm:
 class SteppingTime(VirtualTime):
     """A virtual clock that can be made to step before each of its next readings.
 
-    With it the time passes between any two accesses to a register that one chooses, to the tick: what real
-    machines do once in a while (an interrupt, a slow bus) happens here on demand.
+    A test can let any number of ticks pass between any two accesses to a register. On real machines an
+    interrupt or a slow bus does this once in a while.
     """
 
     def __init__(self, start: int = 0, steps: Iterable[int] = ()) -> None:
@@ -184,13 +179,13 @@ class SteppingTime(VirtualTime):
         self._stepping = False
 
     def inject(self, steps: Iterable[int]) -> None:
-        """Advance by the first of `steps` (ticks) before the next reading, by the second before the one
-        after, and so on.
+        """Advance by the first of `steps` (ticks) before the next reading, by the second before the reading
+        after that, and so on.
         """
         self._steps = iter(steps)
 
     def advance(self, ticks: int) -> None:
-        """Let `ticks` pass as `VirtualTime` does; what the alarms read meanwhile takes no step."""
+        """Let `ticks` pass as `VirtualTime` does; readings by alarms meanwhile take no step."""
         outer, self._stepping = self._stepping, True
         try:
             super().advance(ticks)
@@ -198,16 +193,14 @@ class SteppingTime(VirtualTime):
             self._stepping = outer
 
     def ticks(self) -> SourceTime:
-        """Take the next injected step, if any is left, then return the ticks."""
+        """Take the next injected step, if one is left, then return the ticks."""
         if not self._stepping:
             self.advance(next(self._steps, 0))
         return super().ticks()
 
 
 class HostClock:
-    """A host's timebase as its firmware keeps it: the ticks of the machine's clock, counted from the host's
-    origin.
-    """
+    """A host's timebase as its firmware keeps it: the ticks of the machine's clock plus the host's origin."""
 
     def __init__(self, source: TickSource, origin: int = 0) -> None:
         self.source = source
@@ -218,12 +211,12 @@ class HostClock:
         return self.at(self.source.ticks())
 
     def at(self, ticks: SourceTime) -> HostTime:
-        """Return what the host's time is when its source stands at `ticks`."""
+        """Return the host's time at which its source stands at `ticks`."""
         return HostTime(ticks + self.origin)
 
     def ticks_at(self, moment: HostTime, now: SourceTime | None = None) -> SourceTime:
-        """Return the tick of the source at which it is `moment`: of all that are (modulo 2^64), the one
-        nearest to the tick `now`, or to the one that the source stands at.
+        """Return the tick of the source at which the host's time is `moment`: of all such ticks (modulo 2^64)
+        the one nearest to the tick `now`, or to the present one.
         """
         if now is None:
             now = self.source.ticks()

@@ -1,40 +1,40 @@
 """The handover of a guest's time on a move: which offset its new host gives it, and how long the guest
 waits for it.
 
-The new host's offsets are multiples of 2^24 ticks (32.768 ms), so it can seldom give the guest exactly the
-time that it ought to have, its *ideal*: the time at which it stopped plus what has passed since. Two things
-keep the error from growing. The ideal travels with the guest, beside the time that it was given, so that
-each move rounds the ideal and none rounds what was rounded before. And where the best offset would take the
-guest back, because it was ahead of its ideal and hardly any time has passed, the guest waits until it no
-longer does.
+The new host's offsets are multiples of 2^24 ticks (32.768 ms), so the host can seldom give the guest exactly
+its *ideal* time: the time at which the guest stopped plus the time that has passed since. Two rules keep the
+error from growing. First, the ideal travels with the guest, beside the time that it was given, so that each
+move rounds the ideal and no move rounds a rounded time. Second, the best offset may take the guest back, if
+the guest was ahead of its ideal and hardly any time has passed. Then the guest waits until the offset no
+longer takes it back.
 
-How much time has passed is measured without trusting two hosts' clocks to agree: the source says how long
-ago it stopped the guest, and the flight of the message that says so is bounded by the exchange that it
-belongs to. So the ideal is an interval, which every move widens by the round trip of that exchange.
+The time that has passed is measured without comparing two hosts' clocks. The source tells how long ago it
+stopped the guest, and one exchange bounds the flight of the message that tells it. So the ideal is an
+interval, and every move widens the interval by the round trip of that exchange.
 
-How much of that time counts is the policy's word (`policy.TimePolicy`): the ideal goes forward by what counts
-of the time away, the wait included, and by nothing else. A guest that is paused, or restored from a file,
-has its time handed over by the same function, with an `Absence` in the place of the exchange.
+The policy (`policy.TimePolicy`) decides how much of that time counts: the ideal advances by the part of the
+time away that counts, the wait included, and by nothing else. The same function hands over the time of a
+guest that was paused, or restored from a file, with an `Absence` instead of the exchange.
 
-With `e` the guest's time less the middle of its ideal's interval (ticks; before the move `e_src`, after it
-`e_dst`), `counted` what counts of the middle of the time that may have passed, and the limit L >= 2^23 that
-the user chose, `plan` promises under every policy:
+Let `e` be the guest's time minus the middle of its ideal's interval, in ticks (`e_src` before the move,
+`e_dst` after it). Let `counted` be the part that counts of the middle of the time that may have passed, and
+L >= 2^23 the limit that the user chose. `plan` promises under every policy:
 
 - P4, whatever the inputs: when the guest runs again, its time is at least what it was when it stopped.
-- P5, whatever the inputs: its advance differs from `counted` by at most 2^24 ticks, and what counts of the
-  time that really passed differs from `counted` by at most half the round trip (and two ticks, since clocks
-  are read in whole ones). The record states what the two come to.
-- P6: if |e_src| <= L then |e_dst| <= L. A guest starts with e = 0, so it holds after any number of moves. A
-  guest that comes with more (it lived under a larger limit) is brought nearer by every move, as far as the
-  time away counts: where none of it does, it comes no further away.
+- P5, whatever the inputs: its advance differs from `counted` by at most 2^24 ticks, and the part that counts
+  of the time that really passed differs from `counted` by at most half the round trip (and two ticks, because
+  clocks are read in whole ticks). The record states the sum of both.
+- P6: if |e_src| <= L then |e_dst| <= L. A guest starts with e = 0, so this holds after any number of moves. A
+  guest that arrives with a larger error (it lived under a larger limit) comes nearer to its ideal with every
+  move, as far as the time away counts. If none of that time counts, it does not go further away.
 - The wait is at most 2^24 ticks.
 
 Why P6 counts from the middle: once round trips have added up to more than 2^24 ticks, several offsets lie
-inside the interval. To choose among them by what suits one move alone would let the roundings add up after
-all, unseen, for as wide as the interval is. Between hosts in phase the exact advance is one of those to
-choose from, and is chosen until the measuring errors of all moves together come to L.
+inside the interval. If each move chose the one that suits itself, the roundings would add up after all,
+unseen, up to the width of the interval. Between hosts in phase the exact advance is one of the choices, and
+it is chosen until the measuring errors of all moves together reach L.
 
-All of this takes it that the hosts' clocks run at the same rate.
+All of this assumes that the hosts' clocks run at the same rate.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ CLOCK_ERROR_LIMIT = Ticks(GRANULE // 2)
 """How far a guest's time may be from its ideal: 2^23 ticks, 16.384 ms; rounding cannot promise less."""
 
 READING = 1
-"""Ticks that a difference of two readings of one clock may be off by, either way (less than this): both are
-floors.
+"""A difference of two readings of one clock is wrong by less than this many ticks, either way, because both
+are floors.
 """
 
 
 class HandoverError(Exception):
-    """What was said about a move cannot be: nothing was decided."""
+    """The values that describe a move contradict each other: nothing was decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,8 @@ class IdealInterval:
     """How far a guest's time is ahead of its ideal: at least `least`, at most `most` ticks (negative:
     behind).
 
-    It does not change while the guest runs or is paused, since its time and its ideal go on alike; a move
-    changes it. A guest starts with `IdealInterval()`, and again whenever its owner sets its time.
+    It does not change while the guest runs or is paused, because its time and its ideal advance alike; a move
+    changes it. A guest starts with `IdealInterval()`, and starts again whenever its owner sets its time.
     """
 
     least: int = 0
@@ -85,14 +85,14 @@ class IdealInterval:
 
     @property
     def width(self) -> Ticks:
-        """What is not known about the ideal: the round trips of all the guest's moves."""
+        """The uncertainty about the ideal: the round trips of all the guest's moves."""
         return Ticks(self.most - self.least)
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What the source read when it had stopped the guest: the guest's time, no earlier than any that the
-    guest read.
+    """The guest's time as the source read it after it had stopped the guest: not earlier than any time that
+    the guest read.
     """
 
     guest_time: GuestTime
@@ -101,10 +101,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """What both sides measured of the exchange that committed a move; the flight of COMMIT lies in its
+    """What both sides measured of the exchange that committed a move; the flight of COMMIT is part of its
     round trip.
 
-    Raises `HandoverError` where the durations cannot belong to one exchange.
+    Raises `HandoverError` if the durations cannot belong to one exchange.
     """
 
     since_sample: Ticks
@@ -130,7 +130,7 @@ class Exchange:
 
     @property
     def round_trip(self) -> Ticks:
-        """The time that READY and COMMIT were under way, both together, as measured."""
+        """The measured time that READY and COMMIT together were under way."""
         return self.ready_to_commit - self.dwell
 
     @property
@@ -146,17 +146,19 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """What is known of a time away in which no message flew: the guest was paused, or lay in a file.
+    """What is known of a time away without messages: the guest was paused, or lay in a file.
 
-    Raises `HandoverError` for a time that is negative or an interval that is none.
+    Raises `HandoverError` for a negative time or an empty interval.
     """
 
     least_elapsed: int
     """The ticks since the sample, at least, …"""
     most_elapsed: int
-    """… and at most. The host's own clock knows them exactly: the guest's timebase counts by it."""
+    """… and at most. The two are equal if the host's own clock, which the guest's timebase counts by,
+    measured them.
+    """
     committed: HostTime
-    """The host's time at the end of these."""
+    """The host's time at the end of the time away."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.least_elapsed <= self.most_elapsed:
@@ -164,31 +166,31 @@ class Absence:
 
     @property
     def round_trip(self) -> Ticks:
-        """What is not known of the time away, as of a round trip."""
+        """The uncertainty about the time away, which is that of a round trip in an exchange."""
         return Ticks(self.most_elapsed - self.least_elapsed)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a guest's time goes on at the destination."""
+    """How a guest's time continues at the destination."""
 
     offset: Offset
-    """What to set as the guest's offset."""
+    """The offset to set for the guest."""
     wait: Ticks
     """How long after the arrival of COMMIT the guest may run, at the earliest; at most 2^24 ticks."""
     resume_at: HostTime
-    """The destination's time then."""
+    """The destination's time at that moment."""
     ideal: IdealInterval
     """The guest's lead over its ideal from now on, to be kept for its next move."""
     sample: Sample
     exchange: Exchange | Absence
-    """What was measured of the time away."""
+    """The measurement of the time away."""
     policy: TimePolicy
     """How much of the time away counts."""
 
     @property
     def counted(self) -> tuple[int, int]:
-        """The ticks that count of the time from the stop to the end of the wait: at least, at most."""
+        """How many of the ticks from the stop to the end of the wait count: at least, at most."""
         least, most = self.exchange.least_elapsed, self.exchange.most_elapsed
         return self.policy.counted(least + self.wait.value), self.policy.counted(most + self.wait.value)
 
@@ -226,8 +228,8 @@ def plan(
     limit: Ticks = CLOCK_ERROR_LIMIT,
     policy: TimePolicy = CATCH_UP,
 ) -> Plan:
-    """Decide the offset and the wait of a guest that goes on after it was stopped; see this module's text for
-    what is promised.
+    """Decide the offset and the wait of a guest that continues after it was stopped. The text of this module
+    has the promises.
 
     Raises `HandoverError` for a `limit` under 2^23 ticks: hosts of opposite phase could not keep it.
     """
@@ -256,7 +258,7 @@ def plan(
         exchange=exchange,
         policy=policy,
     )
-    # The wait is time away like the rest: the policy says what of it counts.
+    # The wait is part of the time away: the policy decides how much of it counts.
     least, most = decided.counted
     moved = advance + wait.value
     return replace(decided, ideal=IdealInterval(ideal.least + moved - most, ideal.most + moved - least))
@@ -269,13 +271,14 @@ def _choose(condition: bool, then: int, otherwise: int) -> int:
 def rounded_advance(
     elapsed: Any, ahead: Any, phase: Any, limit: Any, choose: Callable[[Any, Any, Any], Any] = _choose
 ) -> Any:
-    """Return the guest's advance from its stop to the arrival of COMMIT; a negative one is waited out
-    before it runs.
+    """Return the guest's advance from its stop to the arrival of COMMIT. If it is negative, the guest waits
+    so long before it runs.
 
-    All are in half ticks, in which the middle of an interval is whole: `elapsed` (>= 0; of the time away what
-    counts) and `ahead` (e_src) the middles of their intervals, `phase` any advance that the destination's
-    offsets can give (they give those 2^25 half ticks apart, and no others), `limit` at least 2^24. Written
-    without a branch, over ints or over a prover's integers with its own `choose(condition, then, otherwise)`.
+    All values are in half ticks, so that the middle of an interval is a whole number. `elapsed` (>= 0; the
+    part of the time away that counts) and `ahead` (e_src) are the middles of their intervals. `phase` is any
+    advance that the destination's offsets can give; all others are a multiple of 2^25 half ticks away.
+    `limit` is at least 2^24. The function has no branch; it runs on ints, or on a prover's integers with a
+    `choose` of their own.
     """
     step = 2 * GRANULE
 
@@ -297,6 +300,7 @@ def rounded_advance(
     upper = last_until(elapsed + step)
     lower = first_from(larger(elapsed - step, 0))
     advance = larger(smaller(nearest, upper), lower)
-    # Over the limit, the next smaller one is right; it is negative (else `lower` were less), hence the wait.
-    # Only a guest that came over its limit can be there with less than `elapsed`: P5 lets it no further back.
+    # If this is over the limit, the next smaller advance is right. It is negative (otherwise `lower` would be
+    # less), and so the guest waits. An advance over the limit is below `elapsed` only if the guest arrived
+    # over its limit, and P5 does not allow to take such a guest further back.
     return choose(advance > larger(ideal + limit, elapsed - 1), advance - step, advance)

@@ -1,7 +1,7 @@
-"""A guest's whole life as its clock saw it: where its time was handed over, by whom, and what that did to it.
+"""The history of a guest's clock: each time that it was handed over or set, and what that did to it.
 
-The history goes with the guest, in moves and in snapshots. It is bounded: the oldest hops are folded into
-their number and sums, and what they did to the clock is in the ideal that the later ones tell.
+The history travels with the guest, in moves and in snapshots. It is bounded: the oldest hops are folded into
+their number and sums. Their effect on the clock is part of the ideal, which the later hops record.
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ from chronovisor.timebase.record import MoveRecord
 from chronovisor.timebase.types import HostTime, Offset, Ticks
 
 MAXIMUM_HOPS: Final = 256
-"""Hops that are told one by one; older ones are folded."""
+"""The most hops that are kept one by one; older ones are folded."""
 
 
 class HopKind(StrEnum):
-    """What happened to a guest's time. Written down by their places here: new ones go last."""
+    """What happened to a guest's time. Files hold the position in this list: append new kinds."""
 
     MOVE = "move"
     RESTORE = "restore"
-    """It was read from a snapshot."""
+    """The guest was read from a snapshot."""
     RESUME = "resume"
-    """It went on after a pause."""
+    """The guest continued after a pause."""
     SET = "set"
-    """Its owner gave it another offset: its ideal begins anew."""
+    """The owner gave the guest another offset: its ideal begins anew."""
 
 
 class AwayClock(StrEnum):
-    """What the time away was measured by. Written down by their places here: new ones go last."""
+    """The clock that measured the time away. Files hold the position in this list: append new clocks."""
 
     EXCHANGE = "exchange"
     """The messages that committed the move, timed on both sides."""
     HOST = "host clock"
-    """The host's own, which ran all the time."""
+    """The host's own clock, which ran all the time."""
     BOOT = "boot clock"
     """CLOCK_BOOTTIME, within one boot of one machine."""
     WALL = "wall clock"
-    """The time of day of two moments or machines: not to be trusted, it may have been set in between."""
+    """The time of day at two moments or on two machines. Do not trust it: it may have been set in between."""
     NONE = "none"
-    """Nothing: none of the time away was to count."""
+    """No clock, because none of the time away counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One time that a guest's clock was handed over or set."""
+    """One event at which a guest's clock was handed over or set."""
 
     kind: HopKind
     policy: TimePolicy
@@ -64,9 +64,9 @@ class Hop:
 
     @classmethod
     def set_by_owner(cls, now: HostTime, before: Offset, after: Offset, origin: int) -> Hop:
-        """Return the hop of a guest whose owner changed its offset when it was `now` at its host.
+        """Return the hop of a guest whose owner changed its offset when its host's time was `now`.
 
-        What its time was put forward (or back) by is what counts: its owner says so.
+        All of the change counts, because the owner asked for it.
         """
         record = MoveRecord(
             from_origin=origin,
@@ -90,12 +90,12 @@ class Hop:
 
     @property
     def ideal(self) -> IdealInterval:
-        """How far the guest's time was ahead of its ideal from then on."""
+        """How far the guest's time was ahead of its ideal after the hop."""
         return IdealInterval(self.record.ideal_least_ticks, self.record.ideal_most_ticks)
 
     @property
     def counted(self) -> int:
-        """How much of the time that the guest was away counted (ticks)."""
+        """How much of the time away counted (ticks)."""
         return 0 if self.kind is HopKind.SET else self.record.counted_ticks
 
     def as_json(self) -> dict[str, Any]:
@@ -110,17 +110,17 @@ class Hop:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A guest's life from its birth on, the oldest hops folded.
+    """All hops of a guest since its boot, the oldest folded.
 
-    Raises ValueError for what no guest can have lived through.
+    Raises ValueError for a history that no guest can have.
     """
 
     born: int
-    """The guest's timebase (64-bit ticks) where its life began: at its boot."""
+    """The guest's timebase (64-bit ticks) at its boot."""
     hops: tuple[Hop, ...] = ()
-    """The latest ones, the last last; at most `MAXIMUM_HOPS`."""
+    """The latest hops in order; at most `MAXIMUM_HOPS`."""
     folded: int = 0
-    """How many came before them, …"""
+    """How many hops came before them, …"""
     folded_elapsed_ticks: int = 0
     """… how long it was away in those, …"""
     folded_counted_ticks: int = 0
@@ -131,7 +131,7 @@ class History:
             raise ValueError(f"a history of {self.folded} folded and {len(self.hops)} told hops")
 
     def then(self, hop: Hop) -> History:
-        """Return the history with one hop more, the oldest folded where there are too many."""
+        """Return the history with one more hop; fold the oldest if there are too many."""
         folded, told = self.hops[: 1 - MAXIMUM_HOPS], (*self.hops[1 - MAXIMUM_HOPS :], hop)
         if len(self.hops) < MAXIMUM_HOPS:
             folded, told = (), (*self.hops, hop)
@@ -145,7 +145,7 @@ class History:
 
     @property
     def ideal(self) -> IdealInterval:
-        """How far the guest's time is ahead of its ideal: its clock error since its birth, or since its owner
+        """How far the guest's time is ahead of its ideal: its clock error since its boot, or since its owner
         last set its time.
         """
         return self.hops[-1].ideal if self.hops else IdealInterval()
@@ -157,7 +157,7 @@ class History:
 
     @property
     def counted(self) -> Ticks:
-        """How much of that counted; what its owner put its time forward by is no time away."""
+        """How much of that counted; a change by the owner is no time away."""
         return Ticks(self.folded_counted_ticks + sum(hop.counted for hop in self.hops))
 
     def as_json(self) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """The timebase offset and its switch: from the host's time to a guest's on entry, and back on exit.
 
-`shift` is the switch. It is written once over the tiny interface `TimebaseRegister` and without a branch,
-so that the function that runs on ints is the one that is proven on bit-vectors and traced into native code.
-`Switch` is what runs on a core: it also detects that the switch took too long, repairs that, and tells an
-observer what happened.
+`shift` is the switch. It is written once, over the small interface `TimebaseRegister` and without a branch,
+so that the function that runs on ints is also proven on bit-vectors and traced into native code. `Switch` is
+the switch of a core: it also detects and repairs a switch that took too long, and tells an observer what
+happened.
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ from chronovisor.timebase.types import GRANULE, LOW_MASK, MASK64, GuestTime, Hos
 
 
 class Word(Protocol):
-    """A 64-bit word: an int, or anything with an int's operators (their sums may be longer: they are
-    masked).
-    """
+    """A 64-bit word: an int, or a value with an int's operators. Sums may be longer; they are masked."""
 
     def __add__(self, other: Any, /) -> Any: ...
     def __and__(self, other: Any, /) -> Any: ...
@@ -42,10 +40,10 @@ V = TypeVar("V", bound=Word)
 
 @dataclass(frozen=True, slots=True)
 class Shift(Generic[V]):
-    """What a switch did, each a 64-bit word: the reading `before`, what was `written`, the reading `after`.
+    """What a switch did, as 64-bit words: the reading `before`, the value `written`, the reading `after`.
 
-    `moved` says whether anything was written, `wrapped` whether it was written again with 2^24 more.
-    None of the readings is the time any more: whoever needs it reads the timebase afresh.
+    `moved` tells whether anything was written, `wrapped` whether it was written again with 2^24 more. The
+    readings are in the past: code that needs the time reads the timebase afresh.
     """
 
     before: V
@@ -56,16 +54,16 @@ class Shift(Generic[V]):
 
 
 def shift(tb: TimebaseRegister[V], delta: Any) -> Shift[V]:
-    """Move the timebase `tb` by `delta` (64-bit, a multiple of 2^24 ticks, modulo 2^64); write nothing
-    where it is 0.
+    """Move the timebase `tb` by `delta` (64-bit, a multiple of 2^24 ticks, modulo 2^64); write nothing if it
+    is 0.
 
-    The value written was right when the timebase was read. If the low 24 bits have wrapped since, a carry
-    into the upper 40 may have been lost under the write, so these are written once more with the carry. A
-    carry that came after the write makes the second write one of what is there already.
+    The written value was right when the timebase was read. If the low 24 bits have wrapped since, the write
+    may have lost a carry into the upper 40 bits, so these are written once more with the carry. If the carry
+    came after the write, the second write changes nothing.
 
-    Precondition: fewer than 2^24 ticks (32.768 ms) pass between the first reading and the last access.
-    More, and the low bits may have wrapped without looking smaller, or wrapped twice. `Switch` detects its
-    breach; here it is assumed.
+    Precondition: fewer than 2^24 ticks (32.768 ms) pass between the first reading and the last access. In a
+    longer time the low bits can wrap without looking smaller, or wrap twice. This function assumes the
+    precondition; `Switch` detects its breach.
     """
     before = tb.read()
     written = (before + delta) & MASK64
@@ -79,11 +77,11 @@ def shift(tb: TimebaseRegister[V], delta: Any) -> Shift[V]:
 
 
 Shifter: TypeAlias = Callable[[TimebaseRegister[int], int], Shift[int]]
-"""A switch over ints: `shift`, or another that is to be compared with it."""
+"""A switch over ints: `shift`, or another one to compare with it."""
 
 
 Applied = NewType("Applied", Offset)
-"""The offset that an entry has added to a core's timebase, and that its exit will take away."""
+"""The offset that an entry added to a core's timebase and that its exit will take away."""
 
 
 class SwitchBreachError(Exception):
@@ -99,34 +97,32 @@ class SwitchBreachError(Exception):
 
 
 def require_tbu40(offset: Offset, has_tbu40: bool) -> None:
-    """Refuse an `offset` that a host cannot give its guests: raise `NoTbu40Error` for any but 0 where it
-    has no TBU40.
-    """
+    """Raise `NoTbu40Error` for an `offset` other than 0 if the host has no TBU40."""
     if offset and not has_tbu40:
         raise NoTbu40Error(f"the timebase offset {offset.value:#x}")
 
 
 class Switch:
-    """The switch as a core makes it; another `shifter` makes another switch to compare with.
+    """The switch of a core; another `shifter` gives another switch to compare with.
 
-    One may serve many cores: it keeps nothing of them.
+    One switch may serve many cores: it keeps no state of them.
     """
 
     ATTEMPTS = 5
-    """How often an entry is tried before it is given up: each try fails only if it takes 2^24 ticks."""
+    """How often an entry is tried before it fails. A try fails only if it takes 2^24 ticks."""
 
     timebase: type[CoreTimebase] = CoreTimebase
-    """The timebase registers that it switches best."""
+    """The kind of timebase register that this switch handles best."""
 
     def __init__(self, shifter: Shifter = shift) -> None:
         self._shift = shifter
 
     def enter(self, tb: CoreTimebase, offset: Offset, observer: Observer | None = None) -> Applied:
-        """Give the core the guest's time, T = H + `offset`, and return what the exit is to take away.
+        """Give the core the guest's time, T = H + `offset`, and return what the exit has to take away.
 
         To be called by the core's primary thread with T = H, before any of its threads may run guest code.
-        Raises `NoTbu40Error` for an offset other than 0 on a core without TBU40, and `SwitchBreachError`
-        where every attempt took too long; either leaves T = H.
+        Raises `NoTbu40Error` for an offset other than 0 on a core without TBU40, and `SwitchBreachError` if
+        every attempt took too long; both leave T = H.
         """
         require_tbu40(offset, tb.has_tbu40)
         if observer is None:
@@ -149,7 +145,7 @@ class Switch:
         if applied and self._breach(tb, -applied.value & MASK64, seen):
             tb.load_from_tod()
         if observer is not None and seen is not None:
-            # Read afresh: no reading of the switch's own is the time any more.
+            # Read afresh: the switch's own readings are in the past.
             seen.append(HostTimeRestored(tb.core, HostTime(tb.read()), applied))
             _tell(observer, seen)
         return HostTimebase(tb)
@@ -164,8 +160,8 @@ class Switch:
         raise SwitchBreachError(tb.core, self.ATTEMPTS)
 
     def _breach(self, tb: CoreTimebase, delta: int, seen: list[Event] | None) -> bool:
-        """Shift by `delta` (64-bit), adding each step to `seen`; return whether that took 2^24 ticks or more
-        by the host's clock, so that T is not to be trusted.
+        """Shift by `delta` (64-bit) and add each step to `seen`; return whether that took 2^24 ticks or more
+        by the host's clock, so that T cannot be trusted.
         """
         begun = tb.tod()
         self._shift(tb if seen is None else _Recorded(tb, seen), delta)
@@ -178,12 +174,12 @@ class Switch:
 
 
 def guest_time(tb: CoreTimebase, applied: Applied) -> GuestTime:
-    """Return the guest's time on a core that is in the guest, T itself; `applied` witnesses that it is."""
+    """Return the guest's time on a core that is in the guest: T itself. `applied` is the witness."""
     return GuestTime(tb.read())
 
 
 class _Recorded:
-    """A core's timebase whose accesses are written down."""
+    """A core's timebase that records its accesses."""
 
     def __init__(self, tb: CoreTimebase, seen: list[Event]) -> None:
         self._tb = tb

@@ -1,5 +1,5 @@
-"""Advice on a timebase offset: what to set on a host's KVM so that a guest's time goes on, and what comes
-of it.
+"""Advice on a timebase offset: what to set on a host's KVM so that a guest's time continues, and what the
+guest then sees.
 """
 
 from __future__ import annotations
@@ -11,29 +11,29 @@ from chronovisor.timebase.types import GRANULE, MASK64, GuestTime, HostTime, Off
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """An offset that a kernel keeps as it is set, and what it does to the guest."""
+    """An offset that a kernel keeps as it is set, and its effect on the guest."""
 
     offset: Offset
     error: Ticks
-    """The guest's time less what it ought to be: positive where the guest is put forward."""
+    """The guest's time minus the right time: positive if the guest is put forward."""
     guest_time: GuestTime
-    """What the guest reads first."""
+    """The guest's first reading."""
     steps_back: bool
-    """Whether that is less than what it read last."""
+    """Whether that is less than its last reading."""
     wait: Ticks
     """How long to hold the guest so that it does not step back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What an offset ought to be, and the multiples of 2^24 around it."""
+    """The right offset, and the multiples of 2^24 around it."""
 
     wanted: int
     """The exact offset in ticks, modulo 2^64; KVM_REG_PPC_TB_OFFSET may be set to it."""
     kernel: Choice
-    """What the kernel makes of it: rounded up."""
+    """The offset that the kernel makes of it: rounded up."""
     nearest: Choice
-    """The offset of the least error, to be set itself; the kernel's own where that has it."""
+    """The offset with the least error, which can be set itself; it may be the kernel's choice."""
 
     @property
     def wanted_signed(self) -> int:
@@ -47,7 +47,7 @@ _NO_TIME = Ticks(0)
 def advise(stopped: GuestTime, now: HostTime, elapsed: Ticks = _NO_TIME) -> Advice:
     """Advise on the offset of a guest whose timebase was `stopped`, on a host whose timebase is `now`.
 
-    `elapsed` is the time from the one reading to the other; raises `ValueError` where it is negative.
+    `elapsed` is the time between the two readings. Raises `ValueError` if it is negative.
     """
     if elapsed < Ticks(0):
         raise ValueError(f"the time elapsed is {elapsed.value} ticks: give one that is not negative")

@@ -1,6 +1,6 @@
-"""Whether the time that a guest was away counts for it: the policy that is named with `--time`.
+"""How much of the time that a guest was away counts for it: the policy that `--time` names.
 
-A guest is away from its stop to its next start: on a move, while it is paused, while it lies in a file.
+A guest is away from its stop to its next start: during a move, while it is paused, while it lies in a file.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from chronovisor.timebase.types import FREQUENCY, Ticks
 
 _BOUNDED: Final = "bounded:"
 _LONGEST: Final = 1 << 62
-"""Ticks (285 years): a bound that fits wherever a duration is written down."""
+"""Ticks (285 years): a bound that fits every field that holds a duration."""
 
 
 class PolicyError(ValueError):
-    """A text that names no policy."""
+    """The text is not the name of a policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +24,14 @@ class TimePolicy:
     """How much of the time away counts: all of it, or the first part up to `most`."""
 
     most: Ticks | None
-    """At most so much counts (not negative); None: all."""
+    """The most that counts (not negative); None if all of it counts."""
 
     def __post_init__(self) -> None:
         if self.most is not None and not Ticks(0) <= self.most <= Ticks(_LONGEST):
             raise PolicyError(f"a bound of {self.most.value} ticks: the time away counts for 0 to {_LONGEST}")
 
     def counted(self, away: int) -> int:
-        """Return what counts of `away` ticks."""
+        """Return how many of `away` ticks count."""
         return away if self.most is None or away < self.most.value else self.most.value
 
     @classmethod
@@ -39,13 +39,13 @@ class TimePolicy:
         """Return the policy of that name: freeze, catch-up or bounded:SECONDS; PolicyError for any other."""
         if text in NAMED:
             return NAMED[text]
-        # Imported where it is needed: every command knows policies, and few are told one.
+        # Imported here, because every command knows policies and few parse one.
         from decimal import Decimal
 
         if text.startswith(_BOUNDED):
             try:
                 ticks = Decimal(text[len(_BOUNDED) :]) * FREQUENCY
-                # Compared first: what is far too much would be a very long integer.
+                # Compare first: a number that is far too large would become a very long integer.
                 if 0 <= ticks <= _LONGEST:
                     return cls(Ticks(int(ticks)))
             except ArithmeticError:
@@ -63,9 +63,9 @@ class TimePolicy:
 
 
 FREEZE: Final = TimePolicy(Ticks(0))
-"""The time away does not count: the guest goes on as if it had not been stopped."""
+"""The time away does not count: the guest continues as if it had not been stopped."""
 
 CATCH_UP: Final = TimePolicy(None)
-"""All of it counts: the guest goes on as if it had run."""
+"""All of it counts: the guest continues as if it had run."""
 
 NAMED: Final = {"freeze": FREEZE, "catch-up": CATCH_UP}

@@ -1,4 +1,4 @@
-"""The record of a move: what it did to the guest's time, and what was promised about that."""
+"""The record of a move: its effect on the guest's time, and the bounds that were promised."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from chronovisor.timebase.types import Ticks
 
 @dataclass(frozen=True, slots=True)
 class MoveRecord:
-    """What a move did to a guest's time, from its stop at the source to the moment at which the destination
-    may run it.
+    """The effect of a move on a guest's time, from its stop at the source to the moment from which the
+    destination may run it.
 
-    Timebase values are 64-bit ticks, durations signed ticks or nanoseconds. Of the time elapsed both sides
-    together know no more than an interval: `elapsed_ticks` is its middle unless `with_true_elapsed` has put
-    the truth there.
+    Timebase values are 64-bit ticks, durations signed ticks or nanoseconds. Both sides together know only an
+    interval for the elapsed time: `elapsed_ticks` is its middle, unless `with_true_elapsed` has replaced it.
     """
 
     from_origin: int
@@ -29,21 +28,21 @@ class MoveRecord:
     elapsed_ticks: int
     """The time from one to the other, the wait included."""
     counted_ticks: int
-    """What of it was to count for the guest: all of it, unless another policy was chosen."""
+    """How much of it counts for the guest: all of it, unless the policy says otherwise."""
     error_ticks: int
-    """The guest's advance less `counted_ticks`: positive where the guest was put forward."""
+    """The guest's advance minus `counted_ticks`: positive if the guest was put forward."""
     error_bound_ticks: int
-    """What the error cannot exceed either way, whatever the true time elapsed."""
+    """The bound of the error, either way, whatever time really elapsed."""
     rounding_ticks: int
-    """The guest's time less the middle of its ideal's interval, after all the moves until now."""
+    """The guest's time minus the middle of its ideal's interval, after all its moves."""
     wait_ns: int
-    """How much of the downtime was waited for the rounding alone."""
+    """The part of the downtime in which the guest waited for the rounding alone."""
     downtime_ns: int
     """The time from stop to start in nanoseconds, the wait included."""
     elapsed_uncertainty_ticks: int
-    """How far the time really elapsed can be from `elapsed_ticks`, either way; 0 where that is the truth."""
+    """How far the true elapsed time can be from `elapsed_ticks`, either way; 0 if that is the true time."""
     ideal_least_ticks: int
-    """The guest's time less its ideal after the move: at least this, …"""
+    """The guest's time minus its ideal after the move: at least this, …"""
     ideal_most_ticks: int
     """… and at most this."""
     ideal_offset: int
@@ -53,14 +52,14 @@ class MoveRecord:
 
     @property
     def advance(self) -> Ticks:
-        """The guest's own view of the move: what its timebase went forward by."""
+        """The guest's own view of the move: by how much its timebase advanced."""
         return Ticks(self.counted_ticks + self.error_ticks)
 
     def with_true_elapsed(self, elapsed: Ticks, policy: TimePolicy = CATCH_UP) -> MoveRecord:
-        """Return the record with the time that really passed between the same two moments, of which so much
-        counts as the policy says.
+        """Return the record with the true time between the same two moments; the policy decides how much of
+        it counts.
 
-        For who can know it: where both hosts are on one machine, from that machine's one monotonic clock.
+        The true time is known if both hosts are on one machine: from that machine's monotonic clock.
         """
         return replace(
             self,

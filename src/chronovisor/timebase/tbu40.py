@@ -1,8 +1,8 @@
-"""A core's timebase register and TBU40, the only way in which software may move it.
+"""A core's timebase register and TBU40, the only way for software to move it.
 
 A write to TBU40 (SPR 286; Power ISA 3.0B, Book III, the chapter on timer facilities) replaces the upper 40
 bits of the timebase and leaves the low 24 ticking, so that cores stay in step whatever is written. The
-threads of a core share it.
+threads of a core share one timebase.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ V = TypeVar("V")
 
 
 class TimebaseRegister(Protocol[V]):
-    """The tiny register interface that the switch is written over.
+    """The small register interface that the switch is written over.
 
-    `V` is what a 64-bit word is where the switch runs: an int, a bit-vector of a prover, a value of
-    generated code.
+    `V` is the type of a 64-bit word: an int, a bit-vector of a prover, or a value in generated code.
     """
 
     def read(self) -> V:
         """Return the timebase: 64 bits, ticks."""
 
     def write_tbu40(self, value: V, when: Any = True) -> None:
-        """Where `when` holds, replace the upper 40 bits of the timebase by those of `value`; else do nothing.
+        """If `when`, replace the upper 40 bits of the timebase by those of `value`; otherwise do nothing.
 
-        `when` is a truth of the kind that comparing two `V` gives.
+        `when` has the type that a comparison of two `V` returns.
         """
 
 
@@ -37,7 +36,7 @@ class NoTbu40Error(Exception):
 
     def __init__(self, what: str = "a timebase offset other than 0") -> None:
         super().__init__(
-            f"{what} needs the TBU40 register, which this host's processor has not: "
+            f"{what} needs the TBU40 register, which this host's processor does not have: "
             "its guests run with the host's own timebase (POWER6 and later have it)"
         )
 
@@ -45,8 +44,8 @@ class NoTbu40Error(Exception):
 class CoreTimebase:
     """The timebase register of one physical core, in ints: T = H + `adjust`, modulo 2^64.
 
-    `adjust` (ticks, -2^63 to 2^63-1) is 0 on a core in the host, and the offset applied on one in a guest.
-    Through `write_tbu40` alone it stays a multiple of 2^24.
+    `adjust` (ticks, -2^63 to 2^63-1) is 0 on a core in the host, and the applied offset on a core in a guest.
+    It stays a multiple of 2^24 if only `write_tbu40` changes it.
     """
 
     def __init__(self, clock: HostClock, core: int = 0, has_tbu40: bool = True) -> None:
@@ -60,9 +59,9 @@ class CoreTimebase:
         return (self.clock.source.ticks() + self.clock.origin + self.adjust) & MASK64
 
     def write_tbu40(self, value: int, when: bool = True) -> None:
-        """Where `when`, replace the upper 40 bits of T by those of `value` (64 bits); the low 24 tick on.
+        """If `when`, replace the upper 40 bits of T by those of `value` (64 bits); the low 24 bits tick on.
 
-        Raises `NoTbu40Error` where the core has no such register.
+        Raises `NoTbu40Error` if the core has no such register.
         """
         if not when:
             return

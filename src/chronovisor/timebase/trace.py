@@ -1,8 +1,7 @@
-"""What happens to time at an entry and an exit, as records: what `--trace-switch` and the demonstration
-show.
+"""Records of what happens to time at an entry and an exit: `--trace-switch` and the demonstration show them.
 
-An `Observer` is called with each, in the order in which they happened, but only after the switch that they
-are part of: whoever listened inside it would be given foreign time and would make the switch itself slow.
+An `Observer` is called with each record, in order, but only after the switch that it is part of. An observer
+inside the switch would see foreign time and would make the switch slow.
 Cores, threads and vCPUs are named by their numbers.
 """
 
@@ -18,8 +17,8 @@ from chronovisor.timebase.types import GuestTime, HostTime, Offset, Ticks
 
 @dataclass(frozen=True, slots=True)
 class TimebaseRead:
-    """The switch read the core's timebase: 64-bit ticks, neither host's nor guest's time until the switch
-    is done.
+    """The switch read the core's timebase: 64-bit ticks, which are neither the host's nor the guest's time
+    before the switch is done.
     """
 
     core: int
@@ -28,7 +27,7 @@ class TimebaseRead:
 
 @dataclass(frozen=True, slots=True)
 class Wrapped:
-    """The low 24 bits wrapped between the reading and the check, so the upper 40 have to be written again."""
+    """The low 24 bits wrapped between the reading and the check, so the upper 40 bits are written again."""
 
     core: int
 
@@ -46,9 +45,7 @@ class Tbu40Written:
 
 @dataclass(frozen=True, slots=True)
 class SwitchBreached:
-    """The switch took 2^24 ticks or more, for which its wrap check is not sound: the timebase was loaded
-    afresh.
-    """
+    """The switch took 2^24 ticks or more, so its wrap check is not sound; the timebase was loaded afresh."""
 
     core: int
     ticks: Ticks
@@ -93,7 +90,7 @@ class HostTimeRestored:
 
 @dataclass(frozen=True, slots=True)
 class DecrementerKept:
-    """A vCPU's decrementer was kept as the host time at which it expires."""
+    """The decrementer of a vCPU was kept as the host time at which it expires."""
 
     vcpu: int
     expiry: HostTime
@@ -109,7 +106,7 @@ class DispatchLogged:
 
 @dataclass(frozen=True, slots=True)
 class TimebaseReloaded:
-    """The timebase had failed, as `errors` say, and was loaded from the host's clock: it is `value`."""
+    """The timebase had failed with `errors` and was loaded from the host's clock: it is `value`."""
 
     core: int
     errors: Tfmr

@@ -1,7 +1,7 @@
 """Times as types: a host's time, a guest's time, a duration and the offset between the two kinds of time.
 
 A timebase is a 64-bit counter, so both kinds of time are modular: they have no order, only a signed
-difference (`Ticks`). What mixes is said by the operators and nothing else does:
+difference (`Ticks`). The operators define what mixes; nothing else does:
 
     HostTime  + Offset = GuestTime        GuestTime - Offset = HostTime
     X + Ticks = X      X - Ticks = X      X - X = Ticks
@@ -28,7 +28,9 @@ LOW_BITS = 24
 """Bits of the timebase that a write to TBU40 leaves alone."""
 
 GRANULE = 1 << LOW_BITS
-"""The ticks that every offset is a multiple of: 2^24, 32.768 ms. TBU40 can shift a timebase by no less."""
+"""Every offset is a multiple of so many ticks: 2^24, 32.768 ms, the least by which TBU40 can shift a
+timebase.
+"""
 
 LOW_MASK = GRANULE - 1
 """The low 24 bits of a timebase, which no software moves."""
@@ -114,10 +116,10 @@ class Ticks:
 
 
 class Offset:
-    """What a guest's timebase is ahead of its host's, modulo 2^64: always a multiple of 2^24 ticks.
+    """How far a guest's timebase is ahead of its host's, modulo 2^64: always a multiple of 2^24 ticks.
 
-    Raises `ValueError` for a value that is no such multiple or does not fit 64 bits; `rounded_up` makes one
-    of any value.
+    Raises `ValueError` for a value that is not such a multiple or does not fit 64 bits. `rounded_up` makes an
+    offset of any value.
     """
 
     __slots__ = ("value",)
@@ -134,12 +136,13 @@ class Offset:
 
     @property
     def signed(self) -> int:
-        """The offset in ticks, -2^63 to 2^63-1 (negative where the guest is behind its host)."""
+        """The offset in ticks, -2^63 to 2^63-1 (negative if the guest is behind its host)."""
         return signed64(self.value)
 
     @classmethod
     def rounded_up(cls, value: int) -> Offset:
-        """Return what a kernel makes of `value` (ticks): rounded up to a multiple of 2^24, modulo 2^64."""
+        """Return the offset that a kernel makes of `value` (ticks): the next multiple of 2^24, modulo
+        2^64."""
         return cls((_integer(value, "an offset") + LOW_MASK) & ~LOW_MASK & MASK64)
 
     def __add__(self, other: Offset) -> Offset:
@@ -165,7 +168,7 @@ class Offset:
 
 
 class _Time:
-    """What host time and guest time share: 64 bits, modular, compared by signed difference alone."""
+    """The common part of host time and guest time: 64 bits, modular, compared only by signed difference."""
 
     __slots__ = ("value",)
 
@@ -243,7 +246,7 @@ class GuestTime(_Time):
 
 
 def _integer(value: int, what: str) -> int:
-    # A subclass will do: a prover's integers are one. A truth will not.
+    # Subclasses are accepted, because a prover's integers are such. A bool is not.
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{what} is made of whole ticks (int), not of {type(value).__name__}")
     return value

@@ -96,8 +96,8 @@ def _judge_errors(act: Act, travelled: Travelled) -> None:
 def _judge_readings(act: Act, travelled: Travelled) -> None:
     """What the guest read on each host, against what the records of the moves to it and from it say."""
     hops, readings = travelled.journey.hops, travelled.readings
-    leads_before = [hop.record.guest_tb_before - hop.stopped_at & MASK64 for hop in hops]
-    leads_after = [hop.record.guest_tb_after - hop.resumed_at & MASK64 for hop in hops]
+    leads_before = [(hop.record.guest_tb_before - hop.stopped_at) & MASK64 for hop in hops]
+    leads_after = [(hop.record.guest_tb_after - hop.resumed_at) & MASK64 for hop in hops]
     wrong = sum(not reading.fits(lead) for reading, lead in zip(readings, leads_before, strict=False))
     wrong += sum(not reading.fits(lead) for reading, lead in zip(readings[1:], leads_after, strict=True))
     wrong += sum(before != after for before, after in zip(leads_before[1:], leads_after, strict=False))

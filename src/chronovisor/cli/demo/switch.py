@@ -25,7 +25,7 @@ from chronovisor.timebase.trace import (
 from chronovisor.timebase.types import FREQUENCY, GRANULE, LOW_MASK, GuestTime, Offset, Ticks
 
 YEAR = 31_557_600 * FREQUENCY
-OFFSET = Offset.rounded_up(-3 * YEAR & (1 << 64) - 1)
+OFFSET = Offset.rounded_up((-3 * YEAR) & ((1 << 64) - 1))
 """The guest is three years behind its host."""
 SHORT_OF_THE_WRAP = 128
 """Ticks between the switch's reading and the wrap: less than an access to the timebase takes."""

@@ -129,7 +129,7 @@ def choose_origins(chance: random.Random) -> dict[str, int]:
         for name, least in (("behind", 0), ("home", 2), ("ahead", 9))
     }
     twin = chance.randrange(6 * YEAR, 7 * YEAR)
-    return {**origins, "twin": twin & ~LOW_MASK | origins["behind"] & LOW_MASK}
+    return {**origins, "twin": (twin & ~LOW_MASK) | (origins["behind"] & LOW_MASK)}
 
 
 def choose_offset(chance: random.Random) -> int:

@@ -1,8 +1,7 @@
-"""The one-register ids: what each stands for in the hypervisor, and what the real kernel says where it
-refuses one.
+"""The one-register ids: how each is read and written in the hypervisor, and with which errors.
 
-Called with the vCPU outside its run. Sources: the kernel's documentation of KVM_SET_ONE_REG, and what Linux
-6.1 answered when it was asked.
+The functions are called with the vCPU outside its run. Sources: the kernel's documentation of
+KVM_SET_ONE_REG, and what Linux 6.1 answered in tests.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from chronovisor.timebase.tbu40 import NoTbu40Error
 from chronovisor.timebase.types import MASK64, GuestTime, Offset
 
 DEBUG_INSTRUCTION: Final = 0x00DD_DD00
-"""What KVM wants at a software breakpoint of a debugger: an instruction that is none."""
+"""The instruction that KVM wants at a debugger's software breakpoint: an illegal one."""
 
 _PSSCR_GUEST: Final = 0xF000_0000_0000_03FF
 _LOW_32: Final = 0xFFFF_FFFF
 
 
 class Stored:
-    """Registers of a vCPU that mean nothing to this hypervisor's processor: kept as they are set."""
+    """Registers of a vCPU that this hypervisor's processor does not use: kept as they are set."""
 
     def __init__(self) -> None:
         self.plain: dict[str, int] = {}
@@ -44,15 +43,15 @@ class Access(NamedTuple):
 
 
 def get_one_reg(vcpu: VirtualCpu, stored: Stored, register_id: int) -> int:
-    """Return the register's value; KvmError where there is none with this id."""
+    """Return the register's value; KvmError if no register has this id."""
     register = _register(register_id)
     return _ACCESS[register.name].get(vcpu, stored)
 
 
 def set_one_reg(vcpu: VirtualCpu, stored: Stored, register_id: int, value: int) -> None:
-    """Set the register; KvmError where there is none with this id, or it does not take `value`."""
+    """Set the register; KvmError if no register has this id, or if it cannot hold `value`."""
     register = _register(register_id)
-    if not 0 <= value < 1 << 8 * register.size:
+    if not 0 <= value < 1 << (8 * register.size):
         raise KvmError(
             errno.EINVAL, f"{value:#x} does not fit {register.name}, which has {register.size} bytes"
         )
@@ -75,7 +74,7 @@ def _register(register_id: int) -> OneReg:
     return register
 
 
-# The registers, by what holds them
+# The registers, by the object that holds them
 
 
 def _in_thread(name: str, writable: int = MASK64) -> Access:
@@ -96,7 +95,7 @@ def _plain(name: str) -> Access:
 
 def _floating_point(number: int) -> Access:
     def store(vcpu: VirtualCpu, stored: Stored, value: int) -> None:
-        stored.floating_point[number] = value << 64 | stored.floating_point[number] & MASK64
+        stored.floating_point[number] = (value << 64) | (stored.floating_point[number] & MASK64)
 
     return Access(lambda vcpu, stored: stored.floating_point[number] >> 64, store)
 
@@ -157,13 +156,13 @@ def _split(value: int) -> tuple[int, int]:
 
 
 _ACCESS: Final[dict[str, Access]] = {
-    # Time, kept in the hypervisor
+    # Time, which the hypervisor keeps
     "TB_OFFSET": Access(lambda vcpu, stored: vcpu.vcore.offset.value, _set_tb_offset),
     "DEC_EXPIRY": Access(lambda vcpu, stored: vcpu.decrementer_expiry.value, _set_dec_expiry),
     "VTB": Access(lambda vcpu, stored: vcpu.vcore.vtb.value, _set_vtb),
     "PURR": Access(lambda vcpu, stored: vcpu.purr.value, _set_purr),
     "SPURR": Access(lambda vcpu, stored: vcpu.spurr.value, _set_spurr),
-    # The virtual core's
+    # Registers of the virtual core
     "LPCR_64": Access(
         lambda vcpu, stored: vcpu.vcore.lpcr,
         lambda vcpu, stored, value: vcpu.vcore.set_lpcr(value, MASK64),
@@ -180,22 +179,22 @@ _ACCESS: Final[dict[str, Access]] = {
         lambda vcpu, stored, value: vcpu.areas.set_vpa(value),
     ),
     "VPA_SLB": Access(
-        lambda vcpu, stored: vcpu.areas.slb_shadow.address << 64 | vcpu.areas.slb_shadow.length,
+        lambda vcpu, stored: (vcpu.areas.slb_shadow.address << 64) | vcpu.areas.slb_shadow.length,
         lambda vcpu, stored, value: vcpu.areas.set_slb_shadow(*_split(value)),
     ),
     "VPA_DTL": Access(
         lambda vcpu, stored: (
-            vcpu.areas.dispatch_trace_log.address << 64 | vcpu.areas.dispatch_trace_log.length
+            (vcpu.areas.dispatch_trace_log.address << 64) | vcpu.areas.dispatch_trace_log.length
         ),
         lambda vcpu, stored, value: vcpu.areas.set_dispatch_trace_log(*_split(value)),
     ),
     "DEBUG_INST": Access(lambda vcpu, stored: DEBUG_INSTRUCTION, _set_debug_instruction),
-    # The processor's, under KVM's names
+    # Registers of the processor, under KVM's names
     "PID": _in_thread("PIDR"),
     "DAWR": _in_thread("DAWR0"),
     "DAWRX": _in_thread("DAWRX0"),
     "PSSCR": _in_thread("PSSCR", _PSSCR_GUEST),
-    # The processor's that nothing here reads
+    # Registers of the processor that nothing here reads
     **{
         name: _plain(name)
         for name in (
@@ -221,7 +220,7 @@ _ACCESS: Final[dict[str, Access]] = {
     **{f"VR{n}": _vector(n) for n in range(32)},
 }
 
-# Every other register whose name is the same in the ISA's table and in KVM's.
+# Every other register that has the same name in the ISA's table and in KVM's.
 _ACCESS.update(
     (name, _in_thread(name))
     for name, register in REGISTERS.items()

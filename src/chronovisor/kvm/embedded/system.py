@@ -1,4 +1,4 @@
-"""The embedded provider: a host of our own where the kernel's `/dev/kvm` would be."""
+"""The embedded provider: our own hypervisor in the place of the kernel's `/dev/kvm`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HAVE: Final = {
     Cap.MAX_VCPUS: MAX_VCPUS,
     Cap.MAX_VCPU_ID: MAX_VCPU_ID,
 }
-"""What every host of ours has; a capability that is not here or below is 0."""
+"""The capabilities of every host; one that is neither here nor in `check_extension` is 0."""
 
 
 def hypervisor_for(options: HostOptions) -> Hypervisor:
@@ -101,7 +101,7 @@ class EmbeddedSystem:
         return vm
 
     def close(self) -> None:
-        """Give up every machine."""
+        """Close every machine."""
         for vm in self._vms:
             vm.close()
         self._vms.clear()

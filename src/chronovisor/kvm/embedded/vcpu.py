@@ -32,7 +32,7 @@ _SCALARS: Final = {
 """Fields of `Regs` and the registers that they are."""
 
 _SPRGS: Final = 4
-"""SPRG0 to SPRG3 are the processor's; the other four of `Regs` are only kept."""
+"""SPRG0 to SPRG3 are registers of the processor; the other four of `Regs` are only kept."""
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class EmbeddedVcpu:
 
     @property
     def id(self) -> int:
-        """The id it was made with."""
+        """The id that it was made with."""
         return self._vcpu.number
 
     def run(self) -> Exit:
@@ -60,7 +60,7 @@ class EmbeddedVcpu:
                 return call
             return self._exit(ended)
         except Exception as error:
-            # A mistake of ours. The vCPU is out of the guest; the others go on.
+            # A mistake of ours. The vCPU is out of the guest; the others continue.
             log.exception("vCPU %d", self.id)
             return InternalError(f"vCPU {self.id}: {type(error).__name__}: {error}")
 
@@ -69,11 +69,11 @@ class EmbeddedVcpu:
         self._vcpu.kick()
 
     def bind(self) -> None:
-        """Have its turns come from now on, where time is virtual."""
+        """Take turns from now on, in virtual time."""
         self._vcpu.host.scheduler.bind(self._vcpu.seat)
 
     def unbind(self) -> None:
-        """Have no turns for now."""
+        """Stop taking turns."""
         self._vcpu.host.scheduler.unbind(self._vcpu.seat)
 
     def get_one_reg(self, register_id: int) -> int:
@@ -97,7 +97,7 @@ class EmbeddedVcpu:
             )
 
     def set_regs(self, regs: Regs) -> None:
-        """KVM_SET_REGS; EINVAL, and nothing set, where a value is no unsigned 64-bit number."""
+        """KVM_SET_REGS. If a value is not an unsigned 64-bit number: EINVAL, and nothing is set."""
         values = {name: getattr(regs, field) for field, name in _SCALARS.items()}
         if len(regs.gpr) != 32 or len(regs.sprg) != 8:
             raise KvmError(errno.EINVAL, "there are 32 general purpose registers and 8 SPRGs")
@@ -145,7 +145,7 @@ class EmbeddedVcpu:
         self._vcpu.set_external(level)
 
     def _answer(self) -> Sequence[int]:
-        """What user space says to the hypercall that the last run ended with: for r3 and on."""
+        """Return user space's answer to the hypercall that the last run ended with: values for r3 and on."""
         answered, self._unanswered = self._unanswered, None
         if answered is None:
             return ()

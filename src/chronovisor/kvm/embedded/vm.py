@@ -36,16 +36,16 @@ class EmbeddedVm:
     def set_user_memory_region(
         self, slot: int, flags: int, guest_phys_addr: int, memory: GuestMemory
     ) -> None:
-        """KVM_SET_USER_MEMORY_REGION: one region, at 0, is all that this hypervisor has yet.
+        """KVM_SET_USER_MEMORY_REGION. This hypervisor supports one region, at address 0.
 
-        Which pages are written is noted in any case; logging costs nothing more.
+        Written pages are always noted; logging costs nothing more.
         """
         if guest_phys_addr % PAGE_SIZE:
             raise KvmError(
-                errno.EINVAL, f"memory at {guest_phys_addr:#x}: that is no multiple of {PAGE_SIZE}"
+                errno.EINVAL, f"memory at {guest_phys_addr:#x}: it must be a multiple of {PAGE_SIZE}"
             )
         if flags not in (0, MemoryFlag.LOG_DIRTY_PAGES):
-            raise KvmError(errno.EINVAL, f"memory with flags {flags:#x}: dirty pages can be logged, no more")
+            raise KvmError(errno.EINVAL, f"memory with flags {flags:#x}: only dirty pages can be logged")
         logging = bool(flags & MemoryFlag.LOG_DIRTY_PAGES)
         if slot == self._slot:
             if guest_phys_addr or memory is not self._machine.memory:
@@ -57,7 +57,7 @@ class EmbeddedVm:
         if self._slot is not None:
             raise KvmError(errno.EEXIST, f"slot {self._slot} holds all of the machine's memory already")
         if guest_phys_addr:
-            raise KvmError(errno.EINVAL, f"memory at {guest_phys_addr:#x}: it can only begin at 0 here")
+            raise KvmError(errno.EINVAL, f"memory at {guest_phys_addr:#x}: it has to begin at 0 here")
         self._machine.give_memory(memory)
         if logging:
             memory.dirty.take()
@@ -86,7 +86,7 @@ class EmbeddedVm:
         try:
             return EmbeddedVcpu(self._machine.add_vcpu(vcpu_id))
         except NumberInUseError as error:
-            # With independent threads the virtual core is found to be in use before the vCPU is.
+            # With independent threads KVM finds the virtual core in use before it looks for the vCPU.
             raise KvmError(errno.EINVAL if independent else errno.EEXIST, str(error)) from None
 
     def configure_v3_mmu(self, flags: int, process_table: int) -> None:
@@ -126,7 +126,7 @@ class EmbeddedVm:
                 f"{mode} threads per virtual core: this host's cores have {self._host.threads_per_core}",
             )
         if self._machine.vcpus:
-            raise KvmError(errno.EBUSY, "the threads per virtual core are settled once a vCPU exists")
+            raise KvmError(errno.EBUSY, "the threads per virtual core cannot change once a vCPU exists")
         self._smt_mode = mode
         self._machine.stride = mode
 
