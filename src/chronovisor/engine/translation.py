@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import cache
 from typing import Any, Final, Protocol
@@ -44,18 +45,24 @@ class Translations:
         self._contexts: dict[tuple[int, ...], dict[Access, Pages]] = {}
         self.pages: dict[Access, Pages] = {access: {} for access in Access}
         self._generation = 0
+        self.lock = threading.RLock()
+        self.key: tuple[int, ...] = ()
+        """The registers with which `pages` hold."""
 
     def choose(self, thread: Context) -> None:
         """Use the pages that hold with the thread's registers as they are."""
-        keys = (thread.PATE1, thread.PIDR, thread.MSR & MSR.PR, thread.AMR >> 62, thread.IAMR >> 62)
-        self.pages = self._contexts.setdefault(keys, {access: {} for access in Access})
+        with self.lock:
+            problem = thread.MSR & MSR.PR
+            self.key = (thread.PATE1, thread.PIDR, problem, thread.AMR >> 62, thread.IAMR >> 62)
+            self.pages = self._contexts.setdefault(self.key, {access: {} for access in Access})
 
     def forget(self) -> None:
         """Look everything up anew."""
-        self._generation += 1
-        for pages in self.pages.values():
-            pages.clear()
-        self._contexts.clear()
+        with self.lock:
+            self._generation += 1
+            for pages in self.pages.values():
+                pages.clear()
+            self._contexts.clear()
 
     def walk(self, thread: Context, ea: int, access: Access) -> int:
         """Translate an effective address by the tables; keep its page. Raises GuestInterrupt."""

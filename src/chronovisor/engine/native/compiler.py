@@ -31,6 +31,8 @@ from chronovisor.engine.native.runtime import (
     define_retire,
 )
 from chronovisor.engine.native.sets import symbol
+from chronovisor.engine.native.walk import define_translate
+from chronovisor.isa.radix import Access
 from chronovisor.isa.values import Program
 
 #: Held by whoever works in LLVM or with a file of the cache: one thread at a time. The process ends only
@@ -168,7 +170,9 @@ def compile_handlers(keys: Sequence[Key], together: Sequence[Pair], mode: Mode) 
 def runtime_module() -> ir.Module:
     """The module of the functions beside the handlers."""
     module = _module("runtime")
-    define_entry(module, define_clock(module))
+    define_translate(module, Access.LOAD)
+    define_translate(module, Access.STORE)
+    define_entry(module, define_clock(module), define_translate(module, Access.FETCH))
     define_leaving(module, "chronovisor_slow", Left.SLOW)
     again = define_again(module)
     define_blank(module, define_leaving(module, "chronovisor_undecoded", Left.DECODE), again)
@@ -182,7 +186,7 @@ _MAKERS = tuple(
     sys.modules[f"chronovisor.engine.native.{name}"]
     for name in (
         *("compiler", "emitter", "encoding", "layout", "lowering", "operations", "pairs"),
-        *("pure_operations", "runtime", "sets"),
+        *("pure_operations", "runtime", "sets", "walk"),
     )
 )
 

@@ -13,7 +13,14 @@ from typing import TypeAlias
 
 from llvmlite import ir
 
-from chronovisor.engine.native.layout import OFFSETS, PAGE_SHIFT, RECORD_SIZE
+from chronovisor.engine.native.layout import (
+    OFFSETS,
+    PAGE_SHIFT,
+    RECORD_OFFSET,
+    RECORD_SIZE,
+    TLB_ENTRIES,
+    Tlb,
+)
 from chronovisor.isa.values import Block, Value, When
 
 I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
@@ -26,6 +33,11 @@ HANDLER_POINTER = ir.PointerType(HANDLER)
 #: ``now(state, budget)``: the clock in ticks.
 CLOCK = ir.FunctionType(I64, [POINTER, I64])
 CLOCK_POINTER = ir.PointerType(CLOCK)
+
+#: ``translate(state, ea)``: the guest real address, or NOT_TRANSLATED.
+TRANSLATE = ir.FunctionType(I64, [POINTER, I64])
+TRANSLATE_POINTER = ir.PointerType(TRANSLATE)
+NOT_TRANSLATED = (1 << 64) - 1
 
 _UNLIKELY = [1, 4000]
 
@@ -121,20 +133,53 @@ class ThreadEmitter(Emitter):
         wide = value if value.type == I64 else self.b.zext(value, I64)
         self.b.store(wide, self.field(name))
 
-    def record_at(self, address: ir.Value) -> tuple[ir.Value, ir.Block]:
-        """The record of the instruction at a real address, and the block for an address without records.
+    def address_of(self, record: ir.Value) -> ir.Value:
+        """The effective address of the instruction with this record, in the page that is being executed."""
+        offset = self.b.load(self.at(record, RECORD_OFFSET), typ=I64)
+        return self.b.add(self.read("page_base"), offset)
 
-        The block is still empty.
+    def tlb_entry(self, tlb: ir.Value, kind: str, page: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """The addresses of the tag and of the data of an effective page's entry in a TLB."""
+        place = self.b.shl(self.b.and_(page, word(TLB_ENTRIES - 1)), word(3))
+        tags = self.at(tlb, getattr(Tlb, f"{kind}_tags").offset)
+        data = self.at(tlb, getattr(Tlb, f"{kind}_data").offset)
+        return self.at(tags, place), self.at(data, place)
+
+    def record_at(self, address: ir.Value) -> tuple[ir.Value, ir.Block]:
+        """The record of the instruction at an effective address, and the block for one without a record.
+
+        ``page_count`` says how many effective pages are real ones; it is 0 if they are translated. Others are
+        looked up in the TLB. The page becomes the one that is being executed. The block is still empty.
         """
-        page = self.b.lshr(address, word(PAGE_SHIFT))
-        missing = self.unlikely(self.b.icmp_unsigned(">=", page, self.read("page_count")), "missing")
-        table = self.b.inttoptr(self.read("page_table"), POINTER)
-        records = self.b.load(self.at(table, self.b.shl(page, word(3))), typ=I64)
-        empty = self.unlikely(self.b.icmp_unsigned("==", records, word(0)), "empty")
-        number = self.b.lshr(self.b.and_(address, word((1 << PAGE_SHIFT) - 1)), word(2))
-        record = self.at(self.b.inttoptr(records, POINTER), self.b.mul(number, word(RECORD_SIZE)))
-        with self.elsewhere(empty):
-            self.b.branch(missing)
+        b = self.b
+        page = b.lshr(address, word(PAGE_SHIFT))
+        real, translated, found = (self.block_named(n) for n in ("real", "translated", "found"))
+        missing = self.block_named("missing")
+        b.cbranch(b.icmp_unsigned("<", page, self.read("page_count")), real, translated)
+        b.position_at_end(real)
+        by_number = b.add(self.read("page_table"), b.shl(page, word(3)))
+        b.branch(found)
+
+        b.position_at_end(translated)
+        tag, data = self.tlb_entry(b.inttoptr(self.read("tlb"), POINTER), "fetch", page)
+        hit = self.block_named("hit")
+        b.cbranch(b.icmp_unsigned("==", b.load(tag, typ=I64), page), hit, missing).set_weights([4000, 1])
+        b.position_at_end(hit)
+        by_tlb = b.load(data, typ=I64)
+        b.branch(found)
+
+        b.position_at_end(found)
+        entry = b.phi(I64)
+        entry.add_incoming(by_number, real)
+        entry.add_incoming(by_tlb, hit)
+        records = b.load(b.inttoptr(entry, POINTER), typ=I64)
+        there = self.block_named("there")
+        b.cbranch(b.icmp_unsigned("!=", records, word(0)), there, missing).set_weights([4000, 1])
+        b.position_at_end(there)
+        inside = b.and_(address, word((1 << PAGE_SHIFT) - 1))
+        self.write("page_base", b.sub(address, inside))
+        number = b.lshr(inside, word(2))
+        record = self.at(b.inttoptr(records, POINTER), b.mul(number, word(RECORD_SIZE)))
         return record, missing
 
     def elsewhere(self, block: ir.Block) -> AbstractContextManager[None]:

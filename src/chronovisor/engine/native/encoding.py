@@ -1,8 +1,8 @@
 """Where an instruction's operands lie in its record, and how native code comes by each value.
 
-A value is *fixed* if it depends on the instruction's fields and its own address alone: it can be
-computed when the instruction is decoded. A record has some bytes for small fixed values (register
-numbers, shift amounts) and some 64-bit words for wide ones (displacements, masks, branch targets).
+A value is *fixed* if it depends on the instruction's fields alone: it can be computed when the instruction
+is decoded. A record has some bytes for small fixed values (register numbers, shift amounts) and some 64-bit
+words for wide ones (displacements, masks). A jump's target may depend on the instruction's own address, too.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Encoding:
 
     ``sources`` is by the ids of the program's own values. A value from the record, or its register's
     number, is at ``places``: in the bytes ("small") or the words ("wide"). The values in ``small`` and
-    ``wide`` compute the same from operands and ADDRESS. ``target`` is where the program jumps, if that is
-    fixed. ``jump`` is the place in ``wide`` of the distance to the target's record, in bytes, if the
+    ``wide`` compute the same from operands. ``target`` is where the program jumps, if operands and ADDRESS
+    say. ``jump`` is the place in ``wide`` of the distance to the target's record, in bytes, if the
     program is laid out for a target in its own page.
     """
 
@@ -108,6 +108,8 @@ class _Layout:
     def __init__(self, program: Program, near: bool) -> None:
         self.name = program.name
         self._fixed: set[int] = set()
+        #: Values that depend on operands and the instruction's address.
+        self._located: set[int] = set()
         #: Fixed values that native code loads, and (RA|0)s for which it loads their register's number.
         self._roots: dict[int, Value] = {}
         self._bases: dict[int, Value] = {}
@@ -117,8 +119,10 @@ class _Layout:
         starts = list(_conditions(program.body))
         targets = []
         for v in program.statements():
-            if self._is_fixed(v):
+            if self._is_made_of(v, self._fixed):
                 self._fixed.add(id(v))
+            if (v.op == "get" and v.detail in ("CIA", "NIA")) or self._is_made_of(v, self._located):
+                self._located.add(id(v))
             jumps = v.op == "set" and v.detail == "NIA"
             targets += [v.args[0]] if jumps else []
             if v.op in _DROPPABLE:
@@ -130,16 +134,15 @@ class _Layout:
                 starts += v.args
         for v in starts:
             self._need(v)
-        fixed = len(targets) == 1 and id(targets[0]) in self._fixed
-        self._target = self._computed_at_decode(targets[0]) if fixed else None
+        known = len(targets) == 1 and id(targets[0]) in self._located
+        self._target = self._computed_at_decode(targets[0]) if known else None
         self.encoding = self._placed(near)
         for v in starts:
             self._settle(v)
 
-    def _is_fixed(self, v: Value) -> bool:
-        if v.op == "get":
-            return v.detail in ("CIA", "NIA")
-        return v.op in PURE and v.width <= 64 and all(id(a) in self._fixed for a in v.args)
+    @staticmethod
+    def _is_made_of(v: Value, known: set[int]) -> bool:
+        return v.op in PURE and v.width <= 64 and all(id(a) in known for a in v.args)
 
     def _need(self, v: Value) -> None:
         """Note what native code loads from the record in order to have ``v``."""
@@ -157,7 +160,7 @@ class _Layout:
 
     def _load(self, v: Value) -> None:
         """Note that native code loads a fixed value, or what the value is cheaply made of."""
-        if v.op == "get" or not self._varies(v):
+        if not self._varies(v):
             return
         if v.op in _FREE:
             self._load(v.args[0])
@@ -179,7 +182,7 @@ class _Layout:
 
     def _varies(self, v: Value) -> bool:
         """Whether a fixed value differs between instructions."""
-        return v.op in ("operand", "get") or any(map(self._varies, v.args))
+        return v.op == "operand" or any(map(self._varies, v.args))
 
     def _cost(self, v: Value) -> int:
         """How much there is to compute."""
@@ -211,7 +214,7 @@ class _Layout:
             places[key] = ("small", len(small))
             small.append(self._number(v))
         if near:
-            assert self._target is not None, f"{self.name} has no fixed target"
+            assert self._target is not None, f"{self.name} has no target that is known"
             distance = self._target - self._at_decode.emit("operand", 64, (), ADDRESS)
             wide.append(distance * (RECORD_SIZE // 4))
         while True:
@@ -239,6 +242,6 @@ class _Layout:
 def encoding(program: Program, near: bool = False) -> Encoding:
     """Lay out a program's operands; ValueError if they do not fit.
 
-    ``near``: for a program with a fixed target that is in the same page.
+    ``near``: for a program whose target is in the same page.
     """
     return _Layout(program, near).encoding

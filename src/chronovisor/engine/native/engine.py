@@ -12,6 +12,7 @@ import mmap
 import threading
 
 from chronovisor.engine.concrete import ConcreteEngine, Reason, Stop
+from chronovisor.engine.endings import GuestInterrupt
 from chronovisor.engine.native.layout import PAGE_SHIFT, Left
 from chronovisor.engine.native.library import runtime
 from chronovisor.engine.native.pages import DecodedPages, Retired
@@ -27,7 +28,7 @@ _STOPS: dict[int, Stop] = {
 }
 
 #: The states of MSR in which the concrete evaluator runs the guest.
-_STEPPED = int(MSR.SE | MSR.BE | MSR.IR)
+_STEPPED = int(MSR.SE | MSR.BE)
 _RESYNC = int(Left.RESYNC)
 
 
@@ -102,14 +103,8 @@ class NativeEngine(ConcreteEngine):
                 return found
             if executed == end:
                 break
-            if why == Left.DECODE:
-                pages.decode(state.CIA)
+            if (why == Left.DECODE or why == Left.FETCH) and self._make_records(state, pages, why):
                 continue
-            if why == Left.FETCH:
-                page = state.CIA >> PAGE_SHIFT
-                if page < pages.count:
-                    pages.add(page)
-                    continue
             stop = super().run(state, 1)
             executed = state.executed
             if stop.reason is not Reason.BUDGET:
@@ -124,6 +119,22 @@ class NativeEngine(ConcreteEngine):
             with self._retiring:
                 pass
 
+    @staticmethod
+    def _make_records(state: NativeThread, pages: DecodedPages, why: int) -> bool:
+        """Make the records that native code lacks at CIA; False if there is no memory at that address."""
+        try:
+            address = state.fetch_address()
+        except GuestInterrupt:
+            return False
+        page = address >> PAGE_SHIFT
+        if page >= pages.count:
+            return False
+        if why == Left.DECODE:
+            pages.decode(address)
+        else:
+            pages.add(page)
+        return True
+
     def _pages_of(self, state: NativeThread) -> DecodedPages:
         """Have the thread run among the pages decoded for its mode."""
         found = self._pages.get(state.mode)
@@ -131,7 +142,8 @@ class NativeEngine(ConcreteEngine):
             # If two threads come at once, the first decides.
             made = DecodedPages(self.memory, state.mode, self._code_blocks)
             found = self._pages.setdefault(state.mode, made)
-        state.pages, state.page_table, state.page_count = found, found.address, found.count
+        state.pages, state.page_table = found, found.address
+        state.page_count = 0 if state.MSR & MSR.IR else found.count
         return found
 
     def _run_native(self, state: NativeThread) -> int:

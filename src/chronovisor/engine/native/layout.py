@@ -2,7 +2,8 @@
 
 The state is one ctypes structure whose registers come from the register table; native code reaches
 them by the offsets computed here. A decoded instruction is a fixed-size record: the address of its
-handler, its own address, and its operands.
+handler, its place in its page, and its operands. Records belong to a page of real memory, which may be mapped
+at several effective addresses: the thread's ``page_base`` says at which one it executes the page.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ class Registers(ctypes.Structure):
         # What native code works with: addresses, limits in bytes, masks
         ("data_limit", ctypes.c_uint64),
         ("dirty_pages", ctypes.c_uint64),
+        ("memory_at", ctypes.c_uint64),
+        ("memory_size", ctypes.c_uint64),
         ("page_table", ctypes.c_uint64),
         ("page_count", ctypes.c_uint64),
         ("code_blocks", ctypes.c_uint64),  # a byte for each cache block of memory: 1 once it was decoded
@@ -44,6 +47,12 @@ class Registers(ctypes.Structure):
         ("reserved_high", ctypes.c_uint64),
         # The function that reads the clock: handlers name no address, so that they can be copied anywhere
         ("now", ctypes.c_uint64),
+        # Likewise the functions that translate an address that the TLB does not have, and the TLB
+        ("translate_load", ctypes.c_uint64),
+        ("translate_store", ctypes.c_uint64),
+        ("tlb", ctypes.c_uint64),
+        # The effective address of the page that is being executed
+        ("page_base", ctypes.c_uint64),
         # Time: T = clock + tb_adjust. Where ticks_per_instruction is 0 the clock is the machine's own, else
         # it stands at virtual_ticks where a run begins and moves with each instruction.
         ("tb_adjust", ctypes.c_uint64),
@@ -63,12 +72,49 @@ class Registers(ctypes.Structure):
 
 OFFSETS: dict[str, int] = {name: getattr(Registers, name).offset for name, *_ in Registers._fields_}
 
-#: Bytes of an instruction record, and where its parts lie: the handler's address, the instruction's own,
-#: wide fixed values of 64 bits, small ones of a byte.
+TLB_ENTRIES = 1024
+TLB_INVALID = (1 << 64) - 1
+
+
+class Tlb(ctypes.Structure):
+    """What a thread has translated, direct-mapped by the number of the effective page.
+
+    A tag is the number of an effective page, or TLB_INVALID. To it belongs, for data, the difference between
+    real and effective address; for code, the address of the real page's entry in the table of decoded pages.
+    ``generation`` counts how often the entries were invalidated.
+    """
+
+    _fields_ = [
+        ("generation", ctypes.c_uint64),
+        ("load_tags", ctypes.c_uint64 * TLB_ENTRIES),
+        ("store_tags", ctypes.c_uint64 * TLB_ENTRIES),
+        ("fetch_tags", ctypes.c_uint64 * TLB_ENTRIES),
+        ("load_data", ctypes.c_uint64 * TLB_ENTRIES),
+        ("store_data", ctypes.c_uint64 * TLB_ENTRIES),
+        ("fetch_data", ctypes.c_uint64 * TLB_ENTRIES),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.address = ctypes.addressof(self)
+        self._invalidate()
+
+    def invalidate(self) -> None:
+        """Forget every translation. From any thread: the owner may be using the TLB."""
+        # Counted first: the owner withdraws an entry that it has made from what it read before.
+        self.generation += 1
+        self._invalidate()
+
+    def _invalidate(self) -> None:
+        ctypes.memset(self.address + Tlb.load_tags.offset, 0xFF, 3 * 8 * TLB_ENTRIES)
+
+
+#: Bytes of an instruction record, and where its parts lie: the handler's address, the instruction's offset
+#: within its page, wide fixed values of 64 bits, small ones of a byte.
 WIDE_COUNT = 2
 SMALL_COUNT = 8
 RECORD_HANDLER = 0
-RECORD_ADDRESS = 8
+RECORD_OFFSET = 8
 RECORD_WIDE = 16
 RECORD_SMALL = RECORD_WIDE + 8 * WIDE_COUNT
 RECORD_SIZE = RECORD_SMALL + SMALL_COUNT

@@ -19,7 +19,7 @@ from chronovisor.engine.native.pairs import Key, Pair
 from chronovisor.engine.native.sets import HandlerSet
 
 Enter = ctypes.CFUNCTYPE(ctypes.c_int64)
-Blank = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64)
+Blank = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 Retire = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 Exchange = ctypes.PYFUNCTYPE(
     ctypes.c_bool, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_char_p, ctypes.c_char_p
@@ -27,7 +27,10 @@ Exchange = ctypes.PYFUNCTYPE(
 
 _SYMBOLS = tuple(
     f"chronovisor_{name}"
-    for name in ("now", "enter", "slow", "undecoded", "again", "blank", "retire", "exchange")
+    for name in (
+        *("now", "enter", "slow", "undecoded", "again", "blank", "retire", "exchange"),
+        *("translate_load", "translate_store"),
+    )
 )
 
 
@@ -45,6 +48,8 @@ class Runtime:
                 builder.export_symbol(name)
             self._library = builder.link(self.jit, "runtime")
         self.now_address: int = self._library["chronovisor_now"]
+        self.translate_load_address: int = self._library["chronovisor_translate_load"]
+        self.translate_store_address: int = self._library["chronovisor_translate_store"]
         self.slow_address: int = self._library["chronovisor_slow"]
         self.undecoded_address: int = self._library["chronovisor_undecoded"]
         #: Makes records that wait to be decoded.

@@ -17,7 +17,9 @@ from chronovisor.engine.native.emitter import (
     I1,
     I8,
     I64,
+    NOT_TRANSLATED,
     POINTER,
+    TRANSLATE_POINTER,
     Rows,
     ThreadEmitter,
     word,
@@ -26,14 +28,12 @@ from chronovisor.engine.native.encoding import Encoding, Source, register_or_zer
 from chronovisor.engine.native.layout import (
     OFFSETS,
     PAGE_SHIFT,
-    RECORD_ADDRESS,
     RECORD_HANDLER,
     RECORD_SIZE,
     RECORD_SMALL,
     RECORD_WIDE,
     Left,
 )
-from chronovisor.engine.state import REAL_MODE_MASK
 from chronovisor.isa.registers import FILES, RegisterFile
 from chronovisor.isa.values import Program, Value
 
@@ -133,7 +133,7 @@ class Lowering(ThreadEmitter):
 
     def address(self) -> ir.Value:
         """The instruction's own address."""
-        return self.b.load(self.at(self.record, RECORD_ADDRESS), typ=I64)
+        return self.address_of(self.record)
 
     def following(self) -> ir.Value:
         """The address of the instruction behind this one."""
@@ -198,7 +198,7 @@ class Lowering(ThreadEmitter):
         arguments = [self.state, record, self.memory, left]
         self.b.ret(self.b.call(handler, arguments, cconv="tailcc", tail="musttail"))
         self.b.position_at_end(spent)
-        self.leave_done(Left.BUDGET, self.b.load(self.at(record, RECORD_ADDRESS), typ=I64))
+        self.leave_done(Left.BUDGET, self.address_of(record))
 
     def jump(self, target: ir.Value) -> None:
         """Go on at an address; leave if its page has no records."""
@@ -223,32 +223,46 @@ class Lowering(ThreadEmitter):
 
     # Memory
 
-    def real_address(self, ea: ir.Value) -> ir.Value:
-        """The guest real address behind an effective one; the concrete evaluator handles one without memory.
+    def real_address(self, ea: ir.Value, size: int, store: bool) -> ir.Value:
+        """The guest real address of ``size`` bytes at an effective one.
 
-        The limit leaves out the last bytes of memory, so that no access of up to 16 bytes crosses its end.
-        In 64-bit mode most effective addresses are real ones. The others are masked and compared again.
+        ``data_limit`` says below which address effective addresses are real; it is 0 if they are translated.
+        It leaves out the last bytes of memory, so that no access of up to 16 bytes crosses its end. Any other
+        address is looked up in the TLB and, if that does not have it, in the guest's tables. What then
+        remains, an access that faults or that crosses a page, is the concrete evaluator's.
         """
-        limit = self.read("data_limit")
         if not self.sixty_four:
-            real = self.b.and_(ea, word(0xFFFFFFFF))
-            bad = self.unlikely(self.b.icmp_unsigned(">=", real, limit), "bad")
-            with self.elsewhere(bad):
-                self.slow()
-            return real
-        before = self.b.block
-        outside = self.unlikely(self.b.icmp_unsigned(">=", ea, limit), "outside")
-        inside = self.b.block
-        self.b.position_at_end(outside)
-        masked = self.b.and_(ea, word(REAL_MODE_MASK))
-        bad = self.block_named("bad")
-        self.b.cbranch(self.b.icmp_unsigned("<", masked, limit), inside, bad).set_weights([4000, 1])
-        self.b.position_at_end(bad)
+            ea = self.b.and_(ea, word(0xFFFFFFFF))
+        b, kind = self.b, "store" if store else "load"
+        beyond, good = self.block_named("beyond"), self.block_named("good")
+        b.cbranch(b.icmp_unsigned("<", ea, self.read("data_limit")), good, beyond)
+        direct = b.block
+
+        b.position_at_end(beyond)
+        tlb = self.b.inttoptr(self.read("tlb"), POINTER)
+        page = b.lshr(ea, word(PAGE_SHIFT))
+        tag, data = self.tlb_entry(tlb, kind, page)
+        last = b.lshr(b.add(ea, word(size - 1)), word(PAGE_SHIFT)) if size > 1 else page
+        hit, miss = self.block_named("hit"), self.block_named("miss")
+        b.cbranch(b.icmp_unsigned("==", b.load(tag, typ=I64), last), hit, miss).set_weights([4000, 1])
+        b.position_at_end(hit)
+        found = b.add(ea, b.load(data, typ=I64))
+        b.branch(good)
+
+        b.position_at_end(miss)
+        walk, bad = self.block_named("walk"), self.block_named("bad")
+        b.cbranch(b.icmp_unsigned("==", page, last), walk, bad)
+        b.position_at_end(walk)
+        translate = b.load(self.field(f"translate_{kind}"), typ=TRANSLATE_POINTER)
+        walked = b.call(translate, [self.state, ea])
+        b.cbranch(b.icmp_unsigned("==", walked, word(NOT_TRANSLATED)), bad, good)
+        b.position_at_end(bad)
         self.slow()
-        self.b.position_at_end(inside)
-        real = self.b.phi(I64)
-        real.add_incoming(ea, before)
-        real.add_incoming(masked, outside)
+
+        b.position_at_end(good)
+        real = b.phi(I64)
+        for value, block in ((ea, direct), (found, hit), (walked, walk)):
+            real.add_incoming(value, block)
         return real
 
     def mark_dirty(self, real: ir.Value, size: int) -> None:

@@ -51,7 +51,7 @@ def _set(low: Lowering, v: Value, a: ir.Value) -> None:
 
 
 def _load(low: Lowering, v: Value, a: ir.Value) -> ir.Value:
-    real = low.real_address(a)
+    real = low.real_address(a, v.width // 8, store=False)
     loaded = low.b.load(low.at(low.memory, real), typ=ir.IntType(v.width))
     loaded.align = 1
     return low.swapped(loaded)
@@ -59,7 +59,7 @@ def _load(low: Lowering, v: Value, a: ir.Value) -> ir.Value:
 
 def _store(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> None:
     size = v.args[1].width // 8
-    real = low.real_address(a)
+    real = low.real_address(a, size, store=True)
     low.b.store(low.swapped(b), low.at(low.memory, real)).align = 1
     low.mark_dirty(real, size)
 
@@ -68,7 +68,7 @@ _WIDE = ir.IntType(128)
 
 
 def _load_reserved(low: Lowering, v: Value, a: ir.Value) -> ir.Value:
-    real = low.real_address(a)
+    real = low.real_address(a, v.width // 8, store=False)
     place = low.at(low.memory, real)
     if v.width > 64:
         # Two loads could see half of another thread's store. An exchange of 0 for 0 changes nothing.
@@ -96,7 +96,7 @@ def _reserved_value(low: Lowering, width: int) -> ir.Value:
 def _store_conditional(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> ir.Value:
     """Compare with what was read and exchange, in one step: a store in between makes it fail."""
     size = v.args[1].width // 8
-    real = low.real_address(a)
+    real = low.real_address(a, size, store=True)
     same_place = low.b.icmp_unsigned("==", low.read("reserved_address"), real)
     same_size = low.b.icmp_unsigned("==", low.read("reserved_size"), word(size))
     low.write("reserved_address", word(-1))
@@ -122,7 +122,7 @@ def _store_conditional(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> ir.
 
 
 def _zero_block(low: Lowering, v: Value, a: ir.Value) -> None:
-    block = low.real_address(low.b.and_(a, word(-CACHE_BLOCK)))
+    block = low.real_address(low.b.and_(a, word(-CACHE_BLOCK)), CACHE_BLOCK, store=True)
     for offset in range(0, CACHE_BLOCK, 8):
         low.b.store(word(0), low.at(low.memory, low.b.add(block, word(offset))))
     low.mark_dirty(block, CACHE_BLOCK)
@@ -130,7 +130,7 @@ def _zero_block(low: Lowering, v: Value, a: ir.Value) -> None:
 
 def _invalidate_code(low: Lowering, v: Value, a: ir.Value) -> None:
     """Nothing is left to do unless the block was decoded. Then the concrete evaluator forgets it."""
-    real = low.real_address(a)
+    real = low.real_address(a, 1, store=False)
     blocks = low.b.inttoptr(low.read("code_blocks"), POINTER)
     block = low.b.lshr(real, word(CACHE_BLOCK.bit_length() - 1))
     decoded = low.b.icmp_unsigned("!=", low.b.load(low.at(blocks, block), typ=I8), ir.Constant(I8, 0))
@@ -139,7 +139,7 @@ def _invalidate_code(low: Lowering, v: Value, a: ir.Value) -> None:
 
 
 def _probe(low: Lowering, v: Value, a: ir.Value) -> None:
-    low.real_address(a)
+    low.real_address(a, 1, store=v.detail == "store")
 
 
 def _interrupt(low: Lowering, v: Value, a: ir.Value) -> None:
@@ -165,7 +165,7 @@ def _resync(low: Lowering, v: Value) -> None:
 
 
 #: What of MSR native code's run depends on: with another value the run has to begin anew.
-_DECIDES = int(MSR.SF | MSR.HV | MSR.ME | MSR.IR | MSR.DR | MSR.SE | MSR.BE | MSR.LE)
+_DECIDES = int(MSR.SF | MSR.HV | MSR.ME | MSR.PR | MSR.IR | MSR.DR | MSR.SE | MSR.BE | MSR.LE)
 
 
 def _set_msr(low: Lowering, value: ir.Value) -> None:

@@ -45,6 +45,8 @@ _RECORD_WORDS = RECORD_SIZE // 8
 
 #: Words of which it is remembered how their records are made.
 _REMEMBERED = 1 << 16
+#: Two addresses that tell whether a jump goes as far wherever the instruction is.
+_ADDRESSES = (1 << 28, 3 << 28)
 
 #: A page's records and the one behind them, as words; the first word of each is its handler's address.
 Records = ctypes.c_uint64 * ((PAGE_INSTRUCTIONS + 1) * _RECORD_WORDS)
@@ -85,13 +87,24 @@ class _Layout:
         self._compute = compile_values((*layout.wide, *layout.small, *target), names)
         self.jumps = layout.target is not None
 
-    def operands(self, numbers: tuple[int, ...], address: int) -> tuple[tuple[int, ...], int | None]:
-        """A record's operands, and the jump's target if that is fixed."""
+    def distance(self, numbers: tuple[int, ...]) -> int | None:
+        """How far the instruction jumps, in bytes; None if it does not, or if that depends on its address."""
+        if not self.jumps:
+            return None
+        one, other = (self._operands(numbers, address)[1] - address for address in _ADDRESSES)
+        return one if one == other else None
+
+    def operands(self, numbers: tuple[int, ...]) -> tuple[int, ...]:
+        """A record's operands."""
+        return self._operands(numbers, _ADDRESSES[0])[0]
+
+    def _operands(self, numbers: tuple[int, ...], address: int) -> tuple[tuple[int, ...], int]:
+        """A record's operands, and the jump's target."""
         computed = self._compute(*(number & mask(64) for number in numbers), address)
         wide, rest = computed[: self._wide], computed[self._wide :]
         small, target = rest[: self._small], rest[self._small :]
         filled = (*wide, *[0] * (WIDE_COUNT - len(wide)), *small, *[0] * (SMALL_COUNT - len(small)))
-        return filled, target[0] if target else None
+        return filled, target[0] if target else 0
 
 
 @cache
@@ -103,7 +116,7 @@ _makers: dict[tuple[int, Mode], Maker] = {}
 
 
 def _maker(word: int, mode: Mode) -> Maker:
-    """What makes a word's record at an address."""
+    """What makes a word's record at an offset in its page."""
     made = _makers.get((word, mode))
     if made is not None:
         return made
@@ -114,8 +127,8 @@ def _maker(word: int, mode: Mode) -> Maker:
     if found is None or key is None or key not in known.far:
         slow = Decoded((runtime().slow_address,) * COPIES, _NO_OPERANDS, None, False, {}, early=wanted)
         if wanted:
-            return lambda address: slow
-        made = lambda address: slow  # noqa: E731
+            return lambda offset: slow
+        made = lambda offset: slow  # noqa: E731
     else:
         made = _native_maker(word, mode, key)
     if len(_makers) >= _REMEMBERED:
@@ -129,19 +142,12 @@ def _native_maker(word: int, mode: Mode, key: Key) -> Maker:
     numbers = found.decode_operands(word)
     by_name = dict(zip(found.operands, numbers, strict=True))
     layout = _layout(key, mode, False)
-    operands, target = layout.operands(numbers, 0)
-    if (operands, target) == layout.operands(numbers, 4):
-        anywhere = Decoded(known.far[key], operands, key, False, by_name)
-        return lambda address: anywhere
-
-    def at(address: int) -> Decoded:
-        operands, target = layout.operands(numbers, address)
-        if target is not None and target ^ address <= _PAGE_MASK:
-            operands, _ = _layout(key, mode, True).operands(numbers, address)
-            return Decoded(known.near[key], operands, key, True, by_name)
-        return Decoded(known.far[key], operands, key, False, by_name)
-
-    return at
+    far = Decoded(known.far[key], layout.operands(numbers), key, False, by_name)
+    distance = layout.distance(numbers)
+    if distance is None or abs(distance) > _PAGE_MASK:
+        return lambda offset: far
+    near = Decoded(known.near[key], _layout(key, mode, True).operands(numbers), key, True, by_name)
+    return lambda offset: near if 0 <= offset + distance <= _PAGE_MASK else far
 
 
 def _together(first: Decoded, second: Decoded, mode: Mode) -> Copies:
@@ -173,6 +179,7 @@ class DecodedPages:
         self._early: set[int] = set()
         self._changing = threading.Lock()
         self.count = memory.size >> PAGE_SHIFT
+        """How many pages real memory has that the mode can address."""
         if not mode[0]:
             self.count = min(self.count, 1 << (32 - PAGE_SHIFT))
         self.table = (ctypes.c_uint64 * (memory.size >> PAGE_SHIFT))()
@@ -185,9 +192,8 @@ class DecodedPages:
                 self._put(page)
 
     def _put(self, page: int) -> None:
-        start = page << PAGE_SHIFT
         records = Records()
-        runtime().blank(ctypes.addressof(records), start)
+        runtime().blank(ctypes.addressof(records))
         self._records[page] = records
         self.table[page] = ctypes.addressof(records)
 
@@ -205,7 +211,8 @@ class DecodedPages:
             if records[place] != runtime().undecoded_address:
                 return
             words = self._words.unpack(self._memory.read(start, CACHE_BLOCK))
-            block = [_maker(word, self._mode)(start + (4 * n)) for n, word in enumerate(words)]
+            inside = start & _PAGE_MASK
+            block = [_maker(word, self._mode)(inside + (4 * n)) for n, word in enumerate(words)]
             if not self.library.has_pairs or any(one.early for one in block):
                 self._early.add(address >> PAGE_SHIFT)
             for n, one in enumerate(block):

@@ -19,6 +19,7 @@ from chronovisor.engine.native.emitter import (
     I1,
     I32,
     I64,
+    NOT_TRANSLATED,
     POINTER,
     Emitter,
     ThreadEmitter,
@@ -26,8 +27,8 @@ from chronovisor.engine.native.emitter import (
 )
 from chronovisor.engine.native.layout import (
     PAGE_INSTRUCTIONS,
-    RECORD_ADDRESS,
     RECORD_HANDLER,
+    RECORD_OFFSET,
     RECORD_SIZE,
     Left,
 )
@@ -68,12 +69,12 @@ def define_clock(module: ir.Module) -> ir.Function:
     return e.function
 
 
-def define_entry(module: ir.Module, now: ir.Function) -> ir.Function:
+def define_entry(module: ir.Module, now: ir.Function, translate_fetch: ir.Function) -> ir.Function:
     """Define ``enter``."""
     e = ThreadEmitter(module, ir.FunctionType(I64, [POINTER, POINTER]), "chronovisor_enter")
     b, memory = e.b, e.function.args[1]
-    piece, out, spent, stop, poll, resync = (
-        e.block_named(n) for n in ("piece", "out", "spent", "stop", "poll", "resync")
+    piece, out, spent, stop, poll, resync, elsewhere = (
+        e.block_named(n) for n in ("piece", "out", "spent", "stop", "poll", "resync", "elsewhere")
     )
     virtual = b.icmp_unsigned("!=", e.read("ticks_per_instruction"), word(0))
     b.branch(piece)
@@ -83,14 +84,34 @@ def define_entry(module: ir.Module, now: ir.Function) -> ir.Function:
     short = b.or_(virtual, b.icmp_signed("<", left, word(PIECE)))
     size = b.select(short, left, word(PIECE))
     e.write("begin", size)
-    record, missing = e.record_at(e.read("CIA"))
+    found, missing = e.record_at(e.read("CIA"))
+    run, first = e.block_named("run"), b.block
+    b.branch(run)
+
+    # The TLB may only lack the page.
+    b.position_at_end(missing)
+    walked = b.call(translate_fetch, [e.state, e.read("CIA")])
+    none = e.unlikely(b.icmp_unsigned("==", walked, word(NOT_TRANSLATED)), "none")
+    after, empty = e.record_at(e.read("CIA"))
+    second = b.block
+    b.branch(run)
+    b.position_at_end(none)
+    b.branch(empty)
+    b.position_at_end(empty)
+    b.ret(word(Left.FETCH))
+
+    b.position_at_end(run)
+    record = b.phi(POINTER)
+    record.add_incoming(found, first)
+    record.add_incoming(after, second)
     handler = b.load(e.at(record, RECORD_HANDLER), typ=HANDLER_POINTER)
     why = b.call(handler, [e.state, record, memory, size], cconv="tailcc")
     e.write("run_left", b.sub(e.read("run_left"), b.sub(e.read("begin"), e.read("budget"))))
-    b.cbranch(b.icmp_unsigned("==", why, word(Left.BUDGET)), spent, out)
+    b.cbranch(b.icmp_unsigned("==", why, word(Left.BUDGET)), spent, elsewhere)
 
-    b.position_at_end(missing)
-    b.ret(word(Left.FETCH))
+    b.position_at_end(elsewhere)
+    more = b.icmp_signed(">", e.read("run_left"), word(0))
+    b.cbranch(b.and_(b.icmp_unsigned("==", why, word(Left.FETCH)), more), piece, out)
     b.position_at_end(out)
     b.ret(why)
 
@@ -115,7 +136,7 @@ def _special_handler(module: ir.Module, name: str) -> tuple[ThreadEmitter, ir.Va
     """A handler that executes no instruction, and its record's address."""
     e = ThreadEmitter(module, HANDLER, name)
     e.function.calling_convention = "tailcc"
-    return e, e.b.load(e.at(e.function.args[1], RECORD_ADDRESS), typ=I64)
+    return e, e.address_of(e.function.args[1])
 
 
 def _leave(e: ThreadEmitter, why: Left, address: ir.Value) -> None:
@@ -152,19 +173,18 @@ def _record(e: Emitter, records: ir.Value, number: ir.Value) -> ir.Value:
 
 
 def define_blank(module: ir.Module, undecoded: ir.Function, again: ir.Function) -> None:
-    """Define ``blank(records, start)``: a page's records, undecoded, of instructions from ``start``.
+    """Define ``blank(records)``: a page's records, undecoded.
 
     The one behind the last instruction looks up the page of its address.
     """
-    kind = ir.FunctionType(ir.VoidType(), [POINTER, I64])
-    e = Emitter(ir.Function(module, kind, "chronovisor_blank"), {})
-    records, start = e.function.args
+    e = Emitter(ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), "chronovisor_blank"), {})
+    (records,) = e.function.args
 
     def act(number: ir.Value) -> None:
         record = _record(e, records, number)
         behind = e.b.icmp_unsigned("==", number, word(PAGE_INSTRUCTIONS))
         e.b.store(e.b.select(behind, again, undecoded), e.at(record, RECORD_HANDLER))
-        e.b.store(e.b.add(start, e.b.mul(number, word(4))), e.at(record, RECORD_ADDRESS))
+        e.b.store(e.b.mul(number, word(4)), e.at(record, RECORD_OFFSET))
 
     _each(e, act)
 

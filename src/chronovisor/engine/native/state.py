@@ -9,8 +9,8 @@ from chronovisor.engine.native.layout import STORED, Registers
 from chronovisor.engine.native.library import runtime
 from chronovisor.engine.native.operations import ATOMIC_SIZES, has_wide_atomics
 from chronovisor.engine.native.pages import DecodedPages
+from chronovisor.engine.native.translations import NativeTranslations
 from chronovisor.engine.state import CodeCache, LiveRegisters, Thread
-from chronovisor.engine.translation import Translations
 from chronovisor.isa.registers import REGISTERS
 from chronovisor.memory.guest_memory import AddressError, GuestMemory
 
@@ -30,12 +30,16 @@ class NativeThread(Registers, Thread):
         self.pages: DecodedPages | None = None
         """The decoded pages of its mode, once it has run in that mode."""
         self.code = code
-        self.translations = Translations()
+        self._tlbs = NativeTranslations()
+        self.translations = self._tlbs
         self.memory = memory
         self.live = live
         self.executed = 0
         self.now = runtime().now_address
-        self._memory_at = ctypes.addressof(ctypes.c_char.from_buffer(memory.data))
+        self.translate_load = runtime().translate_load_address
+        self.translate_store = runtime().translate_store_address
+        self.memory_at = ctypes.addressof(ctypes.c_char.from_buffer(memory.data))
+        self.memory_size = memory.size
         for name in STORED:
             setattr(self, name, REGISTERS[name].reset)
         self.reservation = None
@@ -46,7 +50,13 @@ class NativeThread(Registers, Thread):
         """Set MSR and what follows from it."""
         super().set_msr(value)
         self.pages = None
+        self.tlb = self._tlbs.address
         self.data_limit = 0 if self.data_translation else self.memory.size - 15
+
+    def new_context(self) -> None:
+        """Take over that registers changed which address translation depends on."""
+        super().new_context()
+        self.tlb = self._tlbs.address
 
     def exchange(self, address: int, expected: int, new: int, size: int, little: bool) -> bool:
         """As natively: other threads' native code stores meanwhile, whoever holds a lock of Python's."""
@@ -55,7 +65,7 @@ class NativeThread(Registers, Thread):
         if address + size > self.memory.size:
             raise AddressError(address, size, self.memory.size)
         order: Literal["little", "big"] = "little" if little else "big"
-        place = self._memory_at + address
+        place = self.memory_at + address
         done: bool = runtime().exchange(
             place, size, expected.to_bytes(size, order), new.to_bytes(size, order)
         )

@@ -1,0 +1,136 @@
+"""The walk of a guest's page tables as native code: what a TLB that lacks a page is filled by.
+
+The walk is the program of ``chronovisor.isa.radix``. A fault is left to the concrete evaluator, which walks
+again and raises the interrupt.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from chronovisor.engine.native.emitter import (
+    I8,
+    I64,
+    NOT_TRANSLATED,
+    POINTER,
+    TRANSLATE,
+    Row,
+    ThreadEmitter,
+    word,
+)
+from chronovisor.engine.native.layout import PAGE_SHIFT, TLB_INVALID, Tlb
+from chronovisor.engine.native.pure_operations import PURE_ROWS
+from chronovisor.engine.state import REAL_MODE_MASK
+from chronovisor.isa.bits import LPCR, MSR
+from chronovisor.isa.radix import Access, translation
+from chronovisor.isa.values import Value
+
+
+class _Walk(ThreadEmitter):
+    """One translation in the making."""
+
+    def __init__(self, module: ir.Module, access: Access) -> None:
+        super().__init__(module, TRANSLATE, f"chronovisor_translate_{access.value}", _ROWS)
+        self.function.attributes.add("nounwind")
+        self.access = access
+        self.ea = self.function.args[1]
+        self.tlb = self.b.inttoptr(self.read("tlb"), POINTER)
+        self.generation = self._generation()
+        b = self.b
+        on, off = self.block_named("on"), self.block_named("off")
+        enabled = b.and_(self.read("MSR"), word(int(MSR.IR if access is Access.FETCH else MSR.DR)))
+        b.cbranch(b.icmp_unsigned("!=", enabled, word(0)), on, off)
+        b.position_at_end(off)
+        self.found(b.and_(self.ea, word(REAL_MODE_MASK)))
+        b.position_at_end(on)
+        hashed = b.icmp_unsigned("==", b.and_(self.read("LPCR"), word(int(LPCR.HR))), word(0))
+        with self.elsewhere(self.unlikely(hashed, "hashed")):
+            self.fail()
+        program = translation(access)
+        self.values = {id(v): self.ea for v in program.statements() if v.op == "operand"}
+        self.block(program.body)
+
+    def statement(self, v: Value) -> None:
+        """Do one statement."""
+        if v.op != "operand":
+            super().statement(v)
+
+    def _generation(self) -> ir.Value:
+        counter = self.b.load_atomic(self.at(self.tlb, Tlb.generation.offset), "seq_cst", 8, typ=I64)
+        return counter
+
+    def memory_at(self, address: ir.Value) -> ir.Value:
+        """Where the byte at a real address is in this process."""
+        return self.b.inttoptr(self.b.add(self.read("memory_at"), address), POINTER)
+
+    def fail(self) -> None:
+        """Return without a translation."""
+        self.b.ret(word(NOT_TRANSLATED))
+
+    def found(self, real: ir.Value) -> None:
+        """Keep the page in the TLB and return the real address, if there is memory at it."""
+        b = self.b
+        with self.elsewhere(self.unlikely(b.icmp_unsigned(">=", real, self.read("memory_size")), "nowhere")):
+            self.fail()
+        page = b.lshr(self.ea, word(PAGE_SHIFT))
+        tag, data = self.tlb_entry(self.tlb, self.access.value, page)
+        if self.access is Access.FETCH:
+            number = b.lshr(real, word(PAGE_SHIFT))
+            b.store(b.add(self.read("page_table"), b.shl(number, word(3))), data)
+        else:
+            b.store(b.sub(real, self.ea), data)
+        b.store(page, tag)
+        b.fence("seq_cst")
+        # Another thread may have invalidated what was read since the walk began.
+        late = b.icmp_unsigned("!=", self._generation(), self.generation)
+        with self.elsewhere(self.unlikely(late, "late")):
+            b.store(word(TLB_INVALID), tag)
+            self.fail()
+        b.ret(real)
+
+
+def _load_real(walk: _Walk, v: Value, address: ir.Value) -> ir.Value:
+    """The doubleword, or 0 outside memory: then the first one of memory is read instead, and not used."""
+    b = walk.b
+    last = b.sub(walk.read("memory_size"), word(8))
+    inside = b.icmp_unsigned("<=", address, last)
+    loaded = b.load(walk.memory_at(b.select(inside, address, word(0))), typ=I64)
+    loaded.align = 1
+    return b.select(inside, b.bswap(loaded), word(0))
+
+
+def _update_real(walk: _Walk, v: Value, address: ir.Value, old: ir.Value, new: ir.Value) -> None:
+    b = walk.b
+    pair = b.cmpxchg(walk.memory_at(address), b.bswap(old), b.bswap(new), "seq_cst", "seq_cst")
+    failed = b.xor(b.extract_value(pair, 1), ir.Constant(ir.IntType(1), 1))
+    with walk.elsewhere(walk.unlikely(failed, "changed")):
+        walk.fail()
+    pages = b.inttoptr(walk.read("dirty_pages"), POINTER)
+    b.store(ir.Constant(I8, 1), walk.at(pages, b.lshr(address, word(PAGE_SHIFT))))
+
+
+def _translated(walk: _Walk, v: Value, real: ir.Value, size: ir.Value) -> None:
+    walk.found(real)
+    walk.ended = True
+
+
+def _interrupt(walk: _Walk, v: Value, cause: ir.Value) -> None:
+    walk.fail()
+    walk.ended = True
+
+
+_ROWS: dict[str, Row] = {
+    **PURE_ROWS,
+    "get": lambda walk, v: walk.read(str(v.detail), v.width),
+    # What a fault sets is set by the concrete evaluator, which walks again.
+    "set": lambda walk, v, a: None,
+    "load_real": _load_real,
+    "update_real": _update_real,
+    "translated": _translated,
+    "interrupt": _interrupt,
+}
+
+
+def define_translate(module: ir.Module, access: Access) -> ir.Function:
+    """Define ``translate_load``, ``translate_store`` or ``translate_fetch``: (state, ea) -> real address."""
+    return _Walk(module, access).function
