@@ -40,9 +40,15 @@ class Clock:
 class Guest:
     """Code at CODE, in 64-bit big-endian privileged mode unless `msr` says otherwise."""
 
-    def __init__(self, text: str, msr: int = int(MSR.SF | MSR.ME), **registers: int) -> None:
+    def __init__(
+        self,
+        text: str,
+        msr: int = int(MSR.SF | MSR.ME),
+        engine: type[ConcreteEngine] = ConcreteEngine,
+        **registers: int,
+    ) -> None:
         self.memory = GuestMemory(MEMORY_SIZE)
-        self.engine = ConcreteEngine(self.memory)
+        self.engine = engine(self.memory)
         self.clock = Clock()
         self.little = bool(msr & MSR.LE)
         self.place(CODE, text)

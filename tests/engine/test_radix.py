@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import random
 from collections import Counter
 
 import pytest
 import z3
 
+from chronovisor.engine.concrete import ConcreteEngine
 from chronovisor.engine.endings import GuestInterrupt
+from chronovisor.engine.native.emitter import NOT_TRANSLATED
+from chronovisor.engine.native.engine import NativeEngine
+from chronovisor.engine.native.library import runtime
 from chronovisor.engine.state import Thread
 from chronovisor.engine.symbolic.evaluator import Evaluation
 from chronovisor.engine.symbolic.state import SymbolicState
@@ -40,7 +45,9 @@ def _translate(thread: Thread, ea: int, access: Access) -> int | Fault:
         return Fault(raised.name, raised.cause)
 
 
-def _guest(draw: random.Random, pages: int = 24, broken: int = 4) -> tuple[Guest, PageTables]:
+def _guest(
+    draw: random.Random, pages: int = 24, broken: int = 4, real_bits: int = 44
+) -> tuple[Guest, PageTables]:
     """A guest with some pages of every size, mapped with random authorities, and some broken entries."""
     guest = Guest("nop", LPCR=int(LPCR.HR | LPCR.UPRT | LPCR.GTSE))
     tables = PageTables(guest.memory)
@@ -48,7 +55,7 @@ def _guest(draw: random.Random, pages: int = 24, broken: int = 4) -> tuple[Guest
         size = draw.choice(SIZES)
         ea = draw.choice([0, KERNEL]) | draw.getrandbits(35) >> size << size
         flags = draw.choice(EAA) | draw.choice([0, 0, 0x10, 0x20, 0x30]) | draw.choice([0, 0x100, 0x180])
-        tables.map(ea, draw.getrandbits(44) >> size << size, size, flags)
+        tables.map(ea, draw.getrandbits(real_bits) >> size << size, size, flags)
     for place in draw.sample(tables.entries, broken):
         tables.spoil(place, draw)
     guest.set({"PATE1": tables.process_table, "PIDR": PID})
@@ -129,9 +136,49 @@ class _NoTime:
         raise AssertionError(name)
 
 
-def _running(text: str, msr: int = TRANSLATED, **registers: int) -> tuple[Guest, PageTables]:
+@pytest.mark.parametrize("seed", range(4))
+def test_the_native_walk_is_the_same(seed: int) -> None:
+    """Compiled, the program finds the same addresses and sets the same bits; faults it leaves alone."""
+    draw = random.Random(100 + seed)
+    guest, tables = _guest(draw, real_bits=20)
+    thread = NativeEngine(guest.memory).thread(guest.clock)
+    for name in ("LPCR", "PATE1", "PIDR"):
+        thread.set(name, guest[name])
+    kind = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)
+    native = {
+        Access.LOAD: kind(runtime().translate_load_address),
+        Access.STORE: kind(runtime().translate_store_address),
+    }
+    translated = 0
+    for ea, access in _accesses(draw, tables, 400):
+        if access is Access.FETCH:
+            continue
+        problem = draw.random() < 0.5
+        keys = {"AMR": draw.getrandbits(2) << 62, "IAMR": 0}
+        thread.set("AMR", keys["AMR"])
+        thread.set_msr(TRANSLATED | IR | (PR if problem else 0))
+        before = guest.memory.read(0, TABLES_END)
+        answer, entry = expected(before, tables.process_table, PID, ea, access, problem, **keys)
+        found = native[access](ctypes.addressof(thread), ea)
+        after = bytearray(before)
+        if isinstance(answer, Fault) or answer >= guest.memory.size:
+            assert found == NOT_TRANSLATED, hex(ea)
+        else:
+            assert found == answer, hex(ea)
+            translated += 1
+        if not isinstance(answer, Fault) and entry is not None:
+            after[entry[0] : entry[0] + 8] = entry[1].to_bytes(8, "big")
+        assert guest.memory.read(0, TABLES_END) == after
+    assert translated > 10
+
+
+ENGINES = [ConcreteEngine, NativeEngine]
+Engine = type[ConcreteEngine]
+
+
+def _running(engine: Engine, text: str, msr: int = TRANSLATED, **registers: int) -> tuple[Guest, PageTables]:
     """Code at CODE in real memory, whose data accesses are translated."""
-    guest = Guest(text, LPCR=int(LPCR.HR | LPCR.UPRT | LPCR.GTSE), **registers)
+    guest = Guest(text, engine=engine, LPCR=int(LPCR.HR | LPCR.UPRT | LPCR.GTSE), **registers)
     tables = PageTables(guest.memory)
     guest.set({"PATE1": tables.process_table, "PIDR": PID})
     guest.state.set_msr(msr)
@@ -145,10 +192,11 @@ ALL = 0x18F & ~8
 
 @pytest.mark.parametrize("little", [False, True])
 @pytest.mark.parametrize("offset", range(0xFF9, 0x1000))
-def test_an_access_across_two_pages(little: bool, offset: int) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_access_across_two_pages(engine: Engine, little: bool, offset: int) -> None:
     """Bytes go where each page leads, in either byte order."""
     msr = TRANSLATED | (LE if little else 0)
-    guest, tables = _running("", msr)
+    guest, tables = _running(engine, "", msr)
     guest.little = little
     guest.place(CODE, "ld r4,0(r3); addi r4,r4,1; std r4,0(r3)")
     first, second = DATA + 0x3000, DATA + 0x1000
@@ -165,17 +213,19 @@ def test_an_access_across_two_pages(little: bool, offset: int) -> None:
     assert guest.memory.read(first + offset, split) + guest.memory.read(second, 8 - split) == after
 
 
-def test_a_store_that_faults_in_its_second_page_stores_nothing() -> None:
-    guest, tables = _running("std r4,0(r3)", r3=0x5FFC, r4=(1 << 64) - 1)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_store_that_faults_in_its_second_page_stores_nothing(engine: Engine) -> None:
+    guest, tables = _running(engine, "std r4,0(r3)", r3=0x5FFC, r4=(1 << 64) - 1)
     tables.map(0x5000, DATA, 12, ALL)
     guest.step()
     assert (guest["CIA"], guest["DAR"], guest["DSISR"]) == (0x300, 0x6000, 0x4200_0000)
     assert guest.memory.read(DATA + 0xFFC, 4) == bytes(4)
 
 
-def test_an_invalidation_is_seen_by_every_thread() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_invalidation_is_seen_by_every_thread(engine: Engine) -> None:
     """A page that was used goes elsewhere: until tlbie the old place may be used, after it the new one."""
-    guest, tables = _running("tlbie r5,r5,0,1,1", msr=SF | ME)
+    guest, tables = _running(engine, "tlbie r5,r5,0,1,1", msr=SF | ME)
     other = guest.engine.thread(guest.clock)
     for name in ("PATE1", "PIDR", "LPCR"):
         other.set(name, guest[name])
@@ -187,17 +237,19 @@ def test_an_invalidation_is_seen_by_every_thread() -> None:
     assert other.address(0x5008, False) == DATA + 0x1008
 
 
-def test_processes_do_not_see_each_others_pages() -> None:
-    guest, tables = _running("mtspr 48,r3; ld r4,0(r5)", r3=PID + 1, r5=0x5000)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_processes_do_not_see_each_others_pages(engine: Engine) -> None:
+    guest, tables = _running(engine, "mtspr 48,r3; ld r4,0(r5)", r3=PID + 1, r5=0x5000)
     tables.map(0x5000, DATA, 12, ALL)
     assert guest.state.address(0x5000, False) == DATA
     guest.step(2)
     assert guest["CIA"] == 0x300
 
 
-def test_code_that_moves_is_fetched_by_its_real_address() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_code_that_moves_is_fetched_by_its_real_address(engine: Engine) -> None:
     """Two effective pages of one real page run the same code; icbi through either has it fetched anew."""
-    guest, tables = _running("addi r3,r3,1", msr=TRANSLATED | IR)
+    guest, tables = _running(engine, "addi r3,r3,1", msr=TRANSLATED | IR)
     tables.map(0x7000, CODE, 12, ALL)
     tables.map(0x8000, CODE, 12, ALL)
     for start in (0x7000, 0x8000):
