@@ -1,6 +1,6 @@
-"""Where what a kernel does breaks a promise that is made here, if its user does not see to it.
+"""Behaviour of the kernel that breaks one of our promises, unless its user avoids it.
 
-Each function asks a system and returns what happened, in ticks.
+Each function tries it on a system and returns what happened, in ticks.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def _read(r: Rig) -> int:
 
 
 def requested_offset_kept_by_user_space(system: System) -> dict[str, Any]:
-    """User space remembers the offset that it asked for, not the one that was kept, and stops and lets the
-    guest go on by it: guest time = host time + that.
+    """User space remembers the offset that it asked for instead of the one that was kept. It stops the guest
+    and continues it by the remembered offset.
     """
     with rig(system) as r:
         r.enter(READ_TIME)
@@ -33,7 +33,7 @@ def requested_offset_kept_by_user_space(system: System) -> dict[str, Any]:
         stopped = r.host_time() + requested
         r.set("TB_OFFSET", stopped - r.host_time())
         by_memory = signed64(_read(r) - before)
-        # The same again, by what the register says was kept.
+        # The same again with the offset that the register says was kept.
         r.set("TB_OFFSET", requested)
         before = _read(r)
         stopped = r.host_time() + r.get("TB_OFFSET")
@@ -42,7 +42,7 @@ def requested_offset_kept_by_user_space(system: System) -> dict[str, Any]:
 
 
 def offsets_set_one_after_another(system: System) -> dict[str, Any]:
-    """Each time the guest is to be a tick further than it is: how far it gets."""
+    """Each set asks for one tick more: how many ticks the guest gets."""
     with rig(system) as r:
         for _ in range(_SETS):
             r.set("TB_OFFSET", r.get("TB_OFFSET") + 1)
@@ -50,7 +50,7 @@ def offsets_set_one_after_another(system: System) -> dict[str, Any]:
 
 
 def expiry_after_many_exits(system: System) -> dict[str, Any]:
-    """A guest does not touch its decrementer: by how much its deadline has moved."""
+    """A guest does not write its decrementer: by how much its deadline moves over the exits."""
     with rig(system) as r:
         r.enter(READ_TIME)
         r.set("TB_OFFSET", 3 * GRANULE)
@@ -62,7 +62,7 @@ def expiry_after_many_exits(system: System) -> dict[str, Any]:
 
 
 def deadline_moved_after_a_cede(system: System) -> dict[str, Any]:
-    """A guest cedes until its deadline; its owner moves that away: how far it is at the next interrupt."""
+    """A guest cedes until its deadline, and its owner then moves it: how early the next interrupt comes."""
     with rig(system) as r:
         r.set("DEC_EXPIRY", r.guest_time() + _FAR)
         r.enter(f"mtdec r30; li r3, {int(Hcall.CEDE):#x}; sc 1; b .", msr=MSR | MSR_EE, r30=200_000)
@@ -74,7 +74,7 @@ def deadline_moved_after_a_cede(system: System) -> dict[str, Any]:
 
 
 def ask(name: str, provider: str) -> dict[str, Any]:
-    """Have one of these happen on a provider."""
+    """Try one of these on a provider."""
     from chronovisor.kvm.interface import HostOptions
     from chronovisor.kvm.provider import open_system
     from chronovisor.timebase.clock import RealTime

@@ -1,4 +1,4 @@
-"""Questions about the decrementer and the register of its expiry."""
+"""Questions about the decrementer and DEC_EXPIRY."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from conformance.rig import MSR, MSR_EE, READ_TIME, STOP, between, rig
 
 _OFFSETS: Final = (0, 3 * GRANULE, 1 << 50, (1 << 64) - (1 << 40), 1 << 63)
 _SOON: Final = 200_000
-"""Ticks until an interrupt that is waited for."""
+"""Ticks until an interrupt for which the guest waits."""
 _FAR: Final = 0x4000_0000
 _WAIT_BUSY: Final = "mtdec r30; mftb r29; b .\n"
 _CEDE: Final = f"mtdec r30; mftb r29; li r3, {int(Hcall.CEDE):#x}; sc 1; b .\n"
@@ -21,7 +21,7 @@ _EXITS: Final = 20
 
 @question
 def interrupt_on_time(system: System) -> Answers:
-    """A guest asks for an interrupt, and waits for it: running, or ceding the processor."""
+    """A guest sets its decrementer and waits for the interrupt, busy or with the processor ceded."""
     answers: Answers = {}
     for offset in _OFFSETS:
         for how, text in (("busy", _WAIT_BUSY), ("ceded", _CEDE)):
@@ -33,7 +33,7 @@ def interrupt_on_time(system: System) -> Answers:
                 ended = r.run()
                 after = r.guest_time()
                 asked_at = r.vcpus[0].get_regs().gpr[29]
-                # The decrementer was set before the time was read: it may be early by what lies between.
+                # The guest set DEC before it read the time, so the interrupt may be early by the difference.
                 early = signed64(ended.args[0] - (before + _SOON)) < 0
                 answers[f"{offset:#x} {how}: comes, and not before its time"] = not early
                 answers[f"{offset:#x} {how}: all in the guest's time"] = between(
@@ -45,7 +45,7 @@ def interrupt_on_time(system: System) -> Answers:
 
 @question
 def expiry_moved_after_an_interrupt(system: System) -> Answers:
-    """The owner moves a deadline that has passed into the future: the guest has no interrupt before it."""
+    """The owner moves a past deadline into the future: the guest has no interrupt before the new deadline."""
     answers: Answers = {}
     for how, text in (("busy", _WAIT_BUSY), ("ceded", _CEDE)):
         for offset in (0, 3 * GRANULE):
@@ -67,7 +67,7 @@ def expiry_moved_after_an_interrupt(system: System) -> Answers:
 
 @question
 def expiry_and_offset(system: System) -> Answers:
-    """What DEC_EXPIRY reads when the offset is set, and what the guest's DEC is then."""
+    """The value of DEC_EXPIRY after an offset is set, and the guest's DEC then."""
     answers: Answers = {}
     with rig(system) as r:
         answers["at first"] = r.get("DEC_EXPIRY")
@@ -88,7 +88,7 @@ def expiry_and_offset(system: System) -> Answers:
             before = r.guest_time()
             ended = r.run()
             after = r.guest_time()
-            # DEC is read between the two readings of the timebase, and is the expiry minus it.
+            # DEC is read between the two readings of the timebase. It is the expiry minus the timebase.
             answers[f"{offset:#x}: DEC is the expiry minus the time"] = between(
                 expiry - after, ended.args[1], expiry - before
             )
@@ -97,7 +97,7 @@ def expiry_and_offset(system: System) -> Answers:
 
 @question
 def decrementer_over_a_change_of_offset(system: System) -> Answers:
-    """The owner moves the guest's time and its deadline alike: the decrementer goes on as it was."""
+    """The owner moves the guest's time and its deadline by the same amount: DEC counts on as before."""
     answers: Answers = {}
     with rig(system) as r:
         r.enter(READ_TIME)
@@ -128,7 +128,7 @@ def decrementer_over_a_change_of_offset(system: System) -> Answers:
 
 @question
 def expiry_over_exits(system: System) -> Answers:
-    """A guest that does not touch its decrementer, over many exits: its expiry stays the same."""
+    """A guest that does not write its decrementer: the expiry stays the same over many exits."""
     with rig(system) as r:
         r.enter(READ_TIME)
         r.set("TB_OFFSET", 11 * GRANULE)
@@ -147,7 +147,7 @@ def expiry_over_exits(system: System) -> Answers:
 
 @question
 def large_decrementer(system: System) -> Answers:
-    """LPCR[LD]: a decrementer of more than 32 bits, and what it reads as."""
+    """LPCR[LD]: a decrementer of more than 32 bits, and its readings."""
     answers: Answers = {}
     with rig(system) as r:
         r.set("LPCR_64", r.get("LPCR_64") | 1 << 17)

@@ -1,7 +1,8 @@
-"""Where the embedded provider and the real kernel answer a question differently, and why.
+"""The questions that the embedded provider and the real kernel answer differently, with the reasons.
 
-Every difference is listed here with both answers; one that is not listed, or listed and not there, fails the
-suite. `docs/conformance.md` is made of this table: `python -m conformance.document` in `tests/`.
+Every difference is listed here with both answers. The suite fails at a difference that is not listed, and at
+a listed one that does not occur. `docs/conformance.md` is made from this table: `python -m
+conformance.document` in `tests/`.
 """
 
 from __future__ import annotations
@@ -20,25 +21,27 @@ class Difference(NamedTuple):
 
 
 _STALE: Final = (
-    "Linux keeps a decrementer interrupt that it queued while the vCPU had ceded the processor, and gives it "
-    "to the guest at its next entry though DEC_EXPIRY was set to the future meanwhile: it looks at exits "
-    "alone whether the interrupt is still due. The embedded provider looks at the deadline itself."
+    "Linux keeps a decrementer interrupt that it queued while the vCPU had ceded the processor. It delivers "
+    "the interrupt at the next entry, even if DEC_EXPIRY was set to the future meanwhile, since it checks "
+    "only at exits whether the interrupt is still due. The embedded provider checks the deadline itself."
 )
 _DRIFT: Final = (
-    "Linux keeps a decrementer at each exit as DEC + TB, two readings one after the other: the expiry moves "
-    "forward by what lies between them, at every exit. The embedded provider's deadline is kept as it is."
+    "Linux computes the expiry at each exit as DEC + TB, from two readings one after the other. So the "
+    "expiry moves forward at every exit by the time between the readings. The embedded provider keeps the "
+    "deadline."
 )
 _PAGE: Final = (
-    "Linux refuses an area that crosses one of the host's pages, which have 64 KiB here; the PAPR wants none "
-    "that crosses 4 KiB, and the embedded provider refuses that."
+    "Linux refuses an area that crosses a page of the host, which has 64 KiB here. The PAPR forbids areas "
+    "that cross 4 KiB, and the embedded provider refuses them."
 )
 _MMIO: Final = (
-    "Linux leaves an access where the guest has no memory to user space, as a device's (KVM_EXIT_MMIO); no "
-    "machine here has devices in memory, and the embedded provider gives the guest a data storage interrupt."
+    "Linux leaves an access outside the guest's memory to user space, as an access to a device "
+    "(KVM_EXIT_MMIO). No machine here has devices in memory, so the embedded provider gives the guest a data "
+    "storage interrupt."
 )
 _REASONS: Final = (
-    "Linux gives each dispatch the one reason 7, that the processor's turn had come; the embedded provider "
-    "says why it was dispatched, as the PAPR has it."
+    "Linux records the same reason for each dispatch: 7, the virtual processor's turn. The embedded provider "
+    "records the actual reason, as the PAPR asks."
 )
 
 DIFFERENCES: Final = (
@@ -61,7 +64,7 @@ DIFFERENCES: Final = (
 
 
 def compare(embedded: dict[str, dict[str, Any]], kernel: dict[str, dict[str, Any]]) -> list[str]:
-    """Return what is not as the table says, a line each: nothing where both answer as they should."""
+    """Return a line for each answer that is not as the table says; none if all are."""
     listed = {(d.question, d.item): (d.embedded, d.kernel) for d in DIFFERENCES}
     wrong = []
     for name in sorted(embedded.keys() | kernel.keys()):

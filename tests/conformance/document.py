@@ -1,4 +1,4 @@
-"""Makes `docs/conformance.md` of `page.md`, the questions and the table of differences."""
+"""Makes `docs/conformance.md` from `page.md`, the questions and the table of differences."""
 
 from __future__ import annotations
 

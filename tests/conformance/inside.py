@@ -1,4 +1,4 @@
-"""What is asked of the kernel's KVM, as the machine inside is told to ask it."""
+"""Questions to the kernel's KVM, which the machine inside QEMU is told to ask."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MSR_VEC, _MSR_FP = 1 << 25, 1 << 13
 
 
 def transcript(name: str) -> dict[str, Any]:
-    """Ask what a transcript asks: all answers, and those that differ."""
+    """Ask what a transcript asks. Return all answers, and those that differ."""
     system = open_system(HostOptions(source=RealTime()), "linux")
     try:
         replay = Replay(system, name, exact=False)
@@ -25,7 +25,7 @@ def transcript(name: str) -> dict[str, Any]:
 
 
 def loaded_by_the_guest() -> dict[str, str]:
-    """What the registers of 16 bytes read as where the guest loads the bytes 0 to 15 into them."""
+    """Return the registers of 16 bytes after the guest loads the bytes 0 to 15 into them."""
     system = open_system(HostOptions(source=RealTime()), "linux")
     try:
         with rig(system) as r:

@@ -1,4 +1,4 @@
-"""Questions about vCPUs and machines beside time: kicks, pending answers, interrupts, memory's log."""
+"""Questions that are not about time: kicks, pending answers, interrupts, the dirty log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KICKS: Final = 100
 
 @question
 def kicks(system: System) -> Answers:
-    """A kick before a run and during one; several; and none is lost, none left over."""
+    """Kicks before a run, during a run, and several at once: none is lost, and none has effect twice."""
     answers: Answers = {}
     with rig(system) as r:
         r.enter(f"li r20, 1; {STOP}", r20=0)
@@ -41,7 +41,7 @@ def kicks(system: System) -> Answers:
 
 @question
 def answers_of_hypercalls(system: System) -> Answers:
-    """A hypercall's answer: in the registers when the run goes on, or when a kick ends it at once."""
+    """The answer to a hypercall is in the registers when the next run continues, or when a kick ends it."""
     with rig(system) as r:
         vcpu = r.vcpus[0]
         r.enter(f"li r3, {END:#x}; sc 1; mr r10, r3; mr r11, r4; {STOP}", r4=44, r5=55, r6=66)
@@ -65,7 +65,7 @@ def answers_of_hypercalls(system: System) -> Answers:
 
 @question
 def external_interrupt(system: System) -> Answers:
-    """KVM_INTERRUPT: its line is up until it is lowered, and waits for MSR[EE]."""
+    """KVM_INTERRUPT: the line stays raised until it is lowered, and the interrupt waits for MSR[EE]."""
     answers: Answers = {}
     with rig(system) as r:
         r.put(f"li r4, 0x500; {STOP}", 0x500)
@@ -84,7 +84,7 @@ def external_interrupt(system: System) -> Answers:
 
 @question
 def dirty_log(system: System) -> Answers:
-    """Which pages are logged: those that the guest writes, and user space, from when it is switched on."""
+    """The log has the pages that the guest and user space write after logging is switched on."""
     page = system.host.page_size
     with rig(system) as r:
         r.enter(f"lis r9, 4; std r9, 8(r9); {STOP}")
@@ -109,7 +109,7 @@ def dirty_log(system: System) -> Answers:
 
 @question
 def outside_memory(system: System) -> Answers:
-    """A load where the guest has no memory."""
+    """A load from an address outside the guest's memory."""
     with rig(system) as r:
         r.put(f"li r4, 0x300; {STOP}", 0x300)
         r.enter(f"lis r9, 0x100; ld r4, 0(r9); {STOP}")

@@ -1,4 +1,4 @@
-"""Questions about the timebase offset: set between runs, around runs, during runs, and on which vCPU."""
+"""Questions about the timebase offset: set between runs, around runs, during runs, and on several vCPUs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TIMES: Final = 30
 
 @question
 def offset_between_runs(system: System) -> Answers:
-    """An offset is set between two runs: what is kept, and what the guest reads between two host readings."""
+    """An offset is set between two runs: the value kept, and a guest's reading between two host readings."""
     answers: Answers = {}
     with rig(system) as r:
         answers["at first"] = r.get("TB_OFFSET")
@@ -62,7 +62,7 @@ def time_never_goes_back(system: System) -> Answers:
 
 @question
 def offset_set_around_a_running_guest(system: System) -> Answers:
-    """From another thread: kick the vCPU, set an offset, let it go on. The guest reads its time for ever."""
+    """Another thread kicks the vCPU, sets an offset, and runs it again. The guest reads its time for ever."""
     answers: Answers = {}
     with rig(system) as r:
         r.enter(WATCH_TIME)
@@ -113,7 +113,7 @@ def offset_set_during_a_run_waits(system: System) -> Answers:
 
 @question
 def offsets_of_several_vcpus(system: System) -> Answers:
-    """Two vCPUs of one machine: whose offset is whose on a processor whose threads are independent."""
+    """Two vCPUs of one machine, on a processor whose threads are independent: each has its own offset."""
     answers: Answers = {}
     for smt in (1, 4):
         with rig(system, vcpus=2, smt=smt) as r:
@@ -134,7 +134,7 @@ def offsets_of_several_vcpus(system: System) -> Answers:
 
 @question
 def two_vcpus_at_once(system: System) -> Answers:
-    """Two vCPUs run at once with one offset, set on each: their times are one time."""
+    """Two vCPUs with the same offset run at once: both read the same time."""
     with rig(system, vcpus=2) as r:
         for vcpu in (0, 1):
             r.set("TB_OFFSET", 1 << 44, vcpu)

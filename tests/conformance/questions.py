@@ -1,7 +1,7 @@
-"""What is asked of every provider about registers and guests' time.
+"""The questions about registers and guests' time that every provider is asked.
 
-A question is a function of a system; its answers are named, and are equal on all providers or listed in
-`differences`. Answers that are True or False are promises: what must hold is True.
+A question is a function of a system. Its answers have names. They are equal on all providers, or listed in
+`differences`. An answer that is True or False is a promise, and must be True.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _QUESTIONS: Final[dict[str, Question]] = {}
 
 
 def question(ask: Question) -> Question:
-    """Have this function asked."""
-    assert ask.__doc__, "a question says what it asks"
+    """Register this function as a question."""
+    assert ask.__doc__, "a question needs a docstring that says what it asks"
     _QUESTIONS[ask.__name__] = ask
     return ask
 
@@ -37,7 +37,7 @@ def questions() -> dict[str, Question]:
 
 
 def ask_all(provider: str, engine: str = "auto") -> dict[str, Answers]:
-    """Ask everything of a provider: the answers by question."""
+    """Ask a provider all questions. Return the answers by question."""
     system = open_system(HostOptions(source=RealTime(), engine=engine), provider)
     try:
         return {name: ask(system) for name, ask in questions().items()}

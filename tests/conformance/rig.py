@@ -1,4 +1,4 @@
-"""A guest of a few instructions on a system of any provider, and what it is run with."""
+"""A guest of a few instructions on a system of any provider."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MSR: Final = 0x8000_0000_0000_1001
 """64-bit, machine checks on, little-endian."""
 MSR_EE: Final = 1 << 15
 CODE: Final = 0xD_0000
-"""Where guests' code begins: a page for each piece, as changed code is to be told to the processor."""
+"""Where guests' code begins. Each piece gets a page of its own: changed code would need icbi."""
 SAVED: Final = 0x8000
-"""Where guests store what they see."""
+"""Where guests store their readings."""
 END: Final = 0x58
-"""A hypercall that is always left to user space: the end of a guest's piece."""
+"""A hypercall that is always left to user space. It ends a piece of guest code."""
 STOP: Final = f"li r3, {END:#x}; sc 1; b .\n"
 PATIENCE: Final = 30.0
-"""Seconds for what must come; nothing here depends on how fast it does."""
+"""Seconds to wait for an event that must come. No answer depends on how fast it comes."""
 
 READ_TIME: Final = f"again: mftb r4; mfdec r5; mftb r6; li r3, {END:#x}; sc 1; b again\n"
 WATCH_TIME: Final = (
@@ -37,7 +37,7 @@ HANDLER: Final = f"mftb r4; mfdec r5; mfspr r6, SRR0; li r3, {END:#x}; sc 1; b .
 
 
 class Rig:
-    """A virtual machine with 1 MiB of memory and vCPUs that are about to run what `put` is given."""
+    """A virtual machine with 1 MiB of memory and vCPUs, which run the code given to `put` and `enter`."""
 
     def __init__(self, system: System, vcpus: int = 1, smt: int | None = None) -> None:
         self.system = system
@@ -55,18 +55,18 @@ class Rig:
         """Make one more vCPU."""
         vcpu = self.vm.create_vcpu(number)
         vcpu.enable_cap(Cap.PPC_PAPR)
-        # Interrupts come in the byte order of this guest's code.
+        # Interrupts are taken in the byte order of the guest's code.
         lpcr = ONE_REG_BY_NAME["LPCR_64"].id
         vcpu.set_one_reg(lpcr, vcpu.get_one_reg(lpcr) | 1 << 25)
         vcpu.bind()
         return vcpu
 
     def put(self, text: str, address: int) -> None:
-        """Have this code at an address."""
+        """Put this code at an address."""
         self.memory.write(address, assemble(text, address, little=True))
 
     def enter(self, text: str, vcpu: int = 0, msr: int = MSR, **gpr: int) -> None:
-        """Have the vCPU begin this code at its next run, with these registers (r4=…)."""
+        """Let the vCPU begin with this code at its next run, with these registers (r4=…)."""
         self.put(text, self._code_at)
         regs = self.vcpus[vcpu].get_regs()
         regs.pc, regs.msr = self._code_at, msr
@@ -76,33 +76,33 @@ class Rig:
         self.vcpus[vcpu].set_regs(regs)
 
     def run(self, vcpu: int = 0) -> HcallExit:
-        """Run until the guest's piece ends."""
+        """Run until the piece of guest code ends."""
         ended = self.vcpus[vcpu].run()
         assert isinstance(ended, HcallExit), ended
         return ended
 
     def get(self, name: str, vcpu: int = 0) -> int:
-        """A one-register value by name."""
+        """Return a register's value, by name."""
         return self.vcpus[vcpu].get_one_reg(ONE_REG_BY_NAME[name].id)
 
     def set(self, name: str, value: int, vcpu: int = 0) -> None:
-        """Set one."""
+        """Set a register, by name."""
         self.vcpus[vcpu].set_one_reg(ONE_REG_BY_NAME[name].id, value & MASK64)
 
     def set_wide(self, name: str, address: int, length: int, vcpu: int = 0) -> None:
-        """Set a register of an area with a length."""
+        """Set a register that holds the address and the length of an area."""
         self.vcpus[vcpu].set_one_reg(ONE_REG_BY_NAME[name].id, address << 64 | length)
 
     def host_time(self) -> int:
-        """What the host's timebase reads, unsigned."""
+        """Return the host's timebase, unsigned."""
         return self.system.clock.now().value
 
     def guest_time(self, vcpu: int = 0) -> int:
-        """What the guest would read now."""
+        """Return the timebase that the guest would read now."""
         return self.host_time() + self.get("TB_OFFSET", vcpu) & MASK64
 
     def saved(self, at: int = SAVED) -> int:
-        """A doubleword that the guest stored."""
+        """Return a doubleword that the guest stored."""
         return self.memory.load(at, 8, little=True)
 
     def wait_for_change(self, at: int = SAVED) -> int:
@@ -112,7 +112,7 @@ class Rig:
         return self.saved(at)
 
     def close(self) -> None:
-        """Give the machine back."""
+        """Close the machine."""
         for vcpu in self.vcpus:
             vcpu.unbind()
         self.vm.close()
@@ -148,13 +148,13 @@ class Running:
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
-    """Wait until it holds; AssertionError where that does not come."""
+    """Wait until the condition holds. Raises `AssertionError` if it does not within `PATIENCE`."""
     pause = threading.Event()
     for _ in range(int(PATIENCE * 1000)):
         if holds():
             return
         pause.wait(0.001)
-    raise AssertionError("what was waited for did not come")
+    raise AssertionError("the event that must come did not come")
 
 
 def between(earlier: int, value: int, later: int) -> bool:
@@ -163,7 +163,7 @@ def between(earlier: int, value: int, later: int) -> bool:
 
 
 def refusal(call: Callable[[], object]) -> str:
-    """The name of the errno that a call is refused with; "" where it is not."""
+    """Return the name of the errno with which a call is refused, or "" if it is not refused."""
     import errno
 
     try:
@@ -174,5 +174,5 @@ def refusal(call: Callable[[], object]) -> str:
 
 
 def rounded_up(offset: int) -> int:
-    """The offset that is kept where this one is set: the next multiple of 2^24, modulo 2^64."""
+    """Return the offset that is kept if this one is set: rounded up to a multiple of 2^24, modulo 2^64."""
     return -(-offset // GRANULE) * GRANULE & MASK64

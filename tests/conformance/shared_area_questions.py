@@ -28,7 +28,7 @@ def _register(r: Rig, function: int, address: int, vcpu: int = 0) -> int:
 
 
 def _prepare(r: Rig) -> None:
-    """Lengths in the areas, as a guest writes them before it registers them."""
+    """Write the lengths into the areas, as a guest does before it registers them."""
     for area in (VPA, VPA + 8, _ACROSS):
         r.memory.write(area + vpa.VPA_LENGTH.offset, vpa.VPA_LENGTH.pack(vpa.VPA_SIZE))
     r.memory.write(VPA + vpa.VPA_DTL_ENABLE_MASK.offset, b"\x07")
@@ -42,7 +42,7 @@ def _field(r: Rig, field: vpa.AreaField) -> int:
 
 @question
 def registering_by_hypercall(system: System) -> Answers:
-    """H_REGISTER_VPA: what is taken and what is refused, and what the registers say then."""
+    """H_REGISTER_VPA: which areas are accepted and refused, and the values of the registers then."""
     with rig(system) as r:
         _prepare(r)
         answers: Answers = {
@@ -71,7 +71,7 @@ def registering_by_hypercall(system: System) -> Answers:
 
 @question
 def registering_by_register(system: System) -> Answers:
-    """VPA_ADDR, VPA_DTL and VPA_SLB as user space sets them."""
+    """User space sets VPA_ADDR, VPA_DTL and VPA_SLB: which values are accepted and refused."""
     with rig(system) as r:
         _prepare(r)
         answers: Answers = {
@@ -88,7 +88,7 @@ def registering_by_register(system: System) -> Answers:
 
 @question
 def area_and_log_over_runs(system: System) -> Answers:
-    """The yield count, and the log's entries in the guest's time, with an offset."""
+    """The yield count, and the log's entries in guest time, with an offset."""
     answers: Answers = {}
     with rig(system) as r:
         _prepare(r)
