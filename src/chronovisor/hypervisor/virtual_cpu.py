@@ -14,9 +14,9 @@ from chronovisor.hypervisor.cede import Cede
 from chronovisor.hypervisor.dispatch import Dispatch
 from chronovisor.hypervisor.dispatch_log_writer import DispatchLogWriter
 from chronovisor.hypervisor.exits import Crashed, Exit, FailedEntry, Kicked
-from chronovisor.hypervisor.hypercall_answers import HypercallAnswers
 from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.interrupts import PendingInterrupts
+from chronovisor.hypervisor.kernel_hypercalls import KernelHypercalls
 from chronovisor.hypervisor.stay import Stay
 from chronovisor.hypervisor.timer import Timer
 from chronovisor.hypervisor.virtual_core import VirtualCore
@@ -49,7 +49,7 @@ class Machine(Protocol):
         """Whether `memory` is the guest's, and not a place holder."""
 
     @property
-    def hypercalls(self) -> HypercallAnswers:
+    def hypercalls(self) -> KernelHypercalls:
         """Answers the hypercalls of its vCPUs."""
 
 

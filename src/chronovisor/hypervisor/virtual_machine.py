@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from chronovisor.engine.interface import Engine
-from chronovisor.hypervisor.hypercall_answers import HypercallAnswers
 from chronovisor.hypervisor.hypervisor import Hypervisor
+from chronovisor.hypervisor.kernel_hypercalls import KernelHypercalls
 from chronovisor.hypervisor.virtual_core import VirtualCore
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.isa.bits import LPCR
@@ -27,7 +27,7 @@ class VirtualMachine:
         self.has_memory = False
         self.memory: GuestMemory = GuestMemory(PAGE_SIZE)
         self.engine: Engine = host.engine(self.memory)
-        self.hypercalls = HypercallAnswers(
+        self.hypercalls = KernelHypercalls(
             self, host.scheduler, host.random_bits, host.guest_model.reflects_user_hypercall
         )
         self.process_table = 0

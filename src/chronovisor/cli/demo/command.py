@@ -101,7 +101,7 @@ def _play(stage: _Stage, picture: Path, chance: random.Random, travel: Travel) -
 
 
 class _Stage:
-    """Where the acts are seen: on the terminal, or as one JSON object at the end."""
+    """Shows the acts: on the terminal one by one, or as one JSON object at the end."""
 
     def __init__(self, as_json: bool) -> None:
         self._as_json = as_json

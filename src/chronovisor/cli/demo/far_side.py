@@ -47,7 +47,7 @@ class FarSide:
         return self._process.pid
 
     def do(self, what: str, **arguments: Any) -> Any:
-        """Have the side do it and return its answer; FarSideError where that goes wrong there."""
+        """Have the side do it and return its answer; FarSideError if it fails there."""
         self.ask(what, **arguments)
         return self.answer()
 

@@ -15,7 +15,7 @@ class Check:
     """One thing that was looked at: the clause that it shows, what was seen, whether that is right."""
 
     clause: str
-    """Of the original text, in its own words, with … where some are left out."""
+    """The clause of the original text, in its own words; … stands for omitted words."""
     seen: str
     ok: bool
     beyond: bool = False

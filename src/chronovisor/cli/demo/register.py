@@ -105,7 +105,7 @@ def _cross(guest: Guest, recorder: Recorder) -> tuple[int, int, int]:
 
 
 def _refusal() -> str | None:
-    """Return what a host without TBU40 says to an offset; None where it takes one."""
+    """Return the error with which a host without TBU40 refuses an offset; None if it accepts one."""
     guest = Host(clock=VirtualTime(), cpu="ppc970", engine=ENGINE).boot(IMAGE)
     try:
         guest.set("TB_OFFSET", SET)

@@ -31,7 +31,7 @@ LIMITS = TimeLimits.of(30.0)
 LARGEST = 1 << 30
 """Bytes of memory of a guest that comes."""
 FILLED_FROM = 16 << 20
-"""Where the memory begins that `boot` fills: above the guest's image."""
+"""The address at which the memory begins that `boot` fills: above the guest's image."""
 
 
 class Side:
@@ -73,7 +73,7 @@ class Side:
         return {"tick": begun, "timebase": timebase}
 
     def expect(self, origin: int, address: str = "tcp:127.0.0.1:0", insecure: bool = False) -> str:
-        """Wait, in the background, for a guest that comes onto a host of this origin; where it waits."""
+        """Wait, in the background, for a guest to arrive on a host of this origin; return the address."""
         at = parse_address(address, listen=True, insecure=insecure)
         self._expected = _Expected(lambda: self._host_of(origin), at)
         return str(self._expected.address)
@@ -81,7 +81,7 @@ class Side:
     def taken(self) -> dict[str, Any]:
         """The guest that was expected runs here: its move's record, the tick from which it could run, the
         round trip of the exchange that committed the move, and its decrementer's deadline in guest time
-        before it ran. MoveError where it did not come.
+        before it ran. MoveError if it did not arrive.
         """
         if self._expected is None:
             raise MoveError("no guest was expected")
@@ -171,7 +171,7 @@ class _Expected:
         self._thread.start()
 
     def wait(self) -> tuple[Arrived, Guest]:
-        """Return it once it runs; MoveError where it did not come."""
+        """Return the guest once it runs; MoveError if it did not arrive."""
         self._thread.join(LIMITS.silence)
         self.close()
         if self._arrived is None:

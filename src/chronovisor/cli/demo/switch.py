@@ -28,7 +28,7 @@ YEAR = 31_557_600 * FREQUENCY
 OFFSET = Offset.rounded_up((-3 * YEAR) & ((1 << 64) - 1))
 """The guest is three years behind its host."""
 SHORT_OF_THE_WRAP = 128
-"""Ticks between the switch's reading and the wrap: less than an access to the timebase takes."""
+"""Ticks between the switch's reading and the wrap: fewer than one access to the timebase takes."""
 ATTEMPTS = 4
 STARTED = 3
 """Of the four vCPUs: user space can set the register on the fourth while its sibling runs the guest."""

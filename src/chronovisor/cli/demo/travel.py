@@ -1,5 +1,5 @@
-"""The journey of the third act: where the guest goes, what is noted on the way, and the journey in virtual
-time, which is the same to the tick whenever it is made.
+"""The journey of the third act: the guest's route, what is noted on the way, and the journey in virtual time,
+which is the same to the tick each time.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ ROUTE = (
     "twin",
     "behind",
 )
-"""Where the guest goes, from home on. The twin of behind is years from it too, but in phase with it. The
-guest moves between those two three times, and comes to each of these moves with a rounding of its own.
+"""The hosts to which the guest moves, from home on. Twin is years away from behind, but in phase with it. The
+guest moves between these two three times, each time with another rounding.
 
-Home and behind are on one side, ahead and twin on the other, and every move is from side to side: so two
-processes can have two hosts each.
+Home and behind are on one side, ahead and twin on the other, and every move goes from side to side, so that
+two processes can have two hosts each.
 """
 STAY = Ticks.from_ns(12_000_000)
 """How long the guest runs on each host, at least."""
@@ -47,14 +47,14 @@ LAN = (Ticks.from_ns(50_000), Ticks.from_ns(500_000))
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A move, and what its two sides know beside the record."""
+    """A move, with what its two sides know besides the record."""
 
     hop: Hop
-    """With the truth about its time, by the machine's one clock."""
+    """The move with its true time, by the machine's one clock."""
     round_trip: Ticks
-    """Of the exchange that committed the move, as its destination measured it."""
+    """The round trip of the exchange that committed the move, as the destination measured it."""
     deadlines: tuple[int, int]
-    """Of the guest's decrementer, in guest time: where it was stopped, and where it was to go on."""
+    """The deadlines of the guest's decrementer, in guest time: when it was stopped, and when it continued."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ class TwoProcesses:
             self._far.__exit__()
 
     def travel(self, chance: random.Random) -> Travelled:
-        """Make the journey; FarSideError, MoveError, SilentGuestError where it comes to a halt."""
+        """Make the journey; FarSideError, MoveError or SilentGuestError if it cannot be finished."""
         # The second process has compiled by then whatever was not, so this one only loads it.
         self._far.answer()
         self._near.rehearse()
@@ -82,7 +82,7 @@ def move_over(
 
     The time that the hop says to have elapsed is the machine's own clock's, from the source's stop to the
     moment from which the destination let it run: no part of it comes from what the two told each other.
-    MoveError where they do not agree on the record.
+    MoveError if they do not agree on the record.
     """
     address = destination.do("expect", origin=origin)
     gone = source.do("send", address=address)

@@ -15,21 +15,21 @@ from chronovisor.timebase.types import MASK64, HostTime, Ticks
 IMAGE = SHIPPED / "demo-le.elf"
 """The demonstration's guest: guests/demo.c, compiled by GCC, little-endian."""
 ENGINE = "concrete"
-"""The reference. What native code would save here is less than compiling it takes."""
+"""The reference. Compiling native code would take longer than it could save here."""
 PATIENCE = Ticks.from_ns(400_000_000)
-"""How long, by its own clock, the guest may take over an answer before something is wrong with it."""
+"""How long the guest may take for an answer, by its own clock, before it counts as silent."""
 
 _REPORT = re.compile(r"^guest: (readings=.*)\n", re.MULTILINE)
 _TIMEBASE = re.compile(r"^([0-9a-f]{16})\n", re.MULTILINE)
 
 
 class SilentGuestError(Exception):
-    """The guest did not answer: something that the demonstration relies on does not work."""
+    """The guest did not answer, so something that the demonstration needs does not work."""
 
 
 @dataclass(frozen=True, slots=True)
 class GuestReport:
-    """What the guest says that it saw; all but `text` in ticks or counts."""
+    """What the guest reports; all but `text` in ticks or counts."""
 
     text: str
     """The line, as the guest printed it."""
@@ -47,7 +47,7 @@ class GuestReport:
 
 @dataclass(frozen=True, slots=True)
 class StampedReading:
-    """A reading of the guest's own, and the tick of its host's clock before it was asked for and after."""
+    """A reading by the guest, with the tick of its host's clock before the request and after the answer."""
 
     before: int
     timebase: int
@@ -59,7 +59,7 @@ class StampedReading:
 
 
 def ask_for_report(guest: Guest, patience: Ticks = PATIENCE) -> GuestReport:
-    """Have the guest report what it saw until now; it is paused afterwards."""
+    """Have the guest report what it saw until now; the guest is paused afterwards."""
     text = _ask(guest, "r", _REPORT, patience)
     pairs = dict(pair.split("=", 1) for pair in text.split())
     intact = pairs.pop("memory") == "intact"
@@ -67,7 +67,7 @@ def ask_for_report(guest: Guest, patience: Ticks = PATIENCE) -> GuestReport:
 
 
 def ask_for_timebase(guest: Guest, patience: Ticks = PATIENCE) -> int:
-    """Have the guest read its timebase and print it; it is paused afterwards."""
+    """Have the guest read its timebase and print it; the guest is paused afterwards."""
     return int(_ask(guest, "t", _TIMEBASE, patience), 16)
 
 
@@ -92,7 +92,7 @@ def _ask(guest: Guest, command: str, answer: re.Pattern[str], patience: Ticks) -
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """An event, and what the machine's clock and the host's timebase said when it was told."""
+    """An event, with the machine's clock and the host's timebase at the moment of its report."""
 
     event: Event
     tick: int
@@ -100,23 +100,23 @@ class Moment:
 
 
 class Recorder:
-    """An observer that notes events with their moments, and what is printed with its place among these."""
+    """An observer that records events with their moments, and the place of each output among them."""
 
     def __init__(self) -> None:
         self.clock: HostClock | None = None
-        """The clock of the host that is observed; set as soon as there is one."""
+        """The clock of the observed host; set as soon as the host exists."""
         self.moments: list[Moment] = []
         self._heard: list[tuple[bytes, int]] = []
         self._calls: list[tuple[bytes, Callable[[], None]]] = []
 
     def __call__(self, event: Event) -> None:
-        """Write the event down."""
+        """Record the event."""
         if self.clock is not None:
             tick = self.clock.source.ticks()
             self.moments.append(Moment(event, tick, self.clock.at(tick)))
 
     def hear(self, data: bytes) -> None:
-        """Take what the guest prints, at the hypercall that prints it."""
+        """Take the guest's output, at the hypercall that prints it."""
         self._heard.append((data, len(self.moments)))
         for prefix, call in [pair for pair in self._calls if data.startswith(pair[0])]:
             self._calls.remove((prefix, call))

@@ -1,4 +1,4 @@
-"""What watches a run: each looks at its events for one promise that may be broken."""
+"""The watchers of a run: each checks its events for one promise."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def log_entries(moments: Sequence[Moment], offset: Offset) -> tuple[int, int]:
 
 
 def phases(moments: Sequence[Moment]) -> tuple[int, int]:
-    """Return how many timebase values of any core there were, and how many had not the host's low 24 bits.
+    """Return how many timebase values of any core there were, and how many differ from the host in the low 24
+    bits.
 
-    A reading is told of after the switch that it belongs to: its low bits are those of a moment since the
-    event before.
+    A reading is reported after its switch, so its low bits are those of some moment since the event before.
     """
     looked = wrong = since = 0
     for moment in moments:
@@ -84,7 +84,7 @@ def phases(moments: Sequence[Moment]) -> tuple[int, int]:
 
 
 def found(moments: Sequence[Moment], offset: Offset, report: GuestReport | None) -> list[str]:
-    """Return what was found to be wrong, in words, by all of them and by the guest itself."""
+    """Return in words what the watchers and the guest itself found to be wrong."""
     sentences = []
     if report is None:
         sentences.append("the guest: it fell silent")
@@ -112,7 +112,7 @@ def _events(moments: Sequence[Moment]) -> Iterable[object]:
 
 
 def _follow(event: object, in_guest: set[int]) -> None:
-    """Keep account of which cores' timebases are a guest's."""
+    """Track which cores' timebases are a guest's."""
     if isinstance(event, OffsetApplied):
         in_guest.add(event.core)
     elif isinstance(event, HostTimeRestored):

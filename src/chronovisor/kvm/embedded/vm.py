@@ -6,7 +6,7 @@ import errno
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from chronovisor.hypervisor.hypercall_answers import ANSWERS
+from chronovisor.hypervisor.kernel_hypercalls import ANSWERS
 from chronovisor.hypervisor.virtual_machine import NumberInUseError, VirtualMachine
 from chronovisor.isa import radix
 from chronovisor.isa.bits import LPCR

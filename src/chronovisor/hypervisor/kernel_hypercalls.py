@@ -41,7 +41,7 @@ class Caller(Target, Protocol):
         """Give its processor up."""
 
 
-class Guest(Protocol):
+class CallingMachine(Protocol):
     """The machine whose vCPUs call."""
 
     memory: GuestMemory
@@ -52,7 +52,7 @@ class Guest(Protocol):
         """Its vCPUs by number."""
 
 
-class Turns(Protocol):
+class CallingScheduler(Protocol):
     """The host's scheduler, as far as hypercalls need it."""
 
     @property
@@ -63,17 +63,17 @@ class Turns(Protocol):
         """Let other vCPUs run."""
 
 
-class HypercallAnswers:
+class KernelHypercalls:
     """Answers the hypercalls of one machine."""
 
     def __init__(
         self,
-        guest: Guest,
-        scheduler: Turns,
+        machine: CallingMachine,
+        scheduler: CallingScheduler,
         random_bits: Callable[[int], int],
         reflects_user_hypercall: bool,
     ) -> None:
-        self.guest = guest
+        self.machine = machine
         self.scheduler = scheduler
         self.random_bits = random_bits
         self._reflects_user_hypercall = reflects_user_hypercall
@@ -97,7 +97,7 @@ class HypercallAnswers:
 
     def _refuse_user(self, state: Thread) -> None:
         """Give `sc 1` in problem state to the guest's kernel: it is no hypercall."""
-        engine = self.guest.engine
+        engine = self.machine.engine
         if self._reflects_user_hypercall:
             engine.interrupt(state, "SYSTEM_CALL")
         else:
@@ -105,55 +105,55 @@ class HypercallAnswers:
             engine.interrupt(state, "PROGRAM", int(ProgramCause.PRIVILEGED))
 
 
-Answer: TypeAlias = Callable[[HypercallAnswers, Caller, MutableSequence[int]], Status | None]
+Answer: TypeAlias = Callable[[KernelHypercalls, Caller, MutableSequence[int]], Status | None]
 """Answers a call with a status. Arguments, and then results, are in r4 and on. None leaves the call to user
 space.
 """
 
 
-def _cede(answers: HypercallAnswers, caller: Caller, gpr: MutableSequence[int]) -> Status:
+def _cede(kernel: KernelHypercalls, caller: Caller, gpr: MutableSequence[int]) -> Status:
     caller.cede()
     return _SUCCESS
 
 
-def _prod(answers: HypercallAnswers, caller: Caller, gpr: MutableSequence[int]) -> Status:
-    target = answers.guest.vcpus.get(gpr[4])
+def _prod(kernel: KernelHypercalls, caller: Caller, gpr: MutableSequence[int]) -> Status:
+    target = kernel.machine.vcpus.get(gpr[4])
     if target is None:
         return _PARAMETER
     target.prod()
     return _SUCCESS
 
 
-def _confer(answers: HypercallAnswers, caller: Caller, gpr: MutableSequence[int]) -> Status:
+def _confer(kernel: KernelHypercalls, caller: Caller, gpr: MutableSequence[int]) -> Status:
     """Give way to one processor, if it does not run (its yield count is still the one that was seen), or to
     all.
     """
     number, yield_count = gpr[4], gpr[5] & 0xFFFF_FFFF
     if number != MASK64:
-        target = answers.guest.vcpus.get(number)
+        target = kernel.machine.vcpus.get(number)
         if target is None:
             return _PARAMETER
-        if target.areas.yield_count(answers.guest.memory) != yield_count:
+        if target.areas.yield_count(kernel.machine.memory) != yield_count:
             return _SUCCESS
-    answers.scheduler.give_way()
+    kernel.scheduler.give_way()
     return _SUCCESS
 
 
-def _register_vpa(answers: HypercallAnswers, caller: Caller, gpr: MutableSequence[int]) -> Status:
+def _register_vpa(kernel: KernelHypercalls, caller: Caller, gpr: MutableSequence[int]) -> Status:
     flags, number, address = gpr[4:7]
-    target = answers.guest.vcpus.get(number)
+    target = kernel.machine.vcpus.get(number)
     if target is None:
         return _PARAMETER
-    with answers.scheduler.monitor:
-        status = target.areas.call((flags >> FUNCTION_SHIFT) & 7, address, answers.guest.memory)
+    with kernel.scheduler.monitor:
+        status = target.areas.call((flags >> FUNCTION_SHIFT) & 7, address, kernel.machine.memory)
     if status is _SUCCESS and target is caller:
         # An area takes effect at an entry, and the guest may look at it at once.
         caller.enter_anew = True
     return status
 
 
-def _random(answers: HypercallAnswers, caller: Caller, gpr: MutableSequence[int]) -> Status:
-    gpr[4] = answers.random_bits(64)
+def _random(kernel: KernelHypercalls, caller: Caller, gpr: MutableSequence[int]) -> Status:
+    gpr[4] = kernel.random_bits(64)
     return _SUCCESS
 
 
@@ -161,7 +161,7 @@ _PRIVILEGE_HYPERVISOR = 3
 """The last two bits of CIABR: stop at an address of the hypervisor, which a guest may not ask for."""
 
 
-def _set_mode(answers: HypercallAnswers, caller: Caller, gpr: MutableSequence[int]) -> Status | None:
+def _set_mode(kernel: KernelHypercalls, caller: Caller, gpr: MutableSequence[int]) -> Status | None:
     flags, resource, value1, value2 = gpr[4:8]
     match resource:
         case SetMode.CIABR:

@@ -1,0 +1,104 @@
+"""A processor without a hypervisor: a program reads and sets its time, and a timebase fails under it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+
+from chronovisor.engine.concrete import ConcreteEngine
+from chronovisor.engine.state import Thread
+from chronovisor.isa.assembly import assemble
+from chronovisor.isa.bits import MSR
+from chronovisor.memory.guest_memory import GuestMemory
+from chronovisor.processor.core import HardwareThread
+from chronovisor.processor.counters import RunningCounter, RunTime
+from chronovisor.processor.cpu_model import POWER8, POWER9, CpuModel
+from chronovisor.processor.live_registers import LiveRegisters
+from chronovisor.processor.processor import Processor
+from chronovisor.timebase.clock import VirtualTime
+from chronovisor.timebase.facility import Hmer, Tfmr
+from chronovisor.timebase.types import SourceTime, Ticks
+
+TICKS = 256
+PROGRAM = """
+    mftb r4
+    li r7, -5
+    mtdec r7
+    mfdec r5
+    mfspr r6, 849
+    mftb r8
+"""
+
+
+def start(source: VirtualTime, thread: HardwareThread) -> tuple[ConcreteEngine, Thread, Callable[[], None]]:
+    """Put PROGRAM on a hardware thread; return the engine, its state, and what moves the clock."""
+    memory = GuestMemory(1 << 16)
+    memory.write(0x1000, assemble(PROGRAM, origin=0x1000, little=True))
+    engine = ConcreteEngine(memory)
+    run_time, accounted = RunTime(source), 0
+
+    def account() -> None:
+        nonlocal accounted
+        executed, accounted = state.executed - accounted, state.executed
+        source.advance(executed * TICKS)
+
+    line = SimpleNamespace(external=False)
+    live = LiveRegisters(thread, {"VTB": RunningCounter(run_time)}, line, account, TICKS, lambda count: count)
+    state = engine.thread(live)
+    state.CIA = 0x1000
+    state.set_msr(int(MSR.SF | MSR.LE))
+    run_time.start(source.ticks())
+    live.begin(thread)
+    return engine, state, account
+
+
+@pytest.mark.parametrize("model", [POWER8, POWER9], ids=lambda model: model.name)
+def test_a_program_reads_the_time_of_its_core(model: CpuModel) -> None:
+    source = VirtualTime()
+    processor = Processor(source, origin=1 << 40, cores=2, threads_per_core=2, cpu_model=model)
+    thread = processor.cores[1].threads[-1]
+    source.advance(1000)
+    engine, state, account = start(source, thread)
+    while state.executed < 6:
+        # A write to DEC ends a run, so that whoever runs the thread can look at what is due.
+        engine.run(state, 6 - state.executed)
+    account()
+    assert state.gpr[4] == (1 << 40) + 1000
+    assert state.gpr[5] == (-5 - TICKS) & 0xFFFF_FFFF
+    assert thread.decrementer.asserted(thread.dec_width)
+    assert state.gpr[6] == 4 * TICKS
+    assert state.gpr[8] - state.gpr[4] == 5 * TICKS
+    assert source.ticks() == SourceTime(1000 + 6 * TICKS)
+
+
+@pytest.mark.parametrize(
+    ("model", "cores", "threads", "pirs"),
+    [(POWER8, 2, 4, [[0, 1, 2, 3], [4, 5, 6, 7]]), (POWER9, 1, 4, [[0], [1], [2], [3]])],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_threads_that_share_a_timebase_are_one_core(
+    model: CpuModel, cores: int, threads: int, pirs: list[list[int]]
+) -> None:
+    processor = Processor(VirtualTime(), cores=cores, threads_per_core=threads, cpu_model=model)
+    assert [[thread.pir for thread in core.threads] for core in processor.cores] == pirs
+    assert (processor.physical_cores, processor.threads_per_physical_core) == (cores, threads)
+
+
+def test_a_reading_of_a_timebase_that_failed_is_not_done() -> None:
+    source = VirtualTime()
+    processor = Processor(source)
+    (core,) = processor.cores
+    engine, state, _ = start(source, core.threads[0])
+    core.fail_timebase(Tfmr.RESIDUE_ERROR, Ticks(12345))
+    assert core.hmer == Hmer.TFAC_ERROR
+    engine.run(state, 6)
+    assert state.CIA == 0x1000
+    assert state.gpr[4] == 0
+
+
+def test_random_bits_repeat_themselves_in_virtual_time() -> None:
+    drawn = [[Processor(VirtualTime(), origin=n).random_bits(64) for n in range(4)] for _ in range(2)]
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) == 4
