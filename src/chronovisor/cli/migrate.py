@@ -103,8 +103,13 @@ def command(
             parse_policy(time),
             choose_token(token, token_file),
         )
-    with as_lines() if as_json and progress else shown(not as_json) as hear:
-        answer = ask(name, "migrate", hear=hear, **request)
+    try:
+        with as_lines() if as_json and progress else shown(not as_json) as hear:
+            answer = ask(name, "migrate", hear=hear, **request)
+    except KeyboardInterrupt:
+        if to:
+            say(f"the move of {name} goes on; `chronovisor migrate {name} --cancel` cancels it")
+        raise
     for done, told in (
         ("resumed", f"{name} goes on here; move {answer.get('resumed')} is forgotten"),
         ("cancelled", f"{name} goes on here; move {answer.get('cancelled')} was cancelled"),

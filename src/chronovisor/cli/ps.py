@@ -40,7 +40,8 @@ def _look(name: str) -> dict[str, Any] | None:
     except (MachineError, ControlError):
         # It ended just now, or does not answer.
         return {"name": name, "state": "silent"} if name in names() else None
-    return answer
+    # A guest that came from another process here is answered for under two names. It has one of them.
+    return answer if answer["name"] == name else None
 
 
 def _row(guest: dict[str, Any]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import threading
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Annotated, Any, Final
 
@@ -22,6 +23,7 @@ from chronovisor.cli.host_options import (
     ProviderOption,
     TbOrigin,
 )
+from chronovisor.cli.kept_name import keeping_name
 from chronovisor.cli.move_record import summary
 from chronovisor.cli.move_request import (
     Insecure,
@@ -63,7 +65,11 @@ def command(
         ),
     ],
     name: Annotated[
-        str, typer.Option(help="What `ps`, `reg` and `migrate` call the guest here.", metavar="NAME")
+        str,
+        typer.Option(
+            help="What `ps`, `reg` and `migrate` call the guest here. If not given, it keeps its name.",
+            metavar="NAME",
+        ),
     ] = "",
     tb_origin: TbOrigin = "0",
     clock: Annotated[Clock, typer.Option(help="real: the only one that two processes share.")] = Clock.real,
@@ -135,6 +141,7 @@ def command(
     if credentials is not None and (warning := credentials.warning()) is not None:
         say(warning)
     console = Console(write_stdout)
+    keeps_name = not name
     name = name or generated_name()
 
     def host_for(header: Header) -> Host:
@@ -184,7 +191,7 @@ def command(
                     say(f"no guest came in {seconds:g} s")
                     return ExitStatus.TIMED_OUT
                 with arrived.host:
-                    end = _run(arrived, name, seconds, server, as_json)
+                    end = _run(arrived, name, keeps_name, seconds, server, as_json)
                 status = tell_end(end, as_json)
                 if once or end.reason not in _NEXT_AFTER:
                     return status
@@ -197,14 +204,25 @@ def command(
 
 
 def _run(
-    arrived: Arrived, name: str, seconds: float | None, server: ControlServer, as_json: bool
+    arrived: Arrived,
+    name: str,
+    keeps_name: bool,
+    seconds: float | None,
+    server: ControlServer,
+    as_json: bool,
 ) -> GuestEnd:
     guest, paused = arrived.start()
     came, record = guest.name, arrived.record
 
+    naming = ExitStack()
+
     def begun() -> None:
+        # Not before the guest runs: its source has the name until then.
+        if keeps_name and came != name:
+            naming.enter_context(keeping_name(guest, came, server))
         say(f"{came} came{' and is paused' if paused is not None else ''}: {summary(record)}")
         if as_json:
             print(json.dumps(record.as_json()), file=sys.stderr, flush=True)
 
-    return run_named(guest, name, seconds, server, begun, paused)
+    with naming:
+        return run_named(guest, name, seconds, server, begun, paused)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from chronovisor.cli.move_request import read_request
 from chronovisor.cli.notices import engine_notices
+from chronovisor.cli.output import printable
 from chronovisor.cli.status import ExitStatus
 from chronovisor.cli.terminal import kill_this_process
 from chronovisor.cli.time_away import TimeAway
@@ -94,7 +95,7 @@ def tell_end(end: GuestEnd, as_json: bool = False) -> ExitStatus:
 
 def say(line: str) -> None:
     """Tell the user something beside the guest's console."""
-    print(f"chronovisor: {line}", file=sys.stderr, flush=True)
+    print(f"chronovisor: {printable(line)}", file=sys.stderr, flush=True)
 
 
 def parse_seconds(text: str, what: str = "timeout") -> float | None:
