@@ -109,17 +109,36 @@ def test_wide_conditional_stores_lose_nothing() -> None:
     assert guest.memory.load(DATA, 16, False) == (1 << 64) + rounds
 
 
+# Slow enough that a conditional store of the concrete evaluator, which takes microseconds, can succeed.
+SLOW_COUNT = """
+again:
+    lwarx r6,0,r5
+    addi r6,r6,1
+    stwcx. r6,0,r5
+    bc 4,2,again
+    mtspr CTR,r12
+spin:
+    bc 16,0,spin
+    addic. r10,r10,-1
+    bc 4,2,again
+    sc 1
+"""
+
+
 def test_the_concrete_evaluators_conditional_stores_lose_nothing_to_native_code() -> None:
     """As while handlers are compiled, and for instructions that have none."""
-    guest = Guest(NativeEngine, COUNT)
-    native, concrete = (guest.thread(real=True, r5=DATA, CTR=rounds) for rounds in (3_000_000, 3_000))
+    guest = Guest(NativeEngine, SLOW_COUNT)
+    native, concrete = (
+        guest.thread(real=True, r5=DATA, r10=rounds, r12=spins)
+        for rounds, spins in ((100_000, 1_500), (6_000, 1))
+    )
 
     def run_concretely() -> None:
         while ConcreteEngine.run(guest.engine, concrete, 512).reason is not Reason.HYPERCALL:
             pass
 
     side_by_side(lambda: guest.until_called(native), run_concretely)
-    assert guest.memory.load(DATA, 4, False) == 3_003_000
+    assert guest.memory.load(DATA, 4, False) == 106_000
 
 
 def test_records_that_are_replaced_are_kept_while_others_are_let_go() -> None:

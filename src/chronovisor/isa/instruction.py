@@ -16,6 +16,7 @@ from functools import cache, cached_property
 
 from chronovisor.isa.forms import FIELDS, Field, Form, Kind, without_hints
 from chronovisor.isa.values import Meaning, Program
+from chronovisor.isa.verifier import verify
 
 _OPTIONS = {"o": "OE", ".": "Rc", "l": "LK", "a": "AA"}
 _MNEMONIC = re.compile(r"^([a-z0-9_]+\.?)((?:\[[ol.a]\])*)$")
@@ -114,7 +115,7 @@ class Instruction:
         fields.update((name, m.operand(name)) for name in self.operands)
         self.meaning(m, **fields)
         name = f"{self.mnemonic}{''.join(f'_{s}{v}' for s, v in zip(self.statics, statics, strict=True))}"
-        return m.trace.program(name.replace(".", "_"), self.operands)
+        return verify(m.trace.program(name.replace(".", "_"), self.operands))
 
 
 #: Every declared instruction, in the order of declaration.

@@ -8,6 +8,7 @@ from functools import cache
 from chronovisor.isa.bits import LPCR, MSR
 from chronovisor.isa.notation import Machine
 from chronovisor.isa.values import Program, Value
+from chronovisor.isa.verifier import verify
 
 #: Bits of SRR1 that do not come from MSR: they are zero, or say what the cause was (bits 33:36 and 42:47).
 SRR1_CAUSE = 0x783F0000
@@ -110,4 +111,4 @@ def entry(name: str) -> Program:
         else:
             m["NIA"] = m.value(interrupt.vector)
         m["MSR"] = new
-    return m.trace.program(f"interrupt_{name.lower()}", ("cause",))
+    return verify(m.trace.program(f"interrupt_{name.lower()}", ("cause",)))

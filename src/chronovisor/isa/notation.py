@@ -10,7 +10,10 @@ from contextlib import AbstractContextManager
 
 from chronovisor.isa.bits import FSCR, MSR, XER, ProgramCause
 from chronovisor.isa.registers import FILES, REGISTERS, Privilege, Register, RegisterFile
+from chronovisor.isa.source_lines import NOTATION
 from chronovisor.isa.values import Operand, Trace, Value, mask
+
+NOTATION.add(__file__)
 
 
 class Registers:

@@ -17,6 +17,7 @@ from typing import Final
 from chronovisor.isa.bits import DSISR, MSR
 from chronovisor.isa.notation import Machine
 from chronovisor.isa.values import Program, Value
+from chronovisor.isa.verifier import verify
 
 
 class Access(Enum):
@@ -177,4 +178,4 @@ def translation(access: Access) -> Program:
     walk.record(pte, place)
     inside = (m.value(1) << size) - 1
     m.translated((pte & REAL_PAGE & ~inside) | (walk.ea & inside), size)
-    return m.trace.program(f"translate_{access.value}", ("ea",))
+    return verify(m.trace.program(f"translate_{access.value}", ("ea",)))

@@ -3,7 +3,7 @@
 A meaning runs once, over :class:`Value` objects that remember how they were made; what it did is
 kept as a :class:`Program`. Each evaluator in ``chronovisor.engine`` gives every operation of
 :data:`OPERATIONS` a reading of its own: Python source over ints, z3 terms, machine code. The table
-is the contract: a test fails where an evaluator lacks one of its rows.
+is the contract: a test fails if an evaluator lacks one of its rows.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NoReturn, TypeAlias
+
+from chronovisor.isa.source_lines import NOTATION, caller
 
 #: Every operation, with what it means. Operands are unsigned, of the stated widths in bits.
 OPERATIONS: dict[str, str] = {
@@ -21,27 +24,27 @@ OPERATIONS: dict[str, str] = {
     "add": "a + b, modulo 2^width",
     "sub": "a - b, modulo 2^width",
     "mul": "a * b, modulo 2^width",
-    "udiv": "a // b, unsigned; 0 where b is 0",
-    "urem": "a mod b, unsigned; 0 where b is 0",
-    "sdiv": "a / b, signed, truncated; 0 where b is 0, a where it overflows",
-    "srem": "the remainder that goes with sdiv; 0 where b is 0 or it overflows",
+    "udiv": "a // b, unsigned; 0 if b is 0",
+    "urem": "a mod b, unsigned; 0 if b is 0",
+    "sdiv": "a / b, signed, truncated; 0 if b is 0, a if it overflows",
+    "srem": "the remainder that goes with sdiv; 0 if b is 0 or it overflows",
     "and": "bitwise and",
     "or": "bitwise or",
     "xor": "bitwise exclusive or",
     "not": "bitwise complement",
-    "shl": "a << b; 0 where b >= width",
-    "lshr": "a >> b, zeros shifted in; 0 where b >= width",
-    "ashr": "a >> b, the sign shifted in; all sign where b >= width",
+    "shl": "a << b; 0 if b >= width",
+    "lshr": "a >> b, zeros shifted in; 0 if b >= width",
+    "ashr": "a >> b, the sign shifted in; all sign if b >= width",
     "eq": "1 bit: a = b",
     "ult": "1 bit: a < b, unsigned",
     "slt": "1 bit: a < b, signed",
-    "select": "b where the 1-bit a is 1, else c",
+    "select": "b if the 1-bit a is 1, else c",
     "zext": "a with zeros above it, up to width",
     "sext": "a with its sign above it, up to width",
     "extract": "`width` bits of a from bit `detail` up (0 is the least significant)",
     "concat": "a above b",
-    "clz": "the number of zeros above a's highest one; its width where a is 0",
-    "ctz": "the number of zeros below a's lowest one; its width where a is 0",
+    "clz": "the number of zeros above a's highest one; its width if a is 0",
+    "ctz": "the number of zeros below a's lowest one; its width if a is 0",
     "popcount": "the number of ones in a",
     "byteswap": "a with its bytes in reverse order; its width is a multiple of 8",
     # state: in the order in which the program lists them
@@ -49,15 +52,15 @@ OPERATIONS: dict[str, str] = {
     "write_file": "register number a of the register file named `detail` becomes b",
     "get": "the register named `detail`",
     "set": "the register named `detail` becomes a",
-    "read_live": "the register named `detail`, whose value moves by itself, as it is now",
-    "write_live": "the register named `detail`, whose value moves by itself, becomes a",
+    "read_live": "the present value of the register named `detail`, which moves by itself",
+    "write_live": "the register named `detail`, which moves by itself, becomes a",
     "load": "the `width` bits in memory at effective address a, in the thread's byte order",
     "store": "memory at effective address a becomes b, in the thread's byte order",
-    "load_reserved": "as load, and a reservation of that place is made",
-    "store_conditional": "1 bit: as store and 1 where the reservation holds, else 0; it is gone after",
-    "invalidate_code": "the instructions fetched from the block at effective address a are forgotten",
+    "load_reserved": "as load, and makes a reservation of the place",
+    "store_conditional": "1 bit: as store and 1 if the reservation holds, else 0; it ends the reservation",
+    "invalidate_code": "instructions of the block at effective address a are fetched from memory again",
     "zero_block": "the cache block that holds effective address a becomes zeros",
-    "probe": "the access that `detail` names ('load' or 'store') to the byte at a is checked, not made",
+    "probe": "check the access that `detail` names ('load' or 'store') to the byte at a; do not make it",
     "barrier": "order accesses: all ('full'), or all but a store and a later load ('light')",
     "random": "64 random bits",
     "load_real": "the `width` bits in memory at real address a, big-endian; 0 if they lie outside memory",
@@ -66,7 +69,7 @@ OPERATIONS: dict[str, str] = {
     "new_context": "registers changed that address translation depends on",
     "forget_translations": "translations are looked up anew, by every thread ('all') or this one ('own')",
     "interrupt": "the instruction ends in the interrupt `detail`, a are SRR1's bits for its cause",
-    "resync": "whatever depends on the machine state is looked at again before the next instruction",
+    "resync": "the machine state is looked at again before the next instruction",
 }
 
 #: Operations whose result depends on their operands alone.
@@ -91,15 +94,18 @@ Operand: TypeAlias = "Value | int"
 Detail: TypeAlias = "int | str | None"
 
 
+NOTATION.add(__file__)
+
+
 class Value:
-    """One operation's result: ``width`` bits (0: an effect, which has none).
+    """One operation's result: ``width`` bits. An effect has no result; its width is 0.
 
     Operators work on values of one width, or with a plain int, and give that width. Comparisons are
     methods, because ``<`` would hide whether it is signed. A value has no truth: a meaning that
     branches in Python on what is known only when the guest runs is a mistake, and raises TypeError.
     """
 
-    __slots__ = ("args", "detail", "op", "trace", "width")
+    __slots__ = ("_made_at", "args", "detail", "op", "trace", "width")
 
     def __init__(self, trace: Trace, op: str, width: int, args: tuple[Value, ...], detail: Detail) -> None:
         self.trace = trace
@@ -107,6 +113,13 @@ class Value:
         self.width = width
         self.args = args
         self.detail = detail
+        self._made_at = caller()
+
+    @property
+    def line(self) -> str:
+        """The line that made the value, as file:line: a line of a meaning, not of its notation."""
+        code, number = self._made_at
+        return f"{Path(code.co_filename).name}:{number}"
 
     def __bool__(self) -> NoReturn:
         raise TypeError("a value is known only when the guest runs: use m.when(…) or m.select(…), not `if`")
@@ -255,7 +268,7 @@ class Value:
 
 @dataclass(slots=True)
 class When:
-    """Statements that happen only where the 1-bit ``condition`` is 1."""
+    """Statements that happen only if the 1-bit ``condition`` is 1."""
 
     condition: Value
     body: list[Value | When] = field(default_factory=list)
@@ -313,7 +326,7 @@ class Trace:
         return self.emit("const", width, (), number & mask(width))
 
     def value(self, operand: Operand, width: int) -> Value:
-        """``operand`` as a value of ``width`` bits; ValueError where it has another width."""
+        """``operand`` as a value of ``width`` bits; ValueError if it has another width."""
         if isinstance(operand, int):
             return self.const(operand, width)
         if operand.width != width:
@@ -327,7 +340,7 @@ class Trace:
 
     @contextmanager
     def when(self, condition: Value) -> Iterator[None]:
-        """Statements made inside happen only where ``condition`` (1 bit) is 1."""
+        """Statements made inside happen only if ``condition`` (1 bit) is 1."""
         guarded = When(self.value(condition, 1))
         self._block.append(guarded)
         outer, self._block = self._block, guarded.body
