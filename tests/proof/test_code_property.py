@@ -202,7 +202,7 @@ FROM_MEMORY = ADD.replace("mfspr   r15, TB", "ld      r15, 0(r5)")
 def test_a_reading_made_before_is_as_good_within_its_age() -> None:
     _, finding = prove(FROM_MEMORY, WHOLE, APART, "age(0(r5)) <= 1000")
     assert finding.outcome is Outcome.PROVEN
-    assert "the age of what is said to be read before included" in assumed(finding)[0]
+    assert "including the age of earlier readings" in assumed(finding)[0]
     _, finding = prove(FROM_MEMORY, WHOLE, APART)
     assert finding.requirement == finding.claim.shift_words
 
@@ -214,7 +214,7 @@ def test_an_offset_loaded_twice_is_remembered_wrongly_if_it_changes_meanwhile() 
     image, finding = prove(TWICE, WHOLE, end="end", remembers=parse_place("80(r4)"))
     assert finding.requirement == finding.claim.remembered_words
     told = "\n".join(story(image, finding))
-    assert "before it somebody else sets the word" in told
+    assert "before it another thread sets the word" in told
     goes_the_same_way_natively(image, finding)
     _, steady = prove(TWICE, WHOLE, "steady(72(r4))", end="end", remembers=parse_place("80(r4)"))
     assert steady.outcome is Outcome.PROVEN

@@ -1,1 +1,1 @@
-"""The prover for other people's machine code: read from files, looked through for switches, and proven."""
+"""The prover for other projects' machine code: it reads files, finds switches, and proves claims."""

@@ -1,11 +1,12 @@
-"""What is said of machine code on a command line: places that hold a value, and what the code may rely on.
+"""The arguments for machine code on a command line: places that hold a value, and assumptions.
 
-A *place* is a general purpose register, `r8`, or the doubleword in memory at a distance from one, `168(r5)`,
-written as assemblers do; the register is meant as it is where the range begins. An *assumption* is one of
+A *place* is a general purpose register, `r8`, or the doubleword in memory at a distance from a register,
+`168(r5)`, as assemblers write it. The register means its value at the beginning of the range. An *assumption*
+is one of
 
     PLACE [& MASK] OPERATOR NUMBER      OPERATOR: = != < <= > >=, of unsigned 64-bit numbers
-    age(PLACE) <= TICKS                 it is the timebase, read at most so many ticks before the range begins
-    steady(PLACE)                       nobody else changes this word while the code runs
+    age(PLACE) <= TICKS                 the timebase, read at most so many ticks before the range begins
+    steady(PLACE)                       no other thread changes this word while the code runs
     apart(PLACE, PLACE, …)              words of memory of which none overlaps another
 """
 
@@ -50,7 +51,7 @@ class Register:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A doubleword in memory, `displacement` bytes from where a register points as the range begins."""
+    """A doubleword in memory, `displacement` bytes from the address in a register as the range begins."""
 
     displacement: int
     base: int
@@ -59,7 +60,7 @@ class Word:
         return f"{self.displacement}(r{self.base})"
 
     def address(self, before: SymbolicState) -> z3.BitVecRef:
-        """Its address, from the state in which the range begins."""
+        """Its address, from the state at the beginning of the range."""
         return z3.simplify(before.gpr[self.base] + self.displacement)
 
     def value(self, state: SymbolicState, before: SymbolicState, little: bool) -> z3.BitVecRef:
@@ -93,13 +94,13 @@ class Compared:
         return f"{self.place}{masked} {self.operator} {self.number:#x}"
 
     def given(self, value: z3.BitVecRef) -> z3.BitVecRef:
-        """A value of the place with the bits put in that are given: as good, and proven sooner."""
+        """A value of the place with the bits that the comparison fixes put in. This makes proofs faster."""
         if self.operator != "=" or self.number & ~self.mask:
             return value
         return z3.simplify(value & (self.mask ^ MASK64) | self.number)
 
     def holds(self, value: z3.BitVecRef) -> z3.BoolRef:
-        """Whether it holds of this value of the place."""
+        """Whether the comparison holds for this value of the place."""
         return _OPERATORS[self.operator](value & self.mask, z3.BitVecVal(self.number, 64))
 
 
@@ -116,7 +117,7 @@ class Age:
 
 @dataclass(frozen=True, slots=True)
 class Steady:
-    """Nobody else changes the word while the code runs."""
+    """No other thread changes the word while the code runs."""
 
     place: Word
 
@@ -134,7 +135,7 @@ class Apart:
         return f"apart({', '.join(map(str, self.places))})"
 
     def holds(self, before: SymbolicState) -> z3.BoolRef:
-        """Whether it holds where the range begins."""
+        """Whether it holds at the beginning of the range."""
         addresses = [place.address(before) for place in self.places]
         return z3.And(
             *(

@@ -1,4 +1,4 @@
-"""One run of machine code, on ints: what a counterexample is, and how it is replayed and told."""
+"""One run of machine code, on ints: a counterexample, its replay, and its steps for people."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _WORD = 4
 _DOUBLEWORD: Final = 8
 _TIMES: Final = frozenset({"read_live", "write_live"})
 MOST_STEPS: Final = 4096
-"""How many instructions a case may take."""
+"""The most instructions of a case."""
 
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """What the world did before the instruction at `address`: see `unknown_timing.Event`."""
+    """What happened around the code before the instruction at `address`: see `unknown_timing.Event`."""
 
     address: int
     value: int
@@ -37,54 +37,54 @@ class Happening:
 
 @dataclass(frozen=True, slots=True)
 class CodeCase:
-    """One run: all that it depends on."""
+    """One run: everything on which it depends."""
 
     start: int
     end: int
     msr: int
     timebase: int
-    """Where the range begins; 64 bits."""
+    """The timebase at the beginning of the range; 64 bits."""
     registers: Mapping[str, int]
-    """Stored registers, and general ones as r0 to r31, where the range begins; others do not matter."""
+    """Stored registers, and general ones as r0 to r31, at the beginning. The others do not matter."""
     live: Mapping[str, int]
-    """DEC, HDEC, VTB, PURR and SPURR then."""
+    """DEC, HDEC, VTB, PURR and SPURR at the beginning."""
     memory: Callable[[int], int]
-    """The byte at a real address then."""
+    """Returns the byte at a real address at the beginning."""
     happenings: tuple[Happening, ...]
     shared: int | None
     """The address of the word that others change."""
     most_steps: int = MOST_STEPS
-    """How many instructions are run at most."""
+    """The most instructions that are run."""
 
     @property
     def returns_to(self) -> int:
-        """Where a return goes that leaves the code."""
+        """The address to which a return to the caller goes."""
         return self.registers["LR"] & ~3 & MASK64
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """An instruction of a run, as it is told."""
+    """An instruction of a run, as a story shows it."""
 
     address: int
     place: str
     text: str
     ticks: int
-    """What went by before it, since the step before."""
+    """The ticks that passed since the step before."""
     note: str
-    """What it did that matters."""
+    """Its effect, for people."""
 
 
 @dataclass(slots=True)
 class CodeRun:
-    """What came of a case."""
+    """The outcome of a case."""
 
     case: CodeCase
     thread: Thread
     live: CaseTime
     steps: list[Step] = field(default_factory=list)
     reached: bool = False
-    """Whether it came to the end of the range, or returned to the caller."""
+    """Whether it reached the end of the range, or returned to the caller."""
 
     @property
     def timebase(self) -> int:
@@ -93,7 +93,7 @@ class CodeRun:
 
 
 class CaseTime:
-    """The live registers of one case: time stands where the case says."""
+    """The live registers of one case. Time advances only as the case says."""
 
     def __init__(self, case: CodeCase) -> None:
         self.start = case.timebase
@@ -171,13 +171,13 @@ def _signed(value: int, width: int) -> int:
 
 
 class CaseMemory(GuestMemory):
-    """All of memory that a case can reach, which keeps only what was touched."""
+    """All memory that a case can reach. It keeps only the bytes that were touched."""
 
     __slots__ = ("byte", "first", "touched")
 
     def __init__(self, byte: Callable[[int], int]) -> None:
         self.first: dict[int, int] = {}
-        """The bytes that were there at the beginning, of those that were touched."""
+        """The bytes touched, with their values at the beginning."""
         self.touched: dict[int, int] = {}
         self.byte = byte
         self.size = 1 << 64
@@ -205,7 +205,7 @@ class CaseMemory(GuestMemory):
 
 
 class _Code(GuestMemory):
-    """The code of an image, where the engine fetches it."""
+    """The code of an image, for the engine to fetch."""
 
     __slots__ = ("image",)
 
@@ -213,7 +213,7 @@ class _Code(GuestMemory):
         self.image = image
 
     def load(self, addr: int, size: int, little: bool) -> int:
-        """The instruction word at an address; an illegal one where there is none."""
+        """The instruction word at an address; an illegal instruction if there is no code."""
         return self.image.word(addr) or 0
 
 
@@ -239,7 +239,7 @@ def run_case(
             thread.gpr[int(name.removeprefix("r"))] = value
     thread.set_msr(case.msr)
     if thread_for is None:
-        # Addresses are as the code has them.
+        # The code's addresses are not cut to real addresses.
         thread.ea_mask = MASK64
     thread.CIA = case.start
     run = CodeRun(case, thread, live)
@@ -285,7 +285,7 @@ def _change(case: CodeCase, thread: Thread, value: int, little: bool) -> str:
     if thread.memory.load(case.shared, _DOUBLEWORD, little) == value:
         return ""
     thread.memory.store(case.shared, _DOUBLEWORD, value, little)
-    return f"before it somebody else sets the word at {case.shared:#x} to {value:#x}"
+    return f"before it another thread sets the word at {case.shared:#x} to {value:#x}"
 
 
 def _time_written(word: int) -> bool:
@@ -302,7 +302,7 @@ def _timebase_numbers() -> set[int]:
 
 
 def _before(thread: Thread, word: int) -> Callable[[Thread], str]:
-    """What will be told of an instruction once it is done."""
+    """Return a function that describes an instruction's effect once it is done."""
     found = decode(word)
     if found is None:
         return lambda after: "is no instruction"
@@ -322,7 +322,7 @@ def _before(thread: Thread, word: int) -> Callable[[Thread], str]:
 
 
 def as_json(case: CodeCase, run: CodeRun) -> dict[str, Any]:
-    """Return a case and its steps as JSON has them."""
+    """Return a case and its steps for JSON."""
     memory = run.thread.memory
     first = memory.first if isinstance(memory, CaseMemory) else {}
     return {

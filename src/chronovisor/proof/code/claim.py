@@ -1,4 +1,4 @@
-"""What can be claimed of machine code, and whether one run of it keeps to that, on ints."""
+"""Claims about machine code, and the check on ints whether one run meets a claim."""
 
 from __future__ import annotations
 
@@ -19,59 +19,60 @@ HALVES: Final = "it writes neither TBU nor TBL"
 
 @dataclass(frozen=True, slots=True)
 class CodeClaim:
-    """What is claimed of the code from `start` up to `end`, which is not part of it."""
+    """A claim about the code from `start` up to `end`, exclusive."""
 
     start: int
     end: int
     shifts_by: Place
-    """What is added to the timebase, or subtracted where `subtracts`: its value where the range begins, or of
-    a word that others may change, where it is first loaded."""
+    """The place whose value is added to the timebase, or subtracted if `subtracts`. Its value is that at the
+    beginning of the range; of a word that others may change, that of the first load.
+    """
     subtracts: bool = False
     keeps: tuple[Place, ...] = ()
-    """Places that at the end hold a reading of the timebase as it is then, but for the ticks since."""
+    """Places that at the end hold the timebase as it is then, except for the ticks since it was read."""
     remembers: Place | None = None
-    """A place that at the end holds what was added, or subtracted."""
+    """A place that at the end holds the value that was added or subtracted."""
     assumptions: tuple[Assumption, ...] = ()
     limit: int = GRANULE
-    """Fewer ticks than these pass in the range, the age of what is said to have one included."""
+    """Fewer ticks than these pass in the range, including the largest age that is assumed."""
 
     @property
     def shift_words(self) -> str:
-        """What is required of the timebase, in words."""
+        """The requirement on the timebase, in words."""
         done = "less" if self.subtracts else "and"
         return f"at the end the timebase is what it was, the ticks that passed, {done} {self.shifts_by}"
 
     def kept_words(self, place: Place) -> str:
-        """What is required of a kept time, in words."""
+        """The requirement on a kept time, in words."""
         return f"at the end {place} is the timebase but for the ticks since it was read"
 
     @property
     def remembered_words(self) -> str:
-        """What is required of the place that remembers, in words."""
+        """The requirement on the place that remembers, in words."""
         done = "subtracted" if self.subtracts else "added"
         return f"at the end {self.remembers} is what was {done}"
 
     @property
     def words(self) -> tuple[str, ...]:
-        """All that is claimed."""
+        """All requirements, in words."""
         more = () if self.remembers is None else (self.remembered_words,)
         return (self.shift_words, HALVES, *(self.kept_words(place) for place in self.keeps), *more)
 
     @property
     def shared(self) -> Word | None:
-        """The word that others may change meanwhile."""
+        """The word that other threads may change meanwhile."""
         if isinstance(self.shifts_by, Register) or Steady(self.shifts_by) in self.assumptions:
             return None
         return self.shifts_by
 
     @property
     def ages(self) -> tuple[Age, ...]:
-        """What is said of readings made before."""
+        """The assumptions about readings made before the range."""
         return tuple(one for one in self.assumptions if isinstance(one, Age))
 
     @property
     def places(self) -> tuple[Place, ...]:
-        """Every place that is named."""
+        """Every place that the claim names."""
         places = [self.shifts_by, *self.keeps, *(() if self.remembers is None else (self.remembers,))]
         for one in self.assumptions:
             places += one.places if isinstance(one, Apart) else [one.place]
@@ -79,38 +80,38 @@ class CodeClaim:
 
     @property
     def oldest(self) -> int:
-        """The most that a reading may be old where the range begins."""
+        """The largest age of a reading at the beginning of the range, in ticks."""
         return max((one.ticks for one in self.ages), default=0)
 
 
 @dataclass(frozen=True, slots=True)
 class CodeFinding:
-    """What became of a claim."""
+    """The outcome of a claim."""
 
     claim: CodeClaim
     outcome: Outcome
     seconds: float
     instructions: int
-    """How many instructions were followed."""
+    """The number of instructions that were followed."""
     limit: str | None = None
-    """What the prover ran into where it is undecided."""
+    """What stopped the prover, if the outcome is undecided."""
     requirement: str | None = None
-    """What does not hold where it is refuted."""
+    """The requirement that does not hold, if the claim is refuted."""
     run: CodeRun | None = None
     """The run that shows it."""
     stores: tuple[str, ...] = ()
-    """The places that the code stores to, as they are known where the range begins."""
+    """The places to which the code stores, in terms of the registers at the beginning."""
 
 
 def place_value(image: CodeImage, place: Place, run: CodeRun) -> int:
-    """Return a place's value where a run ended."""
+    """Return a place's value at the end of a run."""
     if isinstance(place, Register):
         return run.thread.gpr[place.number]
     return run.thread.memory.load(_address(place, run), _DOUBLEWORD, image.little)
 
 
 def value_before(image: CodeImage, place: Place, run: CodeRun) -> int:
-    """Return a place's value where a run began."""
+    """Return a place's value at the beginning of a run."""
     if isinstance(place, Register):
         return run.case.registers[f"r{place.number}"]
     data = bytes(run.case.memory(_address(place, run) + n) for n in range(_DOUBLEWORD))
@@ -122,7 +123,7 @@ def _address(place: Word, run: CodeRun) -> int:
 
 
 def broken(image: CodeImage, claim: CodeClaim, run: CodeRun) -> list[str]:
-    """Return what a run breaks of a claim, on ints."""
+    """Return the requirements of a claim that a run breaks, on ints."""
     if not run.reached:
         return [ENDS]
     found = []

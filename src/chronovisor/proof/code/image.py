@@ -1,11 +1,11 @@
 """Machine code in files: executables, kernels, kernel modules and object files of 64-bit Power.
 
-What is read are the sections that hold instructions (of a file without section headers the segments), its
-symbols, and of an object file the relocations within its code. Addresses are the file's own; the sections of
-an object file, which has none yet, are laid one behind the other from 0, `.text` first.
+The module reads the sections that hold instructions (or the segments, if a file has no section headers), the
+symbols, and the relocations within the code of an object file. Addresses are the file's own. An object file
+has no addresses yet: its sections are laid out one after another from 0, `.text` first.
 
-Sources: the System V ABI's ELF chapter; the 64-bit PowerPC ELF ABI 1.9 (function descriptors in `.opd`); the
-OpenPOWER ELF V2 ABI.
+Sources, cited from memory: the System V ABI's ELF chapter; the 64-bit PowerPC ELF ABI 1.9 (function
+descriptors in `.opd`); the OpenPOWER ELF V2 ABI.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _WORD = 4
 
 
 class CodeError(Exception):
-    """A file whose code cannot be read; the text is one line for people."""
+    """The code of a file cannot be read. The text is one line for people."""
 
 
 class PlaceError(CodeError):
@@ -61,7 +61,7 @@ class Section:
 
     @property
     def end(self) -> int:
-        """The first address behind it."""
+        """The first address after it."""
         return self.address + len(self.data)
 
     def __contains__(self, address: int) -> bool:
@@ -70,12 +70,12 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Relocation:
-    """What linking or loading will do to an instruction."""
+    """A change that linking or loading will make to an instruction."""
 
     kind: str
     symbol: str
     target: int | None
-    """The address that it names, where this file says it."""
+    """The address that it names, if this file has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class CodeImage:
     symbols: Mapping[str, int]
     """Addresses in the code by the names of functions and labels."""
     starts: tuple[tuple[int, str], ...]
-    """Where functions and labels begin, by rising address, one name each."""
+    """The starts of functions and labels, by rising address, one name each."""
     relocations: Mapping[int, Relocation] = field(default_factory=dict)
     """By the address of the instruction."""
 
@@ -97,7 +97,7 @@ class CodeImage:
         return next((section for section in self.sections if address in section), None)
 
     def word(self, address: int) -> int | None:
-        """Return the instruction word at an address; None where there is no code."""
+        """Return the instruction word at an address, or None if there is no code."""
         section = self.section_at(address)
         if section is None or address % _WORD or address + _WORD > section.end:
             return None
@@ -105,7 +105,7 @@ class CodeImage:
         return int.from_bytes(section.data[at : at + _WORD], "little" if self.little else "big")
 
     def function_at(self, address: int) -> tuple[str, int] | None:
-        """Return the symbol before an address in its section, and where that is; None where there is none."""
+        """Return the last symbol up to an address in its section, with its address; None if there is none."""
         place = bisect_right(self.starts, (address, "\U0010ffff")) - 1
         if place < 0:
             return None
@@ -155,7 +155,7 @@ class CodeImage:
 
 
 def read_code(path: str | Path) -> CodeImage:
-    """Read the code of a file. Raises `CodeError` for a file that has none that can be read."""
+    """Read the code of a file. Raises `CodeError` if the file has no code that can be read."""
     try:
         return parse_code(Path(path).read_bytes(), str(path))
     except IsADirectoryError:
@@ -167,7 +167,7 @@ def read_code(path: str | Path) -> CodeImage:
 
 
 def parse_code(data: bytes, name: str) -> CodeImage:
-    """Read the code of an ELF file's bytes; `name` is what errors call it."""
+    """Read the code of an ELF file's bytes. Errors call the file `name`."""
     for magic, what in _COMPRESSED.items():
         if data.startswith(magic):
             raise CodeError(f"{name}: this is compressed ({what}); unpack it first")
@@ -180,7 +180,7 @@ def parse_code(data: bytes, name: str) -> CodeImage:
             raise CodeError(f"{name}: it is for {machine} ({elf.elfclass} bits), not for 64-bit Power")
         return _Reader(elf, data, name).image()
     except (ELFError, ConstructError, AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
-        # pyelftools meets damaged tables with whatever its parsing of them happens to raise.
+        # For damaged tables, pyelftools raises whatever its parsing happens to run into.
         raise CodeError(f"{name}: its ELF tables are damaged ({error})") from None
     except (OverflowError, struct.error, UnicodeDecodeError) as error:
         raise CodeError(f"{name}: its ELF tables are damaged ({error})") from None
@@ -205,7 +205,7 @@ class _Reader:
             for number, (name, header) in enumerate(self._headers)
             if _holds_code(header)
         }
-        # Symbols say by their section's number where they are.
+        # A symbol names its section by number.
         sections = list(code.values()) if self._headers else self._code_segments()
         if not any(section.data for section in sections):
             inner = next((name for name, _ in self._headers if name.startswith(".kernel:")), None)
@@ -263,7 +263,7 @@ class _Reader:
 
     @cached_property
     def _symbols(self) -> list[_Symbol]:
-        # A kernel has a hundred thousand: pyelftools, which makes several objects of each, takes seconds.
+        # A kernel has a hundred thousand symbols. pyelftools makes several objects of each: seconds.
         table = self._table("SHT_SYMTAB") or self._table("SHT_DYNSYM")
         if table is None:
             return []
@@ -278,7 +278,7 @@ class _Reader:
         return next((header for _, header in self._headers if header.sh_type == kind), None)
 
     def _code_address(self, symbol: _Symbol, code: Mapping[int, Section]) -> int | None:
-        """Where a symbol's code is; None where it names none."""
+        """The address of a symbol's code, or None if it names no code."""
         if symbol.kind not in (_FUNCTION, _NO_TYPE) or symbol.section >= len(self._headers):
             return None
         if symbol.section in code:
@@ -307,7 +307,7 @@ class _Reader:
         }
 
     def _relocations(self, code: Mapping[int, Section]) -> dict[int, Relocation]:
-        # What is relocated may be half an instruction.
+        # A relocation may be of half an instruction.
         return {
             self._addresses[number] + at - at % _WORD: found
             for number in code

@@ -1,8 +1,8 @@
-"""Recognises, in machine code, a switch of the timebase by an offset, and what to claim of it.
+"""Recognises switches of the timebase by an offset in machine code, and makes claims about them.
 
-From a write of TBU40 the data flows back to a sum or difference of a time and an offset; forward there are
-the check, the second write, and the stores that keep the new time or remember the offset. What is found is a
-claim, no more: whether it holds is for the prover.
+The data flow of a TBU40 write is followed back to a sum or difference of a time and an offset. After the
+write come the check, the second write, and the stores that keep the new time or remember the offset. The
+result is a claim; the prover decides whether it holds.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from chronovisor.timebase.types import GRANULE, LOW_MASK, MASK64
 
 _WORD = 4
 _FAR: Final = 24
-"""How many instructions are looked at, back and forward."""
+"""How many instructions are examined, backward and forward."""
 _TAIL: Final = 8
-"""How many may stand between the check and where an offset of 0 goes on."""
+"""The most instructions between the check and the place at which an offset of 0 continues."""
 _RETURNS: Final = frozenset({"b", "bclr", "bcctr", "bctar", "rfid", "hrfid"})
 
 
@@ -35,15 +35,15 @@ class OffsetSwitch:
     """A switch that was recognised."""
 
     writes: tuple[TimeWrite, ...]
-    """The write of TBU40, and the second one where the check leads to one."""
+    """The write of TBU40, and the second write if the check leads to one."""
     claim: CodeClaim
-    """That the timebase is shifted; and of each kept time that it is the timebase."""
+    """Claims that the timebase is shifted, and that each kept time is the timebase."""
     remembering: CodeClaim | None
-    """That what was added is remembered; None where nothing seems to remember it."""
+    """Claims that the value added is remembered; None if no store seems to remember it."""
 
     @property
     def steady(self) -> CodeClaim | None:
-        """As `remembering`, of an offset that does not change meanwhile."""
+        """The claim `remembering`, for an offset that does not change meanwhile."""
         claim = self.remembering
         if claim is None or not isinstance(claim.shifts_by, Word):
             return None
@@ -67,7 +67,7 @@ class _Step:
 
     @property
     def target(self) -> int | None:
-        """Where a branch goes whose target it says itself."""
+        """The target of a branch, if the instruction has it."""
         if self.name not in ("b", "bc"):
             return None
         distance = self.field("LI" if self.name == "b" else "BD")
@@ -86,7 +86,7 @@ class _Step:
 
 @cache
 def _registers(found: Instruction, statics: tuple[int, ...]) -> tuple[frozenset[str], frozenset[str]]:
-    """The fields that name general registers which the instruction writes, and reads."""
+    """The fields that name the general registers that the instruction writes, and reads."""
     written, read = set(), set()
     for statement in found.program(statics).statements():
         name = str(statement.args[0].detail) if statement.args and statement.args[0].op == "operand" else None
@@ -103,7 +103,7 @@ def _writes(step: _Step) -> set[int]:
 
 
 def offset_switches(image: CodeImage, writes: list[TimeWrite]) -> Iterator[OffsetSwitch]:
-    """Find the switches among an image's writes of registers of time."""
+    """Find the switches among an image's writes of time registers."""
     upper = {write.address: write for write in writes if write.register == "TBU40"}
     done: set[int] = set()
     for write in upper.values():
@@ -116,7 +116,7 @@ def offset_switches(image: CodeImage, writes: list[TimeWrite]) -> Iterator[Offse
 
 
 class _Recognition:
-    """One write of TBU40 on its way to a claim."""
+    """Makes a claim from one write of TBU40."""
 
     def __init__(self, image: CodeImage, upper: dict[int, TimeWrite], write: TimeWrite) -> None:
         self._image = image
@@ -124,7 +124,7 @@ class _Recognition:
         self._write = write
 
     def switch(self) -> OffsetSwitch | None:
-        """What is claimed of the code about the write; None where it is not known for a switch."""
+        """The claim about the code around the write, or None if the code is not recognised as a switch."""
         before = list(self._back(self._write.address))
         summed = _last_writer(before, self._write.source)
         if summed is None or summed.name not in ("add", "subf"):
@@ -158,7 +158,7 @@ class _Recognition:
         claim = CodeClaim(start, end, shifts_by, summed.name == "subf", keeps, assumptions=tuple(assumptions))
         remembering = None
         if remembers is not None:
-            # Where there is no offset nothing is stored: what is there has to say that none is applied.
+            # If the offset is 0, the code stores nothing, so the place must hold 0 already.
             none = (Compared(remembers, MASK64, "=", 0),) if may_skip else ()
             remembering = replace(
                 claim, keeps=(), remembers=remembers, assumptions=(*claim.assumptions, *none)
@@ -176,7 +176,7 @@ class _Recognition:
         return _Step(address, word, found)
 
     def _back(self, address: int) -> Iterator[_Step]:
-        """The instructions before an address that run into it, the nearest first."""
+        """The instructions before an address that lead to it, the nearest first."""
         for at in range(address - _WORD, address - _FAR * _WORD, -_WORD):
             step = self._step(at)
             if step is None or step.calls or (step.name in _RETURNS and not _is_conditional(step)):
@@ -206,13 +206,13 @@ class _Recognition:
             if moment.reads_time and not offset.reads_time:
                 return offset, moment
         for offset, moment in ((a, b), (b, a)):
-            # Neither was read this moment: the offset is what was compared with 0.
+            # Neither was just read from TB. The offset is the one that was compared with 0.
             if moment.is_time(earlier) and _compared(earlier, offset.register):
                 return offset, moment
         return None, None
 
     def _skip(self, start: int, before: list[_Step]) -> tuple[int | None, bool]:
-        """Where an offset of 0 goes on, if that is here, and whether it goes another way at all."""
+        """The address at which an offset of 0 continues, if any; and whether it takes another path."""
         for step in before:
             if step.address <= start or step.calls:
                 continue
@@ -223,7 +223,7 @@ class _Recognition:
         return None, False
 
     def _behind_stores(self, start: int, joined: int, offset: _Operand) -> int:
-        """The end of a range that nothing else ends: behind the last store that tells something."""
+        """The end of a range without another end: after the last store of the time or the offset."""
         last = joined
         for step in self._forward(joined, _TAIL):
             if step.name not in ("ld", "std", "addi", "or"):
@@ -234,7 +234,7 @@ class _Recognition:
         return last
 
     def _join(self) -> tuple[int, TimeWrite | None]:
-        """Where the ways with and without the second write meet, and that write."""
+        """The address at which the paths with and without the second write meet, and that write."""
         behind = self._write.address + _WORD
         for step in self._forward(behind):
             if step.name != "bc" or step.target is None:
@@ -246,7 +246,7 @@ class _Recognition:
         return behind, None
 
     def _second(self, first: int, other: int) -> TimeWrite | None:
-        """The write on a way that goes on to `other`."""
+        """The write on a path that leads to `other`."""
         found = None
         for step in self._forward(first, _TAIL):
             if step.address == other:
@@ -285,7 +285,7 @@ class _Recognition:
 
 @dataclass(frozen=True, slots=True)
 class _Operand:
-    """A register that goes into a sum, and what it was last written by."""
+    """A register of a sum, and the instruction that wrote it last."""
 
     register: int
     source: _Step | None

@@ -1,8 +1,8 @@
-"""What is claimed of other people's machine code, and what becomes of it.
+"""Proves claims about other projects' machine code.
 
 The code between two addresses runs in hypervisor state on unknown registers and memory, with an unknown
-number of ticks before each access to time (`unknown_timing`). Where a requirement can fail, the least case
-found is run by the concrete evaluator before it is believed.
+number of ticks before each access to time (`unknown_timing`). If a requirement can fail, the concrete
+evaluator runs the smallest case found before it is reported.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from chronovisor.proof.prover import TIMEOUT, Outcome, ProverError
 
 _DOUBLEWORD = 8
 _BOUND = 64
-"""How often an instruction may be passed."""
+"""How often an instruction may be executed on one path."""
 _PATIENCE = 0.1
-"""The share of the time that one question on the way may take: whether a path can be."""
+"""The share of the time for one question whether a path is possible."""
 _TIMEBASE, _ADDRESS, _FAR = 1 << 32, 0x1000, 0x8000
-"""Where counterexamples have their timebase and their memory, where they can choose."""
+"""The timebase and the addresses that counterexamples prefer."""
 _MINIMISING, _EACH = 8.0, 0.5
 """Seconds for making the numbers of a counterexample small, and for one question about one of them."""
 _LIVE: Final = ("DEC", "HDEC", "VTB", "PURR", "SPURR")
@@ -68,7 +68,7 @@ class _Words(Mapping[int, int]):
 
 @dataclass(slots=True)
 class _Attempt:
-    """One proof on its way."""
+    """One proof in progress."""
 
     image: CodeImage
     claim: CodeClaim
@@ -88,7 +88,7 @@ class _Attempt:
         self.course = CodeTime(self.image, claim.limit, claim.shared, always, self.deadline)
         self.solver = z3.SimpleSolver()
         self.before = SymbolicState.unknown(known={"CIA": claim.start, "MSR": self.msr})
-        # The bits that assumptions give are put in; what is assumed is asked for nevertheless.
+        # The bits that assumptions fix are put in. The assumptions are added to the solver all the same.
         compared = [one for one in claim.assumptions if isinstance(one, Compared)]
         for one in compared:
             if not isinstance(one.place, Word):
@@ -115,7 +115,7 @@ class _Attempt:
         return place.value(state, self.before, self.image.little)
 
     def assumed(self) -> list[z3.BoolRef]:
-        """What holds where the range begins."""
+        """What holds at the beginning of the range."""
         conditions = []
         start = z3.BitVec(HOST_AT_START, 64)
         for one in self.claim.assumptions:
@@ -135,12 +135,12 @@ class _Attempt:
         return runner.run(state, {self.claim.end})
 
     def required(self, state: SymbolicState) -> Iterator[tuple[str, z3.BoolRef]]:
-        """What has to hold at the end of the range."""
+        """What must hold at the end of the range."""
         claim = self.claim
         start = z3.BitVec(HOST_AT_START, 64)
         now, elapsed, adjust = self.course.timebase(state), state.live["elapsed"], state.live["adjust"]
         shift = self.value(claim.shifts_by, self.before)
-        # Not more ticks than the limit lets pass since the oldest reading.
+        # The limit counts from the oldest reading.
         ages = [start - self.value(one.place, self.before) for one in claim.ages]
         for age in ages:
             state.assume(z3.ULT(elapsed + age, claim.limit))
@@ -193,9 +193,9 @@ class _Attempt:
 
 
 def prove_code(image: CodeImage, claim: CodeClaim, timeout: float = TIMEOUT) -> CodeFinding:
-    """Find out within `timeout` seconds whether a claim holds of the code of an image, all of it.
+    """Decide within `timeout` seconds whether all requirements of a claim hold for the code of an image.
 
-    Raises `ProverError` where a counterexample goes otherwise in the concrete evaluator.
+    Raises `ProverError` if a counterexample ends differently in the concrete evaluator.
     """
     findings = []
     for finding in prove_each(image, claim, timeout):
@@ -206,9 +206,9 @@ def prove_code(image: CodeImage, claim: CodeClaim, timeout: float = TIMEOUT) -> 
 
 
 def prove_each(image: CodeImage, claim: CodeClaim, timeout: float = TIMEOUT) -> Iterator[CodeFinding]:
-    """Find out about each of the claim's words for itself, in their order: all within `timeout` seconds.
+    """Decide on each requirement of a claim by itself, in order, all within `timeout` seconds.
 
-    Raises `ProverError` where a counterexample goes otherwise in the concrete evaluator.
+    Raises `ProverError` if a counterexample ends differently in the concrete evaluator.
     """
     begun = time.monotonic()
     attempt = _Attempt(image, claim, begun + timeout, timeout)
@@ -233,12 +233,12 @@ def prove_each(image: CodeImage, claim: CodeClaim, timeout: float = TIMEOUT) -> 
         except TimeoutError:
             yield found(f"time-out of {timeout:g} s")
         except ValueError as error:
-            # What the symbolic evaluator cannot do: a mode that is not known.
+            # The symbolic evaluator cannot run code in an unknown mode.
             yield found(str(error))
 
 
 def _examine(attempt: _Attempt, words: str) -> Outcome | str | _Refutation:
-    """Whether one of the claim's words is proven; a text says what was run into."""
+    """The outcome of one requirement; a text says what stopped the prover."""
     passages = attempt.passages
     if passages is None:
         attempt.solver.add(*attempt.assumed())
@@ -257,15 +257,15 @@ def _examine(attempt: _Attempt, words: str) -> Outcome | str | _Refutation:
 
 
 def _passages(attempt: _Attempt) -> _Passages | _Refutation | str:
-    """The states in which the end is reached, with what is required of them; or why it may not be."""
+    """The states at the end of the range, with their requirements; or why the end may not be reached."""
     passages: _Passages = []
     for ending in attempt.run():
         state = ending.state
         if ending.reason is Reason.REACHED or _returns(attempt, ending):
-            # Time may pass before the end, too.
+            # Time may pass before the end too.
             attempt.course.ticks_pass(state)
             required = dict(attempt.required(state))
-            # What cannot be decided is kept: that loses nothing.
+            # An undecided path is kept, which is sound.
             if attempt.check(state.path) != z3.unsat:
                 passages.append((state, required))
             continue
@@ -279,7 +279,7 @@ def _passages(attempt: _Attempt) -> _Passages | _Refutation | str:
 
 
 def _returns(attempt: _Attempt, ending: Ending) -> bool:
-    """Whether a path left by returning to the caller, which is an end as well."""
+    """Whether a path left by returning to the caller, which also ends the range."""
     if ending.reason is not Reason.ELSEWHERE:
         return False
     caller = attempt.before["LR"] & ~3
@@ -292,7 +292,7 @@ def _where(attempt: _Attempt, ending: Ending) -> str:
 
 
 def _replayed(attempt: _Attempt, refutation: _Refutation) -> CodeRun:
-    """The least run found that breaks the requirement, seen to do so by the concrete evaluator."""
+    """The smallest run found that breaks the requirement, confirmed by the concrete evaluator."""
     solver, claim, before = attempt.solver, attempt.claim, attempt.before
     solver.push()
     solver.add(refutation.condition)
@@ -304,7 +304,7 @@ def _replayed(attempt: _Attempt, refutation: _Refutation) -> CodeRun:
         z3.UGE(start, _TIMEBASE),
         *(z3.And(z3.UGE(before.gpr[base], _ADDRESS), z3.ULT(before.gpr[base], _FAR)) for base in bases),
         z3.And(*(term == 0 for number, term in enumerate(before.gpr) if number not in bases)),
-        # Others change the word only where that matters.
+        # Other threads change the word only if that matters.
         *(event.value == shift for event in attempt.course.events if event.changes_memory),
     ]
     unknowns = [
@@ -315,11 +315,11 @@ def _replayed(attempt: _Attempt, refutation: _Refutation) -> CodeRun:
         *(attempt.value(place, before) for place in places),
         *before.gpr,
     ]
-    # A return that goes where no code is.
+    # A return goes to an address without code.
     wishes.append(before["LR"] == _FAR)
     solver.set("timeout", 0)
     if solver.check() != z3.sat:
-        raise ProverError(f"what was refuted cannot be: {refutation.requirement}")
+        raise ProverError(f"a refuted requirement has no counterexample: {refutation.requirement}")
     found = solver.model()
     seconds = min(_MINIMISING, (attempt.deadline - time.monotonic()) / 2)
     numbers = [Number.unsigned(unknown) for unknown in unknowns]
@@ -331,7 +331,7 @@ def _replayed(attempt: _Attempt, refutation: _Refutation) -> CodeRun:
     run = run_case(case, attempt.image)
     if refutation.requirement not in broken(attempt.image, claim, run):
         raise ProverError(
-            f"the code at {attempt.image.place(claim.start)} breaks symbolically what it keeps to on ints: "
+            f"the code at {attempt.image.place(claim.start)} breaks this symbolically, but not on ints: "
             f"{refutation.requirement}"
         )
     return run
@@ -343,7 +343,7 @@ def _stores(attempt: _Attempt) -> Iterator[str]:
 
 
 def _named(reached: z3.BitVecRef | None, before: SymbolicState) -> str | None:
-    """A pointer as a distance from a register of the beginning."""
+    """A pointer as a distance from a register's value at the beginning."""
     if reached is None:
         return None
     for number, register in enumerate(before.gpr):

@@ -1,4 +1,4 @@
-"""What was found out about machine code, told to people and to programs."""
+"""The outcome of a claim about machine code, for people and for programs."""
 
 from __future__ import annotations
 
@@ -13,33 +13,30 @@ from chronovisor.timebase.types import FREQUENCY, signed64
 
 _MILLISECONDS = 1000
 _MOST_TOLD = 64
-"""How many instructions a story has."""
+"""The most instructions that a story shows."""
 
 
 def assumed(finding: CodeFinding) -> list[str]:
-    """Return what the finding rests on: what was asked for, and what the prover takes for granted."""
+    """Return the assumptions of a finding: the user's, and those that the prover always makes."""
     claim = finding.claim
-    oldest = ", the age of what is said to be read before included" if claim.oldest else ""
+    oldest = ", including the age of earlier readings" if claim.oldest else ""
     words = [
         f"fewer than {claim.limit} ticks ({claim.limit / FREQUENCY * _MILLISECONDS:.1f} ms) pass in the range"
         f"{oldest}",
         *map(str, claim.assumptions),
-        "it runs as the file has it, in hypervisor state, and what interrupts it leaves time, registers and "
-        "memory as they were",
+        "the code runs as it is in the file, in hypervisor state, and interrupts leave the timebase, "
+        "registers and memory unchanged",
     ]
     if claim.shared is None:
-        words.append("nobody else writes the memory that it reads")
+        words.append("no other thread writes the memory that it reads")
     else:
         words.append(
-            f"others may write {claim.shared} at any moment (steady({claim.shared}) would say that none "
-            "does), and no other memory that it reads"
+            f"other threads may write {claim.shared} at any moment (unless you assume "
+            f"steady({claim.shared})), and no other memory that it reads"
         )
     bases = {place.base for place in _words(finding)}
     if len(bases) > 1 and not any(isinstance(one, Apart) for one in claim.assumptions):
-        words.append(
-            "pointers are taken as they come: words named by different registers may overlap (apart(…) would "
-            "say that they do not)"
-        )
+        words.append("words named by different registers may overlap (unless you assume apart(…))")
     return words
 
 
@@ -66,7 +63,7 @@ def story(image: CodeImage, finding: CodeFinding) -> Iterator[str]:
     if len(run.steps) > _MOST_TOLD:
         yield f"… and {len(run.steps) - _MOST_TOLD} more instructions"
     if not run.reached:
-        yield "and it does not come to the end of the range"
+        yield "and it does not reach the end of the range"
         return
     passed = run.live.elapsed
     yield f"at the end, {passed} ticks after the beginning, the timebase is {run.timebase:#x}"
@@ -83,7 +80,7 @@ def story(image: CodeImage, finding: CodeFinding) -> Iterator[str]:
     if claim.remembers is not None and finding.requirement == claim.remembered_words:
         kept, shift = place_value(image, claim.remembers, run), run.live.adjust
         done = _signed(-shift if claim.subtracts else shift)
-        yield f"and {claim.remembers} is {kept:#x}, where {done:#x} was applied"
+        yield f"and {claim.remembers} is {kept:#x}, but {done:#x} was applied"
 
 
 def _signed(ticks: int) -> int:
@@ -91,7 +88,7 @@ def _signed(ticks: int) -> int:
 
 
 def as_json(image: CodeImage, finding: CodeFinding) -> dict[str, Any]:
-    """Return a finding as JSON has it."""
+    """Return a finding for JSON."""
     claim, run = finding.claim, finding.run
     return {
         "from": image.place(claim.start),

@@ -1,4 +1,4 @@
-"""Where machine code writes the registers of time, and how that is shown."""
+"""Finds the writes of time registers in machine code, and lists the code around them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from chronovisor.isa.registers import REGISTERS, SPR_READ, SPR_WRITE
 from chronovisor.proof.code.image import CodeImage, Section
 
 WATCHED: Final = ("TBU40", "TBU", "TBL", "DEC", "HDEC")
-"""The registers whose writes are looked for."""
+"""The registers whose writes are found."""
 _REGISTERS_EACH = 32
 _RELATIVE = re.compile(r"\.([+-]0x[0-9a-f]+)")
 _WORD = 4
@@ -24,17 +24,17 @@ _WORD = 4
 
 @dataclass(frozen=True, slots=True)
 class TimeWrite:
-    """An instruction that writes a register of time."""
+    """An instruction that writes a time register."""
 
     address: int
     register: str
     source: int
-    """The general purpose register that is written there."""
+    """The general purpose register that the instruction reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """An instruction as it is shown."""
+    """An instruction, as a listing shows it."""
 
     address: int
     word: int
@@ -43,7 +43,7 @@ class Line:
 
 @cache
 def _written() -> dict[int, tuple[str, int]]:
-    """Instruction word -> the register of time that it writes, and from which general purpose register."""
+    """Instruction word -> the time register that it writes, and the general register that it reads."""
     mtspr = next(declared for declared in INSTRUCTIONS if declared.mnemonic == "mtspr")
     return {
         mtspr.encode(SPR=number, RS=source): (name, source)
@@ -75,12 +75,12 @@ def _words_found(section: Section, little: bool) -> Iterator[tuple[int, int]]:
         at = found.start()
         if at % _WORD == 0:
             yield section.address + at, int.from_bytes(found[0], "little" if little else "big")
-        # The bytes of an instruction may begin within those of two others.
+        # The bytes that were found may span two instructions.
         at += 1
 
 
 def listing(image: CodeImage, addresses: Iterable[int]) -> list[Line]:
-    """Return the instructions at these addresses, with the names that the file has for what they name."""
+    """Return the instructions at these addresses, with the file's names for the addresses in them."""
     return [
         Line(address, word, _text(image, address, word))
         for address in addresses
@@ -89,7 +89,7 @@ def listing(image: CodeImage, addresses: Iterable[int]) -> list[Line]:
 
 
 def around(image: CodeImage, address: int, before: int = 6, after: int = 6) -> list[Line]:
-    """Return the instructions about an address, of the same section."""
+    """Return the instructions around an address, in the same section."""
     first, last = address - _WORD * before, address + _WORD * after
     section = image.section_at(address)
     return listing(image, [at for at in range(first, last + 1, _WORD) if section and at in section])
