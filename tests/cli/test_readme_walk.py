@@ -1,0 +1,144 @@
+"""The commands that the README shows work as written, on a terminal, to their end."""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import shlex
+import shutil
+import struct
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chronovisor.cli.status import ExitStatus
+from chronovisor.machine.files import SHIPPED
+
+README = Path(__file__).parents[2] / "README.md"
+GOES_ON = {"run": "watching", "receive": "waits at", "restore": "goes on"}
+"""The commands that keep their terminal in the walk, and what they print when they are ready."""
+WITHIN = 60.0
+"""Seconds for each command."""
+
+
+def blocks(heading: str) -> list[list[str]]:
+    """The commands below a heading of the README, by block; comments are left out."""
+    section = README.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    found = re.findall(r"(?:^    .+\n)+", section, re.MULTILINE)
+    return [[line.split("#")[0].strip() for line in block.splitlines()] for block in found]
+
+
+class Terminal:
+    """A command on a terminal of its own, 80 columns wide."""
+
+    def __init__(self, command: str, directory: Path) -> None:
+        words = shlex.split(command.replace("/tmp/", f"{directory}/"))
+        assert words[0] == "chronovisor"
+        self.command, self.text = command, ""
+        self.pid, self._end = pty.fork()
+        if self.pid == 0:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+            os.chdir(directory)
+            os.execv(sys.executable, [sys.executable, "-m", *words])
+
+    def until(self, words: str) -> None:
+        while words not in self.text:
+            assert self._read(), f"{self.command} ended without {words!r}:\n{self.text}"
+
+    def type(self, keys: str) -> None:
+        os.write(self._end, keys.encode())
+
+    def ends(self) -> int:
+        while self._read():
+            pass
+        _, status = os.waitpid(self.pid, 0)
+        self.pid = 0
+        return os.waitstatus_to_exitcode(status)
+
+    def close(self) -> None:
+        os.close(self._end)
+        if self.pid:
+            os.waitpid(self.pid, 0)
+
+    def _read(self) -> bool:
+        assert select.select([self._end], [], [], WITHIN)[0], f"{self.command} is silent:\n{self.text}"
+        try:
+            data = os.read(self._end, 4096)
+        except OSError:
+            # The last process of a terminal has ended.
+            return False
+        self.text += data.decode()
+        return bool(data)
+
+
+class Walk:
+    """The README's terminals."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.terminals: list[Terminal] = []
+
+    def starts(self, command: str) -> Terminal:
+        self.terminals.append(terminal := Terminal(command, self.directory))
+        return terminal
+
+    def does(self, command: str) -> str:
+        terminal = self.starts(command)
+        assert terminal.ends() == ExitStatus.OK, f"{command}:\n{terminal.text}"
+        return terminal.text
+
+
+@pytest.fixture
+def walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Walk]:
+    monkeypatch.setenv("CHRONOVISOR_RUN_DIR", str(tmp_path / "run"))
+    made = Walk(tmp_path)
+    yield made
+    for terminal in made.terminals:
+        terminal.close()
+
+
+def test_run_a_guest(walk: Walk) -> None:
+    shutil.copy(SHIPPED / "hello-le.elf", walk.directory / "my-guest.elf")
+    first, *others = [command for block in blocks("Run a guest") for command in block]
+    assert first == ". .venv/bin/activate"
+    told = {command: walk.does(command) for command in others}
+    hello = [text for command, text in told.items() if " run " in command and "--trace-switch" not in command]
+    assert len(hello) == 4
+    assert all(text.endswith("decrementer interrupt on time\r\n") for text in hello)
+    (traced,) = (text for command, text in told.items() if "--trace-switch" in command)
+    assert "timebase is the guest's" in traced
+    (advice,) = (text for command, text in told.items() if " offset " in command)
+    assert "the kernel keeps" in advice
+
+
+def test_move_a_guest(walk: Walk) -> None:
+    here, there, commands, afterwards = blocks("Move a guest")
+    source = walk.starts(*here)
+    source.until("watching")
+    source.type("t")
+    destination = walk.starts(*there)
+    destination.until("waits at")
+    migrate, *others = commands
+    assert "clock" in walk.does(migrate)
+    source.until("the guest went to")
+    assert source.ends() == ExitStatus.OK
+    destination.until("came")
+    destination.type("r")
+    destination.until("back=0")
+    # The source's process has let the name go when it ended; the destination's takes it at once.
+    deadline = time.monotonic() + 10
+    while "alice" not in (listed := walk.does("chronovisor ps")):
+        assert time.monotonic() < deadline, listed
+    told = {command: walk.does(command) for command in others}
+    assert len(told) == 9
+    assert destination.ends() == ExitStatus.ENDED
+    restored = walk.starts(*afterwards)
+    restored.until("bob")
+    restored.type("q")
+    assert restored.ends() == ExitStatus.OK
+    assert "back=0" in restored.text
