@@ -214,7 +214,7 @@ class _BreaksDown(Switch):
         raise ZeroDivisionError("a mistake of ours")
 
 
-def test_a_mistake_in_an_exit_leaves_the_siblings_and_the_core_free() -> None:
+def test_a_mistake_in_an_exit_loses_neither_the_core_nor_a_timer() -> None:
     source = VirtualTime()
     host = power8(source)
     host.switch = _BreaksDown()
@@ -223,9 +223,14 @@ def test_a_mistake_in_an_exit_leaves_the_siblings_and_the_core_free() -> None:
         guest.vcpu(number, guest.code(0x1000 * (number + 1), [*spin(3000), *user_call()]))
     vcpus = list(guest.machine.vcpus.values())
     vcpus[0].set_offset(Offset(9 * GRANULE))
+    expiry = GuestTime(9 * GRANULE + SECOND)
+    for vcpu in vcpus:
+        vcpu.decrementer_expiry = expiry
     with pytest.raises(ZeroDivisionError):
         run_together(vcpus)
     assert not host.check_sync()
+    assert all(vcpu.decrementer_expiry == expiry for vcpu in vcpus)
+    assert all(vcpu.timer.thread is None for vcpu in vcpus), "a decrementer is left in a hardware thread"
     assert not any(host.run_queue.stays)
 
 

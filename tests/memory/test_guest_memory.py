@@ -84,12 +84,6 @@ def test_more_than_the_machine_has_is_a_memory_error() -> None:
         GuestMemory(1 << 62)
 
 
-def test_marking_all_hands_out_every_page() -> None:
-    memory = GuestMemory(SIZE)
-    memory.dirty.mark_all()
-    assert memory.dirty.take() == [0, 1, 2, 3]
-
-
 def test_an_error_says_where() -> None:
     with pytest.raises(AddressError, match=r"8 byte\(s\) at real address 0x3ffc"):
         GuestMemory(SIZE).load(SIZE - 4, 8, True)

@@ -72,12 +72,11 @@ class ForgetsWhoWants(WorldSwitch):
 class KeepsTheOffset(WorldSwitch):
     """Does not take the offset away where another was set."""
 
-    def _restore_host_time(self, stay: Stay, vcore: VirtualCore) -> HostTimebase:
+    def _restore_host_time(self, stay: Stay, vcore: VirtualCore) -> None:
         if vcore.offset == stay.entered_with:
-            return super()._restore_host_time(stay, vcore)
+            super()._restore_host_time(stay, vcore)
         stay.applied = None
         stay.host_timebase = HostTimebase(stay.core.timebase)
-        return stay.host_timebase
 
 
 @pytest.mark.parametrize(

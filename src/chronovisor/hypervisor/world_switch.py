@@ -133,15 +133,15 @@ class WorldSwitch:
                     if stay.out < len(stay.inside):
                         ended = self._await_secondaries(stay)
                     vcpu.vcore.run_time.stop(ended)
-                    timebase = self._restore_host_time(stay, vcpu.vcore)
+                    self._restore_host_time(stay, vcpu.vcore)
                 else:
-                    timebase = self._await_host_time(stay)
+                    self._await_host_time(stay)
+            finally:
                 # Behind the barrier: T is the host's again, so DEC + T is an expiry in host time.
-                if vcpu.timer.thread is not None:
-                    expiry = vcpu.timer.keep(timebase, vcpu.vcore.offset, stay.entered_with, ended)
+                if stay.host_timebase is not None and vcpu.timer.thread is not None:
+                    expiry = vcpu.timer.keep(stay.host_timebase, vcpu.vcore.offset, stay.entered_with, ended)
                     if self._host.observer is not None:
                         self._tell(DecrementerKept(vcpu.number, expiry))
-            finally:
                 stay.kept += 1
                 if stay.kept == len(stay.inside):
                     self._release(stay, vcpu.vcore)
@@ -200,13 +200,11 @@ class WorldSwitch:
         self._scheduler.wait(lambda: stay.all_out)
         return self._source.ticks()
 
-    def _await_host_time(self, stay: Stay) -> HostTimebase:
+    def _await_host_time(self, stay: Stay) -> None:
         self._scheduler.changed()
         self._scheduler.wait(lambda: stay.host_timebase is not None)
-        assert stay.host_timebase is not None
-        return stay.host_timebase
 
-    def _restore_host_time(self, stay: Stay, vcore: VirtualCore) -> HostTimebase:
+    def _restore_host_time(self, stay: Stay, vcore: VirtualCore) -> None:
         """Take away what the entry added, whatever was set since; then repair what failed meanwhile."""
         core = stay.core
         timebase: HostTimebase | None = None
@@ -215,11 +213,10 @@ class WorldSwitch:
                 timebase = self._host.switch.leave(core.timebase, stay.applied, self._host.observer)
         finally:
             # A mistake of ours ends this vCPU's run, and must cost neither the core nor the other threads.
-            stay.host_timebase = timebase = timebase or core.timebase.load_from_tod()
+            stay.host_timebase = core.timebase.load_from_tod() if timebase is None else timebase
             stay.applied = None
             if core.hmer:
                 self._host.maintenance.handle(core)
-        return timebase
 
     def _release(self, stay: Stay, vcore: VirtualCore) -> None:
         """End the stay: the core is free, and the virtual core may enter again."""

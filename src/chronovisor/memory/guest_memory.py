@@ -72,10 +72,6 @@ class DirtyLog:
             first = pages.find(1, behind)
         return taken
 
-    def mark_all(self) -> None:
-        """Mark every page: what a first pass over all of memory starts from."""
-        self.pages[:] = b"\x01" * len(self.pages)
-
 
 class GuestMemory:
     """`size` bytes of zeroed guest memory at real addresses 0 to `size - 1`; `size` is a multiple of 4 KiB.

@@ -20,7 +20,7 @@ from chronovisor.hypervisor.virtual_machine import VirtualMachine
 from chronovisor.hypervisor.world_switch import WorldSwitch
 from chronovisor.processor.core import HardwareThread
 from chronovisor.timebase.offset import Applied, Shift, Switch
-from chronovisor.timebase.tbu40 import HostTimebase, TimebaseRegister
+from chronovisor.timebase.tbu40 import TimebaseRegister
 from chronovisor.timebase.types import MASK64, GuestTime
 
 
@@ -53,10 +53,10 @@ def shift_without_check(tb: TimebaseRegister[int], delta: Any) -> Shift[int]:
 class OffsetReadAgain(WorldSwitch):
     """Take away the offset that is set now, whatever the entry added."""
 
-    def _restore_host_time(self, stay: Stay, vcore: VirtualCore) -> HostTimebase:
+    def _restore_host_time(self, stay: Stay, vcore: VirtualCore) -> None:
         if stay.applied is not None:
             stay.applied = Applied(vcore.offset)
-        return super()._restore_host_time(stay, vcore)
+        super()._restore_host_time(stay, vcore)
 
 
 class SecondariesLetInEarly(WorldSwitch):
