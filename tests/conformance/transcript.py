@@ -27,9 +27,7 @@ Record = dict[str, Any]
 
 NOT_BUILT = {
     "PPC_NESTED_HV",
-    "PPC_MMU_RADIX",
     "SPAPR_TCE",
-    "IRQ_XICS",
     "PPC_IRQ_XIVE",
     "IOEVENTFD",
     "PPC_RTAS",

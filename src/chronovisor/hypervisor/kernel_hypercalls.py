@@ -10,6 +10,7 @@ from chronovisor.engine.interface import Engine
 from chronovisor.engine.state import Thread
 from chronovisor.hypervisor.exits import Hypercall
 from chronovisor.hypervisor.vpa import FUNCTION_SHIFT, Areas
+from chronovisor.hypervisor.xics import Presenter, Xics
 from chronovisor.isa.bits import MSR, ProgramCause
 from chronovisor.memory.guest_memory import GuestMemory
 from chronovisor.papr.hcalls import CALL_ARGUMENTS, Hcall, SetMode, Status
@@ -33,6 +34,7 @@ class Target(Protocol):
 class Caller(Target, Protocol):
     """The vCPU that has made a hypercall."""
 
+    number: int
     state: Thread
     enter_anew: bool
     """Set if it is to leave the guest and enter once more."""
@@ -46,6 +48,7 @@ class CallingMachine(Protocol):
 
     memory: GuestMemory
     engine: Engine
+    xics: Xics | None
 
     @property
     def vcpus(self) -> Mapping[int, Target]:
@@ -180,7 +183,62 @@ def _set_mode(kernel: KernelHypercalls, caller: Caller, gpr: MutableSequence[int
             return None
 
 
+def _presented(answer: Callable[[Xics, Presenter, MutableSequence[int]], Status]) -> Answer:
+    """An answer by the interrupt controller; without one that the caller has a presenter at, user space's."""
+
+    def answered(calls: KernelHypercalls, caller: Caller, gpr: MutableSequence[int]) -> Status | None:
+        xics = calls.machine.xics
+        presenter = None if xics is None else xics.presenters.get(caller.number)
+        if xics is None or presenter is None:
+            return None
+        with calls.scheduler.monitor:
+            return answer(xics, presenter, gpr)
+
+    return answered
+
+
+@_presented
+def _cppr(xics: Xics, presenter: Presenter, gpr: MutableSequence[int]) -> Status:
+    xics.set_priority(presenter, gpr[4] & 0xFF)
+    return _SUCCESS
+
+
+@_presented
+def _xirr(xics: Xics, presenter: Presenter, gpr: MutableSequence[int]) -> Status:
+    gpr[4] = xics.accept(presenter)
+    return _SUCCESS
+
+
+@_presented
+def _eoi(xics: Xics, presenter: Presenter, gpr: MutableSequence[int]) -> Status:
+    xics.end(presenter, gpr[4] & 0xFFFF_FFFF)
+    return _SUCCESS
+
+
+@_presented
+def _ipi(xics: Xics, presenter: Presenter, gpr: MutableSequence[int]) -> Status:
+    target = xics.presenters.get(gpr[4])
+    if target is None:
+        return _PARAMETER
+    xics.request(target, gpr[5] & 0xFF)
+    return _SUCCESS
+
+
+@_presented
+def _ipoll(xics: Xics, presenter: Presenter, gpr: MutableSequence[int]) -> Status:
+    target = xics.presenters.get(gpr[4])
+    if target is None:
+        return _PARAMETER
+    gpr[4], gpr[5] = (target.cppr << 24) | target.xisr, target.mfrr
+    return _SUCCESS
+
+
 ANSWERS: dict[int, Answer] = {
+    Hcall.CPPR: _cppr,
+    Hcall.EOI: _eoi,
+    Hcall.IPI: _ipi,
+    Hcall.IPOLL: _ipoll,
+    Hcall.XIRR: _xirr,
     Hcall.CEDE: _cede,
     Hcall.CONFER: _confer,
     Hcall.PROD: _prod,
@@ -189,6 +247,9 @@ ANSWERS: dict[int, Answer] = {
     Hcall.SET_MODE: _set_mode,
 }
 """The hypercalls that can be answered here."""
+
+ANSWERED_WITH_XICS = frozenset({Hcall.CPPR, Hcall.EOI, Hcall.IPI, Hcall.IPOLL, Hcall.XIRR})
+"""Those of them that are answered once the machine has an interrupt controller."""
 
 ANSWERED_BY_DEFAULT = frozenset({Hcall.CEDE, Hcall.PROD, Hcall.CONFER, Hcall.REGISTER_VPA})
 """Those of them that are answered even if user space does not ask for it."""

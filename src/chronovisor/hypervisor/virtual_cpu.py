@@ -21,6 +21,7 @@ from chronovisor.hypervisor.stay import Stay
 from chronovisor.hypervisor.timer import Timer
 from chronovisor.hypervisor.virtual_core import VirtualCore
 from chronovisor.hypervisor.vpa import Areas
+from chronovisor.hypervisor.xics import Xics
 from chronovisor.isa.bits import LPCR, MSR
 from chronovisor.isa.registers import REGISTERS
 from chronovisor.memory.guest_memory import GuestMemory
@@ -43,6 +44,7 @@ class Machine(Protocol):
 
     memory: GuestMemory
     engine: Engine
+    xics: Xics | None
 
     @property
     def has_memory(self) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from chronovisor.engine.interface import Engine
 from chronovisor.hypervisor.hypervisor import Hypervisor
-from chronovisor.hypervisor.kernel_hypercalls import KernelHypercalls
+from chronovisor.hypervisor.kernel_hypercalls import ANSWERED_WITH_XICS, KernelHypercalls
 from chronovisor.hypervisor.virtual_core import VirtualCore
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
+from chronovisor.hypervisor.xics import Xics
 from chronovisor.isa.bits import LPCR
 from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
 
@@ -30,6 +31,8 @@ class VirtualMachine:
         self.hypercalls = KernelHypercalls(
             self, host.scheduler, host.random_bits, host.guest_model.reflects_user_hypercall
         )
+        self.xics: Xics | None = None
+        """Its interrupt controller, once it has one."""
         self.process_table = 0
         """The second doubleword of its partition table entry; 0 until the guest registers a table."""
         self.vcpus: dict[int, VirtualCpu] = {}
@@ -59,6 +62,12 @@ class VirtualMachine:
         vcpu.state.set("PATE1", self.process_table)
         vcore.timers.append(vcpu.timer)
         return vcpu
+
+    def make_xics(self) -> Xics:
+        """Give it an interrupt controller. Not while a vCPU runs."""
+        self.xics = Xics()
+        self.hypercalls.enabled |= ANSWERED_WITH_XICS
+        return self.xics
 
     def translate(self, process_table: int, guest_invalidates: bool) -> None:
         """Have the guest translate by radix trees from now on. No vCPU may run.

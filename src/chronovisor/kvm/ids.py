@@ -136,6 +136,29 @@ class MemoryFlag(IntFlag):
     """KVM_MEM_LOG_DIRTY_PAGES: which pages are written can be asked with KVM_GET_DIRTY_LOG."""
 
 
+class DeviceType(IntEnum):
+    """KVM_CREATE_DEVICE's types, as far as this hypervisor has them."""
+
+    XICS = 3
+
+
+class XicsGroup(IntEnum):
+    """Groups of attributes of the XICS device."""
+
+    SOURCES = 1
+    """An attribute a source, by its number; the value is made of `XicsSource`'s fields."""
+
+
+class XicsSource:
+    """A source's state in 64 bits (KVM_XICS_*): its server in the low 32, then what is here."""
+
+    PRIORITY_SHIFT: Final = 32
+    LEVEL_SENSITIVE: Final = 1 << 40
+    MASKED: Final = 1 << 41
+    PENDING: Final = 1 << 42
+    PRESENTED: Final = 1 << 43
+
+
 class MmuV3Flag(IntFlag):
     """Flags of KVM_PPC_CONFIGURE_V3_MMU."""
 

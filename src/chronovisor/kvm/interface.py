@@ -80,6 +80,20 @@ class System(Protocol):
         """Give everything back; harmless when repeated."""
 
 
+class Device(Protocol):
+    """A device that stands in the kernel's half."""
+
+    @property
+    def descriptor(self) -> int:
+        """What names it to KVM_ENABLE_CAP."""
+
+    def set_attr(self, group: int, attr: int, value: int) -> None:
+        """KVM_SET_DEVICE_ATTR with a value of 64 bits; ENXIO for an attribute that the device lacks."""
+
+    def get_attr(self, group: int, attr: int) -> int:
+        """KVM_GET_DEVICE_ATTR: a value of 64 bits; ENXIO as above, ENOENT for what was never set."""
+
+
 class Vm(Protocol):
     """A virtual machine."""
 
@@ -109,6 +123,15 @@ class Vm(Protocol):
         """KVM_CREATE_VCPU. vCPUs whose ids agree divided by the SMT mode share a virtual core.
 
         EEXIST or EINVAL for an id in use, EINVAL for one that is too large.
+        """
+
+    def create_device(self, kind: int) -> Device:
+        """KVM_CREATE_DEVICE: of `DeviceType`. ENODEV for an unknown type, EEXIST for a second one."""
+
+    def irq_line(self, irq: int, level: bool) -> None:
+        """KVM_IRQ_LINE: raise or lower the line of an interrupt source. From any thread.
+
+        EINVAL without an interrupt controller and for an unknown source.
         """
 
     def configure_v3_mmu(self, flags: int, process_table: int) -> None:
@@ -191,7 +214,10 @@ class Vcpu(Protocol):
         """KVM_SET_SREGS; EINVAL for a processor version that this host is not."""
 
     def enable_cap(self, cap: int, *args: int, flags: int = 0) -> None:
-        """KVM_ENABLE_CAP on the vCPU: PPC_PAPR, without which hypercalls do not reach user space."""
+        """KVM_ENABLE_CAP on the vCPU: PPC_PAPR, without which hypercalls do not reach user space.
+
+        IRQ_XICS (a device's descriptor, a server's number) connects the vCPU to the interrupt controller.
+        """
 
     def interrupt(self, level: bool) -> None:
         """KVM_INTERRUPT: raise or lower the external interrupt (0x500). From any thread."""

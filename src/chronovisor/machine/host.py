@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from chronovisor.kvm.ids import Cap
+from chronovisor.kvm.ids import Cap, DeviceType
 from chronovisor.kvm.interface import HostOptions, System, Vcpu, Vm
 from chronovisor.kvm.provider import open_system
 from chronovisor.machine import rtas
@@ -212,4 +212,8 @@ def _create_vcpus(vm: Vm, topology: Topology) -> list[Vcpu]:
     vcpus = [vm.create_vcpu(number) for number in range(topology.vcpus)]
     for vcpu in vcpus:
         vcpu.enable_cap(Cap.PPC_PAPR)
+    if vm.check_extension(Cap.IRQ_XICS):
+        controller = vm.create_device(DeviceType.XICS)
+        for vcpu in vcpus:
+            vcpu.enable_cap(Cap.IRQ_XICS, controller.descriptor, vcpu.id)
     return vcpus

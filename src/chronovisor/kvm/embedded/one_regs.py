@@ -44,13 +44,13 @@ class Access(NamedTuple):
 
 def get_one_reg(vcpu: VirtualCpu, stored: Stored, register_id: int) -> int:
     """Return the register's value; KvmError if no register has this id."""
-    register = _register(register_id)
+    register = _register(vcpu, register_id)
     return _ACCESS[register.name].get(vcpu, stored)
 
 
 def set_one_reg(vcpu: VirtualCpu, stored: Stored, register_id: int, value: int) -> None:
     """Set the register; KvmError if no register has this id, or if it cannot hold `value`."""
-    register = _register(register_id)
+    register = _register(vcpu, register_id)
     if not 0 <= value < 1 << (8 * register.size):
         raise KvmError(
             errno.EINVAL, f"{value:#x} does not fit {register.name}, which has {register.size} bytes"
@@ -61,13 +61,15 @@ def set_one_reg(vcpu: VirtualCpu, stored: Stored, register_id: int, value: int) 
         raise KvmError(errno.EINVAL, str(error)) from None
 
 
-def _register(register_id: int) -> OneReg:
+def _register(vcpu: VirtualCpu, register_id: int) -> OneReg:
     register = ONE_REG_BY_ID.get(register_id)
     if register is None:
         raise KvmError(errno.EINVAL, f"there is no register with the id {register_id:#x}")
-    if register.name in _NEEDS_INTERRUPT_CONTROLLER:
+    xics = vcpu.machine.xics
+    presented = register.name == "ICP_STATE" and xics is not None and vcpu.number in xics.presenters
+    if register.name in _NEEDS_INTERRUPT_CONTROLLER and not presented:
         raise KvmError(
-            errno.ENXIO, f"{register.name}: this machine has no interrupt controller in the kernel's half"
+            errno.ENXIO, f"{register.name}: the vCPU has no interrupt controller in the kernel's half"
         )
     if register.name not in _ACCESS:
         raise KvmError(errno.EINVAL, f"this host's processor has no {register.name}")
@@ -155,6 +157,16 @@ def _split(value: int) -> tuple[int, int]:
     return value >> 64, value & MASK64
 
 
+def _get_icp_state(vcpu: VirtualCpu, stored: Stored) -> int:
+    assert vcpu.machine.xics is not None
+    return vcpu.machine.xics.state(vcpu.number)
+
+
+def _set_icp_state(vcpu: VirtualCpu, stored: Stored, value: int) -> None:
+    assert vcpu.machine.xics is not None
+    vcpu.machine.xics.set_state(vcpu.number, value)
+
+
 _ACCESS: Final[dict[str, Access]] = {
     # Time, which the hypervisor keeps
     "TB_OFFSET": Access(lambda vcpu, stored: vcpu.vcore.offset.value, _set_tb_offset),
@@ -162,6 +174,7 @@ _ACCESS: Final[dict[str, Access]] = {
     "VTB": Access(lambda vcpu, stored: vcpu.vcore.vtb.value, _set_vtb),
     "PURR": Access(lambda vcpu, stored: vcpu.purr.value, _set_purr),
     "SPURR": Access(lambda vcpu, stored: vcpu.spurr.value, _set_spurr),
+    "ICP_STATE": Access(_get_icp_state, _set_icp_state),
     # Registers of the virtual core
     "LPCR_64": Access(
         lambda vcpu, stored: vcpu.vcore.lpcr,

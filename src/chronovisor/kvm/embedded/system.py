@@ -20,7 +20,7 @@ from chronovisor.timebase.clock import HostClock
 _HAVE: Final = {
     **dict.fromkeys((Cap.USER_MEMORY, Cap.SYNC_MMU, Cap.ONE_REG, Cap.ENABLE_CAP, Cap.ENABLE_CAP_VM), 1),
     **dict.fromkeys((Cap.PPC_PAPR, Cap.PPC_ENABLE_HCALL, Cap.PPC_HWRNG, Cap.IMMEDIATE_EXIT), 1),
-    **dict.fromkeys((Cap.PPC_UNSET_IRQ, Cap.PPC_IRQ_LEVEL, Cap.PPC_HIOR), 1),
+    **dict.fromkeys((Cap.PPC_UNSET_IRQ, Cap.PPC_IRQ_LEVEL, Cap.PPC_HIOR, Cap.IRQ_XICS), 1),
     Cap.MAX_VCPUS: MAX_VCPUS,
     Cap.MAX_VCPU_ID: MAX_VCPU_ID,
 }
@@ -84,6 +84,8 @@ class EmbeddedSystem:
                 return 1 if independent else host.threads_per_core
             case Cap.PPC_SMT_POSSIBLE:
                 return 15 if independent else 2 * host.threads_per_core - 1
+            case Cap.PPC_MMU_RADIX:
+                return int(bool(host.guest_model.lpcr & LPCR.HR))
             case Cap.PPC_AIL_MODE_3:
                 return int(bool(host.guest_model.lpcr_writable & LPCR.AIL))
             case _:

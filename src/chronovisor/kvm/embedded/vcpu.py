@@ -11,6 +11,7 @@ from chronovisor.hypervisor import exits as hypervisor_exits
 from chronovisor.hypervisor.exits import Hypercall
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.kvm.embedded.one_regs import Stored, get_one_reg, set_one_reg
+from chronovisor.kvm.embedded.xics_device import XICS_DESCRIPTOR
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.exits import Exit, FailEntry, HcallExit, InternalError, Interrupted, SystemEvent
 from chronovisor.kvm.ids import Cap, SystemEventType
@@ -137,8 +138,22 @@ class EmbeddedVcpu:
 
     def enable_cap(self, cap: int, *args: int, flags: int = 0) -> None:
         """KVM_ENABLE_CAP; hypercalls reach user space in any case, as they do under the kernel's HV."""
-        if cap != Cap.PPC_PAPR or flags:
+        if cap == Cap.IRQ_XICS and not flags:
+            self._connect_xics(*(*args, 0, 0)[:2])
+        elif cap != Cap.PPC_PAPR or flags:
             raise KvmError(errno.EINVAL, f"capability {cap} cannot be enabled on a vCPU")
+
+    def _connect_xics(self, descriptor: int, server: int) -> None:
+        xics = self._vcpu.machine.xics
+        if xics is None or descriptor != XICS_DESCRIPTOR:
+            raise KvmError(errno.EPERM, f"the descriptor {descriptor} names no interrupt controller")
+        if server != self.id:
+            raise KvmError(errno.EINVAL, f"vCPU {self.id} as server {server}: the numbers must be equal")
+        try:
+            with self._vcpu.host.scheduler.monitor:
+                xics.connect(server, self._vcpu)
+        except ValueError as error:
+            raise KvmError(errno.EBUSY, str(error)) from None
 
     def interrupt(self, level: bool) -> None:
         """KVM_INTERRUPT."""

@@ -11,8 +11,9 @@ from chronovisor.hypervisor.virtual_machine import NumberInUseError, VirtualMach
 from chronovisor.isa import radix
 from chronovisor.isa.bits import LPCR
 from chronovisor.kvm.embedded.vcpu import EmbeddedVcpu
+from chronovisor.kvm.embedded.xics_device import XICS_DESCRIPTOR, XicsDevice
 from chronovisor.kvm.errors import KvmError
-from chronovisor.kvm.ids import Cap, MemoryFlag, MmuV3Flag
+from chronovisor.kvm.ids import Cap, DeviceType, MemoryFlag, MmuV3Flag
 from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
 
 MAX_VCPUS: Final = 2048
@@ -32,6 +33,7 @@ class EmbeddedVm:
         self._smt_mode = check_extension(Cap.PPC_SMT)
         self._slot: int | None = None
         self._logging = False
+        self._device: XicsDevice | None = None
 
     def set_user_memory_region(
         self, slot: int, flags: int, guest_phys_addr: int, memory: GuestMemory
@@ -88,6 +90,24 @@ class EmbeddedVm:
         except NumberInUseError as error:
             # With independent threads KVM finds the virtual core in use before it looks for the vCPU.
             raise KvmError(errno.EINVAL if independent else errno.EEXIST, str(error)) from None
+
+    def create_device(self, kind: int) -> XicsDevice:
+        """KVM_CREATE_DEVICE: an interrupt controller."""
+        if kind != DeviceType.XICS:
+            raise KvmError(errno.ENODEV, f"there is no device of the type {kind}")
+        if self._machine.xics is not None:
+            raise KvmError(errno.EEXIST, "the machine has an interrupt controller already")
+        xics = self._machine.make_xics()
+        self._device = XicsDevice(xics, XICS_DESCRIPTOR, self._host.scheduler.monitor)
+        return self._device
+
+    def irq_line(self, irq: int, level: bool) -> None:
+        """KVM_IRQ_LINE."""
+        xics = self._machine.xics
+        if xics is None or irq not in xics.sources:
+            raise KvmError(errno.EINVAL, f"there is no interrupt source {irq}")
+        with self._host.scheduler.monitor:
+            xics.set_line(irq, level)
 
     def configure_v3_mmu(self, flags: int, process_table: int) -> None:
         """KVM_PPC_CONFIGURE_V3_MMU: radix trees alone, on a host that has them."""

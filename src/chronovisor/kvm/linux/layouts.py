@@ -161,6 +161,29 @@ class MmuV3Configuration(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("process_table", ctypes.c_uint64))
 
 
+class CreateDevice(ctypes.Structure):
+    """`struct kvm_create_device`."""
+
+    _fields_ = (("type", ctypes.c_uint32), ("fd", ctypes.c_uint32), ("flags", ctypes.c_uint32))
+
+
+class DeviceAttribute(ctypes.Structure):
+    """`struct kvm_device_attr`."""
+
+    _fields_ = (
+        ("flags", ctypes.c_uint32),
+        ("group", ctypes.c_uint32),
+        ("attr", ctypes.c_uint64),
+        ("addr", ctypes.c_uint64),
+    )
+
+
+class IrqLevel(ctypes.Structure):
+    """`struct kvm_irq_level`."""
+
+    _fields_ = (("irq", ctypes.c_uint32), ("level", ctypes.c_uint32))
+
+
 class Ioctl(IntEnum):
     """KVM's ioctls on powerpc."""
 
@@ -170,6 +193,7 @@ class Ioctl(IntEnum):
     GET_VCPU_MMAP_SIZE = _ioctl(_NONE, 0x04)
     CREATE_VCPU = _ioctl(_NONE, 0x41)
     GET_DIRTY_LOG = _ioctl(_WRITE, 0x42, DirtyLogRequest)
+    IRQ_LINE = _ioctl(_WRITE, 0x61, IrqLevel)
     SET_USER_MEMORY_REGION = _ioctl(_WRITE, 0x46, MemoryRegion)
     RUN = _ioctl(_NONE, 0x80)
     GET_REGS = _ioctl(_READ, 0x81, Registers)
@@ -180,4 +204,7 @@ class Ioctl(IntEnum):
     ENABLE_CAP = _ioctl(_WRITE, 0xA3, EnableCap)
     GET_ONE_REG = _ioctl(_WRITE, 0xAB, OneRegister)
     SET_ONE_REG = _ioctl(_WRITE, 0xAC, OneRegister)
+    CREATE_DEVICE = _ioctl(_READ | _WRITE, 0xE0, CreateDevice)
+    SET_DEVICE_ATTR = _ioctl(_WRITE, 0xE1, DeviceAttribute)
+    GET_DEVICE_ATTR = _ioctl(_WRITE, 0xE2, DeviceAttribute)
     PPC_CONFIGURE_V3_MMU = _ioctl(_WRITE, 0xAF, MmuV3Configuration)

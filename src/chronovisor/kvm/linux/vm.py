@@ -12,7 +12,15 @@ from typing import Final
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.ids import ONE_REG_BY_NAME, MemoryFlag
 from chronovisor.kvm.linux.device import ask, enable_cap
-from chronovisor.kvm.linux.layouts import DirtyLogRequest, Ioctl, MemoryRegion, MmuV3Configuration
+from chronovisor.kvm.linux.layouts import (
+    CreateDevice,
+    DeviceAttribute,
+    DirtyLogRequest,
+    Ioctl,
+    IrqLevel,
+    MemoryRegion,
+    MmuV3Configuration,
+)
 from chronovisor.kvm.linux.vcpu import LinuxVcpu
 from chronovisor.memory import PAGE_SIZE, GuestMemory
 
@@ -29,6 +37,36 @@ class _Slot:
         self.logging = False
 
 
+class LinuxDevice:
+    """`kvm.interface.Device` over a device's file."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    @property
+    def descriptor(self) -> int:
+        """What names it to KVM_ENABLE_CAP."""
+        return self._descriptor
+
+    def set_attr(self, group: int, attr: int, value: int) -> None:
+        """KVM_SET_DEVICE_ATTR."""
+        self._ask(Ioctl.SET_DEVICE_ATTR, group, attr, ctypes.c_uint64(value))
+
+    def get_attr(self, group: int, attr: int) -> int:
+        """KVM_GET_DEVICE_ATTR."""
+        value = ctypes.c_uint64()
+        self._ask(Ioctl.GET_DEVICE_ATTR, group, attr, value)
+        return value.value
+
+    def _ask(self, request: Ioctl, group: int, attr: int, value: ctypes.c_uint64) -> None:
+        attribute = DeviceAttribute(0, group, attr, ctypes.addressof(value))
+        ask(self._descriptor, request, attribute, f"the attribute {attr:#x} of group {group} of a device")
+
+    def close(self) -> None:
+        """Close the device's file."""
+        os.close(self._descriptor)
+
+
 class LinuxVm:
     """`kvm.interface.Vm` over a virtual machine's file."""
 
@@ -37,6 +75,7 @@ class LinuxVm:
         self._shared_size = shared_size
         self._slots: dict[int, _Slot] = {}
         self._vcpus: list[LinuxVcpu] = []
+        self._devices: list[LinuxDevice] = []
         self._closed = False
 
     def set_user_memory_region(
@@ -94,6 +133,18 @@ class LinuxVm:
         self._vcpus.append(vcpu)
         return vcpu
 
+    def create_device(self, kind: int) -> LinuxDevice:
+        """KVM_CREATE_DEVICE."""
+        request = CreateDevice(kind)
+        ask(self._descriptor, Ioctl.CREATE_DEVICE, request, f"making a device of the type {kind}")
+        device = LinuxDevice(request.fd)
+        self._devices.append(device)
+        return device
+
+    def irq_line(self, irq: int, level: bool) -> None:
+        """KVM_IRQ_LINE."""
+        ask(self._descriptor, Ioctl.IRQ_LINE, IrqLevel(irq, level), f"the line of interrupt source {irq}")
+
     def configure_v3_mmu(self, flags: int, process_table: int) -> None:
         """KVM_PPC_CONFIGURE_V3_MMU."""
         ask(
@@ -133,6 +184,8 @@ class LinuxVm:
         self._closed = True
         for vcpu in self._vcpus:
             vcpu.close()
+        for device in self._devices:
+            device.close()
         os.close(self._descriptor)
         self._slots.clear()
 
