@@ -123,7 +123,7 @@ def measure(moves: int = MOVES, engine: str = "auto") -> Moves:
                 round_trips.append(round_trip.ns / 1e6)
                 loose += record.error_bound_ticks > GRANULE + round_trip.value // 2 + 2
                 reading = StampedReading(**destination.do("read"))
-                misread += not reading.fits(record.guest_tb_after - hop.resumed_at & MASK64)
+                misread += not reading.fits((record.guest_tb_after - hop.resumed_at) & MASK64)
             numbers = sides[moves % 2].do("report")["numbers"]
         finally:
             near.close()

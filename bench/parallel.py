@@ -28,7 +28,7 @@ ROUNDS = 60_000_000
 RUNS = 5
 
 _CODE_AT = 0x1000
-_SIXTY_FOUR_BIT_LITTLE_ENDIAN = 1 << 63 | 1 << 12 | 1
+_SIXTY_FOUR_BIT_LITTLE_ENDIAN = (1 << 63) | (1 << 12) | 1
 _LOOP = f"""
     li32 r5, {ROUNDS}
     mtctr r5

@@ -31,7 +31,7 @@ RUNS = 7
 OFFSET = Offset(64 * GRANULE)
 
 _CODE_AT = 0x1000
-_SIXTY_FOUR_BIT_LITTLE_ENDIAN = 1 << 63 | 1 << 12 | 1
+_SIXTY_FOUR_BIT_LITTLE_ENDIAN = (1 << 63) | (1 << 12) | 1
 _LAST = int(Hcall.RTAS)
 _LOOP = """
     li32 r5, 0x7fffffff

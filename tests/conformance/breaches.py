@@ -54,7 +54,7 @@ def expiry_after_many_exits(system: System) -> dict[str, Any]:
     with rig(system) as r:
         r.enter(READ_TIME)
         r.set("TB_OFFSET", 3 * GRANULE)
-        expiry = r.guest_time() + _FAR & MASK64
+        expiry = (r.guest_time() + _FAR) & MASK64
         r.set("DEC_EXPIRY", expiry)
         for _ in range(_EXITS):
             r.run()

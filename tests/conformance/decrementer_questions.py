@@ -39,7 +39,7 @@ def interrupt_on_time(system: System) -> Answers:
                 answers[f"{offset:#x} {how}: all in the guest's time"] = between(
                     before, asked_at, after
                 ) and between(asked_at, ended.args[0], after)
-                answers[f"{offset:#x} {how}: DEC is negative"] = bool(ended.args[1] >> 31 & 1)
+                answers[f"{offset:#x} {how}: DEC is negative"] = bool((ended.args[1] >> 31) & 1)
     return answers
 
 
@@ -60,7 +60,7 @@ def expiry_moved_after_an_interrupt(system: System) -> Answers:
                 r.enter(_WAIT_BUSY, msr=MSR | MSR_EE, r30=_SOON)
                 before = r.guest_time()
                 ended = r.run()
-                on_time = signed64(ended.args[0] - before) >= _SOON and ended.args[1] >> 31 & 1
+                on_time = signed64(ended.args[0] - before) >= _SOON and (ended.args[1] >> 31) & 1
                 answers[f"{how}, then an offset of {offset:#x}: the next is on time"] = bool(on_time)
     return answers
 
@@ -83,7 +83,7 @@ def expiry_and_offset(system: System) -> Answers:
             r.set("DEC_EXPIRY", 0x1234_5678_9ABC_DEF0)
             r.set("TB_OFFSET", offset)
             answers[f"{offset:#x}: reads as it was set"] = r.get("DEC_EXPIRY") == 0x1234_5678_9ABC_DEF0
-            expiry = r.guest_time() + _FAR & MASK64
+            expiry = (r.guest_time() + _FAR) & MASK64
             r.set("DEC_EXPIRY", expiry)
             before = r.guest_time()
             ended = r.run()
@@ -132,7 +132,7 @@ def expiry_over_exits(system: System) -> Answers:
     with rig(system) as r:
         r.enter(READ_TIME)
         r.set("TB_OFFSET", 11 * GRANULE)
-        expiry = r.guest_time() + _FAR & MASK64
+        expiry = (r.guest_time() + _FAR) & MASK64
         r.set("DEC_EXPIRY", expiry)
         begun = r.host_time()
         for _ in range(_EXITS):
@@ -150,7 +150,7 @@ def large_decrementer(system: System) -> Answers:
     """LPCR[LD]: a decrementer of more than 32 bits, and its readings."""
     answers: Answers = {}
     with rig(system) as r:
-        r.set("LPCR_64", r.get("LPCR_64") | 1 << 17)
+        r.set("LPCR_64", r.get("LPCR_64") | (1 << 17))
         r.enter(f"mtdec r30; mfdec r4; {STOP}", r30=1 << 40)
         ended = r.run()
         answers["2^40 stays"] = 0 <= (1 << 40) - ended.args[0] < 1 << 36

@@ -57,7 +57,7 @@ class Rig:
         vcpu.enable_cap(Cap.PPC_PAPR)
         # Interrupts are taken in the byte order of the guest's code.
         lpcr = ONE_REG_BY_NAME["LPCR_64"].id
-        vcpu.set_one_reg(lpcr, vcpu.get_one_reg(lpcr) | 1 << 25)
+        vcpu.set_one_reg(lpcr, vcpu.get_one_reg(lpcr) | (1 << 25))
         vcpu.bind()
         return vcpu
 
@@ -91,7 +91,7 @@ class Rig:
 
     def set_wide(self, name: str, address: int, length: int, vcpu: int = 0) -> None:
         """Set a register that holds the address and the length of an area."""
-        self.vcpus[vcpu].set_one_reg(ONE_REG_BY_NAME[name].id, address << 64 | length)
+        self.vcpus[vcpu].set_one_reg(ONE_REG_BY_NAME[name].id, (address << 64) | length)
 
     def host_time(self) -> int:
         """Return the host's timebase, unsigned."""
@@ -99,7 +99,7 @@ class Rig:
 
     def guest_time(self, vcpu: int = 0) -> int:
         """Return the timebase that the guest would read now."""
-        return self.host_time() + self.get("TB_OFFSET", vcpu) & MASK64
+        return (self.host_time() + self.get("TB_OFFSET", vcpu)) & MASK64
 
     def saved(self, at: int = SAVED) -> int:
         """Return a doubleword that the guest stored."""
@@ -175,4 +175,4 @@ def refusal(call: Callable[[], object]) -> str:
 
 def rounded_up(offset: int) -> int:
     """Return the offset that is kept if this one is set: rounded up to a multiple of 2^24, modulo 2^64."""
-    return -(-offset // GRANULE) * GRANULE & MASK64
+    return (-(-offset // GRANULE) * GRANULE) & MASK64

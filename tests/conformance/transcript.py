@@ -182,7 +182,7 @@ class Replay:
         yield f"get {r['reg']}", error, r["get_errno"]
         if error == "0":
             theirs = (
-                number(r["value"]) << 64 | number(r["value_hi"]) if r["size"] == 16 else number(r["value"])
+                (number(r["value"]) << 64) | number(r["value_hi"]) if r["size"] == 16 else number(r["value"])
             )
             yield f"value of {r['reg']}", value, theirs
         error, _ = attempt(lambda: vcpu.set_one_reg(register, value))
@@ -220,7 +220,7 @@ class Replay:
 
     @staticmethod
     def _wide(text: str | list[str]) -> int:
-        return number(text[0]) << 64 | number(text[1]) if isinstance(text, list) else number(text)
+        return (number(text[0]) << 64) | number(text[1]) if isinstance(text, list) else number(text)
 
     def dec_expiry_vs_offset(self, r: Record) -> Answers:
         # The offset was set by the record before this one; here the order is undone for the expiry.
@@ -241,9 +241,9 @@ class Replay:
     def lpcr64_bit_scan(self, r: Record) -> Answers:
         base, accepted, changed = number(r["base"]), 0, 0
         for bit in range(64):
-            error, _ = attempt(lambda bit=bit: self.main.set("LPCR_64", base ^ 1 << bit))
+            error, _ = attempt(lambda bit=bit: self.main.set("LPCR_64", base ^ (1 << bit)))
             accepted |= (error == "0") << bit
-            changed |= (self.main.get("LPCR_64") ^ base) & 1 << bit
+            changed |= (self.main.get("LPCR_64") ^ base) & (1 << bit)
             self.main.set("LPCR_64", base)
         yield "accepted", accepted, number(r["set_ok_mask"])
         yield "changed", changed, number(r["bits_that_change"])
@@ -324,7 +324,7 @@ class Replay:
             dec = int(mtdec[1], 16)
         now = self.system.clock.now().value + machine.get("TB_OFFSET", r["vcpu"])
         if asked := re.search(r"DEC_EXPIRY=guestTB([+-]\w+)", note):
-            machine.set("DEC_EXPIRY", now + int(asked[1], 0) & MASK64)
+            machine.set("DEC_EXPIRY", (now + int(asked[1], 0)) & MASK64)
         for name, value in re.findall(r"(VTB|PURR|SPURR)=(0x[0-9a-f]+)", note):
             machine.set(name, int(value, 16))
         if note == "LD=0 again":
@@ -376,7 +376,7 @@ class Replay:
         stale = not r["dec_expiry_rewritten_after_offset"]
         if not stale:
             now = self.system.clock.now().value + machine.get("TB_OFFSET")
-            machine.set("DEC_EXPIRY", now + 0x7FFF_0000 & MASK64)
+            machine.set("DEC_EXPIRY", (now + 0x7FFF_0000) & MASK64)
         thread = machine.vcpus[0]
         regs = thread.get_regs()
         regs.pc, regs.msr = 0x2000, 0x8000_0000_0000_9001

@@ -77,7 +77,7 @@ class WritesAllBits(unknown_time.ToldTimebase):
 
     def write_tbu40(self, value: int, when: bool = True) -> None:
         if when:
-            self.adjust = signed64(value - self.clock.source.ticks() & MASK64)
+            self.adjust = signed64((value - self.clock.source.ticks()) & MASK64)
 
 
 @pytest.mark.parametrize("body", [switch.low_bits, switch.entry])

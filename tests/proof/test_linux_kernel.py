@@ -100,7 +100,7 @@ def ahead(image: CodeImage, finding: CodeFinding) -> int:
     """By how many ticks the time that is kept is ahead of the timebase."""
     assert finding.run is not None
     (place,) = finding.claim.keeps
-    return signed64((place_value(image, place, finding.run) - finding.run.timebase) & (1 << 64) - 1)
+    return signed64((place_value(image, place, finding.run) - finding.run.timebase) & ((1 << 64) - 1))
 
 
 @pytest.mark.parametrize("where", [ENTRY_P9, ENTRY_P8, HMI_BACK])

@@ -65,7 +65,7 @@ def test_a_switch_that_writes_nothing_out_of_nothing_is_told_from_one_that_write
         lambda value: Offset(value & -GRANULE & MASK64),
         lambda value: Offset((value + GRANULE // 2) & -GRANULE & MASK64),
         lambda value: Offset((value + GRANULE) & -GRANULE & MASK64),
-        lambda value: Offset((value + GRANULE - 1) & -2 * GRANULE & MASK64),
+        lambda value: Offset((value + GRANULE - 1) & (-2 * GRANULE) & MASK64),
         lambda value: Offset(value),
     ],
     ids=["down", "nearest", "always up", "to 2^25", "not"],

@@ -114,7 +114,7 @@ def test_it_holds_for_other_offsets_and_for_none(offset: int, offset_set: int) -
         offset_set=Offset(offset_set << 24),
     )
     finding = examine(body)
-    if abs(Offset((offset - offset_set) % (1 << 40) << 24).signed) < 1 << 30:
+    if abs(Offset(((offset - offset_set) % (1 << 40)) << 24).signed) < 1 << 30:
         assert finding.outcome is Outcome.PROVEN
     else:
         assert finding.counterexample is None or finding.counterexample.requirement == TIMERS

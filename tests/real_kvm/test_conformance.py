@@ -40,6 +40,6 @@ def test_both_providers_answer_alike_where_the_kernel_writes_tbu40_itself(bare_m
 def test_registers_of_16_bytes_mean_what_the_guest_loaded(machine: Machine) -> None:
     loaded = machine.call("conformance.inside:loaded_by_the_guest")
     low, high = (int.from_bytes(bytes(half), "little") for half in (range(8), range(8, 16)))
-    assert int(loaded["VR0"], 0) == high << 64 | low
+    assert int(loaded["VR0"], 0) == (high << 64) | low
     assert int(loaded["FPR1"], 0) == low
     assert int(loaded["VSR1"], 0) >> 64 == low

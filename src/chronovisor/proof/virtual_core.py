@@ -20,7 +20,7 @@ from chronovisor.timebase.types import GRANULE, LOW_BITS, MASK64, Offset, Ticks
 EVERY_STEP = "what a thread does while it holds the monitor is not interrupted by other threads"
 
 OFFSET = Offset(23 << LOW_BITS)
-OFFSET_SET = Offset(-41 * GRANULE & MASK64)
+OFFSET_SET = Offset((-41 * GRANULE) & MASK64)
 """Two unrelated numbers. What holds for these holds for all, unless the code compares offsets."""
 
 DAMAGE = Ticks(-0x123_4567)

@@ -31,7 +31,7 @@ _NAMES: Final = (
 
 
 class VcpuLog(NamedTuple):
-    """A log, and of which vCPU it is; None where nothing says so."""
+    """A log and its vCPU, or None if the vCPU is unknown."""
 
     vcpu: int | None
     log: DispatchLog
@@ -106,5 +106,5 @@ def _row(entry: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _microseconds(ticks: int, frequency: int) -> float:
-    """To the nanosecond: what is beyond is the float's."""
+    """Round to the nanosecond. More digits would be noise of the float."""
     return round(ticks * 1_000_000 / frequency, 3)

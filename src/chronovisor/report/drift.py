@@ -21,18 +21,18 @@ _US: Final = 512
 _MS: Final = 512_000
 HOPS: Final = 10_000
 DOWNTIMES_MS: Final = (2, 200)
-"""Mean downtimes: the short one is the hard case, and real destinations reach it."""
+"""Mean downtimes. The short one is the hard case, and real destinations reach it."""
 BIAS_US: Final = 50
 """How much longer READY takes than COMMIT on the uneven path."""
 FLIGHT_US: Final = (50, 500)
-"""What either takes on a path of a local network."""
+"""The flight of either on a local network."""
 DISAGREEMENT_MS: Final = 5
-"""How far a host's time of day is from the true one, either way: what is often seen without special care."""
+"""The largest error of a host's time of day, either way, as it is common without special care."""
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One move as it really was; all in ticks."""
+    """One move as it really happened; all in ticks."""
 
     stopped: GuestTime
     """The guest's time when it was stopped."""
@@ -54,14 +54,14 @@ class Move:
 
 
 class Rule(Protocol):
-    """A way to choose the offset, with what it remembers from move to move."""
+    """A rule to choose the offset, with its memory from move to move."""
 
     def choose(self, move: Move) -> tuple[Offset, int]:
         """Return the offset, and how long after COMMIT the guest waits for it (ticks)."""
 
     @property
     def interval(self) -> IdealInterval | None:
-        """What the rule says of the guest's error so far; None where it says nothing."""
+        """The interval that the rule states for the guest's error, or None if it states none."""
 
 
 class RoundUp:
@@ -75,7 +75,7 @@ class RoundUp:
 
 
 class KeepRequest:
-    """(b) The exact offset, rounded up by the kernel; the owner goes on with the one that it asked for.
+    """(b) The exact offset, rounded up by the kernel. The owner continues with the offset that it asked for.
 
     It is told the true time elapsed.
     """
@@ -84,17 +84,17 @@ class KeepRequest:
 
     def __init__(self) -> None:
         self._ahead = Ticks(0)
-        """What the kernel's rounding added to what was asked for."""
+        """What the kernel's rounding added to the offset asked for."""
 
     def choose(self, move: Move) -> tuple[Offset, int]:
-        """Go on from what was asked for at the last move, and not from what the guest saw."""
+        """Continue from the offset asked for at the last move, not from what the guest saw."""
         asked = move.stopped - self._ahead + Ticks(move.elapsed)
         self._ahead = Ticks((move.now.value - asked.value) & LOW_MASK)
         return Offset.rounded_up(asked.value - move.now.value), 0
 
 
 class WallClock:
-    """(c) The time elapsed from the two hosts' times of day, a negative one taken for none; else as ours."""
+    """(c) The time elapsed from the hosts' times of day, at least 0; otherwise as ours."""
 
     interval = None
 
@@ -102,7 +102,7 @@ class WallClock:
         self._ideal = IdealInterval()
 
     def choose(self, move: Move) -> tuple[Offset, int]:
-        """Believe the times of day."""
+        """Trust the times of day."""
         elapsed = max(0, move.elapsed + move.clock_error)
         decided = plan(Sample(move.stopped, self._ideal), Absence(elapsed, elapsed, move.now))
         self._ideal = decided.ideal
@@ -116,7 +116,7 @@ class Ours:
         self.interval = IdealInterval()
 
     def choose(self, move: Move) -> tuple[Offset, int]:
-        """Plan it as a destination does."""
+        """Plan the move as a destination does."""
         exchange = Exchange(
             since_sample=Ticks(move.downtime),
             dwell=Ticks(0),
@@ -130,7 +130,7 @@ class Ours:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A rule, and the hosts that it is tried on."""
+    """A rule, and the hosts on which it is tried."""
 
     letter: str
     words: str
@@ -150,25 +150,25 @@ CONTENDERS: Final = (
 
 @dataclass
 class Course:
-    """What became of a guest's clock; all in ticks, an entry of a list for each hop."""
+    """The course of a guest's clock; all in ticks, with one list entry for each hop."""
 
     contender: Contender
     downtime_ms: int
     bias_us: int
     errors: list[int] = field(default_factory=list)
-    """The guest's error, by the truth."""
+    """The guest's true error."""
     advances: list[int] = field(default_factory=list)
-    """What its own timebase went forward by from stop to start: negative where it stepped back."""
+    """The advance of its timebase from stop to start, negative if it stepped back."""
     steps: list[int] = field(default_factory=list)
-    """What the hop added to its error."""
+    """The error that the hop added."""
     waits: list[int] = field(default_factory=list)
     """How long it waited for the rounding."""
     intervals: list[IdealInterval] = field(default_factory=list)
-    """What the rule said of its error; empty where it says nothing."""
+    """The intervals that the rule stated for the error; empty if it states none."""
 
     @property
     def largest_error(self) -> int:
-        """How far from the truth it ever was."""
+        """The largest true error."""
         return max(abs(error) for error in self.errors)
 
     @property
@@ -193,17 +193,17 @@ class Course:
 
     @property
     def largest_rounding(self) -> int | None:
-        """How far the roundings alone ever brought it; None where the rule does not tell."""
+        """The largest error from roundings alone, or None if the rule does not state it."""
         return max((abs(i.rounding.value) for i in self.intervals), default=None)
 
     @property
     def outside(self) -> int:
-        """How often the truth was not in the interval that the rule said."""
+        """How often the truth was outside the interval that the rule stated."""
         return sum(not i.least <= e <= i.most for i, e in zip(self.intervals, self.errors, strict=False))
 
 
 def run(contender: Contender, downtime_ms: int, bias_us: int = 0, hops: int = HOPS, seed: int = 1) -> Course:
-    """Move one guest `hops` times; the same moves for the same numbers, whatever the rule."""
+    """Move one guest `hops` times. The same numbers give the same moves under every rule."""
     course, rule = Course(contender, downtime_ms, bias_us), contender.rule()
     now, origin, offset, error, day = 0, 0, Offset(0), 0, 0
     for hop in _hops(downtime_ms, bias_us, hops, seed):
@@ -254,7 +254,7 @@ def _hops(downtime_ms: int, bias_us: int, hops: int, seed: int) -> Iterator[_Hop
 
 
 def first_step(course: Course) -> int | None:
-    """Return the number of the first hop (from 1) at which the guest's clock was put off at all."""
+    """Return the number of the first hop (from 1) at which the guest's clock was moved at all."""
     return next((number for number, step in enumerate(course.steps, 1) if step), None)
 
 
@@ -265,4 +265,4 @@ def first_wide(course: Course) -> int | None:
 
 
 LIMIT: Final = CLOCK_ERROR_LIMIT.value
-"""What the rounding part stays within."""
+"""The limit of the rounding part."""

@@ -22,7 +22,7 @@ _SHOWN: Final = (-100, 400)
 """Milliseconds of error that the last part shows."""
 _MS: Final = 1000 / FREQUENCY
 _POINTS: Final = 800
-"""Hops that are drawn of a course: a picture has no more columns."""
+"""The most hops that are drawn of a course: a picture has no more columns."""
 
 
 def draw(courses: Courses, path: Path) -> None:

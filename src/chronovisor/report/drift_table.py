@@ -1,4 +1,4 @@
-"""The drift experiment's table, as Markdown has it."""
+"""The drift experiment's table, in Markdown."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def all_courses(hops: int) -> Courses:
 
 
 def table(courses: Courses) -> str:
-    """Return the table; the uneven path is told of those rules alone that time messages."""
+    """Return the table. The uneven path is shown only for rules that time messages."""
     rows = [_HEAD, ("---", *("---:" for _ in _HEAD[1:]))]
     rows += [_row(course) for course in courses.values() if course.intervals or not course.bias_us]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"

@@ -1,4 +1,4 @@
-"""A guest's journey: its moves in order, and what another rule for the offset would have made of them."""
+"""A guest's journey: its moves in order, and the errors that another rule for the offset would have made."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from chronovisor.timebase.record import MoveRecord
 from chronovisor.timebase.types import GuestTime, HostTime, Offset, Ticks
 
 Rule: TypeAlias = Callable[[GuestTime, Ticks, HostTime], Offset]
-"""A rule for the offset: the guest's time when it stopped, the time since, the destination's time now."""
+"""A rule for the offset, from the guest's time at the stop, the time since, and the destination's time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One move of a journey, with what only the machine that both hosts are on can know."""
+    """One move of a journey, with the true moments: both hosts are on one machine."""
 
     from_host: str
     to_host: str
@@ -25,27 +25,27 @@ class Hop:
 
     @property
     def resumed_at(self) -> int:
-        """The tick of that clock from which the guest could run again."""
+        """The tick of that clock at which the guest could run again."""
         return self.stopped_at + self.record.elapsed_ticks
 
 
 @dataclass(frozen=True, slots=True)
 class Journey:
-    """A guest's moves from its birth on; its ideal is its time at `born_at` plus what has passed since."""
+    """A guest's moves since its birth. Its ideal is its time at `born_at` plus the ticks passed since."""
 
     hops: Sequence[Hop]
     origins: dict[str, int]
-    """The timebase of each host (64-bit ticks) where the clock stands at 0, by the host's name."""
+    """The timebase of each host (64-bit ticks) when the clock is at 0, by the host's name."""
     born_on: str
     born_at: int
     """The tick of the clock at which the journey began."""
     born_time: GuestTime
     """The guest's time then."""
     ended_at: int
-    """The tick of the clock at which it was last seen to run."""
+    """The tick of the clock at which the guest was last seen running."""
 
     def errors(self) -> list[Ticks]:
-        """Return the guest's time less its ideal after each hop, by the one clock: the truth, no estimate."""
+        """Return the true error after each hop: the guest's time minus its ideal, by the one clock."""
         return [GuestTime(hop.record.guest_tb_after) - self._ideal(hop.resumed_at) for hop in self.hops]
 
     def errors_by(self, rule: Rule) -> list[Ticks]:

@@ -20,13 +20,13 @@ _GUEST = "#000000"
 _OTHER_RULE = "#D55E00"
 _BAND = "#56B4E9"
 _LANE_GAP = 0.35
-"""Of a lane's height: what lies between two lanes, for the break in the axis."""
+"""The gap between two lanes, for the break in the axis, as a share of a lane's height."""
 
 
 def draw(journey: Journey, path: Path, limit: Ticks) -> None:
     """Write the picture of `journey` to `path` (PNG, or what its suffix says), with a band of ± `limit`.
 
-    Raises OSError where the file cannot be written, ValueError where its suffix names no kind of picture.
+    Raises `OSError` if the file cannot be written, `ValueError` if its suffix is no kind of picture.
     """
     # Imported here: it takes half a second, and a Power host has none.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -133,7 +133,7 @@ def _stays(journey: Journey) -> list[tuple[str, int, int]]:
 
 
 def _guest_seconds(journey: Journey, stay: int, begin: int, finish: int) -> tuple[float, float]:
-    """Return what the guest's timebase had gone forward by, at either end of a stay, as its records say."""
+    """Return the advance of the guest's timebase at both ends of a stay, by its records."""
     if stay == 0:
         return 0.0, (finish - begin) / FREQUENCY
     first = journey.hops[stay - 1].record.guest_tb_after - journey.born_time.value

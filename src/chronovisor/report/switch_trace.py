@@ -1,4 +1,4 @@
-"""What happened to time at an entry or an exit, in words."""
+"""The trace of an entry or an exit, in words."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from chronovisor.timebase.trace import (
 
 
 def described(event: Event) -> tuple[str, str]:
-    """Return an event as who did what, for people; times are 64-bit ticks in hexadecimal."""
+    """Return an event as actor and action, for people. Times are 64-bit ticks in hexadecimal."""
     match event:
         case TimebaseRead(core, value):
             return f"core {core}", f"mftb             {value:#018x}"

@@ -1,4 +1,4 @@
-"""The table of a journey: a row a move."""
+"""The table of a journey, one row per move."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ class Compared:
         """A value of the place with the bits that the comparison fixes put in. This makes proofs faster."""
         if self.operator != "=" or self.number & ~self.mask:
             return value
-        return z3.simplify(value & (self.mask ^ MASK64) | self.number)
+        return z3.simplify((value & (self.mask ^ MASK64)) | self.number)
 
     def holds(self, value: z3.BitVecRef) -> z3.BoolRef:
         """Whether the comparison holds for this value of the place."""

@@ -122,15 +122,15 @@ class CaseTime:
         """Set the register."""
         was = self.timebase
         if name == "TBU40":
-            self._set_timebase(value & ~LOW_MASK | was & LOW_MASK)
+            self._set_timebase((value & ~LOW_MASK) | (was & LOW_MASK))
         elif name == "TBU":
             self.halves_written = True
-            self._set_timebase(value << 32 | was & _M32)
+            self._set_timebase((value << 32) | (was & _M32))
         elif name == "TBL":
             self.halves_written = True
-            self._set_timebase(was & ~_M32 | value)
+            self._set_timebase((was & ~_M32) | value)
         elif name in ("DEC", "HDEC"):
-            self.others[name] = _signed(value, self._width(name)) + self.elapsed & MASK64
+            self.others[name] = (_signed(value, self._width(name)) + self.elapsed) & MASK64
         else:
             self.others[name] = (value - self.elapsed) & MASK64
 
@@ -194,7 +194,7 @@ class CaseMemory(GuestMemory):
 
     def store(self, addr: int, size: int, value: int, little: bool) -> None:
         """Store a number."""
-        value &= (1 << 8 * size) - 1
+        value &= (1 << (8 * size)) - 1
         self.write(addr, value.to_bytes(size, "little" if little else "big"))
 
     def write(self, addr: int, data: bytes | bytearray | memoryview) -> None:

@@ -9,7 +9,7 @@ from chronovisor.proof.code.assumptions import Apart, Steady, Word
 from chronovisor.proof.code.case import as_json as case_as_json
 from chronovisor.proof.code.claim import CodeFinding, place_value, value_before
 from chronovisor.proof.code.image import CodeImage
-from chronovisor.timebase.types import FREQUENCY, signed64
+from chronovisor.timebase.types import FREQUENCY, MASK64, signed64
 
 _MILLISECONDS = 1000
 _MOST_TOLD = 64
@@ -70,7 +70,7 @@ def story(image: CodeImage, finding: CodeFinding) -> Iterator[str]:
     if finding.requirement == claim.shift_words:
         shift = value_before(image, claim.shifts_by, run)
         wanted = run.case.timebase + passed + (-shift if claim.subtracts else shift)
-        yield f"it should be {wanted & (1 << 64) - 1:#x}: it is off by {_signed(run.timebase - wanted)} ticks"
+        yield f"it should be {wanted & MASK64:#x}: it is off by {_signed(run.timebase - wanted)} ticks"
     for place in claim.keeps:
         if finding.requirement == claim.kept_words(place):
             kept = place_value(image, place, run)
@@ -84,7 +84,7 @@ def story(image: CodeImage, finding: CodeFinding) -> Iterator[str]:
 
 
 def _signed(ticks: int) -> int:
-    return signed64(ticks & (1 << 64) - 1)
+    return signed64(ticks & MASK64)
 
 
 def as_json(image: CodeImage, finding: CodeFinding) -> dict[str, Any]:
