@@ -2,29 +2,55 @@
 
 from __future__ import annotations
 
+import logging
+import platform
+import sys
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 
 from chronovisor.engine.concrete import ConcreteEngine
 from chronovisor.memory.guest_memory import GuestMemory
 
+_log = logging.getLogger(__name__)
+
 ENGINES = ("auto", "native", "concrete")
+
+#: What `platform.machine` calls the processors that native code is tested on.
+_NATIVE_PROCESSORS = ("x86_64", "AMD64")
 
 
 def engine_named(name: str) -> Callable[[GuestMemory], ConcreteEngine]:
-    """What makes the engine of a guest's memory: "native", "concrete", or "auto" for native where it can be.
+    """What makes a guest's engine: "native", "concrete", or "auto" for native if this machine can run it.
 
-    Raises ValueError for another name, and for "native" where llvmlite is not installed.
+    If "auto" has to take the concrete engine, a warning says why, once. Raises ValueError for another name,
+    and for "native" on a machine that cannot run it.
     """
     if name not in ENGINES:
         raise ValueError(f"there is no engine {name!r}; choose one of {', '.join(ENGINES)}")
     if name == "concrete":
         return ConcreteEngine
-    if find_spec("llvmlite") is None:
+    why = _no_native_code()
+    if why is not None:
         if name == "native":
-            raise ValueError("the native engine needs llvmlite, which is not installed: use the concrete one")
+            raise ValueError(f"{why}: use the concrete engine")
+        _warn_once(why)
         return ConcreteEngine
-    # Imported here: compilers are not loaded for guests that are interpreted.
+    # Imported here: a guest that is interpreted needs no compiler.
     from chronovisor.engine.native.engine import NativeEngine
 
     return NativeEngine
+
+
+def _no_native_code() -> str | None:
+    """Why the native engine does not run on this machine; None if it does."""
+    if sys.byteorder != "little" or platform.machine() not in _NATIVE_PROCESSORS:
+        return f"the native engine runs on x86-64 alone, and this is {platform.machine()}"
+    if find_spec("llvmlite") is None:
+        return "the native engine needs llvmlite, which is not installed"
+    return None
+
+
+@cache
+def _warn_once(why: str) -> None:
+    _log.warning("%s: the guest runs slowly, on the concrete engine", why)

@@ -31,8 +31,9 @@ from chronovisor.isa.interrupts import (
 from chronovisor.isa.notation import Machine
 from chronovisor.memory.guest_memory import AddressError, GuestMemory
 
-Handler = Callable[..., None]
-Operation = tuple[Handler, tuple[int, ...]]
+#: What executes an instruction or an interrupt's entry: (state, *operands).
+Execute = Callable[..., None]
+Operation = tuple[Execute, tuple[int, ...]]
 
 _M64 = (1 << 64) - 1
 
@@ -48,7 +49,7 @@ class Reason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """What a crash loop began with: the interrupt before the loop, where it came, and its DAR."""
+    """How a crash loop began: the interrupt before it, the address where that came, its DAR and vector."""
 
     interrupt: str
     address: int
@@ -70,36 +71,36 @@ _HYPERCALL = Stop(Reason.HYPERCALL)
 
 
 @cache
-def _handler(instruction: Instruction, statics: tuple[int, ...], sixty_four: bool, little: bool) -> Handler:
+def _executes(instruction: Instruction, statics: tuple[int, ...], sixty_four: bool, little: bool) -> Execute:
     return compile_program(instruction.program(statics, sixty_four, little), little)
 
 
 @cache
-def _illegal() -> Handler:
+def _illegal() -> Execute:
     m = Machine()
     m.illegal()
     return compile_program(m.trace.program("illegal", ()), False)
 
 
 @cache
-def _interrupt_entry(name: str) -> Handler:
+def _interrupt_entry(name: str) -> Execute:
     return compile_program(entry(name), False)
 
 
 def operation(word: int, sixty_four: bool, little: bool) -> Operation:
-    """What executes an instruction word in a machine mode: a handler and its operands."""
+    """What executes an instruction word in a machine mode: a function and the word's operands."""
     found = decode(word)
     if found is None:
         return _illegal(), ()
-    handler = _handler(found, found.meaning_statics(word), sixty_four, little)
-    return handler, tuple(number & _M64 for number in found.decode_operands(word))
+    execute = _executes(found, found.meaning_statics(word), sixty_four, little)
+    return execute, tuple(number & _M64 for number in found.decode_operands(word))
 
 
 class ConcreteEngine:
     """Runs the threads of one guest; decoded instructions are shared among them.
 
-    Instructions are kept decoded until `icbi` names their block, as the architecture has it: a guest
-    that changes code says so.
+    Instructions stay decoded until `icbi` names their block: the architecture asks this of a guest that
+    changes code.
     """
 
     #: Whether guests run as machine code.
@@ -202,7 +203,7 @@ class ConcreteEngine:
 
     @staticmethod
     def _trace_cause(word: int, msr: int) -> int | None:
-        """SRR1's bits for the trace interrupt behind an instruction; None: there is none."""
+        """SRR1's bits for the trace interrupt behind an instruction; None if it causes no such interrupt."""
         found = decode(word)
         if found is None or found.mnemonic in UNTRACED:
             return None
@@ -226,7 +227,7 @@ class ConcreteEngine:
             raise GuestInterrupt("INSTRUCTION_STORAGE", int(DSISR.PROTECTION)) from None
         found = operation(word, sixty_four, little)
         if state.MSR & MSR.IR or cia == address:
-            # Only what `forget` can find by the real address.
+            # `forget` can find only these by their real address.
             self._decoded[state.mode][address] = found
         return found
 
@@ -249,6 +250,6 @@ class ConcreteEngine:
         if endless:
             return last or Crash(raised.name, came_from, state.DAR, state.CIA)
         if last is None or came_from != last.vector:
-            # Where a handler's first instruction fails, the trouble is what called the handler.
+            # If a handler's first instruction fails, the interrupt that called the handler is the cause.
             self._last_interrupt[id(state)] = Crash(raised.name, came_from, state.DAR, state.CIA)
         return None

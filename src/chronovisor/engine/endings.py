@@ -17,8 +17,8 @@ class Resync(Exception):
 
 
 class Undone(Exception):
-    """The instruction is not done, and nothing was changed: whoever runs the thread is to look first, then
-    executes it anew.
+    """The instruction is not done, and it changed nothing. The caller looks at what asked for attention, then
+    executes the instruction again.
     """
 
 

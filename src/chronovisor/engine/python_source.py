@@ -25,7 +25,7 @@ def _signed(number: int, width: int) -> int:
 
 
 def signed_divide(a: int, b: int, width: int) -> int:
-    """The `sdiv` operation: truncated, 0 for a zero divisor, a where it overflows."""
+    """The `sdiv` operation: truncated; 0 for a zero divisor, a if it overflows."""
     if b == 0:
         return 0
     x, y = _signed(a, width), _signed(b, width)

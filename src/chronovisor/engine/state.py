@@ -21,8 +21,8 @@ CACHE_BLOCK = 128
 class ThreadTime(Protocol):
     """What native code needs to read TB and to read and write DEC by itself, all in ticks.
 
-    T = clock + ``tb_adjust``. Where ``ticks_per_instruction`` is 0 the clock is the machine's monotonic one,
-    else it stands at ``virtual_ticks`` when a run begins. ``pending``: an interrupt other than the
+    T = clock + ``tb_adjust``. If ``ticks_per_instruction`` is 0 the clock is the machine's monotonic one.
+    Otherwise it stands at ``virtual_ticks`` when a run begins. ``pending``: an interrupt other than the
     decrementer's waits for MSR[EE].
     """
 
@@ -206,7 +206,7 @@ class Thread:
         raise GuestInterrupt("DATA_STORAGE")
 
     def load(self, ea: int, size: int, little: bool) -> int:
-        """``size`` bytes; data storage interrupt where there is no memory."""
+        """``size`` bytes; data storage interrupt if there is no memory."""
         if (ea & PAGE_MASK) + size > PAGE_MASK + 1 and (first := self._crosses(ea, size)):
             low, high = self.load(ea, first, little), self.load(ea + first, size - first, little)
             return high << (8 * first) | low if little else low << (8 * (size - first)) | high
@@ -217,7 +217,7 @@ class Thread:
             raise
 
     def store(self, ea: int, value: int, size: int, little: bool) -> None:
-        """Store ``size`` bytes; data storage interrupt where there is no memory."""
+        """Store ``size`` bytes; data storage interrupt if there is no memory."""
         if (ea & PAGE_MASK) + size > PAGE_MASK + 1 and (first := self._crosses(ea, size)):
             data = (value & ((1 << (8 * size)) - 1)).to_bytes(size, "little" if little else "big")
             # Both pages are looked at before either is written: an interrupted store stores nothing.
@@ -256,7 +256,7 @@ class Thread:
         return True
 
     def probe(self, ea: int, access: str) -> None:
-        """Data storage interrupt where the byte at ``ea`` cannot be accessed."""
+        """Data storage interrupt if the byte at ``ea`` cannot be accessed."""
         store = access == "store"
         if self.address(ea, store) >= self.memory.size:
             self._storage_fault(ea, DSISR.PROTECTION, store)

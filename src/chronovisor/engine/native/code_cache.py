@@ -1,6 +1,6 @@
 """Compiled code on disk: found by what it depends on, checked before use, written whole or not at all.
 
-Whoever can write these files decides what this process executes. A directory or file that belongs to
+A user who can write these files decides what this process executes. A directory or file that belongs to
 another user, or that others can write to, is therefore not used.
 """
 
@@ -65,7 +65,7 @@ def _path(name: str, fingerprint: str) -> Path:
 
 
 def kept(name: str, fingerprint: str) -> bytes | None:
-    """The bytes kept as ``name`` for ``fingerprint``; None if there are none, or they are not to be trusted.
+    """The bytes kept as ``name`` for ``fingerprint``; None if they do not exist or cannot be trusted.
 
     A file is its content's SHA-256 and the content.
     """
@@ -106,7 +106,7 @@ def keep(name: str, fingerprint: str, content: bytes) -> None:
 
 
 def fetch(name: str, fingerprint: str, make: Callable[[], bytes]) -> bytes:
-    """The bytes kept as ``name`` for ``fingerprint``; if there are none to use, they are made and kept."""
+    """The bytes kept as ``name`` for ``fingerprint``, made and kept now if they cannot be used."""
     content = kept(name, fingerprint)
     if content is None:
         content = make()

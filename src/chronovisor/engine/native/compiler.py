@@ -35,8 +35,8 @@ from chronovisor.engine.native.walk import define_translate
 from chronovisor.isa.radix import Access
 from chronovisor.isa.values import Program
 
-#: Held by whoever works in LLVM or with a file of the cache: one thread at a time. The process ends only
-#: when that is done, or LLVM would lose its data in the middle of its work.
+#: Held while a thread works in LLVM or writes a file of the cache. The process ends only after that: else it
+#: would destroy LLVM's data under the thread.
 FINISHING = threading.RLock()
 atexit.register(FINISHING.acquire)
 

@@ -54,7 +54,7 @@ class Registers(ctypes.Structure):
         # The effective address of the page that is being executed
         ("page_base", ctypes.c_uint64),
         # Time: T = clock + tb_adjust. Where ticks_per_instruction is 0 the clock is the machine's own, else
-        # it stands at virtual_ticks where a run begins and moves with each instruction.
+        # it stands at virtual_ticks when a run begins and moves with each instruction.
         ("tb_adjust", ctypes.c_uint64),
         ("dec_deadline", ctypes.c_int64),
         ("dec_written", ctypes.c_uint64),
@@ -109,7 +109,7 @@ class Tlb(ctypes.Structure):
         ctypes.memset(self.address + Tlb.load_tags.offset, 0xFF, 3 * 8 * TLB_ENTRIES)
 
 
-#: Bytes of an instruction record, and where its parts lie: the handler's address, the instruction's offset
+#: Bytes of an instruction record, and where its parts are: the handler's address, the instruction's offset
 #: within its page, wide fixed values of 64 bits, small ones of a byte.
 WIDE_COUNT = 2
 SMALL_COUNT = 8

@@ -268,8 +268,8 @@ class Lowering(ThreadEmitter):
     def mark_dirty(self, real: ir.Value, size: int) -> None:
         """Log the pages of a store that was just made.
 
-        The fence keeps the log behind the store on machines that reorder stores: whoever finds a page in
-        the log must find there what was stored.
+        The fence keeps the log behind the store on machines that reorder stores: a reader that
+        finds a page in the log must find the stored data in memory.
         """
         pages = self.b.inttoptr(self.read("dirty_pages"), POINTER)
         self.b.fence("release")

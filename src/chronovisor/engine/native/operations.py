@@ -143,7 +143,7 @@ def _probe(low: Lowering, v: Value, a: ir.Value) -> None:
 
 
 def _interrupt(low: Lowering, v: Value, a: ir.Value) -> None:
-    """Leave for the hypervisor; enter an interrupt that comes behind an instruction; others are rare."""
+    """Leave for the hypervisor; enter an interrupt that comes behind an instruction; leave the rare rest."""
     name = str(v.detail)
     if name == HYPERCALL:
         low.leave_done(Left.HYPERCALL, low.following())
@@ -164,14 +164,14 @@ def _resync(low: Lowering, v: Value) -> None:
     low.b.position_at_end(on)
 
 
-#: What of MSR native code's run depends on: with another value the run has to begin anew.
+#: The bits of MSR that a native run depends on: when one changes, the run has to begin anew.
 _DECIDES = int(MSR.SF | MSR.HV | MSR.ME | MSR.PR | MSR.IR | MSR.DR | MSR.SE | MSR.BE | MSR.LE)
 
 
 def _set_msr(low: Lowering, value: ir.Value) -> None:
-    """Set MSR. The thread comes back where the mode changes or where something may be let in.
+    """Set MSR. The thread comes back if the mode changes or an interrupt may be let in.
 
-    In virtual time that is wherever EE goes on: the budget does not heed a decrementer that is kept out.
+    In virtual time it comes back whenever EE goes on: the budget ignores a decrementer that is kept out.
     """
     before = low.read("MSR")
     low.write("MSR", value)
@@ -197,7 +197,7 @@ def _is_virtual(low: Lowering) -> ir.Value:
     return low.b.icmp_unsigned("!=", low.read("ticks_per_instruction"), word(0))
 
 
-#: What the ways to order accesses need here: this machine's loads and stores keep their order but for a store
+#: The fences for the ways to order accesses: this machine keeps loads and stores in order, except for a store
 #: and a later load.
 _FENCES = {"full": "seq_cst", "light": "acq_rel"}
 
@@ -207,7 +207,7 @@ def _barrier(low: Lowering, v: Value) -> None:
 
 
 def _large(low: Lowering, small: ir.Value, large: ir.Value) -> ir.Value:
-    """Which of two ways to see DEC is the thread's: LPCR[LD] says."""
+    """``large`` if LPCR[LD] makes the decrementer a large one, else ``small``."""
     return low.b.select(_any(low, low.read("LPCR"), int(LPCR.LD)), large, small)
 
 
@@ -230,14 +230,14 @@ def _read_live(low: Lowering, v: Value) -> ir.Value:
 
 
 def _write_live(low: Lowering, v: Value, a: ir.Value) -> None:
-    """Set DEC: its deadline. On the machine's own clock a later one is noticed in time without more ado."""
+    """Set DEC: its deadline. On the machine's own clock a later deadline is noticed in time anyway."""
     ticks = _large(low, _sign_extended(low, a, 32), _sign_extended(low, a, _LARGE_BITS))
     low.write("dec_deadline", low.b.add(low.now(), ticks))
     low.write("dec_written", word(1))
     low.attend(low.b.or_(_is_virtual(low), low.b.icmp_signed("<=", ticks, word(0))))
 
 
-#: The live registers that native code reads and writes itself; others are the concrete evaluator's.
+#: The live registers that native code reads and writes itself; the rest are the concrete evaluator's.
 LIVE_READ = frozenset({"TB", "TBU", "DEC"})
 LIVE_WRITTEN = frozenset({"DEC"})
 

@@ -1,7 +1,7 @@
 """Instructions that often follow one another, done by one handler.
 
-Nothing but their names is declared here: a pair's handler comes from the meanings of both. Where the second
-reads the register that the first sets, the value goes over without passing through memory: a *link*.
+Only their names are declared here: a pair's handler comes from the meanings of both. If the second reads the
+register that the first sets, the value stays in a machine register: a *link*.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _ARITHMETIC = ("add", "addi", "and", "andc", "or", "rldicl", "rldicr", "rlwinm",
 _LOADS = ("lbz", "ld", "lwz")
 _STORES = ("std", "stw")
 _COMPARISONS = ("cmp", "cmpi", "cmpl", "cmpli")
-#: BO: the branch is taken where a condition bit is 1, where it is 0, where CTR counted down is not 0.
+#: Values of BO. The branch is taken if a condition bit is 1; if it is 0; if CTR, counted down, is not 0.
 _IF, _UNLESS, _COUNTS = 12, 4, 16
 
-#: The first's mnemonics, the second's, and the values of BO where the second is a conditional branch.
+#: The first's mnemonics, the second's, and the values of BO if the second is a conditional branch.
 _FOLLOW: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[int, ...]], ...] = (
     ((*_ARITHMETIC, *_LOADS), _ARITHMETIC, ()),
     (_LOADS, (*_LOADS, *_STORES, "cmpi", "cmpl"), ()),
@@ -66,7 +66,7 @@ def result(program: Program) -> Value:
 
 
 def sources(program: Program) -> dict[str, bool]:
-    """The operands that name registers which a program reads; True where number 0 stands for no register."""
+    """The operands that name registers which a program reads; True if it reads (RA|0)."""
     reads = [s for s in program.statements() if s.op == "read_file" and s.args[0].op == "operand"]
     chosen = {id(register_or_zero(s)) for s in program.statements()}
     found: dict[str, bool] = {}
@@ -77,7 +77,7 @@ def sources(program: Program) -> dict[str, bool]:
 
 
 def _keys(mnemonic: str, branches: tuple[int, ...]) -> Iterator[Key]:
-    """Of an instruction the forms that set no flags, link nothing and are relative, of any width."""
+    """The forms of an instruction, of any width, that set no flags and LR and are relative."""
     (one,) = (i for i in INSTRUCTIONS if i.mnemonic == mnemonic)
     widths = (0, 1) if "L" in one.statics else (0,)
     for width in widths:
@@ -87,7 +87,7 @@ def _keys(mnemonic: str, branches: tuple[int, ...]) -> Iterator[Key]:
 
 @cache
 def pairs() -> tuple[Pair, ...]:
-    """All pairs that have a handler, of two those with a link first."""
+    """All pairs that have a handler; of the same two instructions first those with a link."""
     found: list[Pair] = []
     for firsts, seconds, branches in _FOLLOW:
         for first in (key for name in firsts for key in _keys(name, ())):

@@ -1,4 +1,4 @@
-"""A thread whose registers lie where native code reads them."""
+"""A thread whose registers are in memory that native code reads and writes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class NativeThread(Registers, Thread):
         self.tlb = self._tlbs.address
 
     def exchange(self, address: int, expected: int, new: int, size: int, little: bool) -> bool:
-        """As natively: other threads' native code stores meanwhile, whoever holds a lock of Python's."""
+        """With the machine's own instruction: native code of other threads heeds no lock of Python's."""
         if size not in ATOMIC_SIZES[has_wide_atomics()]:
             return super().exchange(address, expected, new, size, little)
         if address + size > self.memory.size:

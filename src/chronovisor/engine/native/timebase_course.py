@@ -1,6 +1,6 @@
 """Programs about the timebase of a core as functions: short courses of reading TB and writing TBU40.
 
-They belong to no guest's instruction; the hypervisor has its own code compiled so.
+They are part of no guest's instruction: the hypervisor has its own code compiled in this way.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Course = Callable[[object], bool]
 
 
 class TimebaseCell(ctypes.Structure):
-    """A timebase where native code can move it: TB = clock + `origin` + `adjust`, in ticks modulo 2^64.
+    """A timebase that native code can move: TB = clock + `origin` + `adjust`, in ticks modulo 2^64.
 
     `operand` is the program's. `read_clock` is the clock's function, and `thread` a thread's state for it,
     which says whether time is virtual.
@@ -115,10 +115,10 @@ _COURSE_ROWS: dict[str, Row] = {
 
 
 def compiled(program: Program, limit: int) -> Course:
-    """A program of one operand that begins with a reading of TB and may write TBU40. It takes too long where
+    """A program of one operand that begins with a reading of TB and may write TBU40. It takes too long if
     `limit` ticks or more pass from that reading to its last access.
 
-    The interpreter's lock is kept: what is as short as this should not wait to get it back.
+    The call keeps the interpreter's lock: it is too short to be worth waiting for the lock again.
     """
     module = ir.Module(program.name)
     module.triple = llvm.get_process_triple()

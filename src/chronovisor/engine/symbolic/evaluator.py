@@ -1,4 +1,4 @@
-"""Programs over a symbolic state: each statement happens where its guard holds."""
+"""Programs over a symbolic state: each statement happens under its guard."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from chronovisor.isa.values import EFFECTS, Block, Program, Value, When
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """An interrupt that ended the instruction where ``condition`` holds; ``cause`` are SRR1's bits, 64."""
+    """An interrupt that ended the instruction if ``condition`` holds; ``cause`` are SRR1's 64 bits."""
 
     condition: z3.BoolRef
     name: str
@@ -27,9 +27,9 @@ class Raised:
 
 @dataclass(slots=True)
 class Outcome:
-    """What an instruction did besides to the state: in which cases it raised what, or asked to be looked at.
+    """What an instruction did besides changing the state: the interrupts that it raised, and its resync.
 
-    Of ``raised`` at most one condition holds, and ``resync`` holds in none of those cases.
+    At most one condition of ``raised`` holds. If one does, ``resync`` does not.
     """
 
     raised: list[Raised] = field(default_factory=list)
@@ -37,7 +37,7 @@ class Outcome:
 
     @property
     def completed(self) -> z3.BoolRef:
-        """Holds where the instruction was done to its end."""
+        """Holds if the instruction was done to its end."""
         return z3.simplify(z3.Not(z3.Or(*(one.condition for one in self.raised))))
 
 
@@ -65,7 +65,7 @@ class Evaluation:
         self._terms: dict[int, z3.BitVecRef] = {}
 
     def run(self, block: Block, guard: z3.BoolRef) -> None:
-        """Execute statements where ``guard`` holds and nothing has ended the program yet."""
+        """Execute statements under ``guard``, as long as nothing has ended the program."""
         for statement in block:
             if isinstance(statement, When):
                 condition = truth(self._terms[id(statement.condition)])
@@ -96,7 +96,7 @@ class Evaluation:
         self.state[name] = z3.simplify(z3.If(self.guard, value, self.state[name]))
 
     def end(self, name: str, cause: z3.BitVecRef, when: z3.BoolRef) -> None:
-        """End in an interrupt where ``when`` holds, too."""
+        """End in an interrupt if ``when`` holds as well as the guard."""
         condition = z3.simplify(z3.And(self.guard, when))
         if z3.is_false(condition):
             return
@@ -117,7 +117,7 @@ class Evaluation:
         return z3.simplify(ea & (self.state.addresses.mask if self.sixty_four else 0xFFFFFFFF))
 
     def access(self, ea: z3.BitVecRef, size: int, store: bool) -> z3.BitVecRef:
-        """The real address of an access, which ends in a data storage interrupt where it cannot be made."""
+        """The real address of an access, which ends in a data storage interrupt if it cannot be made."""
         translated = z3.simplify(self.state["MSR"] & int(MSR.DR) != 0)
         address = self.real(ea)
         if not self.state.radix:
@@ -151,7 +151,7 @@ class Evaluation:
         self.end("DATA_STORAGE", z3.BitVecVal(0, 64), when)
 
     def remember(self, memory: z3.ArrayRef, when: z3.BoolRef) -> None:
-        """Memory changes, where ``when`` holds."""
+        """Memory changes if ``when`` holds."""
         if not z3.is_false(when):
             self.state.memory = z3.simplify(z3.If(when, memory, self.state.memory))
 
@@ -277,7 +277,7 @@ STATEMENTS: dict[str, Callable[..., z3.BitVecRef]] = {
 
 
 def mode(state: SymbolicState) -> tuple[bool, bool]:
-    """(64-bit, little-endian) of a state; ValueError where its MSR does not say."""
+    """(64-bit, little-endian) of a state; ValueError if its MSR does not say."""
     msr = z3.simplify(state["MSR"])
     bits = [known(z3.Extract(place, place, msr)) for place in (63, 0)]
     if None in bits:
@@ -299,7 +299,7 @@ def apply(
 
 
 def execute(instruction: Instruction, word: int, state: SymbolicState, live: SymbolicLive) -> Outcome:
-    """Execute an instruction word at the state's CIA; NIA is where to go on unless it raised an interrupt."""
+    """Execute a word at the state's CIA. NIA is the next address unless an interrupt was raised."""
     sixty_four, little = mode(state)
     state["NIA"] = z3.simplify(state["CIA"] + 4)
     program = instruction.program(instruction.decode_statics(word), sixty_four, little)

@@ -22,10 +22,10 @@ def _signed(value: z3.BitVecRef, width: int) -> z3.BitVecRef:
 class PassingTime:
     """The timebase as the machine code of a core sees it, with any ticks between its instructions.
 
-    Before each instruction a number of ticks that is not known goes by, up to ``longest`` (None: any). A
+    An unknown number of ticks goes by before each instruction, up to ``longest`` (None: any). A
     write to TBU40 replaces the upper 40 bits and leaves the lower 24 (Power ISA 3.0B Book III 7.2); TBU
     and TBL are the halves. DEC, HDEC count down by the same ticks; VTB, PURR and SPURR count up. DEC is
-    32 bits wide where LPCR[LD] is 0, else as wide as HDEC: 56 bits.
+    32 bits wide if LPCR[LD] is 0, else as wide as HDEC: 56 bits.
     ``ticks`` lists what went by, in the order of execution.
     """
 
@@ -63,7 +63,7 @@ class PassingTime:
         return _signed(value, _LARGE) if name == "HDEC" else value
 
     def write(self, name: str, value: z3.BitVecRef, when: z3.BoolRef, state: SymbolicState) -> None:
-        """Set the register where ``when`` holds."""
+        """Set the register if ``when`` holds."""
         timebase = state.live["TB"]
         if name == "TBU40":
             name, value = "TB", z3.Concat(z3.Extract(63, _LOW, value), z3.Extract(_LOW - 1, 0, timebase))

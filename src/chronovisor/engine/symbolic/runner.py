@@ -1,4 +1,4 @@
-"""Machine code over symbolic states: instruction by instruction, forking where a branch is not known."""
+"""Machine code over symbolic states: instruction by instruction, with a fork at each unknown branch."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class SymbolicRunner:
 
         start = known(state["CIA"])
         if start is None:
-            raise ValueError("CIA must be known where a run begins")
+            raise ValueError("CIA must be known when a run begins")
         go_on(state.copy(), start)
         while waiting:
             # The lowest address first: paths that part meet again behind what they jumped over.
@@ -146,7 +146,7 @@ class SymbolicRunner:
         return endings
 
     def _taking(self, state: SymbolicState, condition: z3.BoolRef) -> SymbolicState | None:
-        """The state where ``condition`` holds, too; None if that cannot be."""
+        """The state with ``condition`` added to its path; None if no run can get there."""
         if z3.is_true(condition):
             return state
         taken = state.copy()
@@ -156,13 +156,13 @@ class SymbolicRunner:
         self._solver.push()
         try:
             self._solver.add(taken.path)
-            # What the solver cannot decide is followed: that loses nothing.
+            # A path that the solver cannot decide is followed, which is sound.
             return None if self._solver.check() == z3.unsat else taken
         finally:
             self._solver.pop()
 
     def _possible(self, target: z3.BitVecRef, state: SymbolicState) -> set[int] | None:
-        """The numbers that a term can be on the state's path; None where they are too many to follow."""
+        """The numbers that a term can be on the state's path; None if they are too many to follow."""
         found: set[int] = set()
         self._solver.push()
         try:
@@ -193,7 +193,7 @@ class SymbolicRunner:
 
 
 def _leaves(term: z3.BitVecRef) -> set[int] | None:
-    """The numbers that a term of conditions over numbers may be; None where it is something else, too."""
+    """The numbers that a term of conditions over numbers may be; None if it is anything else."""
     if z3.is_bv_value(term):
         return {term.as_long()}
     if z3.is_app_of(term, z3.Z3_OP_ITE):

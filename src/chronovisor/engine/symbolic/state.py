@@ -38,7 +38,7 @@ class SymbolicLive(Protocol):
         """The register's value now, in its width."""
 
     def write(self, name: str, value: z3.BitVecRef, when: z3.BoolRef, state: SymbolicState) -> None:
-        """Set the register where ``when`` holds."""
+        """Set the register if ``when`` holds."""
 
 
 class Addresses:
