@@ -78,5 +78,5 @@ def test_a_guest_that_was_stopped_is_told_to_the_bound(guest: list[str], tmp_pat
     assert high - low < 0.2
     assert (found["backs"], found["disagreements"]) == (0, [])
     assert (found["timers"]["early"], found["timers"]["lost"]) == (0, 0)
-    (silence,) = found["silences"]
-    assert silence["host_ns"] - silence["guest_ns"] == pytest.approx(STOPPED * 1e9, abs=0.3e9)
+    longest = max(found["silences"], key=lambda silence: silence["host_ns"])
+    assert longest["host_ns"] - longest["guest_ns"] == pytest.approx(STOPPED * 1e9, abs=0.3e9)

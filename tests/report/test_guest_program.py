@@ -46,13 +46,14 @@ def test_it_reads_every_clock_and_says_so(arch: str) -> None:
     assert hello.vdso == (len(command(arch)) == 1)
     assert isinstance(bye, Bye)
     assert (bye.seq, bye.backs, bye.early, bye.lost) == (len(samples), 0, 0, 0)
-    assert len(samples) == 4
+    assert len(samples) + bye.skipped >= 4
     cpus = set()
     for earlier, later in pairwise(samples):
         assert isinstance(earlier, Sample)
         assert isinstance(later, Sample)
         assert set(later.clocks) == {*CLOCKS, *COARSE}
         assert later.seq == earlier.seq + 1
+        assert (later.lost, later.backs) == (0, 0)
         advance = {clock: later.clocks[clock] - earlier.clocks[clock] for clock in CLOCKS}
         assert 0 < max(advance.values()) - min(advance.values()) + 1 < 10_000_000
         counted = (later.counter - earlier.counter) / later.frequency * 1e9

@@ -27,6 +27,9 @@ _PIECE: Final = 1 << 16
 _CONNECT_SECONDS: Final = 10.0
 _PATIENCE: Final = 5.0
 """Seconds that a command has to end by itself, and then after SIGTERM."""
+_LONGEST_WAIT: Final = 0.5
+"""Seconds after which a signal is noticed at the latest."""
+_SIGNALLED: Final = 128
 _STAMP: Final = re.compile(rb"@([0-9]{1,19}) |([0-9]{1,10})\.([0-9]{1,9}) ")
 MOST_LOGGED: Final = 1 << 30
 """Bytes after which no more is written to a log."""
@@ -124,7 +127,9 @@ class Source:
             left = time_left()
             if left is not None and left <= 0:
                 return
-            if not self.is_log and not select.select([self._descriptor], [], [], left)[0]:
+            # Python would not see a signal that comes just before an endless wait begins.
+            wait = _LONGEST_WAIT if left is None else min(left, _LONGEST_WAIT)
+            if not self.is_log and not select.select([self._descriptor], [], [], wait)[0]:
                 continue
             try:
                 piece = os.read(self._descriptor, _PIECE)
@@ -238,29 +243,38 @@ def _connected(word: str) -> Iterator[socket.socket]:
 @contextlib.contextmanager
 def _running(words: Sequence[str]) -> Iterator[Source]:
     """Run a command; end it, and what it started, if it has not ended by itself."""
+    started: list[subprocess.Popen[bytes]] = []
+    asked: list[int] = []
+
+    def leave(number: int, _: FrameType | None) -> None:
+        asked.append(number)
+        if started:
+            sys.exit(_SIGNALLED + number)
+
+    # Ended by SIGTERM, this process still ends the command. An exit while the command starts would lose it.
+    before = signal.signal(signal.SIGTERM, leave)
     try:
-        process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True
+        started.append(
+            subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
         )
-    except OSError as error:
-        raise MachineError(f"{words[0]} cannot be run: {error.strerror}") from None
-    assert process.stdout is not None
-    # Ended by SIGTERM, this process still ends what it started.
-    before = signal.signal(signal.SIGTERM, _leave)
-    try:
+        if asked:
+            sys.exit(_SIGNALLED + asked[0])
+        (process,) = started
+        assert process.stdout is not None
         with process.stdout:
             source = Source(process.stdout.fileno(), words[0], process=process)
             yield source
             if source.ended:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(_PATIENCE)
+    except OSError as error:
+        if started:
+            raise
+        raise MachineError(f"{words[0]} cannot be run: {error.strerror}") from None
     finally:
-        _end(process)
+        for process in started:
+            _end(process)
         signal.signal(signal.SIGTERM, before)
-
-
-def _leave(number: int, _: FrameType | None) -> None:
-    sys.exit(128 + number)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
