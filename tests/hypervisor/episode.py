@@ -1,4 +1,4 @@
-"""What a history is made of: episodes, each a story that goes well, and goes wrong without one guard."""
+"""The parts of a history: episodes, each a story that goes well with a guard and wrong without it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from chronovisor.timebase.types import GuestTime
 
 
 class Episode:
-    """A mistake that was made once: a story of what must hold, and `without` what makes it hold."""
+    """A mistake that was made once: a story in which an invariant holds, and `without` the guard of it."""
 
     goes_wrong: ClassVar[str]
-    """What the story complains of then."""
+    """The complaint of the story without the guard."""
 
     def story(self) -> None:
-        """Go through it; AssertionError where it goes wrong."""
+        """Go through it; AssertionError if it goes wrong."""
         raise NotImplementedError
 
     def without(self, patch: pytest.MonkeyPatch) -> None:

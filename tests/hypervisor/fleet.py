@@ -30,7 +30,7 @@ INSTRUCTION: Final = 256
 """Ticks that one takes."""
 MEMORY: Final = 1 << 20
 AREAS: Final = 0x8_0000
-"""Where the first vCPU's areas are: its VPA, and a page behind it its log."""
+"""The address of the first vCPU's areas: its VPA and, a page later, its log."""
 AREAS_SIZE: Final = 0x2000
 LOG: Final = 0x1000
 LOG_ENTRIES: Final = 85

@@ -195,7 +195,7 @@ def watch_readings(monkeypatch: pytest.MonkeyPatch) -> None:
         if name == "TB":
             right = (self.thread.core.timebase.tod() + offsets[self]).value
             if value != right:
-                raise WrongTimeError(f"thread {self.thread.pir} read {value:#x} where it is {right:#x}")
+                raise WrongTimeError(f"thread {self.thread.pir} read {value:#x}, but it is {right:#x}")
         return value
 
     monkeypatch.setattr(VirtualCpu, "begin", noted)

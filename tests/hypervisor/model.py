@@ -64,7 +64,7 @@ class ModelGuest:
         self.drift = 0
 
     def floor(self, vcpu: int) -> int | None:
-        """P4: what a reading of this vCPU must lie behind; where all have one offset, every reading there
+        """P4: what a reading of this vCPU must lie behind; if all have one offset, every reading there
         was.
         """
         alike = range(len(self.expiries)) if len(set(self.offsets)) == 1 else self.siblings(vcpu)

@@ -227,7 +227,7 @@ def test_a_ceded_thread_naps_while_its_sibling_runs_and_wakes_in_time() -> None:
     woken = ends[0]
     assert isinstance(woken, Hypercall)
     late = -(woken.arguments[1] - (1 << 32)) - 1
-    # The sibling's quantum ends where the nap is over.
+    # The sibling's quantum ends when the nap is over.
     assert 0 <= late <= 40 * 256
 
 

@@ -21,7 +21,7 @@ from chronovisor.timebase.types import MASK64, GuestTime, Offset, Ticks
 INSTRUCTION = 256
 ORIGIN = 0x1234_5678_9ABC
 READ_DEC, READ_AFTER = 0x1004, 0x1008
-"""Where the guest reads DEC, and G once more."""
+"""The addresses at which the guest reads DEC, and G once more."""
 DAMAGES = st.integers(-(1 << 63), (1 << 63) - 1)
 OFFSETS = st.integers(0, (1 << 40) - 1).map(lambda n: Offset(n << 24))
 TICKS = st.integers(0, 200 * INSTRUCTION)

@@ -44,7 +44,7 @@ INSTRUCTION = 256
 """Ticks that one takes."""
 SLICE = TIME_SLICE.value
 SLICE_AND_TURN = SLICE + (QUANTUM + 20) * INSTRUCTION
-"""A time slice is over where the turn in which it runs out is."""
+"""A time slice ends with the turn in which it runs out."""
 CEDE_FOR = [mtdec(7), *hcall(Hcall.CEDE), *user_call()]
 
 

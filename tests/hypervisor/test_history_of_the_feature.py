@@ -1,21 +1,20 @@
-"""A history of the timebase offset in Linux KVM (Book3S HV): what went wrong on the way, and what we hold
-against it.
+"""A history of the timebase offset in Linux KVM (Book3S HV): its mistakes, and our guards against them.
 
-Each episode is named after the change that put it right, tells what went wrong before, and states the
-invariant. Its story is told twice: as this hypervisor has it, and with the one guard taken out that keeps
-it from going wrong.
+Each episode is named after the change that corrected a mistake. It describes the mistake and states the
+invariant. Its story runs twice: on this hypervisor as it is, and with the guard of the invariant taken out.
 
-What of that history cannot happen here, and why:
+The following mistakes cannot happen here:
 
 - 4.20 and 6.7: nested virtualization, in its first and second version (a guest's own guests, whose offset
   is the sum of two), and 5.3, *Clear pending decr exception on nested entry*, as far as that is about them:
-  there are no nested guests. That a pending decrementer is never kept beside its expiry is told below.
-- `H_XIRR_X` of the XICS emulation, which returns the host's timebase to the guest still: the hypercall is
+  there are no nested guests. An episode below shows that a pending decrementer is never kept beside its
+  expiry.
+- `H_XIRR_X` of the XICS emulation, which still returns the host's timebase to the guest: the hypercall is
   not answered.
-- 2022, the decrementer of the *host*, which wrapped where no timer was set: the host's timers are the
-  machine's own. What corresponds to it is told below.
+- 2022, the decrementer of the *host*, which wrapped if no timer was set: the host's timers are the machine's
+  own. An episode below has the corresponding mistake.
 
-`test_history_of_traps.py` has what is to be seen in the kernel still.
+`test_history_of_traps.py` has the mistakes that are still in the kernel.
 """
 
 from __future__ import annotations
@@ -108,9 +107,8 @@ class TestTimebaseOffset2013(Episode):
 class TestDecrementerTimeoutsWithAnOffset2014(Episode):
     """2014, c5fb80d3b24f, *Fix decrementer timeouts with non-zero TB offset*.
 
-    The entry path was put in another order, and the expiry of the decrementer came to be taken while the
-    guest's timebase was loaded; what used it took it for host time. A guest that had moved slept far too
-    long.
+    The entry path was reordered, and then read the expiry of the decrementer while the guest's timebase was
+    loaded. Its users took it for host time. A guest that had moved slept far too long.
     Invariant: every timestamp is of a declared kind, and the expiry is host time because T is the host's by
     then.
     """
@@ -142,9 +140,9 @@ class TestDecrementerTimeoutsWithAnOffset2014(Episode):
 class TestVirtualTimebasePerSubcore2016(Episode):
     """Linux 4.9, 88b02cf97bb7, *VTB per subcore*.
 
-    Each thread saved and loaded the virtual timebase, of which a core has one, so that threads overwrote
-    what others had counted; guests complained of lockups that were none.
-    Invariant: what a core has once is loaded and saved by its primary alone.
+    Each thread saved and loaded the virtual timebase, although a core has only one. So threads overwrote the
+    counts of others, and guests reported lockups that did not exist.
+    Invariant: only the primary loads and saves what its core has once.
     """
 
     goes_wrong = "virtual timebase"
@@ -186,10 +184,9 @@ class TestVirtualTimebasePerSubcore2016(Episode):
 class TestTimebaseCorruptionOnHmiExit2016(Episode):
     """2016, fd7bacbca47a, *Fix TB corruption in guest exit path on HMI interrupt*.
 
-    The firmware put a failed timebase right, at the host's time; the exit then took the guest's offset away
-    from it.
-    Invariant: only what is applied is taken away; whoever loads the timebase afresh does it when nothing
-    is.
+    The firmware repaired a failed timebase to the host's time; the exit then took the guest's offset away
+    from it. Invariant: only an applied offset is taken away, and a timebase is loaded afresh only while no
+    offset is applied.
     """
 
     goes_wrong = "host's timebase"
@@ -342,7 +339,7 @@ class TestSecondariesWaitForTheSwitch2018(Episode):
 class TestSignExtensionOfDec2019(Episode):
     """Linux 5.3, *Sign-extend the decrementer value if not using the large decrementer*.
 
-    POWER9's exit kept a 32-bit DEC zero-extended: a timer that was due became one of eight seconds.
+    POWER9's exit kept a 32-bit DEC zero-extended, so that a timer that was due expired eight seconds later.
     Invariant: DEC is signed in its own width.
     """
 
@@ -363,9 +360,9 @@ class TestSignExtensionOfDec2019(Episode):
 class TestNoStalePendingDecrementer2019(Episode):
     """Linux 5.3, 3c25ab35fbc8, *Clear pending decrementer exceptions on nested guest entry*.
 
-    A bit said that a decrementer interrupt was pending, and stayed when the timer had been set anew: it
-    kept a nested guest from ever running.
-    Invariant: pending is what the expiry says, asked when it matters, and never a bit of its own.
+    A bit marked a pending decrementer interrupt and stayed set when the timer was set anew: it kept a nested
+    guest from ever running.
+    Invariant: the expiry decides at each entry whether the interrupt is pending.
     """
 
     goes_wrong = "interrupt of a timer"
@@ -390,10 +387,9 @@ class TestNoStalePendingDecrementer2019(Episode):
 class TestDpdesIsMoved2019(Episode):
     """2019, *DPDES includes a pending doorbell*.
 
-    A doorbell that had come and was not yet taken was no part of what could be read, and a move lost it.
-    Invariant: a register shows what is latent. Guests have no doorbells here (`msgsndp` is off, as KVM has
-    it for one thread a core), so DPDES itself is all there is of it: it comes along, and the guest finds
-    it.
+    A pending doorbell could not be read, and a move lost it.
+    Invariant: a register shows the pending state. Guests have no doorbells here (`msgsndp` is off, as in KVM
+    with one thread a core), so DPDES is the only state: it moves with the guest.
     """
 
     goes_wrong = "doorbell"
@@ -418,7 +414,7 @@ class HypervisorDecrementer(Episode):
     goes_wrong = "never got"
 
     def prepare(self, core: Core) -> None:
-        """Do something to the core before."""
+        """Change the core before the story."""
 
     def story(self) -> None:
         source = VirtualTime()
@@ -438,7 +434,7 @@ class HypervisorDecrementer(Episode):
 class TestHdecIsNotOverAtTheEntry2020(Episode):
     """2020, proposed: the least HDEC to enter with raised from 512 ticks to 2048.
 
-    An entry takes time; where HDEC ran out in it the interrupt was lost, and the host locked up.
+    An entry takes time. If HDEC ran out during an entry, the interrupt was lost and the host locked up.
     Invariant: a time slice begins when the guest does, so an entry cannot use it up.
     """
 
@@ -469,9 +465,9 @@ class TestHdecIsNotOverAtTheEntry2020(Episode):
 class TestHdecIsEnabledBeforeItIsSet2020(HypervisorDecrementer):
     """Linux 5.10, LPCR[HDICE] set before HDEC.
 
-    POWER8 and POWER9 do not raise the interrupt where HDEC runs out while it is disabled: a guest then kept
-    its core for ever.
-    Invariant: that the hypervisor's time is up is seen whenever it is looked at, not only as it happens.
+    POWER8 and POWER9 do not raise the interrupt if HDEC runs out while it is disabled. A guest then kept its
+    core for ever.
+    Invariant: each look at HDEC shows whether the time is up, not only the moment at which it runs out.
     """
 
     def without(self, patch: pytest.MonkeyPatch) -> None:
@@ -481,8 +477,8 @@ class TestHdecIsEnabledBeforeItIsSet2020(HypervisorDecrementer):
 class TestHdecIsLoadedLastAtAnEntry2021(HypervisorDecrementer):
     """Linux 5.14, HDEC is set after the guest's LPCR, with other races at the entry.
 
-    What the last entry had left in HDEC could end or not end the next guest's run.
-    Invariant: each entry loads it anew.
+    The value that the last entry had left in HDEC decided when the next guest's run ended.
+    Invariant: each entry loads HDEC anew.
     """
 
     keeps_the_last = False
@@ -594,9 +590,9 @@ class TestDeadlinesBeyondATimersRange2022(Episode):
 class TestDefaultExpiryInGuestTime2022(Episode):
     """Linux 6.1, 0a5bfb824a6e, *Fix decrementer migration*.
 
-    5.17 began with an expiry in host time where it now meant guest time, so that a guest that moved from a
-    kernel without DEC_EXPIRY could hang.
-    Invariant: a timer that nobody set is due once the guest has an offset.
+    5.17 initialised the expiry in host time although it now meant guest time, so that a guest that moved from
+    a kernel without DEC_EXPIRY could hang. Invariant: a timer that nobody set is due once the guest has an
+    offset.
     """
 
     goes_wrong = "slept"
@@ -650,8 +646,8 @@ def ld_reversed(rt: int, rb: int) -> int:
 class TestStolenTimeRestored2022(Stolen):
     """Linux 6.1, stolen time of POWER9 guests restored; VPA wait counters.
 
-    5.17's new entry path counted no stolen time: guests were told of none.
-    Invariant: the time for which a vCPU that could run had no core is counted where the guest reads it.
+    5.17's new entry path counted no stolen time, so guests read none.
+    Invariant: the time for which a runnable vCPU had no core is counted in the guest's VPA.
     """
 
     goes_wrong = r"told of Ticks\(0\)"
@@ -678,9 +674,9 @@ class TestStealClockInTicks2024(Stolen):
 class TestNoExitForATimerThatIsNoMore2024(Episode):
     """Linux 6.10, the revert of 180c6b072bf3, *skip DEC cancel*.
 
-    A timer that was not taken back when the guest ran on ended its next run for nothing: 70 percent more
+    A timer that was not cancelled when the guest continued ended its next run for nothing: 70 percent more
     exits.
-    Invariant: a wait goes by the deadline that there is, not by one that there was.
+    Invariant: a wait uses the present deadline, not an earlier one.
     """
 
     goes_wrong = "for nothing"

@@ -38,12 +38,11 @@ VPA, LOG = 0x8000, 0xA000
 
 
 class TestNoTimeFromBeforeAWrapIsKept(Episode):
-    """POWER9's entry, since 5.17, saves reading the timebase by computing what it must be behind the
-    switch.
+    """POWER9's entry, since 5.17, computes the timebase after the switch instead of reading it.
 
-    Where the low 24 bits wrapped in it, what it goes on with is up to 32.8 ms ahead of the timebase, and so
-    early is the decrementer that it loads.
-    Invariant: behind a switch the time is read afresh.
+    If the low 24 bits wrapped during the switch, the computed value is up to 32.8 ms ahead of the timebase,
+    and the decrementer that is loaded from it is that early.
+    Invariant: after a switch the time is read afresh.
     """
 
     goes_wrong = "early"
@@ -171,7 +170,8 @@ class TestWaitsAddUpOverMoves(Episode):
 
 
 class TestCountsGoOnOverMoves(Episode):
-    """User space that tells a destination where the VPA and the log are makes their counts begin anew.
+    """User space that sets the addresses of the VPA and the log at a destination makes their counts begin
+    anew.
 
     A guest that moved finds its yield count at 1 and its log's index at 0: entries that it has not read are
     lost to it, and old ones are taken for new.
@@ -237,7 +237,7 @@ class TestTheLogsPageIsDirty(Episode):
 
 
 class TestAVpaIsWithinAPage(Episode):
-    """A VPA is refused only where it crosses a page of the *host*, of 64 KiB; the interface says 4 KiB.
+    """A VPA is refused only if it crosses a page of the *host*, of 64 KiB; the interface says 4 KiB.
 
     Invariant: what the interface says, whatever the pages below are.
     """

@@ -298,7 +298,7 @@ class Course(RuleBasedStateMachine):
                 self._virtual_cpu(at).set_external(True)
                 step.externals.add(at)
             case "offset" if not runs:
-                # Under its siblings' feet, where they run.
+                # While its siblings run, if they do.
                 self.fleet.set(*at, "TB_OFFSET", value << 24)
                 self.models[at[0]].set_offset(at[1], value << 24)
                 step.offsets_set.append((at, value << 24))
@@ -323,7 +323,7 @@ class Course(RuleBasedStateMachine):
         before, model.expiries[task.vcpu] = model.expiries[task.vcpu], expiry
         sets_dec, begun, ended = task.piece in (TIMER, CEDE), step.begun, step.ended
         if sets_dec:
-            # Where another offset was set meanwhile, an exit may have made of DEC's sign what an expiry has
+            # If another offset was set meanwhile, an exit may have made of DEC's sign what an expiry has
             # beyond 32 bits.
             turn = 1 << (64 if len(offsets) == 1 else 32)
             set_after = [(expiry - task.value - model.origin - begun - offset) % turn for offset in offsets]
@@ -339,7 +339,7 @@ class Course(RuleBasedStateMachine):
         assert floor is None or others_set or signed(report.timebase - floor) > 0
         model.last[task.vcpu] = report.timebase
         if sets_dec:
-            # mtdec came so much before the reading, or more where others had a turn in between.
+            # mtdec came so much before the reading, or more if others had a turn in between.
             read = report.first - INSTRUCTION if task.piece == CEDE else report.timebase - 2 * INSTRUCTION
             assert 0 <= signed(read + task.value - expiry) <= late
         elif step.left[number] < 1 << 31:
@@ -358,7 +358,7 @@ class Course(RuleBasedStateMachine):
             return
         since_expiry = signed(report.timebase - model.expiries[task.vcpu])
         if report.why == 0x900:
-            # Where another offset was set behind it, DEC has become another number.
+            # If another offset was set since, DEC has become another number.
             assert since_expiry > 0 or len(step.offsets[number]) > 1
         elif report.why == 0x500:
             assert at in step.externals

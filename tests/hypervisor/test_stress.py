@@ -41,7 +41,7 @@ SAMPLE, SOAK = 2.0, max(10.0, share(60))
 """Seconds."""
 THREADS, VCPUS = 4, 8
 LATEST: Final = 0x8000
-"""Where vCPUs leave what they last read."""
+"""The address at which vCPUs store their last reading."""
 LOW: Final = (1 << 40) - 1
 SYNC: Final = 0x7C0004AC
 
@@ -69,7 +69,8 @@ READER: Final = [
     *user_call(),
     branch(-20),
 ]
-"""r4 = the latest reading less its offset; r5 = the last reading; r6 = 1 and r7, r8 where time went back."""
+"""r4 = the latest reading less its offset; r5 = the last reading; if time went back, r6 = 1 and r7, r8 show
+it."""
 
 
 @dataclass

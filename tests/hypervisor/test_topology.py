@@ -18,7 +18,7 @@ from chronovisor.timebase.types import Offset
 
 @pytest.mark.parametrize("model", [POWER8, POWER9])
 def test_the_threads_of_a_core_run_at_once(model: CpuModel) -> None:
-    """Four vCPUs on one core of four threads: where threads are independent each enters by itself, with an
+    """Four vCPUs on one core of four threads: if threads are independent each enters by itself, with an
     offset of its own; else one switches for all.
     """
     log = Log()

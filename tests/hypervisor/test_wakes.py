@@ -140,7 +140,7 @@ def due(events: dict[str, int]) -> int:
 
 
 # A kick before the sleep ends the run before it; a thread that runs has the offset that it was entered with;
-# and what is due is a level: it may be gone before anybody looks, where an offset is taken back at once.
+# and what is due is a level: it may be gone before anybody looks, if an offset is taken back at once.
 ANY_TIME = st.integers(0, 60).map(lambda slot: slot * SLOT)
 ASLEEP = st.integers(6, 60).map(lambda slot: slot * SLOT)
 EVENTS = st.fixed_dictionaries(
@@ -166,7 +166,7 @@ def test_it_wakes_at_the_first_cause_and_not_before(events: dict[str, int]) -> N
 @pytest.mark.parametrize("order", list(permutations(("prod", "external", "forward", "back"))), ids="-".join)
 @pytest.mark.parametrize("first", [0, 5, 38])
 def test_in_every_order(order: tuple[str, ...], first: int) -> None:
-    """Closely one after another: before the sleep where that can be, around the expiry, and in the midst."""
+    """Closely one after another: before the sleep if possible, around the expiry, and in the midst."""
     tick, events = first * SLOT, {}
     for what in order:
         if what in ("forward", "back"):
