@@ -55,7 +55,7 @@ class Command:
     def fails(self, words: str, *arguments: str) -> None:
         status, out, err = self(*arguments)
         assert (status, out) == (ExitStatus.USAGE, "")
-        assert err.startswith("chronovisor: ")
+        assert err.startswith('{"error": ' if "--json" in arguments else "chronovisor: ")
         assert err.count("\n") == 1
         assert words in err
 
@@ -123,7 +123,7 @@ def test_a_log_in_a_memory_dump(dtl: Command, tmp_path: Path) -> None:
     dtl.fails("the virtual processor area would end at", *where, "--vpa", "0x3fff")
     dtl.fails("47 bytes holds no entry", str(path), "--address", "0", "--length", "47")
     dtl.fails("--address also needs --length", str(path), "--address", "0")
-    dtl.fails("say where its log is by --address", str(path), "--length", "48")
+    dtl.fails("give its log's address by --address", str(path), "--length", "48")
     dtl.fails("address 'here' is no number", str(path), "--address", "here", "--length", "48")
 
 

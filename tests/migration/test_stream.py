@@ -161,7 +161,7 @@ def framed(number: int, kind: int, addr: int, payload: bytes, size: int | None =
         (framed(0, 4, 0, b"", MAXIMUM_STATE + 1), "makes no sense"),
         (framed(0, 2, 0, b"", 1 << 20), "makes no sense"),
         (framed(0, 2, 1, b""), "makes no sense"),
-        (framed(1, 2, 0, b""), "frame 1 comes where frame 0 is due"),
+        (framed(1, 2, 0, b""), "frame 1 comes when frame 0 is due"),
         (framed(0, 2, 0, b"\0"), "too many"),
         (framed(0, 99, 0, b""), "unknown kind"),
         (framed(0, 8, 0, b"\0\0\0\x04a\x1b[0"), "cannot be printed"),

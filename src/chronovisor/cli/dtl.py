@@ -49,7 +49,10 @@ def command(
     ] = "",
     length: Annotated[str, typer.Option(help="How many bytes the log in the dump has.")] = "",
     vpa: Annotated[
-        str, typer.Option(help="Where in the dump the virtual processor area is: it says what was written.")
+        str,
+        typer.Option(
+            help="The address in the dump of the virtual processor area, which says what was written."
+        ),
     ] = "",
     frequency: Annotated[
         int | None, typer.Option(help="Of a file: the timebase's ticks per second.", min=1)
@@ -63,7 +66,7 @@ def command(
 ) -> int:
     """Show the dispatch trace log: when each vCPU was dispatched, why, and how long it had waited for what.
 
-    FILE is a raw log as Linux has it in debugfs, powerpc/dtl/cpu-N (which Linux fills only while somebody
+    FILE is a raw log as Linux has it in debugfs, powerpc/dtl/cpu-N (which Linux fills only while a program
     reads it: --seconds), or with --address and --length a memory dump that has the log somewhere in it. A
     file of a guest's name is written ./NAME. Timebases are the guest's. Waiting: from the preemption until
     there was something to run for; ready: until it was queued for a core; enqueued: until it was dispatched.
@@ -82,7 +85,9 @@ def command(
         if vcpu is not None:
             raise MachineError("--vcpu is for a running guest: a file has one log")
         if not address and (length or vpa):
-            raise MachineError("--length and --vpa are for a memory dump: say where its log is by --address")
+            raise MachineError(
+                "--length and --vpa are for a memory dump: give its log's address by --address"
+            )
         log = _dumped(path, address, length, vpa) if address else _listed(path, seconds)
         logs, ticks_a_second = [VcpuLog(None, log)], frequency or FREQUENCY
     else:
@@ -175,7 +180,7 @@ def _dumped(path: Path, address: str, length: str, vpa: str) -> DispatchLog:
 
 
 def _piece(file: BinaryIO, path: Path, at: int, size: int, what: str) -> bytes:
-    """Return `size` bytes at `at`; MachineError where the file has not that many."""
+    """Return `size` bytes at `at`; MachineError if the file has fewer."""
     there = file.seek(0, os.SEEK_END)
     if at + size > there:
         raise MachineError(f"{path}: {what} would end at {at + size:#x}, but the file has {there:#x} bytes")

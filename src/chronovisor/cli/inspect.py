@@ -21,7 +21,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")] = False,
 ) -> None:
     """Show what is in a snapshot: its guest, its time and history, what its machine keeps, each vCPU's
-    registers by name, and where its memory is not all zeros. All of the file is read and checked.
+    registers by name, and which memory is not all zeros. All of the file is read and checked.
     """
     contents = inspect(file)
     print(json.dumps(_as_json(contents), indent=2) if as_json else _shown(contents))

@@ -1,4 +1,4 @@
-"""`chronovisor migrate`: move a running guest to where `receive` waits for one."""
+"""`chronovisor migrate`: move a guest to a waiting `receive`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def command(
     to: Annotated[
         str,
         typer.Argument(
-            help="Where `receive` waits: tcp:HOST:PORT, tls:HOST:PORT or unix:PATH.", metavar="ADDRESS"
+            help="The address of a `receive`: tcp:HOST:PORT, tls:HOST:PORT or unix:PATH.", metavar="ADDRESS"
         ),
     ] = "",
     downtime_limit: Annotated[
@@ -79,7 +79,7 @@ def command(
     """Move a guest to another process, and print what that did to its time. A paused guest arrives paused.
 
     Memory is sent while the guest runs, in rounds, until what is left fits the downtime limit (the last round
-    is not held back by a bandwidth limit). A guest that writes faster than that goes on where it is.
+    is not held back by a bandwidth limit). A guest that writes faster than that goes on here.
 
     Status 1 says that the guest did not move and continues here. Status 5 says that it is undecided: the
     destination was lost when it may already have had the guest, so the guest is paused here. Ask again with

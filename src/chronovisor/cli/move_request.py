@@ -70,7 +70,8 @@ def choose_token(token: str, file: str) -> bytes:
 
 
 def choose_credentials(directory: str, ca: str, certificate: str, key: str, role: str) -> Credentials | None:
-    """Return the credentials that the options name, None for none; MachineError where some are missing.
+    """Return the credentials that the options name, None if no option is given; MachineError if some are
+    missing.
 
     `role` is "client" or "server": which files of a directory are meant.
     """

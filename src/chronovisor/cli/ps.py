@@ -23,8 +23,8 @@ def command(
     """List the guests that run on this machine: their state, host and guest timebase, and offset.
 
     A guest is running, moving, paused, or undecided (a move's outcome is unknown, and it is paused); a
-    `receive` that has none yet is waiting, a `restore` restoring. A paused guest's timebase is the one at
-    which it was stopped.
+    `receive` without a guest is waiting, a `restore` that has none yet restoring. A paused guest's timebase
+    is the one at which it was stopped.
     """
     guests = [found for name in names() if (found := _look(name)) is not None]
     if as_json:

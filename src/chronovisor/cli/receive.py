@@ -61,7 +61,7 @@ def command(
     address: Annotated[
         str,
         typer.Argument(
-            help="Where to wait: tcp:HOST:PORT or tls:HOST:PORT (port 0 is any free one), or unix:PATH."
+            help="The address to wait at: tcp:HOST:PORT or tls:HOST:PORT (port 0: any free), or unix:PATH."
         ),
     ],
     name: Annotated[
@@ -123,9 +123,9 @@ def command(
     A move that fails or is cancelled leaves this waiting for the next one. When a guest that came has powered
     off, crashed or moved on, it waits again, unless --once says to end then. Ctrl-C ends it at any time.
 
-    Whoever can connect to ADDRESS can run a guest here: prefer unix:PATH on one machine, which only its owner
-    can open, and tls: with --allow between machines; --token helps with both. A token that goes over tcp: can
-    be read on the way.
+    Everybody who can connect to ADDRESS can run a guest here: prefer unix:PATH on one machine, which only its
+    owner can open, and tls: with --allow between machines; --token helps with both. A token that goes over
+    tcp: can be read on the way.
     """
     if clock is not Clock.real:
         raise MachineError("a guest cannot come into virtual time from another process; use --clock real")
@@ -136,7 +136,7 @@ def command(
     limits = replace(limits, whole_move=parse_seconds(move_limit, "move limit") or limits.whole_move)
     place = parse_address(address, listen=True, insecure=insecure)
     if allow and not place.tls:
-        raise MachineError("--allow is for tls: addresses: elsewhere nobody shows a certificate")
+        raise MachineError("--allow is for tls: addresses: other addresses have no certificates")
     credentials = choose_credentials(tls_credentials, tls_ca, tls_cert, tls_key, "server")
     if credentials is not None and (warning := credentials.warning()) is not None:
         say(warning)
@@ -156,7 +156,7 @@ def command(
             provider=provider.value,
         )
 
-    # Opened once before a guest comes: a provider that is not there is better known now.
+    # Opened once before a guest comes: a missing provider should be known now.
     with Host(tb_origin=origin, cpu=cpu.value, engine=engine.value, provider=provider.value):
         pass
     rehearsal = threading.Thread(

@@ -58,7 +58,7 @@ def command(
         ),
     ] = False,
 ) -> int:
-    """Have a saved guest go on from where it was, its console on the terminal, until it powers off.
+    """Continue a saved guest, its console on the terminal, until it powers off.
 
     With catch-up or bounded the time away is what CLOCK_BOOTTIME says within one boot of one machine, else
     what the time of day says, which is not to be trusted; a negative one is refused.
@@ -69,7 +69,7 @@ def command(
     with ExitStack() as stack:
         with opened(file) as reader:
             name = name or _name_of(reader.header)
-            # Taken before the guest is made: nothing is done for a name that another has.
+            # Taken before the guest is made: a name that is in use ends it before anything is done.
             server = stack.enter_context(ControlServer(name, {"ps": lambda request: _restoring(name)}))
             cpu, host = _host_for(reader.header, tb_origin, clock, engine, provider)
             stack.enter_context(host)
@@ -100,14 +100,16 @@ def _name_of(header: SnapshotHeader) -> str:
     try:
         return check_name(header.name)
     except MachineError:
-        # Saved from Python, or by somebody who means no good.
+        # It was saved from Python, or the file is malicious.
         return generated_name()
 
 
 def _host_for(
     header: SnapshotHeader, tb_origin: str, clock: Clock, engine: Engine, provider: Provider
 ) -> tuple[Cpu, Host]:
-    """Return a host with a processor of the guest's version, where one can be chosen; else what there is."""
+    """Return a host with a processor of the guest's version if one can be chosen, else the host that there
+    is.
+    """
     refused: KvmError | None = None
     for cpu in Cpu:
         try:

@@ -20,7 +20,7 @@ from chronovisor.cli.terminal import kill_this_process
 from chronovisor.cli.time_away import TimeAway
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.registers import read_register, register_names, register_size
-from chronovisor.machine.control import FAILED, UNDECIDED, ControlError, ControlServer, Handler
+from chronovisor.machine.control import FAILED, UNDECIDED, ControlError, ControlServer, RequestHandler
 from chronovisor.machine.dispatch_log_reader import vcpus_with_log
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import EndReason, Guest, GuestEnd
@@ -78,7 +78,7 @@ def run_named(
 
 
 def tell_end(end: GuestEnd, as_json: bool = False) -> ExitStatus:
-    """Say on stderr how the guest ended, where it did not power off; return the command's status.
+    """Say on stderr how the guest ended, unless it powered off; return the command's status.
 
     `as_json` says it in any case, as one object: `reason`, `message`, `status`.
     """
@@ -118,7 +118,7 @@ class _Service:
         self._guest = guest
         self.departure = Departure(guest, say)
         self._time_away = TimeAway(guest, self.departure)
-        self.handlers: dict[str, Handler] = {
+        self.handlers: dict[str, RequestHandler] = {
             "ps": self._ps,
             "reg": self._reg,
             "dtl": self._dtl,
@@ -172,7 +172,7 @@ class _Service:
                 try:
                     shown[name] = {"value": read_register(of, name), "size": register_size(name)}
                 except KvmError:
-                    # This host's processor has none of that name.
+                    # This host's processor has no register of that name.
                     continue
             return shown
 

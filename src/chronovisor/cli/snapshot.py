@@ -13,7 +13,7 @@ from chronovisor.machine.control import ask
 
 def command(
     name: Annotated[str, typer.Argument(help="The guest, as `ps` lists it.")],
-    file: Annotated[str, typer.Argument(help="Where to save it; a file that is there is replaced.")],
+    file: Annotated[str, typer.Argument(help="The file to save it in; an existing file is replaced.")],
     as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")] = False,
 ) -> None:
     """Save a guest in a file: memory that is not all zeros, registers, its clock and its history.

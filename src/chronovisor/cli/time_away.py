@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from chronovisor.machine.control import FAILED, ControlError, Handler
+from chronovisor.machine.control import FAILED, ControlError, RequestHandler
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
 from chronovisor.migration.departure import Departure
@@ -22,7 +22,7 @@ class TimeAway:
     def __init__(self, guest: Guest, departure: Departure) -> None:
         self._guest = guest
         self._departure = departure
-        self.handlers: dict[str, Handler] = {
+        self.handlers: dict[str, RequestHandler] = {
             "pause": self._pause,
             "resume": self._resume,
             "snapshot": self._snapshot,
@@ -31,7 +31,7 @@ class TimeAway:
 
     @property
     def stopped_time(self) -> GuestTime | None:
-        """The guest's time at which it was paused; None where it was not."""
+        """The guest's time at which it was paused; None if it is not paused."""
         paused = self._departure.paused
         return None if paused is None else paused.guest_time
 

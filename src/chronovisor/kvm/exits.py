@@ -35,7 +35,7 @@ class Interrupted:
 
 @dataclass(slots=True)
 class MmioExit:
-    """KVM_EXIT_MMIO: an access to a guest real address where there is no memory.
+    """KVM_EXIT_MMIO: an access to a guest real address that has no memory.
 
     For a load, set `data` before the next `run()`.
     """

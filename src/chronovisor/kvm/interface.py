@@ -2,7 +2,7 @@
 
 The shape is the kernel's (a system, its virtual machines, their vCPUs; one method for each ioctl) with its
 ids, sizes and errors: what the kernel refuses with an errno raises `KvmError` with that errno.
-KVM_GET_MP_STATE is absent as the kernel's Book3S has none: which vCPUs are stopped is user space's knowledge.
+KVM_GET_MP_STATE is absent, as it is in the kernel's Book3S: user space knows which vCPUs are stopped.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ class HostOptions:
     source: TickSource
     """The machine's one monotonic clock, in timebase ticks."""
     tb_origin: int = 0
-    """The host's timebase where `source` stands at 0: unsigned 64-bit ticks."""
+    """The host's timebase when `source` stands at 0: unsigned 64-bit ticks."""
     cores: int = 1
     threads_per_core: int = 1
     """1, 2, 4 or 8 hardware threads that share a core's timebase."""
     cpu_model: str = "auto"
-    """"auto" is what the host is: power9 where the provider can be any."""
+    """"auto" is the host's own; power9 if the provider can be any."""
     ticks_per_instruction: int = 256
     """How far virtual time goes with each guest instruction; real time ignores it."""
     engine: str = "auto"
-    """What executes instructions: "native", "concrete" (the reference), or "auto": native where it can be."""
+    """What executes instructions: "native", "concrete" (the reference), or "auto": native if possible."""
     observer: Observer | None = None
     """Told each step of every entry and exit that touches time."""
 
@@ -54,7 +54,7 @@ class HostFacts:
     has_tbu40: bool
     """Without it a timebase offset other than 0 is refused."""
     dec_bits: int
-    """Width of the decrementer where LPCR[LD] is set, `ibm,dec-bits`: 56 on POWER9, 32 before."""
+    """Width of the decrementer if LPCR[LD] is set, `ibm,dec-bits`: 56 on POWER9, 32 before."""
     page_size: int
     """In bytes: the unit of `Vm.get_dirty_log`."""
 
@@ -71,7 +71,7 @@ class System(Protocol):
         """The host's timebase, and the monotonic clock that it counts with."""
 
     def check_extension(self, cap: int) -> int:
-        """KVM_CHECK_EXTENSION: 0 where the capability is absent, else its value."""
+        """KVM_CHECK_EXTENSION: 0 if the capability is absent, else its value."""
 
     def create_vm(self, vm_type: int = 1) -> Vm:
         """KVM_CREATE_VM; EINVAL for a type other than 0 (automatic) and 1 (HV)."""
@@ -106,8 +106,8 @@ class Vm(Protocol):
         `MemoryFlag.LOG_DIRTY_PAGES` its pages are logged from then on, beginning with a log that is clear,
         and without it no longer.
 
-        EINVAL for an address that is no multiple of the page size, and where a slot is set again with other
-        memory or elsewhere; EEXIST for an address that overlaps another slot.
+        EINVAL for an address that is no multiple of the page size, and if a slot is set again with other
+        memory or at another address; EEXIST for an address that overlaps another slot.
         """
 
     def enable_cap(self, cap: int, *args: int, flags: int = 0) -> None:
@@ -147,11 +147,11 @@ class Vm(Protocol):
         """KVM_GET_DIRTY_LOG: the pages of the slot written since the last call (the first time: since the
         log was switched on), as rising page numbers in units of `HostFacts.page_size`.
 
-        Written by whomever: the guest, the kernel's half (its shared areas), or user space, which says so in
+        Written by the guest, the kernel's half (its shared areas), or user space, which says so in
         `GuestMemory.dirty`; so a provider on a real kernel adds that log to the kernel's. vCPUs may run
         meanwhile: each page is cleared in the log before its number is handed out and never after, and is
-        logged only after it was written. So who reads a page after this call has all that was written before,
-        and what comes later is in the next answer.
+        logged only after it was written. So a reader of the page after this call sees all that was written
+        before, and what is written later is in the next answer.
 
         ENOENT for a slot that holds no memory or whose pages are not logged.
         """
@@ -171,8 +171,8 @@ class Vcpu(Protocol):
         """KVM_RUN: run the guest until something needs user space.
 
         Only one thread may call it. A pending hypercall or MMIO load is finished first with the answer in its
-        exit. Where a kick is pending it finishes that and returns `Interrupted` without running a guest
-        instruction.
+        exit. If a kick is pending, `run` finishes that answer and returns `Interrupted` without running
+        a guest instruction.
         """
 
     def kick(self) -> None:
@@ -183,13 +183,13 @@ class Vcpu(Protocol):
         """
 
     def bind(self) -> None:
-        """Say that this vCPU means to be in `run()`, now and after each exit, until `unbind`.
+        """Announce that this vCPU will be in `run()`, now and after each exit, until `unbind`.
 
         From any thread; harmless when repeated. Real hosts do nothing. A host in virtual time is
         deterministic over the vCPUs that are bound to it: its clock stands while any of them is outside
-        `run()`, and it waits for the thread of the one whose turn it is. So whoever starts a vCPU binds it
-        before going on himself, a thread unbinds before it waits for anything but `run()`, and an exit's
-        handling takes no virtual time.
+        `run()`, and it waits for the thread of the one whose turn it is. So a thread that starts a vCPU binds
+        it before it goes on, a thread unbinds before it waits for anything but `run()`, and handling an exit
+        takes no virtual time.
         """
 
     def unbind(self) -> None:
@@ -199,7 +199,7 @@ class Vcpu(Protocol):
         """KVM_GET_ONE_REG. EINVAL for an id that is unknown (an existing number with a wrong size is)."""
 
     def set_one_reg(self, register_id: int, value: int) -> None:
-        """KVM_SET_ONE_REG. EINVAL as above, and where `value` does not fit the id's size or is refused."""
+        """KVM_SET_ONE_REG. EINVAL as above, and if `value` does not fit the id's size or is refused."""
 
     def get_regs(self) -> Regs:
         """KVM_GET_REGS: a copy. The answer of a hypercall still to be finished is not in it."""

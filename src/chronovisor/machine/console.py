@@ -1,4 +1,4 @@
-"""The guest's console: bytes out to a sink, bytes in from whoever types, and what was printed so far."""
+"""The guest's console: bytes out to a sink, typed bytes in, and what was printed so far."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Asking a running guest's process, over the guest's socket: one line of JSON there, one back, and before
-that as many as what is asked for takes time.
+"""Requests to a running guest's process, over the guest's socket: one line of JSON there, one line back, and
+before that line any number of lines about progress.
 
 A request is `{"command": …, …}`. `{"progress": …}` says how far it has come; the last line is
 `{"answer": …}` or `{"error": line, "kind": what kind}`.
@@ -20,9 +20,9 @@ from chronovisor.kvm.registers import RegisterError
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.run_directory import claim, socket_path
 
-Handler: TypeAlias = Callable[[dict[str, Any]], Any]
+RequestHandler: TypeAlias = Callable[[dict[str, Any]], Any]
 """Answers a request with something that JSON can say; or with a generator, which yields how far it has come
-and returns the answer. One that is closed before has nobody left to tell, and may go on by itself.
+and returns the answer. A generator that is closed earlier has nobody left to tell, and may go on by itself.
 """
 
 MAXIMUM_LINE: Final = 1 << 20
@@ -30,15 +30,15 @@ MAXIMUM_LINE: Final = 1 << 20
 _PEER_CREDENTIALS: Final = struct.Struct("3i")
 """struct ucred: process, user, group."""
 USAGE: Final = "usage"
-"""The kind of errors that are in what was asked for."""
+"""The kind of errors in the request itself."""
 FAILED: Final = "failed"
-"""The kind of what was tried and did not work; all is as before."""
+"""The kind of what was tried and failed; everything is as before."""
 UNDECIDED: Final = "undecided"
-"""The kind of moves whose outcome nobody here knows."""
+"""The kind of moves whose outcome this process does not know."""
 PATIENCE: Final = 10.0
 """Seconds for an answer that takes no time by itself; a process that is stopped gives none."""
 INTERNAL: Final = "internal"
-"""The kind of errors that are a mistake of ours."""
+"""The kind of internal errors."""
 
 
 class ControlError(Exception):
@@ -52,12 +52,12 @@ class ControlError(Exception):
 class ControlServer:
     """Answers for the guest `name` until it is closed, each request on a thread of its own.
 
-    `handlers` are by command; more can be added while it runs. What a handler raises goes back as one line: a
-    ControlError as it is, MachineError, KvmError and RegisterError as the user's mistake.
-    MachineError where the name is taken.
+    `handlers` are by command; more can be added while it runs. What a handler raises is sent back as one
+    line: ControlError with its kind, MachineError, KvmError and RegisterError as the user's mistake.
+    MachineError if the name is taken.
     """
 
-    def __init__(self, name: str, handlers: Mapping[str, Handler]) -> None:
+    def __init__(self, name: str, handlers: Mapping[str, RequestHandler]) -> None:
         self.handlers = dict(handlers)
         self._path = socket_path(name)
         self._listener = claim(name)
@@ -93,7 +93,7 @@ class ControlServer:
             connection.settimeout(10.0)
             line = _read_line(connection)
             if not line:
-                # Somebody looked whether the process lives.
+                # The other side only checked whether this process lives.
                 return
             self._requests.add(threading.current_thread())
             try:
@@ -136,7 +136,7 @@ def ask(
 ) -> Any:
     """Have the process of the guest `name` do something; its answer. `hear` is told how far it has come.
 
-    MachineError where no such guest runs, or it does not answer in `timeout` seconds; ControlError where its
+    MachineError if no such guest runs, or it does not answer in `timeout` seconds; ControlError if its
     answer is an error.
     """
     path = socket_path(name)

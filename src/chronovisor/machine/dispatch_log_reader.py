@@ -1,4 +1,4 @@
-"""A guest's dispatch trace log, read where it lies in the guest's memory."""
+"""Reading a guest's dispatch trace log in the guest's memory."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def read_dispatch_log(
     """Return what the dispatch trace log of one of the guest's vCPUs holds now.
 
     `count` entries at most from number `start` on, or from the oldest that is left; no others are read. A
-    running guest is paused for a moment, to be asked where its log is, which makes one more entry; the log is
+    running guest is paused for a moment, to find its log, which makes one more entry in it; the log is
     read while it runs. MachineError if none is registered, or if it lies outside memory.
     """
     with guest.held():
@@ -73,7 +73,7 @@ def read_dispatch_log(
 
 
 class _Ring:
-    """Where a log is, and the area that has its index."""
+    """The place of a log in memory, and of its index."""
 
     def __init__(self, memory: GuestMemory, address: int, length: int, vpa: int) -> None:
         self._memory, self._address, self.length, self._vpa = memory, address, length, vpa

@@ -21,7 +21,7 @@ from chronovisor.machine.files import FileError, find_image, read_regular
 from chronovisor.memory import GuestMemory
 
 PIE_BASE: Final = 0x40_0000
-"""Where an image goes that is linked at 0 and can run anywhere: the place where boot loaders put kernels."""
+"""The load address of an image that is linked at 0 and can run anywhere: the usual one for kernels."""
 _REAL_ADDRESS: Final = (1 << 60) - 1
 _CLEARED_AT_ONCE: Final = 1 << 20
 _ABI_MASK: Final = 3
@@ -58,7 +58,7 @@ class Image:
     """By rising address; none overlaps another."""
 
     def load_into(self, memory: GuestMemory) -> None:
-        """Write the image into memory, all of it or nothing; ImageError where a segment lies outside."""
+        """Write the image into memory, all of it or nothing; ImageError if a segment lies outside."""
         for segment in self.segments:
             if segment.end > memory.size:
                 raise ImageError(
@@ -113,7 +113,7 @@ def parse_image(data: bytes, name: str) -> Image:
 
 
 def _clear(memory: GuestMemory, start: int, end: int) -> None:
-    """Make it zeros. Where it is already, pages that were never touched stay so."""
+    """Make it zeros. Pages that were never touched are zeros already and stay untouched."""
     for at in range(start, end, _CLEARED_AT_ONCE):
         size = min(_CLEARED_AT_ONCE, end - at)
         if memory.read(at, size).count(0) != size:
@@ -177,7 +177,7 @@ def _check_load(header: Any, file_size: int, name: str) -> None:
 
 
 def _entry(elf: Any, loads: list[Any], base: int, little: bool, abi: int, name: str) -> tuple[int, int]:
-    """The first instruction's real address and r2, behind the function descriptor where the entry is one."""
+    """The first instruction's real address and r2, from the function descriptor if the entry is one."""
     entry: int = elf.header.e_entry
     home = _home(loads, entry)
     if home is None:
@@ -205,8 +205,8 @@ def _home(loads: list[Any], address: int) -> Any:
 
 
 def _is_descriptor(elf: Any, home: Any, entry: int) -> bool:
-    """Whether an ABI v1 entry point names a descriptor: in `.opd`, or, without sections, where no code can
-    be.
+    """Whether an ABI v1 entry point names a descriptor: in `.opd`, or, without sections, at a place at which
+    no code can be.
     """
     if elf.header.e_shnum:
         opd = elf.get_section_by_name(".opd")

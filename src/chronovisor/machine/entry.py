@@ -17,7 +17,7 @@ _NO_OPCODES: Final = (0, 1)
 def entered_little(first: bytes, little: bool) -> bool:
     """Whether code whose first instruction has these bytes is entered in little-endian mode.
 
-    It is where it belongs to a little-endian system, with one exception. Some such systems count on firmware
+    It is if it belongs to a little-endian system, with one exception. Some such systems count on firmware
     that enters them in big-endian mode, and begin with a branch written so, which is no instruction at all in
     their own order.
     """

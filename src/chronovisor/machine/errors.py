@@ -8,7 +8,7 @@ class MachineError(Exception):
 
 
 class OutputLostError(MachineError):
-    """What the guest printed could not be written to where its console goes."""
+    """What the guest printed could not be written to its console's sink."""
 
 
 class ImageError(MachineError):

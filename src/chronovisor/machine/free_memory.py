@@ -1,4 +1,4 @@
-"""Where things go in a guest's memory that its image leaves free."""
+"""Places in a guest's memory that its image leaves free."""
 
 from __future__ import annotations
 

@@ -61,21 +61,21 @@ class GuestEnd:
 
     @property
     def ok(self) -> bool:
-        """Whether the guest ended as it wished to, or goes on elsewhere."""
+        """Whether the guest ended by itself as intended, or goes on elsewhere."""
         return self.reason in {EndReason.POWER_OFF, EndReason.MOVED}
 
 
 @dataclass(frozen=True, slots=True)
 class MachineState:
-    """What of a guest is neither in its memory nor in its vCPUs' registers: what else a move has to carry."""
+    """A guest's state outside its memory and its vCPUs' registers: what else a move has to carry."""
 
     stopped: tuple[bool, ...]
-    """Which vCPUs RTAS says are stopped."""
+    """Which vCPUs are stopped, as RTAS counts it."""
     time_of_day: TimeOfDay
     random_state: tuple[Any, ...]
-    """Python's generator, where H_RANDOM is answered here."""
+    """Python's random generator, if H_RANDOM is answered here."""
     history: History
-    """What became of the guest's time until now."""
+    """What happened to the guest's time until now."""
 
 
 class Guest:
@@ -102,15 +102,15 @@ class Guest:
         self.console = console
         self.name = name
         self.wall_clock = WallClock(system.clock.source)
-        # In virtual time nothing may depend on chance.
+        # In virtual time a run has to repeat itself.
         self.random = random.Random(0) if system.clock.source.is_virtual else random.SystemRandom()
         self.holding = threading.RLock()
-        """Taken while it is held: meanwhile nobody else lets it go."""
+        """Locked while the guest is held: meanwhile no other thread can resume it."""
         self.end: GuestEnd | None = None
         """How the guest ended; None while it can still run."""
         self.closed = False
         self.history = History(0)
-        """What became of its time; moves and snapshots carry it along."""
+        """What happened to its time; moves and snapshots carry it along."""
         self._carried_time_of_day: TimeOfDay | None = None
         self._threads = VcpuThreads(vcpus, system.clock.source.is_virtual, self._handle, self._broke)
 
@@ -134,15 +134,15 @@ class Guest:
         return self.end or GuestEnd(EndReason.TIMED_OUT, f"the guest still ran after {timeout} s")
 
     def run_for(self, ticks: Ticks) -> GuestEnd | None:
-        """Let the guest run for `ticks` of its host's clock, then pause it; None where it can go on."""
+        """Let the guest run for `ticks` of its host's clock, then pause it; None if it can go on."""
         self._run_until(lambda: False, ticks)
         return self.end
 
     def run_until(self, predicate: Callable[[str], bool] | str, within: Ticks | None = None) -> bool:
-        """Let the guest run until `predicate`, asked with all of the console's text after each output, holds
+        """Let the guest run until `predicate` holds for all of the console's text, checked after each output,
         (or the text contains the given one), then pause it.
 
-        False where that did not come before the guest's end, or `within` so many ticks of its host's clock.
+        False if that did not happen before the guest's end, or `within` so many ticks of its host's clock.
         """
         text = predicate
         holds = (lambda printed: text in printed) if isinstance(text, str) else text
@@ -166,12 +166,12 @@ class Guest:
         if found:
             return True
         source = self.system.clock.source
-        # Set before the guest goes: in virtual time it would otherwise run past it by a chance.
+        # Set before the guest runs: in virtual time it could otherwise run past the moment.
         alarm = None if within is None else source.call_at(SourceTime(source.ticks() + within.value), stop)
         unwatch = self.console.watch(look)
         try:
             self.resume()
-            # A guest that ran already may have printed it before it was watched.
+            # A guest that ran already may have printed it before the watch began.
             look()
             self._wait(lambda: self.end is not None or found or due, None)
         finally:
@@ -181,9 +181,9 @@ class Guest:
         return found
 
     def resume(self) -> None:
-        """Let the guest go on, and come back at once; where somebody holds it, when they let go.
+        """Let the guest go on, and return at once. If another thread holds it, wait for that thread first.
 
-        MachineError where it has ended.
+        MachineError if it has ended.
         """
         with self.holding:
             if self.end is not None:
@@ -228,7 +228,7 @@ class Guest:
 
     @property
     def console_text(self) -> str:
-        """What the guest printed so far."""
+        """What the guest has printed so far."""
         return self.console.text
 
     @property
@@ -320,8 +320,8 @@ class Guest:
         return self.history.ideal
 
     def continue_time_of_day(self) -> None:
-        """Have the time of day that came with the machine's state go on by the guest's own time, once its
-        timebase is set; nothing where none came.
+        """Continue the time of day that came with the machine's state by the guest's own time, once its
+        timebase is set; nothing if no time of day came.
         """
         carried, self._carried_time_of_day = self._carried_time_of_day, None
         if carried is not None:
@@ -330,7 +330,7 @@ class Guest:
     # Which memory it writes
 
     def log_dirty_pages(self, on: bool) -> None:
-        """Have the pages logged that are written from now on, or no longer. The guest may run."""
+        """Log the pages that are written from now on, or stop logging. The guest may run."""
         flags = MemoryFlag.LOG_DIRTY_PAGES if on else 0
         self.vm.set_user_memory_region(MEMORY_SLOT, flags, 0, self.memory)
 
@@ -398,8 +398,8 @@ class Guest:
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
                         break
-                    # A vCPU that leaves the guest notifies; an alarm may not (it takes no lock), so look now
-                    # and then for one that came while none was there.
+                    # A vCPU that leaves the guest notifies. An alarm takes no lock and so does not: look
+                    # from time to time whether one has fired.
                     changed.wait(0.5 if left is None else min(left, 0.5))
         finally:
             self.pause()

@@ -136,7 +136,7 @@ class Host:
             raise
         console = console if isinstance(console, Console) else Console(console)
         guest = Guest(self.system, vm, vcpus, guest_memory, topology, console, name)
-        # Those that went elsewhere were closed by whoever moved them.
+        # Guests that moved elsewhere were closed by their move.
         self.guests = [*(other for other in self.guests if not other.closed), guest]
         return guest
 

@@ -37,7 +37,7 @@ class Answer(NamedTuple):
 
 _DONE: Final = Answer(Status.SUCCESS)
 
-Handler = Callable[[Machine, VcpuThread, tuple[int, ...]], Answer]
+HypercallFunction = Callable[[Machine, VcpuThread, tuple[int, ...]], Answer]
 
 
 def answer_hypercall(machine: Machine, caller: VcpuThread, call: HcallExit) -> None:
@@ -151,7 +151,7 @@ def _cpu_characteristics(_machine: Machine, _caller: VcpuThread, _args: tuple[in
     return Answer(Status.SUCCESS, (0, 0))
 
 
-_HANDLERS: Final[dict[int, Handler]] = {
+_HANDLERS: Final[dict[int, HypercallFunction]] = {
     Hcall.PUT_TERM_CHAR: _put_term_char,
     Hcall.GET_TERM_CHAR: _get_term_char,
     Hcall.RTAS: _rtas,

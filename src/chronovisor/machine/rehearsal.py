@@ -1,7 +1,7 @@
-"""A rehearsal: a small guest of ours is run to its end before one that must not wait arrives.
+"""A rehearsal: a small guest is run to its end before a guest arrives that must not wait.
 
-An engine compiles, loads and remembers much when it first meets a guest's code. A guest that has just moved
-would see all that as a step of its time.
+An engine compiles, loads and caches much when it first runs a guest's code. A guest that has just moved would
+see that delay as a step of its time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def rehearse(cpu: str, engine: str, provider: str = "embedded") -> None:
-    """Run a guest in either byte order on a host like that; what goes wrong is for the real guest to show."""
+    """Run a guest in either byte order on a host like that; errors are left for the real guest to show."""
     for image in IMAGES:
         try:
             with Host(cpu=cpu, engine=engine, provider=provider) as host:

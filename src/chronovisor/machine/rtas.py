@@ -76,7 +76,7 @@ def tokens() -> Mapping[str, int]:
 def call_rtas(machine: Machine, caller: VcpuThread, block: int) -> Status:
     """Do the service that the argument block at real address `block` asks for.
 
-    H_PARAMETER where the block is not in memory, its counts are not the service's, or the token is none of
+    H_PARAMETER if the block is not in memory, its counts are not the service's, or the token is none of
     ours.
     """
     try:

@@ -1,7 +1,7 @@
-"""The run directory: where the guests of this user on this machine are found by their names.
+"""The run directory, in which the guests of this user on this machine are found by their names.
 
-Each running guest has a unix socket `NAME.sock` there. It belongs to the process that runs the guest; one
-that nobody answers at is what a killed process left, and is removed.
+Each running guest has a unix socket `NAME.sock` there. It belongs to the process that runs the guest. A
+socket on which nobody answers was left by a killed process, and is removed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final
 from chronovisor.machine.errors import MachineError
 
 ENVIRONMENT: Final = "CHRONOVISOR_RUN_DIR"
-"""The environment's variable that says where it is."""
+"""The environment variable that chooses the directory."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SUFFIX: Final = ".sock"
@@ -31,8 +31,8 @@ _LONGEST_PATH: Final = 107
 def run_directory() -> Path:
     """Return the run directory, made if need be, which its owner alone can enter.
 
-    $CHRONOVISOR_RUN_DIR; without it $XDG_RUNTIME_DIR/chronovisor; without that, or where it is not ours, a
-    directory for this user among the temporary files. MachineError where it cannot be made, or others can
+    $CHRONOVISOR_RUN_DIR; without it $XDG_RUNTIME_DIR/chronovisor; without that, or if it is not ours, a
+    directory for this user among the temporary files. MachineError if it cannot be made, or others can
     enter it.
     """
     return _own(_place())
@@ -41,7 +41,7 @@ def run_directory() -> Path:
 def state_directory() -> Path:
     """Return the directory for what has to outlive a crash of the machine, which its owner alone can enter.
 
-    The run directory, if $CHRONOVISOR_RUN_DIR says where that is; else chronovisor in $XDG_STATE_HOME, or in
+    The run directory, if $CHRONOVISOR_RUN_DIR chooses it; else chronovisor in $XDG_STATE_HOME, or in
     ~/.local/state: without it the run directory is mostly in memory. MachineError as `run_directory`.
     """
     if os.environ.get(ENVIRONMENT):
@@ -81,7 +81,7 @@ def _place() -> Path:
 
 
 def check_name(name: str) -> str:
-    """Return the name of a guest; MachineError where it cannot be one."""
+    """Return the name if a guest can have it; else MachineError."""
     if not _NAME.fullmatch(name):
         raise MachineError(
             f"name {name!r}: take letters, digits, '.', '_' and '-', 64 at most, a letter or digit first"
@@ -100,7 +100,7 @@ def socket_path(name: str) -> Path:
 def claim(name: str) -> socket.socket:
     """Take the name: return a socket that listens for who asks for it.
 
-    MachineError where a guest of that name runs.
+    MachineError if a guest of that name runs.
     """
     path = socket_path(name)
     with _alone(path.parent):
@@ -132,7 +132,7 @@ def names() -> list[str]:
 
 
 def is_listened_to(path: Path) -> bool:
-    """Whether a process listens at this socket; else one that was killed left it."""
+    """Whether a process listens at this socket; if not, a killed process left it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
@@ -140,14 +140,14 @@ def is_listened_to(path: Path) -> bool:
         except (FileNotFoundError, ConnectionRefusedError):
             return False
         except OSError:
-            # Too busy to answer is alive.
+            # It is alive, and only too busy to answer.
             return True
     return True
 
 
 @contextmanager
 def _alone(directory: Path) -> Iterator[None]:
-    """Keep other processes from looking at the sockets meanwhile: one that is removed might be a new one."""
+    """Keep other processes away from the sockets meanwhile: otherwise a new socket might be removed."""
     lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)

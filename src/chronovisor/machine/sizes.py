@@ -33,7 +33,7 @@ class Topology(NamedTuple):
 
 
 def parse_size(text: str | int) -> int:
-    """A memory size in bytes from `64M`, `0x4000000`, `1GiB`, …; MachineError where it makes no sense."""
+    """A memory size in bytes from `64M`, `0x4000000`, `1GiB`, …; MachineError if it makes no sense."""
     size = text if isinstance(text, int) else parse_bytes(text, "memory size")
     if size < MINIMUM_MEMORY:
         raise MachineError(f"memory size {text} is too small: a guest needs at least 1M")
@@ -45,7 +45,7 @@ def parse_size(text: str | int) -> int:
 
 
 def parse_bytes(text: str, what: str) -> int:
-    """A number of bytes from `64M`, `0x4000000`, `1GiB`, …; MachineError for what is none."""
+    """A number of bytes from `64M`, `0x4000000`, `1GiB`, …; MachineError for anything else."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise MachineError(f"{what} {text!r} is no size; write a number of bytes or 512K, 64M, 1G")
@@ -53,7 +53,7 @@ def parse_bytes(text: str, what: str) -> int:
 
 
 def parse_topology(text: str) -> Topology:
-    """`N` or `N,threads=T`: a guest's vCPUs and the threads of each core; MachineError where it makes no
+    """`N` or `N,threads=T`: a guest's vCPUs and the threads of each core; MachineError if it makes no
     sense.
     """
     match = re.fullmatch(r"\s*(\d+)\s*(?:,\s*threads\s*=\s*(\d+)\s*)?", text)
@@ -76,7 +76,7 @@ def check_topology(vcpus: int, threads: int) -> Topology:
 
 
 def parse_duration(text: str, what: str) -> Ticks:
-    """A duration from `20ms`, `1.5s`, `250us` or `40ns`, to the whole tick below; MachineError where it is
+    """A duration from `20ms`, `1.5s`, `250us` or `40ns`, to the whole tick below; MachineError if it is
     none, negative, or longer than a year.
     """
     match = _DURATION.fullmatch(text.strip())

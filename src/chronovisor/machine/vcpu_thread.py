@@ -1,7 +1,7 @@
 """One thread a vCPU: it waits for permission, runs the guest, and has each exit handled.
 
 All vCPUs of a guest share one lock. It is never held while a vCPU runs, and never taken from inside the
-hypervisor (where alarms are called): `ask_to_stop` therefore works without it.
+hypervisor (where alarms are called): therefore `ask_to_stop` works without it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class VcpuThread:
     def __init__(self, vcpu: Vcpu, stopped: bool) -> None:
         self.vcpu = vcpu
         self.stopped = stopped
-        """RTAS's word: it was not started, or it stopped itself."""
+        """As RTAS counts it: it was not started, or it stopped itself."""
         self.stopping = False
         """It asked to stop and has not yet left the guest."""
         self.active = False
@@ -35,7 +35,7 @@ class VcpuThreads:
     """The vCPUs of one guest, which run and stop together.
 
     `handle` is called with each exit but `Interrupted`, on the vCPU's thread, outside the lock; `failed` with
-    what came out of a thread that broke, which is a mistake of ours.
+    the exception of a thread that broke, which is an internal error.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class VcpuThreads:
         self._closing = False
 
     def resume(self) -> None:
-        """Let the guest go on from where it stopped; nothing where it may run already."""
+        """Let the guest go on from where it stopped; nothing if it may run already."""
         with self.changed:
             if self.permitted:
                 return
@@ -82,7 +82,7 @@ class VcpuThreads:
             self.changed.wait_for(self._idle)
 
     def start(self, target: VcpuThread, prepare: VcpuTask) -> bool:
-        """Start a stopped vCPU after `prepare` set its registers; False where it is not stopped."""
+        """Start a stopped vCPU after `prepare` set its registers; False if it is not stopped."""
         with self.changed:
             if not target.stopped:
                 return False
@@ -98,7 +98,7 @@ class VcpuThreads:
 
         A vCPU that is at the guest does it itself, at its next exit, and is kicked for that. In real time
         this waits for it. In virtual time no other vCPU executes an instruction before it takes its kick, so
-        there is nothing to wait for (and waiting would keep it from its turn).
+        there is nothing to wait for, and waiting would keep the other vCPU from its turn.
         """
         with self.changed:
             asked = [t for t in self.all if t.active and t is not caller]
@@ -113,7 +113,7 @@ class VcpuThreads:
             return
         with self.changed:
             while any(task in thread.tasks for thread in asked):
-                # Its own tasks first: two vCPUs that wait for each other would wait for ever.
+                # Its own tasks first: otherwise two vCPUs could wait for each other for ever.
                 self._do_tasks(caller)
                 self.changed.wait(0.1)
 
@@ -132,8 +132,8 @@ class VcpuThreads:
         return not any(thread.active for thread in self.all)
 
     def _set_off(self, thread: VcpuThread) -> None:
-        # Bound before any thread goes on: in virtual time the order of turns may not depend on who wakes
-        # first.
+        # Bound before any thread goes on: in virtual time the order of turns must not depend on which thread
+        # wakes first.
         thread.active = True
         thread.vcpu.bind()
 
@@ -160,7 +160,7 @@ class VcpuThreads:
                 if thread.stopping:
                     thread.stopping, thread.stopped = False, True
                 thread.active = False
-                # Last: from here on another vCPU may have its turn, and finds this one as it now is.
+                # Last: after this another vCPU may have its turn, and it sees this one's state.
                 thread.vcpu.unbind()
                 self.changed.notify_all()
 
@@ -170,7 +170,7 @@ class VcpuThreads:
             if isinstance(exit_, Interrupted):
                 with self.changed:
                     self._do_tasks(thread)
-                # Only here: whatever the last exit left to be finished is in the registers now.
+                # Only here: the answer to the last exit is in the registers now.
                 if not self.permitted or thread.stopping:
                     return
             else:

@@ -47,10 +47,10 @@ class DirtyLog:
 
     def __init__(self, pages: int) -> None:
         self.pages = bytearray(pages)
-        """One byte a page, 1 where the page is dirty. A fast store path sets `pages[addr >> 12] = 1`."""
+        """One byte a page, 1 if the page is dirty. A fast store path sets `pages[addr >> 12] = 1`."""
 
     def mark(self, addr: int, size: int) -> None:
-        """Mark every page of the `size` bytes at `addr`; nothing where `size` is 0."""
+        """Mark every page of the `size` bytes at `addr`; nothing if `size` is 0."""
         if size:
             first, last = addr >> PAGE_SHIFT, (addr + size - 1) >> PAGE_SHIFT
             self.pages[first : last + 1] = b"\x01" * (last + 1 - first)
@@ -76,7 +76,7 @@ class DirtyLog:
 class GuestMemory:
     """`size` bytes of zeroed guest memory at real addresses 0 to `size - 1`; `size` is a multiple of 4 KiB.
 
-    Raises ValueError for a size that is not a positive multiple of 4096 and MemoryError where the machine has
+    Raises ValueError for a size that is not a positive multiple of 4096 and MemoryError if the machine has
     not that much. Pages that were never touched cost nothing.
     """
 
@@ -101,7 +101,7 @@ class GuestMemory:
             raise AddressError(addr, size, self.size)
 
     def read(self, addr: int, size: int) -> bytes:
-        """`size` bytes from `addr`; AddressError where any lies outside."""
+        """`size` bytes from `addr`; AddressError if any lies outside."""
         self._check(addr, size)
         return self.data[addr : addr + size]
 

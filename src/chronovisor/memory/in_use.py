@@ -1,8 +1,8 @@
 """Which parts of a guest's memory hold anything: what a move or a snapshot has to carry.
 
 A part that is all zeros is found at the speed of memory: whole mebibytes are compared with themselves, 64
-bytes on, and only those that differ are looked at more closely. Those that nobody ever touched are not even
-looked at: the machine says which they are, and looking would have it map each of their pages.
+bytes on, and only those that differ are looked at more closely. Blocks that were never touched are not even
+read: the kernel says which they are, and reading would make it map each of their pages.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _WORTHWHILE: Final = 1 << 16
 _MADV_POPULATE_WRITE: Final = 23
 """Linux 5.14 and newer; `mmap` has no name for it."""
 
-# Python's lock is kept meanwhile (a tenth of a millisecond at most): were it given up at each comparison, a
-# guest that is interpreted would take it for some milliseconds each time.
+# The GIL is kept meanwhile (for a tenth of a millisecond at most). If each comparison released it, a guest
+# that is interpreted would take it for some milliseconds each time.
 _compare = ctypes.PyDLL(None).memcmp
 _compare.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 _compare.restype = ctypes.c_int
@@ -48,7 +48,7 @@ def runs_in_use(memory: GuestMemory) -> list[tuple[int, int]]:
 def each_run_in_use(memory: GuestMemory) -> Iterator[tuple[int, int]]:
     """Give the runs of `runs_in_use` one by one, each as soon as it is found.
 
-    The guest may run where its dirty pages are logged: what this misses is in the log.
+    The guest may run if its dirty pages are logged: what this misses is in the log.
     """
     first = behind = 0
     for addr in _pages_in_use(memory):
@@ -82,7 +82,9 @@ def runs_of(memory: GuestMemory, pages: Iterable[int], page_size: int) -> Iterat
 
 
 def clear(memory: GuestMemory, addr: int, size: int) -> None:
-    """Have these pages be all zeros; AddressError where any lies outside. Those that are cost nothing."""
+    """Make these pages all zeros; AddressError if any lies outside. Pages that are zeros already cost
+    nothing.
+    """
     if addr < 0 or size < 0 or addr + size > memory.size:
         raise AddressError(addr, size, memory.size)
     zero = _ZeroFinder(memory)
@@ -149,8 +151,8 @@ class _ZeroFinder:
 class _Touched:
     """Says whether any of some memory was ever touched: what was not is all zeros.
 
-    Source: the kernel's Documentation/admin-guide/mm/pagemap.rst: 8 bytes a page, bit 63 set where it is
-    present, bit 62 where it is swapped out. Where that cannot be read everything counts as touched.
+    Source: the kernel's Documentation/admin-guide/mm/pagemap.rst: 8 bytes a page, bit 63 is set if it is
+    present, bit 62 if it is swapped out. If that cannot be read, everything counts as touched.
     """
 
     def __init__(self, memory: GuestMemory) -> None:

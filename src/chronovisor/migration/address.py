@@ -1,4 +1,4 @@
-"""Where a move goes: `tcp:HOST:PORT`, `tls:HOST:PORT` or `unix:PATH`, as people write it."""
+"""The address of a move's destination: `tcp:HOST:PORT`, `tls:HOST:PORT` or `unix:PATH`."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Address:
     host: str
     port: int
     tls: bool = False
-    """Whether what goes there is secret, and both sides show certificates."""
+    """Whether the connection uses TLS, with certificates on both sides."""
     insecure: bool = False
-    """Whether it may go over a network unprotected: its user's word."""
+    """Whether the user allows it to go over a network unprotected."""
 
     def __str__(self) -> str:
         scheme = "tls" if self.tls else "tcp"
@@ -37,9 +37,9 @@ class Address:
     def resolve(self, listen: bool = False) -> list[tuple[socket.AddressFamily, Any]]:
         """Return what to connect to (or `listen` at), in order.
 
-        MachineError where the name is unknown; and where any of it is not this machine's loopback without
-        TLS, unless it was said to be `insecure`: such a stream is neither secret nor signed, and whoever can
-        send one can run a guest here.
+        MachineError if the name is unknown. Without TLS also MachineError if any of the addresses is not this
+        machine's loopback, unless `insecure` is set: such a stream is neither secret nor authenticated, and
+        everybody who can send one can run a guest here.
         """
         try:
             found = socket.getaddrinfo(
@@ -61,7 +61,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class UnixAddress:
-    """A socket among this machine's files; whoever may write to it can send a guest."""
+    """A unix socket; every process that may write to its file can send a guest."""
 
     path: str
     tls: Final = False
@@ -75,13 +75,13 @@ class UnixAddress:
 
 
 Place: TypeAlias = Address | UnixAddress
-"""Where a destination waits."""
+"""An address at which a destination can wait."""
 
 
 def parse_address(text: str, listen: bool = False, insecure: bool = False) -> Place:
-    """Return the address that `text` says; port 0, any free one, is for who means to `listen`.
+    """Return the address that `text` says; port 0, which means any free port, is only to `listen` at.
 
-    MachineError for what is no such address.
+    MachineError for any other text.
     """
     text = text.strip()
     if text.startswith(_UNIX):
@@ -99,7 +99,7 @@ def parse_address(text: str, listen: bool = False, insecure: bool = False) -> Pl
 
 def _unix(text: str) -> UnixAddress:
     path = text.removeprefix(_UNIX)
-    # Two processes need not have one working directory.
+    # The two processes may have different working directories.
     if not path or "\0" in path:
         raise MachineError(f"address {text!r}: write unix:PATH")
     path = os.path.abspath(path)

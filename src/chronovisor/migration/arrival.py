@@ -124,7 +124,7 @@ class Arrivals:
     def close(self) -> None:
         """Listen no longer."""
         for listener in self._listeners:
-            # Closing alone does not wake who waits in accept().
+            # Closing alone does not wake a thread that waits in accept().
             with contextlib.suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
             listener.close()
@@ -138,7 +138,7 @@ class Arrivals:
             except OSError:
                 return
             if not self._connections.acquire(blocking=False):
-                # Whoever holds the others open has the time limits against him.
+                # The peers that keep the other connections open run into the time limits.
                 connection.close()
                 continue
             threading.Thread(target=self._serve, args=(connection,), name="arrival", daemon=True).start()
@@ -271,7 +271,7 @@ def _try_to_send(writer: Writer, message: Message) -> None:
 
 
 def listen(address: Place) -> list[socket.socket]:
-    """Return sockets that listen at the address, with one port for all; MachineError where that cannot be."""
+    """Return sockets that listen at the address, with one port for all; MachineError if they cannot."""
     if isinstance(address, UnixAddress):
         return [_listen_at_file(address)]
     listeners: list[socket.socket] = []
@@ -298,7 +298,7 @@ def _listen_at_file(address: UnixAddress) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if path.is_socket() and not is_listened_to(path):
-            # What a process left that was killed.
+            # A process that was killed left it.
             path.unlink()
         listener.bind(address.path)
         path.chmod(0o600)

@@ -1,7 +1,8 @@
-"""What a side of a move proves who it is with: a certificate, and whose signature it trusts on the other's.
+"""What each side of a move authenticates itself with: a certificate, and the authority that it trusts.
 
-Both sides check: a source gives its guest to nobody whose certificate is not signed and for the host that it
-asked for, and a destination takes none from whom it cannot know.
+Both sides check. A source gives its guest only to a destination whose certificate is signed by the authority
+and is for the host that was asked for. A destination takes guests only from sources whose certificates are
+signed.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Credentials:
     def in_directory(cls, directory: str, role: str) -> Credentials:
         """Return those of a directory as QEMU has them: ca-cert.pem, ROLE-cert.pem and ROLE-key.pem.
 
-        `role` is "client" for who gives a guest away, "server" for who takes one.
+        `role` is "client" for the source, "server" for the destination.
         """
         of = Path(directory)
         found = cls(str(of / "ca-cert.pem"), str(of / f"{role}-cert.pem"), str(of / f"{role}-key.pem"))
@@ -58,15 +59,15 @@ class Credentials:
         return asdict(self)
 
     def client(self) -> ssl.SSLContext:
-        """Return the context of who connects; MachineError where a file cannot be used."""
+        """Return the TLS context of the side that connects; MachineError if a file cannot be used."""
         return self._context(server=False)
 
     def server(self) -> ssl.SSLContext:
-        """Return the context of who listens; MachineError where a file cannot be used."""
+        """Return the TLS context of the side that listens; MachineError if a file cannot be used."""
         return self._context(server=True)
 
     def _context(self, server: bool) -> ssl.SSLContext:
-        # Few guests move under TLS, and every guest's start would wait for the import.
+        # Imported here, because few guests move under TLS and the import would slow every start.
         import ssl
 
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
@@ -77,7 +78,7 @@ class Credentials:
         except (OSError, ValueError) as error:
             raise MachineError(f"{self.ca}: no authority's certificate ({_reason(error)})") from None
         try:
-            # Never ask for a password: nobody may be there to give it.
+            # Never ask for a password: there may be no terminal.
             context.load_cert_chain(self.certificate, self.key, password=_no_password)
         except (OSError, ValueError) as error:
             raise MachineError(

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from chronovisor.migration.pause import Pause
 
 NO_OTHER_LIMITS: Final = MoveLimits()
-"""What moves may cost where nobody says otherwise."""
+"""What moves may cost unless limits are given."""
 
 
 class Departure:
-    """What moves a guest away, and knows whether one of its moves is undecided.
+    """Moves a guest away, and knows whether one of its moves is undecided.
 
     The guest that has gone ends with `EndReason.MOVED` here. `tell` is told, in a line each, what became of
     the guest when that is not what was asked for; `probe` is told of each phase of a move before it begins.
@@ -68,9 +68,9 @@ class Departure:
 
     @contextmanager
     def no_move(self) -> Iterator[None]:
-        """Keep moves away meanwhile; MachineError where one is under way."""
+        """Allow no move while the block lasts; MachineError if a move is under way."""
         if not self._busy.acquire(timeout=0.0 if self._going_to else 1.0):
-            doing = f"is on its way to {self._going_to}" if self._going_to else "is busy, being saved perhaps"
+            doing = f"is on its way to {self._going_to}" if self._going_to else "is busy, perhaps being saved"
             raise MachineError(f"{self._guest.name} {doing}: wait for that")
         try:
             yield
@@ -79,7 +79,7 @@ class Departure:
 
     @property
     def progress(self) -> Progress | None:
-        """How far the move that is under way has come; None where none is."""
+        """How far the current move has come; None if there is no move."""
         return self._progress
 
     def migrate(
@@ -129,9 +129,9 @@ class Departure:
                 self._leaving = self._progress = self._going_to = None
 
     def cancel(self) -> str:
-        """Have the move that is under way come to nothing; its id. From any thread.
+        """Cancel the current move and return its id. From any thread.
 
-        MachineError where none is, or it is too late: COMMIT has left.
+        MachineError if there is no move, or it is too late because COMMIT has left.
         """
         leaving = self._leaving
         if leaving is None:
@@ -142,7 +142,7 @@ class Departure:
         return source.move
 
     def resolve(self) -> MoveReport:
-        """Ask again what became of the undecided move; as `migrate`, and MachineError where none is."""
+        """Ask again what became of the undecided move, as `migrate`; MachineError if no move is undecided."""
         with self.no_move():
             undecided, channel = self._undecided, self._asked_at
             if undecided is None or channel is None:
@@ -191,5 +191,5 @@ def _give_away(source: Source) -> MoveReport:
     try:
         return source.give_away()
     except MoveUndecidedError as undecided:
-        # At once: a destination that lost the connection waits for the question.
+        # Ask at once: often only the connection was lost, and the destination can answer.
         return undecided.ask()

@@ -1,4 +1,4 @@
-"""The destination's half of a move: it answers the source, and decides how the guest's time goes on."""
+"""The destination's half of a move: it answers the source, and decides how the guest's time continues."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _FURTHEST: Final = 1 << 62
 
 
 class Destination:
-    """Takes one guest onto `host`, where it gets `console`. `handle` answers each message at once.
+    """Takes one guest onto `host` and gives it `console`. `handle` answers each message at once.
 
     What becomes of moves is kept in `outcomes`, which others who answer for this destination may share.
     `probe` is told of each phase before it begins.
@@ -153,7 +153,7 @@ class Destination:
 
     @property
     def memory(self) -> GuestMemory | None:
-        """Where memory goes that comes ahead of the state; None while no offer is accepted."""
+        """The guest's memory, which comes before its state; None while no offer is accepted."""
         return self._guest.memory if self._guest is not None else None
 
     # The answers
@@ -249,7 +249,7 @@ class Destination:
         return outcome
 
     def give_up(self, reason: str) -> None:
-        """Have the move that is under way come to nothing, unless its guest was given to this destination."""
+        """Give the current move up, unless its guest was given to this destination."""
         if self._plan is None and self._offer is not None:
             self._abort(self._offer.move, reason)
 
@@ -261,7 +261,7 @@ class Destination:
 
     def _abort(self, move: str, reason: str) -> Message:
         self._discard()
-        # It is aborted whether or not that can be written down: the guest is gone from here.
+        # The move is aborted even if that cannot be written down: the guest is gone from here.
         with contextlib.suppress(OSError):
             return self._outcomes.settle(move, Aborted(reason))
         return Aborted(reason)
@@ -272,7 +272,7 @@ class Destination:
             self._guest = None
 
     def _doubt(self, commit: Commit, arrived: HostTime) -> str | None:
-        """Return why COMMIT cannot be true, None where it can; `timebase.handover` looks at the rest."""
+        """Return why COMMIT cannot be true, None if it can; `timebase.handover` checks the rest."""
         assert self._accepted_at is not None
         at_most = arrived - self._accepted_at + Ticks(2 * READING)
         if commit.since_sample > at_most:
@@ -281,7 +281,7 @@ class Destination:
                 f"and its offer was accepted {at_most.value} ticks ago"
             )
         if self.paused_at is not None and commit.guest_time - self.paused_at < Ticks(0):
-            return "the source says that the guest was paused at a time that has not come for it"
+            return "the source says that the guest was paused later than its time is now"
         if not -_FURTHEST < commit.ideal.least <= commit.ideal.most < _FURTHEST:
             return (
                 "the source says that the guest is further from its ideal time than times can be told apart"
@@ -289,7 +289,7 @@ class Destination:
         return None
 
     def _obstacle(self, offer: Offer) -> str | None:
-        """Return why the guest cannot come here, None where nothing stands in its way."""
+        """Return why the guest cannot come here, None if it can."""
         here = clock_name(self._clock.source)
         if os.path.basename(offer.name) != offer.name:
             return f"the guest's name {offer.name!r} is that of a path: give it another"
@@ -301,7 +301,7 @@ class Destination:
         if offer.clock != here:
             return (
                 f"the source runs in {offer.clock} and the destination in {here}: "
-                "no time passes between clocks that do not go together"
+                "between clocks that do not go together the time of a move cannot be measured"
             )
         return obstacle(offer, self._host.system, offer.limit, "the destination")
 

@@ -1,4 +1,4 @@
-"""What can become of a move that does not succeed, each with a line that says why."""
+"""How a move can fail, each way with a line that says why."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class MoveError(Exception):
 
 
 class RestorationError(Exception):
-    """A guest cannot be put together again: nothing of it ran."""
+    """A guest's state cannot be restored: nothing of it ran."""
 
 
 class MoveRefusedError(MoveError):
@@ -22,7 +22,7 @@ class MoveRefusedError(MoveError):
 
 
 class MoveCancelledError(MoveError):
-    """Whoever asked for the move took that back before COMMIT."""
+    """The move was cancelled before COMMIT."""
 
 
 class NotConvergingError(MoveError):
@@ -34,15 +34,15 @@ class LinkLostError(Exception):
 
 
 class StreamError(LinkLostError):
-    """What arrived is no stream that this version reads: cut off, damaged, too new, or none at all."""
+    """What arrived is no stream that this version reads: cut off, damaged, too new, or something else."""
 
 
 class MoveUndecidedError(Exception):
     """COMMIT left the source and its answer was lost: the guest may run at the destination.
 
-    The source's guest stays paused. `ask` asks the destination again: it returns the report where the guest
-    is the destination's, raises `MoveError` (and the guest goes on at the source) where it never will be, and
-    this error again where there is no answer.
+    The source's guest stays paused. `ask` asks the destination again. It returns the report if the guest is
+    the destination's, raises `MoveError` (and the guest goes on at the source) if it never will be, and
+    raises this error again if there is no answer.
     """
 
     def __init__(self, move: str, why: str, ask: Callable[[], MoveReport]) -> None:

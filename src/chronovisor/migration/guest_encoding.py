@@ -64,7 +64,7 @@ def _write_random_state(state: tuple[Any, ...]) -> bytes:
         return BOOL.write(False)
     version, words, gauss = state
     if version != _GENERATOR_VERSION or len(words) != _GENERATOR_WORDS or gauss is not None:
-        raise StreamError("the generator's state is none that the stream has a form for")
+        raise StreamError("the generator's state has a form that the stream does not know")
     return BOOL.write(True) + struct.pack(f">{_GENERATOR_WORDS}I", *words)
 
 
@@ -73,7 +73,7 @@ def _read_random_state(cursor: Cursor) -> tuple[Any, ...]:
         return ()
     words = struct.unpack(f">{_GENERATOR_WORDS}I", cursor.take(4 * _GENERATOR_WORDS))
     if words[-1] >= _GENERATOR_WORDS:
-        raise StreamError("a generator's state is none")
+        raise StreamError("the bytes are no generator's state")
     return (_GENERATOR_VERSION, words, None)
 
 

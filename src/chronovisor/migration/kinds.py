@@ -31,7 +31,7 @@ class Cursor:
         self._at = 0
 
     def take(self, size: int) -> bytes:
-        """Return the next `size` bytes; StreamError where there are fewer."""
+        """Return the next `size` bytes; StreamError if there are fewer."""
         piece = self._data[self._at : self._at + size]
         if len(piece) != size:
             raise StreamError("a message ends before its last field")
@@ -39,7 +39,7 @@ class Cursor:
         return piece
 
     def finish(self) -> None:
-        """StreamError where anything is left."""
+        """StreamError if anything is left."""
         if self._at != len(self._data):
             raise StreamError(f"a message has {len(self._data) - self._at} byte(s) too many")
 
@@ -74,7 +74,7 @@ def written_as(kind: Kind[Any], out: Callable[[T], Any], into: Callable[[Any], T
 
 
 def _made(made: Callable[..., T], *values: Any, **named: Any) -> T:
-    """Make a value of what was read; StreamError where it cannot be one."""
+    """Make a value from what was read; StreamError if that is impossible."""
     try:
         return made(*values, **named)
     except (HandoverError, MachineError, ValueError) as error:
@@ -136,7 +136,7 @@ def optional(kind: Kind[T]) -> Kind[T | None]:
 
 
 def _line(text: str) -> bytes:
-    """Return text as it may go over: one printable line, cut where it is too long."""
+    """Return text as it may go over: one printable line, cut if it is too long."""
     shown = "".join(c if c.isprintable() else " " for c in text)
     return shown.encode(errors="replace")[:MAXIMUM_TEXT].decode(errors="ignore").encode()
 
@@ -146,7 +146,7 @@ def _printable(data: bytes) -> str:
         text = data.decode()
     except UnicodeDecodeError:
         raise StreamError("a text is not UTF-8") from None
-    # It is shown on the terminal of whoever reads it.
+    # It will be shown on a terminal.
     if not text.isprintable():
         raise StreamError("a text holds characters that cannot be printed")
     return text

@@ -1,8 +1,8 @@
-"""The way between the two ends of a move.
+"""The link between the two ends of a move.
 
-Here both ends are in one process: a delivery is a call, made after the time that a flight would take has
-passed on the hosts' clock. The source is written against `Channel` and the destination against nothing but
-the messages that come, so that a wire can take the place of all this.
+Here both ends are in one process: a delivery is a call, made when the time of its flight has passed on the
+hosts' clock. The source depends only on `Channel`, and the destination only on the messages that come, so a
+real connection can replace all this.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ LAN: tuple[Ticks, Ticks] = (Ticks(25_600), Ticks(256_000))
 
 
 class Channel(Protocol):
-    """The source's end of the way to the destination."""
+    """The source's end of the link to the destination."""
 
     def send(self, message: Message) -> None:
-        """Send; LinkLostError where it is known not to arrive."""
+        """Send a message; LinkLostError if it is known not to arrive."""
 
     def receive(self) -> Message:
-        """Wait for the next message; LinkLostError where none will come."""
+        """Wait for the next message; LinkLostError if no message will come."""
 
     def receive_if_soon(self) -> Message | None:
-        """Wait a little for a message on which nothing depends; None where none comes."""
+        """Wait a short time for a message on which nothing depends; None if no message comes."""
 
 
 class Link:
-    """A way whose deliveries take time: `flights` ticks each, over and over.
+    """A link whose deliveries take time: `flights` ticks each, over and over.
 
     Without `flights` each delivery takes a random time between the two of `LAN`, the same ones for the same
     `seed`.

@@ -10,11 +10,12 @@
     Commit           ->                          from here on the destination decides
                      <-  Acknowledged | Aborted
                      <-  Running                 unasked, when it was let go; nothing depends on it
-    Query            ->                          only where that answer was lost
+    Query            ->                          only if that answer was lost
                      <-  Acknowledged | Aborted | Unknown
 
-Messages are apart from what runs: a wire can carry them, and a later version read them. Every duration is in
-ticks of the clock of the side that says it; no message carries one side's clock for the other to believe.
+Messages are types of their own, so that a wire can carry them and a later version can read them. Every
+duration is in ticks of the clock of the side that sends it. No message carries one side's clock for the other
+to trust.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Offer:
     frequency: int
     """Timebase ticks a second."""
     origin: int
-    """The source's timebase where its clock stands at 0: for the record alone."""
+    """The source's timebase when its clock stood at 0: only for the record."""
     pvr: int
     dec_bits: int
     """Width of the guest's decrementer."""
@@ -82,7 +83,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Zeros:
-    """So many bytes of memory that are all zeros: named, not sent."""
+    """A run of memory, in bytes, that is all zeros: only its size is sent."""
 
     size: int
 
@@ -91,7 +92,7 @@ class Zeros:
 
 
 Memory: TypeAlias = Iterable[tuple[int, bytes | memoryview | Zeros]]
-"""Runs of whole pages: (address, what is there). Each is taken before the next is made, and once."""
+"""Runs of whole pages: (address, contents). Each is consumed once, before the next is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ class Round:
     number: int
     """1, 2, …"""
     memory: Memory = ()
-    """A wire sends it ahead of the rest."""
+    """A wire sends it before the message itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +112,14 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The stopped guest: everything but how its time goes on."""
+    """The stopped guest: everything but how its time continues."""
 
     machine: MachineState
     vcpus: tuple[VcpuState, ...]
     memory: Memory
-    """The pages that the destination does not have as they are now. A wire sends them ahead of the rest."""
+    """The pages that the destination does not have as they are now. A wire sends them before the message
+    itself.
+    """
     typed: bytes = b""
     """What was typed for the guest and not read yet, if its console does not move with it."""
     paused_at: GuestTime | None = None
@@ -130,7 +133,9 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """The guest is the destination's; it stopped `since_sample` before this, READY came `dwell` before."""
+    """The guest is the destination's. Its time was sampled `since_sample` before this; READY came `dwell`
+    before.
+    """
 
     guest_time: GuestTime
     """The guest's time at the sample."""
@@ -149,7 +154,7 @@ class Acknowledged:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The guest was let go, so long after the moment from which it was allowed to run."""
+    """The guest runs; `after` is how long after the moment from which it was allowed to."""
 
     after: Ticks
 

@@ -32,7 +32,7 @@ def move(
     `policy` says how much of the time that it is away counts for it. `probe` is told of each phase of either
     side before it begins.
 
-    Raises `MoveRefusedError` (nothing was stopped), `MoveError` (the guest goes on where it was) and
+    Raises `MoveRefusedError` (nothing was stopped), `MoveError` (the guest goes on at the source) and
     `MoveUndecidedError` (it stays paused until `ask` brings an answer).
     """
     destination = Destination(to_host, guest.console, probe=probe)

@@ -160,7 +160,7 @@ class RecordedOutcomes:
 
 
 def _asked() -> Aborted:
-    # Whoever asks takes this for the final answer: a COMMIT that is still under way comes too late.
+    # The source takes this answer as final: a COMMIT that is still under way comes too late.
     return Aborted("COMMIT had not come when the source asked")
 
 

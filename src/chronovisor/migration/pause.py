@@ -52,7 +52,7 @@ class Pause:
         """Set the guest's time as the policy says, wait out the rounding, and let it go on if it ran.
 
         Its clock is set, then its deadlines; its vCPUs run after both. A guest that catches up has nothing
-        set: its timebase went on. MachineError where it has ended.
+        set: its timebase went on. MachineError if it has ended.
         """
         guest, clock = self._guest, self._guest.system.clock
         if guest.end is not None:

@@ -1,9 +1,10 @@
-"""Memory that goes over while the guest runs: rounds, until what is left fits into the downtime.
+"""Memory that is sent while the guest runs: in rounds, until what is left fits into the downtime.
 
-The first round carries all memory that is not zeros; each further one what was written during the one before.
-The destination answers each, so its time is that of the way and of both ends. When the pages written last
-take no longer than the downtime limit at that rate, the guest can be stopped, and is, unless another round
-would make that shorter by much; where no round brings them nearer to the limit, it never can be.
+The first round carries all memory that is not zeros; each further round carries what was written during the
+round before. The destination answers each round, so its duration includes the link and both ends. The guest
+can be stopped when the pages that are left take no longer than the downtime limit at the measured rate. It is
+stopped then, unless another round would make the downtime much shorter. If the rounds bring the rest no
+nearer to the limit, the move does not converge.
 """
 
 from __future__ import annotations
@@ -24,25 +25,25 @@ from chronovisor.timebase.policy import CATCH_UP, TimePolicy
 from chronovisor.timebase.types import Ticks
 
 PATIENCE: Final = 10
-"""Rounds that may bring nothing before a move is found not to converge."""
+"""Rounds without progress after which a move counts as not converging."""
 _GAIN: Final = 15 / 16
-"""A round brings something where it leaves less than this part of the least that was left before."""
+"""A round makes progress if it leaves less than this part of the least that was left before."""
 _WORTHWHILE: Final = 1 / 2
-"""Where it would fit, another round is made all the same if the last one left no more than this part of what
-it sent, …"""
+"""Even if the rest would fit, another round is made if the last round left no more than this part of what it
+sent, …"""
 _SHORT: Final = 1 / 10
-"""… until what is left takes no more than this part of the downtime limit."""
+"""… and if the rest takes more than this part of the downtime limit."""
 _MEASURED: Final = 1 << 20
-"""Bytes of a round that says anything about the rate of the way; …"""
+"""Bytes that a round has to carry for its rate to count; …"""
 _ASSUMED: Final = 100_000_000
-"""… and the rate that is taken for it until there was one, in bytes a second."""
+"""… and the rate that is assumed until then, in bytes a second."""
 LEAST_BANDWIDTH: Final = PIECE
 """Bytes a second: with less the destination would take the pauses for silence."""
 
 
 @dataclass(frozen=True, slots=True)
 class MoveLimits:
-    """What a move may cost its guest, and the way."""
+    """What a move may cost its guest and the network."""
 
     downtime: float = 0.05
     """Seconds that the last round may take, by the rate of those before; waits for roundings are apart."""
@@ -73,7 +74,7 @@ class Progress:
 
 
 class Precopy:
-    """Brings the memory of `guest` over: in rounds by `run`, where it runs, and the rest by `last`.
+    """Sends the memory of `guest`: in rounds while it runs (`run`), and the rest when it is stopped (`last`).
 
     `cancelled` ends it between two pieces; `tell` is told, after each, how far it has come.
     """
@@ -106,7 +107,7 @@ class Precopy:
     def run(self, ask: Callable[[Message], Message]) -> None:
         """Send rounds until the guest can be stopped. `ask` sends a message and returns its answer.
 
-        NotConvergingError where it never can be, MoveCancelledError, and MoveError where the destination
+        NotConvergingError if it never can be, MoveCancelledError, and MoveError if the destination
         gives the move up.
         """
         self._left = estimate_in_use(self._guest.memory)
@@ -126,7 +127,7 @@ class Precopy:
             self._send(ask, runs_of(self._guest.memory, pages, self._page_size))
 
     def last(self) -> Iterator[tuple[int, memoryview | Zeros]]:
-        """Give all that the destination has not, of the guest that is stopped."""
+        """Give all memory of the stopped guest that the destination does not have yet."""
         self.rounds += 1
         self._begin()
         memory = self._guest.memory
@@ -148,13 +149,13 @@ class Precopy:
             self._count(size, zeros)
 
     def close(self) -> None:
-        """Log the guest's pages no longer."""
+        """Stop logging the guest's pages."""
         if self._logging:
             self._guest.log_dirty_pages(False)
             self._logging = False
 
     def check(self) -> None:
-        """MoveCancelledError where the move was cancelled."""
+        """MoveCancelledError if the move was cancelled."""
         if self._cancelled.is_set():
             raise MoveCancelledError("the move was cancelled, and the guest goes on here")
 
@@ -173,7 +174,7 @@ class Precopy:
             self._rate = sent / max(time.monotonic() - self._begun - self._slept, 1e-9)
 
     def _pieces(self, runs: Iterator[tuple[int, int, bool]]) -> Iterator[tuple[int, memoryview | Zeros]]:
-        """Give the runs as copies: what the guest writes while one is sent would belie its checksum."""
+        """Give the runs as copies: a write by the guest during the sending would invalidate the checksum."""
         buffer = memoryview(bytearray(PIECE))
         view = self._guest.memory.view
         for addr, size, zeros in runs:

@@ -1,4 +1,4 @@
-"""Whether a host can have a guest at all: looked at before anything is sent, stopped or made."""
+"""Whether a host can take a guest at all: checked before anything is sent, stopped or created."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Needs(Protocol):
 def obstacle(
     guest: Needs, system: System, limit: Ticks = CLOCK_ERROR_LIMIT, here: str = "this host"
 ) -> str | None:
-    """Return why the guest cannot be on this system, in a line; None where nothing stands in its way.
+    """Return why the guest cannot be on this system, in a line; None if it can.
 
-    Where the system cannot shift its timebase, the guest's may be `limit` from it. `here` is what people call
-    the host.
+    If the system cannot shift its timebase, the guest's may be at most `limit` away from it. `here` is what
+    messages call the host.
     """
     host, threads = system.host, guest.topology.threads
     if guest.frequency != host.frequency:

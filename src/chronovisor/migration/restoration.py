@@ -1,10 +1,9 @@
-"""The order in which a guest is put together again: memory and registers, the clock, the decrementers'
-deadlines; then it may run.
+"""The order in which a guest is restored: memory and registers, the clock, the decrementers' deadlines; then
+it may run.
 
-Each step is an object that is made of the one before alone and is spent by the next, so there is no way to
-let a vCPU run before its deadline is set, nor to set a deadline before the clock that it is counted by. A
-deadline that came first would be moved by the clock's setting; a vCPU that ran first would read the time of
-its new host.
+Each step is an object that can be made only from the step before it, which it uses up. So no vCPU can run
+before its deadline is set, and no deadline can be set before the clock that counts towards it. Setting the
+clock would shift a deadline that was set earlier, and a vCPU that ran earlier would read its new host's time.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from chronovisor.timebase.types import Offset
 
 
 class _Step:
-    """A guest on its way, and what its vCPUs were when they were saved."""
+    """A guest that is being restored, and the saved state of its vCPUs."""
 
     def __init__(self, guest: Guest, saved: Sequence[VcpuState]) -> None:
         self._guest: Guest | None = guest
@@ -37,9 +36,9 @@ class Loaded(_Step):
     """A guest that has its memory and all its registers but those of time. `load` makes one."""
 
     def set_clock(self, offset: Offset) -> Clocked:
-        """Give every vCPU the offset, and with it the time of day; the deadlines are next.
+        """Set every vCPU's offset, and the time of day that depends on it; the deadlines are next.
 
-        RestorationError where one of them keeps another, KvmError where the provider refuses it.
+        RestorationError if a vCPU keeps another offset, KvmError if the provider refuses it.
         """
         guest = self._spend()
         for vcpu in guest.vcpus:
@@ -47,7 +46,7 @@ class Loaded(_Step):
             kept = read_register(vcpu, "TB_OFFSET")
             if kept != offset.value:
                 raise RestorationError(f"offset {offset.value:#x} was set and {kept:#x} kept")
-        # The time of day goes on by the same record.
+        # The time of day continues from the guest's new timebase.
         guest.continue_time_of_day()
         return Clocked(guest, self._saved)
 
@@ -74,7 +73,7 @@ class Restored(_Step):
 def load(guest: Guest, machine: MachineState, saved: Sequence[VcpuState]) -> Loaded:
     """Give `guest`, which has its memory and never ran, its machine's state and its vCPUs' registers.
 
-    KvmError, naming the register, where one is refused; ValueError where there are more or fewer vCPUs.
+    KvmError, naming the register, if one is refused; ValueError if the number of vCPUs differs.
     """
     guest.machine_state = machine
     for vcpu, state in zip(guest.vcpus, saved, strict=True):

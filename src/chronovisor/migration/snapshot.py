@@ -23,7 +23,7 @@ from chronovisor.timebase.types import Ticks
 
 
 class NotSavedError(Exception):
-    """A snapshot could not be written; where there was a file of that name it is as it was."""
+    """A snapshot could not be written; a file of that name is as it was."""
 
 
 @dataclass(frozen=True, slots=True)

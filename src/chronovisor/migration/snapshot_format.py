@@ -112,7 +112,7 @@ class SnapshotHeader:
 
     @classmethod
     def decode(cls, data: bytes) -> SnapshotHeader:
-        """Return the header; SnapshotError where it is none, damaged, or of another version."""
+        """Return the header; SnapshotError if it is no header, damaged, or of another version."""
         if len(data) < _VERSION.size or data[: len(MAGIC)] != MAGIC:
             raise SnapshotError("it is no snapshot of a Chronovisor guest")
         _, version = _VERSION.unpack_from(data)
@@ -167,7 +167,7 @@ class SectionWriter:
 
 
 class SectionReader:
-    """Reads a snapshot from front to back; SnapshotError for whatever is none, from any of its methods."""
+    """Reads a snapshot from front to back; all methods raise SnapshotError for what is no snapshot."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -177,7 +177,7 @@ class SectionReader:
         """Return the payload of the next section, which is of this kind; not for memory."""
         found, size, addr, checksum = self._head()
         if found != kind or addr:
-            raise SnapshotError(f"it is damaged: a section {_shown(found)} where {_shown(kind)} is due")
+            raise SnapshotError(f"it is damaged: a section {_shown(found)} comes when {_shown(kind)} is due")
         payload = self._exactly(size)
         _compare(crc32(payload), checksum)
         return payload
@@ -198,7 +198,9 @@ class SectionReader:
                 raise SnapshotError(f"it is damaged: {size} bytes for {addr:#x} are no pages in turn")
             behind, came = addr + size, came + size
             if behind > self.header.memory_size:
-                raise SnapshotError(f"it is damaged: memory for {behind - 1:#x}, which the guest has not")
+                raise SnapshotError(
+                    f"it is damaged: memory for {behind - 1:#x}, which the guest does not have"
+                )
             view = memoryview(unwanted)[:size] if into is None else into.view[addr:behind]
             self._fill(view)
             _compare(crc32(view), checksum)

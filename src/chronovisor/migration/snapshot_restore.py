@@ -47,11 +47,11 @@ class Contents:
     """What was typed for the guest and not read yet."""
     vcpus: tuple[VcpuState, ...]
     runs: tuple[tuple[int, int], ...]
-    """Where there is memory, as (address, bytes): all else is zeros."""
+    """The memory that is in the snapshot, as (address, bytes); all other memory is zeros."""
 
 
 def inspect(path: str | Path) -> Contents:
-    """Read all of a snapshot and keep everything but the memory; SnapshotError where it is none."""
+    """Read all of a snapshot and keep everything but the memory; SnapshotError if it is no snapshot."""
     with opened(path) as reader:
         return read_contents(reader, None)
 
@@ -77,8 +77,8 @@ def restore_from(
 ) -> Restored:
     """Make a snapshot's guest on `host` and set its time by `policy`; `Restored.start` lets it go on.
 
-    Nothing is left on the host where that fails: SnapshotError for a file that is no snapshot, MachineError
-    for a guest that cannot be there or a time away that cannot count.
+    If that fails nothing is left on the host. Raises SnapshotError for a file that is no snapshot,
+    MachineError for a guest that cannot be there or a time away that cannot count.
     """
     header = reader.header
     check(header, host, memory_limit)
@@ -104,7 +104,7 @@ def restore_from(
 
 
 def check(header: SnapshotHeader, host: Host, memory_limit: int = MEMORY_LIMIT) -> None:
-    """MachineError where a guest that the header tells of cannot be on `host`, or has too much memory."""
+    """MachineError if the guest that the header describes cannot be on `host`, or has too much memory."""
     if header.memory_size > memory_limit:
         raise MachineError(
             f"the guest has {header.memory_size} bytes of memory, more than the limit of {memory_limit}; "
@@ -153,7 +153,7 @@ class Restored:
 
 
 def read_contents(reader: SectionReader, memory: GuestMemory | None) -> Contents:
-    """Read what follows the header, memory into `memory` or past it; SnapshotError where it is none."""
+    """Read what follows the header, memory into `memory` or past it; SnapshotError if it is no snapshot."""
     header = reader.header
     try:
         time = _decoded(SAVED_TIME.read, reader.section(form.TIME))

@@ -1,7 +1,7 @@
 """How long a guest lay in a file: the clocks that are read when it is saved and when it is restored.
 
 Within one boot of one machine CLOCK_BOOTTIME knows, which goes on while the machine sleeps. Otherwise there
-is only the time of day, which people and programs set: what it says is used where it is asked for, and said
+is only the time of day, which people and programs set: it is used if the user asks for it, and said
 not to be trusted. A virtual clock knows within its process alone.
 """
 
@@ -39,7 +39,7 @@ class Moment(NamedTuple):
 
     @classmethod
     def checked(cls, not_before: int, not_after: int) -> Moment:
-        """Return the moment; ValueError where there is none."""
+        """Return the moment; ValueError for a date that does not exist."""
         if not_before > not_after:
             raise ValueError(f"no moment lies between {not_before} and {not_after} ns")
         return cls(not_before, not_after)
@@ -52,14 +52,14 @@ class Moment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ClockReading:
-    """All clocks of a machine at one moment; where they are read one after the other, an interval."""
+    """All clocks of a machine at one moment. They are read one after the other, so it is an interval."""
 
     virtual: str
-    """Which virtual clock the host counts with; empty where it is the machine's own."""
+    """Which virtual clock the host counts with; empty for the machine's own clock."""
     ticks: SourceTime
     """Of the clock that the host counts with."""
     boot: str
-    """The id of the machine's boot; empty where it cannot be known."""
+    """The id of the machine's boot; empty if it cannot be known."""
     boot_time: Moment
     """By CLOCK_BOOTTIME."""
     time_of_day: Moment
@@ -97,7 +97,7 @@ class SavedTime:
     stopped_before: Ticks
     """How long before the reading it was stopped, by its host's clock (it may have been paused)."""
     origin: int
-    """Its host's timebase where the clock stood at 0."""
+    """Its host's timebase when the clock stood at 0."""
     reading: ClockReading
 
     def __post_init__(self) -> None:
@@ -107,7 +107,7 @@ class SavedTime:
     def away(self, host: HostClock, now: ClockReading, policy: TimePolicy) -> tuple[AwayClock, Absence]:
         """Return by what the time away is known, and what is known of it.
 
-        Where nothing of it is to count, it need not be known. MachineError where it is, and is not known, or
+        If none of it is to count, it need not be known. MachineError if it is, and is not known, or
         is negative.
         """
         try:

@@ -13,7 +13,7 @@ The header (48 bytes, big-endian) can be read without decoding anything else:
           40-43  0
           44-47  CRC-32 of the bytes before
 
-Whoever has no guest to give (a destination, or a source that only asks) says 0 of all that is a guest's.
+A side without a guest (a destination, or a source that only asks) writes 0 into all fields about the guest.
 A frame is a head of 32 bytes and a payload:
 
     bytes  0-3   the frame's number: 0, 1, 2, … in each direction
@@ -30,8 +30,8 @@ comes in rounds. Version 3 added registers and a token to an offer and took its 
 and added the time at which the guest was paused to its state. This version is written; versions 2 and 3 are
 read. The two directions of one move have one version: the destination answers in the source's.
 
-The head is checked before its length is believed, so a damaged length is never waited for, and no frame makes
-the reader allocate more than `MAXIMUM_MESSAGE`. Memory is read straight into the guest's.
+The head's checksum is verified before its length is used, so the reader never waits for a damaged length. No
+frame makes the reader allocate more than `MAXIMUM_STATE`. Memory is read directly into the guest's memory.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ OLDEST_VERSION: Final = 2
 MEMORY: Final = 100
 """The kind of frames that carry memory."""
 ZEROS: Final = 101
-"""The kind of frames that say where memory is all zeros."""
+"""The kind of frames that name memory which is all zeros."""
 MAXIMUM_RUN: Final = 1 << 20
 """Bytes of memory in one frame."""
 MAXIMUM_MESSAGE: Final = 1 << 18
@@ -67,7 +67,7 @@ MAXIMUM_MESSAGE: Final = 1 << 18
 MAXIMUM_STATE: Final = 1 << 22
 """… which 256 vCPUs fill to less than half."""
 PIECE: Final = 1 << 18
-"""Bytes of memory that are read at a time, to be checked while the next ones are under way."""
+"""Bytes of memory that are read at a time, so that they are checked while the next ones arrive."""
 
 _OF_MEMORY: Final = (MEMORY, ZEROS)
 _HEADER: Final = struct.Struct(">8sHHIQIIQI")
@@ -81,15 +81,15 @@ class Pipe(Protocol):
     """What a stream goes through, either way."""
 
     def read_into(self, view: memoryview) -> None:
-        """Fill all of `view`; StreamError where the stream ends before."""
+        """Fill all of `view`; StreamError if the stream ends earlier."""
 
     def write(self, pieces: Sequence[bytes | memoryview]) -> None:
-        """Write all the pieces, one after the other; LinkLostError where that is known not to work."""
+        """Write all the pieces, one after the other; LinkLostError if that is known to fail."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a stream says of its guest before all else; all 0 where it has none."""
+    """What a stream says about its guest before all else; all 0 if there is no guest."""
 
     memory_size: int = 0
     """In bytes."""
@@ -107,7 +107,7 @@ class Header:
 
     @property
     def topology(self) -> Topology:
-        """The guest's; StreamError where no guest can have it."""
+        """The guest's topology; StreamError if no guest can have it."""
         try:
             return check_topology(self.vcpus, self.threads)
         except MachineError as error:
@@ -147,7 +147,7 @@ class Header:
         return cls(memory_size, vcpus, threads, frequency)
 
     def check_offer(self, offer: Offer) -> None:
-        """StreamError where the offer is of another guest than the header."""
+        """StreamError if the offer is for another guest than the header."""
         said = Header(offer.memory_size, *offer.topology, offer.frequency)
         if said != self:
             raise StreamError(f"the header tells of one guest ({self}), the offer of another ({said})")
@@ -222,7 +222,7 @@ class Reader:
         """
         for kind, size, addr, checksum in self._heads():
             if kind in _OF_MEMORY and memory is None:
-                raise StreamError("memory comes where none is expected")
+                raise StreamError("memory comes when none is expected")
             if kind == MEMORY and memory is not None:
                 self._into(memory, addr, size, checksum)
                 continue
@@ -242,7 +242,7 @@ class Reader:
             _check(head)
             number, kind, none, size, addr, nothing, checksum = _HEAD.unpack_from(head)
             if number != self._number:
-                raise StreamError(f"frame {number} comes where frame {self._number} is due")
+                raise StreamError(f"frame {number} comes when frame {self._number} is due")
             self._number += 1
             limit = _LIMITS.get(kind, MAXIMUM_MESSAGE)
             exact = kind != ZEROS or size == limit

@@ -1,4 +1,4 @@
-"""The way of a move over a socket: the source's channel, and the pipe that both ends write through."""
+"""A move over a socket: the source's channel, and the pipe that both ends read and write through."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class TimeLimits:
 
 
 class SocketPipe:
-    """A connected socket as a stream's pipe. Whatever `limit` seconds do not bring is lost.
+    """A connected socket as a stream's pipe. What does not come within `limit` seconds is lost.
 
-    The limit is for what is read at a time: a head, a message, a piece of memory.
+    The limit applies to what is read at a time: a head, a message, a piece of memory.
     """
 
     def __init__(self, connection: socket.socket, limit: float) -> None:
@@ -53,9 +53,9 @@ class SocketPipe:
         self._under_tls = hasattr(connection, "getpeercert")
         self.limit = limit
         self.deadline = math.inf
-        """Of `time.monotonic`: what has not come by then does not come any more."""
+        """Of `time.monotonic`: a moment after which nothing is waited for any more."""
         if connection.family != socket.AF_UNIX:
-            # The exchange that measures a move is of small messages: none may wait for another to join it.
+            # Small messages measure the move: none of them may be held back to be sent with another.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def read_into(self, view: memoryview) -> None:
@@ -83,7 +83,7 @@ class SocketPipe:
         try:
             self._socket.settimeout(self.limit)
             if self._under_tls:
-                # It gathers nothing itself.
+                # A TLS socket does not gather pieces into one record.
                 for piece in [b"".join(left)] if sum(map(len, left)) <= _GATHERED else left:
                     self._socket.sendall(piece)
                 return
@@ -99,16 +99,18 @@ class SocketPipe:
             raise LinkLostError(f"the connection was lost ({in_words(error)})") from None
 
     def interrupt(self) -> None:
-        """Have whoever reads or writes find the connection lost, now and from now on. From any thread."""
+        """Make reads and writes in progress, and all later ones, fail as if the connection were lost. From
+        any thread.
+        """
         with contextlib.suppress(OSError):
-            # Of a connection under TLS, too: its own shutdown would leave the other thread without TLS.
+            # The plain socket's shutdown, under TLS too: TLS's own would take TLS away from the other thread.
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def hang_up(self, patience: float = 1.0) -> None:
         """End the connection so that what was written last still arrives.
 
-        Closing with anything unread would throw it away at the other side: so this reads on, for `patience`
-        seconds at most, until that side hangs up, too.
+        Closing a socket that has unread data makes the other side lose what was sent to it. So this goes on
+        reading until the other side closes, too, for `patience` seconds at most.
         """
         deadline = time.monotonic() + patience
         with contextlib.suppress(OSError):
@@ -152,14 +154,14 @@ class TcpChannel:
         self._reader: Reader | None = None
 
     def send(self, message: Message) -> None:
-        """Send a message; LinkLostError where the connection fails."""
+        """Send a message; LinkLostError if the connection fails."""
         if self._writer is None or isinstance(message, Query):
             self._connect()
         assert self._writer is not None
         self._writer.message(message)
 
     def receive(self) -> Message:
-        """Wait for the next message; LinkLostError where none comes, or what comes is damaged."""
+        """Wait for the next message; LinkLostError if no message comes, or a damaged one."""
         if self._reader is None:
             raise LinkLostError("there is no connection")
         return self._reader.message()
@@ -177,7 +179,7 @@ class TcpChannel:
             self._pipe.limit = self._limits.silence
 
     def interrupt(self) -> None:
-        """Break the connection under whoever waits for it. From any thread."""
+        """Break the connection, so that a thread that waits for it goes on. From any thread."""
         if self._pipe is not None:
             self._pipe.interrupt()
 
@@ -198,8 +200,8 @@ class TcpChannel:
 
 
 def connect(address: Place, limit: float, credentials: Credentials | None = None) -> socket.socket:
-    """Return a connection to the address; LinkLostError where nobody takes it within `limit` seconds, or the
-    two sides cannot prove to each other who they are. MachineError where `credentials` are missing.
+    """Return a connection to the address; LinkLostError if nobody accepts it within `limit` seconds, or the
+    two sides do not accept each other's certificates. MachineError if `credentials` are missing.
     """
     context = client_context(address, credentials)
     failure: OSError | None = None
@@ -220,12 +222,12 @@ def connect(address: Place, limit: float, credentials: Credentials | None = None
 
 
 def client_context(address: Place, credentials: Credentials | None) -> ssl.SSLContext | None:
-    """Return how to connect to the address under TLS, None where it is not; MachineError as `connect`."""
+    """Return the TLS context to connect to the address with, None without TLS; MachineError as `connect`."""
     return checked(address, credentials).client() if address.tls else None
 
 
 def checked(address: Place, credentials: Credentials | None) -> Credentials:
-    """Return the credentials; MachineError where there are none."""
+    """Return the credentials; MachineError if they are missing."""
     if credentials is None:
         raise MachineError(
             f"{address}: both sides need certificates; say --tls-credentials DIR, "

@@ -38,7 +38,7 @@ class Transfer:
     """From READY until COMMIT reached the destination (the middle of what is known of that)."""
     resume_ns: int | None = None
     """From the moment at which the guest was allowed to run until it was let go, by the destination's clock;
-    None where the destination did not tell.
+    None if the destination did not say.
     """
 
 

@@ -14,16 +14,16 @@ from chronovisor.kvm.structures import Regs, Sregs
 
 _NOT_COPIED: Final = frozenset(
     {
-        # Time is handed over, not copied: the offset is the destination's own, and the deadline follows.
+        # Time is handed over, not copied: the destination chooses its own offset, and the deadline follows.
         "TB_OFFSET",
         "DEC_EXPIRY",
         # The lower half of LPCR_64, and the upper halves of the VSRs, under older names. (VR0 to VR31 are no
         # part of the VSRs that have ids: they are what the ISA calls VSR32 to VSR63.)
         "LPCR",
         *(f"FPR{n}" for n in range(32)),
-        # The kernel's own choice.
+        # The kernel chooses it.
         "DEBUG_INST",
-        # Where no interrupt controller exists there is no state of one; it is none of a vCPU's registers.
+        # The state of the interrupt controller. It is not a vCPU's own, and absent without a controller.
         "ICP_STATE",
         "VP_STATE",
     }
@@ -58,7 +58,9 @@ class VcpuState:
 
 
 def save(vcpu: Vcpu) -> VcpuState:
-    """Read the state of a vCPU outside `run()` with no answer pending; what its KVM has not is left out."""
+    """Read the state of a vCPU outside `run()` with no answer pending; registers that its KVM does not have
+    are left out.
+    """
     return VcpuState(
         id=vcpu.id,
         regs=vcpu.get_regs(),
@@ -97,7 +99,7 @@ def misfit(vcpu: Vcpu, sregs: Sregs, registers: Iterable[int]) -> str | None:
 
 
 def load(vcpu: Vcpu, state: VcpuState) -> None:
-    """Set all registers but those of time; KvmError, naming the register, where one is refused."""
+    """Set all registers but those of time; KvmError, naming the register, if one is refused."""
     vcpu.set_sregs(state.sregs)
     vcpu.set_regs(state.regs)
     for register in CARRIED:

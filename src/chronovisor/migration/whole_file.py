@@ -16,7 +16,7 @@ _MOST_LINKS: Final = 40
 
 
 class ForeignLinkError(OSError):
-    """A path that leads through a symbolic link which somebody else put where everybody may write."""
+    """A path leads through another user's symbolic link in a directory to which everybody may write."""
 
 
 @contextmanager
@@ -48,9 +48,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 def resolved(path: Path) -> Path:
     """Return the path without symbolic links.
 
-    ForeignLinkError for a link that its owner could lay for us: one in a sticky directory that everybody may
-    write to, which belongs neither to us nor to the directory's owner. The kernel has the same rule
-    (fs.protected_symlinks), but not for who reads links by himself, and not everywhere.
+    ForeignLinkError for a link in a sticky directory to which everybody may write, if the link belongs
+    neither to us nor to the directory's owner: another user may have put it there to mislead us. The kernel
+    has the same rule (fs.protected_symlinks), but not on every machine, and not for programs that read links
+    themselves.
     """
     left = list(reversed(path.absolute().parts[1:]))
     found, links = Path("/"), 0

@@ -1,4 +1,4 @@
-"""The clock of a Power host: the processor's timebase register itself, read where Python runs.
+"""The clock of a Power host: the processor's timebase register itself, read by the process itself.
 
 There is no call of the kernel for it, as none is needed: `mftb` is for everybody. Two instructions in a page
 of their own are a function that ctypes can call.
@@ -31,8 +31,9 @@ class Timebase(RealTime):
         self._last = read()
 
     def ticks(self) -> SourceTime:
-        """Return the timebase's value; it goes on beyond 2^64, where the register begins again at 0."""
-        # Two threads may note each their own last reading; either will do to tell where the register wrapped.
+        """Return the timebase's value; it goes on beyond 2^64, at which the register begins again at 0."""
+        # Two threads may each note their own last reading; either is good enough to see that the register
+        # wrapped.
         last = self._last
         self._last = now = last + signed64(self._read() - last)
         return SourceTime(now)
@@ -41,7 +42,7 @@ class Timebase(RealTime):
 def timebase_reader() -> Callable[[], int]:
     """A function that executes `mftb` and returns the register.
 
-    KvmError: ENOSYS where this is no little-endian Power machine, EACCES where executable memory is refused.
+    KvmError: ENOSYS if this is no little-endian Power machine, EACCES if executable memory is refused.
     """
     if os.uname().machine != "ppc64le" or sys.byteorder != "little":
         raise KvmError(

@@ -35,7 +35,7 @@ class LinuxSystem:
 
     Of `options` a real host can fulfil what it is anyway; how many cores and threads it has is not asked,
     since KVM itself refuses a guest's topology that it cannot have. Raises KvmError, which names what is
-    missing and what to do: ENOSYS, ENOENT, EACCES or EPERM where there is no KVM for us, EINVAL for options.
+    missing and what to do: ENOSYS, ENOENT, EACCES or EPERM if KVM cannot be used, EINVAL for options.
     """
 
     def __init__(self, options: HostOptions) -> None:
@@ -115,7 +115,7 @@ class LinuxSystem:
 
 
 def unfulfillable(options: HostOptions) -> str | None:
-    """Return what of the options no real host can be; None where there is nothing."""
+    """Return which of the options no real host can have; None if it can have all."""
     if options.source.is_virtual:
         return "a real host has no virtual clock; take the real one, or the embedded provider"
     if options.tb_origin:
@@ -135,7 +135,7 @@ def unfulfillable(options: HostOptions) -> str | None:
 
 
 def obstacle() -> KvmError | None:
-    """Return why this machine has no KVM for us, None where it has: it is opened and closed again."""
+    """Return why KVM cannot be used on this machine, None if it can. It is opened and closed again."""
     try:
         LinuxSystem(HostOptions(source=RealTime())).close()
     except KvmError as error:

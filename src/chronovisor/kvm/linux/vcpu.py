@@ -42,7 +42,8 @@ from chronovisor.kvm.structures import Regs, Sregs
 from chronovisor.timebase.types import MASK64
 
 KICK_SIGNAL: Final = signal.SIGURG
-"""What makes a thread leave KVM_RUN. By default it does nothing, wherever it may land."""
+"""The signal that makes a thread leave KVM_RUN. Its default action is to do nothing, so it may hit any code.
+"""
 
 _RUN: Final = int(Ioctl.RUN)
 _GET_ONE_REG: Final = int(Ioctl.GET_ONE_REG)
@@ -56,7 +57,7 @@ _FIRST_RESULT: Final = 4
 _LITTLE_ENDIAN: Final = 1
 """MSR[LE]."""
 _SIZE_SHIFT: Final = 52
-"""Where an id has the logarithm of its register's size."""
+"""The bit of an id at which the logarithm of its register's size begins."""
 _LARGEST: Final = 16
 _PAIRS: Final = frozenset({"VPA_SLB", "VPA_DTL", "VP_STATE"})
 """Registers that are two doublewords, the first of which is the upper half here. The others of that size, the
@@ -67,8 +68,8 @@ vector registers, the kernel keeps as one number of 16 bytes in its own byte ord
 class LinuxVcpu:
     """`kvm.interface.Vcpu` over a vCPU's file and the page that it shares with the kernel.
 
-    A lock of its own stands for the kernel's, which an ioctl from another thread would wait for while Python
-    waits for that thread.
+    It has a lock of its own, taken before the ioctl. Otherwise a thread could block on the kernel's lock
+    while it holds the GIL, for which the thread in KVM_RUN waits.
     """
 
     def __init__(self, descriptor: int, number: int, shared_size: int) -> None:
@@ -77,7 +78,7 @@ class LinuxVcpu:
         self._shared = mmap.mmap(descriptor, shared_size, mmap.MAP_SHARED)
         self._run: KvmRun | None = KvmRun.from_buffer(self._shared)
         self._outside = threading.RLock()
-        """Held by who is in KVM_RUN or at the registers."""
+        """Held by the thread that is in KVM_RUN or accesses the registers."""
         self._kicking = threading.Lock()
         self._inside: int | None = None
         """The thread that is in KVM_RUN or about to be; a signal is sent under `_kicking` alone."""
@@ -178,7 +179,7 @@ class LinuxVcpu:
         return Regs(**scalars, sprg=list(kept.sprg), gpr=list(kept.gpr))
 
     def set_regs(self, regs: Regs) -> None:
-        """KVM_SET_REGS; EINVAL, and nothing set, where a value is no unsigned 64-bit number."""
+        """KVM_SET_REGS; EINVAL, and nothing set, if a value is no unsigned 64-bit number."""
         wanted = Registers()
         for name in (*SCALARS, *ARRAYS):
             given = getattr(regs, name)
@@ -271,7 +272,7 @@ class LinuxVcpu:
         return self._descriptor
 
     def _answer(self, shared: KvmRun) -> None:
-        """Write user space's answer to the last exit where the kernel looks for it first of all."""
+        """Write user space's answer to the last exit to the place at which KVM_RUN looks for it first."""
         unfinished, self._unfinished = self._unfinished, None
         if isinstance(unfinished, HcallExit):
             call = shared.papr_hcall
@@ -329,7 +330,7 @@ class LinuxVcpu:
 
 
 def _register(register_id: int) -> OneReg:
-    """The register. The kernel may know more than our table has: such a one's size is in its id."""
+    """Return the register. The kernel may know registers that our table lacks; their size is in their id."""
     register = ONE_REG_BY_ID.get(register_id)
     if register is not None:
         return register
