@@ -9,13 +9,15 @@ from chronovisor.engine.symbolic.state import STORED
 from chronovisor.isa.bits import LPCR, MSR
 from chronovisor.isa.decode import decode
 from chronovisor.isa.forms import FIELDS
-from chronovisor.isa.instruction import FAMILIES, INSTRUCTIONS, Instruction
+from chronovisor.isa.instruction import INSTRUCTIONS, RESERVED, UNIMPLEMENTED, Instruction
 from chronovisor.isa.registers import REGISTERS, SPR_READ, SPR_WRITE
 
 MEMORY_SIZE = 1 << 18
 LIVE = tuple(name for name, register in REGISTERS.items() if register.live)
 _BOUNDARIES = (0, 1, (1 << 64) - 1, 1 << 63, (1 << 63) - 1, 1 << 31, (1 << 64) - (1 << 31), (1 << 32) - 1)
-ALL = (*INSTRUCTIONS, *FAMILIES)
+#: One instruction for each facility: the others of the facility do the same.
+UNAVAILABLE = tuple({one.meaning: one for one in UNIMPLEMENTED}.values())
+ALL = (*INSTRUCTIONS, *RESERVED, *UNAVAILABLE)
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def draw(random: Random, instruction: Instruction) -> Drawn:
 
 def draw_word(random: Random, instruction: Instruction) -> int:
     word = 0
-    while decode(word) is not instruction:  # a family's opcode is shared with declared instructions
+    while decode(word) is not instruction:  # an encoding may lie within a wider one
         word = instruction.match | random.getrandbits(32) & ~instruction.mask
     if "SPR" in instruction.statics and random.getrandbits(2):
         word &= ~FIELDS["SPR"].encode(0x3FF)

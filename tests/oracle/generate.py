@@ -37,6 +37,7 @@ INPUTS = 4
 ELSEWHERE = frozenset(
     {
         *("rfid", "hrfid", "rfscv", "mtmsr", "mtmsrd", "sc", "scv", "stop", "wait", "darn", "mftb"),
+        *("dst", "dstt", "dstst", "dststt", "dss", "dssall"),
         *(
             "tlbie",
             "tlbiel",
@@ -44,6 +45,7 @@ ELSEWHERE = frozenset(
             "slbia",
             "slbie",
             "slbieg",
+            "slbiag",
             "slbmte",
             "slbmfee",
             "slbmfev",

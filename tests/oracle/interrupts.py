@@ -61,12 +61,12 @@ def _case(
 
 
 def illegal(random: Random, place: Iterator[int]) -> list[Case]:
-    """A word that the table does not know."""
+    """A word that the table does not know. Vector and floating-point opcodes are for `test_encodings`."""
     while True:
         word = random.getrandbits(32)
         if random.getrandbits(1):
             word = random.choice((19, 30, 31, 58, 62)) << 26 | word & 0x3FF_FFFF
-        if decode(word) is None:
+        if decode(word) is None and word >> 26 not in (4, 57, 59, 60, 61, 63):
             return _case(random, place, (word,))
 
 

@@ -30,6 +30,8 @@ def test_answers_are_ours_too(path: Path, evaluator: Evaluator) -> None:
     cases, answers = zip(*load(path), strict=True)
     compare(list(cases), list(answers), evaluator, report)
     assert not report.mismatches, report.summary()
+    assert report.cases == sum(count(path).values())
+    assert not report.lacks
 
 
 def test_fifty_thousand_answers_in_both_byte_orders() -> None:

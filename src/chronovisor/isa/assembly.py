@@ -17,12 +17,11 @@ from functools import cache
 from itertools import product
 from typing import Literal
 
-import chronovisor.isa.meanings  # noqa: F401 - declares the instructions
 from chronovisor.isa.decode import decode
 from chronovisor.isa.expressions import Half, evaluate
 from chronovisor.isa.extended_mnemonics import extended_mnemonics
 from chronovisor.isa.forms import FIELDS, Field, Kind
-from chronovisor.isa.instruction import FAMILIES, INSTRUCTIONS, Instruction
+from chronovisor.isa.instruction import INSTRUCTIONS, RESERVED, UNIMPLEMENTED, Instruction
 from chronovisor.isa.registers import SPR_READ, SPR_WRITE
 
 
@@ -42,7 +41,7 @@ class _Spelling:
     endings: dict[str, int]
 
 
-_ENDINGS = {"OE": "o", "Rc": ".", "LK": "l", "AA": "a"}
+_ENDINGS = {"OE": "o", "Rc": ".", "Rc21": ".", "LK": "l", "AA": "a"}
 
 #: Branch targets: an address in the text, in the word a distance unless AA is set.
 _TARGETS = ("LI", "BD")
@@ -52,13 +51,14 @@ _LEFT_OUT = frozenset({"BH", "EH", "LEV", "L1", "L2", "L14", "TH", "IH", "R", "W
 
 _SPLIT_OPERANDS = re.compile(r",(?![^(]*\))")
 _MEMORY = re.compile(r"^(.*)\(([^()]+)\)$")
-_REGISTER = re.compile(r"^(cr|r)(\d+)$")
+_REGISTER = re.compile(r"^(cr|r|f|vs|v)(\d+)$")
 _STATEMENT = re.compile(r'((?:"(?:\\.|[^"\\])*"|[^;#"])+)|#.*')
 _FIELD = re.compile(r"[A-Z][A-Za-z0-9]*")
 _LABEL = re.compile(r"^\s*([A-Za-z_]\w*)\s*:")
 _ASSIGNMENT = re.compile(r"^([A-Za-z_]\w*)\s*=(?!=)(.*)$")
 
-_REGISTER_KINDS = {"r": Kind.GPR, "cr": Kind.CR_FIELD}
+_REGISTER_KINDS = {"r": Kind.GPR, "cr": Kind.CR_FIELD, "f": Kind.FPR, "v": Kind.VR, "vs": Kind.VSR}
+_PREFIXES = {kind: prefix for prefix, kind in _REGISTER_KINDS.items()}
 _CONDITION_SYMBOLS = {"lt": 0, "gt": 1, "eq": 2, "so": 3, "un": 3} | {f"cr{n}": n for n in range(8)}
 
 _SIZES = {".byte": 1, ".short": 2, ".long": 4, ".quad": 8}
@@ -71,7 +71,7 @@ _MOST_SPACE = 1 << 30
 def _spellings() -> dict[str, _Spelling]:
     """Mnemonic, endings included -> what it names."""
     table: dict[str, _Spelling] = {}
-    for declared in INSTRUCTIONS:
+    for declared in (*INSTRUCTIONS, *UNIMPLEMENTED):
         for chosen in product((0, 1), repeat=len(declared.options)):
             endings = dict(zip(declared.options, chosen, strict=True))
             name = declared.mnemonic + "".join(_ENDINGS[o] for o, set_ in endings.items() if set_)
@@ -264,8 +264,8 @@ def disassemble(word: int) -> str:
     declared = decode(word)
     if declared is None:
         return f".long {word:#010x}"
-    if declared in FAMILIES:
-        return f".long {word:#010x} # one of {declared.mnemonic}"
+    if declared in RESERVED:
+        return f".long {word:#010x} # {declared.mnemonic}"
     numbers = {field.name: field.decode(word) for field in declared.fields}
     if declared.encode(**numbers) != word:
         return f".long {word:#010x} # {declared.mnemonic} with reserved bits"
@@ -275,10 +275,8 @@ def disassemble(word: int) -> str:
     def operand(found: re.Match[str]) -> str:
         name = found[0]
         kind, number = FIELDS[name].kind, numbers[name]
-        if kind is Kind.GPR:
-            return f"r{number}"
-        if kind is Kind.CR_FIELD:
-            return f"cr{number}"
+        if kind in _PREFIXES:
+            return f"{_PREFIXES[kind]}{number}"
         if name in _TARGETS and relative:
             return f".{number:+#x}"
         return str(number)

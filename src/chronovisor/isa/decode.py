@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from functools import cache
 
-import chronovisor.isa.meanings  # noqa: F401 - declares the instructions
-from chronovisor.isa.instruction import FAMILIES, INSTRUCTIONS, Instruction
+import chronovisor.isa.facilities
+import chronovisor.isa.meanings  # noqa: F401 - both declare the instructions
+from chronovisor.isa.instruction import INSTRUCTIONS, RESERVED, UNIMPLEMENTED, Instruction
 
 
 @cache
 def _table() -> dict[int, list[tuple[int, dict[int, Instruction]]]]:
     """Primary opcode -> (mask, match -> instruction), the most specific mask first."""
     masks: dict[int, dict[int, dict[int, Instruction]]] = {}
-    for declared in (*INSTRUCTIONS, *FAMILIES):
+    for declared in (*INSTRUCTIONS, *UNIMPLEMENTED, *RESERVED):
         matches = masks.setdefault(declared.opcode, {}).setdefault(declared.mask, {})
         if declared.match in matches:
             raise ValueError(f"{declared} and {matches[declared.match]} have one encoding")
@@ -24,9 +25,10 @@ def _table() -> dict[int, list[tuple[int, dict[int, Instruction]]]]:
 
 
 def decode(word: int) -> Instruction | None:
-    """The instruction that ``word`` (32 bits) encodes, or None where none is declared.
+    """The instruction that ``word`` (32 bits) encodes, or None if none is declared.
 
-    It may be a family of instructions (``chronovisor.isa.instruction.FAMILIES``).
+    The instruction may be one that has no meaning yet (``chronovisor.isa.instruction.UNIMPLEMENTED``) or a
+    reserved no-op (``RESERVED``).
     """
     for mask, matches in _table().get(word >> 26, ()):
         found = matches.get(word & mask)

@@ -14,6 +14,9 @@ class Kind(Enum):
     """What a field's number stands for, and so when it is known."""
 
     GPR = "gpr"  # a general purpose register's number
+    FPR = "fpr"  # a floating-point register's number
+    VR = "vr"  # a vector register's number
+    VSR = "vsr"  # a vector-scalar register's number
     CR_FIELD = "cr field"  # a condition register field's number
     CR_BIT = "cr bit"  # a condition register bit's number
     SIGNED = "signed"  # a number, sign-extended
@@ -78,7 +81,25 @@ FIELDS: dict[str, Field] = {
         _field("RA", Kind.GPR, (11, 15)),
         _field("RB", Kind.GPR, (16, 20)),
         _field("RC", Kind.GPR, (21, 25)),
-        _field("FRT", Kind.UNSIGNED, (6, 10)),
+        _field("FRT", Kind.FPR, (6, 10)),
+        _field("FRS", Kind.FPR, (6, 10)),
+        _field("FRTP", Kind.FPR, (6, 10)),
+        _field("FRSP", Kind.FPR, (6, 10)),
+        _field("FRA", Kind.FPR, (11, 15)),
+        _field("FRB", Kind.FPR, (16, 20)),
+        _field("FRC", Kind.FPR, (21, 25)),
+        _field("VRT", Kind.VR, (6, 10)),
+        _field("VRS", Kind.VR, (6, 10)),
+        _field("VRA", Kind.VR, (11, 15)),
+        _field("VRB", Kind.VR, (16, 20)),
+        _field("VRC", Kind.VR, (21, 25)),
+        _field("XT", Kind.VSR, (31, 31), (6, 10)),
+        _field("XS", Kind.VSR, (31, 31), (6, 10)),
+        _field("XT28", Kind.VSR, (28, 28), (6, 10)),
+        _field("XS28", Kind.VSR, (28, 28), (6, 10)),
+        _field("XA", Kind.VSR, (29, 29), (11, 15)),
+        _field("XB", Kind.VSR, (30, 30), (16, 20)),
+        _field("XC", Kind.VSR, (28, 28), (21, 25)),
         _field("BF", Kind.CR_FIELD, (6, 8)),
         _field("BFA", Kind.CR_FIELD, (11, 13)),
         _field("BT", Kind.CR_BIT, (6, 10)),
@@ -110,8 +131,7 @@ FIELDS: dict[str, Field] = {
         _field("SPR", Kind.STATIC, (16, 20), (11, 15)),
         _field("TBR", Kind.STATIC, (16, 20), (11, 15)),
         _field("TX", Kind.STATIC, (31, 31)),
-        _field("TX6", Kind.STATIC, (28, 28)),
-        _field("XO3", Kind.STATIC, (29, 31)),
+        _field("TX28", Kind.STATIC, (28, 28)),
         _field("LEV", Kind.STATIC, (20, 26)),
         _field("L", Kind.STATIC, (10, 10)),
         _field("L1", Kind.STATIC, (15, 15)),
@@ -132,6 +152,49 @@ FIELDS: dict[str, Field] = {
         _field("OE", Kind.STATIC, (21, 21)),
         _field("Rc", Kind.STATIC, (31, 31)),
         _field("Rc21", Kind.STATIC, (21, 21)),
+        # Of instructions that have no meaning yet. A number is the width or the first bit if the book has
+        # several fields of one name.
+        _field("SI5", Kind.SIGNED, (16, 20)),
+        _field("SIM", Kind.SIGNED, (11, 15)),
+        _field("TE", Kind.SIGNED, (11, 15)),
+        _field("UIM2", Kind.UNSIGNED, (14, 15)),
+        _field("UIM3", Kind.UNSIGNED, (13, 15)),
+        _field("UIM4", Kind.UNSIGNED, (12, 15)),
+        _field("UIM5", Kind.UNSIGNED, (11, 15)),
+        _field("UIM6", Kind.UNSIGNED, (10, 15)),
+        _field("IMM8", Kind.UNSIGNED, (13, 20)),
+        _field("SHB", Kind.UNSIGNED, (22, 25)),
+        _field("SHW", Kind.UNSIGNED, (22, 23)),
+        _field("SH16", Kind.UNSIGNED, (16, 21)),
+        _field("DM", Kind.UNSIGNED, (22, 23)),
+        _field("DCM", Kind.UNSIGNED, (16, 21)),
+        _field("DGM", Kind.UNSIGNED, (16, 21)),
+        _field("DCMX", Kind.UNSIGNED, (9, 15)),
+        _field("DCMX7", Kind.UNSIGNED, (25, 25), (29, 29), (11, 15)),
+        _field("PS", Kind.UNSIGNED, (22, 22)),
+        _field("ST", Kind.UNSIGNED, (16, 16)),
+        _field("SIX", Kind.UNSIGNED, (17, 20)),
+        _field("RMC", Kind.UNSIGNED, (21, 22)),
+        _field("SP", Kind.UNSIGNED, (11, 12)),
+        _field("S", Kind.UNSIGNED, (11, 11)),
+        _field("RM", Kind.UNSIGNED, (19, 20)),
+        _field("DRM", Kind.UNSIGNED, (18, 20)),
+        _field("FLM", Kind.UNSIGNED, (7, 14)),
+        _field("L6", Kind.UNSIGNED, (6, 6)),
+        _field("W", Kind.UNSIGNED, (15, 15)),
+        _field("U", Kind.UNSIGNED, (16, 19)),
+        _field("BTF", Kind.UNSIGNED, (6, 10)),
+        _field("R10", Kind.UNSIGNED, (10, 10)),
+        _field("A6", Kind.UNSIGNED, (6, 6)),
+        _field("STRM", Kind.UNSIGNED, (9, 10)),
+        # Parts of extended opcodes that do not lie beside the rest of it.
+        _field("EO", Kind.STATIC, (11, 15)),
+        _field("RO", Kind.STATIC, (31, 31)),
+        _field("EX", Kind.STATIC, (31, 31)),
+        _field("XO26", Kind.STATIC, (26, 30)),
+        _field("XO28", Kind.STATIC, (26, 28)),
+        _field("BIT11", Kind.STATIC, (11, 12)),
+        _field("BIT21", Kind.STATIC, (21, 21)),
     )
 }
 
@@ -149,10 +212,14 @@ def without_hints(BO: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """An instruction format: where its extended opcode is (None where it has none)."""
+    """An instruction format: where its extended opcode is, or None if it has none.
+
+    ``record`` names the field that the `.` of a mnemonic sets.
+    """
 
     name: str
     extended_opcode: tuple[int, int] | None = None
+    record: str = "Rc"
 
 
 D = Form("D")
@@ -172,4 +239,18 @@ M = Form("M")
 MD = Form("MD", (27, 29))
 MDS = Form("MDS", (27, 30))
 VA = Form("VA", (26, 31))
+Z22 = Form("Z22", (22, 30))
 Z23 = Form("Z23", (23, 30))
+XFL = Form("XFL", (21, 30))
+VX = Form("VX", (21, 31))
+VXP = Form("VX", (23, 31))  # with PS before the extended opcode
+VC = Form("VC", (22, 31), record="Rc21")
+XX1 = Form("XX1", (21, 30))
+XX1M = Form("XX1", (21, 24))  # with a reserved bit in the midst of the extended opcode
+XX2 = Form("XX2", (21, 29))
+XX2D = Form("XX2", (21, 24))  # with DCMX in the midst of the extended opcode
+XX3 = Form("XX3", (21, 28))
+XX3C = Form("XX3", (22, 28), record="Rc21")  # comparisons
+XX3D = Form("XX3", (24, 28))  # with DM or SHW before the extended opcode
+XX4 = Form("XX4", (26, 27))
+DQX = Form("DQ", (29, 31))  # with an extended opcode

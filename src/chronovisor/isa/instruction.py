@@ -18,7 +18,7 @@ from chronovisor.isa.forms import FIELDS, Field, Form, Kind, without_hints
 from chronovisor.isa.values import Meaning, Program
 from chronovisor.isa.verifier import verify
 
-_OPTIONS = {"o": "OE", ".": "Rc", "l": "LK", "a": "AA"}
+_OPTIONS = {"o": "OE", "l": "LK", "a": "AA"}
 _MNEMONIC = re.compile(r"^([a-z0-9_]+\.?)((?:\[[ol.a]\])*)$")
 
 
@@ -44,11 +44,17 @@ class Instruction:
     def __repr__(self) -> str:
         return f"<instruction {self.mnemonic}>"
 
+    @cached_property
+    def implemented(self) -> bool:
+        """Whether the instruction has a meaning here: it is one of INSTRUCTIONS."""
+        return any(declared is self for declared in INSTRUCTIONS)
+
     @property
     def fields(self) -> tuple[Field, ...]:
         """The fields that vary: those that the meaning uses and those that the assembly names."""
         return tuple(
-            FIELDS[name] for name in dict.fromkeys((*self.statics, *self.operands, *self.assembly_fields))
+            FIELDS[name]
+            for name in dict.fromkeys((*self.statics, *self.operands, *self.assembly_fields, *self.options))
         )
 
     @cached_property
@@ -118,11 +124,14 @@ class Instruction:
         return verify(m.trace.program(name.replace(".", "_"), self.operands))
 
 
-#: Every declared instruction, in the order of declaration.
+#: Every declared instruction that has a meaning, in the order of declaration.
 INSTRUCTIONS: list[Instruction] = []
 
-#: Opcodes that stand for many instructions of which none has a meaning yet; what they end in is known.
-FAMILIES: list[Instruction] = []
+#: Instructions of facilities that have no meanings yet. What they end in is known.
+UNIMPLEMENTED: list[Instruction] = []
+
+#: Opcodes that the book keeps for later hints. They do nothing.
+RESERVED: list[Instruction] = []
 
 
 def instruction(
@@ -140,48 +149,73 @@ def instruction(
     ``static`` names operand fields that this meaning needs to know when it is traced (a register
     number that sets how often a loop runs, say); ``fixed`` gives fields that are part of the opcode.
     """
+
+    def declare(meaning: Meaning) -> Meaning:
+        encoding = (form, opcode, extended_opcode)
+        INSTRUCTIONS.append(_declared(assembly, encoding, fixed, static, meaning, cite))
+        return meaning
+
+    return declare
+
+
+def unimplemented(
+    assembly: str,
+    form: Form,
+    opcode: int,
+    extended_opcode: int | None = None,
+    *,
+    cite: str,
+    **fixed: int,
+) -> Callable[[Meaning], Meaning]:
+    """Declare an instruction that has no meaning yet; the function is what stands in for it."""
+
+    def declare(meaning: Meaning) -> Meaning:
+        encoding = (form, opcode, extended_opcode)
+        UNIMPLEMENTED.append(_declared(assembly, encoding, fixed, (), meaning, cite))
+        return meaning
+
+    return declare
+
+
+def reserved(name: str, form: Form, opcode: int, extended_opcode: int) -> Callable[[Meaning], Meaning]:
+    """Declare an opcode that the book reserves; the function below is what it does until then."""
+
+    def declare(meaning: Meaning) -> Meaning:
+        RESERVED.append(_declared(name, (form, opcode, extended_opcode), {}, (), meaning, "Book I 1.9.3"))
+        return meaning
+
+    return declare
+
+
+def _declared(
+    assembly: str,
+    encoding: tuple[Form, int, int | None],
+    fixed: dict[str, int],
+    static: tuple[str, ...],
+    meaning: Meaning,
+    cite: str,
+) -> Instruction:
     head, _, syntax = assembly.partition(" ")
     matched = _MNEMONIC.match(head)
     if matched is None:
         raise ValueError(f"{assembly!r} does not begin with a mnemonic and its options in brackets")
-    options = tuple(re.findall(r"\[(.)\]", matched[2]))
-
-    def declare(meaning: Meaning) -> Meaning:
-        names = tuple(inspect.signature(meaning).parameters)[1:]
-        for name in names:
-            if name not in FIELDS:
-                raise ValueError(f"{assembly!r}: {name} is no instruction field")
-        is_static = {n for n in names if FIELDS[n].kind is Kind.STATIC or n in static}
-        INSTRUCTIONS.append(
-            Instruction(
-                mnemonic=matched[1],
-                options=tuple(_OPTIONS[option] for option in options),
-                syntax=syntax.strip(),
-                form=form,
-                opcode=opcode,
-                extended_opcode=extended_opcode,
-                fixed=dict(fixed),
-                statics=tuple(n for n in names if n in is_static),
-                operands=tuple(n for n in names if n not in is_static),
-                meaning=meaning,
-                cite=cite,
-            )
-        )
-        return meaning
-
-    return declare
-
-
-def family(
-    name: str, form: Form, opcode: int, extended_opcode: int | None = None
-) -> Callable[[Meaning], Meaning]:
-    """Declare what the instructions under an opcode end in, where none is declared for itself."""
-
-    def declare(meaning: Meaning) -> Meaning:
-        statics = tuple(inspect.signature(meaning).parameters)[1:]
-        FAMILIES.append(
-            Instruction(name, (), "", form, opcode, extended_opcode, {}, statics, (), meaning, cite="")
-        )
-        return meaning
-
-    return declare
+    form, opcode, extended_opcode = encoding
+    options = re.findall(r"\[(.)\]", matched[2])
+    names = tuple(inspect.signature(meaning).parameters)[1:]
+    for name in (*names, *fixed):
+        if name not in FIELDS:
+            raise ValueError(f"{assembly!r}: {name} is no instruction field")
+    is_static = {n for n in names if FIELDS[n].kind is Kind.STATIC or n in static}
+    return Instruction(
+        mnemonic=matched[1],
+        options=tuple(form.record if option == "." else _OPTIONS[option] for option in options),
+        syntax=syntax.strip(),
+        form=form,
+        opcode=opcode,
+        extended_opcode=extended_opcode,
+        fixed=dict(fixed),
+        statics=tuple(n for n in names if n in is_static),
+        operands=tuple(n for n in names if n not in is_static),
+        meaning=meaning,
+        cite=cite,
+    )

@@ -14,7 +14,6 @@ from chronovisor.isa.meanings import (
     storage_control,
     system,
     translation,
-    unavailable,
 )
 
 __all__ = [
@@ -31,5 +30,4 @@ __all__ = [
     "storage_control",
     "system",
     "translation",
-    "unavailable",
 ]

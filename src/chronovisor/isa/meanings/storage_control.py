@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chronovisor.isa.forms import XL, X
-from chronovisor.isa.instruction import family, instruction
+from chronovisor.isa.instruction import instruction, reserved
 from chronovisor.isa.notation import Machine
 from chronovisor.isa.values import Value
 
@@ -70,9 +70,22 @@ def cpabort(m: Machine) -> None:
     """No copy is ever in progress: copy and paste are not there."""
 
 
+# Data streams of earlier processors. The book has given up these hints; Linux still executes dssall.
+
+
+@instruction("dst RA,RB,STRM", X, 31, 342, A6=0)
+@instruction("dstt RA,RB,STRM", X, 31, 342, A6=1)
+@instruction("dstst RA,RB,STRM", X, 31, 374, A6=0)
+@instruction("dststt RA,RB,STRM", X, 31, 374, A6=1)
+@instruction("dss STRM", X, 31, 822, A6=0)
+@instruction("dssall", X, 31, 822, A6=1)
+def data_stream(m: Machine) -> None:
+    """A hint. No interrupt follows from it."""
+
+
 def reserved_nop(m: Machine) -> None:
     """Opcodes kept for later hints, which do nothing until then (Book I, Reserved Instructions)."""
 
 
 for _number in (530, 562, 594, 626, 658, 690, 722, 754):
-    family(f"reserved_nop{_number}", X, 31, _number)(reserved_nop)
+    reserved(f"reserved_nop{_number}", X, 31, _number)(reserved_nop)

@@ -52,6 +52,11 @@ def slbieg(m: Machine) -> None:
     m.privileged()
 
 
+@instruction("slbiag RS", X, 31, 850)
+def slbiag(m: Machine) -> None:
+    m.privileged()
+
+
 @instruction("slbsync", X, 31, 338)
 def slbsync(m: Machine) -> None:
     m.privileged()

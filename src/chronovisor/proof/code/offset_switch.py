@@ -14,7 +14,7 @@ from typing import Final
 
 from chronovisor.isa.decode import decode
 from chronovisor.isa.forms import FIELDS
-from chronovisor.isa.instruction import FAMILIES, Instruction
+from chronovisor.isa.instruction import Instruction
 from chronovisor.isa.registers import SPR_READ
 from chronovisor.proof.code.assumptions import Age, Apart, Assumption, Compared, Place, Register, Steady, Word
 from chronovisor.proof.code.claim import CodeClaim
@@ -171,7 +171,7 @@ class _Recognition:
     def _step(self, address: int) -> _Step | None:
         word = self._image.word(address)
         found = None if word is None else decode(word)
-        if word is None or found is None or found in FAMILIES:
+        if word is None or found is None or not found.implemented:
             return None
         return _Step(address, word, found)
 

@@ -19,7 +19,7 @@ from chronovisor.engine.symbolic.terms import bit, known
 from chronovisor.isa.bits import LPCR
 from chronovisor.isa.decode import decode
 from chronovisor.isa.forms import FIELDS
-from chronovisor.isa.instruction import FAMILIES, Instruction
+from chronovisor.isa.instruction import Instruction
 from chronovisor.isa.registers import SPR_READ, SPR_WRITE
 from chronovisor.proof.code.assumptions import Compared, Word
 from chronovisor.proof.code.image import CodeImage
@@ -186,7 +186,7 @@ class CodeTime:
         word = self._image.word(address)
         assert word is not None
         found, place = decode(word), self._image.place(address)
-        if found is None or found in FAMILIES:
+        if found is None or not found.implemented:
             raise UnsupportedError(f"at {place}: {word:#010x} is no instruction that has a meaning here")
         relocation = self._image.relocations.get(address)
         if relocation is not None:
