@@ -77,7 +77,7 @@ def test_a_path_is_taken_before_a_shipped_name(tmp_path: Path) -> None:
     (tmp_path / "hello-le.elf").write_bytes(b"not this one")
     done = subprocess.run([*COMMAND, "run", "hello-le.elf"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == ExitStatus.BAD_IMAGE
-    assert "no ELF file" in done.stderr
+    assert "not an ELF file" in done.stderr
 
 
 @pytest.mark.parametrize(

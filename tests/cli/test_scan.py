@@ -85,7 +85,7 @@ def test_a_switch_that_is_wrong_is_a_failure(tmp_path: Path, capsys: pytest.Capt
     assert main(["scan", str(path)]) == ExitStatus.FAILED
     told = capsys.readouterr().out
     assert "\n  refuted: not so: at the end the timebase is what it was" in told
-    assert told.endswith("\n0x1024 is no part of a switch that is recognised\n")
+    assert told.endswith("\n0x1024 is not part of a recognised switch\n")
     assert main(["scan", str(path), "--json"]) == ExitStatus.FAILED
     (switch,) = json.loads(capsys.readouterr().out)["switches"]
     assert (switch["from"], switch["to"], switch["offset"]) == ("0x1000", "0x1020", "r5")
@@ -110,6 +110,6 @@ def test_a_file_that_is_none_of_ours_is_one_line(tmp_path: Path, capsys: pytest.
     path = tmp_path / "text"
     path.write_text("hello")
     assert main(["scan", str(path)]) == ExitStatus.BAD_IMAGE
-    assert capsys.readouterr().err == f"chronovisor: {path}: this is no ELF file\n"
+    assert capsys.readouterr().err == f"chronovisor: {path}: this is not an ELF file\n"
     assert main(["scan", str(tmp_path / "nothing")]) == ExitStatus.BAD_IMAGE
     assert main(["scan"]) == ExitStatus.USAGE

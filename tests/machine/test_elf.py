@@ -101,7 +101,7 @@ def test_a_segment_outside_memory_is_refused_and_nothing_written(addr: int, mems
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"", "empty"), (b"#!/bin/sh\n", "no ELF file"), (b"\x7fELF\x02\x01", "ends within")],
+    [(b"", "empty"), (b"#!/bin/sh\n", "not an ELF file"), (b"\x7fELF\x02\x01", "ends within")],
 )
 def test_a_file_that_is_none_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "x.elf"

@@ -1,4 +1,4 @@
-"""`chronovisor doctor`: what this machine can do for guests, and what is missing."""
+"""`chronovisor doctor`: what this machine can do for guests, and what it lacks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PACKAGES: Final = {
     "z3": "`chronovisor prove`",
     "matplotlib": "the picture of `chronovisor demo`",
 }
-"""What is not needed everywhere (there are no wheels of it for Power), and what for."""
+"""The packages that not every machine needs (they have no wheels for Power), and what each is for."""
 _LIMITS: Final = {
     "vCPUs": Cap.MAX_VCPUS,
     "vCPU ids": Cap.MAX_VCPU_ID,
@@ -34,8 +34,8 @@ _LIMITS: Final = {
 def command(
     as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")] = False,
 ) -> None:
-    """Say what this machine can do for guests: the provider that `run` takes, what the kernel's KVM offers,
-    how it keeps guests' time, its limits; and what is missing for more.
+    """Show what this machine can do for guests: the provider that `run` takes, what the kernel's KVM offers,
+    how it keeps guests' time, its limits, and what is missing.
     """
     found = examine()
     if as_json:
@@ -46,7 +46,7 @@ def command(
 
 
 def examine() -> dict[str, Any]:
-    """Look at this machine. Nothing is left open or changed."""
+    """Examine this machine. This changes nothing and leaves nothing open."""
     options = HostOptions(source=RealTime())
     provider = settled(options, "auto")
     missing = []
@@ -94,7 +94,7 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("processor", f"version {found['processor']}"),
         ("timebase", f"{found['timebase_frequency']} Hz, reads {found['timebase']}"),
         ("TBU40", tbu40),
-        ("decrementer", f"{found['decrementer_bits']} bits where it is large, 32 where it is not"),
+        ("decrementer", f"{found['decrementer_bits']} bits if a guest makes it large, 32 otherwise"),
         ("pages", f"{found['page_size']} bytes"),
         ("limits", limits),
         ("capabilities", " ".join(found["capabilities"])),

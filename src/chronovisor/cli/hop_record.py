@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from chronovisor.report.columns import aligned
+from chronovisor.cli.output import terminal_width
+from chronovisor.report.columns import fitting
 from chronovisor.timebase.history import AwayClock, HopKind
 from chronovisor.timebase.types import Ticks
 
-_COLUMNS = ("", "WHAT", "AWAY", "COUNTED", "BY", "CLOCK ERROR", "BOUND ±", "SINCE BIRTH", "GUEST TIMEBASE")
+_COLUMNS = ("HOP", "WHAT", "AWAY", "COUNTED", "BY", "CLOCK ERROR", "BOUND ±", "SINCE BIRTH", "GUEST TIMEBASE")
 
 
 def summary(hop: dict[str, Any]) -> str:
@@ -37,7 +38,7 @@ def life(history: dict[str, Any]) -> str:
     return "\n".join(
         (
             f"born with timebase {history['born']:#018x}",
-            *(aligned(rows) if len(rows) > 1 else ()),
+            *(fitting(rows, terminal_width()) if len(rows) > 1 else ()),
             f"away {_seconds(history['away_ticks'])} in all, "
             f"{_seconds(history['counted_ticks'])} of it counted",
             f"clock error since its birth {_milliseconds(history['rounding_ticks'])}: "

@@ -1,4 +1,4 @@
-"""The options that say which host a guest runs on, for every command that makes one."""
+"""The options about the host, for every command that makes one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 
 class Clock(StrEnum):
-    """What a host's time is made of."""
+    """A host's source of time."""
 
     real = "real"
     virtual = "virtual"
@@ -41,19 +41,20 @@ class Cpu(StrEnum):
 
 
 TbOrigin: TypeAlias = Annotated[
-    str, typer.Option(help="The host's timebase when its clock stood at 0, in ticks (or 0x…).")
+    str, typer.Option(help="The host's timebase when its clock was 0, in ticks (or 0x…).")
 ]
 ClockOption: TypeAlias = Annotated[
-    Clock, typer.Option(help="real: this machine's; virtual: counts the guest's instructions, repeatable.")
+    Clock,
+    typer.Option(help="real: this machine's; virtual: counts the guest's instructions, repeats itself."),
 ]
 EngineOption: TypeAlias = Annotated[
     Engine, typer.Option(help="native: compiled; concrete: interpreted, slow, the reference.")
 ]
 CpuOption: TypeAlias = Annotated[
-    Cpu, typer.Option(help="The processor: power8's threads share an offset; auto: power9, or the host's.")
+    Cpu, typer.Option(help="The processor; power8's threads share an offset; auto: power9, or the host's.")
 ]
 ProviderOption: TypeAlias = Annotated[
-    Provider, typer.Option(help="linux: the kernel's KVM; auto: that where it can be, else embedded.")
+    Provider, typer.Option(help="linux: the kernel's KVM; auto: linux if it works here, else embedded.")
 ]
 MemoryLimit: TypeAlias = Annotated[str, typer.Option(help="Guests with more memory are refused.")]
 RunTimeout: TypeAlias = Annotated[

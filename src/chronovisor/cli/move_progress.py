@@ -1,4 +1,4 @@
-"""How far a move has come, while it goes: on a terminal, or as lines of JSON."""
+"""The progress of a move: on a terminal, or as lines of JSON."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 Hear: TypeAlias = Callable[[dict[str, Any]], None]
-"""Takes a `migration.precopy.Progress` as JSON has it."""
+"""Takes a `migration.precopy.Progress` in JSON's types."""
 
 
 @contextmanager
 def as_lines() -> Iterator[Hear]:
-    """Print each as a line of JSON: `{"progress": {…}}`."""
+    """Print each report of progress as a line of JSON: `{"progress": {…}}`."""
     yield lambda progress: print(json.dumps({"progress": progress}), flush=True)
 
 
 @contextmanager
 def shown(wanted: bool) -> Iterator[Hear]:
-    """Show it on the terminal that stderr is, if it is `wanted` and there is one."""
+    """Show the progress on stderr, if it is `wanted` and stderr is a terminal."""
     if not (wanted and sys.stderr.isatty()):
         yield lambda progress: None
         return

@@ -25,7 +25,8 @@ def table(report: MoveReport) -> str:
         "guest timebase after": f"{record.guest_tb_after:#018x}",
         "source's origin": f"{record.from_origin:#018x}",
         "destination's origin": f"{record.to_origin:#018x}",
-        "time elapsed": f"{_ticks(record.elapsed_ticks)} ± {record.elapsed_uncertainty_ticks} ticks",
+        "time elapsed": _ticks(record.elapsed_ticks),
+        "  to within": f"± {record.elapsed_uncertainty_ticks} ticks",
         "of it counted": _ticks(record.counted_ticks),
         "ideal offset": f"{record.ideal_offset:#018x}",
         "rounded offset": f"{record.rounded_offset:#018x}",
@@ -39,7 +40,8 @@ def table(report: MoveReport) -> str:
         "  wait for the rounding": f"{record.wait_ns / 1e6:.3f} ms",
         "resumed after that": "?" if transfer.resume_ns is None else f"{transfer.resume_ns / 1e6:.3f} ms",
         "rounds": str(transfer.rounds),
-        "memory": f"{transfer.memory_bytes} bytes, {transfer.sent_bytes} of them sent",
+        "memory": f"{transfer.memory_bytes} bytes",
+        "  sent": f"{transfer.sent_bytes} bytes",
         "time in all": f"{transfer.duration_ns / 1e6:.3f} ms",
     }
     return "\n".join(f"{name:23} {value}" for name, value in rows.items())

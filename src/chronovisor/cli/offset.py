@@ -1,4 +1,4 @@
-"""`chronovisor offset`: which timebase offset to set, for whoever has Power hardware before them."""
+"""`chronovisor offset`: which timebase offset to set on Power hardware."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _SECONDS = re.compile(r"(\d+)(?:\.(\d{1,12}))?")
 
 
 def command(
-    guest_tb: Annotated[str, typer.Option(help="The guest's timebase where it stopped, in ticks (or 0x…).")],
+    guest_tb: Annotated[str, typer.Option(help="The guest's timebase when it stopped, in ticks (or 0x…).")],
     host_tb: Annotated[str, typer.Option(help="The new host's timebase now, in ticks (or 0x…).")],
-    elapsed: Annotated[str, typer.Option(help="Seconds from the one reading to the other.")] = "0",
+    elapsed: Annotated[str, typer.Option(help="Seconds between the two readings.")] = "0",
     as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")] = False,
 ) -> None:
-    """Say which KVM_REG_PPC_TB_OFFSET to set, what the kernel makes of it, the error, and whether the guest
-    would step back.
+    """Compute the KVM_REG_PPC_TB_OFFSET to set. Show what the kernel makes of it, the error, and whether the
+    guest would step back.
     """
     advice = advise(
         GuestTime(parse_u64(guest_tb, "guest timebase")),
@@ -48,7 +48,7 @@ def _ticks(seconds: str) -> Ticks:
     if match is None:
         raise MachineError(f"time elapsed {seconds!r}: write seconds, as in 0.25; time does not go back")
     fraction = match[2] or ""
-    # Of the decimal digits themselves: a float would lose ticks after some weeks.
+    # Computed from the decimal digits: a float would lose ticks after some weeks.
     return Ticks(int(match[1] + fraction) * FREQUENCY // 10 ** len(fraction))
 
 

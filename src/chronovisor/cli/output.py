@@ -28,6 +28,14 @@ def show(line: str) -> None:
     print(printable(line))
 
 
+def terminal_width() -> int | None:
+    """Return how many columns the terminal has that is the standard output; None if it is not a terminal."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or None
+    except (OSError, ValueError):
+        return None
+
+
 def set_up() -> None:
     """Have both outputs write what their encoding lacks (±, say, in ASCII) as something similar.
 

@@ -1,4 +1,4 @@
-"""`chronovisor prove`: what is promised of time, proven over the code that runs."""
+"""`chronovisor prove`: prove the promises about time, over the code that runs."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def command(
     assume: Assume = None,
     limit: Limit = GRANULE,
 ) -> int:
-    """Prove, over the very code that runs, what is promised of a guest's time: for every timebase, every
-    offset and every timing within the assumptions that are shown. Status 1 says that something is refuted,
+    """Prove the promises about a guest's time, over the very code that runs, for every timebase, every offset
+    and every timing within the assumptions that are shown. Status 1 says that something is refuted,
     undecided, or not tight (one tick past its limit there is no counterexample).
 
-    With --code it is the machine code of a file that is proven, from --from up to --to: whatever the
-    timebase, and however many ticks pass between two instructions, it shifts the timebase by just what
-    --property names. A counterexample is told as a story.
+    With --code, prove machine code in a file, from --from up to --to: for every timebase, and however many
+    ticks pass between two instructions, it shifts the timebase by exactly what --property names. A
+    counterexample is told step by step.
     """
     if not 0 < timeout <= LONGEST_TIMEOUT:
         raise typer.BadParameter(
@@ -157,7 +157,7 @@ def _told(counterexample: Counterexample) -> str:
 
 
 def _retold(name: str, counterexample: Counterexample) -> list[str]:
-    """The counterexample as a story, and as a test that fails as long as it is one."""
+    """The counterexample step by step, and as a test that fails while it is one."""
     return [
         *(f"  {line}" for line in counterexample.story),
         "as a test case:",
@@ -166,7 +166,7 @@ def _retold(name: str, counterexample: Counterexample) -> list[str]:
 
 
 def as_test(name: str, values: dict[str, int]) -> str:
-    """Return the source of a test that runs a case of the claim `name` on ints: it fails where the case
+    """Return the source of a test that runs a case of the claim `name` on ints. The test fails if the case
     breaks the claim.
     """
     listed = "".join(f"        {json.dumps(unknown)}: {value:#x},\n" for unknown, value in values.items())

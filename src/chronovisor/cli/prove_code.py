@@ -27,14 +27,15 @@ From = Annotated[
     str | None, typer.Option("--from", help="With --code: the first instruction, SYMBOL[+OFFSET] or address.")
 ]
 To = Annotated[
-    str | None, typer.Option("--to", help="With --code: where the range ends; this is no part of it.")
+    str | None,
+    typer.Option("--to", help="With --code: the end of the range, which excludes this instruction."),
 ]
 Property = Annotated[
     str | None,
     typer.Option(
         "--property",
         help="With --code: timebase-add=PLACE or timebase-subtract=PLACE. A PLACE is a register, as r8, or a "
-        "doubleword in memory, as 168(r5), the register as it is where the range begins.",
+        "doubleword in memory, as 168(r5), with the register's value at the start of the range.",
     ),
 ]
 Keeps = Annotated[
@@ -72,7 +73,7 @@ def prove_code(
     timeout: float,
     as_json: bool,
 ) -> int:
-    """Prove one claim of the code in `file`, and print what was found; the exit status."""
+    """Prove one claim about the code in `file` and print the result. Return the exit status."""
     from chronovisor.proof.code.assumptions import AssumptionError
     from chronovisor.proof.code.image import CodeError, PlaceError, parse_code
     from chronovisor.proof.code.properties import prove_code as prove
@@ -114,13 +115,15 @@ def _claim(
 
     for given, option in ((start, "--from"), (end, "--to"), (claimed, "--property")):
         if given is None:
-            raise MachineError(f"--code needs {option}, too")
+            raise MachineError(f"--code also needs {option}")
     assert start is not None
     assert end is not None
     assert claimed is not None
     name, _, place = claimed.partition("=")
     if name not in _SHIFTS:
-        raise MachineError(f"{claimed!r} is no property: give timebase-add=PLACE or timebase-subtract=PLACE")
+        raise MachineError(
+            f"{claimed!r} is not a property: give timebase-add=PLACE or timebase-subtract=PLACE"
+        )
     first, last = image.address_of(start), image.address_of(end)
     if last <= first:
         raise MachineError(f"the range runs backwards: {start} is {first:#x}, {end} is {last:#x}")
@@ -164,11 +167,11 @@ def _print(image: CodeImage, finding: CodeFinding, beyond: CodeFinding | None) -
     if beyond is not None and beyond.outcome is Outcome.REFUTED:
         show("the limit is tight: with one tick more it is refuted")
     elif beyond is not None:
-        show(f"with a limit of one tick more it is {beyond.outcome.value}, too")
+        show(f"with a limit of one tick more it is also {beyond.outcome.value}")
 
 
 def said(finding: CodeFinding) -> str:
-    """Return what became of a claim, in a line."""
+    """Return the outcome of a claim, in one line."""
     from chronovisor.proof.prover import Outcome
 
     if finding.outcome is Outcome.REFUTED:
@@ -176,7 +179,7 @@ def said(finding: CodeFinding) -> str:
     if finding.outcome is Outcome.UNDECIDED:
         return f"undecided: {finding.limit}"
     if finding.outcome is Outcome.VACUOUS:
-        return "it says nothing: what is assumed never holds together, or the code never comes to its end"
+        return "it says nothing: the assumptions contradict each other, or the code never reaches the end"
     return str(finding.outcome.value)
 
 

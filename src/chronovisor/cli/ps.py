@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from chronovisor.cli.output import terminal_width
 from chronovisor.machine.control import ControlError, ask
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.run_directory import names
-from chronovisor.report.columns import aligned
+from chronovisor.report.columns import fitting
 
 _PATIENCE = 5.0
 """Seconds that one guest's process may take to answer."""
@@ -22,15 +23,15 @@ def command(
 ) -> None:
     """List the guests that run on this machine: their state, host and guest timebase, and offset.
 
-    A guest is running, moving, paused, or undecided (a move's outcome is unknown, and it is paused); a
-    `receive` without a guest is waiting, a `restore` that has none yet restoring. A paused guest's timebase
-    is the one at which it was stopped.
+    A guest is running, moving, paused, or undecided (the outcome of its move is unknown, and it is paused). A
+    `receive` without a guest is waiting; a `restore` that still reads its file is restoring. A paused guest's
+    timebase is the one at which it was stopped.
     """
     guests = [found for name in names() if (found := _look(name)) is not None]
     if as_json:
         print(json.dumps(guests, indent=2))
         return
-    for line in aligned([_COLUMNS, *(_row(guest) for guest in guests)]):
+    for line in fitting([_COLUMNS, *(_row(guest) for guest in guests)], terminal_width()):
         print(line)
 
 
@@ -38,9 +39,9 @@ def _look(name: str) -> dict[str, Any] | None:
     try:
         answer: dict[str, Any] = ask(name, "ps", timeout=_PATIENCE)
     except (MachineError, ControlError):
-        # It ended just now, or does not answer.
+        # The guest has just ended, or its process does not answer.
         return {"name": name, "state": "silent"} if name in names() else None
-    # A guest that came from another process here is answered for under two names. It has one of them.
+    # The process of a guest that came here by a move can answer under two names. The guest has one of them.
     return answer if answer["name"] == name else None
 
 

@@ -153,7 +153,7 @@ class _Service:
                 return answer
             # It runs here while its memory is sent. Its offset was read when the move began.
             now, offset, stopped = guest.system.clock.now().value, moving.value, None
-        # A paused guest's time stands until it is said how it goes on.
+        # A paused guest's time stands still until `resume` says how it continues.
         guest_tb = now + offset & (1 << 64) - 1 if stopped is None else stopped.value
         return answer | {"host_tb": now, "guest_tb": guest_tb, "tb_offset": offset}
 
@@ -207,7 +207,7 @@ class _Service:
 def _moving(
     departure: Departure, move: Callable[[], MoveReport]
 ) -> Generator[dict[str, Any], None, dict[str, Any]]:
-    """Make the move on a thread of its own, so that it goes on whether or not anybody hears how far it is."""
+    """Make the move on a thread of its own, so that it continues even if the client goes away."""
     # Not before a guest moves: its start need not wait for this.
     from concurrent.futures import ThreadPoolExecutor, wait
 

@@ -1,4 +1,4 @@
-"""`chronovisor scan`: where an image's machine code writes the registers of time, and how well it does."""
+"""`chronovisor scan`: find where machine code writes time registers, and prove the switches among them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Proven:
-    """A switch, and what was found out about it: each claim's words, and the finding."""
+    """A switch and its findings: the words of each claim, and what the prover found."""
 
     switch: OffsetSwitch
     findings: list[tuple[str, CodeFinding]]
@@ -33,10 +33,10 @@ class _Proven:
 def command(
     file: Annotated[Path, typer.Argument(help="An ELF file: a kernel, a module, an executable, an object.")],
     context: Annotated[
-        int, typer.Option(min=0, max=64, help="How many instructions to show before and after each.")
+        int, typer.Option(min=0, max=64, help="How many instructions to show before and after each write.")
     ] = 4,
     prove: Annotated[
-        bool, typer.Option("--prove/--no-prove", help="Prove what is recognised as a switch by an offset.")
+        bool, typer.Option("--prove/--no-prove", help="Prove each switch of the timebase that is recognised.")
     ] = True,
     timeout: Annotated[
         float, typer.Option(min=0.001, max=86_400.0, help="Seconds for the proofs of one switch.")
@@ -44,9 +44,10 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")] = False,
 ) -> int:
     """Find every write of TBU40, TBU, TBL, DEC and HDEC in the code of an ELF file for 64-bit Power, and show
-    the instructions around each. What is recognised as a switch of the timebase by an offset is proven:
-    whatever the timebase, and however many ticks pass between two instructions, it shifts the timebase by
-    just the offset; a time that it keeps is the timebase; what it remembers as applied is what was added.
+    the instructions around each. Code that is recognised as a switch of the timebase is proven: for every
+    timebase, and however many ticks pass between two instructions, it shifts the timebase by exactly the
+    offset; a time that it stores is the timebase; an offset that it stores as applied is the one added.
+
     Status 1 says that something is refuted or undecided.
     """
     try:
@@ -88,7 +89,7 @@ def _prove(image: CodeImage, writes: list[TimeWrite], timeout: float) -> Iterato
             words, finding = list(zip(claim.words, prove_each(image, claim, timeout), strict=True))[-1]
             findings.append((words, finding))
             if finding.outcome is Outcome.PROVEN:
-                # It holds even of an offset that others change: it need not be steady.
+                # The claim holds even if others change the offset meanwhile, so it need not be steady.
                 break
         yield _Proven(switch, findings)
 
@@ -96,7 +97,7 @@ def _prove(image: CodeImage, writes: list[TimeWrite], timeout: float) -> Iterato
 def _status(proven: list[_Proven]) -> int:
     if not proven:
         return ExitStatus.OK
-    # Only where something was proven is there a prover.
+    # The prover is installed if something was proven.
     from chronovisor.proof.prover import Outcome
 
     holds = all(f.outcome is Outcome.PROVEN for each in proven for _, f in each.findings)
@@ -121,7 +122,7 @@ def _print(image: CodeImage, writes: list[TimeWrite], proofs: Iterator[_Proven],
     show(f"{image.name}: {len(writes)} writes of registers of time{f': {by_name}' if by_name else ''}")
     for write in writes:
         if proven and write.register == "TBU40" and write.address not in known:
-            show(f"{image.place(write.address)} is no part of a switch that is recognised")
+            show(f"{image.place(write.address)} is not part of a recognised switch")
     return _status(proven)
 
 
@@ -179,5 +180,5 @@ def _as_json(
 
 
 def line_as_json(line: Line) -> dict[str, Any]:
-    """Return an instruction as JSON has it."""
+    """Return an instruction as JSON's types."""
     return {"address": line.address, "word": f"{line.word:08x}", "text": line.text}

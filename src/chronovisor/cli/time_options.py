@@ -1,4 +1,4 @@
-"""The options that say how a guest's time goes on."""
+"""The options about how a guest's time continues."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ClockErrorLimit: TypeAlias = Annotated[
 
 
 def parse_policy(text: str) -> TimePolicy:
-    """Return the policy that `--time` names; MachineError where it names none."""
+    """Return the policy that `--time` names; MachineError if it does not name one."""
     try:
         return TimePolicy.parse(text)
     except PolicyError as error:
@@ -33,7 +33,7 @@ def parse_policy(text: str) -> TimePolicy:
 
 
 def parse_limit(text: str) -> Ticks:
-    """Return what `--clock-error-limit` says, the least where it says nothing; MachineError for less."""
+    """Return the limit of `--clock-error-limit`, or the least if none is given; MachineError for less."""
     if not text:
         return CLOCK_ERROR_LIMIT
     limit = parse_duration(text, "clock error limit")

@@ -20,7 +20,7 @@ Sink = Callable[[bytes], object]
 class Console:
     """A virtual terminal. `sink` takes the bytes that the guest prints, on the vCPU's thread.
 
-    It outlives a guest's move: the guest on the destination goes on with the same console.
+    A console can outlive a move: the guest at the destination continues with the same console.
     """
 
     def __init__(self, sink: Sink | BinaryIO | None = None) -> None:

@@ -55,7 +55,7 @@ class Image:
     toc: int
     """What r2 must hold at the entry: the descriptor's word under ABI v1, 0 under v2."""
     segments: tuple[Segment, ...]
-    """By rising address; none overlaps another."""
+    """By rising address; they do not overlap."""
 
     def load_into(self, memory: GuestMemory) -> None:
         """Write the image into memory, all of it or nothing; ImageError if a segment lies outside."""
@@ -88,7 +88,7 @@ def parse_image(data: bytes, name: str) -> Image:
     if not data:
         raise ImageError(f"{name}: the file is empty")
     if data[:4] != b"\x7fELF":
-        raise ImageError(f"{name}: this is no ELF file")
+        raise ImageError(f"{name}: this is not an ELF file")
     if len(data) < 64:
         raise ImageError(f"{name}: the file ends within its ELF header")
     if data[4] not in (1, 2):
@@ -181,7 +181,7 @@ def _entry(elf: Any, loads: list[Any], base: int, little: bool, abi: int, name: 
     entry: int = elf.header.e_entry
     home = _home(loads, entry)
     if home is None:
-        raise ImageError(f"{name}: its entry point {entry:#x} lies in none of its segments")
+        raise ImageError(f"{name}: its entry point {entry:#x} lies in no segment")
     toc = 0
     if abi == 1 and _is_descriptor(elf, home, entry):
         order: Literal["little", "big"] = "little" if little else "big"

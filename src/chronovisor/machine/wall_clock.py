@@ -24,7 +24,7 @@ _TICKS_PER_MICROSECOND: Final = FREQUENCY // 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class TimeOfDay:
-    """A guest's time of day at a moment of its own time: what it carries to where it goes on."""
+    """A guest's time of day at a moment of its own time, as moves and snapshots carry it."""
 
     guest_time: GuestTime
     since_epoch: Ticks
@@ -36,12 +36,12 @@ class TimeOfDay:
 
 
 class WallClock:
-    """Universal time, shifted by what the guest set, and by what did not count of the time it was away."""
+    """Universal time, shifted by what the guest set and by the time away that does not count."""
 
     def __init__(self, source: TickSource) -> None:
         self._source = source
         self.shift = Ticks(0)
-        """How far the guest's time of day is ahead of the machine's."""
+        """By how much the guest's time of day is ahead of the machine's."""
 
     def now(self) -> datetime:
         """The guest's time of day, to the microsecond."""
@@ -52,15 +52,16 @@ class WallClock:
         return self._machine() + self.shift
 
     def set(self, moment: datetime) -> None:
-        """Have it be `moment` now."""
+        """Set the time of day to `moment`."""
         self.set_since_epoch(_as_ticks(moment))
 
     def set_since_epoch(self, ticks: Ticks) -> None:
-        """Have it be so long after the beginning of 1970 now."""
+        """Set the time of day to `ticks` after the beginning of 1970."""
         self.shift = ticks - self._machine()
 
     def start(self, base: str) -> None:
-        """Have the guest start at `base`: "utc", "localtime", or a date as 2026-11-28T12:00:00 or 2026-11-28.
+        """Set the time of day at the guest's start to `base`: "utc", "localtime", or a date, as
+        2026-11-28T12:00:00 or 2026-11-28.
 
         MachineError for anything else, and for "localtime" in virtual time.
         """

@@ -18,3 +18,26 @@ def aligned(rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> list[st
         ).rstrip()
         for row in rows
     ]
+
+
+def fitting(rows: Iterable[Sequence[str]], width: int | None) -> list[str]:
+    """Return the rows as lines of at most `width` characters; None is any width. The headings come first.
+
+    If the columns do not fit side by side, each row becomes a block with one text a line.
+    """
+    rows = list(rows)
+    lines = aligned(rows)
+    if width is None or max(map(len, lines)) <= width:
+        return lines
+    headings, *others = rows
+    widest = max(map(len, headings))
+    blocks: list[str] = []
+    for row in others:
+        if blocks:
+            blocks.append("")
+        blocks += [
+            f"{heading:{widest}}  {text}".rstrip()
+            for heading, text in zip(headings, row, strict=True)
+            if text
+        ]
+    return blocks

@@ -172,7 +172,7 @@ def parse_code(data: bytes, name: str) -> CodeImage:
         if data.startswith(magic):
             raise CodeError(f"{name}: this is compressed ({what}); unpack it first")
     if data[:4] != b"\x7fELF":
-        raise CodeError(f"{name}: this is no ELF file" if data else f"{name}: the file is empty")
+        raise CodeError(f"{name}: this is not an ELF file" if data else f"{name}: the file is empty")
     try:
         elf = ELFFile(io.BytesIO(data))
         if elf.elfclass != 64 or elf.header.e_machine != "EM_PPC64":
