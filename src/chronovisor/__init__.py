@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from chronovisor.machine.host import Host
     from chronovisor.memory.guest_memory import AddressError
     from chronovisor.migration.errors import (
+        LinkLostError,
         MoveCancelledError,
         MoveError,
         MoveRefusedError,
         MoveUndecidedError,
         NotConvergingError,
         RestorationError,
+        StreamError,
     )
     from chronovisor.migration.move import move
     from chronovisor.migration.snapshot import NotSavedError, snapshot
@@ -54,12 +56,14 @@ _HOMES = {
     "machine.host": ("Host",),
     "memory.guest_memory": ("AddressError",),
     "migration.errors": (
+        "LinkLostError",
         "MoveCancelledError",
         "MoveError",
         "MoveRefusedError",
         "MoveUndecidedError",
         "NotConvergingError",
         "RestorationError",
+        "StreamError",
     ),
     "migration.move": ("move",),
     "migration.snapshot": ("NotSavedError", "snapshot"),
@@ -87,6 +91,7 @@ __all__ = [
     "HostTime",
     "ImageError",
     "KvmError",
+    "LinkLostError",
     "MachineError",
     "MoveCancelledError",
     "MoveError",
@@ -102,6 +107,7 @@ __all__ = [
     "RegisterError",
     "RestorationError",
     "SnapshotError",
+    "StreamError",
     "Ticks",
     "TimePolicy",
     "VirtualTime",

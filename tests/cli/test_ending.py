@@ -2,8 +2,12 @@
 
 import os
 import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
 
-from processes import Machine
+from processes import COMMAND, Machine
 
 from chronovisor.cli.status import ExitStatus
 
@@ -42,3 +46,25 @@ def test_a_receiver_that_waits_can_be_killed(machine: Machine) -> None:
     process, _ = machine.receive("bob")
     assert machine.does("kill", "bob")[0] == ExitStatus.OK
     assert process.ends() == -signal.SIGKILL
+
+
+def test_ctrl_c_says_that_a_move_goes_on(machine: Machine, tmp_path: Path) -> None:
+    machine.run("alice")
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "silent"))
+        silent.listen()
+        command = subprocess.Popen(
+            [*COMMAND, "migrate", "alice", f"unix:{tmp_path / 'silent'}"], stderr=subprocess.PIPE, text=True
+        )
+        deadline = time.monotonic() + 30
+        while machine.state("alice") != "moving":
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        command.send_signal(signal.SIGINT)
+        _, told = command.communicate(timeout=30)
+        assert command.returncode == ExitStatus.INTERRUPTED
+        line = "chronovisor: the move of alice goes on; `chronovisor migrate alice --cancel` cancels it\n"
+        assert told == line
+        machine.fails(ExitStatus.USAGE, "alice", "stop", "alice")
+        assert machine.does("migrate", "alice", "--cancel")[0] == ExitStatus.OK
+    assert machine.does("stop", "alice")[0] == ExitStatus.OK
