@@ -19,4 +19,4 @@ def test_a_table_that_does_not_fit_becomes_blocks() -> None:
         "STATE  paused",
         "NOTE   x",
     ]
-    assert fitting(ROWS[:1], 1) == []
+    assert fitting(ROWS[:1], 1) == aligned(ROWS[:1])

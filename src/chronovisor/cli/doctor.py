@@ -6,10 +6,12 @@ import json
 import os
 import platform
 from importlib.util import find_spec
+from textwrap import fill
 from typing import Annotated, Any, Final
 
 import typer
 
+from chronovisor.cli.output import terminal_width
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.ids import Cap
 from chronovisor.kvm.interface import HostOptions, System
@@ -41,8 +43,10 @@ def command(
     if as_json:
         print(json.dumps(found, indent=2))
         return
-    for line in aligned(_rows(found)):
-        print(line)
+    rows, width = _rows(found), terminal_width()
+    indent = " " * (2 + max(len(label) for label, _ in rows))
+    for line in aligned(rows):
+        print(line if width is None else fill(line, width, subsequent_indent=indent))
 
 
 def examine() -> dict[str, Any]:

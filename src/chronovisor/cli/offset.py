@@ -53,10 +53,15 @@ def _ticks(seconds: str) -> Ticks:
 
 
 def _described(choice: Choice) -> str:
-    text = f"{choice.offset.value:#018x}  guest {_milliseconds(choice.error)} against its ideal; "
-    if choice.steps_back:
-        return text + f"it would step back, unless held for {choice.wait.seconds * 1000:.3f} ms"
-    return text + "it does not step back"
+    steps = (
+        f"it would step back, unless held for {choice.wait.seconds * 1000:.3f} ms"
+        if choice.steps_back
+        else "it does not step back"
+    )
+    return (
+        f"{choice.offset.value:#018x}\n    guest's clock: {_milliseconds(choice.error)} against its ideal\n"
+        f"    {steps}"
+    )
 
 
 def _milliseconds(ticks: Ticks) -> str:

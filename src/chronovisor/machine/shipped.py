@@ -27,10 +27,10 @@ class ShippedGuest:
 
 
 GUESTS: Final = (
-    ShippedGuest("hello", "says hello, reads the timebase, takes one timer interrupt, powers off"),
+    ShippedGuest("hello", "says hello, takes one timer interrupt, powers off"),
     ShippedGuest(
         "demo",
-        "watches its own time: steps of the timebase, timer interrupts, its dispatch log",
+        "watches its own time, and reports what it saw",
         (
             ("r", "report, in one line"),
             ("t", "print the timebase"),
@@ -40,9 +40,9 @@ GUESTS: Final = (
     ),
     ShippedGuest(
         "load",
-        "writes its memory at a steady rate and prints how it gets on",
-        (("MIB RATE Enter", "start: MIB mebibytes of memory, RATE million bytes a second"),),
+        "writes its memory at a steady rate",
+        (("MIB RATE Enter", "write RATE MB a second to MIB mebibytes"),),
     ),
-    ShippedGuest("bench", "measures how fast this machine is, and powers off"),
+    ShippedGuest("bench", "measures how fast the machine is, and powers off"),
 )
 """All of them. -le images are little-endian (ABI v2), -be images are big-endian (ABI v1)."""

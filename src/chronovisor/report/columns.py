@@ -27,7 +27,7 @@ def fitting(rows: Iterable[Sequence[str]], width: int | None) -> list[str]:
     """
     rows = list(rows)
     lines = aligned(rows)
-    if width is None or max(map(len, lines)) <= width:
+    if width is None or max(map(len, lines)) <= width or len(rows) == 1:
         return lines
     headings, *others = rows
     widest = max(map(len, headings))
