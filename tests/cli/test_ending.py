@@ -42,7 +42,10 @@ def test_a_process_that_does_not_answer_is_killed(machine: Machine) -> None:
     assert process.ends() == -signal.SIGKILL
 
 
-def test_a_receiver_that_waits_can_be_killed(machine: Machine) -> None:
+def test_a_receiver_that_waits_can_be_stopped_and_killed(machine: Machine) -> None:
+    process, _ = machine.receive("bob")
+    assert machine.does("stop", "bob") == (ExitStatus.OK, "bob was stopped\n", "")
+    assert process.ends() == ExitStatus.ENDED
     process, _ = machine.receive("bob")
     assert machine.does("kill", "bob")[0] == ExitStatus.OK
     assert process.ends() == -signal.SIGKILL

@@ -38,7 +38,7 @@ from chronovisor.cli.move_request import (
 )
 from chronovisor.cli.running import generated_name, parse_seconds, run_named, say, tell_end
 from chronovisor.cli.status import ExitStatus
-from chronovisor.cli.terminal import typing_into, write_stdout
+from chronovisor.cli.terminal import end_this_process, typing_into, write_stdout
 from chronovisor.machine.console import Console
 from chronovisor.machine.control import ControlServer
 from chronovisor.machine.errors import MachineError
@@ -180,7 +180,7 @@ def command(
     def ps(request: dict[str, Any]) -> dict[str, Any]:
         return waiting | nothing
 
-    with ControlServer(name, {"ps": ps}) as server, typing_into(console):
+    with ControlServer(name, {"ps": ps, "stop": end_this_process}) as server, typing_into(console):
         rehearsal.start()
         arrivals = Arrivals(place, terms)
         say(f"{name} waits at {arrivals.address}")
@@ -196,7 +196,7 @@ def command(
                 if once or end.reason not in _NEXT_AFTER:
                     return status
                 console.begin_anew()
-                server.handlers = {"ps": ps}
+                server.handlers = {"ps": ps, "stop": end_this_process}
                 arrivals.take_another()
                 say(f"{name} waits for the next guest at {arrivals.address}")
         finally:

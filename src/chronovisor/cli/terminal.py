@@ -56,6 +56,12 @@ def typing_into(console: Console) -> Iterator[None]:
             os.close(stop_reader)
 
 
+def end_this_process(request: dict[str, Any]) -> dict[str, Any]:
+    """Answer `chronovisor stop` for a process that has no guest: end it as SIGTERM does."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    return {}
+
+
 def kill_this_process(request: dict[str, Any]) -> dict[str, Any]:
     """Answer `chronovisor kill`: end this process without any further work, once the answer is sent."""
     threading.Timer(_BEFORE_KILL, _die).start()
