@@ -74,7 +74,7 @@ def test_sections_say_whether_the_entry_point_is_a_descriptor(entry: int, found:
         (Elf([Part(CODE, 0x4000)], 0x4000, type=ET_REL), "not linked"),
         (Elf([], 0x4000), "no program headers"),
         (Elf([Part(CODE, 0x4000, type=4)], 0x4000), "no segment to load"),
-        (Elf([Part(CODE, 0x4000)], 0x9000), "entry point 0x9000 lies in none"),
+        (Elf([Part(CODE, 0x4000)], 0x9000), "entry point 0x9000 lies in no segment"),
         (Elf([Part(CODE, 0x4000)], 0x4002), "no multiple of 4"),
         (Elf([Part(CODE, 0x4000), Part(CODE, 0x4008)], 0x4000), "0x4000 and 0x4008 overlap"),
         (Elf([Part(CODE, 0x4000, memsz=4)], 0x4000), "larger in the file than in memory"),
