@@ -59,7 +59,7 @@ def test_a_counterexample_is_a_story_and_a_failure(code: str, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("options", "status", "why"),
     [
-        (["--from", "0x1000"], ExitStatus.USAGE, "--code needs --to, too"),
+        (["--from", "0x1000"], ExitStatus.USAGE, "--code also needs --to"),
         (["--from", "0x1010", "--to", "0x1000"], ExitStatus.USAGE, "the range runs backwards"),
         (["--from", "nowhere", "--to", "0x1000"], ExitStatus.USAGE, "there is no code called 'nowhere'"),
         (["--from", "0x1000", "--to", "0x2000"], ExitStatus.USAGE, "0x2000, where the file has no code"),
@@ -83,7 +83,7 @@ def test_what_makes_no_sense_is_one_line(
 
 def test_no_such_property_and_no_such_file(code: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prove", "--code", code, *RANGE[:5], "monotone"]) == ExitStatus.USAGE
-    assert "'monotone' is no property" in capsys.readouterr().err
+    assert "'monotone' is not a property" in capsys.readouterr().err
     assert main(["prove", "--code", "/nowhere", *RANGE]) == ExitStatus.BAD_IMAGE
     assert main(["prove", "--from", "0x1000"]) == ExitStatus.USAGE
     assert "give --code FILE" in capsys.readouterr().err
