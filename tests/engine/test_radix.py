@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import random
+import threading
+import time
 from collections import Counter
 
 import pytest
@@ -264,3 +266,56 @@ def test_code_that_moves_is_fetched_by_its_real_address(engine: Engine) -> None:
         guest.state.CIA = start
         guest.step()
     assert guest["r3"] == 34
+
+
+def test_no_store_reaches_a_page_after_its_translation_was_invalidated() -> None:
+    """A thread stores without a pause; each time its page goes elsewhere, the old place stays as it is."""
+    guest, tables = _running(NativeEngine, "addi r4,r4,1; std r4,0(r3); b -8", r3=0x5000)
+    places = DATA, DATA + 0x1000
+    entry = tables.map(0x5000, places[0], 12, ALL)
+    stored = guest.memory.load(entry, 8, False) - places[0]
+    running = threading.Event()
+
+    def run() -> None:
+        running.set()
+        while not stop:
+            guest.engine.run(guest.state, 1 << 20)
+
+    stop: list[bool] = []
+    thread = threading.Thread(target=run)
+    thread.start()
+    compared = moved = 0
+    try:
+        running.wait()
+        for turn in range(1, 400):
+            old, new = places[(turn - 1) % 2], places[turn % 2]
+            guest.memory.store(entry, 8, stored + new, False)
+            guest.engine.forget_translations()
+            last = guest.memory.load(old, 8, False)
+            time.sleep(0.0002)
+            assert guest.memory.load(old, 8, False) == last
+            moved += guest.memory.load(new, 8, False) > last
+            compared += 1
+    finally:
+        stop.append(True)
+        guest.state.exit_request = 1
+        thread.join()
+    assert compared == 399
+    assert moved > 10
+
+
+@pytest.mark.parametrize("leaves", ["inside", "pieces"])
+def test_an_invalidation_waits_for_threads_in_native_code(leaves: str) -> None:
+    """It ends once the thread is out of native code, or has begun a piece that sees the TLB as it is now."""
+    guest, _ = _running(NativeEngine, "nop")
+    guest.state.inside = 1
+    waiting = threading.Thread(target=guest.engine.forget_translations)
+    waiting.start()
+    waiting.join(0.05)
+    assert waiting.is_alive()
+    if leaves == "inside":
+        guest.state.inside = 0
+    else:
+        guest.state.pieces += 1
+    waiting.join(60)
+    assert not waiting.is_alive()

@@ -23,6 +23,7 @@ from chronovisor.engine.native.operations import LOWERINGS, is_native
 from chronovisor.engine.native.pairs import Key, Pair, result
 from chronovisor.engine.native.runtime import (
     define_again,
+    define_await_piece,
     define_blank,
     define_clock,
     define_entry,
@@ -170,6 +171,7 @@ def compile_handlers(keys: Sequence[Key], together: Sequence[Pair], mode: Mode) 
 def runtime_module() -> ir.Module:
     """The module of the functions beside the handlers."""
     module = _module("runtime")
+    define_await_piece(module)
     define_translate(module, Access.LOAD)
     define_translate(module, Access.STORE)
     define_entry(module, define_clock(module), define_translate(module, Access.FETCH))

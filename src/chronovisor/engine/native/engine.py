@@ -40,6 +40,7 @@ class NativeEngine(ConcreteEngine):
 
     def __init__(self, memory: GuestMemory) -> None:
         super().__init__(memory)
+        self._threads: list[NativeThread] = []
         self._pages: dict[tuple[bool, bool], DecodedPages] = {}
         #: A byte for each cache block, 1 once it was decoded. It costs memory only for the blocks of code.
         self._code_blocks = mmap.mmap(-1, memory.size // CACHE_BLOCK)
@@ -53,7 +54,19 @@ class NativeEngine(ConcreteEngine):
 
     def thread(self, live: LiveRegisters) -> Thread:
         """A new thread in its reset state."""
-        return self._known(NativeThread(self.memory, live, self, self._code_blocks_at))
+        thread = NativeThread(self.memory, live, self, self._code_blocks_at)
+        self._threads.append(thread)
+        return self._known(thread)
+
+    def forget_translations(self) -> None:
+        """Have every thread look its translations up anew, and wait until none uses an old one.
+
+        The caller is outside native code, so it waits for the others alone.
+        """
+        super().forget_translations()
+        for thread in self._threads:
+            if thread.inside:
+                runtime().await_piece(thread.at)
 
     def forget(self, address: int) -> None:
         """Decode the block that holds the real address anew."""

@@ -51,6 +51,9 @@ class Registers(ctypes.Structure):
         ("translate_load", ctypes.c_uint64),
         ("translate_store", ctypes.c_uint64),
         ("tlb", ctypes.c_uint64),
+        # Whether the thread is in native code, and how many pieces of its runs it has begun
+        ("inside", ctypes.c_uint64),
+        ("pieces", ctypes.c_uint64),
         # The effective address of the page that is being executed
         ("page_base", ctypes.c_uint64),
         # Time: T = clock + tb_adjust. Where ticks_per_instruction is 0 the clock is the machine's own, else

@@ -20,6 +20,7 @@ from chronovisor.engine.native.sets import HandlerSet
 
 Enter = ctypes.CFUNCTYPE(ctypes.c_int64)
 Blank = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+AwaitPiece = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 Retire = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 Exchange = ctypes.PYFUNCTYPE(
     ctypes.c_bool, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_char_p, ctypes.c_char_p
@@ -29,7 +30,7 @@ _SYMBOLS = tuple(
     f"chronovisor_{name}"
     for name in (
         *("now", "enter", "slow", "undecoded", "again", "blank", "retire", "exchange"),
-        *("translate_load", "translate_store"),
+        *("translate_load", "translate_store", "await_piece"),
     )
 )
 
@@ -52,6 +53,8 @@ class Runtime:
         self.translate_store_address: int = self._library["chronovisor_translate_store"]
         self.slow_address: int = self._library["chronovisor_slow"]
         self.undecoded_address: int = self._library["chronovisor_undecoded"]
+        #: Waits until a thread has begun a piece of its run, or is out; without the interpreter's lock.
+        self.await_piece = AwaitPiece(self._library["chronovisor_await_piece"])
         #: Makes records that wait to be decoded.
         self.blank = Blank(self._library["chronovisor_blank"])
         #: Has the threads that execute a page's records look the page up again.

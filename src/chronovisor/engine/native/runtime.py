@@ -77,9 +77,13 @@ def define_entry(module: ir.Module, now: ir.Function, translate_fetch: ir.Functi
         e.block_named(n) for n in ("piece", "out", "spent", "stop", "poll", "resync", "elsewhere")
     )
     virtual = b.icmp_unsigned("!=", e.read("ticks_per_instruction"), word(0))
+    e.write("inside", word(1))
     b.branch(piece)
 
     b.position_at_end(piece)
+    e.write("pieces", b.add(e.read("pieces"), word(1)))
+    # Before this piece uses the TLB: see `define_await_piece`.
+    b.fence("seq_cst")
     left = e.read("run_left")
     short = b.or_(virtual, b.icmp_signed("<", left, word(PIECE)))
     size = b.select(short, left, word(PIECE))
@@ -98,7 +102,7 @@ def define_entry(module: ir.Module, now: ir.Function, translate_fetch: ir.Functi
     b.position_at_end(none)
     b.branch(empty)
     b.position_at_end(empty)
-    b.ret(word(Left.FETCH))
+    _return(e, word(Left.FETCH))
 
     b.position_at_end(run)
     record = b.phi(POINTER)
@@ -113,14 +117,14 @@ def define_entry(module: ir.Module, now: ir.Function, translate_fetch: ir.Functi
     more = b.icmp_signed(">", e.read("run_left"), word(0))
     b.cbranch(b.and_(b.icmp_unsigned("==", why, word(Left.FETCH)), more), piece, out)
     b.position_at_end(out)
-    b.ret(why)
+    _return(e, why)
 
     b.position_at_end(spent)
     over = b.icmp_signed("<=", e.read("run_left"), word(0))
     wanted = b.icmp_unsigned("!=", e.read("exit_request"), word(0))
     b.cbranch(b.or_(over, wanted), stop, poll)
     b.position_at_end(stop)
-    b.ret(word(Left.BUDGET))
+    _return(e, word(Left.BUDGET))
 
     b.position_at_end(poll)
     enabled = b.icmp_unsigned("!=", b.and_(e.read("MSR"), word(int(MSR.EE))), word(0))
@@ -128,7 +132,40 @@ def define_entry(module: ir.Module, now: ir.Function, translate_fetch: ir.Functi
     waiting = b.or_(due, b.icmp_unsigned("!=", e.read("pending"), word(0)))
     b.cbranch(b.and_(enabled, waiting), resync, piece)
     b.position_at_end(resync)
-    b.ret(word(Left.RESYNC))
+    _return(e, word(Left.RESYNC))
+    return e.function
+
+
+def _return(e: ThreadEmitter, why: ir.Value) -> None:
+    """Return from native code."""
+    e.b.fence("release")
+    e.write("inside", word(0))
+    e.b.ret(why)
+
+
+def define_await_piece(module: ir.Module) -> ir.Function:
+    """Define ``await_piece(state)``: return once the thread is out of native code or has begun a new piece.
+
+    What it then executes uses the TLB as it was when this was called. An access that was under way has been
+    made.
+    """
+    e = ThreadEmitter(module, ir.FunctionType(ir.VoidType(), [POINTER]), "chronovisor_await_piece")
+    give_way = ir.Function(module, ir.FunctionType(I32, []), "sched_yield")
+    b = e.b
+    loop, wait, done = (e.block_named(n) for n in ("loop", "wait", "done"))
+    b.fence("seq_cst")
+    begun = b.load_atomic(e.field("pieces"), "seq_cst", 8, typ=I64)
+    b.branch(loop)
+    b.position_at_end(loop)
+    inside = b.load_atomic(e.field("inside"), "seq_cst", 8, typ=I64)
+    pieces = b.load_atomic(e.field("pieces"), "seq_cst", 8, typ=I64)
+    over = b.or_(b.icmp_unsigned("==", inside, word(0)), b.icmp_unsigned("!=", pieces, begun))
+    b.cbranch(over, done, wait)
+    b.position_at_end(wait)
+    b.call(give_way, [])
+    b.branch(loop)
+    b.position_at_end(done)
+    b.ret_void()
     return e.function
 
 
