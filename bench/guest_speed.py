@@ -22,13 +22,13 @@ from chronovisor.timebase.types import FREQUENCY
 
 IMAGE = Path(chronovisor.machine.__path__[0]) / "images" / "bench-le.elf"
 LOOPS = ("integer", "memory", "mixed")
-"""Those of the geometric mean; the others are single operations."""
+"""The loops of the geometric mean. The others are single operations."""
 ONE, TWO = "one vCPU", "two vCPUs"
 """The integer loop on one vCPU, and on two at once: of the rounds of both together."""
 WAKE_UP = "wake-up"
 """Not a loop: how late a vCPU in H_CEDE takes the decrementer interrupt that ends it."""
 RUNS = 3
-"""How often each side runs the guest; the medians count."""
+"""How often each side runs the guest. The medians are reported."""
 
 _LINE = re.compile(r"^(.+): (\d+) rounds in (\d+) ticks\r?$", re.MULTILINE)
 _TIMEOUT = 120
@@ -61,7 +61,7 @@ def firmware(image: Image) -> bytes:
 
 @dataclass(frozen=True)
 class Speed:
-    """Nanoseconds a round, here and there; the ratio is above 1 where we are faster."""
+    """Nanoseconds per round, here and in QEMU. The ratio is above 1 if we are faster."""
 
     name: str
     ours_ns: float
@@ -86,7 +86,7 @@ def here() -> dict[str, float]:
 
 
 def in_qemu() -> dict[str, float]:
-    """The same guest in QEMU (TCG), on one vCPU; nothing where QEMU is not installed."""
+    """The same guest in QEMU (TCG), on one vCPU; empty if QEMU is not installed."""
     qemu = shutil.which("qemu-system-ppc64")
     if qemu is None:
         return {}
@@ -132,6 +132,6 @@ def mean_ratio(speeds: list[Speed]) -> float | None:
 
 
 def scaling(speeds: list[Speed]) -> float | None:
-    """How much more two vCPUs get done than one, by the clock on the wall."""
+    """The speed-up of two vCPUs over one, in elapsed time."""
     ns = {s.name: s.ours_ns for s in speeds}
     return ns[ONE] / ns[TWO] if ns.get(TWO) else None

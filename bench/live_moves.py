@@ -50,21 +50,21 @@ PATIENCE = 120.0
 WINDOWS = 6
 """Times that the guest runs with its pages logged, and as often without, each for a second."""
 TAKEN_EVERY = 0.02
-"""Seconds between two takings of the log: more often than rounds do."""
+"""Seconds between two readings of the log, which is more often than in rounds."""
 
 
 @dataclass(frozen=True)
 class Moved:
-    """What one move was like."""
+    """The measurements of one move."""
 
     downtime_ms: float
     """Without the wait for the rounding."""
     wait_ms: float
     total_ms: float
     gap_ms: float
-    """Between the last line of the guest's at the source and its first at the destination."""
+    """The time between the guest's last line at the source and its first at the destination."""
     clock_ms: float
-    """What the guest's clock gained on this machine's over the move; negative: lost."""
+    """How much the guest's clock gained on this machine's over the move; negative if it lost."""
 
     @property
     def throughput(self) -> float:
@@ -110,7 +110,7 @@ class Lines:
 
 
 def measure_once(sides: Sides, rate: int) -> Moved:
-    """Have the guest fill its memory and write at that rate, then move it."""
+    """Let the guest fill its memory and write at this rate, then move it."""
     before, after = Lines(sides.source), Lines(sides.destination)
     assert sides.source.stdin is not None
     sides.source.stdin.write(f"{FILLED_MIB} {rate}\n".encode())
@@ -229,7 +229,7 @@ class _Qmp:
         self.ask("qmp_capabilities")
 
     def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
-        """Have QEMU do it; its answer, past any events."""
+        """Send QEMU a command. Return its answer; events before it are skipped."""
         self._socket.sendall(json.dumps({"execute": command, "arguments": arguments}).encode())
         while True:
             answer = json.loads(self._lines.readline())
@@ -270,14 +270,14 @@ def qemus() -> Iterator[Sides]:
 
 @dataclass(frozen=True)
 class Compared:
-    """The medians of both at one rate; QEMU's are None where it is not installed."""
+    """The medians of both at one rate. QEMU's are None if it is not installed."""
 
     rate: int
     ours: list[Moved]
     qemus: list[Moved]
 
     def lines(self) -> Iterator[tuple[str, str, str, str]]:
-        """What it is, ours, QEMU's, and the ratio that counts: above 1 where ours is better."""
+        """Rows of name, ours, QEMU's, and the ratio, which is above 1 if ours is better."""
         for what, of, unit, less_is_better in (
             ("downtime", lambda m: m.downtime_ms, "ms", True),
             ("gap on the console", lambda m: m.gap_ms, "ms", True),
@@ -319,7 +319,7 @@ def compare(rate: int, runs: int = RUNS) -> Compared:
 
 
 def _last_line(printed: bytearray) -> list[bytes] | None:
-    """The words of the guest's last whole line; None where it has not said any."""
+    """The words of the guest's last whole line, or None if there is no line yet."""
     lines = [line.split() for line in bytes(printed[-400:]).split(b"\n")[1:-1]]
     return next((words for words in reversed(lines) if len(words) == 4), None)
 

@@ -1,7 +1,7 @@
-"""What a move costs, and what it does to time: a guest to and fro between two processes, over loopback.
+"""What a move costs, and what it does to time: a guest moves between two processes, over loopback.
 
-The truth about time is this machine's monotonic clock, which both processes read; what the two sides of a
-move tell each other has no part in it. The peer is a bare socket that carries as many bytes as the guest has
+The true time is this machine's monotonic clock, which both processes read. It does not depend on what the
+two sides of a move tell each other. The peer is a bare socket that carries as many bytes as the guest has
 in use.
 """
 
@@ -36,23 +36,23 @@ SEED = 1
 
 @dataclass(frozen=True)
 class Moves:
-    """What was measured: the records with their true times, and what the guest itself read in between."""
+    """The measurements: the records with their true times, and the guest's own readings."""
 
     records: list[MoveRecord]
     round_trips_ms: list[float]
     outside: int
-    """How many errors were over the bounds that were stated for them."""
+    """The number of errors over their stated bounds."""
     loose: int
-    """How many bounds were over 32.8 ms, half the round trip and two ticks."""
+    """The number of bounds over 32.8 ms plus half the round trip plus two ticks."""
     misread: int
-    """How many readings of the guest's own were not what the records say."""
+    """The number of the guest's readings that differ from the records."""
     lost: int
-    """How many decrementer interrupts."""
+    """The number of decrementer interrupts."""
     steps_back: int
     largest_step_ms: float
     """That the guest read: its longest move, or this machine doing other things."""
     bare_ms: list[float]
-    """The peer: as many bytes over a bare socket on loopback."""
+    """The peer: the same number of bytes over a bare socket on loopback."""
 
     @property
     def downtimes_ms(self) -> list[float]:
@@ -66,16 +66,16 @@ class Moves:
 
     @property
     def worst_ratio(self) -> float:
-        """Of an error to the bound that was stated for it: over 1 would break the promise."""
+        """The largest ratio of an error to its stated bound. Over 1 would break the promise."""
         return max(abs(record.error_ticks) / record.error_bound_ticks for record in self.records)
 
     @property
     def largest_rounding_ms(self) -> float:
-        """How far roundings brought the guest's time from its ideal at most."""
+        """The furthest that roundings brought the guest's time from its ideal."""
         return max(abs(record.rounding_ticks) for record in self.records) * 1000 / FREQUENCY
 
     def lines(self) -> list[tuple[str, str]]:
-        """What is to be printed: what it is, and how much."""
+        """The rows to print: a name, and a value."""
         waits = self.waits_ms
         return [
             ("downtime without the wait", _spread(self.downtimes_ms)),
@@ -102,7 +102,7 @@ def _spread(values: list[float]) -> str:
 
 
 def measure(moves: int = MOVES, engine: str = "auto") -> Moves:
-    """Move the guest `moves` times, each time onto a host of another origin and phase, and hear it."""
+    """Move the guest `moves` times, each time onto a host of another origin and phase. Read its reports."""
     chance = random.Random(SEED)
     near = Side(engine)
     with FarSide(engine) as far:
@@ -141,7 +141,7 @@ def measure(moves: int = MOVES, engine: str = "auto") -> Moves:
 
 
 def bare(size: int, times: int = 20) -> list[float]:
-    """Milliseconds that `size` bytes take to a thread that answers with one when it has them all."""
+    """Milliseconds to send `size` bytes to a thread that answers with one byte when it has all of them."""
     data, took = os.urandom(size), []
     listener = socket.create_server(("127.0.0.1", 0))
     with listener, socket.create_connection(listener.getsockname()) as sender:

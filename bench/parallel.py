@@ -1,4 +1,4 @@
-"""How much more several vCPUs get done than one, and what of a processor's time running together costs them.
+"""The speed-up of several vCPUs over one, and the processor time that running together costs.
 
 A machine that others use too tells little by its clock on the wall. What tells whether vCPUs stand in each
 other's way are the processor time that their rounds take and how often their threads wait.

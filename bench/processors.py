@@ -1,4 +1,4 @@
-"""How much more two busy processes of this machine get done than one: what two vCPUs could at best.
+"""The speed-up of two busy processes over one on this machine: the most that two vCPUs could reach.
 
 Who shares the machine with others sees by it what the others left.
 """
@@ -21,5 +21,5 @@ def _seconds(processes: int) -> float:
 
 
 def scaling() -> float:
-    """The work of two processes at once over that of one in the same time."""
+    """Return the work of two processes at once, divided by that of one in the same time."""
     return 2 * _seconds(1) / _seconds(2)

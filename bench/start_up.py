@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LATER = 5
-"""Starts with the handlers compiled, of which the median counts."""
+"""The number of starts with compiled handlers. The median is reported."""
 GUEST_MIB = 16
 
 

@@ -50,15 +50,15 @@ again:
 
 @dataclass(frozen=True)
 class Figure:
-    """One operation: microseconds without an offset and with one, and the peer's where there is one."""
+    """One operation: microseconds without an offset and with one, and the peer's if there is a peer."""
 
     name: str
     us: tuple[float, float]
     interpreted_us: float | None = None
     asked_us: float | None = None
-    """What it is to take at most, with an offset or without."""
+    """The target: the most that it may take, with an offset or without."""
     asked_share_us: float | None = None
-    """What an offset is to add at most; None where it is no part of the operation."""
+    """The most that an offset may add; None if the operation does not use the offset."""
 
 
 def _calling(number: int, offset: Offset) -> Vcpu:
