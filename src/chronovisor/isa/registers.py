@@ -115,6 +115,10 @@ REGISTERS: dict[str, Register] = {
         _spr("HDAR", 307, _H, _H),
         _spr("HDSISR", 306, _H, _H, 32),
         _spr("HEIR", 339, _H, _H, 32),
+        _spr("ASDR", 816, _H, _H),
+        _spr("HMER", 336, _H, _H),
+        _spr("HMEER", 337, _H, _H),
+        _spr("CFAR", 28, _S, _S),  # stored: branches do not change it
         _spr("SPRG0", 272, _S, _S),
         _spr("SPRG1", 273, _S, _S),
         _spr("SPRG2", 274, _S, _S),
@@ -158,14 +162,17 @@ REGISTERS: dict[str, Register] = {
         _spr("EBBHR", 804, _P, _P, facility=FSCR.EBB),
         _spr("EBBRR", 805, _P, _P, facility=FSCR.EBB),
         _spr("BESCR", 806, _P, _P, facility=FSCR.EBB),
-        _spr("PSSCR", 823, _S, _S),
+        _spr("PSSCR", 823, _S, _S, writable=0xF000_0000_0000_03FF),
         Register("PVR", 32, 287, None, _S, _N, reset=0x4E1200),
         Register("PIR", 32, 1023, None, _S, _N),
+        Register("TIR", 64, 446, None, _S, _N),
+        _spr("RPR", 186, _H, _H),
         # Performance monitoring: stored, never counting
         _spr("MMCR0", 795, _S, _S, reset=1 << 31),
         _spr("MMCR1", 798, _S, _S),
         _spr("MMCR2", 785, _S, _S),
         _spr("MMCRA", 786, _S, _S),
+        _spr("MMCRC", 851, _H, _H, 32),
         _spr("SIAR", 796, _S, _S),
         _spr("SDAR", 797, _S, _S),
         _spr("SIER", 784, _S, _S),
@@ -185,10 +192,22 @@ ALIASES: dict[str, Register] = {
         Register("CTRL_U", 32, 136, None, _P, _N, alias_of="CTRL"),
         Register("SPRG3_U", 64, 259, None, _P, _N, alias_of="SPRG3"),
         _spr("PPR32", 898, _P, _P, 32, alias_of="PPR", alias_from=32),
+        # Performance monitoring from problem state: MMCR0[PMCC] stays 0, so that problem state only reads.
+        Register("SIER_U", 64, 768, None, _P, _N, alias_of="SIER"),
+        _spr("MMCR2_U", 769, _P, _S, alias_of="MMCR2"),
+        _spr("MMCRA_U", 770, _P, _S, alias_of="MMCRA"),
+        *(_spr(f"PMC{n}_U", 770 + n, _P, _S, 32, alias_of=f"PMC{n}") for n in range(1, 7)),
+        _spr("MMCR0_U", 779, _P, _S, alias_of="MMCR0"),
+        Register("SIAR_U", 64, 780, None, _P, _N, alias_of="SIAR"),
+        Register("SDAR_U", 64, 781, None, _P, _N, alias_of="SDAR"),
+        Register("MMCR1_U", 64, 782, None, _P, _N, alias_of="MMCR1"),
     )
 }
 
 _NUMBERED = (*REGISTERS.values(), *ALIASES.values())
+
+#: SPR numbers that the book reserves as no-ops in every state (Book III 4.4.4).
+RESERVED_SPRS = frozenset({808, 809, 810, 811})
 
 #: SPR number -> register, for moves from and to special purpose registers.
 SPR_READ: dict[int, Register] = {

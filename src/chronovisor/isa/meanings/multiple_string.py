@@ -50,12 +50,21 @@ def stmw(m: Machine, RS: int, RA: Value, D: Value) -> None:
         m.store(ea + 4 * place, m.gpr[register].trunc(32))
 
 
-def _load_part(m: Machine, RT: Value, ea: Value, size: int) -> None:
-    """One to four bytes into the upper end of RT's lower word, zeros elsewhere."""
+def _fill(m: Machine, register: Value, value: Value, address: tuple[Value, ...]) -> None:
+    """Load a register unless the address comes from it: that form is invalid, and the register stays."""
+    is_other = m.value(1, 1)
+    for source in address:
+        is_other = is_other & register.ne(source)
+    with m.when(is_other):
+        m.gpr[register] = value
+
+
+def _part(m: Machine, ea: Value, size: int) -> Value:
+    """One to three bytes in the upper end of the lower word, zeros elsewhere."""
     part = m.load(ea, 1)
     for place in range(1, size):
         part = m.concat(part, m.load(ea + place, 1))
-    m.gpr[RT] = part.zext(64) << (32 - 8 * size)
+    return part.zext(64) << (32 - (8 * size))
 
 
 def _store_part(m: Machine, RS: Value, ea: Value, size: int) -> None:
@@ -77,9 +86,9 @@ def lswi(m: Machine, RT: Value, RA: Value, NB: int) -> None:
         return
     words, rest = divmod(NB or 32, 4)
     for place in range(words):
-        m.gpr[_next(RT, place)] = m.load(ea + 4 * place, 4).zext(64)
+        _fill(m, _next(RT, place), m.load(ea + (4 * place), 4).zext(64), (RA,))
     if rest:
-        _load_part(m, _next(RT, words), ea + 4 * words, rest)
+        _fill(m, _next(RT, words), _part(m, ea + (4 * words), rest), (RA,))
 
 
 @instruction("stswi RS,RA,NB", X, 31, 725)
@@ -107,10 +116,10 @@ def lswx(m: Machine, RT: Value, RA: Value, RB: Value) -> None:
     count = m["XER"] & int(XER.COUNT)
     for place in range(_LONGEST_STRING // 4):
         with m.when(count.ugt(4 * place + 3)):
-            m.gpr[_next(RT, place)] = m.load(ea + 4 * place, 4).zext(64)
+            _fill(m, _next(RT, place), m.load(ea + (4 * place), 4).zext(64), (RA, RB))
     for rest in (1, 2, 3):
         with m.when((count & 3).eq(rest)):
-            _load_part(m, _next(RT, count >> 2), ea + (count & ~3), rest)
+            _fill(m, _next(RT, count >> 2), _part(m, ea + (count & ~3), rest), (RA, RB))
 
 
 @instruction("stswx RS,RA,RB", X, 31, 661)

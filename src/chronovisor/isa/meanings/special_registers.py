@@ -8,6 +8,7 @@ from chronovisor.isa.instruction import instruction
 from chronovisor.isa.notation import Machine
 from chronovisor.isa.registers import (
     REGISTERS,
+    RESERVED_SPRS,
     SPR_READ,
     SPR_WRITE,
     TRANSLATION_CONTEXT,
@@ -30,6 +31,8 @@ def _undefined(m: Machine, SPR: int, reserved: tuple[int, ...]) -> None:
     That is so with LPCR[EVIRT] = 0. The ``reserved`` numbers are illegal instructions in any state;
     bit 0x10 says that a number is privileged.
     """
+    if SPR in RESERVED_SPRS:
+        return
     if SPR & 0x10:
         m.privileged()
     elif SPR in reserved:

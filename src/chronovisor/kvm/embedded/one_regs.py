@@ -21,7 +21,6 @@ from chronovisor.timebase.types import MASK64, GuestTime, Offset
 DEBUG_INSTRUCTION: Final = 0x00DD_DD00
 """The instruction that KVM wants at a debugger's software breakpoint: an illegal one."""
 
-_PSSCR_GUEST: Final = 0xF000_0000_0000_03FF
 _LOW_32: Final = 0xFFFF_FFFF
 
 
@@ -206,7 +205,7 @@ _ACCESS: Final[dict[str, Access]] = {
     "PID": _in_thread("PIDR"),
     "DAWR": _in_thread("DAWR0"),
     "DAWRX": _in_thread("DAWRX0"),
-    "PSSCR": _in_thread("PSSCR", _PSSCR_GUEST),
+    "PSSCR": _in_thread("PSSCR", REGISTERS["PSSCR"].writable),
     # Registers of the processor that nothing here reads
     **{
         name: _plain(name)
