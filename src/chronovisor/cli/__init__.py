@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
+from chronovisor.cli.notices import engine_notices
 from chronovisor.cli.output import printable, set_up
 from chronovisor.cli.status import OF_A_GUEST, ExitStatus, statuses_in_help
 
@@ -83,7 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     set_up()
     try:
         app = _application(next((word for word in given if not word.startswith("-")), ""))
-        status = int(app(given, prog_name="chronovisor", standalone_mode=False) or 0)
+        with engine_notices():
+            status = int(app(given, prog_name="chronovisor", standalone_mode=False) or 0)
         if sys.stdout is not None:
             sys.stdout.flush()
     except KeyboardInterrupt:

@@ -1,33 +1,31 @@
-"""What the layers below log, told to the user while a guest runs."""
+"""What the engine logs, told to the user on standard error."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+
+from chronovisor.cli.output import printable
 
 _SOURCE = "chronovisor.engine"
 
 
 class _Telling(logging.Handler):
-    def __init__(self, say: Callable[[str], None], level: int) -> None:
-        super().__init__(level)
-        self._say = say
-
     def emit(self, record: logging.LogRecord) -> None:
-        self._say(record.getMessage())
+        print(f"chronovisor: {printable(record.getMessage())}", file=sys.stderr, flush=True)
 
 
 @contextmanager
-def engine_notices(say: Callable[[str], None]) -> Iterator[None]:
-    """Pass on what the engine logs: its warnings, and on a terminal what it is busy with, too."""
+def engine_notices() -> Iterator[None]:
+    """Print what the engine logs: its warnings, and on a terminal also what it is busy with."""
     logger = logging.getLogger(_SOURCE)
     before = logger.level
-    level = logging.INFO if sys.stderr.isatty() else logging.WARNING
-    handler = _Telling(say, level)
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    handler = _Telling()
     logger.addHandler(handler)
-    logger.setLevel(level)
+    logger.setLevel(logging.INFO if terminal else logging.WARNING)
     try:
         yield
     finally:

@@ -13,7 +13,6 @@ from contextlib import nullcontext
 from typing import Any, Final
 
 from chronovisor.cli.move_request import read_request
-from chronovisor.cli.notices import engine_notices
 from chronovisor.cli.output import printable
 from chronovisor.cli.status import ExitStatus
 from chronovisor.cli.terminal import kill_this_process
@@ -67,8 +66,7 @@ def run_named(
     guest.name = name
     service = _Service(guest)
     service.departure.paused = paused
-    found = ControlServer(name, {}) if server is None else nullcontext(server)
-    with engine_notices(say), found as answering:
+    with ControlServer(name, {}) if server is None else nullcontext(server) as answering:
         answering.handlers.update(service.handlers)
         try:
             end = guest.run(timeout, begun, paused=paused is not None)
