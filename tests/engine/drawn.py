@@ -42,7 +42,7 @@ def draw(random: Random, instruction: Instruction) -> Drawn:
 def draw_word(random: Random, instruction: Instruction) -> int:
     word = 0
     while decode(word) is not instruction:  # an encoding may lie within a wider one
-        word = instruction.match | random.getrandbits(32) & ~instruction.mask
+        word = instruction.match | (random.getrandbits(32) & ~instruction.mask)
     if "SPR" in instruction.statics and random.getrandbits(2):
         word &= ~FIELDS["SPR"].encode(0x3FF)
         word |= FIELDS["SPR"].encode(random.choice((*SPR_READ, *SPR_WRITE)))
@@ -68,7 +68,7 @@ def draw_state(
             msr |= bit
     if mode is not None:
         msr &= ~int(MSR.SF | MSR.LE)
-        msr |= int(MSR.SF) * mode[0] | int(MSR.LE) * mode[1]
+        msr |= (int(MSR.SF) * mode[0]) | (int(MSR.LE) * mode[1])
     registers["MSR"] = msr
     # Translated accesses are compared in tests/engine/test_radix.py: here no tables are there to walk.
     registers["LPCR"] &= ~int(LPCR.HR)

@@ -38,7 +38,7 @@ class Time:
         assert not self.real
         if name == "DEC":
             left = self.deadline - self._now()
-            return self._signed(left) & (1 << 64) - 1 if self._width() == 56 else left & 0xFFFFFFFF
+            return self._signed(left) & ((1 << 64) - 1) if self._width() == 56 else left & 0xFFFFFFFF
         return self._now() >> 32 if name == "TBU" else self._now()
 
     def write(self, name: str, value: int) -> None:
@@ -56,7 +56,7 @@ class Time:
         return 56 if self.thread.get("LPCR") & LPCR.LD else 32
 
     def _signed(self, value: int) -> int:
-        half = 1 << self._width() - 1
+        half = 1 << (self._width() - 1)
         return (value + half) % (2 * half) - half
 
     def lend(self, time: ThreadTime) -> None:

@@ -13,7 +13,7 @@ PID = 5
 _PROCESS_TABLE = 0x2_0000
 _ROOTS = {0: 0x3_0000, PID: 0x4_0000}
 _FIRST_FREE = 0x5_0000
-_TREE = 0b010 << 61 | 0b101 << 5 | 13
+_TREE = (0b010 << 61) | (0b101 << 5) | 13
 """52 bits: the field of five bits holds 21, in two parts; the root directory has 2^13 entries."""
 
 
@@ -45,14 +45,14 @@ class PageTables:
         directory, bits, low = _ROOTS[0 if ea >> 62 == 3 else PID], 13, 39
         self.pages.append(ea)
         while True:
-            place = directory + (ea >> low & (1 << bits) - 1) * 8
+            place = directory + ((ea >> low) & ((1 << bits) - 1)) * 8
             entry = self.memory.load(place, 8, False)
             if low == size or entry >> 62 == 3:
-                self._put(place, entry or 0b11 << 62 | real | flags)
+                self._put(place, entry or (0b11 << 62) | real | flags)
                 return place
             if not entry:
                 bits = 9 if low != 21 else (9 if size == 12 else 5)
-                entry = 1 << 63 | self._free | bits
+                entry = (1 << 63) | self._free | bits
                 self._free += 0x1000
                 self._put(place, entry)
             directory, bits = entry & 0x0FFF_FFFF_FFFF_FF00, entry & 0x1F
@@ -61,7 +61,7 @@ class PageTables:
     def spoil(self, place: int, draw: random.Random) -> None:
         """Damage an entry in one bit that matters."""
         bit = draw.choice([63, 62, 0, 1, 3, 5])
-        self.memory.store(place, 8, self.memory.load(place, 8, False) ^ 1 << bit, False)
+        self.memory.store(place, 8, self.memory.load(place, 8, False) ^ (1 << bit), False)
 
     def written(self) -> list[int]:
         """The addresses of all doublewords that are not 0."""
@@ -79,7 +79,7 @@ def expected(
     fetch, store = access is Access.FETCH, access is Access.STORE
 
     def storage(bit: int) -> tuple[Fault, None]:
-        cause = 1 << 63 - 32 - (bit - 32)
+        cause = 1 << (63 - 32 - (bit - 32))
         if fetch:
             return Fault("INSTRUCTION_STORAGE", cause), None
         return Fault("DATA_STORAGE", cause | (0x0200_0000 if store else 0)), None
@@ -90,7 +90,7 @@ def expected(
     if ea >> 62 in (1, 2):
         return Fault("INSTRUCTION_SEGMENT" if fetch else "DATA_SEGMENT", 0), None
     root = doubleword((table & ~0xFFF) + 16 * (0 if ea >> 62 == 3 else pid))
-    if (root >> 61 & 3, root >> 5 & 7, root & 0x1F) != (2, 5, 13):
+    if ((root >> 61) & 3, (root >> 5) & 7, root & 0x1F) != (2, 5, 13):
         return storage(44)
     directory, bits = root & 0x0FFF_FFFF_FFFF_FF00, 13
     low = 52
@@ -102,11 +102,11 @@ def expected(
         ):
             return storage(44)
         low -= bits
-        place = directory + (ea >> low & (1 << bits) - 1) * 8
+        place = directory + ((ea >> low) & ((1 << bits) - 1)) * 8
         entry = doubleword(place)
         if not entry >> 63:
             return storage(33)
-        if entry >> 62 & 1:
+        if (entry >> 62) & 1:
             break
         directory, bits = entry & 0x0FFF_FFFF_FFFF_FF00, entry & 0x1F
     else:
@@ -118,13 +118,13 @@ def expected(
     if problem and not user:
         write = read = execute = False
     if not problem and user:
-        write, read = write and not AMR >> 63, read and not AMR >> 62 & 1
-        execute = execute and not IAMR >> 62 & 1
+        write, read = write and not AMR >> 63, read and not (AMR >> 62) & 1
+        execute = execute and not (IAMR >> 62) & 1
     if fetch and (not execute or entry & 0x30 == 0x20):
         return storage(35)
     if (store and not write) or (access is Access.LOAD and not read):
         return storage(36)
     marked = entry | 0x100 | (0x80 if store else 0)
     inside = (1 << low) - 1
-    real = (entry & 0x01FF_FFFF_FFFF_F000 & ~inside) | ea & inside
+    real = (entry & 0x01FF_FFFF_FFFF_F000 & ~inside) | (ea & inside)
     return real, (place, marked) if marked != entry else None

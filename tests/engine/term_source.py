@@ -39,7 +39,7 @@ def _srem(a: int, b: int, width: int) -> int:
 
 def _rotl(a: int, b: int, width: int) -> int:
     b %= width
-    return (a << b | a >> (width - b)) & ((1 << width) - 1)
+    return ((a << b) | (a >> (width - b))) & ((1 << width) - 1)
 
 
 def _ashr(a: int, b: int, width: int) -> int:

@@ -175,7 +175,7 @@ def test_comparisons(field: int, sixty_four: bool) -> None:
             x, y = widened(A, width), widened(b, width)
             four = z3.Concat(one_bit(x < y), one_bit(x > y), one_bit(x == y), SO)
             shift = 4 * (7 - field)
-            formula = (CR & ~(0xF << shift)) | z3.ZeroExt(28, four) << shift
+            formula = (CR & ~(0xF << shift)) | (z3.ZeroExt(28, four) << shift)
             state = after(f"{text} cr{field},r4,{other}", sixty_four)
             prove_equal(text, state["CR"], formula)
             prove_equal(text, state["XER"], XER)

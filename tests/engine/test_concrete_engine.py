@@ -76,9 +76,9 @@ def test_forget_all_sees_code_changed_from_outside() -> None:
 def test_code_at_an_address_with_ignored_bits_is_forgotten_too() -> None:
     """Real mode ignores an address's first four bits (Book III 5.7.3): it is the same code."""
     guest = Guest("addi r3,r3,1; b . - 4", r5=CODE)
-    guest.state.CIA = CODE | 0xC << 60
+    guest.state.CIA = CODE | (0xC << 60)
     guest.run(2)
-    assert guest["CIA"] == CODE | 0xC << 60
+    assert guest["CIA"] == CODE | (0xC << 60)
     guest.place(CODE, "addi r3,r3,100")
     guest.engine.forget(CODE)
     guest.run(1)

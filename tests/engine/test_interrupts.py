@@ -28,9 +28,9 @@ def test_entry(interrupt: object, msr: int, ile: bool, cause: int) -> None:
     guest.engine.interrupt(guest.state, interrupt.name, cause)
     assert guest["CIA"] == interrupt.vector
     assert guest["SRR0"] == CODE
-    assert guest["SRR1"] == msr & ~SRR1_CAUSE | cause
+    assert guest["SRR1"] == (msr & ~SRR1_CAUSE) | cause
     kept = HV if interrupt.name == "MACHINE_CHECK" else HV | ME
-    assert guest["MSR"] == SF | msr & kept | (LE if ile else 0)
+    assert guest["MSR"] == SF | (msr & kept) | (LE if ile else 0)
 
 
 @given(interrupt=to_the_guest, msr=states)
@@ -54,29 +54,29 @@ def test_hypervisor_decrementer_goes_to_the_hypervisor() -> None:
 @given(saved=st.integers(0, (1 << 64) - 1), msr=states, target=st.integers(0, (1 << 64) - 1))
 def test_rfid(saved: int, msr: int, target: int) -> None:
     """Book III 3.3.1: HV cannot be entered, ME not changed without it; PR brings EE, IR and DR."""
-    msr = msr & ~(PR | IR_DR | LE | int(MSR.SE | MSR.BE)) | SF
+    msr = (msr & ~(PR | IR_DR | LE | int(MSR.SE | MSR.BE))) | SF
     guest = Guest("rfid", SRR0=target, SRR1=saved)
     guest.state.set_msr(msr)
     guest.step()
     expected = saved & MSR_BITS
     if not msr & HV:
-        expected = expected & ~(HV | ME) | msr & ME
+        expected = (expected & ~(HV | ME)) | (msr & ME)
     if expected & PR:
         expected |= EE | IR_DR
     assert guest["MSR"] == expected
-    assert guest["CIA"] == target & (~3 if expected & SF else 0xFFFF_FFFC) & (1 << 64) - 1
+    assert guest["CIA"] == target & (~3 if expected & SF else 0xFFFF_FFFC) & ((1 << 64) - 1)
 
 
 @given(wanted=st.integers(0, (1 << 64) - 1), msr=states, instruction=st.sampled_from(["mtmsr", "mtmsrd"]))
 def test_mtmsr(wanted: int, msr: int, instruction: str) -> None:
-    msr = msr & ~(PR | IR_DR | LE | int(MSR.SE | MSR.BE)) | SF
+    msr = (msr & ~(PR | IR_DR | LE | int(MSR.SE | MSR.BE))) | SF
     guest = Guest(f"{instruction} r3,0", r3=wanted)
     guest.state.set_msr(msr)
     guest.step()
     changes = MSR_BITS & ~(HV | ME | LE)
     if instruction == "mtmsr":
         changes &= 0xFFFF_FFFF
-    expected = msr & ~changes | wanted & changes
+    expected = (msr & ~changes) | (wanted & changes)
     if expected & PR:
         expected |= EE | IR_DR
     assert guest["MSR"] == expected
@@ -181,7 +181,7 @@ def test_time_is_written_where_it_moves(name: str, width: int) -> None:
     guest = Guest(f"mtspr {name},r3", msr=GUEST | HV, r3=0xFEDC_BA98_7654_3210)
     assert guest.run().reason is Reason.RESYNC
     assert guest.state.executed == 1
-    assert guest.clock.written == [(name, 0xFEDC_BA98_7654_3210 & (1 << width) - 1)]
+    assert guest.clock.written == [(name, 0xFEDC_BA98_7654_3210 & ((1 << width) - 1))]
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_facility_unavailable(text: str, facility: FSCR, problem_state: bool) ->
     guest.state.MSR |= PR if problem_state else 0
     guest.step()
     assert (guest["CIA"], guest["SRR0"]) == (0xF60, CODE)
-    assert guest["FSCR"] == int(facility).bit_length() - 1 << 56
+    assert guest["FSCR"] == (int(facility).bit_length() - 1) << 56
 
 
 def test_system_call_vectored() -> None:

@@ -230,7 +230,7 @@ def _course(engine: type[ConcreteEngine], msr: int, budgets: list[int]) -> list[
     return seen
 
 
-@pytest.mark.parametrize("msr", [KERNEL, KERNEL | LE, KERNEL & ~SF, KERNEL & ~SF | LE])
+@pytest.mark.parametrize("msr", [KERNEL, KERNEL | LE, KERNEL & ~SF, (KERNEL & ~SF) | LE])
 @settings(max_examples=25, deadline=None)
 @given(budgets=st.lists(st.integers(1, 700), min_size=1, max_size=8))
 def test_a_run_stops_at_the_same_instruction_in_the_same_state(msr: int, budgets: list[int]) -> None:
@@ -287,7 +287,7 @@ def test_address_bits_that_are_ignored(mode: int, ea: int) -> None:
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("mode", [KERNEL & ~SF, KERNEL & ~SF | LE, KERNEL])
+@pytest.mark.parametrize("mode", [KERNEL & ~SF, (KERNEL & ~SF) | LE, KERNEL])
 def test_the_upper_half_of_an_address_in_more_memory_than_it_reaches(mode: int) -> None:
     found = []
     for engine in ENGINES:
@@ -304,11 +304,11 @@ def test_code_at_an_address_with_ignored_bits() -> None:
     found = []
     for engine in ENGINES:
         guest = Guest(engine, "nop; bl . + 8; nop; mfspr r3,LR; b . - 8")
-        thread = guest.thread(CODE | 0xC << 60)
+        thread = guest.thread(CODE | (0xC << 60))
         guest.advance(thread, 10)
         found.append(registers(thread))
     assert found[0] == found[1]
-    assert found[1]["r3"] == CODE + 8 | 0xC << 60
+    assert found[1]["r3"] == (CODE + 8) | (0xC << 60)
 
 
 def test_code_runs_off_the_end_of_memory() -> None:

@@ -33,7 +33,7 @@ def _encode(random: Random, one: Instruction, statics: tuple[int, ...]) -> dict[
         elif name in ("D", "DS"):
             numbers[name] = random.randrange(-64, 64) * 4
         elif field.kind is Kind.SIGNED:
-            numbers[name] = random.randrange(-(1 << field.width - 1), 1 << field.width - 1)
+            numbers[name] = random.randrange(-(1 << (field.width - 1)), 1 << (field.width - 1))
         else:
             numbers[name] = random.getrandbits(field.width)
     return numbers

@@ -289,7 +289,7 @@ def test_code_that_another_thread_is_executing_changes() -> None:
     guest.place(OTHER, WRITER)
     flags = {"r7": DATA, "r8": DATA + 256}
     reader = guest.thread(real=True, CTR=rounds, **flags)
-    writer = guest.thread(OTHER, real=True, CTR=rounds, r5=CODE + 6 * 4, r4=14 << 26 | 9 << 21, **flags)
+    writer = guest.thread(OTHER, real=True, CTR=rounds, r5=CODE + 6 * 4, r4=(14 << 26) | (9 << 21), **flags)
     run_both(guest, reader, writer)
     assert reader.gpr[3] == writer.gpr[3] == rounds
     assert reader.gpr[10] == 0, "old code was executed"

@@ -55,7 +55,7 @@ def _guest(
     tables = PageTables(guest.memory)
     for _ in range(pages):
         size = draw.choice(SIZES)
-        ea = draw.choice([0, KERNEL]) | draw.getrandbits(35) >> size << size
+        ea = draw.choice([0, KERNEL]) | (draw.getrandbits(35) >> size << size)
         flags = draw.choice(EAA) | draw.choice([0, 0, 0x10, 0x20, 0x30]) | draw.choice([0, 0x100, 0x180])
         tables.map(ea, draw.getrandbits(real_bits) >> size << size, size, flags)
     for place in draw.sample(tables.entries, broken):

@@ -89,7 +89,7 @@ class _NoCode:
 
 
 def _byte(address: int) -> int:
-    return (address * 0x9E3779B1 >> 16) & 0xFF
+    return ((address * 0x9E3779B1) >> 16) & 0xFF
 
 
 _INITIAL = bytes(_byte(address) for address in range(MEMORY_SIZE))
@@ -107,7 +107,7 @@ class Meaning:
     def __init__(self, instruction: Instruction, word: int, mode: tuple[bool, bool]) -> None:
         self.instruction, self.word, self.mode = instruction, word, mode
         state = SymbolicState.unknown(memory_size=MEMORY_SIZE)
-        state["MSR"] = (state["MSR"] & ~_FIXED) | int(MSR.SF) * mode[0] | int(MSR.LE) * mode[1]
+        state["MSR"] = (state["MSR"] & ~_FIXED) | (int(MSR.SF) * mode[0]) | (int(MSR.LE) * mode[1])
         before = self._registers(state)
         live = _SymbolicLive()
         self.outcome = evaluator.execute(instruction, word, state, live)

@@ -94,7 +94,7 @@ def test_an_access_beyond_memory_raises_an_interrupt() -> None:
     reached = [ending for ending in endings if ending.reason is Reason.REACHED]
     load, store = (ending for ending in endings if ending.reason is Reason.INTERRUPT)
     assert len(reached) == 1
-    address = before.gpr[4] & (1 << 60) - 1
+    address = before.gpr[4] & ((1 << 60) - 1)
     assert always(z3.ULE(address, (1 << 16) - 16), reached[0].state.path)
     assert always(z3.UGT(address, (1 << 16) - 8), load.state.path)
     entered = SymbolicRunner({}, time).enter(store)
@@ -143,7 +143,7 @@ def test_tbu40_leaves_the_low_bits_ticking() -> None:
     (ending,), before, time = run("mtspr TBU40,r3", {"MSR": GUEST | int(MSR.HV)})
     was = before.live["TB"] + time.ticks[0]
     low = (1 << 24) - 1
-    assert always(ending.state.live["TB"] == before.gpr[3] & ~low | was & low, ending.state.path)
+    assert always(ending.state.live["TB"] == (before.gpr[3] & ~low) | (was & low), ending.state.path)
 
 
 def test_a_narrow_decrementer_reads_without_its_sign() -> None:

@@ -209,7 +209,7 @@ class Thread:
         """``size`` bytes; data storage interrupt if there is no memory."""
         if (ea & PAGE_MASK) + size > PAGE_MASK + 1 and (first := self._crosses(ea, size)):
             low, high = self.load(ea, first, little), self.load(ea + first, size - first, little)
-            return high << (8 * first) | low if little else low << (8 * (size - first)) | high
+            return (high << (8 * first)) | low if little else (low << (8 * (size - first))) | high
         try:
             return self.memory.load(self.address(ea, False), size, little)
         except AddressError:
