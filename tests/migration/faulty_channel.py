@@ -127,7 +127,7 @@ class FaultyChannel:
                 self._broken = self._silent = True
             case "corrupt":
                 damaged = bytearray(data)
-                damaged[at] ^= 1 << self._fault.byte % 8
+                damaged[at] ^= 1 << (self._fault.byte % 8)
                 arrive(bytes(damaged))
             case "late":
                 self._pass_time(self._fault.late_by)

@@ -44,8 +44,8 @@ class BytesPipe:
 
 
 def vcpu_state(number: int = 0, value: int = 0x0123456789ABCDEF) -> VcpuState:
-    one_regs = {r.name: (value * (n + 1)) & (1 << 8 * r.size) - 1 for n, r in enumerate(CARRIED)}
-    regs = Regs(pc=value, gpr=[value + n & (1 << 64) - 1 for n in range(32)])
+    one_regs = {r.name: (value * (n + 1)) & ((1 << (8 * r.size)) - 1) for n, r in enumerate(CARRIED)}
+    regs = Regs(pc=value, gpr=[(value + n) & ((1 << 64) - 1) for n in range(32)])
     return VcpuState(number, regs, Sregs(0x4E1200, 5, [(1, 2), (3, 4)]), one_regs, value)
 
 

@@ -55,7 +55,7 @@ def _some_bytes(chance: random.Random, data: bytearray) -> None:
 def _a_number(chance: random.Random, data: bytearray) -> None:
     size = chance.choice((1, 2, 4, 8))
     at = min(_place(chance, data), len(data) - size)
-    value = chance.choice(_TELLING) + chance.choice((-1, 0, 0, 1)) & (1 << 8 * size) - 1
+    value = (chance.choice(_TELLING) + chance.choice((-1, 0, 0, 1))) & ((1 << (8 * size)) - 1)
     data[at : at + size] = value.to_bytes(size, "big")
 
 

@@ -35,7 +35,7 @@ def booted(clock: VirtualTime, tb_origins: Sequence[int], offset: int = 0) -> tu
 
 
 def signed(value: int) -> int:
-    return (value + (1 << 63) & MASK64) - (1 << 63)
+    return ((value + (1 << 63)) & MASK64) - (1 << 63)
 
 
 @settings(max_examples=60, deadline=None)

@@ -70,7 +70,7 @@ def mutate(chance: random.Random, data: bytes) -> bytes:
                 changed[at % len(changed)] ^= 1 << chance.randrange(8)
             case 1:
                 size = chance.choice((1, 2, 4, 8))
-                number = chance.choice(EXTREMES) & (1 << 8 * size) - 1
+                number = chance.choice(EXTREMES) & ((1 << (8 * size)) - 1)
                 changed[at : at + size] = number.to_bytes(size, "big")
             case 2:
                 del changed[at:]

@@ -20,7 +20,7 @@ def test_floating_point_and_vector_registers_are_all_there_afterwards() -> None:
     names = [r.name for r in ONE_REGS if r.name.rstrip("0123456789") in files]
     assert len(names) == 96
     for number, name in enumerate((name for name in names if not name.startswith("FPR")), 1):
-        write_register(source, name, number << 120 | 0x0123_4567_89AB_CDEF << 32 | number)
+        write_register(source, name, (number << 120) | (0x0123_4567_89AB_CDEF << 32) | number)
     vcpu_state.load(destination, vcpu_state.save(source))
     for name in names:
         assert read_register(destination, name) == read_register(source, name) != 0, name

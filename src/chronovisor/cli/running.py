@@ -152,7 +152,7 @@ class _Service:
             # It runs here while its memory is sent. Its offset was read when the move began.
             now, offset, stopped = guest.system.clock.now().value, moving.value, None
         # A paused guest's time stands still until `resume` says how it continues.
-        guest_tb = now + offset & (1 << 64) - 1 if stopped is None else stopped.value
+        guest_tb = (now + offset) & ((1 << 64) - 1) if stopped is None else stopped.value
         return answer | {"host_tb": now, "guest_tb": guest_tb, "tb_offset": offset}
 
     def _reg(self, request: dict[str, Any]) -> dict[str, dict[str, int]]:

@@ -129,7 +129,7 @@ def _cpus(root: Any, options: TreeOptions) -> None:
             cpu.append(fdt.Property(feature))
         _words(cpu, "ibm,vmx", 2)
         _words(cpu, "ibm,dfp", 1)
-        encodings = (encoding << 29 | shift for encoding, shift in RADIX_PAGE_SIZES)
+        encodings = ((encoding << 29) | shift for encoding, shift in RADIX_PAGE_SIZES)
         _words(cpu, "ibm,processor-radix-AP-encodings", *encodings)
         _words(cpu, "ibm,mmu-pid-bits", _PID_BITS)
 

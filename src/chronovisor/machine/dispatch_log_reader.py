@@ -93,4 +93,4 @@ def _registered(guest: LoggingGuest, vcpu: Vcpu) -> _Ring:
             f"{guest.name}: no dispatch trace log is registered for vCPU {vcpu.id}: the guest does that by "
             "H_REGISTER_VPA"
         )
-    return _Ring(guest.memory, log >> 64, log & (1 << 64) - 1, read_register(vcpu, "VPA_ADDR"))
+    return _Ring(guest.memory, log >> 64, log & ((1 << 64) - 1), read_register(vcpu, "VPA_ADDR"))

@@ -365,7 +365,7 @@ class Guest:
             regs = vcpu.get_regs()
             regs.pc, regs.msr, regs.gpr[3] = entry, entry_msr(self.memory, entry, little), argument
             vcpu.set_regs(regs)
-            vcpu.set_one_reg(_LPCR, vcpu.get_one_reg(_LPCR) & ~(LPCR_ILE | LPCR_AIL) | modes)
+            vcpu.set_one_reg(_LPCR, (vcpu.get_one_reg(_LPCR) & ~(LPCR_ILE | LPCR_AIL)) | modes)
 
         return self._threads.start(target, prepare)
 

@@ -105,7 +105,7 @@ class Host:
             for vcpu in range(guest.topology.vcpus):
                 # The expiry after the offset: at the start a decrementer counts from now in the guest's time.
                 guest.set("TB_OFFSET", offset, vcpu)
-                guest.set("DEC_EXPIRY", guest.timebase(vcpu).value + 0x7FFF_FFFF & (1 << 64) - 1, vcpu)
+                guest.set("DEC_EXPIRY", (guest.timebase(vcpu).value + 0x7FFF_FFFF) & ((1 << 64) - 1), vcpu)
             guest.history = History(guest.timebase().value)
         except BaseException:
             self.discard(guest)

@@ -52,7 +52,7 @@ def _put_term_char(machine: Machine, _caller: VcpuThread, args: tuple[int, ...])
     if terminal not in (0, VTY_UNIT) or length > _CALL_BYTES:
         return Answer(Status.PARAMETER)
     if length:
-        text = (args[2] << 64 | args[3]).to_bytes(_CALL_BYTES, "big")
+        text = ((args[2] << 64) | args[3]).to_bytes(_CALL_BYTES, "big")
         machine.console.write(text[:length])
     return _DONE
 
@@ -62,7 +62,7 @@ def _get_term_char(machine: Machine, _caller: VcpuThread, args: tuple[int, ...])
         return Answer(Status.PARAMETER)
     typed = machine.console.read(_CALL_BYTES)
     words = int.from_bytes(typed.ljust(_CALL_BYTES, b"\0"), "big")
-    return Answer(Status.SUCCESS, (len(typed), words >> 64, words & (1 << 64) - 1))
+    return Answer(Status.SUCCESS, (len(typed), words >> 64, words & ((1 << 64) - 1)))
 
 
 def _rtas(machine: Machine, caller: VcpuThread, args: tuple[int, ...]) -> Answer:
@@ -119,7 +119,7 @@ def _set_mode(machine: Machine, caller: VcpuThread, args: tuple[int, ...]) -> An
 
 def _set_lpcr(machine: Machine, caller: VcpuThread, mask: int, value: int) -> None:
     def task(vcpu: Vcpu) -> None:
-        vcpu.set_one_reg(_LPCR, vcpu.get_one_reg(_LPCR) & ~mask | value)
+        vcpu.set_one_reg(_LPCR, (vcpu.get_one_reg(_LPCR) & ~mask) | value)
 
     machine.on_each_vcpu(caller, task)
 

@@ -102,4 +102,4 @@ def parse_u64(text: str | int, what: str) -> int:
             raise MachineError(f"{what} {text!r} is no number; write it in decimal or as 0x…") from None
     if not -(1 << 63) <= value < 1 << 64:
         raise MachineError(f"{what} {text} is too wide: it has 64 bits")
-    return value & (1 << 64) - 1
+    return value & ((1 << 64) - 1)

@@ -152,7 +152,7 @@ _NONE, _READ, _WRITE = 1, 2, 4
 
 def _ioctl(direction: int, number: int, argument: type[ctypes.Structure] | None = None) -> int:
     size = ctypes.sizeof(argument) if argument is not None else 0
-    return direction << 29 | size << 16 | _KVM << 8 | number
+    return (direction << 29) | (size << 16) | (_KVM << 8) | number
 
 
 class MmuV3Configuration(ctypes.Structure):

@@ -155,7 +155,7 @@ class LinuxVcpu:
     def set_one_reg(self, register_id: int, value: int) -> None:
         """KVM_SET_ONE_REG."""
         register = _register(register_id)
-        if not 0 <= value < 1 << 8 * register.size:
+        if not 0 <= value < 1 << (8 * register.size):
             raise KvmError(
                 errno.EINVAL, f"{value:#x} does not fit {register.name}, which has {register.size} bytes"
             )
@@ -334,7 +334,7 @@ def _register(register_id: int) -> OneReg:
     register = ONE_REG_BY_ID.get(register_id)
     if register is not None:
         return register
-    size = 1 << (register_id >> _SIZE_SHIFT & 0xF)
+    size = 1 << ((register_id >> _SIZE_SHIFT) & 0xF)
     if not 0 <= register_id <= MASK64 or size > _LARGEST:
         raise KvmError(errno.EINVAL, f"there is no register with the id {register_id:#x}")
     return OneReg(f"the register with the id {register_id:#x}", register_id, size)
@@ -343,7 +343,7 @@ def _register(register_id: int) -> OneReg:
 def _from_memory(register: OneReg, raw: bytes) -> int:
     if register.name not in _PAIRS:
         return int.from_bytes(raw, sys.byteorder)
-    return int.from_bytes(raw[:8], sys.byteorder) << 64 | int.from_bytes(raw[8:], sys.byteorder)
+    return (int.from_bytes(raw[:8], sys.byteorder) << 64) | int.from_bytes(raw[8:], sys.byteorder)
 
 
 def _to_memory(register: OneReg, value: int) -> bytes:

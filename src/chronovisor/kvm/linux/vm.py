@@ -203,10 +203,10 @@ class LinuxVm:
             if vpa:
                 areas.append((vpa, PAGE_SIZE))
             if log:
-                areas.append((log >> _ADDRESS_LENGTH_SHIFT, log & (1 << _ADDRESS_LENGTH_SHIFT) - 1))
+                areas.append((log >> _ADDRESS_LENGTH_SHIFT, log & ((1 << _ADDRESS_LENGTH_SHIFT) - 1)))
         return areas
 
 
 def _numbers(bitmap: bytearray) -> set[int]:
     """The bits that are set: page n is bit `n % 8` of byte `n // 8`, whatever the kernel's byte order."""
-    return {8 * at + bit for at, byte in enumerate(bitmap) if byte for bit in range(8) if byte >> bit & 1}
+    return {8 * at + bit for at, byte in enumerate(bitmap) if byte for bit in range(8) if (byte >> bit) & 1}
