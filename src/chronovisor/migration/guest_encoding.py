@@ -1,12 +1,12 @@
 """A guest's state as bytes: its vCPUs' registers, what user space keeps of it, and its clock's history.
 
-Moves carry it in a message, snapshots in sections of a file.
+Moves carry it in a message, snapshots in sections of a file. Each field is listed here in the order in which
+it is written, independently of the types of the running guest: these may change, and the formats do not.
 """
 
 from __future__ import annotations
 
 import struct
-from dataclasses import fields
 from typing import Any, Final
 
 from chronovisor.kvm.ids import ONE_REG_BY_ID, ONE_REG_BY_NAME
@@ -48,10 +48,22 @@ TYPED = bytes_of(MAXIMUM_TYPED, "typed input")
 IDEAL = fields_of(IdealInterval, least=S64, most=S64)
 RECORD = fields_of(
     MoveRecord,
-    **{
-        field.name: U64 if field.name.endswith(("origin", "before", "after", "offset")) else S64
-        for field in fields(MoveRecord)
-    },
+    from_origin=U64,
+    to_origin=U64,
+    guest_tb_before=U64,
+    guest_tb_after=U64,
+    elapsed_ticks=S64,
+    counted_ticks=S64,
+    error_ticks=S64,
+    error_bound_ticks=S64,
+    rounding_ticks=S64,
+    wait_ns=S64,
+    downtime_ns=S64,
+    elapsed_uncertainty_ticks=S64,
+    ideal_least_ticks=S64,
+    ideal_most_ticks=S64,
+    ideal_offset=U64,
+    rounded_offset=U64,
 )
 
 _GENERATOR_VERSION: Final = 3
@@ -115,10 +127,17 @@ def _list_of(count: int) -> Kind[list[int]]:
 
 REGS = fields_of(
     Regs,
-    **{
-        field.name: _list_of(len(value)) if isinstance(value := getattr(Regs(), field.name), list) else U64
-        for field in fields(Regs)
-    },
+    pc=U64,
+    cr=U64,
+    ctr=U64,
+    lr=U64,
+    xer=U64,
+    msr=U64,
+    srr0=U64,
+    srr1=U64,
+    pid=U64,
+    sprg=_list_of(8),
+    gpr=_list_of(32),
 )
 SREGS = fields_of(
     Sregs,
