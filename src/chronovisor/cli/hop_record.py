@@ -1,4 +1,4 @@
-"""A hop of a guest's life, and the whole of it, for people."""
+"""A hop of a guest's life, and all its hops, as text."""
 
 from __future__ import annotations
 

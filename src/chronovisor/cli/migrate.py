@@ -52,7 +52,7 @@ def command(
     time: Annotated[str, typer.Option(help=TIME_HELP, metavar="POLICY")] = "catch-up",
     clock_error_limit: ClockErrorLimit = "",
     cancel: Annotated[
-        bool, typer.Option("--cancel", help="Have the move under way come to nothing; the guest goes on.")
+        bool, typer.Option("--cancel", help="Cancel the move under way; the guest goes on here.")
     ] = False,
     resolve: Annotated[
         bool, typer.Option("--resolve", help="Ask the destination what became of an undecided move.")

@@ -1,4 +1,4 @@
-"""A move's record, for people."""
+"""A move's record as text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong for reasons that the user can mend: each error's text is one line for people."""
+"""Errors that the user can correct; the text of each is one line for people."""
 
 from __future__ import annotations
 

@@ -422,7 +422,7 @@ class Guest:
                 at = thread.vcpu.get_regs().pc
                 what = "wrote to" if is_write else "read from"
                 self.crash(
-                    f"the guest crashed on vCPU {number}: it {what} {address:#x}, where it has no memory, "
+                    f"the guest crashed on vCPU {number}: it {what} {address:#x}, at which it has no memory, "
                     f"at {at:#x}"
                 )
             case FailEntry(message=message) | InternalError(message=message):

@@ -131,7 +131,7 @@ _RADIX_PARTITION: Final = 1 << 63
 
 
 def _register_process_table(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
-    """H_REGISTER_PROC_TBL: where the guest's process table is. Only radix trees are supported."""
+    """H_REGISTER_PROC_TBL: the address of the guest's process table. Only radix trees are supported."""
     flags, table, page_size, size = args[:4]
     if flags & ~_PROCESS_TABLE_GTSE != _PROCESS_TABLE_NEW | _PROCESS_TABLE_RADIX:
         return Answer(Status.PARAMETER)

@@ -17,7 +17,7 @@ from chronovisor.memory import AddressError
 from chronovisor.papr.hcalls import Status
 
 MAXIMUM_WORDS: Final = 16
-"""Arguments and return values together; no service of ours has more."""
+"""Arguments and return values together; no service here has more."""
 _OS_TERM_TEXT: Final = 256
 ENTRY_CODE: Final = bytes.fromhex("7c641b78 38600000 6063f000 44000022 4e800020")
 """What guests call for a service. It moves the argument block's address from r3 to r4 and makes H_RTAS.

@@ -90,7 +90,7 @@ def check_name(name: str) -> str:
 
 
 def socket_path(name: str) -> Path:
-    """Return where the guest of that name has its socket; MachineError for a name that cannot be one."""
+    """Return the path of the guest's socket; MachineError for a name that cannot be one."""
     path = run_directory() / f"{check_name(name)}{_SUFFIX}"
     if len(os.fsencode(path)) > _LONGEST_PATH:
         raise MachineError(f"{path}: too long for a socket; set {ENVIRONMENT} to a shorter directory")
@@ -98,7 +98,7 @@ def socket_path(name: str) -> Path:
 
 
 def claim(name: str) -> socket.socket:
-    """Take the name: return a socket that listens for who asks for it.
+    """Take the name: return a socket that listens for requests to the guest.
 
     MachineError if a guest of that name runs.
     """

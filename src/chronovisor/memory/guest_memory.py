@@ -29,7 +29,7 @@ STORERS: Final = {
 
 
 class AddressError(LookupError):
-    """An access to a real address where the guest has no memory."""
+    """An access to a real address at which the guest has no memory."""
 
     def __init__(self, addr: int, size: int, memory_size: int) -> None:
         super().__init__(

@@ -101,7 +101,7 @@ class Arrivals:
         self.address: Place = address
         if isinstance(address, Address):
             self.address = replace(address, port=self._listeners[0].getsockname()[1])
-        """Where it listens; its port is the one that the system chose if none was given."""
+        """The address at which it listens; its port is the one that the system chose if port 0 was given."""
         self._connections = threading.BoundedSemaphore(MAXIMUM_CONNECTIONS)
         self._taking = threading.Lock()
         """Held from an offer until its move failed; if the guest came, until `take_another`."""
@@ -252,7 +252,7 @@ class Arrivals:
                     return reason
                 answer = destination.handle(reader.message(destination.memory))
         except Exception as error:
-            # Mostly a connection that failed; after a mistake of ours the guest stays at the source, too.
+            # Mostly a failed connection. After an internal error the guest stays at the source, too.
             reason = str(error)
             destination.give_up(reason)
             _try_to_send(writer, Aborted(reason))

@@ -26,7 +26,7 @@ class MoveCancelledError(MoveError):
 
 
 class NotConvergingError(MoveError):
-    """The guest writes its memory faster than it can be brought over; it was not stopped."""
+    """The guest writes its memory faster than it can be sent; it was not stopped."""
 
 
 class LinkLostError(Exception):

@@ -82,7 +82,7 @@ def _made(made: Callable[..., T], *values: Any, **named: Any) -> T:
 
 
 def bytes_of(limit: int, what: str) -> Kind[bytes]:
-    """Return the kind of bytes behind their number, which is `limit` at most; `what` is for people."""
+    """Return the kind of bytes behind their number, which is `limit` at most; messages call them `what`."""
 
     def write(value: bytes) -> bytes:
         if len(value) > limit:
@@ -136,7 +136,7 @@ def optional(kind: Kind[T]) -> Kind[T | None]:
 
 
 def _line(text: str) -> bytes:
-    """Return text as it may go over: one printable line, cut if it is too long."""
+    """Return text as it may be sent: one printable line, cut if it is too long."""
     shown = "".join(c if c.isprintable() else " " for c in text)
     return shown.encode(errors="replace")[:MAXIMUM_TEXT].decode(errors="ignore").encode()
 

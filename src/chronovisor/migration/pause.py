@@ -18,7 +18,7 @@ from chronovisor.timebase.types import GuestTime, SourceTime, Ticks
 class Pause:
     """Stops `guest`, and knows since when: one that did not run is away from now on, and stays stopped.
 
-    Its registers may be looked at and set meanwhile, its offset too.
+    Its registers and its offset may be read and set during the pause.
     """
 
     def __init__(self, guest: Guest) -> None:

@@ -68,7 +68,7 @@ HEAD_SIZE: Final = _HEAD.size + _CRC.size
 
 
 class SnapshotError(ImageError):
-    """A file that is no snapshot, or none that this version reads; one line for people."""
+    """A file that is no snapshot, or a snapshot that this version cannot read; one line for people."""
 
 
 @dataclass(frozen=True, slots=True)
