@@ -48,12 +48,12 @@ def answer(
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="runs the program for x86-64")
 def test_a_guest_is_run_and_its_log_says_the_same(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     log, picture = tmp_path / "log", tmp_path / "clocks.png"
-    command = [str(SHIPPED / "clockcheck" / "x86-64"), "seconds=2", "interval=20"]
+    command = [str(SHIPPED / "clockcheck" / "x86-64"), "seconds=1", "interval=20"]
     # This machine may be busy: nothing is said here about its delays.
     patient = ["--allowance", "100", "--step", "1000", "--late", "30000", "--silence", "30"]
     live = answer(capsys, *patient, "--log", str(log), "--picture", str(picture), "--", *command)
     assert live["finished"]
-    assert live["samples"] + live["timers"]["skipped"] >= 100
+    assert live["samples"] + live["timers"]["skipped"] >= 50
     assert [rate["clock"] for rate in live["rates"]] == ["mono", "raw", "boot", "real", "tb"]
     assert answer(capsys, *patient, str(log)) == live
     assert picture.read_bytes().startswith(b"\x89PNG")
