@@ -342,3 +342,36 @@ def test_time_out_of_a_guest_that_powers_off_first_is_not_waited_for() -> None:
     before = time.monotonic()
     assert run("run", "hello-le.elf", "--timeout", "90").returncode == 0
     assert time.monotonic() - before < 60
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ((), "give one image, as IMAGE or as --kernel FILE"),
+        (("hello-le", "--kernel", "hello-le"), "give one image"),
+        (
+            ("--kernel", "packed"),
+            "packed: this is not an ELF file but one that gzip compressed; unpack it first",
+        ),
+        (("hello-le", "--initrd", "nowhere"), "nowhere: No such file or directory"),
+        (
+            ("hello-le", "--append", "x" * 2048),
+            "the command line has 2048 characters; Linux reads 2047 at most",
+        ),
+        (
+            ("hello-le", "--initrd", "large", "--memory", "1M"),
+            "leaves no 2097152 bytes for the initial RAM disk",
+        ),
+    ],
+)
+def test_a_kernel_that_cannot_start_is_refused_in_a_line(
+    arguments: tuple[str, ...], reason: str, tmp_path: Path
+) -> None:
+    (tmp_path / "packed").write_bytes(b"\x1f\x8b\x08\0")
+    (tmp_path / "large").write_bytes(bytes(2 << 20))
+    done = subprocess.run(
+        [sys.executable, "-m", "chronovisor", "run", *arguments], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == ExitStatus.USAGE, done.stderr
+    assert reason in done.stderr
+    assert done.stderr.count("\n") == 1

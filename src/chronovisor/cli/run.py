@@ -24,6 +24,7 @@ from chronovisor.cli.terminal import typing_into, write_stdout
 from chronovisor.machine.console import Console
 from chronovisor.machine.elf import read_image
 from chronovisor.machine.errors import MachineError
+from chronovisor.machine.files import FileError, read_regular
 from chronovisor.machine.host import Host
 from chronovisor.machine.sizes import parse_topology
 from chronovisor.report.switch_trace import line
@@ -31,7 +32,15 @@ from chronovisor.timebase.trace import Event
 
 
 def command(
-    image: Annotated[str, typer.Argument(help="A 64-bit Power ELF file, or one of `chronovisor guests`.")],
+    image: Annotated[
+        str | None, typer.Argument(help="A 64-bit Power ELF file, or one of `chronovisor guests`.")
+    ] = None,
+    kernel: Annotated[
+        str | None, typer.Option(help="The same as IMAGE: a kernel's ELF file (vmlinux).", metavar="FILE")
+    ] = None,
+    initrd: Annotated[
+        str | None, typer.Option(help="The initial RAM disk of a Linux kernel.", metavar="FILE")
+    ] = None,
     memory: Annotated[str, typer.Option(help="The guest's memory: bytes, or 512K, 64M, 1G.")] = "64M",
     smp: Annotated[str, typer.Option(help="vCPUs: N, or N,threads=T for virtual cores of T threads.")] = "1",
     host_cores: Annotated[
@@ -73,7 +82,10 @@ def command(
     key, _, base = rtc.partition("=")
     if key != "base":
         raise MachineError(f"rtc {rtc!r}: write base=utc, base=localtime or base=DATE")
-    loaded = read_image(image)
+    if (image is None) == (kernel is None):
+        raise MachineError("run: give one image, as IMAGE or as --kernel FILE")
+    loaded = read_image(image or kernel or "")
+    ramdisk = None if initrd is None else _read(initrd)
     console = Console(write_stdout)
     with Host(
         tb_origin=tb_origin,
@@ -86,12 +98,26 @@ def command(
         provider=provider.value,
     ) as host:
         guest = host.boot(
-            loaded, memory, topology.vcpus, topology.threads, append, console, tb_offset=tb_offset
+            loaded,
+            memory,
+            topology.vcpus,
+            topology.threads,
+            append,
+            console,
+            tb_offset=tb_offset,
+            initrd=ramdisk,
         )
         guest.wall_clock.start(base)
         with typing_into(console):
             end = run_named(guest, name or generated_name(), seconds)
     return tell_end(end, as_json)
+
+
+def _read(path: str) -> bytes:
+    try:
+        return read_regular(path)
+    except FileError as error:
+        raise MachineError(f"{path}: {error}") from None
 
 
 def _print_event(event: Event) -> None:

@@ -22,6 +22,14 @@ from chronovisor.memory import GuestMemory
 
 PIE_BASE: Final = 0x40_0000
 """The load address of an image that is linked at 0 and can run anywhere: the usual one for kernels."""
+_COMPRESSED: Final = {
+    b"\x1f\x8b": "gzip",
+    b"\xfd7zXZ": "xz",
+    b"BZh": "bzip2",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4",
+}
+"""What compressed files begin with, and what makes them."""
 _REAL_ADDRESS: Final = (1 << 60) - 1
 _CLEARED_AT_ONCE: Final = 1 << 20
 _ABI_MASK: Final = 3
@@ -88,7 +96,11 @@ def parse_image(data: bytes, name: str) -> Image:
     if not data:
         raise ImageError(f"{name}: the file is empty")
     if data[:4] != b"\x7fELF":
-        raise ImageError(f"{name}: this is not an ELF file")
+        packed = next((how for magic, how in _COMPRESSED.items() if data.startswith(magic)), None)
+        raise ImageError(
+            f"{name}: this is not an ELF file"
+            + (f" but one that {packed} compressed; unpack it first" if packed else "")
+        )
     if len(data) < 64:
         raise ImageError(f"{name}: the file ends within its ELF header")
     if data[4] not in (1, 2):

@@ -23,6 +23,8 @@ from chronovisor.timebase.history import History
 from chronovisor.timebase.trace import Observer
 from chronovisor.timebase.types import HostTime
 
+LONGEST_COMMAND_LINE: Final = 2048
+"""Bytes that Linux keeps of its command line on Power, the zero at its end included."""
 CLOCKS: Final = ("real", "virtual")
 
 
@@ -97,6 +99,11 @@ class Host:
         `tb_offset` is KVM_REG_PPC_TB_OFFSET, which KVM rounds up to 2^24 ticks.
         """
         loaded = _image(image)
+        if len(append.encode(errors="surrogateescape")) >= LONGEST_COMMAND_LINE:
+            raise MachineError(
+                f"the command line has {len(append)} characters; "
+                f"Linux reads {LONGEST_COMMAND_LINE - 1} at most"
+            )
         offset = parse_u64(tb_offset, "timebase offset")
         guest = self.prepare(memory, smp, threads, console, loaded.name)
         try:
