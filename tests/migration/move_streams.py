@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from chronovisor.kvm.structures import Regs, Sregs
 from chronovisor.machine.guest import MachineState
+from chronovisor.machine.services import Translation
 from chronovisor.machine.sizes import Topology
 from chronovisor.machine.wall_clock import TimeOfDay
 from chronovisor.memory import PAGE_SIZE, GuestMemory
@@ -69,9 +70,12 @@ def offer(**changed: object) -> Offer:
     return Offer(**(facts | changed))  # type: ignore[arg-type]
 
 
+TRANSLATION = Translation(3, (1 << 63) | 0x8000C)
+
+
 def state(memory: GuestMemory, runs: list[tuple[int, int]]) -> State:
     return State(
-        MachineState((False, True), TimeOfDay(GuestTime(3), Ticks(-7)), (), history()),
+        MachineState((False, True), TimeOfDay(GuestTime(3), Ticks(-7)), (), history(), TRANSLATION),
         (vcpu_state(0), vcpu_state(1, 5)),
         tuple((addr, memory.view[addr : addr + size]) for addr, size in runs),
         b"typed",

@@ -21,6 +21,7 @@ from chronovisor.machine.dispatch_log_reader import read_dispatch_log
 from chronovisor.machine.entry import MSR_LE, entry_msr
 from chronovisor.machine.errors import MachineError, OutputLostError
 from chronovisor.machine.hypercall_answers import LPCR_AIL, LPCR_ILE, answer_hypercall
+from chronovisor.machine.services import Translation
 from chronovisor.machine.sizes import Topology
 from chronovisor.machine.vcpu_thread import VcpuTask, VcpuThread, VcpuThreads
 from chronovisor.machine.wall_clock import TimeOfDay, WallClock
@@ -35,6 +36,9 @@ MEMORY_SLOT: Final = 0
 _LPCR: Final = ONE_REG_BY_NAME["LPCR_64"].id
 _LPCR_LD: Final = 1 << 17
 """LPCR[LD]: the guest's decrementer has the processor's full width (Power ISA 3.0B, Book III, 2.2)."""
+
+
+NO_TRANSLATION: Final = Translation()
 
 
 class EndReason(Enum):
@@ -76,6 +80,7 @@ class MachineState:
     """Python's random generator, if H_RANDOM is answered here."""
     history: History
     """What happened to the guest's time until now."""
+    translation: Translation = NO_TRANSLATION
 
 
 class Guest:
@@ -112,6 +117,7 @@ class Guest:
         self.history = History(0)
         """What happened to its time; moves and snapshots carry it along."""
         self._carried_time_of_day: TimeOfDay | None = None
+        self._translation = NO_TRANSLATION
         self._threads = VcpuThreads(vcpus, system.clock.source.is_virtual, self._handle, self._broke)
 
     # Running
@@ -303,6 +309,7 @@ class Guest:
             TimeOfDay(self.timebase(), self.wall_clock.since_epoch()),
             self.random.getstate() if self.system.clock.source.is_virtual else (),
             self.history,
+            self._translation,
         )
 
     @machine_state.setter
@@ -313,6 +320,8 @@ class Guest:
         self.history = state.history
         if state.random_state and self.system.clock.source.is_virtual:
             self.random.setstate(state.random_state)
+        if state.translation != NO_TRANSLATION:
+            self.translate(state.translation)
 
     @property
     def ideal(self) -> IdealInterval:
@@ -341,6 +350,11 @@ class Guest:
         return self.vm.get_dirty_log(MEMORY_SLOT)
 
     # What the guest's own calls do (services.Machine)
+
+    def translate(self, translation: Translation) -> None:
+        """Have the guest translate addresses from now on; KvmError if the host cannot."""
+        self.vm.configure_v3_mmu(translation.flags, translation.process_table)
+        self._translation = translation
 
     def power_off(self) -> None:
         """End the guest as it wishes."""

@@ -10,7 +10,7 @@ from chronovisor.kvm.ids import ONE_REG_BY_NAME, MmuV3Flag
 from chronovisor.kvm.interface import Vcpu
 from chronovisor.machine.devicetree import VTY_UNIT
 from chronovisor.machine.rtas import call_rtas
-from chronovisor.machine.services import Machine
+from chronovisor.machine.services import Machine, Translation
 from chronovisor.machine.vcpu_thread import VcpuThread
 from chronovisor.memory import PAGE_SIZE, AddressError
 from chronovisor.papr.hcalls import Hcall, SetMode, Status
@@ -142,7 +142,7 @@ def _register_process_table(machine: Machine, _caller: VcpuThread, args: tuple[i
     if size > _LARGEST_PROCESS_TABLE:
         return Answer(Status.P4)
     kinds = MmuV3Flag.RADIX | (MmuV3Flag.GTSE if flags & _PROCESS_TABLE_GTSE else 0)
-    machine.vm.configure_v3_mmu(kinds, _RADIX_PARTITION | table | size)
+    machine.translate(Translation(kinds, _RADIX_PARTITION | table | size))
     return _DONE
 
 

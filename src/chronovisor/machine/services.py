@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from typing import Protocol
 
-from chronovisor.kvm.interface import Vm
 from chronovisor.machine.console import Console
 from chronovisor.machine.vcpu_thread import VcpuTask, VcpuThread
 from chronovisor.machine.wall_clock import WallClock
 from chronovisor.memory import GuestMemory
 
 
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """How a guest translates addresses: what KVM_PPC_CONFIGURE_V3_MMU was told; all 0 if nothing yet."""
+
+    flags: int = 0
+    """Of `MmuV3Flag`."""
+    process_table: int = 0
+    """The second doubleword of the guest's partition table entry."""
+
+
 class Machine(Protocol):
     """A guest's machine, as its own calls see it."""
 
     memory: GuestMemory
-    vm: Vm
     console: Console
     wall_clock: WallClock
     random: random.Random
+
+    def translate(self, translation: Translation) -> None:
+        """Have the guest translate addresses from now on; KvmError if the host cannot."""
 
     def power_off(self) -> None:
         """End the guest as it wishes."""

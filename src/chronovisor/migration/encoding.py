@@ -12,7 +12,16 @@ from typing import Any, Final
 
 from chronovisor.machine.sizes import MAXIMUM_VCPUS, check_topology
 from chronovisor.migration.errors import StreamError
-from chronovisor.migration.guest_encoding import IDEAL, MACHINE, POLICY, RECORD, SREGS, TYPED, VCPU
+from chronovisor.migration.guest_encoding import (
+    IDEAL,
+    MACHINE,
+    MACHINE_BEFORE,
+    POLICY,
+    RECORD,
+    SREGS,
+    TYPED,
+    VCPU,
+)
 from chronovisor.migration.kinds import (
     GUEST_TIME,
     TEXT,
@@ -70,7 +79,6 @@ _OFFER_FIELDS: Final[dict[str, Kind[Any]]] = {
     "limit": TICKS,
 }
 _STATE_FIELDS: Final[dict[str, Kind[Any]]] = {
-    "machine": MACHINE,
     "vcpus": array_of(VCPU, MAXIMUM_VCPUS, "vCPUs"),
     "memory": _NO_MEMORY,
     "typed": TYPED,
@@ -83,7 +91,7 @@ _OFFER = fields_of(
     sregs=optional(SREGS),
     token=bytes_of(MAXIMUM_TOKEN, "a token"),
 )
-_STATE = fields_of(State, **_STATE_FIELDS, paused_at=optional(GUEST_TIME))
+_STATE = fields_of(State, machine=MACHINE, **_STATE_FIELDS, paused_at=optional(GUEST_TIME))
 _COMMIT = fields_of(Commit, guest_time=GUEST_TIME, ideal=IDEAL, since_sample=TICKS, dwell=TICKS)
 
 KINDS: Final[dict[int, tuple[type, Kind[Any]]]] = {
@@ -113,7 +121,7 @@ KINDS_BEFORE: Final[dict[int, tuple[type, Kind[Any]]]] = KINDS | {
             policy=POLICY,
         ),
     ),
-    4: (State, fields_of(State, **_STATE_FIELDS)),
+    4: (State, fields_of(State, machine=MACHINE_BEFORE, **_STATE_FIELDS)),
 }
 """How version 2 wrote them."""
 

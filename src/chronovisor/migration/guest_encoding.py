@@ -13,6 +13,7 @@ from chronovisor.kvm.ids import ONE_REG_BY_ID, ONE_REG_BY_NAME
 from chronovisor.kvm.structures import Regs, Sregs
 from chronovisor.machine.console import TYPED_BYTES
 from chronovisor.machine.guest import MachineState
+from chronovisor.machine.services import Translation
 from chronovisor.machine.sizes import MAXIMUM_VCPUS
 from chronovisor.machine.wall_clock import TimeOfDay
 from chronovisor.migration.errors import StreamError
@@ -109,13 +110,19 @@ TIME_OF_DAY = fields_of(
     guest_time=GUEST_TIME,
     since_epoch=written_as(S128, lambda t: t.value, Ticks),
 )
+_MACHINE_FIELDS: Final[dict[str, Kind[Any]]] = {
+    "stopped": array_of(BOOL, MAXIMUM_VCPUS, "vCPUs"),
+    "time_of_day": TIME_OF_DAY,
+    "random_state": Kind(_write_random_state, _read_random_state),
+    "history": HISTORY,
+}
 MACHINE = fields_of(
     MachineState,
-    stopped=array_of(BOOL, MAXIMUM_VCPUS, "vCPUs"),
-    time_of_day=TIME_OF_DAY,
-    random_state=Kind(_write_random_state, _read_random_state),
-    history=HISTORY,
+    **_MACHINE_FIELDS,
+    translation=fields_of(Translation, flags=U32, process_table=U64),
 )
+MACHINE_BEFORE = fields_of(MachineState, **_MACHINE_FIELDS)
+"""How version 2 of the stream and version 1 of snapshots wrote it: their guests did not translate."""
 
 
 def _list_of(count: int) -> Kind[list[int]]:

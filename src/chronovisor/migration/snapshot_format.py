@@ -48,7 +48,8 @@ from chronovisor.memory import PAGE_SIZE, GuestMemory
 from chronovisor.timebase.types import GuestTime
 
 MAGIC: Final = b"\x89CHRSNP\n"
-VERSION: Final = 1
+VERSION: Final = 2
+OLDEST_VERSION: Final = 1
 
 TIME: Final = b"TIME"
 MACHINE: Final = b"MACH"
@@ -116,9 +117,10 @@ class SnapshotHeader:
         if len(data) < _VERSION.size or data[: len(MAGIC)] != MAGIC:
             raise SnapshotError("it is no snapshot of a Chronovisor guest")
         _, version = _VERSION.unpack_from(data)
-        if version != VERSION:
+        if not OLDEST_VERSION <= version <= VERSION:
             raise SnapshotError(
-                f"it is of format version {version}, and this Chronovisor reads {VERSION}: "
+                f"it is of format version {version}, "
+                f"and this Chronovisor reads {OLDEST_VERSION} to {VERSION}: "
                 + ("update it" if version > VERSION else "no Chronovisor wrote that")
             )
         if len(data) != HEADER_SIZE:
@@ -171,7 +173,9 @@ class SectionReader:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.header = SnapshotHeader.decode(self._up_to(HEADER_SIZE))
+        header = self._up_to(HEADER_SIZE)
+        self.header = SnapshotHeader.decode(header)
+        self.version: int = _VERSION.unpack_from(header)[1]
 
     def section(self, kind: bytes) -> bytes:
         """Return the payload of the next section, which is of this kind; not for memory."""

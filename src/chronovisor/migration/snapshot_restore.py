@@ -17,7 +17,7 @@ from chronovisor.machine.host import Host
 from chronovisor.memory import GuestMemory
 from chronovisor.migration import snapshot_format as form
 from chronovisor.migration.errors import RestorationError, StreamError
-from chronovisor.migration.guest_encoding import MACHINE, TYPED, VCPU
+from chronovisor.migration.guest_encoding import MACHINE, MACHINE_BEFORE, TYPED, VCPU
 from chronovisor.migration.kinds import Cursor
 from chronovisor.migration.preflight import obstacle
 from chronovisor.migration.restoration import load
@@ -157,7 +157,8 @@ def read_contents(reader: SectionReader, memory: GuestMemory | None) -> Contents
     header = reader.header
     try:
         time = _decoded(SAVED_TIME.read, reader.section(form.TIME))
-        machine, typed = _decoded(lambda c: (MACHINE.read(c), TYPED.read(c)), reader.section(form.MACHINE))
+        kind = MACHINE if reader.version == form.VERSION else MACHINE_BEFORE
+        machine, typed = _decoded(lambda c: (kind.read(c), TYPED.read(c)), reader.section(form.MACHINE))
         vcpus = tuple(_decoded(VCPU.read, reader.section(form.VCPU)) for _ in range(header.topology.vcpus))
     except StreamError as error:
         raise SnapshotError(f"it is damaged: {error}") from None

@@ -23,8 +23,7 @@ _NOT_COPIED: Final = frozenset(
         *(f"FPR{n}" for n in range(32)),
         # The kernel chooses it.
         "DEBUG_INST",
-        # The state of the interrupt controller. It is not a vCPU's own, and absent without a controller.
-        "ICP_STATE",
+        # The state of XIVE, an interrupt controller that no guest of ours is given.
         "VP_STATE",
     }
 )
