@@ -20,6 +20,8 @@ from chronovisor.timebase.policy import CATCH_UP, FREEZE, TimePolicy
 from chronovisor.timebase.types import FREQUENCY, GuestTime, HostTime, Offset, Ticks
 
 MEMORY = 4 * PAGE_SIZE + (1 << 20)
+LATER = ("ICP_STATE",)
+"""Registers that moves did not carry in the stream's version 2."""
 HEADER = Header(MEMORY, 2, 1)
 
 
@@ -45,7 +47,9 @@ class BytesPipe:
 
 
 def vcpu_state(number: int = 0, value: int = 0x0123456789ABCDEF) -> VcpuState:
-    one_regs = {r.name: (value * (n + 1)) & ((1 << (8 * r.size)) - 1) for n, r in enumerate(CARRIED)}
+    # The kept streams have the values that these numbers give: registers that came later come last.
+    numbered = sorted(CARRIED, key=lambda register: register.name in LATER)
+    one_regs = {r.name: (value * (n + 1)) & ((1 << (8 * r.size)) - 1) for n, r in enumerate(numbered)}
     regs = Regs(pc=value, gpr=[(value + n) & ((1 << 64) - 1) for n in range(32)])
     return VcpuState(number, regs, Sregs(0x4E1200, 5, [(1, 2), (3, 4)]), one_regs, value)
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from move_streams import MEMORY, RUNS, commit, filled_memory, offer, read_move, state, whole_move
+from move_streams import LATER, MEMORY, RUNS, commit, filled_memory, offer, read_move, state, whole_move
 
 from chronovisor.machine import Console, Host
 from chronovisor.machine.guest import NO_TRANSLATION
@@ -37,7 +37,7 @@ def test_what_is_written_is_the_current_format() -> None:
 
 
 def _without_controller(vcpu: VcpuState) -> VcpuState:
-    return replace(vcpu, one_regs={n: v for n, v in vcpu.one_regs.items() if n != "ICP_STATE"})
+    return replace(vcpu, one_regs={n: v for n, v in vcpu.one_regs.items() if n not in LATER})
 
 
 @pytest.mark.parametrize("version", range(OLDEST_VERSION, VERSION + 1))
