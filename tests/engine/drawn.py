@@ -10,7 +10,7 @@ from chronovisor.isa.bits import LPCR, MSR
 from chronovisor.isa.decode import decode
 from chronovisor.isa.forms import FIELDS
 from chronovisor.isa.instruction import INSTRUCTIONS, RESERVED, UNIMPLEMENTED, Instruction
-from chronovisor.isa.registers import REGISTERS, SPR_READ, SPR_WRITE
+from chronovisor.isa.registers import FILES, REGISTERS, SPR_READ, SPR_WRITE
 
 MEMORY_SIZE = 1 << 18
 LIVE = tuple(name for name, register in REGISTERS.items() if register.live)
@@ -22,7 +22,7 @@ ALL = (*INSTRUCTIONS, *RESERVED, *UNAVAILABLE)
 
 @dataclass(frozen=True)
 class Drawn:
-    """One case: what is executed, in which mode, from which registers (r0 to r31 among them)."""
+    """One case: what is executed, in which mode, from which registers (r0 to r31, vs0 to vs63 among them)."""
 
     instruction: Instruction
     word: int
@@ -49,6 +49,20 @@ def draw_word(random: Random, instruction: Instruction) -> int:
     return word
 
 
+def draw_elements(random: Random) -> int:
+    """Draw 128 bits: elements of some width, at random or at the ends of their ranges, or a few bits."""
+    width = random.choice((8, 16, 32, 64, 128))
+    ones = (1 << width) - 1
+    ends = (0, 1, ones, ones >> 1, (ones >> 1) + 1, ones - 1)
+    value = 0
+    for _ in range(128 // width):
+        element = random.choice(
+            (random.getrandbits(width), random.choice(ends), random.getrandbits(width) & 31)
+        )
+        value = value << width | element & ones
+    return value
+
+
 def draw_state(
     random: Random, instruction: Instruction, word: int, mode: tuple[bool, bool] | None = None
 ) -> Drawn:
@@ -62,7 +76,11 @@ def draw_state(
         far = random.choice((random.getrandbits(64), random.choice(_BOUNDARIES)))
         edge = MEMORY_SIZE - random.randrange(20)
         registers[f"r{n}"] = random.choice((near, near, near, far, far, edge))
+    for n in range(FILES["VSR"].count):
+        registers[f"vs{n}"] = draw_elements(random)
     msr = random.getrandbits(64) & ~int(MSR.DR | MSR.PR | MSR.HV)
+    if random.getrandbits(3):
+        msr |= int(MSR.FP | MSR.VEC | MSR.VSX)
     for bit in (MSR.DR, MSR.PR, MSR.HV):
         if random.getrandbits(2) == 0:
             msr |= bit

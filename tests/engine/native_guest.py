@@ -13,6 +13,7 @@ from chronovisor.engine.native.sets import common_keys
 from chronovisor.engine.state import Thread, ThreadTime
 from chronovisor.isa.assembly import assemble
 from chronovisor.isa.bits import LPCR, MSR
+from chronovisor.isa.registers import FILES
 from chronovisor.memory.guest_memory import GuestMemory
 
 CODE = 0x10000
@@ -125,4 +126,9 @@ class Guest:
 def registers(thread: Thread) -> dict[str, int]:
     """Everything that a thread holds between two instructions."""
     named = {name: thread.get(name) for name in STORED if name != "NIA"}
-    return {**named, **{f"r{n}": thread.gpr[n] for n in range(32)}, "executed": thread.executed}
+    numbered = {
+        f"{file.prefix}{n}": value
+        for file in FILES.values()
+        for n, value in enumerate(getattr(thread, file.attribute)[: file.count])
+    }
+    return {**named, **numbered, "executed": thread.executed}

@@ -21,6 +21,7 @@ from chronovisor.isa.assembly import assemble
 from chronovisor.isa.bits import MSR
 from chronovisor.isa.decode import decode
 from chronovisor.isa.instruction import INSTRUCTIONS
+from chronovisor.isa.registers import FILES
 from chronovisor.isa.values import OPERATIONS
 
 from .drawn import ALL, MEMORY_SIZE, Drawn, draw
@@ -117,7 +118,9 @@ class Engines:
         thread = guest.thread()
         for name in STORED:
             thread.set(name, case.registers[name])
-        thread.gpr[:32] = [case.registers[f"r{n}"] for n in range(32)]
+        for file in FILES.values():
+            values = [case.registers[f"{file.prefix}{n}"] for n in range(file.count)]
+            getattr(thread, file.attribute)[: file.count] = values
         # Native code has no translation of its own; a trace interrupt's steps are the concrete evaluator's.
         thread.set_msr(thread.MSR & ~int(MSR.IR | MSR.SE | MSR.BE))
         reservation = case.reservation

@@ -23,7 +23,7 @@ from chronovisor.engine.symbolic.state import STORED, SymbolicState
 from chronovisor.isa.bits import MSR
 from chronovisor.isa.instruction import Instruction
 from chronovisor.isa.interrupts import HYPERCALL
-from chronovisor.isa.registers import REGISTERS
+from chronovisor.isa.registers import FILES, REGISTERS
 from chronovisor.isa.values import OPERATIONS
 from chronovisor.memory.guest_memory import GuestMemory
 
@@ -94,7 +94,8 @@ def _byte(address: int) -> int:
 
 _INITIAL = bytes(_byte(address) for address in range(MEMORY_SIZE))
 _FIXED = int(MSR.SF | MSR.LE)
-_GPRS = tuple(f"r{n}" for n in range(32))
+_NAMES = {file.name: tuple(f"{file.prefix}{n}" for n in range(file.count)) for file in FILES.values()}
+_NUMBERED = {name: file.width for file in FILES.values() for name in _NAMES[file.name]}
 
 
 class Disagreement(AssertionError):
@@ -118,7 +119,7 @@ class Meaning:
         self.changed = {
             name: term
             for name, term in after.items()
-            if not term.eq(before[name]) and not (self.is_random and name in _GPRS)
+            if not term.eq(before[name]) and not (self.is_random and name in _NUMBERED)
         }
         self.written = live.written
         held = state.reservation
@@ -133,7 +134,12 @@ class Meaning:
 
     @staticmethod
     def _registers(state: SymbolicState) -> dict[str, z3.BitVecRef]:
-        return {**state.registers, **dict(zip(_GPRS, state.gpr, strict=True))}
+        numbered = {
+            name: term
+            for file, names in _NAMES.items()
+            for name, term in zip(names, state.files[file], strict=True)
+        }
+        return {**state.registers, **numbered}
 
     @staticmethod
     def values(drawn: Drawn) -> dict[str, Any]:
@@ -171,7 +177,9 @@ class Comparison:
         for name in STORED:
             self._same(name, registers[name], state.get(name))
         if not meaning.is_random:
-            self._same("the general registers", [registers[name] for name in _GPRS], list(state.gpr))
+            for file in FILES.values():
+                expected = [registers[name] for name in _NAMES[file.name]]
+                self._same(f"{file.name}s", expected, list(getattr(state, file.attribute)))
 
         raised = [(one.name, cause) for one in meaning.outcome.raised for cause in self._where(found)]
         written = [(name, value) for name, _, _ in meaning.written for value in self._where(found)]
@@ -192,7 +200,8 @@ class Comparison:
             value = self.memory.load(address, size, drawn.mode[1])
             drawn = replace(drawn, reservation=(address, size, value))
         state = self.state
-        state.gpr[:] = [drawn.registers[name] for name in _GPRS]
+        for file in FILES.values():
+            getattr(state, file.attribute)[:] = [drawn.registers[name] for name in _NAMES[file.name]]
         for name in STORED:
             state.set(name, drawn.registers[name])
         state.reservation = drawn.reservation
@@ -241,7 +250,7 @@ def check_by_z3(meaning: Meaning, drawn: Drawn) -> None:
     values, found = meaning.values(drawn), meaning.function(meaning.values(drawn))
     place = z3.BitVec("place", 64)
     memory = z3.Lambda([place], z3.Extract(7, 0, z3.LShR(place * 0x9E3779B1, 16)))
-    widths = {name: REGISTERS[name].width for name in STORED} | dict.fromkeys(_GPRS, 64)
+    widths = {name: REGISTERS[name].width for name in STORED} | _NUMBERED
     widths |= {f"live_{name}": REGISTERS[name].width for name in LIVE}
     widths |= {"reserved_address": 64, "reserved_size": 8, "reserved_value": 128}
     put_in = [(z3.BitVec(name, width), z3.BitVecVal(values[name], width)) for name, width in widths.items()]

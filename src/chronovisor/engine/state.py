@@ -97,6 +97,7 @@ class Thread:
     """
 
     gpr: MutableSequence[int]
+    vsr: MutableSequence[int]
     CIA: int
     NIA: int
     MSR: int

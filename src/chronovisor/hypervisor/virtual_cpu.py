@@ -23,7 +23,7 @@ from chronovisor.hypervisor.virtual_core import VirtualCore
 from chronovisor.hypervisor.vpa import Areas
 from chronovisor.hypervisor.xics import Xics
 from chronovisor.isa.bits import LPCR, MSR
-from chronovisor.isa.registers import REGISTERS
+from chronovisor.isa.registers import FILES, REGISTERS
 from chronovisor.memory.guest_memory import GuestMemory
 from chronovisor.papr.vpa import PreemptReason
 from chronovisor.processor.core import HardwareThread
@@ -320,5 +320,6 @@ class VirtualCpu:
         for name, register in REGISTERS.items():
             if not register.live:
                 self.state.set(name, old.get(name))
-        self.state.gpr[:] = old.gpr
+        for file in FILES.values():
+            getattr(self.state, file.attribute)[:] = getattr(old, file.attribute)
         self._account.adopt(self.state)

@@ -130,8 +130,6 @@ FIELDS: dict[str, Field] = {
         _field("FC", Kind.STATIC, (16, 20)),
         _field("SPR", Kind.STATIC, (16, 20), (11, 15)),
         _field("TBR", Kind.STATIC, (16, 20), (11, 15)),
-        _field("TX", Kind.STATIC, (31, 31)),
-        _field("TX28", Kind.STATIC, (28, 28)),
         _field("LEV", Kind.STATIC, (20, 26)),
         _field("L", Kind.STATIC, (10, 10)),
         _field("L1", Kind.STATIC, (15, 15)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 
 from chronovisor.isa.bits import FSCR, MSR, XER, ProgramCause
-from chronovisor.isa.registers import FILES, REGISTERS, Privilege, Register, RegisterFile
+from chronovisor.isa.registers import FILES, REGISTERS, VIEWS, Privilege, Register, RegisterFile
 from chronovisor.isa.source_lines import NOTATION
 from chronovisor.isa.values import Operand, Trace, Value, mask
 
@@ -17,7 +17,7 @@ NOTATION.add(__file__)
 
 
 class Registers:
-    """``m.gpr[RA]``: the registers of a file."""
+    """``m.gpr[RA]``, ``m.vsr[XA]``: the registers of a file."""
 
     def __init__(self, trace: Trace, file: RegisterFile) -> None:
         self._trace = trace
@@ -30,6 +30,36 @@ class Registers:
     def __setitem__(self, number: Operand, value: Operand) -> None:
         args = (self._trace.value(number, 64), self._trace.value(value, self._file.width))
         self._trace.emit("write_file", 0, args, self._file.name)
+
+
+class FloatingPointRegisters:
+    """``m.fpr[FRT]``: a floating-point register, the upper half (64 bits) of a vector-scalar register."""
+
+    def __init__(self, vsr: Registers) -> None:
+        self._vsr = vsr
+
+    def __getitem__(self, number: Operand) -> Value:
+        return self._vsr[number].extract(VIEWS["FPR"].low, VIEWS["FPR"].width)
+
+    def __setitem__(self, number: Operand, value: Value) -> None:
+        # The book leaves the lower half undefined. As on hardware it becomes zeros.
+        self._vsr[number] = value.zext(128) << VIEWS["FPR"].low
+
+
+class VectorRegisters:
+    """``m.vr[VRT]``: a vector register, 128 bits, which is one of the upper 32 vector-scalar registers."""
+
+    def __init__(self, m: Machine) -> None:
+        self._m = m
+
+    def _number(self, number: Operand) -> Value:
+        return self._m.value(number) | VIEWS["VR"].first
+
+    def __getitem__(self, number: Operand) -> Value:
+        return self._m.vsr[self._number(number)]
+
+    def __setitem__(self, number: Operand, value: Operand) -> None:
+        self._m.vsr[self._number(number)] = value
 
 
 class ConditionFields:
@@ -80,6 +110,9 @@ class Machine:
         self.sixty_four = sixty_four
         self.little = little
         self.gpr = Registers(self.trace, FILES["GPR"])
+        self.vsr = Registers(self.trace, FILES["VSR"])
+        self.fpr = FloatingPointRegisters(self.vsr)
+        self.vr = VectorRegisters(self)
         self.cr = ConditionFields(self)
         self.cr_bit = ConditionBits(self)
 

@@ -7,6 +7,7 @@ Registers" and the sections of each facility.
 
 from __future__ import annotations
 
+from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -75,8 +76,42 @@ class RegisterFile:
     width: int
 
 
+@dataclass(frozen=True, slots=True)
+class RegisterView:
+    """Another name for parts of a file's registers: register n is ``width`` bits of the file's ``first`` + n.
+
+    The part begins ``low`` bits above the least significant one.
+    """
+
+    name: str
+    file: RegisterFile
+    first: int
+    count: int
+    low: int
+    width: int
+
+    def get(self, registers: Sequence[int], number: int) -> int:
+        """Read a register of the view from the values of the file."""
+        return registers[self.first + number] >> self.low & ((1 << self.width) - 1)
+
+    def set(self, registers: MutableSequence[int], number: int, value: int) -> None:
+        """Set a register of the view, and no other bits, in the values of the file."""
+        ones = ((1 << self.width) - 1) << self.low
+        registers[self.first + number] = (registers[self.first + number] & ~ones) | (value << self.low & ones)
+
+
+_GPR = RegisterFile("GPR", "gpr", "r", 32, 64)
+_VSR = RegisterFile("VSR", "vsr", "vs", 64, 128)
+
 #: Every register file by its name.
-FILES: dict[str, RegisterFile] = {file.name: file for file in (RegisterFile("GPR", "gpr", "r", 32, 64),)}
+FILES: dict[str, RegisterFile] = {file.name: file for file in (_GPR, _VSR)}
+
+#: The older names of the vector-scalar registers (Book I 7.2.1): the floating-point registers are the upper
+#: halves of the first 32, the vector registers are the last 32.
+VIEWS: dict[str, RegisterView] = {
+    view.name: view
+    for view in (RegisterView("FPR", _VSR, 0, 32, 64, 64), RegisterView("VR", _VSR, 32, 32, 0, 128))
+}
 
 
 _P, _S, _H, _N = Privilege.PROBLEM, Privilege.PRIVILEGED, Privilege.HYPERVISOR, Privilege.NEVER
@@ -104,6 +139,8 @@ REGISTERS: dict[str, Register] = {
         _spr("CTR", 9, _P, _P),
         _spr("TAR", 815, _P, _P, facility=FSCR.TAR),
         _spr("VRSAVE", 256, _P, _P, 32),
+        Register("FPSCR"),
+        Register("VSCR", 32),
         _spr("PPR", 896, _P, _P, reset=4 << 50),
         # Interrupts
         _spr("SRR0", 26, _S, _S),

@@ -11,21 +11,27 @@ from __future__ import annotations
 import ctypes
 from enum import IntEnum
 
-from chronovisor.isa.registers import FILES, REGISTERS
+from chronovisor.isa.registers import FILES, REGISTERS, RegisterFile
 
 STORED = tuple(r.name for r in REGISTERS.values() if not r.live)
+
+
+def file_field(file: RegisterFile) -> str:
+    """The name of the field that holds a register file. Python's own view of wide registers is apart."""
+    return file.attribute if file.width == 64 else f"{file.attribute}_words"
 
 
 class Registers(ctypes.Structure):
     """The register files, every stored register in 64 bits, and what else native code needs."""
 
     _fields_ = [
-        # Behind each file is a register that is always zero: (RA|0) reads it if RA is 0.
+        # Behind each file is a register that is always zero: (RA|0) reads it if RA is 0. The words of a
+        # wide register are in this machine's byte order, as native code loads them at once.
         *(
             field
             for file in FILES.values()
             for field in (
-                (file.attribute, ctypes.c_uint64 * (file.count * file.width // 64)),
+                (file_field(file), ctypes.c_uint64 * (file.count * file.width // 64)),
                 (f"{file.attribute}_zero", ctypes.c_uint64 * (file.width // 64)),
             )
         ),

@@ -33,6 +33,7 @@ from chronovisor.engine.native.layout import (
     RECORD_SMALL,
     RECORD_WIDE,
     Left,
+    file_field,
 )
 from chronovisor.isa.registers import FILES, RegisterFile
 from chronovisor.isa.values import Program, Value
@@ -150,7 +151,7 @@ class Lowering(ThreadEmitter):
     def register(self, file: RegisterFile, number: ir.Value) -> ir.Value:
         """The address of a register of a file."""
         shift = (file.width // 8).bit_length() - 1
-        return self.at(self.at(self.state, OFFSETS[file.attribute]), self.b.shl(number, word(shift)))
+        return self.at(self.at(self.state, OFFSETS[file_field(file)]), self.b.shl(number, word(shift)))
 
     # Control
 

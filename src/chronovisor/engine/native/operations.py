@@ -26,11 +26,13 @@ def _read_file(low: Lowering, v: Value, a: ir.Value) -> ir.Value:
     linked = low.linked(v)
     if linked is not None:
         return linked
-    return low.b.load(low.register(FILES[str(v.detail)], a), typ=ir.IntType(v.width))
+    loaded = low.b.load(low.register(FILES[str(v.detail)], a), typ=ir.IntType(v.width))
+    loaded.align = 8
+    return loaded
 
 
 def _write_file(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> None:
-    low.b.store(b, low.register(FILES[str(v.detail)], a))
+    low.b.store(b, low.register(FILES[str(v.detail)], a)).align = 8
 
 
 def _get(low: Lowering, v: Value) -> ir.Value:

@@ -3,18 +3,69 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Literal
+import sys
+from collections.abc import Iterable, MutableSequence
+from typing import Literal, SupportsIndex, overload
 
-from chronovisor.engine.native.layout import STORED, Registers
+from chronovisor.engine.native.layout import OFFSETS, STORED, Registers, file_field
 from chronovisor.engine.native.library import runtime
 from chronovisor.engine.native.operations import ATOMIC_SIZES, has_wide_atomics
 from chronovisor.engine.native.pages import DecodedPages
 from chronovisor.engine.native.translations import NativeTranslations
 from chronovisor.engine.state import CodeCache, LiveRegisters, Thread
-from chronovisor.isa.registers import REGISTERS
+from chronovisor.isa.registers import FILES, REGISTERS, RegisterFile
 from chronovisor.memory.guest_memory import AddressError, GuestMemory
 
 NO_RESERVATION = (1 << 64) - 1
+
+
+class WideRegisters(MutableSequence[int]):
+    """The registers of a file wider than 64 bits, where native code keeps them."""
+
+    def __init__(self, thread: Registers, file: RegisterFile) -> None:
+        self._size = file.width // 8
+        self._count = file.count
+        at = ctypes.addressof(thread) + OFFSETS[file_field(file)]
+        self._bytes = (ctypes.c_char * (self._size * file.count)).from_address(at)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def _place(self, index: SupportsIndex) -> slice:
+        number = range(self._count)[index]
+        return slice(number * self._size, (number + 1) * self._size)
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[int]: ...
+
+    def __getitem__(self, index: int | slice) -> int | list[int]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(self._count)[index]]
+        return int.from_bytes(self._bytes[self._place(index)], sys.byteorder)
+
+    @overload
+    def __setitem__(self, index: int, value: int) -> None: ...
+
+    @overload
+    def __setitem__(self, index: slice, value: Iterable[int]) -> None: ...
+
+    def __setitem__(self, index: int | slice, value: int | Iterable[int]) -> None:
+        if isinstance(index, slice):
+            for number, each in zip(range(self._count)[index], value, strict=True):  # type: ignore[arg-type]
+                self[number] = each
+        else:
+            assert isinstance(value, int)
+            self._bytes[self._place(index)] = value.to_bytes(self._size, sys.byteorder)
+
+    def __delitem__(self, index: int | slice) -> None:
+        raise TypeError("a register file keeps its length")
+
+    def insert(self, index: int, value: int) -> None:
+        """Refuse: TypeError."""
+        raise TypeError("a register file keeps its length")
 
 
 class NativeThread(Registers, Thread):
@@ -27,6 +78,9 @@ class NativeThread(Registers, Thread):
         self.at = ctypes.addressof(self)
         """Where the structure is."""
         self.reference = ctypes.byref(self)
+        for file in FILES.values():
+            if file_field(file) != file.attribute:
+                setattr(self, file.attribute, WideRegisters(self, file))
         self.pages: DecodedPages | None = None
         """The decoded pages of its mode, once it has run in that mode."""
         self.code = code

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chronovisor.isa.facilities.rows import declare
-from chronovisor.isa.meanings.unavailable import floating_point
+from chronovisor.isa.facilities.unavailable import floating_point
 
 declare(
     floating_point,

@@ -6,19 +6,53 @@ form has one, and fields that are part of the opcode:
 
     Book I 6.13 Vector Count Leading Zeros Instructions
       vclzb VRT,VRB                      VX 4 1794
+
+A meaning is declared by its mnemonic alone: the row says the rest.
+
+    @meaning("vclzb")
+    def vclzb(m: Machine, VRT: Value, VRB: Value) -> None:
+        ...
 """
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, wraps
 
 from chronovisor.isa import forms
-from chronovisor.isa.forms import Form
-from chronovisor.isa.instruction import unimplemented
+from chronovisor.isa.forms import FIELDS, Form, Kind
+from chronovisor.isa.instruction import UNIMPLEMENTED, instruction, unimplemented
+from chronovisor.isa.notation import Machine
 from chronovisor.isa.values import Meaning
 
 _FORMS: dict[str, Form] = {name: form for name, form in vars(forms).items() if isinstance(form, Form)}
 _SECTION = re.compile(r"Book (I+ [\d.]+\d)")
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """An instruction that waits for its meaning: how it is declared, and the check of its facility.
+
+    ``register`` is the operand that the check depends on, if it depends on one.
+    """
+
+    assembly: str
+    form: Form
+    opcodes: tuple[int, ...]
+    fixed: dict[str, int]
+    section: str
+    needs: Meaning
+    register: str | None
+
+    def check(self, m: Machine, fields: dict[str, object]) -> None:
+        """Go on only if the facility is on."""
+        self.needs(m, *(() if self.register is None else (fields[self.register],)))
+
+
+_rows: dict[str, _Row] = {}
 
 
 def declare(needs: Meaning, table: str) -> None:
@@ -31,5 +65,47 @@ def declare(needs: Meaning, table: str) -> None:
         assembly, encoding = re.split(r" {2,}", line, maxsplit=1)
         form, *numbers = encoding.split()
         fixed = {name: int(number) for name, number in (part.split("=") for part in numbers if "=" in part)}
-        opcodes = [int(part) for part in numbers if "=" not in part]
-        unimplemented(assembly, _FORMS[form], *opcodes, cite=section, **fixed)(needs)
+        opcodes = tuple(int(part) for part in numbers if "=" not in part)
+        register = _register(assembly) if len(inspect.signature(needs).parameters) > 1 else None
+        row = _Row(assembly, _FORMS[form], opcodes, fixed, section, needs, register)
+        unimplemented(assembly, row.form, *opcodes, cite=section, **fixed)(_stand_in(needs, register))
+        _rows[UNIMPLEMENTED[-1].mnemonic] = row
+
+
+def _register(assembly: str) -> str:
+    """The vector-scalar register that an instruction names."""
+    fields = re.findall(r"[A-Z][A-Za-z0-9]*", assembly.partition(" ")[2])
+    return next(name for name in fields if FIELDS[name].kind is Kind.VSR)
+
+
+@cache
+def _stand_in(needs: Meaning, register: str | None) -> Meaning:
+    """What an instruction without a meaning does: with its facility on it is an illegal one."""
+
+    def unavailable_or_illegal(m: Machine, **fields: object) -> None:
+        needs(m, *fields.values())
+        m.illegal()
+
+    names = ("m",) if register is None else ("m", register)
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])
+    unavailable_or_illegal.__signature__ = signature  # type: ignore[attr-defined]
+    return unavailable_or_illegal
+
+
+def meaning(mnemonic: str) -> Callable[[Meaning], Meaning]:
+    """Declare the meaning of a row's instruction; the check of its facility comes before what is written."""
+
+    def attach(body: Meaning) -> Meaning:
+        row = _rows.pop(mnemonic)
+
+        @wraps(body)
+        def checked(m: Machine, **fields: object) -> None:
+            row.check(m, fields)
+            body(m, **fields)
+
+        UNIMPLEMENTED[:] = [one for one in UNIMPLEMENTED if one.mnemonic != mnemonic]
+        instruction(row.assembly, row.form, *row.opcodes, cite=row.section, **row.fixed)(checked)
+        return body
+
+    return attach

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chronovisor.isa.facilities.rows import declare
-from chronovisor.isa.meanings.unavailable import transactional
+from chronovisor.isa.facilities.unavailable import transactional
 
 declare(
     transactional,

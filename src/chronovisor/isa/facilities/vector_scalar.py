@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from chronovisor.isa.facilities.rows import declare
-from chronovisor.isa.meanings.unavailable import (
+from chronovisor.isa.facilities.unavailable import (
     floating_point_or_vector,
-    quadword_vector_scalar_or_vector,
     vector,
     vector_scalar,
     vector_scalar_or_vector,
@@ -306,7 +305,7 @@ declare(
 )
 
 declare(
-    quadword_vector_scalar_or_vector,
+    vector_scalar_or_vector,
     """
     Book I 7.6.3 VSX Instruction Descriptions
       lxv XT28,DQ(RA)                    DQX 61 1

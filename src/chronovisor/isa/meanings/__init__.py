@@ -1,10 +1,13 @@
 """The instructions, by the book's chapters. Importing this package declares them all."""
 
+import chronovisor.isa.facilities  # noqa: F401 - the rows that the meanings below belong to
 from chronovisor.isa.meanings import (
     arithmetic,
     atomics,
     branch,
     compare,
+    floating_point_status,
+    floating_point_storage,
     load_store,
     logical,
     multiple_string,
@@ -14,6 +17,11 @@ from chronovisor.isa.meanings import (
     storage_control,
     system,
     translation,
+    vector_logical,
+    vector_permute,
+    vector_scalar_permute,
+    vector_scalar_storage,
+    vector_storage,
 )
 
 __all__ = [
@@ -21,6 +29,8 @@ __all__ = [
     "atomics",
     "branch",
     "compare",
+    "floating_point_status",
+    "floating_point_storage",
     "load_store",
     "logical",
     "multiple_string",
@@ -30,4 +40,9 @@ __all__ = [
     "storage_control",
     "system",
     "translation",
+    "vector_logical",
+    "vector_permute",
+    "vector_scalar_permute",
+    "vector_scalar_storage",
+    "vector_storage",
 ]

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.hypervisor.vpa import AreaError
-from chronovisor.isa.registers import REGISTERS
+from chronovisor.isa.registers import REGISTERS, VIEWS, RegisterView
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.ids import ONE_REG_BY_ID, ONE_REG_BY_NAME, OneReg
 from chronovisor.timebase.tbu40 import NoTbu40Error
@@ -29,9 +29,6 @@ class Stored:
 
     def __init__(self) -> None:
         self.plain: dict[str, int] = {}
-        self.floating_point = [0] * 32
-        """VSR0 to VSR31, 128 bits; the upper halves are FPR0 to FPR31."""
-        self.vector = [0] * 32
 
 
 class Access(NamedTuple):
@@ -94,25 +91,20 @@ def _plain(name: str) -> Access:
     return Access(lambda vcpu, stored: stored.plain.get(name, 0), store)
 
 
-def _floating_point(number: int) -> Access:
-    def store(vcpu: VirtualCpu, stored: Stored, value: int) -> None:
-        stored.floating_point[number] = (value << 64) | (stored.floating_point[number] & MASK64)
-
-    return Access(lambda vcpu, stored: stored.floating_point[number] >> 64, store)
-
-
 def _vector_scalar(number: int) -> Access:
     def store(vcpu: VirtualCpu, stored: Stored, value: int) -> None:
-        stored.floating_point[number] = value
+        vcpu.state.vsr[number] = value
 
-    return Access(lambda vcpu, stored: stored.floating_point[number], store)
+    return Access(lambda vcpu, stored: vcpu.state.vsr[number], store)
 
 
-def _vector(number: int) -> Access:
+def _in_view(view: RegisterView, number: int) -> Access:
+    """A vector-scalar register, or a half of one, under its older name."""
+
     def store(vcpu: VirtualCpu, stored: Stored, value: int) -> None:
-        stored.vector[number] = value
+        view.set(vcpu.state.vsr, number, value)
 
-    return Access(lambda vcpu, stored: stored.vector[number], store)
+    return Access(lambda vcpu, stored: view.get(vcpu.state.vsr, number), store)
 
 
 def _set_tb_offset(vcpu: VirtualCpu, stored: Stored, value: int) -> None:
@@ -214,8 +206,6 @@ _ACCESS: Final[dict[str, Access]] = {
                 "HIOR",
                 "DABR",
                 "DABRX",
-                "FPSCR",
-                "VSCR",
                 "ONLINE",
                 "ACOP",
                 "CSIGR",
@@ -227,9 +217,9 @@ _ACCESS: Final[dict[str, Access]] = {
             *("MMCRS", "MMCR3", "SIER2", "SIER3", "PMC7", "PMC8", "SPMC1", "SPMC2"),
         )
     },
-    **{f"FPR{n}": _floating_point(n) for n in range(32)},
+    # KVM has ids for the first 32 vector-scalar registers alone: the others are the vector registers.
     **{f"VSR{n}": _vector_scalar(n) for n in range(32)},
-    **{f"VR{n}": _vector(n) for n in range(32)},
+    **{f"{view.name}{n}": _in_view(view, n) for view in VIEWS.values() for n in range(view.count)},
 }
 
 # Every other register that has the same name in the ISA's table and in KVM's.
