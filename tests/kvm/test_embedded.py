@@ -285,6 +285,27 @@ def test_floating_point_registers_are_the_upper_halves_of_the_vector_scalar_ones
     assert read_register(vcpu, "VR3") == 0
 
 
+def test_the_guest_computes_with_the_floating_point_and_vector_registers_that_are_set() -> None:
+    words = [
+        0xF0E00CD4,  # xxlxor vs7,vs32,vs1
+        0x10E00604,  # mfvscr v7
+        0x38600058,
+        0x44000022,
+    ]
+    _, vcpu = guest(words)
+    regs = vcpu.get_regs()
+    regs.msr |= 1 << 25 | 1 << 23  # VEC, VSX
+    vcpu.set_regs(regs)
+    # VR0 is VSR32, FPR1 the upper half of VSR1.
+    write_register(vcpu, "VR0", 0xFF << 64 | 0xF0)
+    write_register(vcpu, "FPR1", 0x0F)
+    write_register(vcpu, "VSCR", 0x10001)
+    assert isinstance(vcpu.run(), HcallExit)
+    assert read_register(vcpu, "VSR7") == 0xF0 << 64 | 0xF0
+    assert read_register(vcpu, "FPR7") == 0xF0
+    assert read_register(vcpu, "VR7") == 0x10001
+
+
 @given(st.integers(0, (1 << 64) - 1))
 def test_an_offset_is_rounded_up_to_a_multiple_of_2_to_the_24(value: int) -> None:
     vcpu = system().create_vm().create_vcpu(0)

@@ -12,6 +12,7 @@ from functools import cache
 from random import Random
 
 import chronovisor.isa.meanings  # noqa: F401 - declares every instruction
+from chronovisor.isa.facilities.rows import MNEMONICS
 from chronovisor.isa.forms import FIELDS, Kind
 from chronovisor.isa.instruction import INSTRUCTIONS, Instruction
 from chronovisor.isa.registers import SPR_READ, SPR_WRITE
@@ -276,5 +277,5 @@ def places() -> Iterator[int]:
 
 
 def drawn() -> list[Instruction]:
-    """The declared instructions that are drawn at random."""
-    return [one for one in INSTRUCTIONS if one.mnemonic not in ELSEWHERE]
+    """The declared instructions that are drawn at random, but those of facilities that MSR turns on."""
+    return [one for one in INSTRUCTIONS if one.mnemonic not in ELSEWHERE | MNEMONICS]

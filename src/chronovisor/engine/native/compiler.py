@@ -13,6 +13,7 @@ from pathlib import Path
 
 import llvmlite
 from elftools.elf.elffile import ELFFile
+from elftools.elf.relocation import RelocationSection
 from llvmlite import binding as llvm
 from llvmlite import ir
 
@@ -155,7 +156,7 @@ def handlers_module(keys: Sequence[Key], together: Sequence[Pair], mode: Mode) -
 
     The second of a key is for a jump within the instruction's own page. It is 0 if the instruction has no
     such jump, and both are 0 if it is the concrete evaluator's. The table's first entry is the beginning of
-    all code, its last the end. The code contains no addresses.
+    all code, its last the end. No address in the code depends on where the code is.
     """
     made = _Set(mode)
     made.mark("chronovisor_begin")
@@ -181,12 +182,11 @@ _ABSOLUTE = 1
 
 def _relocations(code: bytes) -> set[int]:
     """The kinds of relocations in the code of an object file."""
-    sections = ELFFile(BytesIO(code)).iter_sections(type="SHT_RELA")
     return {
-        one["r_info_type"]
-        for section in sections
-        if section.name in (".rela.text", ".rela.ltext")
-        for one in section.iter_relocations()
+        relocation["r_info_type"]
+        for section in ELFFile(BytesIO(code)).iter_sections()
+        if isinstance(section, RelocationSection) and section.name in (".rela.text", ".rela.ltext")
+        for relocation in section.iter_relocations()
     }
 
 

@@ -226,7 +226,7 @@ def _load(wanted: HandlerSet, code: bytes) -> _Loaded:
 
 
 def _copies(begin: int, end: int) -> list[int]:
-    """Copy machine code, which contains no addresses, to other places: where each copy begins.
+    """Copy machine code, in which no address depends on its place: where each copy begins.
 
     Branch predictors look branches up by some bits of their addresses: those of the copies differ.
     """

@@ -26,7 +26,8 @@ class WideRegisters(MutableSequence[int]):
         self._size = file.width // 8
         self._count = file.count
         at = ctypes.addressof(thread) + OFFSETS[file_field(file)]
-        self._bytes = (ctypes.c_char * (self._size * file.count)).from_address(at)
+        whole = (ctypes.c_ubyte * (self._size * file.count)).from_address(at)
+        self._bytes = memoryview(whole).cast("B")
 
     def __len__(self) -> int:
         return self._count

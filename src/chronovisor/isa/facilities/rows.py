@@ -54,6 +54,9 @@ class _Row:
 
 _rows: dict[str, _Row] = {}
 
+#: The instructions that are declared by rows, with a meaning or without.
+MNEMONICS: set[str] = set()
+
 
 def declare(needs: Meaning, table: str) -> None:
     """Declare each row of `table` as an instruction without a meaning, which needs a facility."""
@@ -69,12 +72,14 @@ def declare(needs: Meaning, table: str) -> None:
         register = _register(assembly) if len(inspect.signature(needs).parameters) > 1 else None
         row = _Row(assembly, _FORMS[form], opcodes, fixed, section, needs, register)
         unimplemented(assembly, row.form, *opcodes, cite=section, **fixed)(_stand_in(needs, register))
-        _rows[UNIMPLEMENTED[-1].mnemonic] = row
+        mnemonic = UNIMPLEMENTED[-1].mnemonic
+        _rows[mnemonic] = row
+        MNEMONICS.add(mnemonic)
 
 
 def _register(assembly: str) -> str:
     """The vector-scalar register that an instruction names."""
-    fields = re.findall(r"[A-Z][A-Za-z0-9]*", assembly.partition(" ")[2])
+    fields: list[str] = re.findall(r"[A-Z][A-Za-z0-9]*", assembly.partition(" ")[2])
     return next(name for name in fields if FIELDS[name].kind is Kind.VSR)
 
 
@@ -105,7 +110,7 @@ def meaning(mnemonic: str) -> Callable[[Meaning], Meaning]:
             body(m, **fields)
 
         UNIMPLEMENTED[:] = [one for one in UNIMPLEMENTED if one.mnemonic != mnemonic]
-        instruction(row.assembly, row.form, *row.opcodes, cite=row.section, **row.fixed)(checked)
+        instruction(row.assembly, row.form, *row.opcodes, cite=row.section, static=(), **row.fixed)(checked)
         return body
 
     return attach
