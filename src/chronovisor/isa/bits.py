@@ -1,4 +1,4 @@
-"""Bits of the machine state register, LPCR, XER and DSISR, by name.
+"""Bits of the machine state register, LPCR, XER, FPSCR and DSISR, by name.
 
 Values are masks over the register; the Power ISA numbers bit 0 as the most significant, so its bit n
 of a 64-bit register is ``1 << (63 - n)``. Sources: Power ISA 3.0B Book III 2.2 (LPCR), 3.2.1 (MSR),
@@ -7,7 +7,7 @@ of a 64-bit register is ``1 << (63 - n)``. Sources: Power ISA 3.0B Book III 2.2 
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 
 
 class MSR(IntEnum):
@@ -77,6 +77,41 @@ class XER(IntEnum):
     OV32 = 1 << 19
     CA32 = 1 << 18
     COUNT = 0x7F
+
+
+class FPSCR(IntFlag):
+    """The floating-point status and control register (Book I 4.2.2). Its upper half has DRN alone."""
+
+    FX = 1 << 31
+    FEX = 1 << 30
+    VX = 1 << 29
+    OX = 1 << 28
+    UX = 1 << 27
+    ZX = 1 << 26
+    XX = 1 << 25
+    VXSNAN = 1 << 24
+    VXISI = 1 << 23
+    VXIDI = 1 << 22
+    VXZDZ = 1 << 21
+    VXIMZ = 1 << 20
+    VXVC = 1 << 19
+    FR = 1 << 18
+    FI = 1 << 17
+    C = 1 << 16
+    FL = 1 << 15
+    FG = 1 << 14
+    FE = 1 << 13
+    FU = 1 << 12
+    VXSOFT = 1 << 10
+    VXSQRT = 1 << 9
+    VXCVI = 1 << 8
+    VE = 1 << 7
+    OE = 1 << 6
+    UE = 1 << 5
+    ZE = 1 << 4
+    XE = 1 << 3
+    NI = 1 << 2
+    RN = 3
 
 
 class DSISR(IntEnum):
