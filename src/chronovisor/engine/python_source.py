@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from chronovisor.engine.endings import GuestInterrupt, Resync
+from chronovisor.isa.ieee import IEEE
 from chronovisor.isa.interrupts import HYPERCALL
 from chronovisor.isa.registers import FILES
 from chronovisor.isa.values import EFFECTS, Block, Program, Value, When, mask
@@ -44,7 +45,7 @@ def signed_remainder(a: int, b: int, width: int) -> int:
     return (x - quotient * y) & mask(width)
 
 
-_OPERATIONS = {"signed_divide": signed_divide, "signed_remainder": signed_remainder}
+_OPERATIONS = {"signed_divide": signed_divide, "signed_remainder": signed_remainder, "ieee": IEEE}
 
 
 def _sign(width: int) -> int:
@@ -106,6 +107,7 @@ EXPRESSIONS: dict[str, Callable[..., str]] = {
     "ctz": lambda v, a: f"(({a} & -{a}).bit_length() - 1 if {a} else {v.width})",
     "popcount": lambda v, a: f"({a}).bit_count()",
     "byteswap": lambda v, a: f"int.from_bytes({a}.to_bytes({v.width // 8}, 'big'), 'little')",
+    "ieee": lambda v, *operands: f"ieee[{v.detail!r}]({', '.join(operands)})",
 }
 
 #: Operations on the state: (value, little-endian, operand texts…) -> expression or statement.

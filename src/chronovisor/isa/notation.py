@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-from chronovisor.isa.bits import FSCR, MSR, XER, ProgramCause
+from chronovisor.isa.bits import FPSCR, FSCR, MSR, XER, ProgramCause
+from chronovisor.isa.ieee import IEEE, RAISED_WIDTH, ROUNDING_WIDTH
 from chronovisor.isa.registers import FILES, REGISTERS, VIEWS, Privilege, Register, RegisterFile
 from chronovisor.isa.source_lines import NOTATION
 from chronovisor.isa.values import Operand, Trace, Value, mask
@@ -163,6 +164,21 @@ class Machine:
     def random(self) -> Value:
         """64 random bits."""
         return self.trace.emit("random", 64)
+
+    def ieee(self, name: str, *operands: Operand) -> tuple[Value, Value]:
+        """IEEE arithmetic: its result, and the bits of FPSCR that it raises (64 bits).
+
+        ``name`` is one of ``chronovisor.isa.ieee.IEEE``. The last operand of all but comparisons is the
+        rounding mode: 64 bits of FPSCR, of which RN counts, or a number of ``Rounding``.
+        """
+        operation = IEEE[name]
+        values = []
+        for operand, width in zip(operands, operation.operands, strict=True):
+            if width == ROUNDING_WIDTH and isinstance(operand, Value):
+                operand = (operand & int(FPSCR.RN)).trunc(ROUNDING_WIDTH)
+            values.append(self.value(operand, width))
+        both = self.trace.emit("ieee", operation.width + RAISED_WIDTH, tuple(values), name)
+        return both.trunc(operation.width), both.extract(operation.width, RAISED_WIDTH).zext(64)
 
     # Control
 

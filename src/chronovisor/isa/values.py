@@ -47,6 +47,7 @@ OPERATIONS: dict[str, str] = {
     "ctz": "the number of zeros below a's lowest one; its width if a is 0",
     "popcount": "the number of ones in a",
     "byteswap": "a with its bytes in reverse order; its width is a multiple of 8",
+    "ieee": "the IEEE arithmetic that `detail` names (isa/ieee): its result, what it raises of FPSCR above",
     # state: in the order in which the program lists them
     "read_file": "register number a of the register file named `detail`",
     "write_file": "register number a of the register file named `detail` becomes b",

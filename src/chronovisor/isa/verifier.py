@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from chronovisor.isa.ieee import IEEE, RAISED_WIDTH
 from chronovisor.isa.registers import FILES, REGISTERS
 from chronovisor.isa.values import EFFECTS, OPERATIONS, Block, Program, Value, When, mask
 
@@ -43,6 +44,13 @@ def _extracts(v: Value) -> bool:
 
 def _constant(v: Value) -> bool:
     return not v.args and isinstance(v.detail, int) and 0 <= v.detail <= mask(v.width)
+
+
+def _ieee(v: Value) -> bool:
+    operation = IEEE.get(str(v.detail))
+    if operation is None:
+        return False
+    return _widths(v) == operation.operands and v.width == operation.width + RAISED_WIDTH
 
 
 def _file(v: Value, *more: int) -> bool:
@@ -82,6 +90,7 @@ SHAPES: Final[dict[str, Shape]] = {
     "extract": _extracts,
     "concat": lambda v: len(v.args) == 2 and sum(_widths(v)) == v.width,
     "byteswap": lambda v: _widths(v) == (v.width,) and v.width % 8 == 0,
+    "ieee": _ieee,
     "read_file": lambda v: _file(v) and v.width == FILES[str(v.detail)].width,
     "write_file": lambda v: _file(v, FILES[str(v.detail)].width),
     "get": lambda v: not v.args and _register(v, False, v.width),

@@ -270,7 +270,7 @@ IN_RECORD = frozenset({"operand"})
 
 #: Operations that make a program the concrete evaluator's.
 CONCRETE_ALONE = frozenset(
-    {"random", "load_real", "update_real", "translated", "new_context", "forget_translations"}
+    {"ieee", "random", "load_real", "update_real", "translated", "new_context", "forget_translations"}
 )
 
 

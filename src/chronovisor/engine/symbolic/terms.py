@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import z3
 
+from chronovisor.engine.symbolic.ieee import ieee
 from chronovisor.isa.values import Value
 
 
@@ -89,4 +90,5 @@ EXPRESSIONS: dict[str, Callable[..., z3.BitVecRef]] = {
     "ctz": lambda v, a: _first_one(a, range(v.width)),
     "popcount": _popcount,
     "byteswap": _byteswap,
+    "ieee": ieee,
 }
