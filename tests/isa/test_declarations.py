@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import combinations, product
 from random import Random
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from chronovisor.engine.python_source import EXPRESSIONS, STATEMENTS, compile_program
 from chronovisor.isa.decode import decode
 from chronovisor.isa.forms import FIELDS, Field
-from chronovisor.isa.instruction import INSTRUCTIONS, Instruction
+from chronovisor.isa.instruction import INSTRUCTIONS, RESERVED, UNIMPLEMENTED, Instruction
 from chronovisor.isa.values import EFFECTS, OPERATIONS, PURE
 
 every_instruction = pytest.mark.parametrize("declared", INSTRUCTIONS, ids=lambda one: one.mnemonic)
@@ -39,6 +40,15 @@ def test_words_decode_to_their_instruction(declared: Instruction) -> None:
         numbers = dict(zip(declared.statics, declared.decode_statics(word), strict=True))
         numbers |= dict(zip(declared.operands, declared.decode_operands(word), strict=True))
         assert all(FIELDS[name].decode(word) == number for name, number in numbers.items())
+
+
+def test_every_instruction_cites_its_section() -> None:
+    declared = [*INSTRUCTIONS, *UNIMPLEMENTED, *RESERVED]
+    assert len(declared) > 900
+    wrong = [
+        each for each in declared if not re.fullmatch(r"Book (I|II|III) [1-9]\d*(\.[1-9]\d*)+", each.cite)
+    ]
+    assert not wrong
 
 
 @every_instruction

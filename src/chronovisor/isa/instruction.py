@@ -12,7 +12,7 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 
 from chronovisor.isa.forms import FIELDS, Field, Form, Kind, without_hints
 from chronovisor.isa.values import Meaning, Program
@@ -140,14 +140,15 @@ def instruction(
     opcode: int,
     extended_opcode: int | None = None,
     *,
-    cite: str = "",
+    cite: str,
     static: tuple[str, ...] = (),
     **fixed: int,
 ) -> Callable[[Meaning], Meaning]:
     """Declare an instruction; the function below is its meaning.
 
-    ``static`` names operand fields that this meaning needs to know when it is traced (a register
-    number that sets how often a loop runs, say); ``fixed`` gives fields that are part of the opcode.
+    ``cite`` is the section of Power ISA 3.0B that describes the instruction. ``static`` names operand fields
+    that this meaning needs to know when it is traced (for example a register number that sets how often a
+    loop runs). ``fixed`` gives fields that are part of the opcode.
     """
 
     def declare(meaning: Meaning) -> Meaning:
@@ -156,6 +157,11 @@ def instruction(
         return meaning
 
     return declare
+
+
+def section(cite: str) -> partial[Callable[[Meaning], Meaning]]:
+    """Return `instruction` for the instructions of one section of Power ISA 3.0B."""
+    return partial(instruction, cite=cite)
 
 
 def unimplemented(
@@ -181,7 +187,7 @@ def reserved(name: str, form: Form, opcode: int, extended_opcode: int) -> Callab
     """Declare an opcode that the book reserves; the function below is what it does until then."""
 
     def declare(meaning: Meaning) -> Meaning:
-        RESERVED.append(_declared(name, (form, opcode, extended_opcode), {}, (), meaning, "Book I 1.9.3"))
+        RESERVED.append(_declared(name, (form, opcode, extended_opcode), {}, (), meaning, "Book I 1.8.3"))
         return meaning
 
     return declare

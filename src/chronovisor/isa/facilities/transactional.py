@@ -18,7 +18,7 @@ declare(
       tabortwci. TO,RA,SI5               X 31 846 Rc=1
       tabortdci. TO,RA,SI5               X 31 878 Rc=1
       tabort. RA                         X 31 910 Rc=1
-    Book III 3.3.2 Transactional Memory Instructions
+    Book III 4.4.3 Transactional Memory Instructions
       treclaim. RA                       X 31 942 Rc=1
       trechkpt.                          X 31 1006 Rc=1
     """,

@@ -1,12 +1,14 @@
-"""Fixed-point addition, subtraction and negation (Power ISA 3.0B Book I 3.3.9)."""
+"""Fixed-point addition, subtraction and negation."""
 
 from __future__ import annotations
 
 from chronovisor.isa.bits import XER
 from chronovisor.isa.forms import DX, XO, Z23, D
-from chronovisor.isa.instruction import instruction
+from chronovisor.isa.instruction import section
 from chronovisor.isa.notation import Machine
 from chronovisor.isa.values import Value
+
+arithmetic = section("Book I 3.3.9")
 
 
 def carries(m: Machine, a: Value, b: Value, carry_in: Value) -> tuple[Value, Value, Value]:
@@ -54,22 +56,22 @@ def sum_to(m: Machine, RT: Value, a: Value, b: Value, carry_in: Value, OE: int, 
 # Without carry
 
 
-@instruction("addi RT,RA,SI", D, 14)
+@arithmetic("addi RT,RA,SI", D, 14)
 def addi(m: Machine, RT: Value, RA: Value, SI: Value) -> None:
     m.gpr[RT] = m.base(RA) + SI
 
 
-@instruction("addis RT,RA,SI", D, 15)
+@arithmetic("addis RT,RA,SI", D, 15)
 def addis(m: Machine, RT: Value, RA: Value, SI: Value) -> None:
     m.gpr[RT] = m.base(RA) + (SI << 16)
 
 
-@instruction("addpcis RT,D16", DX, 19, 2)
+@arithmetic("addpcis RT,D16", DX, 19, 2)
 def addpcis(m: Machine, RT: Value, D16: Value) -> None:
     m.gpr[RT] = m["CIA"] + 4 + (D16 << 16)
 
 
-@instruction("add[o][.] RT,RA,RB", XO, 31, 266)
+@arithmetic("add[o][.] RT,RA,RB", XO, 31, 266)
 def add(m: Machine, RT: Value, RA: Value, RB: Value, OE: int, Rc: int) -> None:
     a, b = m.gpr[RA], m.gpr[RB]
     result = a + b
@@ -78,7 +80,7 @@ def add(m: Machine, RT: Value, RA: Value, RB: Value, OE: int, Rc: int) -> None:
     finish(m, RT, result, Rc)
 
 
-@instruction("subf[o][.] RT,RA,RB", XO, 31, 40)
+@arithmetic("subf[o][.] RT,RA,RB", XO, 31, 40)
 def subf(m: Machine, RT: Value, RA: Value, RB: Value, OE: int, Rc: int) -> None:
     a, b = ~m.gpr[RA], m.gpr[RB]
     result = b + a + 1
@@ -87,7 +89,7 @@ def subf(m: Machine, RT: Value, RA: Value, RB: Value, OE: int, Rc: int) -> None:
     finish(m, RT, result, Rc)
 
 
-@instruction("neg[o][.] RT,RA", XO, 31, 104)
+@arithmetic("neg[o][.] RT,RA", XO, 31, 104)
 def neg(m: Machine, RT: Value, RA: Value, OE: int, Rc: int) -> None:
     a = ~m.gpr[RA]
     result = a + 1
@@ -99,27 +101,27 @@ def neg(m: Machine, RT: Value, RA: Value, OE: int, Rc: int) -> None:
 # Making a carry
 
 
-@instruction("addic RT,RA,SI", D, 12)
+@arithmetic("addic RT,RA,SI", D, 12)
 def addic(m: Machine, RT: Value, RA: Value, SI: Value) -> None:
     sum_to(m, RT, m.gpr[RA], SI, m.value(0, 1), OE=0, Rc=0)
 
 
-@instruction("addic. RT,RA,SI", D, 13)
+@arithmetic("addic. RT,RA,SI", D, 13)
 def addic_(m: Machine, RT: Value, RA: Value, SI: Value) -> None:
     sum_to(m, RT, m.gpr[RA], SI, m.value(0, 1), OE=0, Rc=1)
 
 
-@instruction("subfic RT,RA,SI", D, 8)
+@arithmetic("subfic RT,RA,SI", D, 8)
 def subfic(m: Machine, RT: Value, RA: Value, SI: Value) -> None:
     sum_to(m, RT, ~m.gpr[RA], SI, m.value(1, 1), OE=0, Rc=0)
 
 
-@instruction("addc[o][.] RT,RA,RB", XO, 31, 10)
+@arithmetic("addc[o][.] RT,RA,RB", XO, 31, 10)
 def addc(m: Machine, RT: Value, RA: Value, RB: Value, OE: int, Rc: int) -> None:
     sum_to(m, RT, m.gpr[RA], m.gpr[RB], m.value(0, 1), OE, Rc)
 
 
-@instruction("subfc[o][.] RT,RA,RB", XO, 31, 8)
+@arithmetic("subfc[o][.] RT,RA,RB", XO, 31, 8)
 def subfc(m: Machine, RT: Value, RA: Value, RB: Value, OE: int, Rc: int) -> None:
     sum_to(m, RT, ~m.gpr[RA], m.gpr[RB], m.value(1, 1), OE, Rc)
 
@@ -127,37 +129,37 @@ def subfc(m: Machine, RT: Value, RA: Value, RB: Value, OE: int, Rc: int) -> None
 # Taking the carry in
 
 
-@instruction("adde[o][.] RT,RA,RB", XO, 31, 138)
+@arithmetic("adde[o][.] RT,RA,RB", XO, 31, 138)
 def adde(m: Machine, RT: Value, RA: Value, RB: Value, OE: int, Rc: int) -> None:
     sum_to(m, RT, m.gpr[RA], m.gpr[RB], m.xer_bit(XER.CA), OE, Rc)
 
 
-@instruction("addme[o][.] RT,RA", XO, 31, 234)
+@arithmetic("addme[o][.] RT,RA", XO, 31, 234)
 def addme(m: Machine, RT: Value, RA: Value, OE: int, Rc: int) -> None:
     sum_to(m, RT, m.gpr[RA], m.value(-1), m.xer_bit(XER.CA), OE, Rc)
 
 
-@instruction("addze[o][.] RT,RA", XO, 31, 202)
+@arithmetic("addze[o][.] RT,RA", XO, 31, 202)
 def addze(m: Machine, RT: Value, RA: Value, OE: int, Rc: int) -> None:
     sum_to(m, RT, m.gpr[RA], m.value(0), m.xer_bit(XER.CA), OE, Rc)
 
 
-@instruction("subfe[o][.] RT,RA,RB", XO, 31, 136)
+@arithmetic("subfe[o][.] RT,RA,RB", XO, 31, 136)
 def subfe(m: Machine, RT: Value, RA: Value, RB: Value, OE: int, Rc: int) -> None:
     sum_to(m, RT, ~m.gpr[RA], m.gpr[RB], m.xer_bit(XER.CA), OE, Rc)
 
 
-@instruction("subfme[o][.] RT,RA", XO, 31, 232)
+@arithmetic("subfme[o][.] RT,RA", XO, 31, 232)
 def subfme(m: Machine, RT: Value, RA: Value, OE: int, Rc: int) -> None:
     sum_to(m, RT, ~m.gpr[RA], m.value(-1), m.xer_bit(XER.CA), OE, Rc)
 
 
-@instruction("subfze[o][.] RT,RA", XO, 31, 200)
+@arithmetic("subfze[o][.] RT,RA", XO, 31, 200)
 def subfze(m: Machine, RT: Value, RA: Value, OE: int, Rc: int) -> None:
     sum_to(m, RT, ~m.gpr[RA], m.value(0), m.xer_bit(XER.CA), OE, Rc)
 
 
-@instruction("addex RT,RA,RB,CY", Z23, 31, 170)
+@arithmetic("addex RT,RA,RB,CY", Z23, 31, 170)
 def addex(m: Machine, RT: Value, RA: Value, RB: Value, CY: int) -> None:
     if CY:  # reserved: only OV serves as a second carry
         m.illegal()

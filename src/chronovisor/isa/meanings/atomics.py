@@ -1,4 +1,4 @@
-"""Reservations and atomic updates of memory (Power ISA 3.0B Book II 4.5, 4.6)."""
+"""Reservations and atomic updates of memory."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ from collections.abc import Callable
 
 from chronovisor.isa.bits import DSISR
 from chronovisor.isa.forms import X
-from chronovisor.isa.instruction import instruction
+from chronovisor.isa.instruction import section
 from chronovisor.isa.notation import Machine
 from chronovisor.isa.values import Value
 
+reservation = section("Book II 4.6.2")
+load_atomic = section("Book II 4.5.1")
+store_atomic = section("Book II 4.5.2")
+
 
 def _declare_reservation(suffix: str, size: int, load: int, store: int) -> None:
-    @instruction(f"l{suffix}arx RT,RA,RB,EH", X, 31, load)
+    @reservation(f"l{suffix}arx RT,RA,RB,EH", X, 31, load)
     def larx(m: Machine, RT: Value, RA: Value, RB: Value) -> None:
         ea = m.base(RA) + m.gpr[RB]
         m.aligned(ea, size)
         m.gpr[RT] = m.load_reserved(ea, size).zext(64)
 
-    @instruction(f"st{suffix}cx. RS,RA,RB", X, 31, store, Rc=1)
+    @reservation(f"st{suffix}cx. RS,RA,RB", X, 31, store, Rc=1)
     def stcx(m: Machine, RS: Value, RA: Value, RB: Value) -> None:
         ea = m.base(RA) + m.gpr[RB]
         m.aligned(ea, size)
@@ -36,7 +40,7 @@ _declare_reservation("w", 4, 20, 150)
 _declare_reservation("d", 8, 84, 214)
 
 
-@instruction("lqarx RT,RA,RB,EH", X, 31, 276, static=("RT",))
+@reservation("lqarx RT,RA,RB,EH", X, 31, 276, static=("RT",))
 def lqarx(m: Machine, RT: int, RA: Value, RB: Value) -> None:
     if RT & 1:
         m.illegal()
@@ -48,7 +52,7 @@ def lqarx(m: Machine, RT: int, RA: Value, RB: Value) -> None:
     m.gpr[RT + 1] = both.trunc(64)
 
 
-@instruction("stqcx. RS,RA,RB", X, 31, 182, static=("RS",), Rc=1)
+@reservation("stqcx. RS,RA,RB", X, 31, 182, static=("RS",), Rc=1)
 def stqcx(m: Machine, RS: int, RA: Value, RB: Value) -> None:
     if RS & 1:
         m.illegal()
@@ -109,7 +113,7 @@ _STORE_TWIN = 24
 def _declare_atomic(suffix: str, size: int, load: int, store: int) -> None:
     bits = size * 8
 
-    @instruction(f"l{suffix}at RT,RA,FC", X, 31, load)
+    @load_atomic(f"l{suffix}at RT,RA,FC", X, 31, load)
     def lat(m: Machine, RT: Value, RA: Value, FC: int) -> None:
         ea = m.base(RA)
         m.aligned(ea, size)
@@ -142,7 +146,7 @@ def _declare_atomic(suffix: str, size: int, load: int, store: int) -> None:
         with m.when(done):
             m.gpr[RT] = result.zext(64)
 
-    @instruction(f"st{suffix}at RS,RA,FC", X, 31, store)
+    @store_atomic(f"st{suffix}at RS,RA,FC", X, 31, store)
     def stat(m: Machine, RS: Value, RA: Value, FC: int) -> None:
         ea = m.base(RA)
         m.aligned(ea, size)

@@ -1,17 +1,22 @@
-"""Branches and the condition register (Power ISA 3.0B Book I chapter 2; 3.3.17 for the moves)."""
+"""Branches and the condition register."""
 
 from __future__ import annotations
 
 from chronovisor.isa.bits import FSCR, XER
 from chronovisor.isa.forms import XFX, XL, B, I, X
-from chronovisor.isa.instruction import instruction
+from chronovisor.isa.instruction import section
 from chronovisor.isa.notation import Machine
 from chronovisor.isa.values import Value
+
+branch = section("Book I 2.4")
+logical = section("Book I 2.5.1")
+field = section("Book I 2.5.2")
+move = section("Book I 3.3.17")
 
 # Branches
 
 
-@instruction("b[l][a] LI", I, 18)
+@branch("b[l][a] LI", I, 18)
 def b(m: Machine, LI: Value, AA: int, LK: int) -> None:
     cia = m["CIA"]
     m.branch(LI if AA else cia + LI)
@@ -41,17 +46,17 @@ def branch_if(m: Machine, BO: int, BI: Value, target: Value, LK: int) -> None:
         m["LR"] = m["CIA"] + 4
 
 
-@instruction("bc[l][a] BO,BI,BD", B, 16)
+@branch("bc[l][a] BO,BI,BD", B, 16)
 def bc(m: Machine, BO: int, BI: Value, BD: Value, AA: int, LK: int) -> None:
     branch_if(m, BO, BI, BD if AA else m["CIA"] + BD, LK)
 
 
-@instruction("bclr[l] BO,BI,BH", XL, 19, 16)
+@branch("bclr[l] BO,BI,BH", XL, 19, 16)
 def bclr(m: Machine, BO: int, BI: Value, LK: int) -> None:
     branch_if(m, BO, BI, m["LR"], LK)
 
 
-@instruction("bcctr[l] BO,BI,BH", XL, 19, 528)
+@branch("bcctr[l] BO,BI,BH", XL, 19, 528)
 def bcctr(m: Machine, BO: int, BI: Value, LK: int) -> None:
     if not BO & 0b00100:  # CTR as target and counter at once: an invalid form
         m.illegal()
@@ -59,7 +64,7 @@ def bcctr(m: Machine, BO: int, BI: Value, LK: int) -> None:
     branch_if(m, BO, BI, m["CTR"], LK)
 
 
-@instruction("bctar[l] BO,BI,BH", XL, 19, 560)
+@branch("bctar[l] BO,BI,BH", XL, 19, 560)
 def bctar(m: Machine, BO: int, BI: Value, LK: int) -> None:
     m.facility(FSCR.TAR)
     branch_if(m, BO, BI, m["TAR"], LK)
@@ -68,47 +73,47 @@ def bctar(m: Machine, BO: int, BI: Value, LK: int) -> None:
 # Condition register logic
 
 
-@instruction("crand BT,BA,BB", XL, 19, 257)
+@logical("crand BT,BA,BB", XL, 19, 257)
 def crand(m: Machine, BT: Value, BA: Value, BB: Value) -> None:
     m.cr_bit[BT] = m.cr_bit[BA] & m.cr_bit[BB]
 
 
-@instruction("cror BT,BA,BB", XL, 19, 449)
+@logical("cror BT,BA,BB", XL, 19, 449)
 def cror(m: Machine, BT: Value, BA: Value, BB: Value) -> None:
     m.cr_bit[BT] = m.cr_bit[BA] | m.cr_bit[BB]
 
 
-@instruction("crxor BT,BA,BB", XL, 19, 193)
+@logical("crxor BT,BA,BB", XL, 19, 193)
 def crxor(m: Machine, BT: Value, BA: Value, BB: Value) -> None:
     m.cr_bit[BT] = m.cr_bit[BA] ^ m.cr_bit[BB]
 
 
-@instruction("crnand BT,BA,BB", XL, 19, 225)
+@logical("crnand BT,BA,BB", XL, 19, 225)
 def crnand(m: Machine, BT: Value, BA: Value, BB: Value) -> None:
     m.cr_bit[BT] = ~(m.cr_bit[BA] & m.cr_bit[BB])
 
 
-@instruction("crnor BT,BA,BB", XL, 19, 33)
+@logical("crnor BT,BA,BB", XL, 19, 33)
 def crnor(m: Machine, BT: Value, BA: Value, BB: Value) -> None:
     m.cr_bit[BT] = ~(m.cr_bit[BA] | m.cr_bit[BB])
 
 
-@instruction("creqv BT,BA,BB", XL, 19, 289)
+@logical("creqv BT,BA,BB", XL, 19, 289)
 def creqv(m: Machine, BT: Value, BA: Value, BB: Value) -> None:
     m.cr_bit[BT] = ~(m.cr_bit[BA] ^ m.cr_bit[BB])
 
 
-@instruction("crandc BT,BA,BB", XL, 19, 129)
+@logical("crandc BT,BA,BB", XL, 19, 129)
 def crandc(m: Machine, BT: Value, BA: Value, BB: Value) -> None:
     m.cr_bit[BT] = m.cr_bit[BA] & ~m.cr_bit[BB]
 
 
-@instruction("crorc BT,BA,BB", XL, 19, 417)
+@logical("crorc BT,BA,BB", XL, 19, 417)
 def crorc(m: Machine, BT: Value, BA: Value, BB: Value) -> None:
     m.cr_bit[BT] = m.cr_bit[BA] | ~m.cr_bit[BB]
 
 
-@instruction("mcrf BF,BFA", XL, 19, 0)
+@field("mcrf BF,BFA", XL, 19, 0)
 def mcrf(m: Machine, BF: Value, BFA: Value) -> None:
     m.cr[BF] = m.cr[BFA]
 
@@ -127,27 +132,27 @@ def move_to_fields(m: Machine, FXM: int, RS: Value) -> None:
     m["CR"] = (m["CR"] & ~mask) | (m.gpr[RS].trunc(32) & mask)
 
 
-@instruction("mtcrf FXM,RS", XFX, 31, 144, ONE=0)
+@move("mtcrf FXM,RS", XFX, 31, 144, ONE=0)
 def mtcrf(m: Machine, FXM: int, RS: Value) -> None:
     move_to_fields(m, FXM, RS)
 
 
-@instruction("mtocrf FXM,RS", XFX, 31, 144, ONE=1)
+@move("mtocrf FXM,RS", XFX, 31, 144, ONE=1)
 def mtocrf(m: Machine, FXM: int, RS: Value) -> None:
     move_to_fields(m, FXM, RS)
 
 
-@instruction("mfcr RT", XFX, 31, 19, ONE=0)
+@move("mfcr RT", XFX, 31, 19, ONE=0)
 def mfcr(m: Machine, RT: Value) -> None:
     m.gpr[RT] = m["CR"].zext(64)
 
 
-@instruction("mfocrf RT,FXM", XFX, 31, 19, ONE=1)
+@move("mfocrf RT,FXM", XFX, 31, 19, ONE=1)
 def mfocrf(m: Machine, RT: Value, FXM: int) -> None:
     m.gpr[RT] = (m["CR"] & fields_mask(FXM)).zext(64)
 
 
-@instruction("mcrxrx BF", X, 31, 576)
+@move("mcrxrx BF", X, 31, 576)
 def mcrxrx(m: Machine, BF: Value) -> None:
     flags = (m.xer_bit(flag) for flag in (XER.OV, XER.OV32, XER.CA, XER.CA32))
     m.cr[BF] = m.concat(*flags)

@@ -1,4 +1,4 @@
-"""Fixed-point loads and stores of one register (Power ISA 3.0B Book I 3.3.2 to 3.3.5)."""
+"""Fixed-point loads and stores of one register."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from chronovisor.isa.forms import DS, D, Form, X
-from chronovisor.isa.instruction import instruction
+from chronovisor.isa.instruction import section
 from chronovisor.isa.notation import Machine
 from chronovisor.isa.registers import Privilege
 from chronovisor.isa.values import Value
+
+load = section("Book I 3.3.2")
+store = section("Book I 3.3.3")
+byte_reversed = section("Book I 3.3.5")
+cache_inhibited = section("Book III 4.4.1")
 
 Extend = Callable[[Value], Value]
 
@@ -62,12 +67,12 @@ def _declare_load(mnemonic: str, size: int, extend: Extend, at: Encodings) -> No
         m.gpr[RT] = extend(m.load(ea, size))
         m.gpr[RA] = updated(m, ea)
 
-    instruction(f"{mnemonic} RT,{place}(RA)", at.form, *at.displaced)(scaled if at.form is DS else displaced)
+    load(f"{mnemonic} RT,{place}(RA)", at.form, *at.displaced)(scaled if at.form is DS else displaced)
     if at.displaced_update is not None:
         update = scaled_update if at.form is DS else displaced_update
-        instruction(f"{mnemonic}u RT,{place}(RA)", at.form, *at.displaced_update)(update)
-    instruction(f"{mnemonic}x RT,RA,RB", X, 31, at.indexed)(indexed)
-    instruction(f"{mnemonic}ux RT,RA,RB", X, 31, at.indexed_update)(indexed_update)
+        load(f"{mnemonic}u RT,{place}(RA)", at.form, *at.displaced_update)(update)
+    load(f"{mnemonic}x RT,RA,RB", X, 31, at.indexed)(indexed)
+    load(f"{mnemonic}ux RT,RA,RB", X, 31, at.indexed_update)(indexed_update)
 
 
 def _declare_store(mnemonic: str, size: int, at: Encodings) -> None:
@@ -95,12 +100,12 @@ def _declare_store(mnemonic: str, size: int, at: Encodings) -> None:
         m.store(ea, m.gpr[RS].trunc(size * 8))
         m.gpr[RA] = updated(m, ea)
 
-    instruction(f"{mnemonic} RS,{place}(RA)", at.form, *at.displaced)(scaled if at.form is DS else displaced)
+    store(f"{mnemonic} RS,{place}(RA)", at.form, *at.displaced)(scaled if at.form is DS else displaced)
     if at.displaced_update is not None:
         update = scaled_update if at.form is DS else displaced_update
-        instruction(f"{mnemonic}u RS,{place}(RA)", at.form, *at.displaced_update)(update)
-    instruction(f"{mnemonic}x RS,RA,RB", X, 31, at.indexed)(indexed)
-    instruction(f"{mnemonic}ux RS,RA,RB", X, 31, at.indexed_update)(indexed_update)
+        store(f"{mnemonic}u RS,{place}(RA)", at.form, *at.displaced_update)(update)
+    store(f"{mnemonic}x RS,RA,RB", X, 31, at.indexed)(indexed)
+    store(f"{mnemonic}ux RS,RA,RB", X, 31, at.indexed_update)(indexed_update)
 
 
 def updated(m: Machine, ea: Value) -> Value:
@@ -123,11 +128,11 @@ _declare_store("std", 8, Encodings(DS, (62, 0), (62, 1), 149, 181))
 
 
 def _declare_reversed(suffix: str, size: int, load: int, store: int) -> None:
-    @instruction(f"l{suffix}brx RT,RA,RB", X, 31, load)
+    @byte_reversed(f"l{suffix}brx RT,RA,RB", X, 31, load)
     def lbrx(m: Machine, RT: Value, RA: Value, RB: Value) -> None:
         m.gpr[RT] = m.load(m.base(RA) + m.gpr[RB], size).byteswap().zext(64)
 
-    @instruction(f"st{suffix}brx RS,RA,RB", X, 31, store)
+    @byte_reversed(f"st{suffix}brx RS,RA,RB", X, 31, store)
     def stbrx(m: Machine, RS: Value, RA: Value, RB: Value) -> None:
         m.store(m.base(RA) + m.gpr[RB], m.gpr[RS].trunc(size * 8).byteswap())
 
@@ -141,12 +146,12 @@ def _declare_cache_inhibited(suffix: str, size: int, load: int, store: int) -> N
     """Accesses that go round the cache (Book III 4.4.1), which hypervisor state alone can make."""
     mnemonic = "d" if suffix == "d" else f"{suffix}z"
 
-    @instruction(f"l{mnemonic}cix RT,RA,RB", X, 31, load)
+    @cache_inhibited(f"l{mnemonic}cix RT,RA,RB", X, 31, load)
     def lcix(m: Machine, RT: Value, RA: Value, RB: Value) -> None:
         m.privileged(Privilege.HYPERVISOR)
         m.gpr[RT] = m.load(m.base(RA) + m.gpr[RB], size).zext(64)
 
-    @instruction(f"st{suffix}cix RS,RA,RB", X, 31, store)
+    @cache_inhibited(f"st{suffix}cix RS,RA,RB", X, 31, store)
     def stcix(m: Machine, RS: Value, RA: Value, RB: Value) -> None:
         m.privileged(Privilege.HYPERVISOR)
         m.store(m.base(RA) + m.gpr[RB], m.gpr[RS].trunc(size * 8))

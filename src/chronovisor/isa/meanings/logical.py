@@ -1,13 +1,16 @@
-"""Fixed-point logic, counts and decimal assists (Power ISA 3.0B Book I 3.3.13, 3.3.15)."""
+"""Fixed-point logic, counts and decimal assists."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from chronovisor.isa.forms import XO, D, X
-from chronovisor.isa.instruction import instruction
+from chronovisor.isa.instruction import section
 from chronovisor.isa.notation import Machine
 from chronovisor.isa.values import Value
+
+decimal = section("Book I 3.3.15")
+logical = section("Book I 3.3.13")
 
 
 def finish(m: Machine, RA: Value, result: Value, Rc: int) -> None:
@@ -30,32 +33,32 @@ def each(m: Machine, value: Value, width: int, piece: Callable[[Value], Value]) 
 # With an immediate
 
 
-@instruction("andi. RA,RS,UI", D, 28)
+@logical("andi. RA,RS,UI", D, 28)
 def andi_(m: Machine, RA: Value, RS: Value, UI: Value) -> None:
     finish(m, RA, m.gpr[RS] & UI, Rc=1)
 
 
-@instruction("andis. RA,RS,UI", D, 29)
+@logical("andis. RA,RS,UI", D, 29)
 def andis_(m: Machine, RA: Value, RS: Value, UI: Value) -> None:
     finish(m, RA, m.gpr[RS] & (UI << 16), Rc=1)
 
 
-@instruction("ori RA,RS,UI", D, 24)
+@logical("ori RA,RS,UI", D, 24)
 def ori(m: Machine, RA: Value, RS: Value, UI: Value) -> None:
     m.gpr[RA] = m.gpr[RS] | UI
 
 
-@instruction("oris RA,RS,UI", D, 25)
+@logical("oris RA,RS,UI", D, 25)
 def oris(m: Machine, RA: Value, RS: Value, UI: Value) -> None:
     m.gpr[RA] = m.gpr[RS] | (UI << 16)
 
 
-@instruction("xori RA,RS,UI", D, 26)
+@logical("xori RA,RS,UI", D, 26)
 def xori(m: Machine, RA: Value, RS: Value, UI: Value) -> None:
     m.gpr[RA] = m.gpr[RS] ^ UI
 
 
-@instruction("xoris RA,RS,UI", D, 27)
+@logical("xoris RA,RS,UI", D, 27)
 def xoris(m: Machine, RA: Value, RS: Value, UI: Value) -> None:
     m.gpr[RA] = m.gpr[RS] ^ (UI << 16)
 
@@ -63,42 +66,42 @@ def xoris(m: Machine, RA: Value, RS: Value, UI: Value) -> None:
 # Of two registers
 
 
-@instruction("and[.] RA,RS,RB", X, 31, 28)
+@logical("and[.] RA,RS,RB", X, 31, 28)
 def and_(m: Machine, RA: Value, RS: Value, RB: Value, Rc: int) -> None:
     finish(m, RA, m.gpr[RS] & m.gpr[RB], Rc)
 
 
-@instruction("or[.] RA,RS,RB", X, 31, 444)
+@logical("or[.] RA,RS,RB", X, 31, 444)
 def or_(m: Machine, RA: Value, RS: Value, RB: Value, Rc: int) -> None:
     finish(m, RA, m.gpr[RS] | m.gpr[RB], Rc)
 
 
-@instruction("xor[.] RA,RS,RB", X, 31, 316)
+@logical("xor[.] RA,RS,RB", X, 31, 316)
 def xor(m: Machine, RA: Value, RS: Value, RB: Value, Rc: int) -> None:
     finish(m, RA, m.gpr[RS] ^ m.gpr[RB], Rc)
 
 
-@instruction("nand[.] RA,RS,RB", X, 31, 476)
+@logical("nand[.] RA,RS,RB", X, 31, 476)
 def nand(m: Machine, RA: Value, RS: Value, RB: Value, Rc: int) -> None:
     finish(m, RA, ~(m.gpr[RS] & m.gpr[RB]), Rc)
 
 
-@instruction("nor[.] RA,RS,RB", X, 31, 124)
+@logical("nor[.] RA,RS,RB", X, 31, 124)
 def nor(m: Machine, RA: Value, RS: Value, RB: Value, Rc: int) -> None:
     finish(m, RA, ~(m.gpr[RS] | m.gpr[RB]), Rc)
 
 
-@instruction("eqv[.] RA,RS,RB", X, 31, 284)
+@logical("eqv[.] RA,RS,RB", X, 31, 284)
 def eqv(m: Machine, RA: Value, RS: Value, RB: Value, Rc: int) -> None:
     finish(m, RA, ~(m.gpr[RS] ^ m.gpr[RB]), Rc)
 
 
-@instruction("andc[.] RA,RS,RB", X, 31, 60)
+@logical("andc[.] RA,RS,RB", X, 31, 60)
 def andc(m: Machine, RA: Value, RS: Value, RB: Value, Rc: int) -> None:
     finish(m, RA, m.gpr[RS] & ~m.gpr[RB], Rc)
 
 
-@instruction("orc[.] RA,RS,RB", X, 31, 412)
+@logical("orc[.] RA,RS,RB", X, 31, 412)
 def orc(m: Machine, RA: Value, RS: Value, RB: Value, Rc: int) -> None:
     finish(m, RA, m.gpr[RS] | ~m.gpr[RB], Rc)
 
@@ -106,17 +109,17 @@ def orc(m: Machine, RA: Value, RS: Value, RB: Value, Rc: int) -> None:
 # Sign extension
 
 
-@instruction("extsb[.] RA,RS", X, 31, 954)
+@logical("extsb[.] RA,RS", X, 31, 954)
 def extsb(m: Machine, RA: Value, RS: Value, Rc: int) -> None:
     finish(m, RA, m.gpr[RS].trunc(8).sext(64), Rc)
 
 
-@instruction("extsh[.] RA,RS", X, 31, 922)
+@logical("extsh[.] RA,RS", X, 31, 922)
 def extsh(m: Machine, RA: Value, RS: Value, Rc: int) -> None:
     finish(m, RA, m.gpr[RS].trunc(16).sext(64), Rc)
 
 
-@instruction("extsw[.] RA,RS", X, 31, 986)
+@logical("extsw[.] RA,RS", X, 31, 986)
 def extsw(m: Machine, RA: Value, RS: Value, Rc: int) -> None:
     finish(m, RA, m.gpr[RS].trunc(32).sext(64), Rc)
 
@@ -124,37 +127,37 @@ def extsw(m: Machine, RA: Value, RS: Value, Rc: int) -> None:
 # Counts, parity, bytes
 
 
-@instruction("cntlzw[.] RA,RS", X, 31, 26)
+@logical("cntlzw[.] RA,RS", X, 31, 26)
 def cntlzw(m: Machine, RA: Value, RS: Value, Rc: int) -> None:
     finish(m, RA, m.gpr[RS].trunc(32).clz().zext(64), Rc)
 
 
-@instruction("cntlzd[.] RA,RS", X, 31, 58)
+@logical("cntlzd[.] RA,RS", X, 31, 58)
 def cntlzd(m: Machine, RA: Value, RS: Value, Rc: int) -> None:
     finish(m, RA, m.gpr[RS].clz(), Rc)
 
 
-@instruction("cnttzw[.] RA,RS", X, 31, 538)
+@logical("cnttzw[.] RA,RS", X, 31, 538)
 def cnttzw(m: Machine, RA: Value, RS: Value, Rc: int) -> None:
     finish(m, RA, m.gpr[RS].trunc(32).ctz().zext(64), Rc)
 
 
-@instruction("cnttzd[.] RA,RS", X, 31, 570)
+@logical("cnttzd[.] RA,RS", X, 31, 570)
 def cnttzd(m: Machine, RA: Value, RS: Value, Rc: int) -> None:
     finish(m, RA, m.gpr[RS].ctz(), Rc)
 
 
-@instruction("popcntb RA,RS", X, 31, 122)
+@logical("popcntb RA,RS", X, 31, 122)
 def popcntb(m: Machine, RA: Value, RS: Value) -> None:
     m.gpr[RA] = each(m, m.gpr[RS], 8, Value.popcount)
 
 
-@instruction("popcntw RA,RS", X, 31, 378)
+@logical("popcntw RA,RS", X, 31, 378)
 def popcntw(m: Machine, RA: Value, RS: Value) -> None:
     m.gpr[RA] = each(m, m.gpr[RS], 32, Value.popcount)
 
 
-@instruction("popcntd RA,RS", X, 31, 506)
+@logical("popcntd RA,RS", X, 31, 506)
 def popcntd(m: Machine, RA: Value, RS: Value) -> None:
     m.gpr[RA] = m.gpr[RS].popcount()
 
@@ -165,22 +168,22 @@ def byte_parity(value: Value) -> Value:
     return (value & ones).popcount() & 1
 
 
-@instruction("prtyw RA,RS", X, 31, 154)
+@logical("prtyw RA,RS", X, 31, 154)
 def prtyw(m: Machine, RA: Value, RS: Value) -> None:
     m.gpr[RA] = each(m, m.gpr[RS], 32, byte_parity)
 
 
-@instruction("prtyd RA,RS", X, 31, 186)
+@logical("prtyd RA,RS", X, 31, 186)
 def prtyd(m: Machine, RA: Value, RS: Value) -> None:
     m.gpr[RA] = byte_parity(m.gpr[RS])
 
 
-@instruction("cmpb RA,RS,RB", X, 31, 508)
+@logical("cmpb RA,RS,RB", X, 31, 508)
 def cmpb(m: Machine, RA: Value, RS: Value, RB: Value) -> None:
     m.gpr[RA] = each(m, m.gpr[RS] ^ m.gpr[RB], 8, lambda differs: differs.eq(0).sext(8))
 
 
-@instruction("bpermd RA,RS,RB", X, 31, 252)
+@logical("bpermd RA,RS,RB", X, 31, 252)
 def bpermd(m: Machine, RA: Value, RS: Value, RB: Value) -> None:
     source = m.gpr[RB]
     # An index of 64 or more shifts everything out: it picks a zero.
@@ -191,7 +194,7 @@ def bpermd(m: Machine, RA: Value, RS: Value, RB: Value) -> None:
 # Decimal assists
 
 
-@instruction("addg6s RT,RA,RB", XO, 31, 74)
+@decimal("addg6s RT,RA,RB", XO, 31, 74)
 def addg6s(m: Machine, RT: Value, RA: Value, RB: Value) -> None:
     a, b = m.gpr[RA].zext(68), m.gpr[RB].zext(68)
     carried_into = a ^ b ^ (a + b)
@@ -227,7 +230,7 @@ def digits_of(m: Machine, packed: Value) -> Value:
     return m.concat(a, b, c, d, e, f, g, h, i, j, k, y)
 
 
-@instruction("cdtbcd RA,RS", X, 31, 282)
+@decimal("cdtbcd RA,RS", X, 31, 282)
 def cdtbcd(m: Machine, RA: Value, RS: Value) -> None:
     def convert(word: Value) -> Value:
         return m.concat(*(digits_of(m, word.extract(low, 10)) for low in (10, 0))).zext(32)
@@ -235,7 +238,7 @@ def cdtbcd(m: Machine, RA: Value, RS: Value) -> None:
     m.gpr[RA] = each(m, m.gpr[RS], 32, convert)
 
 
-@instruction("cbcdtd RA,RS", X, 31, 314)
+@decimal("cbcdtd RA,RS", X, 31, 314)
 def cbcdtd(m: Machine, RA: Value, RS: Value) -> None:
     def convert(word: Value) -> Value:
         return m.concat(*(declet(m, word.extract(low, 12)) for low in (12, 0))).zext(32)

@@ -1,4 +1,4 @@
-"""Loads and stores of several registers (Power ISA 3.0B Book I 3.3.4 to 3.3.7: quadword, multiple, string).
+"""Loads and stores of several registers: quadword, multiple, string.
 
 Multiple and string forms are not there in little-endian mode: they end in an alignment interrupt.
 """
@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from chronovisor.isa.bits import XER
 from chronovisor.isa.forms import DQ, DS, D, X
-from chronovisor.isa.instruction import instruction
+from chronovisor.isa.instruction import section
 from chronovisor.isa.notation import Machine
 from chronovisor.isa.values import Value
 
+quadword = section("Book I 3.3.4")
+multiple = section("Book I 3.3.6")
+string = section("Book I 3.3.7")
 
-@instruction("lq RT,DQ(RA)", DQ, 56, static=("RT",))
+
+@quadword("lq RT,DQ(RA)", DQ, 56, static=("RT",))
 def lq(m: Machine, RT: int, RA: Value, DQ: Value) -> None:
     if RT & 1:
         m.illegal()
@@ -22,7 +26,7 @@ def lq(m: Machine, RT: int, RA: Value, DQ: Value) -> None:
     m.gpr[RT + 1] = both.trunc(64)
 
 
-@instruction("stq RS,DS(RA)", DS, 62, 2, static=("RS",))
+@quadword("stq RS,DS(RA)", DS, 62, 2, static=("RS",))
 def stq(m: Machine, RS: int, RA: Value, DS: Value) -> None:
     if RS & 1:
         m.illegal()
@@ -30,7 +34,7 @@ def stq(m: Machine, RS: int, RA: Value, DS: Value) -> None:
     m.store(m.base(RA) + DS, m.concat(m.gpr[RS], m.gpr[RS + 1]))
 
 
-@instruction("lmw RT,D(RA)", D, 46, static=("RT",))
+@multiple("lmw RT,D(RA)", D, 46, static=("RT",))
 def lmw(m: Machine, RT: int, RA: Value, D: Value) -> None:
     ea = m.base(RA) + D
     if m.little:
@@ -40,7 +44,7 @@ def lmw(m: Machine, RT: int, RA: Value, D: Value) -> None:
         m.gpr[register] = m.load(ea + 4 * place, 4).zext(64)
 
 
-@instruction("stmw RS,D(RA)", D, 47, static=("RS",))
+@multiple("stmw RS,D(RA)", D, 47, static=("RS",))
 def stmw(m: Machine, RS: int, RA: Value, D: Value) -> None:
     ea = m.base(RA) + D
     if m.little:
@@ -78,7 +82,7 @@ def _next(register: Value, step: Value | int) -> Value:
     return (register + step) & 31
 
 
-@instruction("lswi RT,RA,NB", X, 31, 597)
+@string("lswi RT,RA,NB", X, 31, 597)
 def lswi(m: Machine, RT: Value, RA: Value, NB: int) -> None:
     ea = m.base(RA)
     if m.little:
@@ -91,7 +95,7 @@ def lswi(m: Machine, RT: Value, RA: Value, NB: int) -> None:
         _fill(m, _next(RT, words), _part(m, ea + (4 * words), rest), (RA,))
 
 
-@instruction("stswi RS,RA,NB", X, 31, 725)
+@string("stswi RS,RA,NB", X, 31, 725)
 def stswi(m: Machine, RS: Value, RA: Value, NB: int) -> None:
     ea = m.base(RA)
     if m.little:
@@ -107,7 +111,7 @@ def stswi(m: Machine, RS: Value, RA: Value, NB: int) -> None:
 _LONGEST_STRING = 127
 
 
-@instruction("lswx RT,RA,RB", X, 31, 533)
+@string("lswx RT,RA,RB", X, 31, 533)
 def lswx(m: Machine, RT: Value, RA: Value, RB: Value) -> None:
     ea = m.base(RA) + m.gpr[RB]
     if m.little:
@@ -122,7 +126,7 @@ def lswx(m: Machine, RT: Value, RA: Value, RB: Value) -> None:
             _fill(m, _next(RT, count >> 2), _part(m, ea + (count & ~3), rest), (RA, RB))
 
 
-@instruction("stswx RS,RA,RB", X, 31, 661)
+@string("stswx RS,RA,RB", X, 31, 661)
 def stswx(m: Machine, RS: Value, RA: Value, RB: Value) -> None:
     ea = m.base(RA) + m.gpr[RB]
     if m.little:

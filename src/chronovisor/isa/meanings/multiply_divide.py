@@ -1,4 +1,4 @@
-"""Fixed-point multiplication, division and modulo (Power ISA 3.0B Book I 3.3.9).
+"""Fixed-point multiplication, division and modulo.
 
 Where the book leaves a result undefined, ours is settled: bits 0:31 of word results are zero, a quotient
 that does not exist is whatever the operation gives for it.
@@ -7,10 +7,12 @@ that does not exist is whatever the operation gives for it.
 from __future__ import annotations
 
 from chronovisor.isa.forms import VA, XO, D, X
-from chronovisor.isa.instruction import instruction
+from chronovisor.isa.instruction import section
 from chronovisor.isa.meanings.arithmetic import finish, overflowed
 from chronovisor.isa.notation import Machine
 from chronovisor.isa.values import Value
+
+arithmetic = section("Book I 3.3.9")
 
 
 def word(m: Machine, number: Value) -> Value:
@@ -26,12 +28,12 @@ def fits(wide: Value, width: int) -> Value:
 # Multiplication
 
 
-@instruction("mulli RT,RA,SI", D, 7)
+@arithmetic("mulli RT,RA,SI", D, 7)
 def mulli(m: Machine, RT: Value, RA: Value, SI: Value) -> None:
     m.gpr[RT] = m.gpr[RA] * SI
 
 
-@instruction("mullw[o][.] RT,RA,RB", XO, 31, 235)
+@arithmetic("mullw[o][.] RT,RA,RB", XO, 31, 235)
 def mullw(m: Machine, RT: Value, RA: Value, RB: Value, OE: int, Rc: int) -> None:
     product = word(m, RA).sext(64) * word(m, RB).sext(64)
     if OE:
@@ -40,19 +42,19 @@ def mullw(m: Machine, RT: Value, RA: Value, RB: Value, OE: int, Rc: int) -> None
     finish(m, RT, product, Rc)
 
 
-@instruction("mulhw[.] RT,RA,RB", XO, 31, 75)
+@arithmetic("mulhw[.] RT,RA,RB", XO, 31, 75)
 def mulhw(m: Machine, RT: Value, RA: Value, RB: Value, Rc: int) -> None:
     product = word(m, RA).sext(64) * word(m, RB).sext(64)
     finish(m, RT, product.extract(32, 32).zext(64), Rc)
 
 
-@instruction("mulhwu[.] RT,RA,RB", XO, 31, 11)
+@arithmetic("mulhwu[.] RT,RA,RB", XO, 31, 11)
 def mulhwu(m: Machine, RT: Value, RA: Value, RB: Value, Rc: int) -> None:
     product = word(m, RA).zext(64) * word(m, RB).zext(64)
     finish(m, RT, product.extract(32, 32).zext(64), Rc)
 
 
-@instruction("mulld[o][.] RT,RA,RB", XO, 31, 233)
+@arithmetic("mulld[o][.] RT,RA,RB", XO, 31, 233)
 def mulld(m: Machine, RT: Value, RA: Value, RB: Value, OE: int, Rc: int) -> None:
     a, b = m.gpr[RA], m.gpr[RB]
     if OE:
@@ -61,31 +63,31 @@ def mulld(m: Machine, RT: Value, RA: Value, RB: Value, OE: int, Rc: int) -> None
     finish(m, RT, a * b, Rc)
 
 
-@instruction("mulhd[.] RT,RA,RB", XO, 31, 73)
+@arithmetic("mulhd[.] RT,RA,RB", XO, 31, 73)
 def mulhd(m: Machine, RT: Value, RA: Value, RB: Value, Rc: int) -> None:
     product = m.gpr[RA].sext(128) * m.gpr[RB].sext(128)
     finish(m, RT, product.extract(64, 64), Rc)
 
 
-@instruction("mulhdu[.] RT,RA,RB", XO, 31, 9)
+@arithmetic("mulhdu[.] RT,RA,RB", XO, 31, 9)
 def mulhdu(m: Machine, RT: Value, RA: Value, RB: Value, Rc: int) -> None:
     product = m.gpr[RA].zext(128) * m.gpr[RB].zext(128)
     finish(m, RT, product.extract(64, 64), Rc)
 
 
-@instruction("maddhd RT,RA,RB,RC", VA, 4, 48)
+@arithmetic("maddhd RT,RA,RB,RC", VA, 4, 48)
 def maddhd(m: Machine, RT: Value, RA: Value, RB: Value, RC: Value) -> None:
     total = m.gpr[RA].sext(128) * m.gpr[RB].sext(128) + m.gpr[RC].sext(128)
     m.gpr[RT] = total.extract(64, 64)
 
 
-@instruction("maddhdu RT,RA,RB,RC", VA, 4, 49)
+@arithmetic("maddhdu RT,RA,RB,RC", VA, 4, 49)
 def maddhdu(m: Machine, RT: Value, RA: Value, RB: Value, RC: Value) -> None:
     total = m.gpr[RA].zext(128) * m.gpr[RB].zext(128) + m.gpr[RC].zext(128)
     m.gpr[RT] = total.extract(64, 64)
 
 
-@instruction("maddld RT,RA,RB,RC", VA, 4, 51)
+@arithmetic("maddld RT,RA,RB,RC", VA, 4, 51)
 def maddld(m: Machine, RT: Value, RA: Value, RB: Value, RC: Value) -> None:
     m.gpr[RT] = m.gpr[RA] * m.gpr[RB] + m.gpr[RC]
 
@@ -122,61 +124,61 @@ def extended(m: Machine, high: Value) -> Value:
     return m.concat(high, m.value(0, high.width))
 
 
-@instruction("divw[o][.] RT,RA,RB", XO, 31, 491)
+@arithmetic("divw[o][.] RT,RA,RB", XO, 31, 491)
 def divw(m: Machine, RT: Value, RA: Value, RB: Value, OE: int, Rc: int) -> None:
     divide_signed(m, RT, word(m, RA), word(m, RB), OE, Rc)
 
 
-@instruction("divwu[o][.] RT,RA,RB", XO, 31, 459)
+@arithmetic("divwu[o][.] RT,RA,RB", XO, 31, 459)
 def divwu(m: Machine, RT: Value, RA: Value, RB: Value, OE: int, Rc: int) -> None:
     divide_unsigned(m, RT, word(m, RA), word(m, RB), OE, Rc)
 
 
-@instruction("divwe[o][.] RT,RA,RB", XO, 31, 427)
+@arithmetic("divwe[o][.] RT,RA,RB", XO, 31, 427)
 def divwe(m: Machine, RT: Value, RA: Value, RB: Value, OE: int, Rc: int) -> None:
     divide_signed(m, RT, extended(m, word(m, RA)), word(m, RB), OE, Rc)
 
 
-@instruction("divweu[o][.] RT,RA,RB", XO, 31, 395)
+@arithmetic("divweu[o][.] RT,RA,RB", XO, 31, 395)
 def divweu(m: Machine, RT: Value, RA: Value, RB: Value, OE: int, Rc: int) -> None:
     divide_unsigned(m, RT, extended(m, word(m, RA)), word(m, RB), OE, Rc)
 
 
-@instruction("divd[o][.] RT,RA,RB", XO, 31, 489)
+@arithmetic("divd[o][.] RT,RA,RB", XO, 31, 489)
 def divd(m: Machine, RT: Value, RA: Value, RB: Value, OE: int, Rc: int) -> None:
     divide_signed(m, RT, m.gpr[RA], m.gpr[RB], OE, Rc)
 
 
-@instruction("divdu[o][.] RT,RA,RB", XO, 31, 457)
+@arithmetic("divdu[o][.] RT,RA,RB", XO, 31, 457)
 def divdu(m: Machine, RT: Value, RA: Value, RB: Value, OE: int, Rc: int) -> None:
     divide_unsigned(m, RT, m.gpr[RA], m.gpr[RB], OE, Rc)
 
 
-@instruction("divde[o][.] RT,RA,RB", XO, 31, 425)
+@arithmetic("divde[o][.] RT,RA,RB", XO, 31, 425)
 def divde(m: Machine, RT: Value, RA: Value, RB: Value, OE: int, Rc: int) -> None:
     divide_signed(m, RT, extended(m, m.gpr[RA]), m.gpr[RB], OE, Rc)
 
 
-@instruction("divdeu[o][.] RT,RA,RB", XO, 31, 393)
+@arithmetic("divdeu[o][.] RT,RA,RB", XO, 31, 393)
 def divdeu(m: Machine, RT: Value, RA: Value, RB: Value, OE: int, Rc: int) -> None:
     divide_unsigned(m, RT, extended(m, m.gpr[RA]), m.gpr[RB], OE, Rc)
 
 
-@instruction("modsw RT,RA,RB", X, 31, 779)
+@arithmetic("modsw RT,RA,RB", X, 31, 779)
 def modsw(m: Machine, RT: Value, RA: Value, RB: Value) -> None:
     m.gpr[RT] = word(m, RA).srem(word(m, RB)).zext(64)
 
 
-@instruction("moduw RT,RA,RB", X, 31, 267)
+@arithmetic("moduw RT,RA,RB", X, 31, 267)
 def moduw(m: Machine, RT: Value, RA: Value, RB: Value) -> None:
     m.gpr[RT] = word(m, RA).urem(word(m, RB)).zext(64)
 
 
-@instruction("modsd RT,RA,RB", X, 31, 777)
+@arithmetic("modsd RT,RA,RB", X, 31, 777)
 def modsd(m: Machine, RT: Value, RA: Value, RB: Value) -> None:
     m.gpr[RT] = m.gpr[RA].srem(m.gpr[RB])
 
 
-@instruction("modud RT,RA,RB", X, 31, 265)
+@arithmetic("modud RT,RA,RB", X, 31, 265)
 def modud(m: Machine, RT: Value, RA: Value, RB: Value) -> None:
     m.gpr[RT] = m.gpr[RA].urem(m.gpr[RB])

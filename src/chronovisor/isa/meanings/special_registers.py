@@ -1,10 +1,10 @@
-"""Moves from and to special purpose registers and time (Power ISA 3.0B Book III 4.4.4; Book II 6.1)."""
+"""Moves from and to special purpose registers and time."""
 
 from __future__ import annotations
 
 from chronovisor.isa.bits import MSR
 from chronovisor.isa.forms import XFX
-from chronovisor.isa.instruction import instruction
+from chronovisor.isa.instruction import section
 from chronovisor.isa.notation import Machine
 from chronovisor.isa.registers import (
     REGISTERS,
@@ -16,6 +16,9 @@ from chronovisor.isa.registers import (
     Register,
 )
 from chronovisor.isa.values import Value
+
+time = section("Book II 6.1")
+move = section("Book III 4.4.4")
 
 
 def _reach(m: Machine, register: Register, needed: Privilege) -> None:
@@ -42,7 +45,7 @@ def _undefined(m: Machine, SPR: int, reserved: tuple[int, ...]) -> None:
             m.illegal()
 
 
-@instruction("mfspr RT,SPR", XFX, 31, 339)
+@move("mfspr RT,SPR", XFX, 31, 339)
 def mfspr(m: Machine, RT: Value, SPR: int) -> None:
     register = SPR_READ.get(SPR)
     if register is None:
@@ -55,7 +58,7 @@ def mfspr(m: Machine, RT: Value, SPR: int) -> None:
 _TIMEBASES = ("TB", "TBU")
 
 
-@instruction("mftb RT,TBR", XFX, 31, 371)
+@time("mftb RT,TBR", XFX, 31, 371)
 def mftb(m: Machine, RT: Value, TBR: int) -> None:
     register = SPR_READ.get(TBR)
     if register is None or register.name not in _TIMEBASES:
@@ -80,7 +83,7 @@ def _changeable(m: Machine, register: Register) -> Value | None:
     return mask
 
 
-@instruction("mtspr SPR,RS", XFX, 31, 467)
+@move("mtspr SPR,RS", XFX, 31, 467)
 def mtspr(m: Machine, SPR: int, RS: Value) -> None:
     register = SPR_WRITE.get(SPR)
     if register is None:

@@ -1,17 +1,23 @@
-"""System calls, returns from interrupts, the machine state register (Power ISA 3.0B Book III 3.3, 4.4.6)."""
+"""System calls, returns from interrupts, the machine state register."""
 
 from __future__ import annotations
 
 from chronovisor.isa.bits import FSCR, MSR, MSR_BITS
 from chronovisor.isa.forms import SC, XL, X
-from chronovisor.isa.instruction import instruction
+from chronovisor.isa.instruction import section
 from chronovisor.isa.interrupts import HYPERCALL, SRR1_CAUSE, entered, relocated
 from chronovisor.isa.notation import Machine
 from chronovisor.isa.registers import Privilege
 from chronovisor.isa.values import Value
 
+linkage = section("Book III 3.3.1")
+move = section("Book III 4.4.4")
+power_saving = section("Book III 3.3.2")
+waiting = section("Book II 4.6.4")
+random = section("Book I 3.3.9")
 
-@instruction("sc LEV", SC, 17, 1)
+
+@linkage("sc LEV", SC, 17, 1)
 def sc(m: Machine, LEV: int) -> None:
     # All but LEV's last bit are reserved.
     m.interrupt(HYPERCALL if LEV & 1 else "SYSTEM_CALL")
@@ -20,7 +26,7 @@ def sc(m: Machine, LEV: int) -> None:
 _SCV_VECTOR, _SCV_RELOCATED = 0x17000, 0xC000_0000_0000_3000
 
 
-@instruction("scv LEV", SC, 17, 0, LK=1)
+@linkage("scv LEV", SC, 17, 0, LK=1)
 def scv(m: Machine, LEV: int) -> None:
     with m.when((m["FSCR"] & int(FSCR.SCV)).eq(0)):
         m.facility_unavailable(FSCR.SCV)
@@ -61,25 +67,25 @@ def _return(m: Machine, target: Value, saved: Value, hypervisor: bool) -> None:
     _go_on(m, target & ~3, _with_problem_state(m, new))
 
 
-@instruction("rfid", XL, 19, 18)
+@linkage("rfid", XL, 19, 18)
 def rfid(m: Machine) -> None:
     m.privileged()
     _return(m, m["SRR0"], m["SRR1"], hypervisor=False)
 
 
-@instruction("hrfid", XL, 19, 274)
+@linkage("hrfid", XL, 19, 274)
 def hrfid(m: Machine) -> None:
     m.privileged(Privilege.HYPERVISOR)
     _return(m, m["HSRR0"], m["HSRR1"], hypervisor=True)
 
 
-@instruction("rfscv", XL, 19, 82)
+@linkage("rfscv", XL, 19, 82)
 def rfscv(m: Machine) -> None:
     m.privileged()
     _return(m, m["LR"], m["CTR"], hypervisor=False)
 
 
-@instruction("mfmsr RT", X, 31, 83)
+@move("mfmsr RT", X, 31, 83)
 def mfmsr(m: Machine, RT: Value) -> None:
     m.privileged()
     m.gpr[RT] = m["MSR"]
@@ -97,7 +103,7 @@ def _set_interruptible(m: Machine, RS: Value) -> None:
         m.resync()
 
 
-@instruction("mtmsrd RS,L1", X, 31, 178)
+@move("mtmsrd RS,L1", X, 31, 178)
 def mtmsrd(m: Machine, RS: Value, L1: int) -> None:
     m.privileged()
     if L1:
@@ -108,7 +114,7 @@ def mtmsrd(m: Machine, RS: Value, L1: int) -> None:
     _go_on(m, m["CIA"] + 4, _with_problem_state(m, new))
 
 
-@instruction("mtmsr RS,L1", X, 31, 146)
+@move("mtmsr RS,L1", X, 31, 146)
 def mtmsr(m: Machine, RS: Value, L1: int) -> None:
     m.privileged()
     if L1:
@@ -119,14 +125,14 @@ def mtmsr(m: Machine, RS: Value, L1: int) -> None:
     _go_on(m, m["CIA"] + 4, _with_problem_state(m, new))
 
 
-@instruction("stop", XL, 19, 370)
+@power_saving("stop", XL, 19, 370)
 def stop(m: Machine) -> None:
     # Hypervisor state sees a wake-up at once.
     m.privileged(Privilege.HYPERVISOR)
     m.resync()
 
 
-@instruction("wait WC", X, 31, 30)
+@waiting("wait WC", X, 31, 30)
 def wait(m: Machine) -> None:
     """A hint that may end at any time, so it ends at once (Book II 4.6.4)."""
 
@@ -134,7 +140,7 @@ def wait(m: Machine) -> None:
 _RANDOM_32, _RANDOM_64, _RANDOM_RAW = 0, 1, 2
 
 
-@instruction("darn RT,L14", X, 31, 755)
+@random("darn RT,L14", X, 31, 755)
 def darn(m: Machine, RT: Value, L14: int) -> None:
     if L14 == _RANDOM_32:
         m.gpr[RT] = m.random() & 0xFFFFFFFF

@@ -1,4 +1,4 @@
-"""Lookaside buffers and messages between threads (Power ISA 3.0B Book III 5.9.3, chapter 11).
+"""Lookaside buffers and messages between threads.
 
 Only radix trees are implemented. There is no segment lookaside buffer, so the instructions that read one back
 are illegal here. Every invalidation forgets all translations, which is more than it has to.
@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from chronovisor.isa.bits import LPCR, MSR, ProgramCause
 from chronovisor.isa.forms import X
-from chronovisor.isa.instruction import instruction
+from chronovisor.isa.instruction import section
 from chronovisor.isa.notation import Machine
 from chronovisor.isa.registers import Privilege
+
+message = section("Book III 10.4")
+lookaside = section("Book III 5.9.3")
 
 
 def _translation_management(m: Machine) -> None:
@@ -20,90 +23,90 @@ def _translation_management(m: Machine) -> None:
         m.interrupt("PROGRAM", int(ProgramCause.PRIVILEGED))
 
 
-@instruction("tlbie RB,RS,RIC,PRS,R", X, 31, 306)
+@lookaside("tlbie RB,RS,RIC,PRS,R", X, 31, 306)
 def tlbie(m: Machine) -> None:
     _translation_management(m)
     m.forget_translations("all")
 
 
-@instruction("tlbiel RB,RS,RIC,PRS,R", X, 31, 274)
+@lookaside("tlbiel RB,RS,RIC,PRS,R", X, 31, 274)
 def tlbiel(m: Machine) -> None:
     _translation_management(m)
     m.forget_translations("own")
 
 
-@instruction("tlbsync", X, 31, 566)
+@lookaside("tlbsync", X, 31, 566)
 def tlbsync(m: Machine) -> None:
     _translation_management(m)
 
 
-@instruction("slbia IH", X, 31, 498)
+@lookaside("slbia IH", X, 31, 498)
 def slbia(m: Machine) -> None:
     m.privileged()
 
 
-@instruction("slbie RB", X, 31, 434)
+@lookaside("slbie RB", X, 31, 434)
 def slbie(m: Machine) -> None:
     m.privileged()
 
 
-@instruction("slbieg RS,RB", X, 31, 466)
+@lookaside("slbieg RS,RB", X, 31, 466)
 def slbieg(m: Machine) -> None:
     m.privileged()
 
 
-@instruction("slbiag RS", X, 31, 850)
+@lookaside("slbiag RS", X, 31, 850)
 def slbiag(m: Machine) -> None:
     m.privileged()
 
 
-@instruction("slbsync", X, 31, 338)
+@lookaside("slbsync", X, 31, 338)
 def slbsync(m: Machine) -> None:
     m.privileged()
 
 
-@instruction("slbmte RS,RB", X, 31, 402)
+@lookaside("slbmte RS,RB", X, 31, 402)
 def slbmte(m: Machine) -> None:
     _not_yet(m, Privilege.PRIVILEGED)
 
 
-@instruction("slbmfee RT,RB", X, 31, 915)
+@lookaside("slbmfee RT,RB", X, 31, 915)
 def slbmfee(m: Machine) -> None:
     _not_yet(m, Privilege.PRIVILEGED)
 
 
-@instruction("slbmfev RT,RB", X, 31, 851)
+@lookaside("slbmfev RT,RB", X, 31, 851)
 def slbmfev(m: Machine) -> None:
     _not_yet(m, Privilege.PRIVILEGED)
 
 
-@instruction("slbfee. RT,RB", X, 31, 979, Rc=1)
+@lookaside("slbfee. RT,RB", X, 31, 979, Rc=1)
 def slbfee(m: Machine) -> None:
     _not_yet(m, Privilege.PRIVILEGED)
 
 
-@instruction("msgsnd RB", X, 31, 206)
+@message("msgsnd RB", X, 31, 206)
 def msgsnd(m: Machine) -> None:
     _not_yet(m, Privilege.HYPERVISOR)
 
 
-@instruction("msgclr RB", X, 31, 238)
+@message("msgclr RB", X, 31, 238)
 def msgclr(m: Machine) -> None:
     _not_yet(m, Privilege.HYPERVISOR)
 
 
-@instruction("msgsync", X, 31, 886)
+@message("msgsync", X, 31, 886)
 def msgsync(m: Machine) -> None:
     m.privileged(Privilege.HYPERVISOR)
 
 
-@instruction("msgsndp RB", X, 31, 142)
+@message("msgsndp RB", X, 31, 142)
 def msgsndp(m: Machine) -> None:
     # As KVM does for a guest that has one thread a core: the facility is off, and that shows as this.
     _not_yet(m, Privilege.PRIVILEGED)
 
 
-@instruction("msgclrp RB", X, 31, 174)
+@message("msgclrp RB", X, 31, 174)
 def msgclrp(m: Machine) -> None:
     _not_yet(m, Privilege.PRIVILEGED)
 
