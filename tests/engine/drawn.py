@@ -35,8 +35,22 @@ class Drawn:
         return bool(self.registers["MSR"] & MSR.SF), bool(self.registers["MSR"] & MSR.LE)
 
 
-def draw(random: Random, instruction: Instruction) -> Drawn:
-    return draw_state(random, instruction, draw_word(random, instruction))
+def drawn(seed: int, count: int) -> list[Drawn]:
+    """About so many cases, spread evenly over all instructions: at least one of each.
+
+    Those of an instruction depend on the seed and its encoding alone, so another instruction changes none.
+    """
+    found = []
+    for one in ALL:
+        random = source(seed, one)
+        for _ in range(max(1, count // len(ALL))):
+            found.append(draw_state(random, one, draw_word(random, one)))
+    return found
+
+
+def source(seed: int, instruction: Instruction) -> Random:
+    """The random numbers of an instruction's cases."""
+    return Random(f"{seed} {instruction.mnemonic} {instruction.match:x}")
 
 
 def draw_word(random: Random, instruction: Instruction) -> int:

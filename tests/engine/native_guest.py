@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
 from random import Random
+
+from handlers import ensure
 
 from chronovisor.engine.concrete import ConcreteEngine, Reason, Stop
 from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.engine.native.layout import STORED
-from chronovisor.engine.native.library import library
-from chronovisor.engine.native.sets import common_keys
 from chronovisor.engine.state import Thread, ThreadTime
 from chronovisor.isa.assembly import assemble
 from chronovisor.isa.bits import LPCR, MSR
@@ -19,7 +18,6 @@ from chronovisor.memory.guest_memory import GuestMemory
 CODE = 0x10000
 MEMORY_SIZE = 1 << 20
 KERNEL = int(MSR.SF | MSR.ME)
-MODES = tuple((sixty_four, little) for sixty_four in (True, False) for little in (True, False))
 ENGINES = (ConcreteEngine, NativeEngine)
 
 
@@ -73,21 +71,12 @@ class Time:
             self.deadline = time.dec_deadline
 
 
-@cache
-def ensure() -> None:
-    """Wait until all common instructions have handlers: from here on native code is what runs."""
-    for mode in MODES:
-        library(mode).ensure(common_keys())
-
-
 class Guest:
     """Memory and an engine; threads are made as they are needed."""
 
     def __init__(
         self, engine: type[ConcreteEngine], text: str, msr: int = KERNEL, size: int = MEMORY_SIZE
     ) -> None:
-        if engine is NativeEngine:
-            ensure()
         self.memory = GuestMemory(size)
         self.engine = engine(self.memory)
         self.msr = msr
@@ -95,7 +84,13 @@ class Guest:
         self.memory.dirty.take()
 
     def place(self, address: int, text: str) -> None:
-        self.memory.write(address, assemble(text, address, bool(self.msr & MSR.LE)))
+        """Write code to memory; the native engine has a handler for each of its instructions."""
+        code = assemble(text, address, bool(self.msr & MSR.LE))
+        self.memory.write(address, code)
+        if isinstance(self.engine, NativeEngine):
+            mode = bool(self.msr & MSR.SF), bool(self.msr & MSR.LE)
+            words = (self.memory.load(place, 4, mode[1]) for place in range(address, address + len(code), 4))
+            ensure((word, mode) for word in words)
 
     def thread(self, cia: int = CODE, real: bool = False, **registers: int) -> Thread:
         time = Time(real)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
+from handlers import ensure
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from soak import share
@@ -24,7 +25,7 @@ from chronovisor.isa.instruction import INSTRUCTIONS
 from chronovisor.isa.registers import FILES
 from chronovisor.isa.values import OPERATIONS
 
-from .drawn import ALL, MEMORY_SIZE, Drawn, draw
+from .drawn import ALL, MEMORY_SIZE, Drawn, drawn
 from .native_guest import CODE, ENGINES, KERNEL, Guest, registers
 
 LE, SF = int(MSR.LE), int(MSR.SF)
@@ -137,22 +138,31 @@ class Engines:
         return found
 
 
-def _sample(random: Random, engines: Engines, rounds: int) -> None:
-    for one in ALL:
-        for _ in range(rounds):
-            case = draw(random, one)
-            concrete, native = engines.run(case)
-            assert native == concrete, f"{one.mnemonic} {case.word:#010x} in mode {case.mode}"
+CASES, CASES_IN_SOAK = 1_500, 150_000
+"""So many in all, however many instructions there are."""
+
+
+def _compare(cases: list[Drawn]) -> None:
+    engines = Engines()
+    ensure((case.word, case.mode) for case in cases)
+    for case in cases:
+        concrete, native = engines.run(case)
+        assert native == concrete, f"{case.instruction.mnemonic} {case.word:#010x} in mode {case.mode}"
 
 
 def test_each_instruction_does_the_same() -> None:
-    _sample(Random(7), Engines(), 6)
+    cases = drawn(7, CASES)
+    assert {case.instruction for case in cases} == set(ALL)
+    _compare(cases)
+
+
+PARTS = 10
 
 
 @pytest.mark.soak
-def test_each_instruction_does_the_same_often() -> None:
-    for seed in range(share(20)):
-        _sample(Random(seed), Engines(), 30)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_each_instruction_does_the_same_often(part: int) -> None:
+    _compare(drawn(part, share(CASES_IN_SOAK) // PARTS))
 
 
 # Programs, stopped at any instruction

@@ -22,7 +22,7 @@ from chronovisor.engine.state import Thread
 from chronovisor.isa.assembly import assemble
 from chronovisor.isa.decode import decode
 
-from .native_guest import Guest, ensure, registers
+from .native_guest import Guest, registers
 
 MODE = (True, False)
 LOOP = "loop: addi r3,r3,1; xor r4,r4,r3; mullw r5,r3,r4; stw r5,0(r9); bc 16,0,loop; sc 1"
@@ -55,7 +55,7 @@ def _code(wanted: HandlerSet) -> bytes:
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Later:
-    ensure()
+    loaded.library(MODE).ensure()
     service = Later()
     monkeypatch.setattr(loaded, "service", lambda: service)
     monkeypatch.setattr(code_cache, "kept", lambda name, fingerprint: None)

@@ -6,21 +6,19 @@ faults, in both byte orders and both widths.
 
 from __future__ import annotations
 
-import itertools
 from itertools import cycle
 from pathlib import Path
 from random import Random
 
 import pytest
+from handlers import ensure
 from soak import share
 
 from chronovisor.engine.native.engine import NativeEngine
-from chronovisor.engine.native.library import library
-from chronovisor.engine.native.sets import common_keys
 
 from . import generate, interrupts, programs
 from .campaign import Report, compare, make
-from .case import Case, Outcome
+from .case import MSR_SF, Case, Outcome
 from .ours import Evaluator
 from .qemu_errata import label
 from .store import load
@@ -34,8 +32,6 @@ DRAWN_IN_TEST, DRAWN_IN_SOAK = 4_000, 200_000
 
 @pytest.fixture(scope="module")
 def native() -> Evaluator:
-    for mode in itertools.product((True, False), (True, False)):
-        library(mode).ensure(common_keys())
     return Evaluator(NativeEngine)
 
 
@@ -44,9 +40,14 @@ def concrete() -> Evaluator:
     return Evaluator()
 
 
+def _compile(cases: list[Case]) -> None:
+    ensure((word, (bool(case.msr & MSR_SF), case.little)) for case in cases for word in case.words)
+
+
 def _replay(answers: list[tuple[Case, Outcome]], native: Evaluator) -> None:
     report = Report()
     cases, outcomes = zip(*answers, strict=True)
+    _compile(list(cases))
     compare(list(cases), list(outcomes), native, report)
     assert not report.mismatches, report.summary()
 
@@ -65,6 +66,7 @@ def test_all_answers_are_native_codes_too(path: Path, native: Evaluator) -> None
 
 
 def _same(cases: list[Case], native: Evaluator, concrete: Evaluator) -> None:
+    _compile(cases)
     for case in cases:
         found, expected = native.evaluate(case), concrete.evaluate(case)
         assert found == expected, f"{label(case)} at {case.address:#x}: {[hex(word) for word in case.words]}"

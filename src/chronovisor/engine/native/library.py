@@ -133,11 +133,8 @@ class HandlerLibrary:
 
     def ensure(self, keys: Iterable[Key] = ()) -> None:
         """Wait until the everyday handlers, the pairs and these are loaded; RuntimeError if they fail."""
-        missing = [
-            key
-            for key in keys
-            if key not in sets.everyday_keys() and is_native(key[0].program(key[1], *self.mode))
-        ]
+        there = self.far.keys() | set(sets.everyday_keys())
+        missing = [key for key in keys if key not in there and is_native(key[0].program(key[1], *self.mode))]
         if missing:
             self._need(sets.several(missing, self.mode))
         with self._changed:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -56,15 +55,6 @@ _EVERYDAY_REGISTERS_TEXT = """
 """
 _EVERYDAY_REGISTERS = frozenset(_EVERYDAY_REGISTERS_TEXT.split())
 
-#: An instruction with more combinations of static fields than this has no common handlers beyond these.
-_FEW = 64
-_COMMON_STATICS: dict[str, tuple[int, ...]] = {
-    "BO": (0, 2, 4, 8, 10, 12, 16, 18, 20),
-    "FXM": (0xFF, *(1 << n for n in range(8))),
-    "LEV": (0, 1),
-    "TBR": (268, 269),
-}
-
 
 @dataclass(frozen=True)
 class HandlerSet:
@@ -107,28 +97,10 @@ def _everyday(instruction: Instruction) -> Iterator[tuple[int, ...]]:
     return itertools.product(*map(values, instruction.statics))
 
 
-def _common(instruction: Instruction) -> Iterator[tuple[int, ...]]:
-    whole = [
-        tuple(_registers(instruction)) if name == "SPR" else range(1 << FIELDS[name].width)
-        for name in instruction.statics
-    ]
-    if math.prod(map(len, whole)) > _FEW and "SPR" not in instruction.statics:
-        whole = [_COMMON_STATICS.get(n, ()) or v for n, v in zip(instruction.statics, whole, strict=True)]
-        if math.prod(map(len, whole)) > _FEW:
-            return iter(())
-    return itertools.product(*whole)
-
-
 @cache
 def everyday_keys() -> tuple[Key, ...]:
     """The handlers that every guest waits for."""
     return tuple((i, values) for i in INSTRUCTIONS if i.mnemonic in EVERYDAY for values in _everyday(i))
-
-
-@cache
-def common_keys() -> tuple[Key, ...]:
-    """The handlers of all instructions, of those with many static combinations some: what tests compare."""
-    return tuple((i, values) for i in INSTRUCTIONS for values in _common(i))
 
 
 def everyday(mode: Mode) -> HandlerSet:
