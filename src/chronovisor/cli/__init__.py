@@ -62,6 +62,7 @@ COMMANDS: dict[str, Command] = {
         (ExitStatus.CLOCK_FAULT,),
     ),
     "demo": Command("chronovisor.cli.demo", "See the timebase offset happen, in four acts."),
+    "isa": Command("chronovisor.cli.isa", "List the instructions and registers that are known."),
     "scan": Command(
         "chronovisor.cli.scan", "Find where machine code writes time registers.", (ExitStatus.BAD_IMAGE,)
     ),

@@ -13,10 +13,15 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
+from typing import TYPE_CHECKING
 
 from chronovisor.isa.forms import FIELDS, Field, Form, Kind, without_hints
+from chronovisor.isa.registers import Privilege
 from chronovisor.isa.values import Meaning, Program
 from chronovisor.isa.verifier import verify
+
+if TYPE_CHECKING:
+    from chronovisor.isa.notation import Machine
 
 _OPTIONS = {"o": "OE", "l": "LK", "a": "AA"}
 _MNEMONIC = re.compile(r"^([a-z0-9_]+\.?)((?:\[[ol.a]\])*)$")
@@ -26,6 +31,8 @@ _MNEMONIC = re.compile(r"^([a-z0-9_]+\.?)((?:\[[ol.a]\])*)$")
 class Instruction:
     """One declared instruction."""
 
+    assembly: str
+    """The assembly template, with the mnemonic's options in brackets."""
     mnemonic: str
     options: tuple[str, ...]
     syntax: str
@@ -114,14 +121,22 @@ class Instruction:
         self, statics: tuple[int, ...] = (), sixty_four: bool = True, little: bool = False
     ) -> Program:
         """What the instruction does, traced for given static fields and machine mode."""
+        m = self._traced(statics, sixty_four, little)
+        name = f"{self.mnemonic}{''.join(f'_{s}{v}' for s, v in zip(self.statics, statics, strict=True))}"
+        return verify(m.trace.program(name.replace(".", "_"), self.operands))
+
+    def privilege(self, statics: tuple[int, ...] = ()) -> Privilege:
+        """The least privilege with which the instruction, with these static fields, can be executed."""
+        return self._traced(statics, sixty_four=True, little=False).needs
+
+    def _traced(self, statics: tuple[int, ...], sixty_four: bool, little: bool) -> Machine:
         from chronovisor.isa.notation import Machine
 
         m = Machine(sixty_four=sixty_four, little=little)
         fields: dict[str, object] = dict(zip(self.statics, statics, strict=True))
         fields.update((name, m.operand(name)) for name in self.operands)
         self.meaning(m, **fields)
-        name = f"{self.mnemonic}{''.join(f'_{s}{v}' for s, v in zip(self.statics, statics, strict=True))}"
-        return verify(m.trace.program(name.replace(".", "_"), self.operands))
+        return m
 
 
 #: Every declared instruction that has a meaning, in the order of declaration.
@@ -213,6 +228,7 @@ def _declared(
             raise ValueError(f"{assembly!r}: {name} is no instruction field")
     is_static = {n for n in names if FIELDS[n].kind is Kind.STATIC or n in static}
     return Instruction(
+        assembly=assembly,
         mnemonic=matched[1],
         options=tuple(form.record if option == "." else _OPTIONS[option] for option in options),
         syntax=syntax.strip(),

@@ -108,6 +108,8 @@ class Machine:
 
     def __init__(self, sixty_four: bool = True, little: bool = False) -> None:
         self.trace = Trace()
+        #: The least privilege with which the meaning goes on, as far as it has been traced.
+        self.needs = Privilege.PROBLEM
         self.sixty_four = sixty_four
         self.little = little
         self.gpr = Registers(self.trace, FILES["GPR"])
@@ -202,6 +204,7 @@ class Machine:
 
     def privileged(self, needed: Privilege = Privilege.PRIVILEGED) -> None:
         """Go on only with the privilege that the instruction needs."""
+        self.needs = max(self.needs, needed)
         msr = self["MSR"]
         lacks = (msr & int(MSR.PR)).ne(0)
         if needed is Privilege.HYPERVISOR:
