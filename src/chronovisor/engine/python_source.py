@@ -14,7 +14,7 @@ from chronovisor.engine.endings import GuestInterrupt, Resync
 from chronovisor.isa.ieee import IEEE
 from chronovisor.isa.interrupts import HYPERCALL
 from chronovisor.isa.registers import FILES
-from chronovisor.isa.values import EFFECTS, Block, Program, Value, When, mask
+from chronovisor.isa.values import EFFECTS, Block, LaneFunction, Program, Value, When, mask
 
 
 class Hypercall(Exception):
@@ -45,7 +45,23 @@ def signed_remainder(a: int, b: int, width: int) -> int:
     return (x - quotient * y) & mask(width)
 
 
-_OPERATIONS = {"signed_divide": signed_divide, "signed_remainder": signed_remainder, "ieee": IEEE}
+def lanes(value: int, width: int, whole: int) -> list[int]:
+    """The lanes of ``width`` bits of a value of ``whole`` bits, the least significant first."""
+    return [value >> low & mask(width) for low in range(0, whole, width)]
+
+
+def joined(values: list[int], width: int) -> int:
+    """The value whose lanes of ``width`` bits these are, the least significant first."""
+    return sum(value << (width * number) for number, value in enumerate(values))
+
+
+_OPERATIONS = {
+    "signed_divide": signed_divide,
+    "signed_remainder": signed_remainder,
+    "lanes": lanes,
+    "joined": joined,
+    "ieee": IEEE,
+}
 
 
 def _sign(width: int) -> int:
@@ -70,6 +86,26 @@ def _signed_less(v: Value, a: str, b: str) -> str:
     if b == "0":
         return f"({a} >> {width - 1})"
     return f"(({a} ^ {_sign(width)}) < ({b} ^ {_sign(width)}))"
+
+
+def _each(v: Value, *operands: str) -> str:
+    function = v.detail
+    assert isinstance(function, LaneFunction)
+    names = ", ".join(f"x{number}" for number in range(len(operands)))
+    cut = ", ".join(
+        f"lanes({text}, {function.width}, {operand.width})"
+        for text, operand in zip(operands, v.args, strict=True)
+    )
+    result = _nested(function.result, {})
+    return f"joined([{result} for {names}, in zip({cut})], {function.result.width})"
+
+
+def _nested(value: Value, texts: dict[int, str]) -> str:
+    """One expression for a pure value and all that it is made of."""
+    if id(value) not in texts:
+        arguments = [_nested(argument, texts) for argument in value.args]
+        texts[id(value)] = f"({EXPRESSIONS[value.op](value, *arguments)})"
+    return texts[id(value)]
 
 
 def _file(v: Value) -> str:
@@ -108,6 +144,8 @@ EXPRESSIONS: dict[str, Callable[..., str]] = {
     "popcount": lambda v, a: f"({a}).bit_count()",
     "byteswap": lambda v, a: f"int.from_bytes({a}.to_bytes({v.width // 8}, 'big'), 'little')",
     "ieee": lambda v, *operands: f"ieee[{v.detail!r}]({', '.join(operands)})",
+    "lane": lambda v: f"x{v.detail}",
+    "each": _each,
 }
 
 #: Operations on the state: (value, little-endian, operand texts…) -> expression or statement.
@@ -211,13 +249,7 @@ def compile_program(program: Program, little: bool) -> Callable[..., None]:
 def compile_values(values: Sequence[Value], operands: Sequence[str]) -> Callable[..., tuple[int, ...]]:
     """A function of the operands that computes pure values of them."""
     texts: dict[int, str] = {}
-
-    def text(value: Value) -> str:
-        if id(value) not in texts:
-            texts[id(value)] = f"({EXPRESSIONS[value.op](value, *map(text, value.args))})"
-        return texts[id(value)]
-
-    body = "".join(f"int({text(value)}), " for value in values)
+    body = "".join(f"int({_nested(value, texts)}), " for value in values)
     function: Callable[..., tuple[int, ...]] = eval(
         f"lambda {', '.join(operands)}: ({body})", dict(_OPERATIONS)
     )

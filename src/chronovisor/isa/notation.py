@@ -6,6 +6,7 @@ is recorded in a :class:`~chronovisor.isa.values.Trace`; nothing is computed her
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from chronovisor.isa.bits import FPSCR, FSCR, MSR, XER, ProgramCause
@@ -144,6 +145,10 @@ class Machine:
         for part in parts[1:]:
             whole = self.trace.emit("concat", whole.width + part.width, (whole, part))
         return whole
+
+    def each(self, width: int, function: Callable[..., Value], *operands: Value) -> Value:
+        """``function`` of each lane of ``width`` bits of the operands; the results side by side."""
+        return self.trace.each(width, function, *operands)
 
     def rotl(self, value: Value, amount: Operand) -> Value:
         """Rotated left by ``amount`` modulo the value's width, which must be a power of two."""

@@ -48,6 +48,8 @@ OPERATIONS: dict[str, str] = {
     "popcount": "the number of ones in a",
     "byteswap": "a with its bytes in reverse order; its width is a multiple of 8",
     "ieee": "the IEEE arithmetic that `detail` names (isa/ieee): its result, what it raises of FPSCR above",
+    "lane": "within the function of an `each`: the present lane of the operand number `detail`",
+    "each": "the function `detail` of each lane of the operands, with its results side by side",
     # state: in the order in which the program lists them
     "read_file": "register number a of the register file named `detail`",
     "write_file": "register number a of the register file named `detail` becomes b",
@@ -92,7 +94,7 @@ def mask(width: int) -> int:
 
 
 Operand: TypeAlias = "Value | int"
-Detail: TypeAlias = "int | str | None"
+Detail: TypeAlias = "int | str | LaneFunction | None"
 
 
 NOTATION.add(__file__)
@@ -278,6 +280,15 @@ class When:
 Block: TypeAlias = "list[Value | When]"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class LaneFunction:
+    """What an `each` does with lanes of ``width`` bits: pure operations, the last of which is the result."""
+
+    width: int
+    body: list[Value]
+    result: Value
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """What a meaning does: statements in order, each value made before it is used."""
@@ -351,6 +362,28 @@ class Trace:
         finally:
             self._block = outer
             self._known.pop()
+
+    def each(self, width: int, function: Callable[..., Value], *operands: Value) -> Value:
+        """``function`` of each lane of ``width`` bits of operands of one width; the results side by side.
+
+        The function gets a lane of each operand and computes with nothing else that was traced.
+        """
+        whole = operands[0].width
+        if any(operand.width != whole for operand in operands) or whole % width:
+            raise ValueError(f"{list(operands)} do not have as many lanes of {width} bits")
+        block, known = self._block, self._known
+        body: Block = []
+        self._block, self._known = body, [{}]
+        try:
+            lanes = [self.emit("lane", width, (), number) for number in range(len(operands))]
+            result = function(*lanes)
+        finally:
+            self._block, self._known = block, known
+        made = [statement for statement in body if isinstance(statement, Value)]
+        if len(made) < len(body) or any(statement.op not in PURE for statement in made):
+            raise ValueError("a function of lanes has neither conditions nor effects: use m.select(…)")
+        lane_function = LaneFunction(width, made, result)
+        return self.emit("each", whole // width * result.width, operands, lane_function)
 
     def program(self, name: str, operands: tuple[str, ...]) -> Program:
         """What has been recorded."""

@@ -11,7 +11,7 @@ from typing import Final
 
 from chronovisor.isa.ieee import IEEE, RAISED_WIDTH
 from chronovisor.isa.registers import FILES, REGISTERS
-from chronovisor.isa.values import EFFECTS, OPERATIONS, Block, Program, Value, When, mask
+from chronovisor.isa.values import EFFECTS, OPERATIONS, PURE, Block, LaneFunction, Program, Value, When, mask
 
 Shape = Callable[[Value], bool]
 """Whether a value's width, operands and detail are as its operation needs them."""
@@ -53,6 +53,14 @@ def _ieee(v: Value) -> bool:
     return _widths(v) == operation.operands and v.width == operation.width + RAISED_WIDTH
 
 
+def _each(v: Value) -> bool:
+    function = v.detail
+    if not isinstance(function, LaneFunction):
+        return False
+    count, rest = divmod(v.width, function.result.width)
+    return not rest and _widths(v) == (function.width * count,) * len(v.args)
+
+
 def _file(v: Value, *more: int) -> bool:
     return v.detail in FILES and _widths(v) == (64, *more)
 
@@ -91,6 +99,8 @@ SHAPES: Final[dict[str, Shape]] = {
     "concat": lambda v: len(v.args) == 2 and sum(_widths(v)) == v.width,
     "byteswap": lambda v: _widths(v) == (v.width,) and v.width % 8 == 0,
     "ieee": _ieee,
+    "lane": lambda v: not v.args and isinstance(v.detail, int),
+    "each": _each,
     "read_file": lambda v: _file(v) and v.width == FILES[str(v.detail)].width,
     "write_file": lambda v: _file(v, FILES[str(v.detail)].width),
     "get": lambda v: not v.args and _register(v, False, v.width),
@@ -136,7 +146,23 @@ class _Check:
                 continue
             self._uses(statement, statement.args, known)
             self._shape(statement)
+            if statement.op == "lane":
+                self._fail(statement, "is outside the function of an `each`")
             known.add(id(statement))
+            if isinstance(statement.detail, LaneFunction):
+                self._lanes(statement, statement.detail)
+
+    def _lanes(self, each: Value, function: LaneFunction) -> None:
+        known: set[int] = set()
+        for v in function.body:
+            self._uses(v, v.args, known)
+            self._shape(v)
+            if v.op not in PURE or v.op in ("operand", "each"):
+                self._fail(v, "is within the function of an `each`, which has pure operations alone")
+            if v.op == "lane" and (v.width != function.width or v.detail not in range(len(each.args))):
+                self._fail(v, "is no lane of the `each` around it")
+            known.add(id(v))
+        self._uses(function.result, (function.result,), known)
 
     def _uses(self, by: Value, values: tuple[Value, ...], known: set[int]) -> None:
         for value in values:

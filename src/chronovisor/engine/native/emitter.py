@@ -59,6 +59,8 @@ class Emitter:
         self.rows = rows
         self.b = ir.IRBuilder(function.append_basic_block("entry"))
         self.values: dict[int, ir.Value] = {}
+        #: Within the function of an `each`: the operands as LLVM vectors of lanes. Else empty.
+        self.lanes: tuple[ir.Value, ...] = ()
         #: Whether the statement before has ended the function.
         self.ended = False
 
@@ -79,6 +81,13 @@ class Emitter:
         """The address ``offset`` bytes behind ``base``."""
         index = word(offset) if isinstance(offset, int) else offset
         return self.b.gep(base, [index], inbounds=True, source_etype=I8)
+
+    # Types
+
+    def integer(self, width: int) -> ir.Type:
+        """The type of a value: an integer, or within an `each` a vector of a lane's integers."""
+        integer = ir.IntType(width)
+        return ir.VectorType(integer, self.lanes[0].type.count) if self.lanes else integer
 
     # Programs
 

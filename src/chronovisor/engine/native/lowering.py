@@ -95,7 +95,7 @@ class Lowering(ThreadEmitter):
         """Do one statement as the encoding says."""
         if v.op == "operand" and id(v) in self.values:
             return
-        source = Source.COMPUTED if self.encoding is None else self.encoding.sources[id(v)]
+        source = Source.COMPUTED if self.encoding is None or self.lanes else self.encoding.sources[id(v)]
         if source is Source.DROPPED:
             return
         if source is Source.COMPUTED:

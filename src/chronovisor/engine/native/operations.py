@@ -19,7 +19,7 @@ from chronovisor.engine.state import CACHE_BLOCK
 from chronovisor.isa.bits import LPCR, MSR
 from chronovisor.isa.interrupts import HYPERCALL, INTERRUPTS, entry
 from chronovisor.isa.registers import FILES
-from chronovisor.isa.values import Program, Value
+from chronovisor.isa.values import LaneFunction, Program, Value
 
 
 def _read_file(low: Lowering, v: Value, a: ir.Value) -> ir.Value:
@@ -290,6 +290,8 @@ _ATOMIC = frozenset({"load_reserved", "store_conditional"})
 def _is_native(statement: Value) -> bool:
     if statement.op in CONCRETE_ALONE:
         return False
+    if isinstance(statement.detail, LaneFunction):
+        return all(map(_is_native, statement.detail.body))
     if statement.op == "read_live":
         return statement.detail in LIVE_READ
     if statement.op == "write_live":

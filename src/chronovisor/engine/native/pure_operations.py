@@ -6,7 +6,14 @@ from llvmlite import ir
 
 from chronovisor.engine.native.emitter import I1, Emitter, Row
 from chronovisor.engine.native.encoding import bound
-from chronovisor.isa.values import Value
+from chronovisor.isa.values import LaneFunction, Value, mask
+
+
+def _number(kind: ir.Type, number: int) -> ir.Constant:
+    """A constant of a type; of a vector's, in each lane."""
+    if isinstance(kind, ir.VectorType):
+        return ir.Constant(kind, [ir.Constant(kind.element, number)] * kind.count)
+    return ir.Constant(kind, number)
 
 
 def _binary(name: str) -> Row:
@@ -17,10 +24,10 @@ def _shift(name: str) -> Row:
     def row(e: Emitter, v: Value, a: ir.Value, b: ir.Value) -> ir.Value:
         if bound(v.args[1]) < v.width:
             return getattr(e.b, name)(a, b)
-        within = e.b.icmp_unsigned("<", b, ir.Constant(b.type, v.width))
-        safe = e.b.select(within, b, ir.Constant(b.type, v.width - 1 if name == "ashr" else 0))
+        within = e.b.icmp_unsigned("<", b, _number(b.type, v.width))
+        safe = e.b.select(within, b, _number(b.type, v.width - 1 if name == "ashr" else 0))
         shifted = getattr(e.b, name)(a, safe)
-        return shifted if name == "ashr" else e.b.select(within, shifted, ir.Constant(a.type, 0))
+        return shifted if name == "ashr" else e.b.select(within, shifted, _number(a.type, 0))
 
     return row
 
@@ -95,23 +102,51 @@ def _compare(method: str, relation: str) -> Row:
 
 
 def _extract(e: Emitter, v: Value, a: ir.Value) -> ir.Value:
-    shifted = e.b.lshr(a, ir.Constant(a.type, v.detail)) if v.detail else a
-    return e.b.trunc(shifted, ir.IntType(v.width))
+    shifted = e.b.lshr(a, _number(a.type, int(str(v.detail)))) if v.detail else a
+    return e.b.trunc(shifted, e.integer(v.width))
 
 
 def _concat(e: Emitter, v: Value, a: ir.Value, b: ir.Value) -> ir.Value:
-    whole = ir.IntType(v.width)
-    high = e.b.shl(e.b.zext(a, whole), ir.Constant(whole, b.type.width))
+    whole = e.integer(v.width)
+    high = e.b.shl(e.b.zext(a, whole), _number(whole, v.args[1].width))
     return e.b.or_(high, e.b.zext(b, whole))
 
 
-def _zeros(name: str) -> Row:
-    return lambda e, v, a: getattr(e.b, name)(a, ir.Constant(I1, 0))
+def _intrinsic(name: str, *flags: int) -> Row:
+    """A function of LLVM's own of one value, and of further bits."""
+
+    def row(e: Emitter, v: Value, a: ir.Value) -> ir.Value:
+        vector = isinstance(a.type, ir.VectorType)
+        suffix = f"v{a.type.count}i{v.width}" if vector else f"i{v.width}"
+        kind = ir.FunctionType(a.type, [a.type, *(I1 for _ in flags)])
+        function = e.function.module.globals.get(f"llvm.{name}.{suffix}") or ir.Function(
+            e.function.module, kind, f"llvm.{name}.{suffix}"
+        )
+        return e.b.call(function, [a, *(ir.Constant(I1, flag) for flag in flags)])
+
+    return row
+
+
+def _byteswap(e: Emitter, v: Value, a: ir.Value) -> ir.Value:
+    return _intrinsic("bswap")(e, v, a) if v.width > 8 else a
+
+
+def _each(e: Emitter, v: Value, *operands: ir.Value) -> ir.Value:
+    function = v.detail
+    assert isinstance(function, LaneFunction)
+    count = v.args[0].width // function.width
+    lanes = ir.VectorType(ir.IntType(function.width), count)
+    e.lanes = tuple(e.b.bitcast(operand, lanes) for operand in operands)
+    for value in function.body:
+        e.statement(value)
+    result = e.b.bitcast(e.value(function.result), ir.IntType(v.width))
+    e.lanes = ()
+    return result
 
 
 #: Every pure operation but `operand`.
 PURE_ROWS: dict[str, Row] = {
-    "const": lambda e, v: ir.Constant(ir.IntType(v.width), v.detail),
+    "const": lambda e, v: _number(e.integer(v.width), v.detail),
     "add": _binary("add"),
     "sub": _binary("sub"),
     "mul": _binary("mul"),
@@ -122,7 +157,7 @@ PURE_ROWS: dict[str, Row] = {
     "and": _binary("and_"),
     "or": _binary("or_"),
     "xor": _binary("xor"),
-    "not": lambda e, v, a: e.b.not_(a),
+    "not": lambda e, v, a: e.b.xor(a, _number(a.type, mask(v.width))),
     "shl": _shift("shl"),
     "lshr": _shift("lshr"),
     "ashr": _shift("ashr"),
@@ -130,12 +165,14 @@ PURE_ROWS: dict[str, Row] = {
     "ult": _compare("icmp_unsigned", "<"),
     "slt": _compare("icmp_signed", "<"),
     "select": lambda e, v, a, b, c: e.b.select(a, b, c),
-    "zext": lambda e, v, a: e.b.zext(a, ir.IntType(v.width)),
-    "sext": lambda e, v, a: e.b.sext(a, ir.IntType(v.width)),
+    "zext": lambda e, v, a: e.b.zext(a, e.integer(v.width)),
+    "sext": lambda e, v, a: e.b.sext(a, e.integer(v.width)),
     "extract": _extract,
     "concat": _concat,
-    "clz": _zeros("ctlz"),
-    "ctz": _zeros("cttz"),
-    "popcount": lambda e, v, a: e.b.ctpop(a),
-    "byteswap": lambda e, v, a: e.b.bswap(a) if v.width > 8 else a,
+    "clz": _intrinsic("ctlz", 0),
+    "ctz": _intrinsic("cttz", 0),
+    "popcount": _intrinsic("ctpop"),
+    "byteswap": _byteswap,
+    "lane": lambda e, v: e.lanes[v.detail],
+    "each": _each,
 }

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import z3
 
 from chronovisor.engine.symbolic.ieee import ieee
-from chronovisor.isa.values import Value
+from chronovisor.isa.values import LaneFunction, Value
 
 
 def truth(bit: z3.BitVecRef) -> z3.BoolRef:
@@ -57,11 +57,29 @@ def _extract(v: Value, a: z3.BitVecRef) -> z3.BitVecRef:
     return z3.Extract(v.detail + v.width - 1, v.detail, a)
 
 
+def _each(v: Value, *operands: z3.BitVecRef) -> z3.BitVecRef:
+    function = v.detail
+    assert isinstance(function, LaneFunction)
+    results = []
+    for low in range(operands[0].size() - function.width, -1, -function.width):
+        lanes = [z3.Extract(low + function.width - 1, low, operand) for operand in operands]
+        terms: dict[int, z3.BitVecRef] = {}
+        for value in function.body:
+            if isinstance(value.detail, int) and value.op == "lane":
+                terms[id(value)] = lanes[value.detail]
+            else:
+                arguments = [terms[id(argument)] for argument in value.args]
+                terms[id(value)] = EXPRESSIONS[value.op](value, *arguments)
+        results.append(terms[id(function.result)])
+    return z3.Concat(*results) if len(results) > 1 else results[0]
+
+
 def _or_zero(divide: Callable[[z3.BitVecRef, z3.BitVecRef], z3.BitVecRef]) -> Callable[..., z3.BitVecRef]:
     return lambda v, a, b: z3.If(b == 0, z3.BitVecVal(0, v.width), divide(a, b))
 
 
-#: Pure operations but `operand`, which is the evaluator's: (value, operand terms…) -> term.
+#: Pure operations but `operand`, which is the evaluator's, and `lane`, which is `each`'s:
+#: (value, operand terms…) -> term.
 EXPRESSIONS: dict[str, Callable[..., z3.BitVecRef]] = {
     "const": lambda v: z3.BitVecVal(v.detail, v.width),
     "add": lambda v, a, b: a + b,
@@ -91,4 +109,5 @@ EXPRESSIONS: dict[str, Callable[..., z3.BitVecRef]] = {
     "popcount": _popcount,
     "byteswap": _byteswap,
     "ieee": ieee,
+    "each": _each,
 }
