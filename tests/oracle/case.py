@@ -50,8 +50,20 @@ FSCR_TAR, FSCR_DSCR = 1 << 8, 1 << 2
 
 
 @dataclass(frozen=True, slots=True)
+class Vectors:
+    """The 64 vector-scalar registers of 128 bits, and the status registers of vectors and floating point."""
+
+    vsr: tuple[int, ...]
+    vscr: int
+    fpscr: int
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
-    """What a case starts from. `sprs` goes with SPR_NAMES; SRR0 and SRR1 are `address` and `msr`."""
+    """What a case starts from. `sprs` goes with SPR_NAMES; SRR0 and SRR1 are `address` and `msr`.
+
+    Cases of one batch all have `vectors`, or none has.
+    """
 
     words: tuple[int, ...]
     address: int
@@ -63,6 +75,7 @@ class Case:
     ctr: int
     sprs: tuple[int, ...]
     memory: bytes
+    vectors: Vectors | None = None
 
     @property
     def little(self) -> bool:
@@ -90,6 +103,7 @@ class Outcome:
     ctr: int
     sprs: tuple[int, ...]
     memory: bytes
+    vectors: Vectors | None = None
 
 
 def fields(outcome: Outcome) -> dict[str, int]:
@@ -108,6 +122,9 @@ def fields(outcome: Outcome) -> dict[str, int]:
     out.update((f"r{n}", value) for n, value in enumerate(outcome.gpr))
     for at in range(0, BLOCK_SIZE, 8):
         out[f"mem+{at:#x}"] = int.from_bytes(outcome.memory[at : at + 8], "big")
+    if outcome.vectors is not None:
+        out.update((f"vs{n}", value) for n, value in enumerate(outcome.vectors.vsr))
+        out.update(VSCR=outcome.vectors.vscr, FPSCR=outcome.vectors.fpscr)
     return out
 
 

@@ -148,6 +148,11 @@ def _registers(instruction: Instruction, numbers: dict[str, int]) -> list[int]:
     return sorted({number for name, number in numbers.items() if FIELDS[name].kind is Kind.GPR})
 
 
+def with_length(instruction: Instruction) -> bool:
+    """Whether it is a load or store whose length is in RB."""
+    return instruction.mnemonic in ("lxvl", "lxvll", "stxvl", "stxvll")
+
+
 def _aim(
     random: Random, instruction: Instruction, numbers: dict[str, int], gpr: list[int], sixty_four: bool
 ) -> bool:
@@ -159,6 +164,11 @@ def _aim(
         ea = ea & ~31 | 16  # the place's neighbours lie in the same 32 bytes, as they must
     junk = 0 if sixty_four else random.getrandbits(32) << 32
     ra = numbers.get("RA", 0)
+    if with_length(instruction):
+        rb = numbers["RB"]
+        gpr[rb] = random.getrandbits(5) << 56 | random.getrandbits(56)
+        gpr[ra] = (ea + junk) & ALL
+        return ra not in (0, rb)
     offset = next((numbers[name] for name in ("D", "DS", "DQ") if name in numbers), None)
     if offset is not None:
         if ra == 0:

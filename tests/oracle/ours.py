@@ -19,6 +19,7 @@ from .case import (
     TRAP,
     Case,
     Outcome,
+    Vectors,
 )
 
 MEMORY = 256 << 20
@@ -70,6 +71,9 @@ class Evaluator:
             state.set(name, value)
         state.CR, state.XER, state.LR, state.CTR = case.cr, case.xer, case.lr, case.ctr
         state.SRR0, state.SRR1 = case.address, case.msr
+        if case.vectors is not None:
+            state.vsr[:64] = case.vectors.vsr
+            state.VSCR, state.FPSCR = case.vectors.vscr, case.vectors.fpscr
         # Problem state has translation on, one to one in QEMU's machine; there is none here to turn on.
         translated = MSR_IR | MSR_DR if case.msr & MSR_PR else 0
         state.set_msr(case.msr & ~translated)
@@ -96,6 +100,7 @@ class Evaluator:
             ctr=state.CTR,
             sprs=tuple(state.get(name) for name in SPR_NAMES),
             memory=self._memory.read(BLOCK, BLOCK_SIZE),
+            vectors=None if case.vectors is None else Vectors(tuple(state.vsr), state.VSCR, state.FPSCR),
         )
 
     def _place(self, case: Case) -> None:

@@ -15,8 +15,17 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from .case import BLOCK_SIZE, CODE, SPRS, STRIDE, TRAP, Case, Outcome, describe
-from .image import GPR_AT, HEADER, HEADER_SLOTS, MEMORY_AT, RECORD, build
+from .case import BLOCK_SIZE, CODE, SPRS, STRIDE, TRAP, Case, Outcome, Vectors, describe
+from .image import (
+    GPR_AT,
+    HEADER,
+    HEADER_SLOTS,
+    MEMORY_AT,
+    RECORD,
+    RECORD_WITH_VECTORS,
+    VSR_AT,
+    build,
+)
 
 QEMU = "qemu-system-ppc64"
 MEMORY = 256 << 20
@@ -27,6 +36,7 @@ BATCH = 100_000
 """The most cases that one start takes."""
 
 _INPUT = struct.Struct(f">{HEADER_SLOTS + 32}Q")
+_VECTORS = struct.Struct(">131Q")
 _PAD = (0,) * (HEADER_SLOTS - len(HEADER) - len(SPRS))
 _UNSEEN = 0xDEAD
 
@@ -54,14 +64,20 @@ def run_batch(cases: Sequence[Case]) -> list[Outcome]:
 def _run(cases: Sequence[Case]) -> list[Outcome]:
     with tempfile.TemporaryDirectory(prefix="oracle-", dir=_fast_directory()) as directory:
         memory, bios = Path(directory, "memory"), Path(directory, "harness")
-        bios.write_bytes(build(RECORDS, len(cases)))
+        bios.write_bytes(build(RECORDS, len(cases), cases[0].vectors is not None))
         with memory.open("w+b") as file:
             os.ftruncate(file.fileno(), MEMORY)
             with mmap.mmap(file.fileno(), MEMORY) as ram:
                 _write_programs(ram, cases)
                 _write_cases(ram, cases)
                 _start(memory, bios, ram, cases)
-                return [_read(ram, RECORDS + n * RECORD) for n in range(len(cases))]
+                return [_read(ram, at, cases[0].vectors is not None) for at in _places(cases)]
+
+
+def _places(cases: Sequence[Case]) -> range:
+    """The address of each case's record."""
+    size = RECORD if cases[0].vectors is None else RECORD_WITH_VECTORS
+    return range(RECORDS, RECORDS + len(cases) * size, size)
 
 
 def _fast_directory() -> str | None:
@@ -93,9 +109,8 @@ def _start(memory: Path, bios: Path, ram: mmap.mmap, cases: Sequence[Case]) -> N
 
 
 def _unanswered(ram: mmap.mmap, cases: Sequence[Case]) -> str | None:
-    at = RECORDS + 8 * HEADER.index("vector")
-    for n, case in enumerate(cases):
-        if struct.unpack_from(">Q", ram, at + n * RECORD)[0] == _UNSEEN:
+    for at, case in zip(_places(cases), cases, strict=True):
+        if struct.unpack_from(">Q", ram, at + 8 * HEADER.index("vector"))[0] == _UNSEEN:
             return describe(case)
     return None
 
@@ -116,8 +131,7 @@ def _write_programs(ram: mmap.mmap, cases: Sequence[Case]) -> None:
 
 
 def _write_cases(ram: mmap.mmap, cases: Sequence[Case]) -> None:
-    at = RECORDS
-    for case in cases:
+    for at, case in zip(_places(cases), cases, strict=True):
         header = (
             case.address,
             case.msr,
@@ -132,11 +146,20 @@ def _write_cases(ram: mmap.mmap, cases: Sequence[Case]) -> None:
             *_PAD,
         )
         _INPUT.pack_into(ram, at, *header, *case.gpr)
-        ram[at + MEMORY_AT : at + RECORD] = case.memory
-        at += RECORD
+        ram[at + MEMORY_AT : at + MEMORY_AT + BLOCK_SIZE] = case.memory
+        if case.vectors is not None:
+            wide = (*case.vectors.vsr, case.vectors.vscr)
+            halves = (half for value in wide for half in divmod(value, 1 << 64))
+            _VECTORS.pack_into(ram, at + VSR_AT, *halves, case.vectors.fpscr)
 
 
-def _read(ram: mmap.mmap, at: int) -> Outcome:
+def _read_vectors(ram: mmap.mmap, at: int) -> Vectors:
+    *halves, fpscr = _VECTORS.unpack_from(ram, at + VSR_AT)
+    *vsr, vscr = (high << 64 | low for high, low in zip(halves[::2], halves[1::2], strict=True))
+    return Vectors(tuple(vsr), vscr, fpscr)
+
+
+def _read(ram: mmap.mmap, at: int, vectors: bool) -> Outcome:
     values = _INPUT.unpack_from(ram, at)
     _, msr, vector, srr0, srr1, cr, xer, lr, ctr = values[: len(HEADER)]
     return Outcome(
@@ -151,4 +174,5 @@ def _read(ram: mmap.mmap, at: int) -> Outcome:
         ctr=ctr,
         sprs=values[len(HEADER) : len(HEADER) + len(SPRS)],
         memory=ram[at + MEMORY_AT : at + MEMORY_AT + BLOCK_SIZE],
+        vectors=_read_vectors(ram, at) if vectors else None,
     )

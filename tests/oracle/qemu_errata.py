@@ -45,6 +45,31 @@ def _target(case: Case, instruction: Instruction | None) -> str:
     return f"r{_operand(instruction, case.words[0], 'RT')}"
 
 
+_RIGHT, _WHOLE_VECTOR = _ALL, (1 << 128) - 1
+
+
+def _vector_target(case: Case, instruction: Instruction | None) -> str:
+    """The vector-scalar register that the instruction sets, by its name in an outcome."""
+    assert instruction is not None
+    for name, first in (("XT", 0), ("VRT", 32)):
+        if name in instruction.operands:
+            return f"vs{first + _operand(instruction, case.words[0], name)}"
+    return _target(case, instruction)
+
+
+_ELEMENT_BYTES = {"b": 1, "h": 2, "w": 4, "d": 8}
+
+
+def _beyond_end(case: Case, instruction: Instruction | None, place: str) -> dict[str, int]:
+    """The target, if the element that begins at a byte does not lie within the register."""
+    assert instruction is not None
+    number = _operand(instruction, case.words[0], place)
+    first = case.gpr[number] & 15 if place == "RA" else number
+    letter = instruction.mnemonic.rstrip("lrx")[-1]
+    is_beyond = first + _ELEMENT_BYTES[letter] > 16
+    return {_vector_target(case, instruction): _WHOLE_VECTOR} if is_beyond else {}
+
+
 def _rc(case: Case, instruction: Instruction | None) -> bool:
     return instruction is not None and "Rc" in instruction.options and bool(case.words[0] & 1)
 
@@ -80,6 +105,30 @@ def _divides_by_nothing(case: Case, instruction: Instruction | None, _: Outcome)
 
 
 UNDEFINED: tuple[Exemption, ...] = (
+    Exemption(
+        _names("mtvsrd mtvsrwa mtvsrwz lxsdx lxsspx lxsiwzx lxsiwax lxsibzx lxsihzx lxsd lxssp"),
+        "Book I 7.6.3",
+        "the right half of the target is undefined: zeros on hardware, in QEMU what was there",
+        lambda case, instruction, outcome: {_vector_target(case, instruction): _RIGHT},
+    ),
+    Exemption(
+        _names("vextractub vextractuh vextractuw vextractd vinsertb vinserth vinsertw vinsertd"),
+        "Book I 6.8.7, 6.8.8",
+        "an element that would begin too near to the register's end is undefined",
+        lambda case, instruction, outcome: _beyond_end(case, instruction, "UIM4"),
+    ),
+    Exemption(
+        _names("xxextractuw xxinsertw"),
+        "Book I 7.6.3",
+        "a word that would begin behind byte 12 is undefined",
+        lambda case, instruction, outcome: _beyond_end(case, instruction, "UIM4"),
+    ),
+    Exemption(
+        _names("vextuhlx vextuwlx vextuhrx vextuwrx"),
+        "Book I 6.14",
+        "an element that would begin too near to the register's end is undefined",
+        lambda case, instruction, outcome: _beyond_end(case, instruction, "RA"),
+    ),
     Exemption(
         _names("divw divwu divwe divweu modsw moduw mulhw mulhwu"),
         "Book I 3.3.9",
@@ -161,6 +210,12 @@ def _signs_differ(case: Case, instruction: Instruction | None, _: Outcome) -> di
 
 
 QEMU: tuple[Exemption, ...] = (
+    Exemption(
+        _names("vrldmi"),
+        "Book I 6.9.2",
+        "bits outside the mask stay as they were in the target; QEMU clears them",
+        lambda case, instruction, outcome: {_vector_target(case, instruction): _WHOLE_VECTOR},
+    ),
     Exemption(
         frozenset(),
         "Book III 6.5.15",
