@@ -319,3 +319,37 @@ def test_an_invalidation_waits_for_threads_in_native_code(leaves: str) -> None:
         guest.state.pieces += 1
     waiting.join(60)
     assert not waiting.is_alive()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_key_opens_and_closes_user_pages_to_the_kernel(engine: Engine) -> None:
+    """AMR's key 0 changes between two accesses to one page; natively each key has its own TLB."""
+    guest, tables = _running(engine, "mtspr 29,r6; ld r7,0(r3); mtspr 29,r8; ld r9,0(r3)", r3=0x5000)
+    tables.map(0x5000, DATA, 12, ALL)
+    guest.set({"AMOR": (1 << 64) - 1, "r6": 0, "r8": 3 << 62})
+    for _ in range(3):
+        guest.memory.store(DATA, 8, 0x77, False)
+        guest.set({"CIA": CODE, "r7": 0})
+        guest.state.set_msr(TRANSLATED)
+        guest.run(4)
+        assert guest["r7"] == 0x77
+        assert (guest["CIA"], guest["SRR0"]) == (0x300, CODE + 12)
+        assert guest["DSISR"] == 0x800_0000
+
+
+def test_an_invalidation_reaches_the_tlbs_of_all_keys() -> None:
+    guest, tables = _running(NativeEngine, "mtspr 29,r6; ld r7,0(r3)", r3=0x5000)
+    entry = tables.map(0x5000, DATA, 12, ALL)
+    guest.set({"AMOR": (1 << 64) - 1})
+    guest.memory.store(DATA, 8, 1, False)
+    guest.memory.store(DATA + 0x1000, 8, 2, False)
+    for key in (0, 2, 0, 2):
+        guest.set({"CIA": CODE, "r6": key << 62})
+        guest.run(2)
+        assert guest["r7"] == 1
+    guest.memory.store(entry, 8, guest.memory.load(entry, 8, False) + 0x1000, False)
+    guest.engine.forget_translations()
+    for key in (0, 2):
+        guest.set({"CIA": CODE, "r6": key << 62})
+        guest.run(2)
+        assert guest["r7"] == 2

@@ -49,6 +49,11 @@ class Translations:
         self.key: tuple[int, ...] = ()
         """The registers with which `pages` hold."""
 
+    @property
+    def amr_key(self) -> int:
+        """The value of AMR's key 0 with which `pages` hold."""
+        return self.key[3] if self.key else 0
+
     def choose(self, thread: Context) -> None:
         """Use the pages that hold with the thread's registers as they are."""
         with self.lock:

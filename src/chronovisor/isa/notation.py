@@ -358,9 +358,9 @@ class Machine:
         """End a translation: the real address, and log2 of the page's size in bytes."""
         self.trace.emit("translated", 0, (real, size))
 
-    def new_context(self) -> None:
-        """Registers changed that address translation depends on."""
-        self.trace.emit("new_context", 0)
+    def new_context(self, register: str) -> None:
+        """A register changed that address translation depends on."""
+        self.trace.emit("new_context", 0, (), register)
 
     def forget_translations(self, whose: str) -> None:
         """Look translations up anew: on every thread ("all") or this one ("own")."""

@@ -69,7 +69,7 @@ OPERATIONS: dict[str, str] = {
     "load_real": "the `width` bits in memory at real address a, big-endian; 0 if they lie outside memory",
     "update_real": "the big-endian doubleword at real address a becomes c if it is b; else start anew",
     "translated": "the address that was asked for is real address a, in a page of 2^b bytes",
-    "new_context": "registers changed that address translation depends on",
+    "new_context": "the register named `detail` changed, which address translation depends on",
     "forget_translations": "translations are looked up anew, by every thread ('all') or this one ('own')",
     "interrupt": "the instruction ends in the interrupt `detail`, a are SRR1's bits for its cause",
     "resync": "the machine state is looked at again before the next instruction",

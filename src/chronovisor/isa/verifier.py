@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from chronovisor.isa.ieee import IEEE, RAISED_WIDTH
-from chronovisor.isa.registers import FILES, REGISTERS
+from chronovisor.isa.registers import FILES, REGISTERS, TRANSLATION_CONTEXT
 from chronovisor.isa.values import EFFECTS, OPERATIONS, PURE, Block, LaneFunction, Program, Value, When, mask
 
 Shape = Callable[[Value], bool]
@@ -117,7 +117,7 @@ SHAPES: Final[dict[str, Shape]] = {
     "load_real": lambda v: _widths(v) == (64,) and v.width == 64,
     "update_real": _operands(64, 64, 64),
     "translated": _operands(64, 64),
-    "new_context": _operands(),
+    "new_context": _operands(details=tuple(TRANSLATION_CONTEXT)),
     "forget_translations": _operands(details=("all", "own")),
     "interrupt": _interrupts,
     "resync": _operands(),

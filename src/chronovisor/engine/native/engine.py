@@ -111,6 +111,9 @@ class NativeEngine(ConcreteEngine):
             if why == _RESYNC:
                 # Native code has set MSR alone.
                 state.set_msr(state.MSR)
+            elif state.translations.amr_key != state.AMR >> 62:
+                # Native code has gone over to the TLB of another key by itself.
+                state.new_context()
             found = _STOPS.get(why)
             if found is not None:
                 return found

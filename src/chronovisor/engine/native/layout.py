@@ -21,6 +21,10 @@ def file_field(file: RegisterFile) -> str:
     return file.attribute if file.width == 64 else f"{file.attribute}_words"
 
 
+#: The values of AMR's two bits for key 0, the one that radix translation uses.
+KEYS = 4
+
+
 class Registers(ctypes.Structure):
     """The register files, every stored register in 64 bits, and what else native code needs."""
 
@@ -57,6 +61,8 @@ class Registers(ctypes.Structure):
         ("translate_load", ctypes.c_uint64),
         ("translate_store", ctypes.c_uint64),
         ("tlb", ctypes.c_uint64),
+        # The TLBs that hold once AMR's key 0 becomes 0, 1, 2 or 3 and nothing else changes; 0: not known
+        ("tlb_by_key", ctypes.c_uint64 * KEYS),
         # Whether the thread is in native code, and how many pieces of its runs it has begun
         ("inside", ctypes.c_uint64),
         ("pieces", ctypes.c_uint64),

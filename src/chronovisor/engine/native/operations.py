@@ -239,6 +239,15 @@ def _write_live(low: Lowering, v: Value, a: ir.Value) -> None:
     low.attend(low.b.or_(_is_virtual(low), low.b.icmp_signed("<=", ticks, word(0))))
 
 
+def _new_context(low: Lowering, v: Value) -> None:
+    """AMR has changed: go over to the TLB for its key 0, or have Python find it."""
+    key = low.b.lshr(low.read("AMR"), word(62))
+    tlb = low.b.load(low.at(low.field("tlb_by_key"), low.b.shl(key, word(3))), typ=I64)
+    with low.elsewhere(low.unlikely(low.b.icmp_unsigned("==", tlb, word(0)), "unknown")):
+        low.leave_done(Left.RESYNC, low.following())
+    low.write("tlb", tlb)
+
+
 #: The live registers that native code reads and writes itself; the rest are the concrete evaluator's.
 LIVE_READ = frozenset({"TB", "TBU", "DEC"})
 LIVE_WRITTEN = frozenset({"DEC"})
@@ -263,6 +272,7 @@ LOWERINGS: dict[str, Row] = {
     "barrier": _barrier,
     "interrupt": _interrupt,
     "resync": _resync,
+    "new_context": _new_context,
 }
 
 #: Operations that are done when an instruction is decoded.
@@ -270,7 +280,7 @@ IN_RECORD = frozenset({"operand"})
 
 #: Operations that make a program the concrete evaluator's.
 CONCRETE_ALONE = frozenset(
-    {"ieee", "random", "load_real", "update_real", "translated", "new_context", "forget_translations"}
+    {"ieee", "random", "load_real", "update_real", "translated", "forget_translations"}
 )
 
 
@@ -292,6 +302,8 @@ def _is_native(statement: Value) -> bool:
         return False
     if isinstance(statement.detail, LaneFunction):
         return all(map(_is_native, statement.detail.body))
+    if statement.op == "new_context":
+        return statement.detail == "AMR"
     if statement.op == "read_live":
         return statement.detail in LIVE_READ
     if statement.op == "write_live":

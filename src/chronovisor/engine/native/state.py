@@ -105,13 +105,13 @@ class NativeThread(Registers, Thread):
         """Set MSR and what follows from it."""
         super().set_msr(value)
         self.pages = None
-        self.tlb = self._tlbs.address
+        self._tlbs.adopt(self)
         self.data_limit = 0 if self.data_translation else self.memory.size - 15
 
     def new_context(self) -> None:
         """Take over that registers changed which address translation depends on."""
         super().new_context()
-        self.tlb = self._tlbs.address
+        self._tlbs.adopt(self)
 
     def exchange(self, address: int, expected: int, new: int, size: int, little: bool) -> bool:
         """With the machine's own instruction: native code of other threads heeds no lock of Python's."""

@@ -93,6 +93,6 @@ def mtspr(m: Machine, SPR: int, RS: Value) -> None:
     m.set_register(register, m.gpr[RS], _changeable(m, register))
     name = register.alias_of or register.name
     if name in TRANSLATION_CONTEXT:
-        m.new_context()
+        m.new_context(name)
     if REGISTERS[name].live or name == "LPCR":
         m.resync()
