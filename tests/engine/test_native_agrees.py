@@ -40,7 +40,9 @@ def test_hardly_an_instruction_is_left_to_the_concrete_evaluator() -> None:
     left = {
         one.mnemonic
         for one in INSTRUCTIONS
-        if "SPR" not in one.statics and not is_native(one.program(tuple(0 for _ in one.statics), True, True))
+        if "SPR" not in one.statics
+        and not is_native(program := one.program(tuple(0 for _ in one.statics), True, True))
+        and "ieee" not in {statement.op for statement in program.statements()}
     }
     assert left == {"darn", "tlbie", "tlbiel"}
 

@@ -285,15 +285,21 @@ def compare(instructions: tuple[Instruction, ...], words: int) -> None:
             raise
 
 
+def _is_exact(instruction: Instruction) -> bool:
+    """Whether nothing of what it does is left unknown (tests/engine/test_symbolic_ieee.py has what is)."""
+    return all(one.op != "ieee" for one in instruction.program((0,) * len(instruction.statics)).statements())
+
+
+EXACT = tuple(one for one in ALL if "SPR" in one.statics or _is_exact(one))
 PARTS = 8
 
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_states_of_every_instruction(part: int) -> None:
-    compare(ALL[part::PARTS], words=max(1, WORDS // len(ALL)))
+    compare(EXACT[part::PARTS], words=max(1, WORDS // len(EXACT)))
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("part", range(PARTS))
 def test_soak(part: int) -> None:
-    compare(ALL[part::PARTS], words=SOAK)
+    compare(EXACT[part::PARTS], words=SOAK)

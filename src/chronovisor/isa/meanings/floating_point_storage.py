@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from chronovisor.isa.facilities.rows import meaning
+from chronovisor.isa.meanings.floating_point_exceptions import record
 from chronovisor.isa.meanings.load_store import updated
 from chronovisor.isa.notation import Machine
 from chronovisor.isa.values import Value
@@ -129,12 +130,6 @@ def stfiwx(m: Machine, FRS: Value, RA: Value, RB: Value) -> None:
 
 
 # Moves
-
-
-def record(m: Machine, Rc: int) -> None:
-    """Rc: CR field 1 becomes FX, FEX, VX and OX of FPSCR."""
-    if Rc:
-        m.cr[1] = m["FPSCR"].extract(28, 4)
 
 
 def _declare_move(mnemonic: str, compute: Callable[[Value], Value]) -> None:

@@ -1,0 +1,193 @@
+"""Where QEMU's floating point is not the book's, or the book leaves it open: which bits are not compared.
+
+The exact model of ``chronovisor.isa.ieee`` decides, which has tests of its own (tests/isa/test_ieee.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from chronovisor.isa.bits import FPSCR
+from chronovisor.isa.decode import decode
+from chronovisor.isa.ieee import Rounding
+from chronovisor.isa.ieee.formats import BINARY32, BINARY64
+from chronovisor.isa.instruction import Instruction
+from chronovisor.isa.meanings.floating_point_exceptions import EXCEPTIONS, FPRF, INVALID
+
+from .case import Case
+from .floating_point import STATUS, Seen, before, word
+
+_ROUNDED = int(FPSCR.FX | FPSCR.OX | FPSCR.UX | FPRF)
+_FX, _CR1_FX = int(FPSCR.FX), 0x0800_0000
+_LOW = (1 << 64) - 1
+_WHOLE = (1 << 128) - 1
+_FIRST = _WHOLE ^ _LOW
+"""The doubleword of a floating-point register."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exemption:
+    """Bits of what a case left that are not compared; ``bits`` gives them, from the case and QEMU's answer.
+
+    ``names`` tells whether the entry is about an instruction, by its mnemonic.
+    """
+
+    names: Callable[[str], bool]
+    section: str
+    reason: str
+    bits: Callable[[Case, Seen], Seen]
+
+
+def _all(_: str) -> bool:
+    return True
+
+
+def _is(text: str) -> Callable[[str], bool]:
+    names = frozenset(text.split())
+    return lambda name: name in names
+
+
+def _single(name: str) -> bool:
+    return name in ("frsp", "xsrsp") or (name.startswith("f") and name.endswith("s") and name != "fabs")
+
+
+def _known_exceptions(case: Case, _: Seen) -> Seen:
+    initial = before(case, STATUS)
+    return Seen(0, _FX, _CR1_FX) if initial & EXCEPTIONS and not initial & _FX else Seen(0, 0, 0)
+
+
+def _enabled(case: Case, qemu: Seen) -> Seen:
+    initial = before(case, STATUS)
+    raised = qemu.fpscr
+    invalid = initial & FPSCR.VE and raised & INVALID
+    by_zero = initial & FPSCR.ZE and raised & FPSCR.ZX
+    return Seen(_WHOLE, FPRF, 0) if invalid or by_zero else Seen(0, 0, 0)
+
+
+def _class_of_nan(_: Case, qemu: Seen) -> Seen:
+    return Seen(0, FPRF if qemu.fpscr & FPSCR.VXCVI else 0, 0)
+
+
+def _single_result(_: Case, qemu: Seen) -> Seen:
+    number = BINARY64.decode(qemu.target >> 64)
+    if number.is_nan:
+        return Seen(((1 << 29) - 1) << 64, 0, 0)
+    magnitude = qemu.target >> 64 & ~BINARY64.sign
+    tiny = magnitude < BINARY32.smallest_exponent + BINARY64.bias << BINARY64.fraction_bits
+    return Seen(0, int(FPSCR.C) if tiny else 0, 0)
+
+
+def _directed(case: Case, _: Seen) -> Seen:
+    bits = Seen(_FIRST, _ROUNDED, _CR1_FX | 0x0100_0000)
+    return bits if before(case, STATUS) & FPSCR.RN in (Rounding.UP, Rounding.DOWN) else Seen(0, 0, 0)
+
+
+def _divided_by_zero(_: Case, qemu: Seen) -> Seen:
+    return Seen(_FIRST, FPRF, 0) if qemu.fpscr & FPSCR.ZX else Seen(0, 0, 0)
+
+
+def _always(bits: Seen) -> Callable[[Case, Seen], Seen]:
+    return lambda case, qemu: bits
+
+
+EXEMPTIONS: tuple[Exemption, ...] = (
+    Exemption(_all, "Book I 4.2.2", "QEMU never sets FR", _always(Seen(0, int(FPSCR.FR), 0))),
+    Exemption(
+        _all,
+        "Book I 4.2.2",
+        "FX is set if an exception bit changes from 0 to 1; QEMU sets it if the bit was 1 before, too",
+        _known_exceptions,
+    ),
+    Exemption(
+        _all,
+        "Book I 4.4.1, 4.4.2",
+        "an enabled invalid operation or division by zero leaves the target and FPRF alone; QEMU sets them, "
+        "unless it interrupts",
+        _enabled,
+    ),
+    Exemption(
+        _is("fcfidu fcfids fcfidus"),
+        "Book I 4.6.7.2",
+        "FPRF is the result's class; QEMU leaves it alone",
+        _always(Seen(0, FPRF, 0)),
+    ),
+    Exemption(
+        lambda name: name.startswith("fcti"),
+        "Book I 4.6.7.2",
+        "FPRF is undefined after an invalid conversion",
+        _class_of_nan,
+    ),
+    Exemption(
+        _is("fctiw fctiwz fctiwu fctiwuz"),
+        "Book I 4.6.7.2",
+        "the upper half of a word's result is undefined",
+        _always(Seen(0xFFFF_FFFF << 96, 0, 0)),
+    ),
+    Exemption(
+        _single,
+        "Book I 4.3.2, 4.2.2",
+        "a NaN operand is the result whole, and a class is that in the single format; QEMU cuts the NaN's "
+        "fraction, and looks at the double format",
+        _single_result,
+    ),
+    Exemption(
+        lambda name: name.startswith(("fnm", "xsnm", "xvnm")),
+        "Book I 4.6.6.2",
+        "the sum is rounded and then negated; QEMU negates it first, which differs in rounding up or down",
+        _directed,
+    ),
+    Exemption(
+        _is("fcmpu fcmpo"),
+        "Book I 4.2.2, 4.6.8",
+        "a comparison leaves FI and C alone; QEMU clears FI, and sets C if the comparison is invalid",
+        _always(Seen(0, int(FPSCR.FI | FPSCR.C), 0)),
+    ),
+    Exemption(
+        _is("fcmpo"),
+        "Book I 4.6.8",
+        "a signalling NaN does not set VXVC if VE is 1; QEMU sets VXVC in any case",
+        lambda case, qemu: Seen(0, int(FPSCR.VXVC) if before(case, STATUS) & FPSCR.VE else 0, 0),
+    ),
+    Exemption(
+        _is("fre fres"),
+        "Book I 4.6.6.1",
+        "an estimate of 1/0 is an infinity; QEMU's is a finite number",
+        _divided_by_zero,
+    ),
+    Exemption(
+        _is("mtfsb1"),
+        "Book I 4.2.2",
+        "an exception bit that changes from 0 to 1 sets FX; QEMU leaves FX alone",
+        _always(Seen(0, _FX, _CR1_FX)),
+    ),
+    Exemption(
+        _is("mtfsb1"),
+        "Book I 4.6.10",
+        "NI can be set; QEMU ignores it",
+        _always(Seen(0, int(FPSCR.NI), 0)),
+    ),
+)
+
+
+def compared(case: Case, qemu: Seen, ours: Seen) -> str | None:
+    """One line that says where a case of ours is not QEMU's although it ought to be, or None."""
+    instruction = decode(word(case))
+    assert instruction is not None
+    wrong = Seen(qemu.target ^ ours.target, qemu.fpscr ^ ours.fpscr, qemu.cr ^ ours.cr)
+    for exemption in EXEMPTIONS:
+        if exemption.names(instruction.mnemonic):
+            bits = exemption.bits(case, qemu)
+            wrong = Seen(wrong.target & ~bits.target, wrong.fpscr & ~bits.fpscr, wrong.cr & ~bits.cr)
+    if wrong == Seen(0, 0, 0):
+        return None
+    return f"{_described(instruction, case)}: ours {ours}, QEMU {qemu}, which differ in {wrong}"
+
+
+def _described(instruction: Instruction, case: Case) -> str:
+    places = ((name, before(case, 0x6000 + 16 * n, 16)) for n, name in enumerate("SABCT"))
+    operands = " ".join(f"{name}={number:#x}" for name, number in places)
+    return f"{instruction.mnemonic} {word(case):#010x} {operands}"
+
+
+__all__ = ["EXEMPTIONS", "Exemption", "compared"]
