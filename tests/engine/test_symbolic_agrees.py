@@ -37,7 +37,7 @@ SOAK = share(10_000 // STATES)
 
 
 def test_every_operation_has_a_reading() -> None:
-    assert {*terms.EXPRESSIONS, "operand", *evaluator.STATEMENTS} == OPERATIONS.keys()
+    assert {*terms.EXPRESSIONS, "operand", "lane", *evaluator.STATEMENTS} == OPERATIONS.keys()
     assert {*python_source.EXPRESSIONS, *python_source.STATEMENTS} == OPERATIONS.keys()
 
 
