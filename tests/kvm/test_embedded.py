@@ -135,8 +135,14 @@ def test_capabilities_that_cannot_be_enabled() -> None:
     vcpu.enable_cap(Cap.PPC_PAPR)
     assert refused(lambda: vcpu.enable_cap(Cap.PPC_HTM)) == "EINVAL"
     assert refused(lambda: vm.enable_cap(Cap.PPC_HTM)) == "EINVAL"
-    assert refused(lambda: vm.enable_cap(Cap.PPC_ENABLE_HCALL, 0x58, 1)) == "EINVAL"
-    assert refused(lambda: vm.enable_cap(Cap.PPC_ENABLE_HCALL, 0xE0, 2)) == "EINVAL"
+    for number, enable, why in [
+        (0x58, 1, "H_PUT_TERM_CHAR is always left to user space"),
+        (0x7777, 1, "hypercall 0x7777 is always left to user space"),
+        (0xE0, 2, "H_CEDE is enabled by 1 or disabled by 0, not 2"),
+    ]:
+        with pytest.raises(KvmError, match=why) as raised:
+            vm.enable_cap(Cap.PPC_ENABLE_HCALL, number, enable)
+        assert raised.value.errno == errno.EINVAL
 
 
 def test_a_hypercall_is_answered_here_or_by_user_space_as_that_chooses() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from chronovisor.isa.registers import FILES, REGISTERS, VIEWS
 from chronovisor.kvm.ids import ONE_REG_BY_ID, ONE_REG_BY_NAME, ONE_REGS, Cap, ExitReason, SystemEventType
 
 INCLUDE = Path("/usr/powerpc64le-linux-gnu/include")
@@ -79,3 +80,64 @@ def test_the_register_of_the_timebase_offset() -> None:
 
 def test_no_two_registers_share_a_name_or_an_id() -> None:
     assert len(ONE_REG_BY_ID) == len(ONE_REG_BY_NAME) == len(ONE_REGS)
+
+
+RENAMED = {"PID": "PIDR", "DAWR": "DAWR0", "DAWRX": "DAWRX0", "LPCR_64": "LPCR"}
+"""KVM's names of registers that the ISA names otherwise. `LPCR` is the id of LPCR's lower half."""
+
+IDS_WITHOUT_A_REGISTER = {
+    "the hypervisor's state, which no instruction reads": {
+        *("TB_OFFSET", "DEC_EXPIRY", "VPA_ADDR", "VPA_SLB", "VPA_DTL", "ICP_STATE", "VP_STATE"),
+        *("ONLINE", "ARCH_COMPAT", "DEBUG_INST", "HIOR"),
+    },
+    "a register of other processors": {
+        *("DABR", "DABRX", "ACOP", "CSIGR", "TACR", "TCSCR", "SPRG9", "DBSR"),
+        *("MMCRS", "SPMC1", "SPMC2", "PMC7", "PMC8"),
+    },
+    "a register of version 3.1": {"MMCR3", "SIER2", "SIER3", "DAWR1", "DAWRX1"},
+    "transactional memory, which has no meanings": {
+        *("TFHAR", "TFIAR", "TEXASR", "TM_CR", "TM_LR", "TM_CTR", "TM_FPSCR", "TM_AMR", "TM_PPR"),
+        *("TM_VRSAVE", "TM_DSCR", "TM_TAR", "TM_XER", "TM_VSCR"),
+        *(f"TM_GPR{n}" for n in range(32)),
+        *(f"TM_VSR{n}" for n in range(64)),
+    },
+}
+"""Reason -> ids of ONE_REGS that are no register of REGISTERS, under this name or another."""
+
+REGISTERS_WITHOUT_AN_ID = {
+    "in the structures of KVM_GET_REGS and KVM_GET_SREGS": {
+        *("CIA", "NIA", "MSR", "CR", "XER", "LR", "CTR", "SRR0", "SRR1", "SPRG0", "SPRG1", "SPRG2", "SPRG3"),
+        "PVR",
+    },
+    "given by TB_OFFSET or DEC_EXPIRY": {"TB", "TBU", "TBL", "TBU40", "DEC"},
+    "the processor's number": {"PIR", "TIR"},
+    "a hypervisor's, which no guest reaches": {
+        *("HSRR0", "HSRR1", "HDAR", "HDSISR", "HEIR", "ASDR", "HMER", "HMEER", "HSPRG0", "HSPRG1", "HDEC"),
+        *("LPIDR", "PCR", "PATE1", "HFSCR", "AMOR", "RPR", "MMCRC"),
+    },
+    "a guest's, but KVM has no id": {"CFAR", "CTRL"},
+}
+"""Reason -> registers of REGISTERS that are no id of ONE_REGS, under this name or another."""
+
+
+def test_ids_and_registers_are_the_same_but_for_those_listed() -> None:
+    numbered = {f"{each.name}{n}" for each in (FILES["VSR"], *VIEWS.values()) for n in range(each.count)}
+    ids = {RENAMED.get(register.name, register.name) for register in ONE_REGS} - numbered
+    for kind, listed, found in (
+        ("ids", IDS_WITHOUT_A_REGISTER, ids - set(REGISTERS)),
+        ("registers", REGISTERS_WITHOUT_AN_ID, set(REGISTERS) - ids),
+    ):
+        assert set().union(*listed.values()) == found, kind
+        assert sum(map(len, listed.values())) == len(found), f"{kind}: one is listed twice"
+
+
+def test_ids_have_their_registers_sizes() -> None:
+    widths = {name: register.width for name, register in REGISTERS.items()}
+    for each in (FILES["VSR"], *VIEWS.values()):
+        widths |= {f"{each.name}{n}": each.width for n in range(each.count)}
+    sizes = {RENAMED.get(each.name, each.name): 8 * each.size for each in ONE_REGS if each.name != "LPCR"}
+    both = set(widths) & set(sizes)
+    assert len(both) > 135
+    assert all(widths[name] <= sizes[name] for name in both)
+    # KVM has ids of 64 bits for these registers of 32.
+    assert {name for name in both if widths[name] < sizes[name]} == {"PIDR", "DAWRX0"}

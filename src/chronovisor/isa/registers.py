@@ -1,8 +1,8 @@
 """The registers, each declared once.
 
-The state of every evaluator, the special purpose register moves, KVM's register interface and the
-migration stream derive from this table. Sources: Power ISA 3.0B Book III appendix "Special Purpose
-Registers" and the sections of each facility.
+The states of the evaluators, the moves from and to special purpose registers, and the embedded provider's
+access to registers derive from this table. Sources: Power ISA 3.0B Book III, appendix "Special Purpose
+Registers", and the sections of each facility.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 Source: the kernel's user-space headers, `asm/kvm.h` of powerpc and `linux/kvm.h`, as of Linux 6.1. Registers
 of embedded (Book E) processors are left out: Book3S refuses them.
+
+Names and sizes are the kernel's. They do not derive from the ISA's table of registers, because KVM's
+interface knows no ISA. A test compares the two.
 """
 
 from __future__ import annotations

@@ -117,6 +117,7 @@ def _get_if_there(vcpu: Vcpu, register_id: int) -> int | None:
     try:
         return vcpu.get_one_reg(register_id)
     except KvmError as error:
-        if error.errno == errno.EINVAL:
+        # ENXIO: the vCPU has no interrupt controller that could have a state.
+        if error.errno in (errno.EINVAL, errno.ENXIO):
             return None
         raise

@@ -124,7 +124,7 @@ def unsigned(status: int) -> int:
 
 
 def name_of(number: int) -> str:
-    """A hypercall's name for people: `H_CEDE`, or `hypercall 0x398` where the number is none of ours."""
+    """A hypercall's name for people: `H_CEDE`, or `hypercall 0x398` if the number is not in `Hcall`."""
     try:
         return f"H_{Hcall(number).name}"
     except ValueError:

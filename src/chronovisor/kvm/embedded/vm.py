@@ -15,6 +15,7 @@ from chronovisor.kvm.embedded.xics_device import XICS_DESCRIPTOR, XicsDevice
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.ids import Cap, DeviceType, MemoryFlag, MmuV3Flag
 from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
+from chronovisor.papr.hcalls import name_of
 
 MAX_VCPUS: Final = 2048
 MAX_VCPU_ID: Final = 16384
@@ -151,8 +152,10 @@ class EmbeddedVm:
         self._machine.stride = mode
 
     def _enable_hypercall(self, number: int, enable: int) -> None:
-        if number not in ANSWERS or enable > 1:
-            raise KvmError(errno.EINVAL, f"hypercall {number:#x} is always left to user space")
+        if enable > 1:
+            raise KvmError(errno.EINVAL, f"{name_of(number)} is enabled by 1 or disabled by 0, not {enable}")
+        if number not in ANSWERS:
+            raise KvmError(errno.EINVAL, f"{name_of(number)} is always left to user space")
         if enable:
             self._machine.hypercalls.enabled.add(number)
         else:
