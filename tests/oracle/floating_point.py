@@ -195,11 +195,10 @@ def instructions() -> list[Instruction]:
 
 
 def _computes(instruction: Instruction) -> bool:
-    statics = tuple(0 for _ in instruction.statics)
-    if instruction.cite.startswith(("Book I 4", "Book I 6", "Book I 7")):
-        statements = list(instruction.program(statics).statements())
-        if any(one.op in ("load", "store") for one in statements):
-            return False
-        moves = any(one.op in ("get", "set") and one.detail == "FPSCR" for one in statements)
-        return moves or instruction.cite.startswith("Book I 4")
-    return False
+    if any(field.kind is Kind.GPR for field in instruction.fields):
+        return False
+    statements = list(instruction.program(tuple(0 for _ in instruction.statics)).statements())
+    if any(one.op in ("load", "store") for one in statements):
+        return False
+    moves = any(one.op in ("get", "set") and one.detail == "FPSCR" for one in statements)
+    return moves or instruction.cite.startswith("Book I 4") or instruction.mnemonic.startswith(("xs", "xv"))

@@ -13,9 +13,11 @@ from chronovisor.isa.notation import Machine
 from chronovisor.isa.values import Operand, Value
 
 
-def compute(m: Machine, operation: str, precision: Format, *operands: Operand) -> tuple[Value, Value]:
-    """Do arithmetic on doubles, rounded to a precision by FPSCR[RN]: the result, and what is raised."""
-    formats = "binary64" if precision is BINARY64 else f"binary64 as {precision.name}"
+def compute(
+    m: Machine, operation: str, precision: Format, *operands: Operand, form: Format = BINARY64
+) -> tuple[Value, Value]:
+    """Do arithmetic in a format, rounded to a precision by FPSCR[RN]: the result, and what is raised."""
+    formats = form.name if precision is form else f"{form.name} as {precision.name}"
     return m.ieee(f"{operation} {formats}", *operands, m["FPSCR"])
 
 
@@ -64,15 +66,17 @@ def _declare_multiply_add(mnemonic: str, operation: str, precision: Format, nega
         finish_double(m, FRT, precision, result, raised, Rc)
 
 
-def reciprocal(m: Machine, precision: Format, operand: Value) -> tuple[Value, Value]:
+def reciprocal(m: Machine, precision: Format, operand: Value, form: Format = BINARY64) -> tuple[Value, Value]:
     """An estimate of 1 / x: here the quotient itself. The book lets estimates be as good as one likes."""
-    return compute(m, "divide", precision, BINARY64.bias << BINARY64.fraction_bits, operand)
+    return compute(m, "divide", precision, form.bias << form.fraction_bits, operand, form=form)
 
 
-def reciprocal_square_root(m: Machine, precision: Format, operand: Value) -> tuple[Value, Value]:
+def reciprocal_square_root(
+    m: Machine, precision: Format, operand: Value, form: Format = BINARY64
+) -> tuple[Value, Value]:
     """An estimate of 1 / sqrt(x): here the quotient by the root, each rounded."""
-    root, raised = compute(m, "square_root", BINARY64, operand)
-    result, more = reciprocal(m, precision, root)
+    root, raised = compute(m, "square_root", form, operand, form=form)
+    result, more = reciprocal(m, precision, root, form)
     return result, raised | more
 
 

@@ -17,15 +17,21 @@ from chronovisor.isa.values import Value
 _FPCC = int(FPSCR.FL | FPSCR.FG | FPSCR.FE | FPSCR.FU)
 
 
-def compare(m: Machine, form: Format, BF: Value, a: Value, b: Value, ordered: bool) -> None:
-    """CR field BF and FPCC become LT, GT, EQ or unordered; an ordered comparison refuses every NaN."""
+def related(m: Machine, form: Format, a: Value, b: Value, ordered: bool) -> tuple[Value, Value]:
+    """The bits LT, GT, EQ and unordered, and what is raised: an ordered comparison refuses every NaN."""
     relation, raised = m.ieee(f"compare {form.name}", a, b)
-    old = m["FPSCR"]
     if ordered:
         # A signalling NaN is an invalid comparison as well, unless its own exception is enabled.
-        enabled = old.extract(place(FPSCR.VE), 1)
+        enabled = m["FPSCR"].extract(place(FPSCR.VE), 1)
         wrong = relation.extract(0, 1) & ~((raised & int(FPSCR.VXSNAN)).ne(0) & enabled)
         raised = raised | (wrong.zext(64) << place(FPSCR.VXVC))
+    return relation, raised
+
+
+def compare(m: Machine, form: Format, BF: Value, a: Value, b: Value, ordered: bool) -> None:
+    """CR field BF and FPCC become LT, GT, EQ or unordered."""
+    relation, raised = related(m, form, a, b, ordered)
+    old = m["FPSCR"]
     m["FPSCR"] = with_exceptions(m, (old & ~_FPCC) | (relation.zext(64) << place(FPSCR.FU)), raised)
     m.cr[BF] = relation
     interrupt_if_enabled(m)

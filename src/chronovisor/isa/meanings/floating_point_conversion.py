@@ -59,12 +59,12 @@ for _letter, _integer in (("", "signed"), ("u", "unsigned")):
         _declare_to_integer(f"fcti{_size}{_letter}z", f"{_integer}{_width}", toward_zero=True)
 
 #: The last letter of a rounding instruction, and its mode.
-ROUNDINGS = {
+_ROUNDINGS = {
     "n": Rounding.NEAREST_AWAY,
     "z": Rounding.TOWARD_ZERO,
     "p": Rounding.UP,
     "m": Rounding.DOWN,
 }
 
-for _letter, _rounding in ROUNDINGS.items():
+for _letter, _rounding in _ROUNDINGS.items():
     _declare_integral(f"fri{_letter}", _rounding)

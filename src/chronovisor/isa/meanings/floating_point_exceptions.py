@@ -93,6 +93,15 @@ def result_class(m: Machine, form: Format, precision: Format, result: Value) -> 
     return whole
 
 
+def finish_without_flags(m: Machine, raised: Value, write: Callable[[], None]) -> None:
+    """End an instruction that leaves FR, FI and FPRF alone: exceptions, the target, interrupt."""
+    stays = suppressed(m, raised)
+    m["FPSCR"] = with_exceptions(m, m["FPSCR"], raised)
+    with m.when(~stays):
+        write()
+    interrupt_if_enabled(m)
+
+
 def finish(
     m: Machine, raised: Value, write: Callable[[], None], flags: Value | None = None, Rc: int = 0
 ) -> None:
