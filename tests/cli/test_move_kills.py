@@ -28,9 +28,9 @@ MOMENTS: Final = [
     (False, "Acknowledged"),
 ]
 """Who says it, and what: it is held back, and then one side is killed."""
-SAMPLE: Final = 10
+SAMPLE: Final = 5
 WHOLE: Final = 54
-SOAK: Final = max(2 * SAMPLE, share(WHOLE))
+SOAK: Final = max(4 * SAMPLE, share(WHOLE))
 
 
 class Course:
@@ -173,9 +173,10 @@ def campaign(course: Course, count: int) -> None:
 
 
 def test_one_side_is_killed(machine: Machine) -> None:
-    course = Course(machine, 5)
+    # A seed whose first cases have all these outcomes.
+    course = Course(machine, 10)
     campaign(course, SAMPLE)
-    assert course.outcomes >= {"stayed", "gone with the source", "undecided"}
+    assert course.outcomes >= {"stayed", "went", "gone with the source", "undecided"}
 
 
 @pytest.mark.soak

@@ -29,7 +29,7 @@ from chronovisor.timebase.facility import Tfmr
 from chronovisor.timebase.types import Ticks
 
 STEPS: Final = 200_000
-SAMPLE: Final = STEPS // 10
+SAMPLE: Final = STEPS // 40
 COURSE: Final = 100
 """Steps in one course."""
 BATCH: Final = 20
