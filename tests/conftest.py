@@ -3,6 +3,7 @@ campaigns run only if `make soak` asks for them.
 """
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,12 @@ NOTHING_IS_SKIPPED = os.environ.get("CI") == "true"
 # Hypothesis would fail an example that takes longer than 200 ms.
 settings.register_profile("any-machine", deadline=None)
 settings.load_profile("any-machine")
+
+
+def pytest_configure() -> None:
+    # A shell starts its background jobs with SIGINT ignored, and the commands under test would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,5 +1,6 @@
 """`chronovisor run` and `chronovisor offset` as commands: what they print and what they end with."""
 
+import contextlib
 import json
 import os
 import pty
@@ -7,7 +8,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -148,6 +151,20 @@ def test_a_guest_that_loops_with_interrupts_off_is_ended_by_the_time_out(tmp_pat
     assert done.stderr == "chronovisor: the guest still ran after 0.3 s\n"
 
 
+@contextlib.contextmanager
+def killed_at_last(pid: int) -> Iterator[None]:
+    """Kill a process that does not end within a minute, or whose test fails: none is left behind."""
+    timer = threading.Timer(60, os.kill, (pid, signal.SIGKILL))
+    timer.start()
+    try:
+        yield
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        raise
+    finally:
+        timer.cancel()
+
+
 SAY_AND_LOOP = "li r3,0x58; li r4,0; li r5,1; lis r6,0x6100; sldi r6,r6,32; sc 1; b ."
 
 
@@ -162,10 +179,11 @@ def test_a_guest_that_loops_is_ended_by_a_signal(
     process = subprocess.Popen(
         [*COMMAND, "run", image, "--clock", clock], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    assert process.stdout is not None
-    assert process.stdout.read(1) == b"a"
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    with killed_at_last(process.pid):
+        assert process.stdout is not None
+        assert process.stdout.read(1) == b"a"
+        process.send_signal(number)
+        _, err = process.communicate()
     assert (process.returncode, err) == (status, b"")
 
 
@@ -174,13 +192,14 @@ def test_on_a_terminal_keys_reach_the_guest_one_by_one_and_ctrl_c_ends_it() -> N
     if pid == 0:
         os.execv(COMMAND[0], [*COMMAND, "run", "demo-le.elf"])
     seen = b""
-    while b"watching" not in seen:
-        seen += os.read(terminal, 4096)
-    os.write(terminal, b"t")
-    while seen.count(b"\n") < 2:
-        seen += os.read(terminal, 4096)
-    os.write(terminal, b"\x03")
-    _, status = os.waitpid(pid, 0)
+    with killed_at_last(pid):
+        while b"watching" not in seen:
+            seen += os.read(terminal, 4096)
+        os.write(terminal, b"t")
+        while seen.count(b"\n") < 2:
+            seen += os.read(terminal, 4096)
+        os.write(terminal, b"\x03")
+        _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == ExitStatus.INTERRUPTED
     assert len(seen.split()[-1]) == 16
 

@@ -131,7 +131,7 @@ class Vm(Protocol):
     def irq_line(self, irq: int, level: bool) -> None:
         """KVM_IRQ_LINE: raise or lower the line of an interrupt source. From any thread.
 
-        EINVAL without an interrupt controller and for an unknown source.
+        ENXIO without an interrupt controller. EINVAL for an unknown source; the kernel ignores it.
         """
 
     def configure_v3_mmu(self, flags: int, process_table: int) -> None:

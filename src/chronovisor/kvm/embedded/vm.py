@@ -105,14 +105,16 @@ class EmbeddedVm:
     def irq_line(self, irq: int, level: bool) -> None:
         """KVM_IRQ_LINE."""
         xics = self._machine.xics
-        if xics is None or irq not in xics.sources:
+        if xics is None:
+            raise KvmError(errno.ENXIO, f"interrupt source {irq}: the machine has no interrupt controller")
+        if irq not in xics.sources:
             raise KvmError(errno.EINVAL, f"there is no interrupt source {irq}")
         with self._host.scheduler.monitor:
             xics.set_line(irq, level)
 
     def configure_v3_mmu(self, flags: int, process_table: int) -> None:
         """KVM_PPC_CONFIGURE_V3_MMU: radix trees alone, on a host that has them."""
-        if flags & ~(MmuV3Flag.RADIX | MmuV3Flag.GTSE):
+        if flags & ~int(MmuV3Flag.RADIX | MmuV3Flag.GTSE):
             raise KvmError(errno.EINVAL, f"translation with the unknown flags {flags:#x}")
         if not flags & MmuV3Flag.RADIX:
             raise KvmError(errno.EINVAL, "hashed page tables are not implemented: choose radix translation")
