@@ -127,6 +127,9 @@ def _make_valid(random: Random, instruction: Instruction, numbers: dict[str, int
                 numbers["RA"] = random.getrandbits(5)
                 if "RB" in numbers:
                     numbers["RB"] = random.getrandbits(5)
+    for register in ("FRTP", "FRSP"):
+        if register in numbers:
+            numbers[register] &= ~1
     if name == "lmw":
         numbers["RT"] = max(numbers["RT"], 1)
         numbers["RA"] = random.randrange(numbers["RT"])

@@ -159,3 +159,36 @@ def fmrgew(m: Machine, FRT: Value, FRA: Value, FRB: Value) -> None:
 @meaning("fmrgow")
 def fmrgow(m: Machine, FRT: Value, FRA: Value, FRB: Value) -> None:
     m.fpr[FRT] = m.concat(m.fpr[FRA].trunc(32), m.fpr[FRB].trunc(32))
+
+
+# Pairs: an even register and the one behind it, as a quadword. The book calls an odd register invalid.
+
+
+def _load_pair(m: Machine, FRTP: Value, ea: Value) -> None:
+    pair = m.load(ea, 16)
+    m.fpr[FRTP] = pair.extract(64, 64)
+    m.fpr[FRTP | 1] = pair.trunc(64)
+
+
+def _store_pair(m: Machine, FRSP: Value, ea: Value) -> None:
+    m.store(ea, m.concat(m.fpr[FRSP], m.fpr[FRSP | 1]))
+
+
+@meaning("lfdp")
+def lfdp(m: Machine, FRTP: Value, RA: Value, DS: Value) -> None:
+    _load_pair(m, FRTP, m.base(RA) + DS)
+
+
+@meaning("lfdpx")
+def lfdpx(m: Machine, FRTP: Value, RA: Value, RB: Value) -> None:
+    _load_pair(m, FRTP, m.base(RA) + m.gpr[RB])
+
+
+@meaning("stfdp")
+def stfdp(m: Machine, FRSP: Value, RA: Value, DS: Value) -> None:
+    _store_pair(m, FRSP, m.base(RA) + DS)
+
+
+@meaning("stfdpx")
+def stfdpx(m: Machine, FRSP: Value, RA: Value, RB: Value) -> None:
+    _store_pair(m, FRSP, m.base(RA) + m.gpr[RB])
