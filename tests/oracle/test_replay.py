@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from chronovisor.isa.decode import decode
+from chronovisor.isa.instruction import Instruction
 
 from .campaign import Report, compare
 from .generate import drawn
 from .ours import Evaluator
-from .qemu_errata import compared
-from .store import Answer, count, load, programs
+from .qemu_errata import compared, is_exempt
+from .store import Answer, count, load
 
 DATA = Path(__file__).parent / "data"
 FILES = sorted(DATA.glob("*.xz"))
@@ -42,7 +43,14 @@ def test_fifty_thousand_answers_in_both_byte_orders() -> None:
 
 
 def test_every_instruction_is_among_them() -> None:
-    seen = {decode(case.words[0]) for path in FILES for case in programs(path) if len(case.words) == 1}
+    seen: set[Instruction | None] = set()
+    for path in FILES:
+        # An answer that is exempt says nothing of its instruction.
+        seen |= {
+            decode(case.words[0])
+            for case, answer in load(path)
+            if len(case.words) == 1 and not is_exempt(case, answer)
+        }
     missing = [one.mnemonic for one in drawn() if one not in seen]
     assert not missing, f"no answers for {missing}: make them anew (oracle/make_answers.py)"
 
