@@ -72,22 +72,31 @@ class Time:
 
 
 class Guest:
-    """Memory and an engine; threads are made as they are needed."""
+    """Memory and an engine; threads are made as they are needed.
+
+    With `ready` the native engine has a handler for each instruction before the guest runs.
+    """
 
     def __init__(
-        self, engine: type[ConcreteEngine], text: str, msr: int = KERNEL, size: int = MEMORY_SIZE
+        self,
+        engine: type[ConcreteEngine],
+        text: str,
+        msr: int = KERNEL,
+        size: int = MEMORY_SIZE,
+        ready: bool = True,
     ) -> None:
         self.memory = GuestMemory(size)
         self.engine = engine(self.memory)
         self.msr = msr
+        self.ready = ready
         self.place(CODE, text)
         self.memory.dirty.take()
 
     def place(self, address: int, text: str) -> None:
-        """Write code to memory; the native engine has a handler for each of its instructions."""
+        """Write code to memory."""
         code = assemble(text, address, bool(self.msr & MSR.LE))
         self.memory.write(address, code)
-        if isinstance(self.engine, NativeEngine):
+        if self.ready and isinstance(self.engine, NativeEngine):
             mode = bool(self.msr & MSR.SF), bool(self.msr & MSR.LE)
             words = (self.memory.load(place, 4, mode[1]) for place in range(address, address + len(code), 4))
             ensure((word, mode) for word in words)

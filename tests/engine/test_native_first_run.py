@@ -76,14 +76,14 @@ def _state(guest: Guest, thread: Thread) -> object:
 
 
 def _after(engine: type[ConcreteEngine], steps: int) -> object:
-    guest = Guest(engine, LOOP)
+    guest = Guest(engine, LOOP, ready=False)
     thread = guest.thread(r9=0x40000, CTR=100_000)
     guest.advance(thread, steps)
     return _state(guest, thread)
 
 
 def test_a_guest_runs_before_its_handlers_are_there_and_goes_over_to_them(later: Later) -> None:
-    guest = Guest(NativeEngine, LOOP)
+    guest = Guest(NativeEngine, LOOP, ready=False)
     thread = guest.thread(r9=0x40000, CTR=100_000)
     guest.advance(thread, 3_001)
     assert not thread.begin, "native code has run"  # type: ignore[attr-defined]
@@ -94,7 +94,9 @@ def test_a_guest_runs_before_its_handlers_are_there_and_goes_over_to_them(later:
 
 
 def test_records_made_without_a_handler_get_it_when_it_comes(later: Later) -> None:
-    guest = Guest(NativeEngine, "loop: addme. r6,r3; mulldo r7,r3,r3; addi r3,r3,1; bc 16,0,loop")
+    guest = Guest(
+        NativeEngine, "loop: addme. r6,r3; mulldo r7,r3,r3; addi r3,r3,1; bc 16,0,loop", ready=False
+    )
     thread = guest.thread(CTR=100_000)
     guest.advance(thread, 1)
     assert later.give() == ["everyday", "pairs"]
@@ -109,7 +111,7 @@ def test_records_made_without_a_handler_get_it_when_it_comes(later: Later) -> No
 
 
 def test_a_guest_runs_to_its_end_if_nothing_can_be_compiled(later: Later) -> None:
-    guest = Guest(NativeEngine, LOOP)
+    guest = Guest(NativeEngine, LOOP, ready=False)
     thread = guest.thread(r9=0x40000, CTR=100_000)
     guest.advance(thread, 10)
     assert later.give(fails=True) == ["everyday", "pairs"]
