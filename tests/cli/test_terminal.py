@@ -78,22 +78,35 @@ with typing_into(console):
 """
 
 
+SHELL_OF_ONE_JOB = """
+import fcntl, os, signal, subprocess, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+job = subprocess.Popen([sys.executable, "-c", sys.argv[1]], process_group=0)
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+os.tcsetpgrp(0, job.pid)
+for _ in range(2):
+    _, status = os.waitpid(job.pid, os.WUNTRACED)
+    told = "stopped" if os.WIFSTOPPED(status) else f"ended {os.waitstatus_to_exitcode(status)}"
+    os.tcsetpgrp(0, os.getpgrp())
+    os.write(1, f"{told} {termios.tcgetattr(0)[3] & termios.ICANON != 0}\\n".encode())
+    if told == "stopped":
+        os.tcsetpgrp(0, job.pid)
+        os.kill(job.pid, signal.SIGCONT)
+"""
+
+
 def test_a_stopped_process_gives_the_terminal_back() -> None:
     """Ctrl-Z, and the shell's fg: the terminal has its own settings between the two."""
-    child, terminal = pty.fork()
-    if child == 0:
-        # A shell with one job.
-        job = subprocess.Popen([sys.executable, "-c", STOPPED], process_group=0)
-        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-        os.tcsetpgrp(0, job.pid)
-        for _ in range(2):
-            _, status = os.waitpid(job.pid, os.WUNTRACED)
-            told = "stopped" if os.WIFSTOPPED(status) else f"ended {os.waitstatus_to_exitcode(status)}"
-            os.tcsetpgrp(0, os.getpgrp())
-            os.write(1, f"{told} {termios.tcgetattr(0)[3] & termios.ICANON != 0}\n".encode())
-            os.tcsetpgrp(0, job.pid)
-            os.kill(job.pid, signal.SIGCONT)
-        os._exit(0)
+    terminal, end = pty.openpty()
+    # A program of its own: the tests' process has threads, so a fork of it could wait for a lock for ever.
+    shell = subprocess.Popen(
+        [sys.executable, "-c", SHELL_OF_ONE_JOB, STOPPED],
+        stdin=end,
+        stdout=end,
+        stderr=end,
+        start_new_session=True,
+    )
+    os.close(end)
     told = b""
 
     def until(text: bytes) -> None:
@@ -111,5 +124,5 @@ def test_a_stopped_process_gives_the_terminal_back() -> None:
         time.sleep(0.01)
     os.write(terminal, b"q")
     until(b"ended 0 True")
+    assert shell.wait(60) == 0
     os.close(terminal)
-    os.waitpid(child, 0)
