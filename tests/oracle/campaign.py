@@ -83,7 +83,7 @@ def compare(cases: list[Case], answers: list[Outcome], evaluator: Evaluator, rep
     for case, answer in zip(cases, answers, strict=True):
         report.cases += 1
         if lacking(case, answer):
-            report.lacks[f"{case.words[0] >> 26}/{case.words[0] >> 1 & 0x3FF}"] += 1
+            report.lacks[f"{case.words[0] >> 26}/{(case.words[0] >> 1) & 0x3FF}"] += 1
             continue
         said = compared(case, answer, evaluator.evaluate(case))
         if said is not None:
@@ -95,7 +95,7 @@ def lacking(case: Case, answer: Outcome) -> bool:
     """Whether the case is a word that no declared instruction decodes and that QEMU executes nevertheless."""
     if label(case) != "unknown word":
         return False
-    illegal = answer.vector == 0x700 and bool(answer.srr1 & 1 << 19)
+    illegal = answer.vector == 0x700 and bool(answer.srr1 & (1 << 19))
     unavailable = answer.vector in (0x800, 0xF20, 0xF40, 0xF60)
     return not (answer.srr0 == case.address and (illegal or unavailable))
 

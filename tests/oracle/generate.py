@@ -97,8 +97,8 @@ def draw_fields(random: Random, instruction: Instruction) -> dict[str, int]:
         bits = random.getrandbits(field.width)
         if field.kind is Kind.SIGNED:
             if random.getrandbits(2) == 0:
-                bits = random.choice((0, 1, -1, 1 << field.width - 1)) & ((1 << field.width) - 1)
-            numbers[field.name] = (bits - (bits >> (field.width - 1) << field.width)) << field.shift
+                bits = random.choice((0, 1, -1, 1 << (field.width - 1))) & ((1 << field.width) - 1)
+            numbers[field.name] = (bits - ((bits >> (field.width - 1)) << field.width)) << field.shift
         else:
             numbers[field.name] = bits << field.shift
     if "SPR" in numbers:
@@ -164,12 +164,12 @@ def _aim(
     if random.getrandbits(1) or instruction.mnemonic in CONDITIONAL_STORES:
         ea &= ~15  # a conditional store off its boundary: an interrupt or anything, as the processor likes
     if instruction.mnemonic in ATOMIC:
-        ea = ea & ~31 | 16  # the place's neighbours lie in the same 32 bytes, as they must
+        ea = (ea & ~31) | 16  # the place's neighbours lie in the same 32 bytes, as they must
     junk = 0 if sixty_four else random.getrandbits(32) << 32
     ra = numbers.get("RA", 0)
     if with_length(instruction):
         rb = numbers["RB"]
-        gpr[rb] = random.getrandbits(5) << 56 | random.getrandbits(56)
+        gpr[rb] = (random.getrandbits(5) << 56) | random.getrandbits(56)
         gpr[ra] = (ea + junk) & ALL
         return ra not in (0, rb)
     offset = next((numbers[name] for name in ("D", "DS", "DQ") if name in numbers), None)
@@ -185,7 +185,7 @@ def _aim(
         if ra == 0:
             gpr[rb] = (ea + junk) & ALL
         elif ra == rb:
-            gpr[ra] = (ea >> 1) + junk & ALL
+            gpr[ra] = ((ea >> 1) + junk) & ALL
         else:
             gpr[rb] = value(random)
             gpr[ra] = (ea - gpr[rb] + junk) & ALL
@@ -268,7 +268,7 @@ def initial(
         msr=msr,
         gpr=tuple(gpr),
         cr=random.getrandbits(32),
-        xer=xer(random) if byte_count is None else xer(random) & ~0x7F | byte_count,
+        xer=xer(random) if byte_count is None else (xer(random) & ~0x7F) | byte_count,
         lr=link if lr is None else lr,
         ctr=count if ctr is None else ctr,
         sprs=sprs if tar is None else (*sprs[:_TAR], tar, *sprs[_TAR + 1 :]),
@@ -278,7 +278,7 @@ def initial(
 
 def _target(random: Random, address: int, sixty_four: bool) -> int:
     target = address + 4 * random.randrange(1, STRIDE // 4) + random.getrandbits(2)
-    return target if sixty_four else target | random.getrandbits(32) << 32
+    return target if sixty_four else target | (random.getrandbits(32) << 32)
 
 
 def places() -> Iterator[int]:

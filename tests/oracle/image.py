@@ -41,7 +41,7 @@ POWER_OFF = 0x2003
 
 
 def _d(op: int, rt: int, ra: int, d: int) -> int:
-    return op << 26 | rt << 21 | ra << 16 | d & 0xFFFF
+    return (op << 26) | (rt << 21) | (ra << 16) | (d & 0xFFFF)
 
 
 def _ld(rt: int, ra: int, d: int) -> int:
@@ -53,7 +53,7 @@ def _std(rs: int, ra: int, d: int) -> int:
 
 
 def _x(rt: int, ra: int, rb: int, xo: int) -> int:
-    return 31 << 26 | rt << 21 | ra << 16 | rb << 11 | xo << 1
+    return (31 << 26) | (rt << 21) | (ra << 16) | (rb << 11) | (xo << 1)
 
 
 def _mtspr(spr: int, rs: int) -> int:
@@ -65,28 +65,28 @@ def _mfspr(rt: int, spr: int) -> int:
 
 
 def _branch_absolute(target: int) -> int:
-    return 18 << 26 | target | 2
+    return (18 << 26) | target | 2
 
 
 def _load(rt: int, value: int) -> list[int]:
     """`value` (64 bits) into a register."""
-    parts = [value >> shift & 0xFFFF for shift in (48, 32, 16, 0)]
+    parts = [(value >> shift) & 0xFFFF for shift in (48, 32, 16, 0)]
     return [
         _d(15, rt, 0, parts[0]),  # lis
         _d(24, rt, rt, parts[1]),  # ori
-        30 << 26 | rt << 21 | rt << 16 | 0 << 11 | 0x7C6,  # sldi 32
+        (30 << 26) | (rt << 21) | (rt << 16) | (0 << 11) | 0x7C6,  # sldi 32
         _d(25, rt, rt, parts[2]),  # oris
         _d(24, rt, rt, parts[3]),
     ]
 
 
-_RFID, _SC1 = 19 << 26 | 18 << 1, 0x4400_0022
+_RFID, _SC1 = (19 << 26) | (18 << 1), 0x4400_0022
 _HEADER_SPRS = (("srr0", 26), ("srr1", 27), ("xer", 1), ("lr", 8), ("ctr", 9))
 
 
 def _vsr(number: int, xo: int, at: int) -> list[int]:
     """Load or store a vector-scalar register at an offset into the record, whose address is in r1."""
-    return [_d(14, 3, 0, at), _x(number & 31, 1, 3, xo) | number >> 5]
+    return [_d(14, 3, 0, at), _x(number & 31, 1, 3, xo) | (number >> 5)]
 
 
 _LXVD2X, _STXVD2X = 844, 972
@@ -102,9 +102,9 @@ def _load_vectors() -> list[int]:
     code = [
         *_FACILITIES,
         _d(50, 0, 1, FPSCR_AT),  # lfd f0
-        63 << 26 | 1 << 25 | 0xFF << 17 | 711 << 1,  # mtfsf 255,f0,1,0
+        (63 << 26) | (1 << 25) | (0xFF << 17) | (711 << 1),  # mtfsf 255,f0,1,0
         *_vsr(32, _LXVD2X, VSCR_AT),
-        4 << 26 | 1604,  # mtvscr v0
+        (4 << 26) | 1604,  # mtvscr v0
     ]
     return code + [word for n in range(64) for word in _vsr(n, _LXVD2X, VSR_AT + 16 * n)]
 
@@ -113,9 +113,9 @@ def _store_vectors() -> list[int]:
     code = [*_FACILITIES, *(word for n in range(64) for word in _vsr(n, _STXVD2X, VSR_AT + 16 * n))]
     return [
         *code,
-        4 << 26 | 1540,  # mfvscr v0
+        (4 << 26) | 1540,  # mfvscr v0
         *_vsr(32, _STXVD2X, VSCR_AT),
-        63 << 26 | 583 << 1,  # mffs f0
+        (63 << 26) | (583 << 1),  # mffs f0
         _d(54, 0, 1, FPSCR_AT),  # stfd f0
     ]
 
@@ -134,7 +134,7 @@ def _enter(vectors: bool) -> list[int]:
         _ld(1, 0, CURRENT),
         _ld(2, 0, END),
         _x(1, 1, 2, 32),  # cmpld cr0,r1,r2 (L=1 in the RT field)
-        16 << 26 | 4 << 21 | 2 << 16 | 8,  # bne +8
+        (16 << 26) | (4 << 21) | (2 << 16) | 8,  # bne +8
         _branch_absolute(DONE),
         _d(14, 3, 0, SCRATCH),
         _x(3, 0, 3, 214) | 1,  # stdcx. r3,0,r3: no reservation outlives a case
@@ -146,7 +146,7 @@ def _enter(vectors: bool) -> list[int]:
         code += [_ld(3, 1, _slot(name)), _mtspr(number, 3)]
     for at, number in _spr_slots():
         code += [_ld(3, 1, at), _mtspr(number, 3)]
-    code += [_ld(3, 1, _slot("cr")), 31 << 26 | 3 << 21 | 0xFF << 12 | 144 << 1]  # mtcrf 0xff,r3
+    code += [_ld(3, 1, _slot("cr")), (31 << 26) | (3 << 21) | (0xFF << 12) | (144 << 1)]  # mtcrf 0xff,r3
     code += [_ld(n, 1, GPR_AT + 8 * n) for n in range(32) if n != 1]
     return [*code, _ld(1, 1, GPR_AT + 8), _RFID]
 
@@ -176,11 +176,11 @@ def _start(records: int, end: int) -> list[int]:
         (CURRENT, records),
         (END, end),
         # Process table entry 0: a radix tree of 52 bits (RTS 0b10101), root of 2^13 entries.
-        (PROCESS_TABLE, 2 << 61 | ROOT | 5 << 5 | 13),
-        (ROOT, 1 << 63 | DIRECTORY | 9),
+        (PROCESS_TABLE, (2 << 61) | ROOT | (5 << 5) | 13),
+        (ROOT, (1 << 63) | DIRECTORY | 9),
         # One leaf of 1 GiB at 0: valid, leaf, referenced, changed, read, write, execute, not privileged.
-        (DIRECTORY, 3 << 62 | 0x187),
-        (RTAS, POWER_OFF << 32 | 2),
+        (DIRECTORY, (3 << 62) | 0x187),
+        (RTAS, (POWER_OFF << 32) | 2),
         (RTAS + 8, 1 << 32),
     ):
         code += [*_load(3, value), *_load(4, address), _std(3, 4, 0)]

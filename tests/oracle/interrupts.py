@@ -44,7 +44,9 @@ _MTSRR0, _MTSRR1, _RFID, _SC = 0x7C1A_03A6, 0x7C1B_03A6, 0x4C00_0024, 0x4400_000
 _NOP = 0x6000_0000
 """Read in the other byte order it is an illegal instruction."""
 _PROBLEM = MSR_PR | MSR_EE | MSR_IR | MSR_DR
-_FREE_MSR = MSR_SF | MSR_EE | MSR_RI | 1 << 13 | 1 << 25 | 1 << 23 | 1 << 11 | 1 << 10 | 1 << 9 | 1 << 8
+_FREE_MSR = (
+    MSR_SF | MSR_EE | MSR_RI | (1 << 13) | (1 << 25) | (1 << 23) | (1 << 11) | (1 << 10) | (1 << 9) | (1 << 8)
+)
 
 Maker = Callable[[Random, Iterator[int]], list[Case]]
 
@@ -65,7 +67,7 @@ def illegal(random: Random, place: Iterator[int]) -> list[Case]:
     while True:
         word = random.getrandbits(32)
         if random.getrandbits(1):
-            word = random.choice((19, 30, 31, 58, 62)) << 26 | word & 0x3FF_FFFF
+            word = (random.choice((19, 30, 31, 58, 62)) << 26) | (word & 0x3FF_FFFF)
         if decode(word) is None and word >> 26 not in (4, 57, 59, 60, 61, 63):
             return _case(random, place, (word,))
 
@@ -88,7 +90,7 @@ def unavailable(random: Random, place: Iterator[int]) -> list[Case]:
     """A floating-point, vector or transactional instruction while its facility is off."""
     word = random.choice(_UNAVAILABLE)
     if word != _TRANSACTION:
-        word |= random.getrandbits(5) << 21 & (0x0380_0000 if word == 0xFC00_0000 else -1)
+        word |= (random.getrandbits(5) << 21) & (0x0380_0000 if word == 0xFC00_0000 else -1)
         if word >> 26 not in (4, 59, 63) or word & 0x3F in (0x2A, 0x3A):
             word |= random.getrandbits(2) << 16
     return _case(random, place, (word,))
@@ -157,7 +159,7 @@ def _switch(random: Random, place: Iterator[int], words: tuple[int, ...], to: in
     """`words` begin by moving r3 to SRR0 and r4 to SRR1; r3 is a place in the program."""
     address = next(place)
     msr = random.choice(MODES)
-    to = to & ~MSR_LE | msr & MSR_LE if random.getrandbits(3) else to ^ MSR_LE
+    to = (to & ~MSR_LE) | (msr & MSR_LE) if random.getrandbits(3) else to ^ MSR_LE
     target = address + 4 * random.randrange(3, len(words) + 2) + random.getrandbits(2)
     if not to & MSR_SF:
         target |= random.getrandbits(32) << 32
@@ -172,7 +174,7 @@ def return_from_interrupt(random: Random, place: Iterator[int]) -> list[Case]:
         else random.choice(MODES)
     )
     to = (to | MSR_ME) & ~(7 << 32)
-    return _switch(random, place, (_MTSRR0 | 3 << 21, _MTSRR1 | 4 << 21, _RFID, *[_NOP] * 6), to)
+    return _switch(random, place, (_MTSRR0 | (3 << 21), _MTSRR1 | (4 << 21), _RFID, *[_NOP] * 6), to)
 
 
 def set_machine_state(random: Random, place: Iterator[int]) -> list[Case]:
@@ -189,7 +191,7 @@ def set_machine_state(random: Random, place: Iterator[int]) -> list[Case]:
 
 def _fillers(random: Random, count: int) -> tuple[int, ...]:
     return tuple(
-        14 << 26 | random.choice(programs.DATA[5:]) << 21 | random.getrandbits(16) for _ in range(count)
+        (14 << 26) | (random.choice(programs.DATA[5:]) << 21) | random.getrandbits(16) for _ in range(count)
     )
 
 
@@ -224,14 +226,14 @@ def data_storage(random: Random, place: Iterator[int]) -> list[Case]:
             numbers[name] = 6
     if "RB" in numbers:
         numbers["RB"] = 22
-    mtmsr = 31 << 26 | 4 << 21 | 146 << 1
+    mtmsr = (31 << 26) | (4 << 21) | (146 << 1)
     msr = random.choice(MODES)
-    to = msr & 0xFFFF_FFFF | MSR_DR
+    to = (msr & 0xFFFF_FFFF) | MSR_DR
     away = MAPPED + BLOCK + 16 * random.getrandbits(8)
     offset = next((numbers[name] for name in ("D", "DS", "DQ") if name in numbers), None)
     base, index = (away - offset, 0) if offset is not None else (away - 32, 32)
     return _case(
-        random, place, (mtmsr, one.encode(**numbers)), msr, r4=to, r21=base & (1 << 64) - 1, r22=index
+        random, place, (mtmsr, one.encode(**numbers)), msr, r4=to, r21=base & ((1 << 64) - 1), r22=index
     )
 
 
@@ -239,8 +241,8 @@ def instruction_storage(random: Random, place: Iterator[int]) -> list[Case]:
     """`rfid` to relocation on and a place that is not mapped."""
     address = next(place)
     msr = random.choice(MODES)
-    words = (_MTSRR0 | 3 << 21, _MTSRR1 | 4 << 21, _RFID)
-    target = (MAPPED | value(random) & (MAPPED - 1)) & ~3
+    words = (_MTSRR0 | (3 << 21), _MTSRR1 | (4 << 21), _RFID)
+    target = (MAPPED | (value(random) & (MAPPED - 1))) & ~3
     return _case(random, iter((address,)), words, msr, r3=target, r4=msr | MSR_IR)
 
 

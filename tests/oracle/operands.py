@@ -32,8 +32,8 @@ def value(random: Random) -> int:
         return BOUNDARIES[random.getrandbits(16) % len(BOUNDARIES)]
     if kind < 5:
         bits = random.getrandbits(14)
-        run = ((1 << ((bits & 63) + 1)) - 1) << (bits >> 6 & 63) & ALL
-        if bits >> 12 & 1:
+        run = (((1 << ((bits & 63) + 1)) - 1) << ((bits >> 6) & 63)) & ALL
+        if (bits >> 12) & 1:
             run ^= ALL
         return (run + (bits >> 13)) & ALL
     if kind == 5:
@@ -55,7 +55,7 @@ def related(random: Random, other: int) -> int:
         (other + 1) & ALL,
         (other - 1) & ALL,
         other ^ 0xFFFF_FFFF_0000_0000,
-        other ^ 1 << random.getrandbits(6),
+        other ^ (1 << random.getrandbits(6)),
     )[kind]
 
 
@@ -70,4 +70,4 @@ def values(random: Random, count: int) -> list[int]:
 def xer(random: Random) -> int:
     """An XER: the five flags at random, a byte count now and then."""
     bits = random.getrandbits(8)
-    return (bits & 7) << 29 | (bits >> 3 & 3) << 18 | (random.getrandbits(7) if bits >> 5 == 0 else 0)
+    return ((bits & 7) << 29) | (((bits >> 3) & 3) << 18) | (random.getrandbits(7) if bits >> 5 == 0 else 0)

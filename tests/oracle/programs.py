@@ -114,9 +114,9 @@ def _computed_jump(random: Random) -> list[int]:
     """Where am I, a few words further, and there: LR and CTR in one."""
     skip = random.randrange(3)
     register = random.choice(DATA[1:])
-    step = 14 << 26 | register << 21 | register << 16 | 16 + 4 * skip
+    step = (14 << 26) | (register << 21) | (register << 16) | (16 + 4 * skip)
     filler = [0x6000_0000] * skip
-    return [_bl_next, _mflr | register << 21, step, _mtctr | register << 21, _bctr, *filler]
+    return [_bl_next, _mflr | (register << 21), step, _mtctr | (register << 21), _bctr, *filler]
 
 
 def _body(random: Random) -> list[int]:

@@ -155,7 +155,7 @@ def _write_cases(ram: mmap.mmap, cases: Sequence[Case]) -> None:
 
 def _read_vectors(ram: mmap.mmap, at: int) -> Vectors:
     *halves, fpscr = _VECTORS.unpack_from(ram, at + VSR_AT)
-    *vsr, vscr = (high << 64 | low for high, low in zip(halves[::2], halves[1::2], strict=True))
+    *vsr, vscr = ((high << 64) | low for high, low in zip(halves[::2], halves[1::2], strict=True))
     return Vectors(tuple(vsr), vscr, fpscr)
 
 

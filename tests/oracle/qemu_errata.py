@@ -16,7 +16,7 @@ from chronovisor.isa.instruction import Instruction
 from .case import BLOCK, MSR_PR, MSR_SF, SPR_NAMES, Case, Outcome, describe, fields
 
 _ALL = (1 << 64) - 1
-_HIGH = _ALL << 32 & _ALL
+_HIGH = (_ALL << 32) & _ALL
 _CR0_COMPARED = 0xE000_0000
 
 
@@ -89,7 +89,7 @@ def _divides_by_nothing(case: Case, instruction: Instruction | None, _: Outcome)
     unsigned = name.endswith("u")
     a, b = a & ((1 << width) - 1), b & ((1 << width) - 1)
     if not unsigned:
-        a, b = (n - (n >> (width - 1) << width) for n in (a, b))
+        a, b = (n - ((n >> (width - 1)) << width) for n in (a, b))
     if name.startswith("div") and "e" in name:
         a <<= width
     if b:
@@ -190,9 +190,9 @@ def _whole(case: Case, outcome: Outcome) -> dict[str, int]:
 def _refusals(case: Case, instruction: Instruction | None, outcome: Outcome) -> dict[str, int]:
     """The bits that are wrong in QEMU's value of a bounded form that does nothing."""
     assert instruction is not None
-    register = case.words[0] >> 21 & 31
+    register = (case.words[0] >> 21) & 31
     wrong = -(1 << 31) & _ALL
-    if case.words[0] >> 11 & 31 not in (24, 25, 28) or outcome.gpr[register] != wrong:
+    if (case.words[0] >> 11) & 31 not in (24, 25, 28) or outcome.gpr[register] != wrong:
         return {}
     return {f"r{register}": wrong ^ (1 << 31 if instruction.mnemonic == "lwat" else 1 << 63)}
 
@@ -201,12 +201,12 @@ def _signs_differ(case: Case, instruction: Instruction | None, _: Outcome) -> di
     """A signed minimum or maximum of words, one of them negative: the word in memory."""
     assert instruction is not None
     word = case.words[0]
-    if word >> 11 & 31 not in (5, 7):
+    if (word >> 11) & 31 not in (5, 7):
         return {}
-    at = (case.gpr[word >> 16 & 31] & 0xFFFF_FFFF) - BLOCK
+    at = (case.gpr[(word >> 16) & 31] & 0xFFFF_FFFF) - BLOCK
     operand = case.gpr[((word >> 21) + (1 if instruction.mnemonic == "lwat" else 0)) & 31]
     sign = case.memory[at + (3 if case.little else 0)] >> 7
-    return {f"mem+{at & ~7:#x}": _ALL} if sign != operand >> 31 & 1 else {}
+    return {f"mem+{at & ~7:#x}": _ALL} if sign != (operand >> 31) & 1 else {}
 
 
 QEMU: tuple[Exemption, ...] = (
@@ -272,7 +272,7 @@ QEMU: tuple[Exemption, ...] = (
         "Book III 5.9.3.3",
         "L=2 (ptesync) is privileged; QEMU lets problem state execute it",
         lambda case, instruction, outcome: (
-            _whole(case, outcome) if case.words[0] >> 21 & 3 == 2 and case.msr & MSR_PR else {}
+            _whole(case, outcome) if (case.words[0] >> 21) & 3 == 2 and case.msr & MSR_PR else {}
         ),
     ),
     Exemption(
@@ -292,7 +292,7 @@ QEMU: tuple[Exemption, ...] = (
         _names("dcbf"),
         "Book II 4.3.2",
         "L=3 (dcbflp) is valid; QEMU calls it illegal",
-        lambda case, instruction, outcome: _whole(case, outcome) if case.words[0] >> 22 & 1 else {},
+        lambda case, instruction, outcome: _whole(case, outcome) if (case.words[0] >> 22) & 1 else {},
     ),
     Exemption(
         _names("mfspr mtspr"),

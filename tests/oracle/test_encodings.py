@@ -52,12 +52,12 @@ def _is_conditional_store(found: Instruction | None) -> bool:
 
 def _odd_of_a_pair(word: int, found: Instruction | None) -> bool:
     pairs = found is not None and found.mnemonic.startswith("d") and "q" in found.mnemonic
-    return pairs and bool(word & (1 << 21 | 1 << 16 | 1 << 11))
+    return pairs and bool(word & ((1 << 21) | (1 << 16) | (1 << 11)))
 
 
 def _extended(opcode: int, bits: tuple[int, int], *numbers: int) -> Callable[[int, Instruction | None], bool]:
     shift, ones = 31 - bits[1], (1 << (bits[1] - bits[0] + 1)) - 1
-    return lambda word, found: found is None and word >> 26 == opcode and (word >> shift & ones) in numbers
+    return lambda word, found: found is None and word >> 26 == opcode and ((word >> shift) & ones) in numbers
 
 
 DIFFERENCES = (
@@ -127,7 +127,7 @@ def _evaluator() -> Evaluator:
 def _words(opcodes: Iterable[int], fields: Iterable[int]) -> list[int]:
     chosen = tuple(fields)
     everything = (
-        opcode << 26 | 2 << 21 | field << 16 | extended
+        (opcode << 26) | (2 << 21) | (field << 16) | extended
         for opcode in opcodes
         for extended in range(1 << 11)
         for field in chosen
@@ -207,5 +207,5 @@ def test_every_word() -> None:
 
 @pytest.mark.oracle
 def test_floating_point_loads_and_stores() -> None:
-    words = [opcode << 26 | 2 << 21 | 3 << 16 | 8 for opcode in range(48, 56)]
+    words = [(opcode << 26) | (2 << 21) | (3 << 16) | 8 for opcode in range(48, 56)]
     assert _compare(words) == {"agree": 8}

@@ -80,8 +80,8 @@ def test_harness_by_hand() -> None:
     assert [answer.gpr[3] for answer in answers[:2]] == [0x1011_1213, 0x1312_1110]
     assert [answer.vector for answer in answers] == [0x700, 0x700, 0xC00, 0x700, 0x700]
     assert [answer.srr0 - CODE - n * STRIDE for n, answer in enumerate(answers)] == [4, 4, 4, 0, 0]
-    assert answers[3].srr1 == little | 1 << 19
-    assert answers[4].srr1 == big | 1 << 17
+    assert answers[3].srr1 == little | (1 << 19)
+    assert answers[4].srr1 == big | (1 << 17)
     assert all(answer.memory == MEMORY_PATTERNS[0] for answer in answers)
 
 

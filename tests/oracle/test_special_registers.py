@@ -53,7 +53,7 @@ def _is_live(number: int) -> bool:
 
 def _case(place: int, number: int, is_write: bool, is_problem: bool) -> Case:
     extended = _MTSPR if is_write else _MFSPR
-    word = 31 << 26 | 5 << 21 | (number & 31) << 16 | (number >> 5) << 11 | extended << 1
+    word = (31 << 26) | (5 << 21) | ((number & 31) << 16) | ((number >> 5) << 11) | (extended << 1)
     return Case(
         words=(word,),
         address=CODE + place * STRIDE,

@@ -43,7 +43,7 @@ class Field:
         number = 0
         for first, last in self.pieces:
             size = last - first + 1
-            number = number << size | word >> (31 - last) & ((1 << size) - 1)
+            number = (number << size) | ((word >> (31 - last)) & ((1 << size) - 1))
         if self.kind is Kind.SIGNED and number >> (self.width - 1):
             number -= 1 << self.width
         return number << self.shift

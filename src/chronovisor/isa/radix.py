@@ -104,7 +104,7 @@ class _Walk:
         size = m.value(1) << ((table & TABLE_SIZE) + 12)
         self.fault_if(~offset.ult(size), DSISR.NO_TRANSLATION)
         entry = m.load_real((table & TABLE_ADDRESS) + offset)
-        tree_size = ((entry >> 61) & 3) << 3 | ((entry >> 5) & 7)
+        tree_size = (((entry >> 61) & 3) << 3) | ((entry >> 5) & 7)
         fits = tree_size.eq(_TREE_52_BITS) & (entry & _DIRECTORY_SIZE).eq(_ROOT_LEVELS)
         self.fault_if(~fits, DSISR.BAD_CONFIGURATION)
         return entry & _DIRECTORY_ADDRESS

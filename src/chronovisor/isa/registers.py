@@ -92,12 +92,14 @@ class RegisterView:
 
     def get(self, registers: Sequence[int], number: int) -> int:
         """Read a register of the view from the values of the file."""
-        return registers[self.first + number] >> self.low & ((1 << self.width) - 1)
+        return (registers[self.first + number] >> self.low) & ((1 << self.width) - 1)
 
     def set(self, registers: MutableSequence[int], number: int, value: int) -> None:
         """Set a register of the view, and no other bits, in the values of the file."""
         ones = ((1 << self.width) - 1) << self.low
-        registers[self.first + number] = (registers[self.first + number] & ~ones) | (value << self.low & ones)
+        registers[self.first + number] = (registers[self.first + number] & ~ones) | (
+            (value << self.low) & ones
+        )
 
 
 _GPR = RegisterFile("GPR", "gpr", "r", 32, 64)

@@ -123,7 +123,7 @@ def mcrf(m: Machine, BF: Value, BFA: Value) -> None:
 
 def fields_mask(FXM: int) -> int:
     """Ones in the condition register fields that FXM chooses, the most significant bit for field 0."""
-    return sum(0xF << (4 * bit) for bit in range(8) if FXM >> bit & 1)
+    return sum(0xF << (4 * bit) for bit in range(8) if (FXM >> bit) & 1)
 
 
 def move_to_fields(m: Machine, FXM: int, RS: Value) -> None:
