@@ -23,7 +23,7 @@ QEMU_ALONE = frozenset(
         *("31/150", "31/182", "31/214", "31/694", "31/726"),  # conditional stores without Rc
     )
 )
-"""Opcodes and extended opcodes of words that QEMU executes and that are no instructions."""
+"""Opcodes and extended opcodes of words that QEMU executes and that are not instructions."""
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Report:
 
     @property
     def missing(self) -> set[str]:
-        """Words that QEMU executes and that nothing here decodes, but for those of QEMU_ALONE."""
+        """Words that QEMU executes and that nothing here decodes, except those of QEMU_ALONE."""
         return set(self.lacks) - QEMU_ALONE
 
     def summary(self, shown: int = 10) -> str:
@@ -79,7 +79,7 @@ def make(random: Random, count: int) -> list[Case]:
 
 
 def compare(cases: list[Case], answers: list[Outcome], evaluator: Evaluator, report: Report) -> None:
-    """Evaluate each case and note where the oracle's answer differs."""
+    """Evaluate each case and note the differences from the oracle's answer."""
     for case, answer in zip(cases, answers, strict=True):
         report.cases += 1
         if lacking(case, answer):

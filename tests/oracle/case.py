@@ -142,7 +142,7 @@ def describe(case: Case) -> str:
 
 
 def difference(case: Case, expected: Outcome, found: Outcome) -> str | None:
-    """One line that says where `found` is not `expected` (the oracle's), or None."""
+    """One line that names the differences of `found` from `expected` (the oracle's), or None."""
     if expected == found:
         return None
     want, have = fields(expected), fields(found)

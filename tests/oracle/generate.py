@@ -34,7 +34,8 @@ from .operands import ALL, MEMORY_PATTERNS, value, values, xer
 INPUTS = 4
 """Cases that share one program: QEMU translates it once."""
 
-# What ends the case, changes translation or the clock, or has no one answer: cases of their own, or none.
+# What ends the case, changes translation or the clock, or has several right answers. Some of these have cases
+# of their own.
 ELSEWHERE = frozenset(
     {
         *("rfid", "hrfid", "rfscv", "mtmsr", "mtmsrd", "sc", "scv", "stop", "wait", "darn", "mftb"),
@@ -71,7 +72,7 @@ SPR_NUMBERS = (
     *_UNDEFINED_SPRS,
 )
 """What moves to and from special-purpose registers name: what every case starts with anew, and numbers
-without a register. Hypervisor registers are not drawn: QEMU 7.2 treats each in its own way where HV is 0."""
+without a register. Hypervisor registers are not drawn: QEMU 7.2 treats each in its own way if HV is 0."""
 
 MODES = (MSR_SF | MSR_ME, MSR_SF | MSR_ME | 1, MSR_ME, MSR_ME | 1)
 
@@ -105,7 +106,7 @@ def draw_fields(random: Random, instruction: Instruction) -> dict[str, int]:
         numbers["SPR"] = random.choice(SPR_NUMBERS)
     if instruction.mnemonic in ("mfocrf", "mtocrf"):  # undefined unless it names one field
         numbers["FXM"] = 1 << random.getrandbits(3)
-    if instruction.mnemonic == "bcctr":  # invalid where it counts CTR down
+    if instruction.mnemonic == "bcctr":  # invalid if it counts CTR down
         numbers["BO"] |= 0b00100
     _make_valid(random, instruction, numbers)
     return numbers
@@ -159,7 +160,7 @@ def with_length(instruction: Instruction) -> bool:
 def _aim(
     random: Random, instruction: Instruction, numbers: dict[str, int], gpr: list[int], sixty_four: bool
 ) -> bool:
-    """Set the registers of an address so that it lies in the memory block; False where they cannot."""
+    """Set the registers of an address so that it lies in the memory block; False if they cannot."""
     ea = BLOCK + 64 + random.getrandbits(6)
     if random.getrandbits(1) or instruction.mnemonic in CONDITIONAL_STORES:
         ea &= ~15  # a conditional store off its boundary: an interrupt or anything, as the processor likes
@@ -197,7 +198,7 @@ def _aim(
 
 
 def _branch_fields(random: Random, numbers: dict[str, int], address: int) -> None:
-    """Let the branch land on the trap or in the zeros behind it (an illegal instruction)."""
+    """Let the branch land on the trap or in the zeros after it (an illegal instruction)."""
     target = address + 4 * random.randrange(1, STRIDE // 4)
     name = "LI" if "LI" in numbers else "BD"
     if not numbers.get("AA"):
@@ -260,7 +261,7 @@ def initial(
     tar: int | None = None,
     byte_count: int | None = None,
 ) -> Case:
-    """A case with these general registers and everything else drawn, where it is not given."""
+    """A case with these general registers and everything else drawn, unless it is given."""
     link, count, sprs = _SURROUNDINGS[random.getrandbits(6)]
     return Case(
         words=words,

@@ -170,7 +170,7 @@ def _common(vectors: bool) -> list[int]:
 
 
 def _start(records: int, end: int) -> list[int]:
-    """Where the machine starts: map memory one to one, set the decrementer far off, begin."""
+    """The code at which the machine starts: map memory one to one, set the decrementer far off, begin."""
     code = []
     for address, value in (
         (CURRENT, records),

@@ -1,8 +1,8 @@
-"""Cases about interrupts: who raises which, and what SRR1, DAR and DSISR say.
+"""Cases about interrupts: which instructions raise them, and what SRR1, DAR and DSISR say.
 
 Problem state runs with relocation on (the book has no problem state without it), mapped one to one in QEMU's
 machine up to 1 GiB. Storage interrupts are raised above that: real mode itself raises none on QEMU's
-machine, where memory that is not there reads as zeros.
+machine, on which absent memory reads as zeros.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .generate import cases as one_instruction
 from .operands import value, values
 
 MAPPED = 1 << 30
-"""First effective address that is not mapped where relocation is on."""
+"""First effective address that is not mapped if relocation is on."""
 
 _MTSRR0, _MTSRR1, _RFID, _SC = 0x7C1A_03A6, 0x7C1B_03A6, 0x4C00_0024, 0x4400_0002
 _NOP = 0x6000_0000

@@ -74,11 +74,11 @@ class Evaluator:
         if case.vectors is not None:
             state.vsr[:64] = case.vectors.vsr
             state.VSCR, state.FPSCR = case.vectors.vscr, case.vectors.fpscr
-        # Problem state has translation on, one to one in QEMU's machine; there is none here to turn on.
+        # Problem state has translation on, which QEMU's machine maps one to one. Here it stays off.
         translated = MSR_IR | MSR_DR if case.msr & MSR_PR else 0
         state.set_msr(case.msr & ~translated)
         state.CIA = case.address
-        # Native code enters a system call's interrupt by itself and goes on: it is asked for one at a time.
+        # Native code enters a system call's interrupt by itself and continues: have it stop after each.
         budget = 1 if any(word >> 26 == _SYSTEM_CALL for word in case.words) else _LONGEST
         for _ in range(_LONGEST):
             stop = self._engine.run(state, budget)

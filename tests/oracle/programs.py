@@ -111,7 +111,7 @@ def _memory(random: Random, one: Instruction, reserved: int) -> int | None:
 
 
 def _computed_jump(random: Random) -> list[int]:
-    """Where am I, a few words further, and there: LR and CTR in one."""
+    """Code that reads its own address, adds a few words and jumps there, through LR and CTR."""
     skip = random.randrange(3)
     register = random.choice(DATA[1:])
     step = (14 << 26) | (register << 21) | (register << 16) | (16 + 4 * skip)

@@ -53,7 +53,7 @@ def available() -> bool:
 def run_batch(cases: Sequence[Case]) -> list[Outcome]:
     """QEMU's outcome of each case, in order. Cases that share an address share their words, too.
 
-    Raises OracleError where QEMU is absent, hangs or stops before the last case (it names the case).
+    Raises OracleError if QEMU is absent, hangs or stops before the last case (it names the case).
     """
     outcomes: list[Outcome] = []
     for start in range(0, len(cases), BATCH):
@@ -81,7 +81,7 @@ def _places(cases: Sequence[Case]) -> range:
 
 
 def _fast_directory() -> str | None:
-    """A directory in memory where there is one with room; else the system's own choice."""
+    """A directory in memory if there is one with room; else the system's own choice."""
     shm = Path("/dev/shm")
     return str(shm) if shm.is_dir() and shutil.disk_usage(shm).free > 2 * MEMORY else None
 

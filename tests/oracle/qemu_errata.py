@@ -1,8 +1,7 @@
-"""What is not compared, and why: what the book leaves undefined, and where QEMU is not the book.
+"""What is not compared, and why: what the book leaves undefined, and where QEMU differs from the book.
 
-Sections are those of the Power ISA, version 3.0B. An entry names the instructions that it is about (all,
-where it names none), says in which cases, and gives the fields that are left out: whole fields, or bits of
-them.
+Sections are those of the Power ISA, version 3.0B. An entry names the instructions that it is about (an empty
+set means all), says in which cases, and gives the fields that are left out: whole fields, or bits of them.
 """
 
 from __future__ import annotations
@@ -225,7 +224,7 @@ QEMU: tuple[Exemption, ...] = (
     Exemption(
         _names("divde"),
         "Book I 3.3.9.1",
-        "QEMU sees no overflow where the quotient's magnitude is in 2^63..2^64, which does not fit",
+        "QEMU sees no overflow if the quotient's magnitude is in 2^63..2^64, which does not fit",
         _wide_quotient,
     ),
     Exemption(
@@ -240,7 +239,7 @@ QEMU: tuple[Exemption, ...] = (
     Exemption(
         _names("mtspr"),
         "Book III 4.4.1",
-        "number 259 can be read alone, so that writing it does nothing in privileged state; QEMU: privileged",
+        "number 259 can only be read, so writing it does nothing in privileged state; QEMU: privileged",
         lambda case, instruction, outcome: _whole(case, outcome) if _spr(case, instruction) == 259 else {},
     ),
     Exemption(
@@ -252,7 +251,7 @@ QEMU: tuple[Exemption, ...] = (
     Exemption(
         _names("lwat ldat"),
         "Book II 4.5.1",
-        "where a bounded form does nothing RT has the size's top bit alone; QEMU returns -2^31 for either",
+        "if a bounded form does nothing, RT has only the size's top bit; QEMU returns -2^31 for either size",
         _refusals,
     ),
     Exemption(
@@ -264,7 +263,7 @@ QEMU: tuple[Exemption, ...] = (
     Exemption(
         _names("lwat ldat stwat stdat"),
         "Book II 4.5",
-        "a function code that is not there sets DAR and DSISR; QEMU leaves both alone",
+        "an undefined function code sets DAR and DSISR; QEMU changes neither",
         lambda case, instruction, outcome: {"DAR": _ALL, "DSISR": _ALL} if outcome.vector == 0x300 else {},
     ),
     Exemption(
@@ -284,8 +283,8 @@ QEMU: tuple[Exemption, ...] = (
     Exemption(
         _names("icbt"),
         "Book II 4.3.1",
-        "a hint of every processor; QEMU knows it on embedded ones alone and calls it illegal",
-        # That the trap behind it comes instead is known by tests/isa/test_hints.py.
+        "a hint of every processor; QEMU knows it on embedded processors only and calls it illegal",
+        # tests/isa/test_hints.py shows that the thread continues.
         lambda case, instruction, outcome: {"SRR0": case.address ^ case.end, "SRR1": 0xA_0000},
     ),
     Exemption(
@@ -301,7 +300,7 @@ QEMU: tuple[Exemption, ...] = (
         lambda case, instruction, outcome: _whole(case, outcome) if _spr(case, instruction) == 3 else {},
     ),
 )
-"""Where QEMU 7.2 answers otherwise than the book."""
+"""What QEMU 7.2 answers otherwise than the book."""
 
 
 NOT_DRAWN: tuple[tuple[str, str], ...] = (
@@ -325,7 +324,7 @@ NOT_DRAWN: tuple[tuple[str, str], ...] = (
     ("Book III 6.5.15", "or x,x,x (a priority hint) while traced: QEMU gives way and forgets the trace"),
     ("Book III 6.5.9", "reserved bits of valid instructions: ignored by the book, illegal for many in QEMU"),
 )
-"""Where both cannot be compared at all: the section, and why no case is drawn."""
+"""What cannot be compared at all: the section, and why no case is drawn."""
 
 
 def _left_out(case: Case, expected: Outcome) -> Iterator[tuple[str, int]]:
@@ -343,7 +342,7 @@ def is_exempt(case: Case, expected: Outcome) -> bool:
 
 
 def compared(case: Case, expected: Outcome, found: Outcome) -> str | None:
-    """One line that says where `found` (ours) is not `expected` (QEMU's) although it ought to be, or None."""
+    """One line that names the wrong differences of `found` (ours) from `expected` (QEMU's), or None."""
     if expected == found:
         return None
     want, have = fields(expected), fields(found)

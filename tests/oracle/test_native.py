@@ -73,7 +73,7 @@ def _same(cases: list[Case], native: Evaluator, concrete: Evaluator) -> None:
 
 
 def _drawn(seed: int, count: int) -> list[Case]:
-    """Half of them the campaign's mix, half programs and interrupts alone."""
+    """Half of them the campaign's mix, half only programs and interrupts."""
     random = Random(seed)
     cases = make(random, count // 2)
     place = generate.places()

@@ -41,7 +41,7 @@ def test_sample_made_anew() -> None:
     seed = _seed()
     report = run(seed, SAMPLE)
     assert report.cases >= SAMPLE
-    assert not report.missing, f"CHRONOVISOR_SEED={seed}: QEMU alone executes {report.lacks}"
+    assert not report.missing, f"CHRONOVISOR_SEED={seed}: only QEMU executes {report.lacks}"
     assert not report.mismatches, f"CHRONOVISOR_SEED={seed}: {report.summary()}"
 
 
@@ -51,7 +51,7 @@ def test_soak() -> None:
     seed = _seed()
     report = run(seed, SOAK, workers=os.cpu_count() or 1)
     assert report.cases >= SOAK
-    assert not report.missing, f"CHRONOVISOR_SEED={seed}: QEMU alone executes {report.lacks}"
+    assert not report.missing, f"CHRONOVISOR_SEED={seed}: only QEMU executes {report.lacks}"
     assert not report.mismatches, f"CHRONOVISOR_SEED={seed}: {report.summary()}"
 
 

@@ -46,7 +46,7 @@ _ENDINGS = {"OE": "o", "Rc": ".", "Rc21": ".", "LK": "l", "AA": "a"}
 #: Branch targets: an address in the text, in the word a distance unless AA is set.
 _TARGETS = ("LI", "BD")
 
-#: Hints and choices that are zero where the text leaves them out at the end.
+#: Hints and choices that are zero if the text leaves them out at the end.
 _LEFT_OUT = frozenset({"BH", "EH", "LEV", "L1", "L2", "L14", "TH", "IH", "R", "WC", "CY", "RIC", "PRS"})
 
 _SPLIT_OPERANDS = re.compile(r",(?![^(]*\))")
@@ -99,7 +99,7 @@ def _encode(text: str, symbols: Mapping[str, int], here: int) -> int:
     mnemonic, rest = _words(text)
     spelling = _spellings().get(mnemonic)
     if spelling is None:
-        raise ValueError(f"{mnemonic!r} is no instruction that is known")
+        raise ValueError(f"{mnemonic!r} is not a known instruction")
     syntax = spelling.instruction.syntax
     expected, given = _operands(syntax), _operands(rest)
     while len(given) < len(expected) and expected[-1] in _LEFT_OUT:
@@ -166,7 +166,7 @@ class Assembler:
         self._line = 0
 
     def assemble(self, text: str) -> bytes:
-        """The text's bytes; AssemblyError where it is wrong."""
+        """The text's bytes; AssemblyError if the text is wrong."""
         try:
             for self._line, line in enumerate(text.splitlines(), 1):
                 for found in _STATEMENT.finditer(line):
@@ -211,7 +211,7 @@ class Assembler:
         elif name in (".ascii", ".asciz"):
             string = ast.literal_eval(rest)
             if not isinstance(string, str):
-                raise ValueError(f"{rest!r} is no string")
+                raise ValueError(f"{rest!r} is not a string")
             content = string.encode() + (b"\0" if name == ".asciz" else b"")
             self._add(len(content), content)
         elif name in (".balign", ".space"):
@@ -221,7 +221,7 @@ class Assembler:
             filling = bytes(-self._here % count if name == ".balign" else count)
             self._add(len(filling), filling)
         else:
-            raise ValueError(f"{name!r} is no directive that is known")
+            raise ValueError(f"{name!r} is not a known directive")
 
     def _content(self, item: _Item) -> bytes:
         if isinstance(item.content, bytes):
@@ -260,7 +260,7 @@ def _expanded(text: str) -> Iterator[str]:
 
 
 def disassemble(word: int) -> str:
-    """The text that assembles to ``word`` wherever it stands; `.long` where no instruction has these bits."""
+    """The text that assembles to ``word`` at any address; `.long` if no instruction has these bits."""
     declared = decode(word)
     if declared is None:
         return f".long {word:#010x}"

@@ -53,7 +53,7 @@ def evaluate(text: str, symbols: Mapping[str, int], here: int) -> int:
     try:
         tree = ast.parse(_HERE.sub(_HERE_NAME, text.strip()), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise ValueError(f"{text.strip()!r} is no expression") from None
+        raise ValueError(f"{text.strip()!r} is not an expression") from None
 
     def value(node: ast.expr) -> int:
         match node:
@@ -76,6 +76,6 @@ def evaluate(text: str, symbols: Mapping[str, int], here: int) -> int:
                 if isinstance(op, ast.Div | ast.Mod) and b == 0:
                     raise ValueError(f"{text.strip()!r} divides by zero")
                 return _BINARY[type(op)](a, b)
-        raise ValueError(f"{text.strip()!r} is no expression of numbers and symbols")
+        raise ValueError(f"{text.strip()!r} is not an expression of numbers and symbols")
 
     return value(tree)

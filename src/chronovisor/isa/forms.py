@@ -39,7 +39,7 @@ class Field:
         return sum(last - first + 1 for first, last in self.pieces)
 
     def decode(self, word: int) -> int:
-        """The field's number in an instruction word, sign-extended where it is signed."""
+        """The field's number in an instruction word, sign-extended if it is signed."""
         number = 0
         for first, last in self.pieces:
             size = last - first + 1
@@ -49,7 +49,7 @@ class Field:
         return number << self.shift
 
     def encode(self, number: int) -> int:
-        """The instruction bits that hold ``number``; ValueError where it does not fit."""
+        """The instruction bits that hold ``number``; ValueError if it does not fit."""
         if self.kind is Kind.SIGNED:
             low, high = -(1 << (self.width - 1)), (1 << (self.width - 1)) - 1
         else:
@@ -72,7 +72,7 @@ def _field(name: str, kind: Kind, *pieces: tuple[int, int], shift: int = 0) -> F
     return Field(name, pieces, kind, shift)
 
 
-#: Every field by its name in the book. Where the book splits a field, so do its pieces here.
+#: Every field by its name in the book. A field that the book splits has several pieces.
 FIELDS: dict[str, Field] = {
     f.name: f
     for f in (

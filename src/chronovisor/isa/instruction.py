@@ -91,7 +91,7 @@ class Instruction:
         return bits
 
     def encode(self, **numbers: int) -> int:
-        """The instruction word with these field numbers, others zero; ValueError where one does not fit."""
+        """The instruction word with these field numbers, others zero; ValueError if one does not fit."""
         word = self.match
         known = {field.name for field in self.fields}
         for name, number in numbers.items():
@@ -225,7 +225,7 @@ def _declared(
     names = tuple(inspect.signature(meaning).parameters)[1:]
     for name in (*names, *fixed):
         if name not in FIELDS:
-            raise ValueError(f"{assembly!r}: {name} is no instruction field")
+            raise ValueError(f"{assembly!r}: {name} is not an instruction field")
     is_static = {n for n in names if FIELDS[n].kind is Kind.STATIC or n in static}
     return Instruction(
         assembly=assembly,

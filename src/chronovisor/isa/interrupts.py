@@ -16,7 +16,7 @@ SRR1_CAUSE = 0x783F0000
 #: Where interrupts go with LPCR[AIL] = 3 and translation on, besides their vector's own address.
 AIL3_OFFSET = 0xC000_0000_0000_4000
 
-#: Trace interrupts always have this bit of SRR1, and one of the others behind a load or a store (6.5.15).
+#: Trace interrupts always have this bit of SRR1, and one of the others after a load or a store (6.5.15).
 TRACE_CAUSE = 1 << (63 - 33)
 TRACE_LOAD = 1 << (63 - 35)
 TRACE_STORE = 1 << (63 - 36)
@@ -90,7 +90,7 @@ def entered(m: Machine, kept: int) -> Value:
 def entry(name: str) -> Program:
     """The program that enters an interrupt; its operand ``cause`` gives SRR1's cause bits.
 
-    It leaves CIA alone and puts the vector's address into NIA.
+    It does not change CIA, and puts the vector's address into NIA.
     """
     interrupt = INTERRUPTS[name]
     m = Machine()

@@ -109,7 +109,7 @@ class Machine:
 
     def __init__(self, sixty_four: bool = True, little: bool = False) -> None:
         self.trace = Trace()
-        #: The least privilege with which the meaning goes on, as far as it has been traced.
+        #: The least privilege with which the meaning continues, as far as it has been traced.
         self.needs = Privilege.PROBLEM
         self.sixty_four = sixty_four
         self.little = little
@@ -131,7 +131,7 @@ class Machine:
         return self.trace.value(operand, width)
 
     def select(self, condition: Value, yes: Operand, no: Operand, width: int = 64) -> Value:
-        """``yes`` where the 1-bit ``condition`` is 1, else ``no``; ``width`` matters for two numbers."""
+        """``yes`` if the 1-bit ``condition`` is 1, else ``no``; ``width`` matters for two numbers."""
         if isinstance(yes, Value):
             width = yes.width
         elif isinstance(no, Value):
@@ -190,7 +190,7 @@ class Machine:
     # Control
 
     def when(self, condition: Value) -> AbstractContextManager[None]:
-        """What is done inside happens only where ``condition`` is 1."""
+        """What is done inside happens only if ``condition`` is 1."""
         return self.trace.when(condition)
 
     def interrupt(self, name: str, cause: Operand = 0) -> None:
@@ -204,11 +204,11 @@ class Machine:
         self.interrupt("FACILITY_UNAVAILABLE")
 
     def illegal(self) -> None:
-        """End the instruction as one that is not there."""
+        """End the instruction as one that does not exist."""
         self.interrupt("PROGRAM", int(ProgramCause.ILLEGAL))
 
     def privileged(self, needed: Privilege = Privilege.PRIVILEGED) -> None:
-        """Go on only with the privilege that the instruction needs."""
+        """Continue only with the privilege that the instruction needs."""
         self.needs = max(self.needs, needed)
         msr = self["MSR"]
         lacks = (msr & int(MSR.PR)).ne(0)
@@ -218,7 +218,7 @@ class Machine:
             self.interrupt("PROGRAM", int(ProgramCause.PRIVILEGED))
 
     def facility(self, needed: FSCR) -> None:
-        """Go on only where problem state may use the facility."""
+        """Continue only if problem state may use the facility."""
         with self.when((self["MSR"] & int(MSR.PR)).ne(0) & (self["FSCR"] & int(needed)).eq(0)):
             self.facility_unavailable(needed)
 
@@ -228,7 +228,7 @@ class Machine:
         self["NIA"] = target if self.sixty_four else target & 0xFFFFFFFF
 
     def resync(self) -> None:
-        """What depends on the machine state is looked at again before the next instruction."""
+        """Evaluate again what depends on the machine state before the next instruction."""
         self.trace.emit("resync", 0)
 
     # Registers
@@ -251,7 +251,7 @@ class Machine:
     def set_register(self, register: Register, value: Value, changeable: Value | None = None) -> None:
         """A register, or what an alias names, becomes the low bits of ``value``, 64 bits.
 
-        ``changeable``, 64 bits, has ones where the register changes; None: wherever the table lets it.
+        ``changeable``, 64 bits, has ones in the bits that change; None: all that the table lets change.
         """
         whole = REGISTERS[register.alias_of or register.name]
         part = mask(register.width) << register.alias_from
@@ -307,7 +307,7 @@ class Machine:
         self.interrupt("ALIGNMENT")
 
     def aligned(self, ea: Value, size: int) -> None:
-        """Go on only where ``ea`` is a multiple of ``size`` bytes, a power of two."""
+        """Continue only if ``ea`` is a multiple of ``size`` bytes, a power of two."""
         if size > 1:
             with self.when((ea & (size - 1)).ne(0)):
                 self.alignment(ea)
@@ -325,7 +325,7 @@ class Machine:
         return self.trace.emit("load_reserved", size * 8, (ea,))
 
     def store_conditional(self, ea: Value, value: Value) -> Value:
-        """Store where the reservation holds; 1 bit: it did."""
+        """Store if the reservation holds; 1 bit: it did."""
         return self.trace.emit("store_conditional", 1, (ea, value))
 
     def invalidate_code(self, ea: Value) -> None:

@@ -222,7 +222,7 @@ REGISTERS: dict[str, Register] = {
 #: Registers that address translation depends on, besides MSR.
 TRANSLATION_CONTEXT = frozenset({"PATE1", "PIDR", "LPIDR", "PTCR", "AMR", "IAMR"})
 
-#: Further numbers by which registers are reached. Whatever keeps state goes by REGISTERS alone.
+#: Further numbers by which registers are reached. They have no storage: state is kept by REGISTERS only.
 ALIASES: dict[str, Register] = {
     register.name: register
     for register in (

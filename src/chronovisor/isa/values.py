@@ -75,7 +75,7 @@ OPERATIONS: dict[str, str] = {
     "resync": "the machine state is looked at again before the next instruction",
 }
 
-#: Operations whose result depends on their operands alone.
+#: Operations whose result depends only on their operands.
 PURE = frozenset(list(OPERATIONS)[: list(OPERATIONS).index("read_file")])
 
 #: Operations that yield no value.
@@ -342,7 +342,7 @@ class Trace:
         if isinstance(operand, int):
             return self.const(operand, width)
         if operand.width != width:
-            raise ValueError(f"{operand!r} has {operand.width} bits where {width} are needed")
+            raise ValueError(f"{operand!r} has {operand.width} bits, but {width} are needed")
         return operand
 
     def binary(self, op: str, left: Value, right: Operand, width: int | None) -> Value:

@@ -2,10 +2,10 @@
 them out.
 
 Linux (CONFIG_DTL) shows each processor's log as the file powerpc/dtl/cpu-N in debugfs: entries of 48 bytes,
-oldest first, in the hypervisor's byte order. Where it accounts for stolen time by the log itself
-(CONFIG_VIRT_CPU_ACCOUNTING_NATIVE) they are copies of what its accounting has consumed, else its file is the
-hypervisor's own ring. In either case a reader that falls behind loses entries, and the file does not say how
-many.
+oldest first, in the hypervisor's byte order. If Linux accounts for stolen time by the log
+itself (CONFIG_VIRT_CPU_ACCOUNTING_NATIVE), they are copies of what its accounting has consumed. Otherwise the
+file is the hypervisor's own ring. In either case a reader that falls behind loses entries, and the file does
+not say how many.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class DispatchLog:
 
     entries: tuple[DispatchLogEntry, ...]
     first: int | None
-    """The first one's number, counted from 0 since the log was registered; None where nothing says so."""
+    """The first entry's number, counted from 0 since the log was registered; None if unknown."""
     written: int | None = field(default=None, compare=False)
-    """How many entries had been written when it was read, these and others; None if nothing says so."""
+    """How many entries had been written when the log was read, these and others; None if unknown."""
 
     @property
     def lost(self) -> int | None:
-        """How many entries were overwritten before those that are here; None where nothing says so."""
+        """How many earlier entries were overwritten; None if unknown."""
         return self.first
 
 
@@ -56,8 +56,8 @@ def from_stream(data: bytes) -> DispatchLog:
 
 
 def from_ring(ring: bytes, index: int) -> DispatchLog:
-    """Return the log in a ring's bytes, of which `index` entries were written since it was registered, by
-    nobody who still writes.
+    """Return the log in a ring's bytes, of which `index` entries were written since it was registered.
+    Nobody may write to it any more.
 
     LogFormatError for a ring that holds no entry.
     """
@@ -65,7 +65,7 @@ def from_ring(ring: bytes, index: int) -> DispatchLog:
 
 
 def from_ring_alone(ring: bytes) -> DispatchLog:
-    """Return the log in a ring of which nothing says where it begins: where its time goes back.
+    """Return the log in a ring whose beginning is not known. It begins where its time goes back.
 
     Places that were never written (their time is 0) are left out. LogFormatError for a ring that holds no
     entry, or in which time goes back more than once.
@@ -127,7 +127,7 @@ def _pieces(first: int, end: int, places: int) -> list[tuple[int, int]]:
 
 
 def problem(log: DispatchLog) -> str | None:
-    """Return what is not as in a log that a hypervisor wrote, in one line; None where nothing is."""
+    """Return in one line what no hypervisor would write to a log; None if nothing is wrong."""
     for number, entry in enumerate(log.entries, log.first or 0):
         if not entry.timebase:
             return f"entry {number} has no time: it was never written, or this is no dispatch trace log"
@@ -176,6 +176,6 @@ def _places(ring: bytes) -> int:
 
 
 def _unpacked(data: bytes) -> tuple[DispatchLogEntry, ...]:
-    # A log's length may be any; what is behind its last whole entry is not written.
+    # A log may have any length. What follows its last whole entry is not written.
     starts = range(0, entries_in(len(data)) * DTL_ENTRY_SIZE, DTL_ENTRY_SIZE)
     return tuple(DispatchLogEntry.unpack(data[at : at + DTL_ENTRY_SIZE]) for at in starts)

@@ -56,7 +56,7 @@ class Status(IntEnum):
 
 
 TOO_HARD: Final = 9999
-"""Never seen by a guest: the hypervisor's own handler says that user space shall answer."""
+"""No guest sees this status: the hypervisor's handler returns it to leave the answer to user space."""
 
 
 class Hcall(IntEnum):

@@ -28,7 +28,7 @@ class AreaField:
     size: int
 
     def pack(self, value: int) -> bytes:
-        """Return the field's bytes; OverflowError where `value` does not fit."""
+        """Return the field's bytes; OverflowError if `value` does not fit."""
         return value.to_bytes(self.size, "big")
 
     @staticmethod
@@ -143,11 +143,11 @@ class DispatchLogEntry:
     """When it was dispatched: the guest's timebase, 64 bits."""
     fault_addr: int
     srr0: int
-    """Where in the guest it went on."""
+    """The guest address at which it continued."""
     srr1: int
 
     def pack(self) -> bytes:
-        """Return the entry's 48 bytes; struct.error where a number does not fit its field."""
+        """Return the entry's 48 bytes; struct.error if a number does not fit its field."""
         return _ENTRY.pack(*astuple(self))
 
     @classmethod

@@ -27,7 +27,7 @@ def add_with_carry(m: Machine, a: Value, b: Value, carry_in: Value) -> Value:
 
 
 def overflowed(m: Machine, ov: Value, ov32: Value) -> None:
-    """Set OV and OV32, and SO where OV is set: it stays until software clears it."""
+    """Set OV and OV32, and SO if OV is set. SO stays until software clears it."""
     m.set_xer(OV=ov, OV32=ov32, SO=m.xer_bit(XER.SO) | ov)
 
 

@@ -62,13 +62,13 @@ def stqcx(m: Machine, RS: int, RA: Value, RB: Value) -> None:
     _record(m, m.store_conditional(ea, m.concat(m.gpr[RS], m.gpr[RS + 1])))
 
 
-# Atomic memory operations. One is an attempt: where another thread stored between the load and the
-# store, the instruction is executed again. It takes the thread's reservation, which the book lets go
-# at any time.
+# Atomic memory operations. Each execution is an attempt: if another thread stored between the load and the
+# store, the instruction is executed again. The attempt uses the thread's reservation, which the book allows
+# to be lost at any time.
 
 
 def _replace(m: Machine, ea: Value, change: Callable[[Value], Value], size: int) -> tuple[Value, Value]:
-    """Replace memory by what ``change`` makes of it; what was there, and 1 bit: it was done."""
+    """Replace memory by what ``change`` makes of it; return what was there, and 1 bit: it was done."""
     old = m.load_reserved(ea, size)
     done = m.store_conditional(ea, change(old))
     with m.when(~done):
@@ -120,7 +120,7 @@ def _declare_atomic(suffix: str, size: int, load: int, store: int) -> None:
         combine = _combinations(m).get(FC)
         first = m.gpr[(RT + 1) & 31].trunc(bits)
         second = m.gpr[(RT + 2) & 31].trunc(bits)
-        # What the bounded forms return where they do nothing.
+        # What the bounded forms return if they do nothing.
         refused = m.value(1 << (bits - 1), bits)
         if combine is not None:
             old, done = _replace(m, ea, lambda memory: combine(memory, first), size)

@@ -25,7 +25,7 @@ def b(m: Machine, LI: Value, AA: int, LK: int) -> None:
 
 
 def branch_taken(m: Machine, BO: int, BI: Value) -> Value:
-    """1 bit: the branch is taken; CTR counts down where BO says so (Book I 2.4, the BO field)."""
+    """1 bit: the branch is taken; CTR counts down if BO says so (Book I 2.4, the BO field)."""
     taken = m.value(1, 1)
     if not BO & 0b00100:
         ctr = m["CTR"] - 1
@@ -39,7 +39,7 @@ def branch_taken(m: Machine, BO: int, BI: Value) -> Value:
 
 
 def branch_if(m: Machine, BO: int, BI: Value, target: Value, LK: int) -> None:
-    """A conditional branch; LR gets the address behind it, taken or not."""
+    """A conditional branch; LR gets the next address, whether the branch is taken or not."""
     with m.when(branch_taken(m, BO, BI)):
         m.branch(target)
     if LK:

@@ -19,7 +19,7 @@ trap = section("Book I 3.3.11")
 
 
 def operand_of(value: Value, L: int) -> Value:
-    """The whole register where L is 1, else its low word."""
+    """The whole register if L is 1, else its low word."""
     return value if L else value.trunc(32)
 
 
@@ -51,7 +51,7 @@ def cmpl(m: Machine, BF: Value, L: int, RA: Value, RB: Value) -> None:
 
 
 def matched(m: Machine, BF: Value, match: Value) -> None:
-    """A condition field with the bit GT where there was a match, and nothing else."""
+    """A condition field with the bit GT if there was a match, and no other bit."""
     m.cr[BF] = m.concat(m.value(0, 1), match, m.value(0, 2))
 
 
@@ -86,7 +86,7 @@ def isel(m: Machine, RT: Value, RA: Value, RB: Value, BC: Value) -> None:
 
 
 def trap_if(m: Machine, TO: int, a: Value, b: Value) -> None:
-    """A program interrupt where one of the relations that TO chooses holds."""
+    """A program interrupt if one of the relations that TO chooses holds."""
     chosen = (
         (0b10000, a.slt(b)),
         (0b01000, a.sgt(b)),

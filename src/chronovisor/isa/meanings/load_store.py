@@ -113,7 +113,7 @@ def updated(m: Machine, ea: Value) -> Value:
     return ea if m.sixty_four else ea & 0xFFFFFFFF
 
 
-# Where RA is 0 or RT the book calls an update form invalid; here it is done as any other.
+# The book calls an update form invalid if RA is 0 or RT. Here it is executed like any other.
 _declare_load("lbz", 1, _zeros, Encodings(D, (34, None), (35, None), 87, 119))
 _declare_load("lhz", 2, _zeros, Encodings(D, (40, None), (41, None), 279, 311))
 _declare_load("lha", 2, _sign, Encodings(D, (42, None), (43, None), 343, 375))
@@ -143,7 +143,7 @@ _declare_reversed("d", 8, 532, 660)
 
 
 def _declare_cache_inhibited(suffix: str, size: int, load: int, store: int) -> None:
-    """Accesses that go round the cache (Book III 4.4.1), which hypervisor state alone can make."""
+    """Accesses that bypass the cache. Only hypervisor state can make them."""
     mnemonic = "d" if suffix == "d" else f"{suffix}z"
 
     @cache_inhibited(f"l{mnemonic}cix RT,RA,RB", X, 31, load)

@@ -163,7 +163,7 @@ def popcntd(m: Machine, RA: Value, RS: Value) -> None:
 
 
 def byte_parity(value: Value) -> Value:
-    """1 where an odd number of the value's bytes have their least significant bit set, else 0."""
+    """1 if an odd number of the value's bytes have their least significant bit set, else 0."""
     ones = int.from_bytes(b"\x01" * (value.width // 8), "big")
     return (value & ones).popcount() & 1
 

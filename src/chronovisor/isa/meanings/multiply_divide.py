@@ -1,7 +1,7 @@
 """Fixed-point multiplication, division and modulo.
 
-Where the book leaves a result undefined, ours is settled: bits 0:31 of word results are zero, a quotient
-that does not exist is whatever the operation gives for it.
+Results that the book leaves undefined are fixed here: bits 0:31 of word results are zero, and a quotient that
+does not exist is what the operation gives for it.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def maddld(m: Machine, RT: Value, RA: Value, RB: Value, RC: Value) -> None:
 
 
 def divide_signed(m: Machine, RT: Value, dividend: Value, divisor: Value, OE: int, Rc: int) -> None:
-    """Signed quotient; it overflows where the divisor is zero or it is wider than the divisor."""
+    """Signed quotient; it overflows if the divisor is zero or if it is wider than the divisor."""
     quotient = dividend.sdiv(divisor.sext(dividend.width))
     most_negative = dividend.eq(1 << (dividend.width - 1))
     overflow = divisor.eq(0) | ~fits(quotient, divisor.width) | (most_negative & divisor.eq(-1))
@@ -104,7 +104,7 @@ def divide_signed(m: Machine, RT: Value, dividend: Value, divisor: Value, OE: in
 
 
 def divide_unsigned(m: Machine, RT: Value, dividend: Value, divisor: Value, OE: int, Rc: int) -> None:
-    """Unsigned quotient; it overflows where the divisor is zero or it is wider than the divisor."""
+    """Unsigned quotient; it overflows if the divisor is zero or if it is wider than the divisor."""
     width = divisor.width
     quotient = dividend.udiv(divisor.zext(dividend.width))
     result = quotient.trunc(width)

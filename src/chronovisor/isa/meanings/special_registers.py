@@ -72,7 +72,7 @@ _MASKED = ("AMR", "IAMR", "UAMOR")
 
 
 def _changeable(m: Machine, register: Register) -> Value | None:
-    """Ones where the thread's state lets a move change the register; None: everywhere."""
+    """Ones in the bits that the thread's state lets a move change; None: all bits."""
     name = register.alias_of or register.name
     if name not in _MASKED:
         return None

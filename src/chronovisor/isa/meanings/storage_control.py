@@ -18,17 +18,17 @@ _LWSYNC, _PTESYNC = 1, 2
 
 @data_cache("dcbt RA,RB,TH", X, 31, 278)
 def dcbt(m: Machine) -> None:
-    """A hint, which no interrupt follows from."""
+    """A hint. No interrupt follows from it."""
 
 
 @data_cache("dcbtst RA,RB,TH", X, 31, 246)
 def dcbtst(m: Machine) -> None:
-    """A hint, which no interrupt follows from."""
+    """A hint. No interrupt follows from it."""
 
 
 @instruction_cache("icbt CT,RA,RB", X, 31, 22)
 def icbt(m: Machine) -> None:
-    """A hint, which no interrupt follows from."""
+    """A hint. No interrupt follows from it."""
 
 
 @data_cache("dcbst RA,RB", X, 31, 54)
@@ -67,13 +67,13 @@ def eieio(m: Machine) -> None:
 
 @synchronize("isync", XL, 19, 150)
 def isync(m: Machine) -> None:
-    # Instructions are fetched anew after icbi alone, which forgets them at once.
+    # Only icbi makes the thread fetch instructions anew, and it forgets the old ones at once.
     m.barrier("light")
 
 
 @copy_paste("cpabort", X, 31, 838)
 def cpabort(m: Machine) -> None:
-    """No copy is ever in progress: copy and paste are not there."""
+    """No copy is ever in progress: copy and paste are not implemented."""
 
 
 # Data streams of earlier processors. The book has given up these hints; Linux still executes dssall.

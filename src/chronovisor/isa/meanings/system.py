@@ -41,13 +41,13 @@ def scv(m: Machine, LEV: int) -> None:
 
 
 def _with_problem_state(m: Machine, msr: Value) -> Value:
-    """Problem state comes with external interrupts and translation on."""
+    """In problem state, external interrupts and translation are always on."""
     forced = int(MSR.EE | MSR.IR | MSR.DR)
     return m.select((msr & int(MSR.PR)).ne(0), msr | forced, msr)
 
 
 def _go_on(m: Machine, target: Value, msr: Value) -> None:
-    """Go on at ``target`` in the state ``msr``, which says how wide an address is."""
+    """Continue at ``target`` in the state ``msr``, which says how wide an address is."""
     m["MSR"] = msr
     sixty_four = (msr & int(MSR.SF)).ne(0)
     m["NIA"] = m.select(sixty_four, target, target & 0xFFFFFFFF)
@@ -55,7 +55,7 @@ def _go_on(m: Machine, target: Value, msr: Value) -> None:
 
 
 def _return(m: Machine, target: Value, saved: Value, hypervisor: bool) -> None:
-    """Return from an interrupt: HV can be left but not entered, ME changed in hypervisor state alone."""
+    """Return from an interrupt: HV can be left but not entered, and ME changes in hypervisor state only."""
     msr = m["MSR"]
     saved = saved & MSR_BITS
     in_hypervisor = (msr & int(MSR.HV)).ne(0)
@@ -95,7 +95,7 @@ _BY_RETURNS_ALONE = int(MSR.HV | MSR.ME | MSR.LE | MSR.TS)
 
 
 def _set_interruptible(m: Machine, RS: Value) -> None:
-    """The L=1 form: EE and RI alone change; a pending interrupt may come at once."""
+    """The L=1 form: only EE and RI change. A pending interrupt may come at once."""
     some = int(MSR.EE | MSR.RI)
     source = m.gpr[RS]
     m["MSR"] = (m["MSR"] & ~some) | (source & some)

@@ -1,7 +1,7 @@
 """Lookaside buffers and messages between threads.
 
 Only radix trees are implemented. There is no segment lookaside buffer, so the instructions that read one back
-are illegal here. Every invalidation forgets all translations, which is more than it has to.
+are illegal here. Every invalidation forgets all translations, which is more than the book asks for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ lookaside = section("Book III 5.9.3")
 
 
 def _translation_management(m: Machine) -> None:
-    """The guest may manage the translation lookaside buffer itself where LPCR[GTSE] says so."""
+    """The guest may manage the translation lookaside buffer itself if LPCR[GTSE] is set."""
     m.privileged()
     with m.when((m["MSR"] & int(MSR.HV)).eq(0) & (m["LPCR"] & int(LPCR.GTSE)).eq(0)):
         m.interrupt("PROGRAM", int(ProgramCause.PRIVILEGED))
@@ -102,7 +102,7 @@ def msgsync(m: Machine) -> None:
 
 @message("msgsndp RB", X, 31, 142)
 def msgsndp(m: Machine) -> None:
-    # As KVM does for a guest that has one thread a core: the facility is off, and that shows as this.
+    # As KVM does it for a guest with one thread a core: the facility is off, so the instruction is illegal.
     _not_yet(m, Privilege.PRIVILEGED)
 
 
@@ -112,6 +112,6 @@ def msgclrp(m: Machine) -> None:
 
 
 def _not_yet(m: Machine, needed: Privilege) -> None:
-    """Privilege comes first; what has it meets an instruction that is not there."""
+    """Check the privilege, then end as an instruction that does not exist."""
     m.privileged(needed)
     m.illegal()
