@@ -67,7 +67,6 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Later:
         return libraries[mode]
 
     monkeypatch.setattr(pages, "library", library)
-    monkeypatch.setattr(pages, "_makers", {})
     return service
 
 

@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 
+from chronovisor.engine.native.block_decoder import COPIES
 from chronovisor.engine.native.library import library
 from chronovisor.engine.native.pairs import Pair, pairs, sources, target
 from chronovisor.engine.state import Thread
@@ -92,8 +93,8 @@ def test_pairs_are_found() -> None:
     guest.advance(guest.thread(), 4)
     (pages,) = guest.engine._pages.values()  # type: ignore[attr-defined]
     records = pages._records[CODE >> 12]
-    made = library((True, False)).pairs.values()
-    together = {address for some in made for _, copies in some for address in copies}
+    made = [handler for _, handler in library((True, False)).pairs]
+    together = {handler.address + n * handler.stride for handler in made for n in range(COPIES)}
     assert [records[n * 5] in together for n in range(4)] == [True, True, True, False]
 
 

@@ -6,7 +6,7 @@ import atexit
 import hashlib
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -18,8 +18,10 @@ from llvmlite import binding as llvm
 from llvmlite import ir
 
 import chronovisor.isa
+from chronovisor.engine.native.block_decoder import define_decode_block
 from chronovisor.engine.native.emitter import HANDLER, POINTER
-from chronovisor.engine.native.encoding import encoding
+from chronovisor.engine.native.encoding import Encoding, encoding
+from chronovisor.engine.native.fillers import FILL, define_fill_nothing, define_filler, shape
 from chronovisor.engine.native.layout import Left
 from chronovisor.engine.native.lowering import Lowering, Mode
 from chronovisor.engine.native.operations import LOWERINGS, is_native
@@ -80,6 +82,8 @@ def compile_module(module: ir.Module | llvm.ModuleRef) -> bytes:
 #: The symbol of a set's table of handlers' addresses.
 TABLE = "chronovisor_handlers"
 
+#: How many entries of the table each instruction has.
+KEY_ENTRIES = 3
 
 #: Handlers that are lowered together: Python's form of them all at once would take hundreds of megabytes.
 _PIECE = 200
@@ -93,6 +97,8 @@ class _Set:
         self.piece = _module("piece")
         self.mode = mode
         self.entries: list[str | None] = []
+        #: The fillers by what each depends on, and each filler's name.
+        self.fillers: dict[Hashable, str] = {}
 
     def _program(self, key: Key) -> Program:
         return key[0].program(key[1], *self.mode)
@@ -107,19 +113,30 @@ class _Set:
         self.piece = _module("piece")
 
     def add(self, key: Key) -> None:
-        """Two entries: an instruction's handler, and the one for a jump within its page."""
+        """An instruction's entries: its handler, the one for a jump within its page, and its filler."""
         program = self._program(key)
-        native = is_native(program)
-        far = self._single(key, program, False) if native else None
-        near = native and encoding(program).target is not None
-        self._append(far)
-        self._append(self._single(key, program, True) if near else None)
+        if not is_native(program):
+            self.entries += [None] * KEY_ENTRIES
+            return
+        far = encoding(program)
+        near = None if far.target is None else encoding(program, near=True)
+        filler = self._filler(symbol(key), far, near)
+        self._append(self._single(symbol(key), program, far))
+        self._append(None if near is None else self._single(f"{symbol(key)}_near", program, near))
+        self.entries.append(filler)
 
-    def _single(self, key: Key, program: Program, near: bool) -> ir.Function:
-        low = Lowering(self.piece, symbol(key) + "_near" * near, self.mode, LOWERINGS)
-        low.do(program, encoding(program, near))
+    def _single(self, name: str, program: Program, layout: Encoding) -> ir.Function:
+        low = Lowering(self.piece, name, self.mode, LOWERINGS)
+        low.do(program, layout)
         low.finish()
         return low.function
+
+    def _filler(self, name: str, far: Encoding, near: Encoding | None) -> str:
+        """The name of the filler for these layouts, which is made if this is the first such instruction."""
+        depends = shape(far, near)
+        if depends not in self.fillers:
+            self.fillers[depends] = define_filler(self.piece, f"{name}_fill", far, near).name
+        return self.fillers[depends]
 
     def add_pair(self, pair: Pair) -> None:
         """One entry: the handler of two instructions."""
@@ -141,9 +158,11 @@ class _Set:
     def finished(self) -> llvm.ModuleRef:
         """The module with its table."""
         self._put_in()
-        declared = {n: ir.Function(self.piece, HANDLER, n) for n in dict.fromkeys(self.entries) if n}
-        for function in declared.values():
-            function.calling_convention = "tailcc"
+        fillers = {n: ir.Function(self.piece, FILL, n) for n in self.fillers.values()}
+        handlers = [n for n in dict.fromkeys(self.entries) if n and n not in fillers]
+        declared = {**fillers, **{n: ir.Function(self.piece, HANDLER, n) for n in handlers}}
+        for name in handlers:
+            declared[name].calling_convention = "tailcc"
         addresses = [declared[n].bitcast(POINTER) if n else ir.Constant(POINTER, None) for n in self.entries]
         table = ir.GlobalVariable(self.piece, ir.ArrayType(POINTER, len(addresses)), TABLE)
         table.initializer = ir.Constant(table.value_type, addresses)
@@ -152,11 +171,12 @@ class _Set:
 
 
 def handlers_module(keys: Sequence[Key], together: Sequence[Pair], mode: Mode) -> llvm.ModuleRef:
-    """A module of handlers, with a table of their addresses: two a key and one a pair.
+    """A module of handlers, with a table of addresses: KEY_ENTRIES a key and one a pair.
 
-    The second of a key is for a jump within the instruction's own page. It is 0 if the instruction has no
-    such jump, and both are 0 if it is the concrete evaluator's. The table's first entry is the beginning of
-    all code, its last the end. No address in the code depends on where the code is.
+    The first of a key is its handler. The second is the handler for a jump within the instruction's own page,
+    or 0 if the instruction has no such jump. The third is the filler. All three are 0 if the instruction is
+    the concrete evaluator's. The table's first entry is the beginning of all code, its last the end. No
+    address in the code depends on where the code is.
     """
     made = _Set(mode)
     made.mark("chronovisor_begin")
@@ -202,6 +222,8 @@ def runtime_module() -> ir.Module:
     define_blank(module, define_leaving(module, "chronovisor_undecoded", Left.DECODE), again)
     define_retire(module, again)
     define_exchange(module)
+    define_fill_nothing(module)
+    define_decode_block(module)
     return module
 
 
@@ -209,8 +231,8 @@ def runtime_module() -> ir.Module:
 _MAKERS = tuple(
     sys.modules[f"chronovisor.engine.native.{name}"]
     for name in (
-        *("compiler", "emitter", "encoding", "layout", "lowering", "operations", "pairs"),
-        *("pure_operations", "runtime", "sets", "walk"),
+        *("block_decoder", "compiler", "emitter", "encoding", "fillers", "layout", "lowering"),
+        *("operations", "pairs", "pure_operations", "runtime", "sets", "walk"),
     )
 )
 

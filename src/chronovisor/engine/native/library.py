@@ -12,7 +12,9 @@ from functools import cache
 from llvmlite import binding as llvm
 
 from chronovisor.engine.native import code_cache, compiler, sets
+from chronovisor.engine.native.block_decoder import COPIES
 from chronovisor.engine.native.compile_service import CompileService
+from chronovisor.engine.native.decode_table import DecodeTable, Handler, Handlers
 from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.native.operations import is_native
 from chronovisor.engine.native.pairs import Key, Pair
@@ -25,12 +27,18 @@ Retire = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 Exchange = ctypes.PYFUNCTYPE(
     ctypes.c_bool, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_char_p, ctypes.c_char_p
 )
+#: Keeps Python's lock: tables do not change meanwhile.
+DecodeBlock = ctypes.PYFUNCTYPE(
+    ctypes.c_int64,
+    *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64),
+    *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64),
+)
 
 _SYMBOLS = tuple(
     f"chronovisor_{name}"
     for name in (
         *("now", "enter", "slow", "undecoded", "again", "blank", "retire", "exchange"),
-        *("translate_load", "translate_store", "await_piece"),
+        *("translate_load", "translate_store", "await_piece", "decode_block", "fill_nothing"),
     )
 )
 
@@ -51,12 +59,17 @@ class Runtime:
         self.now_address: int = self._library["chronovisor_now"]
         self.translate_load_address: int = self._library["chronovisor_translate_load"]
         self.translate_store_address: int = self._library["chronovisor_translate_store"]
-        self.slow_address: int = self._library["chronovisor_slow"]
+        #: Leaves an instruction to the concrete evaluator.
+        self.slow = Handlers(
+            Handler(self._library["chronovisor_slow"], 0), None, self._library["chronovisor_fill_nothing"]
+        )
         self.undecoded_address: int = self._library["chronovisor_undecoded"]
         #: Waits until a thread has begun a piece of its run, or is out; without the interpreter's lock.
         self.await_piece = AwaitPiece(self._library["chronovisor_await_piece"])
         #: Makes records that wait to be decoded.
         self.blank = Blank(self._library["chronovisor_blank"])
+        #: Decodes a block of instructions.
+        self.decode_block = DecodeBlock(self._library["chronovisor_decode_block"])
         #: Has the threads that execute a page's records look the page up again.
         self.retire = Retire(self._library["chronovisor_retire"])
         #: Compares memory with one value and stores another if it is equal, in one step.
@@ -83,24 +96,16 @@ def runtime() -> Runtime:
     return Runtime()
 
 
-#: Equal copies of each handler, each at its own address; an instruction gets the copy that its place selects.
-#: Branch predictors do better if each copy is followed by few others.
-COPIES = 8
 _PAGE = 1 << 12
 _STAGGER = _PAGE + 64
 
 
-#: The addresses of a handler's copies.
-Copies = tuple[int, ...]
-
-
 @dataclass(frozen=True)
 class _Loaded:
-    """A loaded set: the handlers of instructions, of jumps within a page, of pairs in their order."""
+    """A loaded set: the handlers of instructions, and of pairs in their order."""
 
-    far: dict[Key, Copies]
-    near: dict[Key, Copies]
-    pairs: list[tuple[Pair, Copies]]
+    handlers: dict[Key, Handlers]
+    pairs: list[tuple[Pair, Handler]]
 
 
 class HandlerLibrary:
@@ -112,9 +117,8 @@ class HandlerLibrary:
 
     def __init__(self, mode: Mode) -> None:
         self.mode = mode
-        self.far: dict[Key, Copies] = {}
-        self.near: dict[Key, Copies] = {}
-        self.pairs: dict[tuple[Key, Key], list[tuple[Pair, Copies]]] = {}
+        self.handlers: dict[Key, Handlers] = {}
+        self.pairs: list[tuple[Pair, Handler]] = []
         self.generation = 0
         #: Whether native code is worth running: the everyday handlers are there.
         self.ready = False
@@ -122,8 +126,21 @@ class HandlerLibrary:
         self._asked: set[str] = set()
         self._failed: set[str] = set()
         self._changed = threading.Condition()
+        self.table = self._new_table()
+        """How words are decoded, with the handlers of this generation."""
         self._need(sets.everyday(mode))
         self._need(sets.paired(mode))
+
+    def _new_table(self) -> DecodeTable:
+        return DecodeTable(self.find, self.pairs, runtime().slow)
+
+    def find(self, key: Key) -> tuple[Handlers | None, bool]:
+        """An instruction's handlers, or None, and then whether they were asked for and may come later."""
+        found = self.handlers.get(key)
+        if found is None and self.want(key):
+            found = self.handlers.get(key)
+            return found, found is None
+        return found, False
 
     def want(self, key: Key) -> bool:
         """Ask for an instruction's handler, which may be loaded already on return; False: none will come."""
@@ -133,13 +150,13 @@ class HandlerLibrary:
 
     def ensure(self, keys: Iterable[Key] = ()) -> None:
         """Wait until the everyday handlers, the pairs and these are loaded; RuntimeError if they fail."""
-        there = self.far.keys() | set(sets.everyday_keys())
+        there = self.handlers.keys() | set(sets.everyday_keys())
         missing = [key for key in keys if key not in there and is_native(key[0].program(key[1], *self.mode))]
         if missing:
             self._need(sets.several(missing, self.mode))
         with self._changed:
             self._changed.wait_for(lambda: not self._asked)
-            if not (self.ready and self.has_pairs and all(key in self.far for key in missing)):
+            if not (self.ready and self.has_pairs and all(key in self.handlers for key in missing)):
                 raise RuntimeError("native code could not be compiled")
 
     def _need(self, wanted: HandlerSet) -> bool:
@@ -166,20 +183,21 @@ class HandlerLibrary:
                 self._changed.notify_all()
             return
         self._take(wanted, code)
+        # The table comes before the generation: `DecodedPages.refresh` sees the generation, then decodes anew
+        # what was decoded with an older table.
+        self.table = self._new_table()
         self.generation += 1
 
     def _take(self, wanted: HandlerSet, code: bytes) -> None:
         loaded = _load(wanted, code)
         with self._changed:
-            # New tables in place of the old ones: other threads look handlers up meanwhile.
-            self.far = {**self.far, **loaded.far}
-            self.near = {**self.near, **loaded.near}
-            halves = {key: list(some) for key, some in self.pairs.items()}
-            for pair, copies in loaded.pairs:
-                halves.setdefault((pair.first, pair.second), []).append((pair, copies))
-            self.pairs = halves
+            # A new table in place of the old one: other threads look handlers up meanwhile.
+            self.handlers = {**self.handlers, **loaded.handlers}
+            self.pairs = [*self.pairs, *loaded.pairs]
             self.ready = self.ready or wanted.name == "everyday"
-            self.has_pairs = self.has_pairs or wanted.name == "pairs"
+            if wanted.name == "pairs":
+                self.table = self._new_table()
+                self.has_pairs = True
             self._asked.discard(wanted.name)
             self._changed.notify_all()
 
@@ -207,23 +225,25 @@ def library(mode: Mode) -> HandlerLibrary:
 def _load(wanted: HandlerSet, code: bytes) -> _Loaded:
     table = runtime().load(wanted.file_name, code, compiler.TABLE)
     keys, together = wanted.keys, wanted.pairs
-    entries = (ctypes.c_uint64 * ((2 * len(keys)) + len(together) + 2)).from_address(table)
-    begin, *addresses, end = entries
-    places = _copies(begin, end)
+    split = compiler.KEY_ENTRIES * len(keys)
+    begin, *addresses, end = (ctypes.c_uint64 * (split + len(together) + 2)).from_address(table)
+    first, stride = _copies(begin, end)
 
-    def copies(address: int) -> Copies:
-        return tuple(address - begin + place for place in places)
+    def moved(address: int) -> int:
+        return address - begin + first
 
-    def found(some: Iterable[int]) -> dict[Key, Copies]:
-        return {key: copies(at) for key, at in zip(keys, some, strict=True) if at}
+    handlers = {}
+    entries = (addresses[n : split : compiler.KEY_ENTRIES] for n in range(compiler.KEY_ENTRIES))
+    for key, far, near, fill in zip(keys, *entries, strict=True):
+        if far:
+            jump = Handler(moved(near), stride) if near else None
+            handlers[key] = Handlers(Handler(moved(far), stride), jump, moved(fill))
+    pairs = [(pair, Handler(moved(at), stride)) for pair, at in zip(together, addresses[split:], strict=True)]
+    return _Loaded(handlers, pairs)
 
-    split = 2 * len(keys)
-    pairs = [(pair, copies(at)) for pair, at in zip(together, addresses[split:], strict=True)]
-    return _Loaded(found(addresses[:split:2]), found(addresses[1:split:2]), pairs)
 
-
-def _copies(begin: int, end: int) -> list[int]:
-    """Copy machine code, in which no address depends on its place: where each copy begins.
+def _copies(begin: int, end: int) -> tuple[int, int]:
+    """Copy machine code, in which no address depends on its place: where the first is, and their distance.
 
     Branch predictors look branches up by some bits of their addresses: those of the copies differ.
     """
@@ -233,5 +253,4 @@ def _copies(begin: int, end: int) -> list[int]:
     for n in range(COPIES):
         pages[n * distance : (n * distance) + len(code)] = code
     _kept.append(pages)
-    start = ctypes.addressof(ctypes.c_char.from_buffer(pages))
-    return [start + (n * distance) for n in range(COPIES)]
+    return ctypes.addressof(ctypes.c_char.from_buffer(pages)), distance

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import cache
 
 from chronovisor.engine.native.encoding import register_or_zero
+from chronovisor.isa.forms import FIELDS, Field
 from chronovisor.isa.instruction import INSTRUCTIONS, Instruction
-from chronovisor.isa.values import Program, Value, When
+from chronovisor.isa.values import Program, Value, When, mask
 
 Key = tuple[Instruction, tuple[int, ...]]
 
@@ -92,17 +93,41 @@ def pairs() -> tuple[Pair, ...]:
     for firsts, seconds, branches in _FOLLOW:
         for first in (key for name in firsts for key in _keys(name, ())):
             for second in (key for name in seconds for key in _keys(name, branches)):
-                sets = target(first[0].program(first[1]))
-                links = sources(second[0].program(second[1])) if sets else {}
+                links = _sources(second) if _target(first) else {}
                 found += (Pair(first, second, link) for link in (*links, None))
     return tuple(dict.fromkeys(found))
 
 
-def links(pair: Pair, first: dict[str, int], second: dict[str, int]) -> bool:
-    """Whether two instructions with these operands are linked as the pair says."""
+@dataclass(frozen=True)
+class Link:
+    """The fields of two words that must hold one register number; ``least`` is 1 if 0 names no register."""
+
+    first: Field
+    second: Field
+    least: int
+
+    @property
+    def places(self) -> tuple[int, int, int, int]:
+        """How far the fields are to be shifted down in each word, the mask of both, and ``least``."""
+        ((_, one),), ((first, last),) = self.first.pieces, self.second.pieces
+        assert self.first.width == self.second.width
+        return 31 - one, 31 - last, mask(last - first + 1), self.least
+
+
+@cache
+def _target(key: Key) -> str | None:
+    return target(key[0].program(key[1]))
+
+
+@cache
+def _sources(key: Key) -> dict[str, bool]:
+    return sources(key[0].program(key[1]))
+
+
+def link(pair: Pair) -> Link | None:
+    """Where the words of two instructions name the register that links them; None if they need no link."""
     if pair.link is None:
-        return True
-    sets = target(pair.first[0].program(pair.first[1]))
-    number = second[pair.link]
-    or_zero = sources(pair.second[0].program(pair.second[1]))[pair.link]
-    return sets is not None and first[sets] == number and not (or_zero and number == 0)
+        return None
+    sets = _target(pair.first)
+    assert sets is not None
+    return Link(FIELDS[sets], FIELDS[pair.link], int(_sources(pair.second)[pair.link]))
