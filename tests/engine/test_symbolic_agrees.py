@@ -29,7 +29,7 @@ from chronovisor.memory.guest_memory import GuestMemory
 from .drawn import ALL, LIVE, MEMORY_SIZE, Drawn, draw_state, draw_word, source
 from .term_source import function_of
 
-WORDS, STATES = 1_000, 50
+WORDS, STATES = 1_000, 20
 """So many words are drawn, spread over all instructions, each in some mode, and for each so many states."""
 
 SOAK = share(10_000 // STATES)
@@ -276,7 +276,7 @@ def compare(instructions: tuple[Instruction, ...], words: int) -> None:
                 mode = bool(random.getrandbits(2)), bool(random.getrandbits(1))
                 word = draw_word(random, instruction)
                 comparison = Comparison(Meaning(instruction, word, mode))
-                if number == 0:
+                if number == 0 and not random.getrandbits(2):
                     check_by_z3(comparison.meaning, draw_state(random, instruction, word, mode))
                 for _ in range(STATES):
                     comparison.check(draw_state(random, instruction, word, mode))
