@@ -244,6 +244,56 @@ def test_sync_orders_a_store_and_a_later_load() -> None:
     assert [thread.gpr[16] for thread in threads] == [0, 0]
 
 
+# One thread repeats an operation on two words. The other makes the second word forbid the operation: from
+# then on the first word must not change. Then it lets the operation happen once.
+ATOMIC = """
+again:
+    addi r3,r3,1
+    {operation}
+    lwz r6,0(r8)
+    cmpi 0,0,r6,0
+    bc 12,2,again
+    sc 1
+"""
+FORBID = """
+round:
+    {store} r7,{size}(r5)
+    sync 0
+    {load} r10,0(r5)
+    ori r0,r0,0
+    ori r0,r0,0
+    {load} r11,0(r5)
+    cmpl 0,1,r10,r11
+    bc 12,2,good
+    addi r12,r12,1
+good:
+    {store} r11,{size}(r5)
+    bc 16,0,round
+    stw r13,0(r8)
+    sc 1
+"""
+
+
+@pytest.mark.skipif(
+    len(os.sched_getaffinity(0)) < 2 or not has_wide_atomics(),
+    reason="two threads side by side need two cores, and doublewords an exchange of 16 bytes",
+)
+@pytest.mark.parametrize(
+    ("operation", "size"),
+    [("lwat r16,r5,25", 4), ("ldat r16,r5,25", 8), ("stwat r3,r5,24", 4), ("stdat r3,r5,24", 8)],
+)
+def test_atomic_operations_on_two_words_are_one_step(operation: str, size: int) -> None:
+    load, store = {4: ("lwz", "stw"), 8: ("ld", "std")}[size]
+    guest = Guest(NativeEngine, ATOMIC.format(operation=operation))
+    guest.place(OTHER, FORBID.format(load=load, store=store, size=size))
+    common = {"r5": DATA, "r8": DATA + 256}
+    atomic = guest.thread(real=True, **common)
+    other = guest.thread(OTHER, real=True, CTR=500_000, r7=1 << 30, r13=1, **common)
+    run_both(guest, atomic, other)
+    assert guest.memory.load(DATA, size, False) > 0, "the operation never happened"
+    assert other.gpr[12] == 0, "the operation happened although the second word forbade it"
+
+
 # The writer changes an instruction of the page that the reader is executing, and says so; the reader looks.
 WRITER = """
 round:

@@ -249,7 +249,8 @@ def define_exchange(module: ir.Module) -> None:
     """Define ``exchange(place, size, expected, new)``: 1 bit, whether the bytes at a place were exchanged.
 
     It compares 1, 2, 4, 8 or 16 bytes with the expected ones and stores the new ones if they are equal. For
-    all threads that is one step. Places are aligned.
+    all threads that is one step. Places are aligned, except that 8 bytes may lie anywhere within an aligned
+    block of 32.
     """
     kind = ir.FunctionType(I1, [POINTER, I64, POINTER, POINTER])
     e = Emitter(ir.Function(module, kind, "chronovisor_exchange"), {})

@@ -65,15 +65,46 @@ def stqcx(m: Machine, RS: int, RA: Value, RB: Value) -> None:
 # Atomic memory operations. Each execution is an attempt: if another thread stored between the load and the
 # store, the instruction is executed again. The attempt uses the thread's reservation, which the book allows
 # to be lost at any time.
+#
+# Some operations use a second word beside the word at EA. The book requires that both lie in one aligned
+# block of 32 bytes. Such an operation exchanges both words in one access if machines can do that. Machines
+# cannot for doublewords that straddle the middle of their block (the lower address is 8 modulo 16). Then the
+# operation reads the second doubleword, and Store Twin writes it, in another access: only the doubleword at
+# EA is replaced atomically. The same holds for words in two blocks.
 
 
 def _replace(m: Machine, ea: Value, change: Callable[[Value], Value], size: int) -> tuple[Value, Value]:
     """Replace memory by what ``change`` makes of it; return what was there, and 1 bit: it was done."""
     old = m.load_reserved(ea, size)
-    done = m.store_conditional(ea, change(old))
+    return old, _attempt(m, ea, change(old))
+
+
+def _attempt(m: Machine, ea: Value, new: Value) -> Value:
+    """Store if the reservation holds; return 1 bit: it was done. If not, execute the instruction again."""
+    done = m.store_conditional(ea, new)
     with m.when(~done):
         m["NIA"] = m["CIA"]
-    return old, done
+    return done
+
+
+def _exchanged_together(lower: Value, size: int) -> Value:
+    """Return 1 bit: two words of ``size`` bytes from an address on are exchanged in one access.
+
+    Machines exchange any 8 bytes within an aligned block of 32, and 16 bytes if they are aligned.
+    """
+    return lower.trunc(4).eq(0) if size == 8 else lower.trunc(5).ne(32 - size)
+
+
+def _joined(m: Machine, lower: Value, upper: Value) -> Value:
+    """Return two words as one, in the order that they have in memory."""
+    return m.concat(upper, lower) if m.little else m.concat(lower, upper)
+
+
+def _parted(m: Machine, both: Value) -> tuple[Value, Value]:
+    """Return the word at the lower address and the one at the higher address."""
+    bits = both.width // 2
+    high, low = both.extract(bits, bits), both.trunc(bits)
+    return (low, high) if m.little else (high, low)
 
 
 def _bad_function(m: Machine, ea: Value) -> None:
@@ -110,6 +141,47 @@ _INCREMENT_BOUNDED, _INCREMENT_EQUAL, _DECREMENT_BOUNDED = 24, 25, 28
 _STORE_TWIN = 24
 
 
+def _bounded(m: Machine, RT: Value, ea: Value, size: int, FC: int) -> None:
+    """Add 1 or -1 to a word unless the word beside it, its limit, says otherwise."""
+    down, bits = FC == _DECREMENT_BOUNDED, 8 * size
+    lower = ea - size if down else ea
+    step = m.value(-1 if down else 1, bits)
+    refused = m.value(1 << (bits - 1), bits)
+
+    def goes(old: Value, limit: Value) -> Value:
+        return old.eq(limit) if FC == _INCREMENT_EQUAL else old.ne(limit)
+
+    def finish(old: Value, limit: Value, done: Value) -> None:
+        with m.when(done):
+            m.gpr[RT] = m.select(goes(old, limit), old, refused).zext(64)
+
+    together = _exchanged_together(lower, size)
+    with m.when(together):
+        words = _parted(m, m.load_reserved(lower, 2 * size))
+        limit, old = words if down else words[::-1]
+        new = m.select(goes(old, limit), old + step, old)
+        both = _joined(m, limit, new) if down else _joined(m, new, limit)
+        finish(old, limit, _attempt(m, lower, both))
+    with m.when(~together):
+        limit = m.load(lower if down else ea + size, size)
+        old, done = _replace(m, ea, lambda old: m.select(goes(old, limit), old + step, old), size)
+        finish(old, limit, done)
+
+
+def _store_twin(m: Machine, ea: Value, operand: Value, size: int) -> None:
+    """Store to both words if they are equal."""
+    together = _exchanged_together(ea, size)
+    with m.when(together):
+        both = m.load_reserved(ea, 2 * size)
+        first, second = _parted(m, both)
+        _attempt(m, ea, m.select(first.eq(second), m.concat(operand, operand), both))
+    with m.when(~together):
+        twin = m.load(ea + size, size)
+        old, done = _replace(m, ea, lambda old: m.select(old.eq(twin), operand, old), size)
+        with m.when(done & old.eq(twin)):
+            m.store(ea + size, operand)
+
+
 def _declare_atomic(suffix: str, size: int, load: int, store: int) -> None:
     bits = size * 8
 
@@ -120,8 +192,6 @@ def _declare_atomic(suffix: str, size: int, load: int, store: int) -> None:
         combine = _combinations(m).get(FC)
         first = m.gpr[(RT + 1) & 31].trunc(bits)
         second = m.gpr[(RT + 2) & 31].trunc(bits)
-        # What the bounded forms return if they do nothing.
-        refused = m.value(1 << (bits - 1), bits)
         if combine is not None:
             old, done = _replace(m, ea, lambda memory: combine(memory, first), size)
             result = old
@@ -132,14 +202,8 @@ def _declare_atomic(suffix: str, size: int, load: int, store: int) -> None:
             old, done = _replace(m, ea, lambda memory: m.select(memory.ne(first), second, memory), size)
             result = old
         elif FC in (_INCREMENT_BOUNDED, _INCREMENT_EQUAL, _DECREMENT_BOUNDED):
-            limit = m.load(ea - size if FC == _DECREMENT_BOUNDED else ea + size, size)
-            step = m.value(-1 if FC == _DECREMENT_BOUNDED else 1, bits)
-
-            def goes(memory: Value) -> Value:
-                return memory.eq(limit) if FC == _INCREMENT_EQUAL else memory.ne(limit)
-
-            old, done = _replace(m, ea, lambda memory: m.select(goes(memory), memory + step, memory), size)
-            result = m.select(goes(old), old, refused)
+            _bounded(m, RT, ea, size, FC)
+            return
         else:
             _bad_function(m, ea)
             return
@@ -155,10 +219,7 @@ def _declare_atomic(suffix: str, size: int, load: int, store: int) -> None:
         if combine is not None:
             _replace(m, ea, lambda memory: combine(memory, operand), size)
         elif FC == _STORE_TWIN:
-            twin = m.load(ea + size, size)
-            old, done = _replace(m, ea, lambda memory: m.select(memory.eq(twin), operand, memory), size)
-            with m.when(done & old.eq(twin)):
-                m.store(ea + size, operand)
+            _store_twin(m, ea, operand, size)
         else:
             _bad_function(m, ea)
 
