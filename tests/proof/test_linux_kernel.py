@@ -115,6 +115,6 @@ def test_what_is_remembered_as_applied_is_what_was_added_unless_the_offset_is_lo
         return
     assert finding.requirement == switch.remembering.remembered_words
     assert finding.run is not None
-    assert any("somebody else sets the word" in step.note for step in finding.run.steps)
+    assert any("another thread sets the word" in step.note for step in finding.run.steps)
     assert switch.steady is not None
     assert prove_code(image, switch.steady, 120.0).outcome is Outcome.PROVEN
