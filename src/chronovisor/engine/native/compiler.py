@@ -214,9 +214,8 @@ def runtime_module() -> ir.Module:
     """The module of the functions beside the handlers."""
     module = _module("runtime")
     define_await_piece(module)
-    define_translate(module, Access.LOAD)
-    define_translate(module, Access.STORE)
-    define_entry(module, define_clock(module), define_translate(module, Access.FETCH))
+    translate = {access: define_translate(module, access) for access in Access}
+    define_entry(module, define_clock(module), translate)
     define_leaving(module, "chronovisor_slow", Left.SLOW)
     again = define_again(module)
     define_blank(module, define_leaving(module, "chronovisor_undecoded", Left.DECODE), again)

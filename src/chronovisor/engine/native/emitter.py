@@ -36,7 +36,6 @@ CLOCK_POINTER = ir.PointerType(CLOCK)
 
 #: ``translate(state, ea)``: the guest real address, or NOT_TRANSLATED.
 TRANSLATE = ir.FunctionType(I64, [POINTER, I64])
-TRANSLATE_POINTER = ir.PointerType(TRANSLATE)
 NOT_TRANSLATED = (1 << 64) - 1
 
 _UNLIKELY = [1, 4000]

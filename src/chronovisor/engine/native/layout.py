@@ -57,9 +57,8 @@ class Registers(ctypes.Structure):
         ("reserved_high", ctypes.c_uint64),
         # The function that reads the clock: handlers name no address, so that they can be copied anywhere
         ("now", ctypes.c_uint64),
-        # Likewise the functions that translate an address that the TLB does not have, and the TLB
-        ("translate_load", ctypes.c_uint64),
-        ("translate_store", ctypes.c_uint64),
+        # The effective address that the TLB lacks, if native code was left for that, and the TLB
+        ("missing_address", ctypes.c_uint64),
         ("tlb", ctypes.c_uint64),
         # The TLBs that hold once AMR's key 0 becomes 0, 1, 2 or 3 and nothing else changes; 0: not known
         ("tlb_by_key", ctypes.c_uint64 * KEYS),
@@ -146,4 +145,6 @@ class Left(IntEnum):
     RESYNC = 2  # done, and the machine state changed or an interrupt is due
     HYPERCALL = 3  # done: the guest called the hypervisor
     DECODE = 4  # not done: the instruction is not decoded yet
+    MISSING_LOAD = 6  # not done, and nothing changed: the TLB lacks the page of a load
+    MISSING_STORE = 7  # the same for a store
     SLOW = 5  # not done, and nothing changed: the concrete evaluator does this one, or says why it cannot be

@@ -17,9 +17,7 @@ from chronovisor.engine.native.emitter import (
     I1,
     I8,
     I64,
-    NOT_TRANSLATED,
     POINTER,
-    TRANSLATE_POINTER,
     Rows,
     ThreadEmitter,
     word,
@@ -250,19 +248,19 @@ class Lowering(ThreadEmitter):
         found = b.add(ea, b.load(data, typ=I64))
         b.branch(good)
 
+        # No call here: a handler that calls would save registers whenever it runs. `enter` translates.
         b.position_at_end(miss)
-        walk, bad = self.block_named("walk"), self.block_named("bad")
-        b.cbranch(b.icmp_unsigned("==", page, last), walk, bad)
-        b.position_at_end(walk)
-        translate = b.load(self.field(f"translate_{kind}"), typ=TRANSLATE_POINTER)
-        walked = b.call(translate, [self.state, ea])
-        b.cbranch(b.icmp_unsigned("==", walked, word(NOT_TRANSLATED)), bad, good)
+        absent, bad = self.block_named("absent"), self.block_named("bad")
+        b.cbranch(b.icmp_unsigned("==", page, last), absent, bad)
+        b.position_at_end(absent)
+        self.write("missing_address", ea)
+        self.leave(Left.MISSING_STORE if store else Left.MISSING_LOAD, self.address())
         b.position_at_end(bad)
         self.slow()
 
         b.position_at_end(good)
         real = b.phi(I64)
-        for value, block in ((ea, direct), (found, hit), (walked, walk)):
+        for value, block in ((ea, direct), (found, hit)):
             real.add_incoming(value, block)
         return real
 

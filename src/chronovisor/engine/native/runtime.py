@@ -8,7 +8,7 @@ run's end or the decrementer is due. In virtual time the caller's budget ends be
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from llvmlite import ir
 
@@ -34,6 +34,7 @@ from chronovisor.engine.native.layout import (
 )
 from chronovisor.engine.native.operations import ATOMIC_SIZES, has_wide_atomics
 from chronovisor.isa.bits import MSR
+from chronovisor.isa.radix import Access
 
 #: Instructions between two checks of the clock and of requests from outside.
 PIECE = 4096
@@ -69,7 +70,7 @@ def define_clock(module: ir.Module) -> ir.Function:
     return e.function
 
 
-def define_entry(module: ir.Module, now: ir.Function, translate_fetch: ir.Function) -> ir.Function:
+def define_entry(module: ir.Module, now: ir.Function, translate: Mapping[Access, ir.Function]) -> ir.Function:
     """Define ``enter``."""
     e = ThreadEmitter(module, ir.FunctionType(I64, [POINTER, POINTER]), "chronovisor_enter")
     b, memory = e.b, e.function.args[1]
@@ -94,7 +95,7 @@ def define_entry(module: ir.Module, now: ir.Function, translate_fetch: ir.Functi
 
     # The TLB may only lack the page.
     b.position_at_end(missing)
-    walked = b.call(translate_fetch, [e.state, e.read("CIA")])
+    walked = b.call(translate[Access.FETCH], [e.state, e.read("CIA")])
     none = e.unlikely(b.icmp_unsigned("==", walked, word(NOT_TRANSLATED)), "none")
     after, empty = e.record_at(e.read("CIA"))
     second = b.block
@@ -114,8 +115,26 @@ def define_entry(module: ir.Module, now: ir.Function, translate_fetch: ir.Functi
     b.cbranch(b.icmp_unsigned("==", why, word(Left.BUDGET)), spent, elsewhere)
 
     b.position_at_end(elsewhere)
-    more = b.icmp_signed(">", e.read("run_left"), word(0))
-    b.cbranch(b.and_(b.icmp_unsigned("==", why, word(Left.FETCH)), more), piece, out)
+    again, slow = e.block_named("again"), e.block_named("slow")
+    choice = b.switch(why, out)
+    fetch = e.block_named("fetch")
+    choice.add_case(word(Left.FETCH), fetch)
+    for missed, access in ((Left.MISSING_LOAD, Access.LOAD), (Left.MISSING_STORE, Access.STORE)):
+        lacks = e.block_named("lacks")
+        choice.add_case(word(missed), lacks)
+        b.position_at_end(lacks)
+        real = b.call(translate[access], [e.state, e.read("missing_address")])
+        b.cbranch(b.icmp_unsigned("==", real, word(NOT_TRANSLATED)), slow, again)
+    b.position_at_end(fetch)
+    b.cbranch(b.icmp_signed(">", e.read("run_left"), word(0)), again, out)
+    # The next piece counts from its own beginning: in virtual time the clock first takes what was done.
+    b.position_at_end(again)
+    done = b.sub(e.read("begin"), e.read("budget"))
+    ticks = b.mul(done, e.read("ticks_per_instruction"))
+    e.write("virtual_ticks", b.add(e.read("virtual_ticks"), ticks))
+    b.branch(piece)
+    b.position_at_end(slow)
+    _return(e, word(Left.SLOW))
     b.position_at_end(out)
     _return(e, why)
 

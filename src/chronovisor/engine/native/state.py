@@ -91,8 +91,6 @@ class NativeThread(Registers, Thread):
         self.live = live
         self.executed = 0
         self.now = runtime().now_address
-        self.translate_load = runtime().translate_load_address
-        self.translate_store = runtime().translate_store_address
         self.memory_at = ctypes.addressof(ctypes.c_char.from_buffer(memory.data))
         self.memory_size = memory.size
         for name in STORED:
