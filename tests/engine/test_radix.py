@@ -339,7 +339,7 @@ def test_a_key_opens_and_closes_user_pages_to_the_kernel(engine: Engine) -> None
         guest.memory.store(DATA, 8, 0x77, False)
         guest.set({"CIA": CODE, "r7": 0})
         guest.state.set_msr(TRANSLATED)
-        guest.run(4)
+        guest.step(4)
         assert guest["r7"] == 0x77
         assert (guest["CIA"], guest["SRR0"]) == (0x300, CODE + 12)
         assert guest["DSISR"] == 0x800_0000
@@ -353,11 +353,11 @@ def test_an_invalidation_reaches_the_tlbs_of_all_keys() -> None:
     guest.memory.store(DATA + 0x1000, 8, 2, False)
     for key in (0, 2, 0, 2):
         guest.set({"CIA": CODE, "r6": key << 62})
-        guest.run(2)
+        guest.step(2)
         assert guest["r7"] == 1
     guest.memory.store(entry, 8, guest.memory.load(entry, 8, False) + 0x1000, False)
     guest.engine.forget_translations()
     for key in (0, 2):
         guest.set({"CIA": CODE, "r6": key << 62})
-        guest.run(2)
+        guest.step(2)
         assert guest["r7"] == 2

@@ -21,6 +21,7 @@ QEMU_ALONE = frozenset(
     (
         *("31/210", "31/242", "31/595", "31/659"),  # segment registers, which version 3.0B does not have
         *("31/150", "31/182", "31/214", "31/694", "31/726"),  # conditional stores without Rc
+        *(f"19/{number}" for number in range(32, 1024, 32)),  # mcrf, of which QEMU ignores reserved bits
     )
 )
 """Opcodes and extended opcodes of words that QEMU executes and that are not instructions."""
