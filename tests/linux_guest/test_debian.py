@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from real_kvm.debian import Packages
 
 from chronovisor.cli.clockcheck.guest_half import initramfs
+from chronovisor.cli.debian import Packages
 from chronovisor.machine.console import Console
 from chronovisor.machine.guest import EndReason, Guest
 from chronovisor.machine.host import Host

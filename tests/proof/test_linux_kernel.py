@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from real_kvm.debian import CACHE, Packages
 
+from chronovisor.cli.debian import CACHE, Packages
 from chronovisor.proof.code.claim import CodeFinding, place_value
 from chronovisor.proof.code.image import CodeImage, read_code
 from chronovisor.proof.code.offset_switch import OffsetSwitch, offset_switches
@@ -28,7 +28,7 @@ def _kernel() -> Path:
         return Packages().kernel()
     found = next(iter(sorted(CACHE.glob("linux-image-*/boot"))), None)
     if found is None:
-        pytest.skip(f"no kernel package is unpacked below {CACHE}: python tests/real_kvm/debian.py {CACHE}")
+        pytest.skip(f"no kernel package is unpacked below {CACHE}: python -m chronovisor.cli.debian {CACHE}")
     return found.parent
 
 

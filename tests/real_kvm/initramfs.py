@@ -18,8 +18,8 @@ from pathlib import Path
 from py_compile import PycInvalidationMode
 from typing import Final
 
+from chronovisor.cli.debian import Packages
 from chronovisor.machine.cpio import Archive
-from real_kvm.debian import Packages
 from real_kvm.wheels import PROJECT, wheelhouse
 
 PYTHON: Final = "python3.11"

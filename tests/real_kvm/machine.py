@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from real_kvm.debian import Packages
+from chronovisor.cli.debian import Packages
 from real_kvm.initramfs import initramfs
 from real_kvm.inside import MARK
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from chronovisor.cli import main
-from real_kvm.debian import Packages
+from chronovisor.cli.debian import Packages
 from real_kvm.machine import QEMU
 
 pytestmark = pytest.mark.real_kvm

@@ -1,20 +1,22 @@
 """Debian's ppc64el packages, fetched by apt and unpacked without being installed.
 
-`python tests/real_kvm/debian.py DIRECTORY` leaves Debian's kernel for 64-bit Power in DIRECTORY and prints
+`python -m chronovisor.cli.debian DIRECTORY` leaves Debian's kernel for 64-bit Power in DIRECTORY and prints
 the path of its `vmlinux` (an ELF file with symbols' addresses but no debug information). What is there is not
 fetched again. It needs Debian's apt and dpkg-deb, and no root.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-CACHE: Final = Path(__file__).parents[2] / "build" / "debian-ppc64el"
-"""Where packages are kept between runs, and what is unpacked from them."""
+CACHE: Final = Path("build/debian-ppc64el")
+"""Where packages are kept between runs, and what is unpacked from them, if no other place is named."""
 _KERNEL: Final = "linux-image-powerpc64le"
 """Debian's name for the newest kernel, which is a package of its own."""
 
@@ -28,18 +30,19 @@ class Packages:
 
     def __init__(self, directory: Path = CACHE) -> None:
         self.directory = directory.resolve()
-        self._updated = False
+        self._updated = self._holds_lock = False
         for part in ("lists/partial", "cache/archives/partial"):
             (self.directory / part).mkdir(parents=True, exist_ok=True)
 
     def fetch(self, names: Sequence[str]) -> dict[str, Path]:
         """Return each package's file by its name, fetched where it is not there yet."""
-        found = {name: self._kept(name) for name in names}
-        missing = [name for name, path in found.items() if path is None]
-        if missing:
-            self._update()
-            self._run("apt-get", *self._options(), "--quiet=2", "download", *missing)
-        return {name: path or self._fetched(name) for name, path in found.items()}
+        with self._locked():
+            found = {name: self._kept(name) for name in names}
+            missing = [name for name, path in found.items() if path is None]
+            if missing:
+                self._update()
+                self._run("apt-get", *self._options(), "--quiet=2", "download", *missing)
+            return {name: path or self._fetched(name) for name, path in found.items()}
 
     def unpack(self, names: Sequence[str], into: Path) -> Path:
         """Unpack the packages' files into a directory, which is returned."""
@@ -49,17 +52,32 @@ class Packages:
 
     def kernel(self) -> Path:
         """Return the directory of the unpacked kernel package: `boot/vmlinux-*` and `lib/modules`."""
-        package = self._kernel_package()
-        into = self.directory / package
-        if not into.exists():
-            partial = self.directory / f"{package}.partial"
-            self.unpack([package], partial)
-            partial.rename(into)
-        return into
+        with self._locked():
+            package = self._kernel_package()
+            into = self.directory / package
+            if not into.exists():
+                partial = self.directory / f"{package}.partial"
+                self.unpack([package], partial)
+                partial.rename(into)
+            return into
 
     def vmlinux(self) -> Path:
         """Return the kernel's ELF file."""
         return next((self.kernel() / "boot").glob("vmlinux-*"))
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Let one process at a time fetch and unpack here; the lock can be taken again inside."""
+        if self._holds_lock:
+            yield
+            return
+        with (self.directory / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self._holds_lock = True
+            try:
+                yield
+            finally:
+                self._holds_lock = False
 
     def _kernel_package(self) -> str:
         kept = sorted(self.directory.glob("linux-image-[0-9]*_ppc64el.deb"))
