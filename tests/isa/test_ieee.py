@@ -12,7 +12,16 @@ import pytest
 
 from chronovisor.isa.bits import FPSCR
 from chronovisor.isa.ieee import IEEE, Rounding
-from chronovisor.isa.ieee.formats import BINARY32, BINARY64, BINARY128, FORMATS, Format, Kind
+from chronovisor.isa.ieee.formats import (
+    BINARY16,
+    BINARY32,
+    BINARY64,
+    BINARY128,
+    EXTENDED,
+    FORMATS,
+    Format,
+    Kind,
+)
 
 _INVALID = int(
     FPSCR.VXSNAN | FPSCR.VXISI | FPSCR.VXIDI | FPSCR.VXZDZ | FPSCR.VXIMZ | FPSCR.VXSQRT | FPSCR.VXCVI
@@ -274,6 +283,44 @@ def test_conversions_agree_with_rationals() -> None:
                     compared += 1
     assert compared > 4_000
     assert saturated > 250
+
+
+def test_halves_agree_with_the_host_and_with_rationals() -> None:
+    random = Random(6)
+    compared = 0
+    for bits in range(1 << BINARY16.width):
+        if BINARY16.decode(bits).kind in (Kind.FINITE, Kind.ZERO, Kind.INFINITY):
+            number: float = struct.unpack(">e", bits.to_bytes(2, "big"))[0]
+            assert outcome("convert binary16 to binary64", bits, 0) == (pattern(number), 0)
+            compared += 1
+    assert compared == 2 * (31 * 1024 + 1)
+    compared = 0
+    for form in (BINARY32, BINARY64):
+        for _ in range(400):
+            number = Fraction(random.getrandbits(24) - (1 << 23) or 1) / 2 ** random.randrange(8, 42)
+            a, _ = judged(form, number, Rounding.TOWARD_ZERO)
+            rounding = random.choice(list(Rounding))
+            found = outcome(f"convert {form.name} to binary16", a, rounding)
+            assert found == judged(BINARY16, exact(form, a), rounding)
+            compared += 1
+    assert compared == 800
+
+
+def test_rounding_to_double_extended_precision_agrees_with_rationals() -> None:
+    random = Random(7)
+    compared = 0
+    for _ in range(60):
+        a, rounding = finite(random, BINARY128), random.choice(list(Rounding))
+        if number := exact(BINARY128, a):
+            narrow, raised = judged(EXTENDED, number, rounding)
+            bits, found = outcome("round binary128 as extended", a, rounding)
+            assert found == raised
+            if EXTENDED.decode(narrow).kind is Kind.INFINITY:
+                assert bits & ~BINARY128.sign == BINARY128.infinity
+            else:
+                assert exact(BINARY128, bits) == exact(EXTENDED, narrow)
+            compared += 1
+    assert compared > 40
 
 
 _SNAN, _QNAN, _OTHER = 0x7FF4_0000_0000_0001, 0xFFF8_0000_0000_0002, 0x7FF8_0000_0000_0003

@@ -13,7 +13,7 @@ from random import Random
 import chronovisor.isa.meanings  # noqa: F401 - declares every instruction
 from chronovisor.isa.bits import FPSCR, MSR
 from chronovisor.isa.forms import Kind
-from chronovisor.isa.ieee.formats import BINARY32, BINARY64, BINARY128, Format
+from chronovisor.isa.ieee.formats import BINARY16, BINARY32, BINARY64, BINARY128, Format
 from chronovisor.isa.instruction import INSTRUCTIONS, Instruction
 
 from .case import BACKGROUND, BLOCK, MSR_ME, MSR_SF, SPR_NAMES, Case, Outcome
@@ -53,7 +53,8 @@ def pattern(random: Random, form: Format) -> int:
     """A pattern of bits of a format, near a boundary more often than not."""
     fraction = (1 << form.fraction_bits) - 1
     top = form.infinity >> form.fraction_bits
-    near = form.bias + random.choice((-61, -2, -1, 0, 1, 30, 31, 32, 52, 53, 62, 63, 64))
+    near = form.bias + random.choice((-61, -14, -2, -1, 0, 1, 15, 30, 31, 32, 52, 53, 62, 63, 64))
+    near = min(max(near, 0), top)
     exponent = random.choice((0, 1, top, top - 1, near, near, near, random.randrange(top + 1)))
     one = 1 << random.randrange(form.fraction_bits)
     low = random.choice((0, 1, fraction, form.quiet, one, -one, random.getrandbits(form.fraction_bits)))
@@ -74,10 +75,12 @@ def _widened(bits: int) -> int:
 
 
 def operand(random: Random) -> int:
-    """128 bits: doubles, singles in doubles, singles, integers, a quadruple."""
-    kind = random.randrange(8)
-    if kind == 7:
+    """128 bits: doubles, singles in doubles, singles, halves, integers, a quadruple."""
+    kind = random.randrange(10)
+    if kind in (7, 8):
         return pattern(random, BINARY128)
+    if kind == 9:
+        return sum(pattern(random, BINARY16) << shift for shift in range(0, 128, 16))
     if kind == 6:
         return sum(pattern(random, BINARY32) << shift for shift in (0, 32, 64, 96))
     if kind == 5:
@@ -108,6 +111,8 @@ def _fields(random: Random, instruction: Instruction) -> tuple[dict[str, int], d
         vector = field.kind is Kind.VSR or field.name in ("VRT", "VRA", "VRB", "VRC")
         if not (floating or vector):
             numbers[field.name] = random.getrandbits(field.width) << field.shift
+            if field.name == "RMC" and not numbers["R"]:
+                numbers["RMC"] = random.choice((0, 3))  # the other two are reserved
             continue
         width = 6 if field.kind is Kind.VSR else 5
         number = random.getrandbits(width) % ((1 << width) - 1)  # not 31 nor 63

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 from chronovisor.isa.bits import FPSCR
 from chronovisor.isa.decode import decode
+from chronovisor.isa.forms import FIELDS
 from chronovisor.isa.ieee import Rounding
 from chronovisor.isa.ieee.formats import BINARY32, BINARY64
 from chronovisor.isa.instruction import Instruction
 from chronovisor.isa.meanings.floating_point_exceptions import EXCEPTIONS, FPRF, INVALID
 
 from .case import Case
-from .floating_point import STATUS, Seen, before, word
+from .floating_point import STATUS, B, Seen, before, word
 
 _ROUNDED = int(FPSCR.FX | FPSCR.OX | FPSCR.UX | FPRF)
 _SIGNALLED = int(FPSCR.FX | FPSCR.FEX | FPSCR.VX | FPSCR.VXSNAN)
@@ -95,9 +96,35 @@ def _single_result(_: Case, qemu: Seen) -> Seen:
     return Seen(0, int(FPSCR.C) if tiny else 0, 0)
 
 
+_directed_bits = Seen(_WHOLE, _ROUNDED, _CR1_FX | 0x0100_0000)
+
+
 def _directed(case: Case, _: Seen) -> Seen:
-    bits = Seen(_WHOLE, _ROUNDED, _CR1_FX | 0x0100_0000)
-    return bits if before(case, STATUS) & FPSCR.RN in (Rounding.UP, Rounding.DOWN) else Seen(0, 0, 0)
+    return (
+        _directed_bits if before(case, STATUS) & FPSCR.RN in (Rounding.UP, Rounding.DOWN) else Seen(0, 0, 0)
+    )
+
+
+def _to_integers(name: str) -> bool:
+    return name.startswith(("xvcvsp", "xvcvdp")) and name.endswith(("xws", "xds"))
+
+
+def _after_invalid(_: Case, qemu: Seen) -> Seen:
+    return Seen(_WHOLE >> 32 if qemu.fpscr & FPSCR.VXCVI else 0, 0, 0)
+
+
+def _rounded_otherwise(case: Case, _: Seen) -> Seen:
+    swapped = before(case, STATUS) & FPSCR.RN in (Rounding.TOWARD_ZERO, Rounding.DOWN)
+    by_status = word(case) >> 9 & 3 == 3 and not word(case) >> 16 & 1
+    return _directed_bits if swapped and by_status else Seen(0, 0, 0)
+
+
+def _single_denormal(case: Case, _: Seen) -> Seen:
+    number = before(case, B) & ~BINARY64.sign
+    smallest = BINARY32.smallest_exponent + BINARY64.bias << BINARY64.fraction_bits
+    field = FIELDS["BF"].decode(word(case))
+    denormal = 1 << BINARY64.fraction_bits <= number < smallest
+    return Seen(0, int(FPSCR.FE), 2 << (28 - 4 * field)) if denormal else Seen(0, 0, 0)
 
 
 def _divided_by_zero(_: Case, qemu: Seen) -> Seen:
@@ -195,6 +222,31 @@ EXEMPTIONS: tuple[Exemption, ...] = (
         "Book I 4.6.8, 7.6.3",
         "a signalling NaN does not set VXVC if VE is 1; QEMU sets VXVC in any case",
         lambda case, qemu: Seen(0, int(FPSCR.VXVC) if before(case, STATUS) & FPSCR.VE else 0, 0),
+    ),
+    Exemption(
+        _is("xsnmsubqpo"),
+        "Book I 7.6.3",
+        "the result is rounded to odd; QEMU rounds it as FPSCR[RN] says",
+        _always(_directed_bits),
+    ),
+    Exemption(
+        _is("xsrqpi xsrqpix xsrqpxp"),
+        "Book I 7.6.3",
+        "if R is 0 and RMC is 3, FPSCR[RN] says how to round; QEMU takes 1 (toward zero) for 3 (down), and "
+        "3 for 1",
+        _rounded_otherwise,
+    ),
+    Exemption(
+        _to_integers,
+        "Book I 7.6.3",
+        "each element is converted by itself; QEMU takes all elements behind an invalid one for invalid",
+        _after_invalid,
+    ),
+    Exemption(
+        _is("xststdcsp"),
+        "Book I 7.6.3",
+        "a number that is denormal in the single format is of that class; QEMU says that it is of any class",
+        _single_denormal,
     ),
     Exemption(
         _is("fre fres"),

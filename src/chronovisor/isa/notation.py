@@ -176,12 +176,12 @@ class Machine:
         """IEEE arithmetic: its result, and the bits of FPSCR that it raises (64 bits).
 
         ``name`` is one of ``chronovisor.isa.ieee.IEEE``. The last operand of all but comparisons is the
-        rounding mode: 64 bits of FPSCR, of which RN counts, or a number of ``Rounding``.
+        rounding mode: 64 bits of FPSCR, of which RN counts, or a number of ``Rounding``, known or not.
         """
         operation = IEEE[name]
         values = []
         for operand, width in zip(operands, operation.operands, strict=True):
-            if width == ROUNDING_WIDTH and isinstance(operand, Value):
+            if width == ROUNDING_WIDTH and isinstance(operand, Value) and operand.width != width:
                 operand = (operand & int(FPSCR.RN)).trunc(ROUNDING_WIDTH)
             values.append(self.value(operand, width))
         both = self.trace.emit("ieee", operation.width + RAISED_WIDTH, tuple(values), name)

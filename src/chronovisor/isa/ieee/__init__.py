@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final
 
 from chronovisor.isa.ieee import arithmetic, conversions
-from chronovisor.isa.ieee.formats import BINARY32, BINARY64, FORMATS
+from chronovisor.isa.ieee.formats import BINARY16, BINARY32, BINARY64, BINARY128, EXTENDED, FORMATS, Format
 from chronovisor.isa.ieee.rounding import Result, Rounding
 
 RAISED_WIDTH: Final = 32
@@ -55,6 +55,11 @@ _ARITHMETIC: Final[dict[str, tuple[int, Callable[..., Result]]]] = {
 _INTEGERS: Final = {f"{'signed' if s else 'unsigned'}{w}": (w, s) for w in (32, 64) for s in (True, False)}
 
 
+def _conversion(form: Format, to: Format) -> tuple[str, Operation]:
+    compute = partial(conversions.convert, form, to)
+    return f"convert {form.name} to {to.name}", Operation((form.width, ROUNDING_WIDTH), to.width, compute)
+
+
 def _all() -> Iterator[tuple[str, Operation]]:
     narrow = (BINARY64, BINARY32)
     for form, to in (*((form, form) for form in FORMATS), narrow):
@@ -75,11 +80,12 @@ def _all() -> Iterator[tuple[str, Operation]]:
             yield f"{form.name} to {name}", Operation(one, width, compute)
         for to in FORMATS:
             if to is not form:
-                compute = partial(conversions.convert, form, to)
-                yield f"convert {form.name} to {to.name}", Operation(one, to.width, compute)
-    form, to = narrow
-    compute = partial(conversions.round_to, form, to)
-    yield f"round {form.name} as {to.name}", Operation((form.width, ROUNDING_WIDTH), form.width, compute)
+                yield _conversion(form, to)
+        if form is not BINARY128:
+            yield from (_conversion(BINARY16, form), _conversion(form, BINARY16))
+    for form, to in (narrow, (BINARY128, EXTENDED)):
+        compute = partial(conversions.round_to, form, to)
+        yield f"round {form.name} as {to.name}", Operation((form.width, ROUNDING_WIDTH), form.width, compute)
 
 
 IEEE: Final[dict[str, Operation]] = dict(_all())

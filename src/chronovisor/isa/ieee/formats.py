@@ -96,8 +96,14 @@ class Format:
         return Number(Kind.FINITE, negative, significand, max(biased, 1) - self.bias - self.fraction_bits)
 
 
+BINARY16 = Format("binary16", 16, 11)
 BINARY32 = Format("binary32", 32, 24)
 BINARY64 = Format("binary64", 64, 53)
 BINARY128 = Format("binary128", 128, 113)
 
+EXTENDED = Format("extended", 79, 64)
+"""The double-extended precision, to which `xsrqpxp` rounds: it has the range of binary128. (In memory such
+numbers have 80 bits, because their implicit bit is stored.)"""
+
 FORMATS = (BINARY32, BINARY64, BINARY128)
+"""The formats of arithmetic."""

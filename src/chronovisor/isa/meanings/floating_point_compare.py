@@ -14,7 +14,7 @@ from chronovisor.isa.meanings.floating_point_exceptions import (
 from chronovisor.isa.notation import Machine
 from chronovisor.isa.values import Value
 
-_FPCC = int(FPSCR.FL | FPSCR.FG | FPSCR.FE | FPSCR.FU)
+FPCC = int(FPSCR.FL | FPSCR.FG | FPSCR.FE | FPSCR.FU)
 
 
 def related(m: Machine, form: Format, a: Value, b: Value, ordered: bool) -> tuple[Value, Value]:
@@ -32,7 +32,7 @@ def compare(m: Machine, form: Format, BF: Value, a: Value, b: Value, ordered: bo
     """CR field BF and FPCC become LT, GT, EQ or unordered."""
     relation, raised = related(m, form, a, b, ordered)
     old = m["FPSCR"]
-    m["FPSCR"] = with_exceptions(m, (old & ~_FPCC) | (relation.zext(64) << place(FPSCR.FU)), raised)
+    m["FPSCR"] = with_exceptions(m, (old & ~FPCC) | (relation.zext(64) << place(FPSCR.FU)), raised)
     m.cr[BF] = relation
     interrupt_if_enabled(m)
 
