@@ -26,6 +26,8 @@ _LOW = (1 << 64) - 1
 _WHOLE = (1 << 128) - 1
 _FIRST = _WHOLE ^ _LOW
 """The doubleword of a floating-point register."""
+_SMALLEST_SINGLE = BINARY32.smallest_exponent + BINARY64.bias << BINARY64.fraction_bits
+"""The smallest normal number of the single format, in the double format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +94,9 @@ def _single_result(_: Case, qemu: Seen) -> Seen:
     if number.is_nan:
         return Seen(((1 << 29) - 1) << 64, 0, 0)
     magnitude = qemu.target >> 64 & ~BINARY64.sign
-    tiny = magnitude < BINARY32.smallest_exponent + BINARY64.bias << BINARY64.fraction_bits
-    return Seen(0, int(FPSCR.C) if tiny else 0, 0)
+    if magnitude == _SMALLEST_SINGLE:
+        return Seen(0, int(FPSCR.UX), 0)
+    return Seen(0, int(FPSCR.C) if magnitude < _SMALLEST_SINGLE else 0, 0)
 
 
 _directed_bits = Seen(_WHOLE, _ROUNDED, _CR1_FX | 0x0100_0000)
@@ -121,9 +124,8 @@ def _rounded_otherwise(case: Case, _: Seen) -> Seen:
 
 def _single_denormal(case: Case, _: Seen) -> Seen:
     number = before(case, B) & ~BINARY64.sign
-    smallest = BINARY32.smallest_exponent + BINARY64.bias << BINARY64.fraction_bits
     field = FIELDS["BF"].decode(word(case))
-    denormal = 1 << BINARY64.fraction_bits <= number < smallest
+    denormal = 1 << BINARY64.fraction_bits <= number < _SMALLEST_SINGLE
     return Seen(0, int(FPSCR.FE), 2 << (28 - 4 * field)) if denormal else Seen(0, 0, 0)
 
 
@@ -171,8 +173,8 @@ EXEMPTIONS: tuple[Exemption, ...] = (
     Exemption(
         _single,
         "Book I 4.3.2, 4.2.2",
-        "a NaN operand is the result whole, and a class is that in the single format; QEMU cuts the NaN's "
-        "fraction, and looks at the double format",
+        "a NaN operand is the result whole, a class is the single format's, and tininess is found before "
+        "rounding; QEMU cuts the NaN's fraction, looks at the double format, and finds tininess afterwards",
         _single_result,
     ),
     Exemption(
