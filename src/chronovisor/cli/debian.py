@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,8 +18,8 @@ from typing import Final
 
 CACHE: Final = Path("build/debian-ppc64el")
 """Where packages are kept between runs, and what is unpacked from them, if no other place is named."""
-_KERNEL: Final = "linux-image-powerpc64le"
-"""Debian's name for the newest kernel, which is a package of its own."""
+FLAVOUR: Final = "powerpc64le"
+"""Debian's usual kernel: its pages are of 64 KiB in Debian 12, of 4 KiB in Debian 13."""
 
 
 class FetchError(Exception):
@@ -26,17 +27,22 @@ class FetchError(Exception):
 
 
 class Packages:
-    """ppc64el packages in a directory of their own, whatever architecture this machine is of."""
+    """ppc64el packages in a directory of their own, whatever architecture this machine is of.
 
-    def __init__(self, directory: Path = CACHE) -> None:
-        self.directory = directory.resolve()
+    They are of the suite that this machine's apt uses, or of another suite on the same mirror ("trixie").
+    """
+
+    def __init__(self, directory: Path = CACHE, suite: str | None = None) -> None:
+        self._own = None if suite is None else Packages(directory)
+        self._suite = suite
+        self.directory = directory.resolve() / (suite or "")
         self._updated = self._holds_lock = False
         for part in ("lists/partial", "cache/archives/partial"):
             (self.directory / part).mkdir(parents=True, exist_ok=True)
 
     def fetch(self, names: Sequence[str]) -> dict[str, Path]:
-        """Return each package's file by its name, fetched where it is not there yet."""
-        with self._locked():
+        """Return each package's file by its name, fetched if it is not there yet."""
+        with self.locked():
             found = {name: self._kept(name) for name in names}
             missing = [name for name, path in found.items() if path is None]
             if missing:
@@ -50,10 +56,10 @@ class Packages:
             self._run("dpkg-deb", "--extract", str(path), str(into))
         return into
 
-    def kernel(self) -> Path:
+    def kernel(self, flavour: str = FLAVOUR) -> Path:
         """Return the directory of the unpacked kernel package: `boot/vmlinux-*` and `lib/modules`."""
-        with self._locked():
-            package = self._kernel_package()
+        with self.locked():
+            package = self._kernel_package(flavour)
             into = self.directory / package
             if not into.exists():
                 partial = self.directory / f"{package}.partial"
@@ -61,12 +67,28 @@ class Packages:
                 partial.rename(into)
             return into
 
-    def vmlinux(self) -> Path:
+    def vmlinux(self, flavour: str = FLAVOUR) -> Path:
         """Return the kernel's ELF file."""
-        return next((self.kernel() / "boot").glob("vmlinux-*"))
+        return next((self.kernel(flavour) / "boot").glob("vmlinux-*"))
+
+    def mirror(self) -> tuple[str, str]:
+        """Return the URI of the mirror that this machine's apt uses, and the suite there."""
+        if self._own is not None and self._suite is not None:
+            return self._own.mirror()[0], self._suite
+        with self.locked():
+            self._update()
+            known = self._run(
+                *("apt-get", *self._options(), "indextargets"),
+                *("--format", "$(LABEL) $(REPO_URI) $(RELEASE)"),
+            )
+        for target in known.splitlines():
+            label, uri, suite = target.rsplit(" ", 2)
+            if label == "Debian":
+                return uri, suite
+        raise FetchError("this machine's apt knows no mirror of Debian that has ppc64el packages")
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Let one process at a time fetch and unpack here; the lock can be taken again inside."""
         if self._holds_lock:
             yield
@@ -79,16 +101,23 @@ class Packages:
             finally:
                 self._holds_lock = False
 
-    def _kernel_package(self) -> str:
-        kept = sorted(self.directory.glob("linux-image-[0-9]*_ppc64el.deb"))
-        if kept:
-            return kept[-1].name.split("_")[0]
+    def _kernel_package(self, flavour: str) -> str:
+        """The newest kernel that is here, or else the newest that can be fetched."""
+        kept = [path.name.split("_")[0] for path in self.directory.glob("linux-image-[0-9]*_ppc64el.deb")]
+        if here := _kernels(kept, flavour):
+            return here[0]
         self._update()
-        depends = self._run("apt-cache", *self._options(), "depends", _KERNEL)
-        for word in depends.split():
-            if word.startswith("linux-image-") and word != _KERNEL:
-                return word
-        raise FetchError(f"Debian's {_KERNEL} names no kernel; apt-cache said: {depends.strip()}")
+        listed = self._run("apt-cache", *self._options(), "pkgnames", "linux-image-").split()
+        failure = FetchError(f"apt knows no ppc64el kernel of flavour {flavour}")
+        for package in _kernels(listed, flavour):
+            try:
+                self.fetch([package])
+            except FetchError as error:
+                # A mirror may list a kernel before it has the file; the one before it is there.
+                failure = error
+            else:
+                return package
+        raise failure
 
     def _kept(self, name: str) -> Path | None:
         return next(iter(sorted(self.directory.glob(f"{name}_*.deb"), reverse=True)), None)
@@ -101,7 +130,10 @@ class Packages:
 
     def _update(self) -> None:
         if not self._updated:
-            # A list that is damaged or new this minute is no matter where the one that is asked for is there.
+            if self._suite is not None:
+                uri, suite = self.mirror()
+                self._sources.write_text(f"deb {uri} {suite} main\n")
+            # A list that is damaged or new this minute does not matter if the needed one is there.
             subprocess.run(
                 ["apt-get", *self._options(), "--quiet=2", "update"], capture_output=True, check=False
             )
@@ -116,7 +148,18 @@ class Packages:
             f"-oDir::Cache={self.directory / 'cache'}",
             # The directory need not be readable by the user that apt would change to.
             "-oAPT::Sandbox::User=root",
+            *self._other_suite(),
         ]
+
+    @property
+    def _sources(self) -> Path:
+        """The list of this suite alone."""
+        return self.directory / "sources.list"
+
+    def _other_suite(self) -> list[str]:
+        if self._suite is None:
+            return []
+        return [f"-oDir::Etc::SourceList={self._sources}", "-oDir::Etc::SourceParts=/dev/null"]
 
     def _run(self, *command: str) -> str:
         try:
@@ -129,6 +172,14 @@ class Packages:
             said = (ended.stderr.strip() or ended.stdout.strip()).splitlines()
             raise FetchError(f"{command[0]} failed: {said[-1] if said else ended.returncode}")
         return ended.stdout
+
+
+def _kernels(names: Sequence[str], flavour: str) -> list[str]:
+    """Those of the packages that are a kernel of this flavour, the newest first."""
+    kernel = re.compile(rf"linux-image-(\d[^-]*(?:-\d+)?)-{re.escape(flavour)}")
+    found = [match for name in names if (match := kernel.fullmatch(name))]
+    found.sort(key=lambda match: [int(number) for number in re.findall(r"\d+", match[1])], reverse=True)
+    return [match[0] for match in found]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,85 @@
+"""What the tests of Linux guests boot: Debian's kernels, and file systems to begin with."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from chronovisor.cli.debian import FLAVOUR, Packages
+from chronovisor.machine.cpio import Archive
+from chronovisor.machine.guest import Guest
+from chronovisor.timebase.types import HostTime
+
+BOOT_SECONDS: Final = 300
+"""More than a boot takes on a machine that does much else: the run ends by itself long before."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One of Debian's kernels for 64-bit Power, and the size of its pages."""
+
+    suite: str | None
+    flavour: str
+    page_size: int
+
+    def vmlinux(self) -> Path:
+        """Return the kernel's file; the test is skipped on a machine without Debian's tools."""
+        if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+            pytest.skip("needs Debian's apt and dpkg: they bring the kernel")
+        return Packages(suite=self.suite).vmlinux(self.flavour)
+
+
+OWN: Final = Kernel(None, FLAVOUR, 65536)
+"""The kernel of the suite that this machine uses: 6.1 in Debian 12."""
+TRIXIE: Final = Kernel("trixie", FLAVOUR, 4096)
+TRIXIE_64K: Final = Kernel("trixie", f"{FLAVOUR}-64k", 65536)
+"""Linux 6.12 of Debian 13, in its two flavours."""
+
+
+def busybox(init: str) -> bytes:
+    """Return an initial file system of BusyBox and a shell script that is its first process."""
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Packages().unpack(["busybox-static"], Path(scratch))
+        program = next(root.glob("**/bin/busybox")).read_bytes()
+    out = io.BytesIO()
+    archive = Archive(out)
+    for name in ("dev", "proc", "sys", "tmp"):
+        archive.directory(name)
+    archive.character_device("dev/console", 5, 1)
+    archive.file("bin/busybox", program, 0o755)
+    archive.link("bin/sh", "busybox")
+    archive.file("init", init.encode(), 0o755)
+    archive.close()
+    return out.getvalue()
+
+
+class Lines:
+    """Takes what a guest prints and keeps its lines, with the host's time at which each ended."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.times: list[int] = []
+        self._now: Callable[[], HostTime] | None = None
+        self._rest = b""
+
+    def watch(self, guest: Guest) -> None:
+        """Take times from the guest's host from now on."""
+        self._now = guest.system.clock.now
+
+    def __call__(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self.lines.append(line.rstrip(b"\r").decode(errors="replace"))
+            if self._now is not None:
+                self.times.append(self._now().value)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
