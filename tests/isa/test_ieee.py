@@ -323,6 +323,58 @@ def test_rounding_to_double_extended_precision_agrees_with_rationals() -> None:
     assert compared > 40
 
 
+def _single(bits: int) -> float:
+    number: float = struct.unpack(">f", bits.to_bytes(4, "big"))[0]
+    return number
+
+
+def test_powers_and_logarithms_agree_with_the_host() -> None:
+    """The host's doubles are so much more precise than singles that they say which one is nearest."""
+    random = Random(8)
+    compared = 0
+    for _ in range(2000):
+        a = drawn(random, BINARY32)
+        x = _single(a)
+        if math.isnan(x):
+            continue
+        if x > -150:
+            power, _ = outcome("power_of_two binary32", a, Rounding.NEAREST_EVEN)
+            exact_power = 2.0**x if x < 200 else math.inf
+            assert math.isclose(_single(power), exact_power, rel_tol=2**-23, abs_tol=2**-149) or (
+                exact_power > 2.0**127 and math.isinf(_single(power))
+            )
+            compared += 1
+        if x > 0 and math.isfinite(x):
+            found, _ = outcome("logarithm binary32", a, Rounding.NEAREST_EVEN)
+            assert math.isclose(_single(found), math.log2(x), rel_tol=2**-23)
+            compared += 1
+    assert compared > 2000
+    for whole in range(-126, 128):
+        bits = (BINARY32.bias + whole) << 23
+        number = BINARY32.signed(whole < 0, int.from_bytes(struct.pack(">f", abs(whole)), "big"))
+        for rounding in Rounding:
+            assert outcome("logarithm binary32", bits, rounding) == (number, 0)
+            assert outcome("power_of_two binary32", number, rounding) == (bits, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "operand", "bits"),
+    [
+        ("power_of_two", 0xFF80_0000, 0),
+        ("power_of_two", 0x7F80_0000, 0x7F80_0000),
+        ("power_of_two", 0x8000_0000, 0x3F80_0000),
+        ("power_of_two", 0xC360_0000, 0),
+        ("logarithm", 0x8000_0000, 0xFF80_0000),
+        ("logarithm", 0x7F80_0000, 0x7F80_0000),
+        ("logarithm", 0xBF80_0000, 0x7FC0_0000),
+        ("logarithm", 0x3F80_0000, 0),
+        ("logarithm", 0xFF80_0001, 0xFFC0_0001),
+    ],
+)
+def test_ends_of_powers_and_logarithms(name: str, operand: int, bits: int) -> None:
+    assert outcome(f"{name} binary32", operand, Rounding.NEAREST_EVEN)[0] == bits
+
+
 _SNAN, _QNAN, _OTHER = 0x7FF4_0000_0000_0001, 0xFFF8_0000_0000_0002, 0x7FF8_0000_0000_0003
 _INF, _ONE, _NONE = 0x7FF0_0000_0000_0000, 0x3FF0_0000_0000_0000, 0
 _MINUS, _DEFAULT = 1 << 63, 0x7FF8_0000_0000_0000

@@ -34,7 +34,10 @@ def cases(random: Random, place: Iterator[int], chosen: Instruction, inputs: int
 def _with_vectors(random: Random, case: Case) -> Case:
     vsr: list[int] = []
     for _ in range(64):
-        # Now and then equal to another one.
-        vsr.append(random.choice(vsr) if vsr and not random.getrandbits(3) else draw_elements(random))
+        # Now and then equal to another one, but for a sign.
+        if vsr and not random.getrandbits(3):
+            vsr.append(random.choice(vsr) ^ (random.getrandbits(1) << random.choice((31, 63, 95, 127))))
+        else:
+            vsr.append(random.choice((draw_elements, floating_point.operand))(random))
     vectors = Vectors(tuple(vsr), random.choice(_VSCRS), 0)
     return replace(case, msr=case.msr | MSR_FP | MSR_VEC | MSR_VSX, vectors=vectors)

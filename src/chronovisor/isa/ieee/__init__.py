@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from chronovisor.isa.ieee import arithmetic, conversions
+from chronovisor.isa.ieee import arithmetic, conversions, powers
 from chronovisor.isa.ieee.formats import BINARY16, BINARY32, BINARY64, BINARY128, EXTENDED, FORMATS, Format
 from chronovisor.isa.ieee.rounding import Result, Rounding
 
@@ -83,6 +83,9 @@ def _all() -> Iterator[tuple[str, Operation]]:
                 yield _conversion(form, to)
         if form is not BINARY128:
             yield from (_conversion(BINARY16, form), _conversion(form, BINARY16))
+    one = (BINARY32.width, ROUNDING_WIDTH)
+    for name, function in (("power_of_two", powers.power_of_two), ("logarithm", powers.logarithm)):
+        yield f"{name} {BINARY32.name}", Operation(one, BINARY32.width, partial(function, BINARY32))
     for form, to in (narrow, (BINARY128, EXTENDED)):
         compute = partial(conversions.round_to, form, to)
         yield f"round {form.name} as {to.name}", Operation((form.width, ROUNDING_WIDTH), form.width, compute)

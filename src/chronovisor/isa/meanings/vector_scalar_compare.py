@@ -73,7 +73,7 @@ for _name, _relations, _ordered in (("eq", 2, False), ("gt", 4, True), ("ge", 6,
 # Maximum and minimum
 
 
-def _chosen(m: Machine, form: Format, a: Value, b: Value, maximum: bool) -> tuple[Value, Value]:
+def larger_or_smaller(m: Machine, form: Format, a: Value, b: Value, maximum: bool) -> tuple[Value, Value]:
     """The larger or the smaller of two numbers, +0 above -0; and what comparing them raises."""
     relation, raised = m.ieee(f"compare {form.name}", a, b)
     is_a = relation.extract(2 if maximum else 3, 1)
@@ -81,7 +81,7 @@ def _chosen(m: Machine, form: Format, a: Value, b: Value, maximum: bool) -> tupl
     return m.select(relation.extract(1, 1), same, m.select(is_a, a, b)), raised
 
 
-def _nan(form: Format, a: Value) -> Value:
+def is_nan(form: Format, a: Value) -> Value:
     return a.trunc(form.width - 1).ugt(form.infinity)
 
 
@@ -89,8 +89,8 @@ def _extreme(form: Format, maximum: bool) -> Element:
     """As IEEE 754-2008 has it: a quiet NaN gives way to a number, a signalling NaN does not."""
 
     def element(m: Machine, a: Value, b: Value) -> tuple[Value, Value]:
-        number, raised = _chosen(m, form, a, b, maximum)
-        a_nan, b_nan = _nan(form, a), _nan(form, b)
+        number, raised = larger_or_smaller(m, form, a, b, maximum)
+        a_nan, b_nan = is_nan(form, a), is_nan(form, b)
         a_signals, b_signals = (nan & (x & form.quiet).eq(0) for nan, x in ((a_nan, a), (b_nan, b)))
         without_b = m.select(b_signals, b | form.quiet, a)
         result = m.select(b_nan, without_b, number)
@@ -114,8 +114,8 @@ def _extreme_of_java(form: Format, maximum: bool) -> Element:
     """As Java's Math.max has it: a NaN if one of them is a NaN."""
 
     def element(m: Machine, a: Value, b: Value) -> tuple[Value, Value]:
-        number, raised = _chosen(m, form, a, b, maximum)
-        return m.select(_nan(form, a), a, m.select(_nan(form, b), b, number)), raised
+        number, raised = larger_or_smaller(m, form, a, b, maximum)
+        return m.select(is_nan(form, a), a, m.select(is_nan(form, b), b, number)), raised
 
     return element
 
