@@ -13,13 +13,15 @@ import z3
 
 from chronovisor.engine.concrete import ConcreteEngine
 from chronovisor.engine.endings import GuestInterrupt
-from chronovisor.engine.native.emitter import NOT_TRANSLATED
+from chronovisor.engine.native.emitter import FAULTED, NOT_TRANSLATED
 from chronovisor.engine.native.engine import NativeEngine
+from chronovisor.engine.native.layout import mode_number
 from chronovisor.engine.native.library import runtime
 from chronovisor.engine.state import Thread
 from chronovisor.engine.symbolic.evaluator import Evaluation
 from chronovisor.engine.symbolic.state import Addresses, SymbolicState
 from chronovisor.isa.bits import LPCR, MSR
+from chronovisor.isa.interrupts import INTERRUPTS
 from chronovisor.isa.radix import Access, translation
 
 from .guest import CODE, Guest
@@ -148,7 +150,7 @@ class _NoTime:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_native_walk_is_the_same(seed: int) -> None:
-    """Compiled, the program finds the same addresses and sets the same bits; faults it leaves alone."""
+    """Compiled, the program finds the same addresses, sets the same bits and enters the same interrupts."""
     draw = random.Random(100 + seed)
     guest, tables = _guest(draw, real_bits=20)
     thread = NativeEngine(guest.memory).thread(guest.clock)
@@ -158,28 +160,40 @@ def test_the_native_walk_is_the_same(seed: int) -> None:
     native = {
         Access.LOAD: kind(runtime().translate_load_address),
         Access.STORE: kind(runtime().translate_store_address),
+        Access.FETCH: kind(runtime().translate_fetch_address),
     }
-    translated = 0
-    for ea, access in _accesses(draw, tables, 400):
-        if access is Access.FETCH:
-            continue
+    seen: Counter[int] = Counter()
+    for ea, access in _accesses(draw, tables, 600):
         problem = draw.random() < 0.5
-        keys = {"AMR": draw.getrandbits(2) << 62, "IAMR": 0}
-        thread.set("AMR", keys["AMR"])
-        thread.set_msr(TRANSLATED | IR | (PR if problem else 0))
+        keys = {"AMR": draw.getrandbits(2) << 62, "IAMR": draw.getrandbits(2) << 62}
+        msr = TRANSLATED | IR | (PR if problem else 0)
+        for name, value in {**keys, "DAR": 0, "DSISR": 0, "CIA": ea & -4}.items():
+            thread.set(name, value)
+        thread.set_msr(msr)
+        # The table of decoded pages, which no instruction of this test uses.
+        thread.guest.modes[mode_number((True, False))].table = 1
+        assert runtime().adopt(thread.at)
         before = guest.memory.read(0, TABLES_END)
         answer, entry = expected(before, tables.process_table, PID, ea, access, problem, **keys)
         found = native[access](ctypes.addressof(thread), ea)
         after = bytearray(before)
-        if isinstance(answer, Fault) or answer >= guest.memory.size:
+        if isinstance(answer, Fault):
+            assert found == FAULTED, hex(ea)
+            vector = INTERRUPTS[answer.name].vector
+            assert (vector, ea & -4) == (thread.CIA, thread.SRR0)
+            data = access is not Access.FETCH
+            assert msr | (0 if data else answer.cause) == thread.SRR1
+            assert ((ea, answer.cause) if data else (0, 0)) == (thread.DAR, thread.DSISR)
+        elif answer >= guest.memory.size:
             assert found == NOT_TRANSLATED, hex(ea)
         else:
             assert found == answer, hex(ea)
-            translated += 1
+        seen[found if found > guest.memory.size else 0] += 1
         if not isinstance(answer, Fault) and entry is not None:
             after[entry[0] : entry[0] + 8] = entry[1].to_bytes(8, "big")
         assert guest.memory.read(0, TABLES_END) == after
-    assert translated > 10
+    assert seen[0] > 10
+    assert seen[FAULTED] > 100
 
 
 ENGINES = [ConcreteEngine, NativeEngine]

@@ -21,6 +21,8 @@ from chronovisor.isa.decode import decode
 from chronovisor.isa.instruction import Instruction
 from chronovisor.isa.interrupts import (
     BRANCHES,
+    INTERRUPT_NAMES,
+    INTERRUPT_NUMBERS,
     INTERRUPTS,
     TRACE_CAUSE,
     TRACE_LOAD,
@@ -113,7 +115,6 @@ class ConcreteEngine:
         self._decoded: dict[tuple[bool, bool], dict[int, Operation]] = {
             (sixty_four, little): {} for sixty_four in (False, True) for little in (False, True)
         }
-        self._last_interrupt: dict[int, Crash] = {}
         self._translations: list[Translations] = []
 
     def thread(self, live: LiveRegisters) -> Thread:
@@ -246,10 +247,14 @@ class ConcreteEngine:
         _interrupt_entry(raised.name)(state, cause)
         state.CIA = state.NIA
         endless = came_from == state.CIA and before == state.MSR and not INTERRUPTS[raised.name].after
-        last = self._last_interrupt.get(id(state))
+        if endless and state.latest_interrupt:
+            name = INTERRUPT_NAMES[state.latest_interrupt]
+            return Crash(name, state.latest_address, state.latest_dar, state.latest_vector)
         if endless:
-            return last or Crash(raised.name, came_from, state.DAR, state.CIA)
-        if last is None or came_from != last.vector:
+            return Crash(raised.name, came_from, state.DAR, state.CIA)
+        if came_from != state.latest_vector or not state.latest_interrupt:
             # If a handler's first instruction fails, the interrupt that called the handler is the cause.
-            self._last_interrupt[id(state)] = Crash(raised.name, came_from, state.DAR, state.CIA)
+            state.latest_interrupt = INTERRUPT_NUMBERS[raised.name]
+            state.latest_address, state.latest_dar = came_from, state.DAR
+            state.latest_vector = state.CIA
         return None

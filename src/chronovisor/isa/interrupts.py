@@ -70,6 +70,10 @@ INTERRUPTS: dict[str, Interrupt] = {
     )
 }
 
+#: A number for each interrupt, from 1 up, for states that keep one.
+INTERRUPT_NUMBERS: dict[str, int] = {name: number for number, name in enumerate(INTERRUPTS, 1)}
+INTERRUPT_NAMES: dict[int, str] = {number: name for name, number in INTERRUPT_NUMBERS.items()}
+
 #: `sc 1`: not a guest's interrupt but a call of the hypervisor, which the engine hands up.
 HYPERCALL = "HYPERCALL"
 

@@ -362,6 +362,14 @@ class Machine:
         """A register changed that address translation depends on."""
         self.trace.emit("new_context", 0, (), register)
 
-    def forget_translations(self, whose: str) -> None:
-        """Look translations up anew: on every thread ("all") or this one ("own")."""
-        self.trace.emit("forget_translations", 0, (), whose)
+    def forget_translations(self, whose: str, process: Value, first: Value, last: Value) -> None:
+        """End in an invalidation of the effective pages of 4 KiB from ``first`` to ``last``.
+
+        Every thread ("all") or this one ("own") forgets what it translated for the process; all ones stand
+        for every process.
+        """
+        self.trace.emit("forget_translations", 0, (process, first, last), whose)
+
+    def await_invalidations(self) -> None:
+        """Wait until no thread uses what this one had it forget."""
+        self.trace.emit("await_invalidations", 0, ())

@@ -70,7 +70,9 @@ OPERATIONS: dict[str, str] = {
     "update_real": "the big-endian doubleword at real address a becomes c if it is b; else start anew",
     "translated": "the address that was asked for is real address a, in a page of 2^b bytes",
     "new_context": "the register named `detail` changed, which address translation depends on",
-    "forget_translations": "translations are looked up anew, by every thread ('all') or this one ('own')",
+    "forget_translations": "every thread ('all') or this one ('own') forgets what it translated for process "
+    "a, or for all if a is all ones, in the effective pages of 4 KiB from b to c; the instruction ends",
+    "await_invalidations": "what this thread had others forget is not used any more",
     "interrupt": "the instruction ends in the interrupt `detail`, a are SRR1's bits for its cause",
     "resync": "the machine state is looked at again before the next instruction",
 }
@@ -82,7 +84,7 @@ PURE = frozenset(list(OPERATIONS)[: list(OPERATIONS).index("read_file")])
 EFFECTS = frozenset(
     {
         *("write_file", "set", "write_live", "store", "invalidate_code", "zero_block", "probe", "barrier"),
-        *("update_real", "translated", "new_context", "forget_translations"),
+        *("update_real", "translated", "new_context", "forget_translations", "await_invalidations"),
         *("interrupt", "resync"),
     }
 )

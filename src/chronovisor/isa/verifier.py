@@ -118,7 +118,8 @@ SHAPES: Final[dict[str, Shape]] = {
     "update_real": _operands(64, 64, 64),
     "translated": _operands(64, 64),
     "new_context": _operands(details=tuple(TRANSLATION_CONTEXT)),
-    "forget_translations": _operands(details=("all", "own")),
+    "forget_translations": _operands(64, 64, 64, details=("all", "own")),
+    "await_invalidations": _operands(),
     "interrupt": _interrupts,
     "resync": _operands(),
 }

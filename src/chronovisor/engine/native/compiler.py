@@ -19,8 +19,19 @@ from llvmlite import ir
 
 import chronovisor.isa
 from chronovisor.engine.native.block_decoder import define_decode_block
+from chronovisor.engine.native.control import (
+    define_adopt,
+    define_ask_flush,
+    define_await_piece,
+    define_flush,
+    define_forget_pages,
+    define_interrupt,
+    define_invalidate,
+    define_synchronize,
+)
 from chronovisor.engine.native.emitter import HANDLER, POINTER
 from chronovisor.engine.native.encoding import Encoding, encoding
+from chronovisor.engine.native.enter import Control, define_entry
 from chronovisor.engine.native.fillers import FILL, define_fill_nothing, define_filler, shape
 from chronovisor.engine.native.layout import Left
 from chronovisor.engine.native.lowering import Lowering, Mode
@@ -28,10 +39,8 @@ from chronovisor.engine.native.operations import LOWERINGS, is_native
 from chronovisor.engine.native.pairs import Key, Pair, result
 from chronovisor.engine.native.runtime import (
     define_again,
-    define_await_piece,
     define_blank,
     define_clock,
-    define_entry,
     define_exchange,
     define_leaving,
     define_retire,
@@ -213,9 +222,18 @@ def _relocations(code: bytes) -> set[int]:
 def runtime_module() -> ir.Module:
     """The module of the functions beside the handlers."""
     module = _module("runtime")
-    define_await_piece(module)
-    translate = {access: define_translate(module, access) for access in Access}
-    define_entry(module, define_clock(module), translate)
+    interrupt = define_interrupt(module)
+    invalidate = define_invalidate(module, define_forget_pages(module), define_ask_flush(module))
+    control = Control(
+        now=define_clock(module),
+        translate={access: define_translate(module, access, interrupt) for access in Access},
+        adopt=define_adopt(module),
+        flush=define_flush(module),
+        invalidate=invalidate,
+        synchronize=define_synchronize(module, define_await_piece(module)),
+        interrupt=interrupt,
+    )
+    define_entry(module, control)
     define_leaving(module, "chronovisor_slow", Left.SLOW)
     again = define_again(module)
     define_blank(module, define_leaving(module, "chronovisor_undecoded", Left.DECODE), again)
@@ -230,8 +248,8 @@ def runtime_module() -> ir.Module:
 _MAKERS = tuple(
     sys.modules[f"chronovisor.engine.native.{name}"]
     for name in (
-        *("block_decoder", "compiler", "emitter", "encoding", "fillers", "layout", "lowering"),
-        *("operations", "pairs", "pure_operations", "runtime", "sets", "walk"),
+        *("block_decoder", "compiler", "control", "emitter", "encoding", "enter", "fillers", "layout"),
+        *("lowering", "operations", "pairs", "pure_operations", "runtime", "sets", "walk"),
     )
 )
 

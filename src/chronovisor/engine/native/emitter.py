@@ -34,9 +34,11 @@ HANDLER_POINTER = ir.PointerType(HANDLER)
 CLOCK = ir.FunctionType(I64, [POINTER, I64])
 CLOCK_POINTER = ir.PointerType(CLOCK)
 
-#: ``translate(state, ea)``: the guest real address, or NOT_TRANSLATED.
+#: ``translate(state, ea)``: the guest real address; FAULTED if the storage interrupt was entered;
+#: NOT_TRANSLATED if the concrete evaluator has to find out.
 TRANSLATE = ir.FunctionType(I64, [POINTER, I64])
 NOT_TRANSLATED = (1 << 64) - 1
+FAULTED = (1 << 64) - 2
 
 _UNLIKELY = [1, 4000]
 

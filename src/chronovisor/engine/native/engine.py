@@ -13,12 +13,12 @@ import threading
 
 from chronovisor.engine.concrete import ConcreteEngine, Reason, Stop
 from chronovisor.engine.endings import GuestInterrupt
-from chronovisor.engine.native.layout import PAGE_SHIFT, Left
+from chronovisor.engine.native.control import STEPPED
+from chronovisor.engine.native.layout import PAGE_SHIFT, Left, ModePages, Peers, mode_number
 from chronovisor.engine.native.library import runtime
 from chronovisor.engine.native.pages import DecodedPages, Retired
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.state import CACHE_BLOCK, LiveRegisters, Thread
-from chronovisor.isa.bits import MSR
 from chronovisor.memory.guest_memory import GuestMemory
 
 _STOPS: dict[int, Stop] = {
@@ -26,10 +26,6 @@ _STOPS: dict[int, Stop] = {
     Left.RESYNC: Stop(Reason.RESYNC),
     Left.HYPERCALL: Stop(Reason.HYPERCALL),
 }
-
-#: The states of MSR in which the concrete evaluator runs the guest.
-_STEPPED = int(MSR.SE | MSR.BE)
-_RESYNC = int(Left.RESYNC)
 
 
 class NativeEngine(ConcreteEngine):
@@ -40,11 +36,15 @@ class NativeEngine(ConcreteEngine):
 
     def __init__(self, memory: GuestMemory) -> None:
         super().__init__(memory)
+        self.modes = (ModePages * 4)()
+        """The decoded pages that native code finds, by machine mode."""
+        self.peers = Peers()
+        """The guest's threads."""
         self._threads: list[NativeThread] = []
         self._pages: dict[tuple[bool, bool], DecodedPages] = {}
         #: A byte for each cache block, 1 once it was decoded. It costs memory only for the blocks of code.
         self._code_blocks = mmap.mmap(-1, memory.size // CACHE_BLOCK)
-        self._code_blocks_at = ctypes.addressof(ctypes.c_char.from_buffer(self._code_blocks))
+        self.code_blocks_at = ctypes.addressof(ctypes.c_char.from_buffer(self._code_blocks))
         #: Where the threads are that are in native code; records that were replaced, with who may be there.
         self._inside: set[int] = set()
         self._retired: list[tuple[Retired, set[int]]] = []
@@ -54,16 +54,17 @@ class NativeEngine(ConcreteEngine):
 
     def thread(self, live: LiveRegisters) -> Thread:
         """A new thread in its reset state."""
-        thread = NativeThread(self.memory, live, self, self._code_blocks_at)
+        thread = NativeThread(self.memory, live, self)
         self._threads.append(thread)
-        return self._known(thread)
+        count = len(self._threads)
+        self.peers.states[count - 1] = thread.at
+        self.peers.count = count
+        return thread
 
     def forget_translations(self) -> None:
-        """Have every thread look its translations up anew, and wait until none uses an old one.
-
-        The caller is outside native code, so it waits for the others alone.
-        """
-        super().forget_translations()
+        """Have every thread look its translations up anew, and wait until none uses an old one."""
+        for thread in self._threads:
+            runtime().ask_flush(thread.at)
         for thread in self._threads:
             if thread.inside:
                 runtime().await_piece(thread.at)
@@ -92,11 +93,11 @@ class NativeEngine(ConcreteEngine):
         executed, live = state.executed, state.live
         end = executed + budget
         while executed < end:
-            pages = state.pages or self._pages_of(state)
-            if state.MSR & _STEPPED or not pages.library.ready:
+            pages = self._pages_of(state)
+            if state.MSR & STEPPED or not pages.library.ready:
                 live.lend(state)
                 on_machine_clock = not state.ticks_per_instruction
-                stop = super().run(state, min(end - executed, ConcreteEngine.budget))
+                stop = self._run_concrete(state, min(end - executed, ConcreteEngine.budget))
                 executed = state.executed
                 if stop.reason is not Reason.BUDGET or on_machine_clock or state.exit_request:
                     return stop
@@ -108,24 +109,27 @@ class NativeEngine(ConcreteEngine):
             why = self._run_native(state)
             executed = state.executed = end - state.run_left
             live.take_back(state)
-            if why == _RESYNC:
-                # Native code has set MSR alone.
-                state.set_msr(state.MSR)
-            elif state.translations.amr_key != state.AMR >> 62:
-                # Native code has gone over to the TLB of another key by itself.
-                state.new_context()
             found = _STOPS.get(why)
             if found is not None:
                 return found
             if executed == end:
                 break
-            if (why == Left.DECODE or why == Left.FETCH) and self._make_records(state, pages, why):
+            if (why == Left.DECODE or why == Left.FETCH) and self._make_records(state, why):
                 continue
-            stop = super().run(state, 1)
+            stop = self._run_concrete(state, 1)
             executed = state.executed
             if stop.reason is not Reason.BUDGET:
                 return stop
         return _STOPS[Left.BUDGET]
+
+    def _run_concrete(self, state: NativeThread, budget: int) -> Stop:
+        """Have the concrete evaluator execute instructions; invalidations wait for it as for native code."""
+        state.inside = 1
+        state.catch_up()
+        try:
+            return super().run(state, budget)
+        finally:
+            state.inside = 0
 
     def _note_decoding(self, address: int) -> None:
         block = address // CACHE_BLOCK
@@ -135,9 +139,10 @@ class NativeEngine(ConcreteEngine):
             with self._retiring:
                 pass
 
-    @staticmethod
-    def _make_records(state: NativeThread, pages: DecodedPages, why: int) -> bool:
+    def _make_records(self, state: NativeThread, why: int) -> bool:
         """Make the records that native code lacks at CIA; False if there is no memory at that address."""
+        pages = self._pages_of(state)
+        state.catch_up()
         try:
             address = state.fetch_address()
         except GuestInterrupt:
@@ -152,14 +157,16 @@ class NativeEngine(ConcreteEngine):
         return True
 
     def _pages_of(self, state: NativeThread) -> DecodedPages:
-        """Have the thread run among the pages decoded for its mode."""
-        found = self._pages.get(state.mode)
+        """The pages decoded for the thread's mode. Native code is told of them once it can run them."""
+        mode = state.mode
+        found = self._pages.get(mode)
         if found is None:
             # If two threads come at once, the first decides.
-            made = DecodedPages(self.memory, state.mode, self._code_blocks)
-            found = self._pages.setdefault(state.mode, made)
-        state.pages, state.page_table = found, found.address
-        state.page_count = 0 if state.MSR & MSR.IR else found.count
+            made = DecodedPages(self.memory, mode, self._code_blocks)
+            found = self._pages.setdefault(mode, made)
+        told = self.modes[mode_number(mode)]
+        if not told.table and found.library.ready:
+            told.count, told.table = found.count, found.address
         return found
 
     def _run_native(self, state: NativeThread) -> int:

@@ -57,14 +57,39 @@ class Registers(ctypes.Structure):
         ("reserved_high", ctypes.c_uint64),
         # The function that reads the clock: handlers name no address, so that they can be copied anywhere
         ("now", ctypes.c_uint64),
-        # The effective address that the TLB lacks, if native code was left for that, and the TLB
+        # The effective address that the TLB lacks, if a handler was left for that, and the TLB
         ("missing_address", ctypes.c_uint64),
         ("tlb", ctypes.c_uint64),
-        # The TLBs that hold once AMR's key 0 becomes 0, 1, 2 or 3 and nothing else changes; 0: not known
+        # The TLBs that hold once AMR's key 0 becomes 0, 1, 2 or 3 and nothing else changes; 0: not empty yet
         ("tlb_by_key", ctypes.c_uint64 * KEYS),
-        # Whether the thread is in native code, and how many pieces of its runs it has begun
+        # The array of contexts; the one in use, and the registers that chose it (0: none was chosen)
+        ("contexts", ctypes.c_uint64),
+        ("context", ctypes.c_uint64),
+        ("context_key", ctypes.c_uint64),
+        ("context_table", ctypes.c_uint64),
+        # The decoded pages of each machine mode, and the threads of the guest
+        ("modes", ctypes.c_uint64),
+        ("peers", ctypes.c_uint64),
+        # Whether the thread may be using translations, and how many pieces of its runs it has begun
         ("inside", ctypes.c_uint64),
         ("pieces", ctypes.c_uint64),
+        # An invalidation: does it concern every thread, which process (ALL_PROCESSES), which effective pages
+        ("forget_all", ctypes.c_uint64),
+        ("forget_process", ctypes.c_uint64),
+        ("forget_first", ctypes.c_uint64),
+        ("forget_last", ctypes.c_uint64),
+        # Whether the thread has to wait for others at its next tlbsync
+        ("invalidated", ctypes.c_uint64),
+        # How often other threads asked for all contexts to be emptied, and how often that was done
+        ("flushes_asked", ctypes.c_uint64),
+        ("flushes_done", ctypes.c_uint64),
+        # How often translations of the thread were invalidated
+        ("forgotten", ctypes.c_uint64),
+        # An interrupt that a handler has raised: its number, and SRR1's bits for its cause
+        ("raised", ctypes.c_uint64),
+        ("cause", ctypes.c_uint64),
+        # The latest interrupt: its number (0: none), the address where it came, its DAR and its vector
+        *((f"latest_{part}", ctypes.c_uint64) for part in ("interrupt", "address", "dar", "vector")),
         # The effective address of the page that is being executed
         ("page_base", ctypes.c_uint64),
         # Time: T = clock + tb_adjust. Where ticks_per_instruction is 0 the clock is the machine's own, else
@@ -77,8 +102,10 @@ class Registers(ctypes.Structure):
         # Set from outside: an interrupt is pending, come back soon
         ("pending", ctypes.c_uint64),
         ("exit_request", ctypes.c_uint64),
-        # Instructions left of the run, and of the piece of it that is being executed
+        # Instructions left of the run, and of the piece of it that is being executed; those that were
+        # executed since the clock was last looked at
         ("run_left", ctypes.c_int64),
+        ("unpolled", ctypes.c_int64),
         ("begin", ctypes.c_int64),
         ("budget", ctypes.c_int64),
     ]
@@ -95,7 +122,8 @@ class Tlb(ctypes.Structure):
 
     A tag is the number of an effective page, or TLB_INVALID. To it belongs, for data, the difference between
     real and effective address; for code, the address of the real page's entry in the table of decoded pages.
-    ``generation`` counts how often the entries were invalidated.
+    ``generation`` counts how often entries were invalidated: a thread withdraws an entry that it has made
+    from tables that it read before.
     """
 
     _fields_ = [
@@ -108,19 +136,44 @@ class Tlb(ctypes.Structure):
         ("fetch_data", ctypes.c_uint64 * TLB_ENTRIES),
     ]
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.address = ctypes.addressof(self)
-        self._invalidate()
 
-    def invalidate(self) -> None:
-        """Forget every translation. From any thread: the owner may be using the TLB."""
-        # Counted first: the owner withdraws an entry that it has made from what it read before.
-        self.generation += 1
-        self._invalidate()
+class ThreadContext(ctypes.Structure):
+    """The TLBs of one state of the registers that translation depends on: one for each value of AMR's key 0.
 
-    def _invalidate(self) -> None:
-        ctypes.memset(self.address + Tlb.load_tags.offset, 0xFF, 3 * 8 * TLB_ENTRIES)
+    ``key`` is the state in one number, 0 if the context is unused. A TLB that is ``stale`` has to be emptied
+    before it is used.
+    """
+
+    _fields_ = [
+        ("key", ctypes.c_uint64),
+        ("stale", ctypes.c_uint64 * KEYS),
+        ("tlbs", ctypes.c_uint64 * KEYS),
+    ]
+
+
+#: How many contexts a thread has, a power of two.
+CONTEXTS = 64
+
+
+class ModePages(ctypes.Structure):
+    """The table of decoded pages of a machine mode, 0 if native code has none, and how many pages it has."""
+
+    _fields_ = [("table", ctypes.c_uint64), ("count", ctypes.c_uint64)]
+
+
+def mode_number(mode: tuple[bool, bool]) -> int:
+    """The place of a machine mode, (64-bit, little-endian), in the thread's ``modes``."""
+    return 2 * mode[0] + mode[1]
+
+
+#: Threads of one guest that native code can reach: more than any machine has.
+MOST_PEERS = 4096
+
+
+class Peers(ctypes.Structure):
+    """The addresses of the states of all threads of a guest."""
+
+    _fields_ = [("count", ctypes.c_uint64), ("states", ctypes.c_uint64 * MOST_PEERS)]
 
 
 #: Bytes of an instruction record, and where its parts are: the handler's address, the instruction's offset
@@ -145,6 +198,11 @@ class Left(IntEnum):
     RESYNC = 2  # done, and the machine state changed or an interrupt is due
     HYPERCALL = 3  # done: the guest called the hypervisor
     DECODE = 4  # not done: the instruction is not decoded yet
+    SLOW = 5  # not done, and nothing changed: the concrete evaluator does this one, or says why it cannot be
+    # From a handler to `enter`, which goes on by itself:
     MISSING_LOAD = 6  # not done, and nothing changed: the TLB lacks the page of a load
     MISSING_STORE = 7  # the same for a store
-    SLOW = 5  # not done, and nothing changed: the concrete evaluator does this one, or says why it cannot be
+    CONTEXT = 8  # done, and the registers changed that say how to go on
+    INTERRUPT = 9  # not done: the instruction raises an interrupt
+    INVALIDATE = 10  # done, but for the invalidation that the state describes
+    SYNCHRONIZE = 11  # done, but the thread has to wait until others have carried out its invalidations

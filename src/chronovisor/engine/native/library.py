@@ -23,6 +23,8 @@ from chronovisor.engine.native.sets import HandlerSet
 Enter = ctypes.CFUNCTYPE(ctypes.c_int64)
 Blank = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 AwaitPiece = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+Adopt = ctypes.PYFUNCTYPE(ctypes.c_bool, ctypes.c_void_p)
+AskFlush = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
 Retire = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 Exchange = ctypes.PYFUNCTYPE(
     ctypes.c_bool, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_char_p, ctypes.c_char_p
@@ -38,7 +40,16 @@ _SYMBOLS = tuple(
     f"chronovisor_{name}"
     for name in (
         *("now", "enter", "slow", "undecoded", "again", "blank", "retire", "exchange"),
-        *("translate_load", "translate_store", "await_piece", "decode_block", "fill_nothing"),
+        *(
+            "translate_load",
+            "translate_store",
+            "translate_fetch",
+            "adopt",
+            "ask_flush",
+            "await_piece",
+            "decode_block",
+            "fill_nothing",
+        ),
     )
 )
 
@@ -59,6 +70,7 @@ class Runtime:
         self.now_address: int = self._library["chronovisor_now"]
         self.translate_load_address: int = self._library["chronovisor_translate_load"]
         self.translate_store_address: int = self._library["chronovisor_translate_store"]
+        self.translate_fetch_address: int = self._library["chronovisor_translate_fetch"]
         #: Leaves an instruction to the concrete evaluator.
         self.slow = Handlers(
             Handler(self._library["chronovisor_slow"], 0), None, self._library["chronovisor_fill_nothing"]
@@ -66,6 +78,10 @@ class Runtime:
         self.undecoded_address: int = self._library["chronovisor_undecoded"]
         #: Waits until a thread has begun a piece of its run, or is out; without the interpreter's lock.
         self.await_piece = AwaitPiece(self._library["chronovisor_await_piece"])
+        #: Has a thread use the TLBs and decoded pages that its registers name; whether it can run natively.
+        self.adopt = Adopt(self._library["chronovisor_adopt"])
+        #: Has a thread empty its TLBs before it uses them again.
+        self.ask_flush = AskFlush(self._library["chronovisor_ask_flush"])
         #: Makes records that wait to be decoded.
         self.blank = Blank(self._library["chronovisor_blank"])
         #: Decodes a block of instructions.

@@ -56,7 +56,9 @@ class Lowering(ThreadEmitter):
             pointer.add_attribute("noalias")
         self.nia = self.b.alloca(I64)
         self.jumped = self._flag()
-        self.attention = self._flag()
+        #: Why the `resync` that follows hands the thread back: a `Left`, or 0 if nothing asks for that.
+        self.attention = self.b.alloca(I64)
+        self.b.store(word(0), self.attention)
         #: An operand that names a register, and what is in that register.
         self.link: tuple[str, ir.Value] | None = None
 
@@ -153,13 +155,13 @@ class Lowering(ThreadEmitter):
 
     # Control
 
-    def leave(self, why: Left, address: ir.Value) -> None:
+    def leave(self, why: Left | ir.Value, address: ir.Value) -> None:
         """Hand the thread back with CIA at ``address``."""
         self.write("CIA", address)
         self.b.store(self.budget, self.field("budget"))
-        self.b.ret(word(int(why)))
+        self.b.ret(word(why) if isinstance(why, Left) else why)
 
-    def leave_done(self, why: Left, address: ir.Value) -> None:
+    def leave_done(self, why: Left | ir.Value, address: ir.Value) -> None:
         """Hand the thread back behind this instruction."""
         before, self.budget = self.budget, self.b.sub(self.budget, word(1))
         self.leave(why, address)
@@ -170,9 +172,10 @@ class Lowering(ThreadEmitter):
         function = self.b.load(self.field("now"), typ=CLOCK_POINTER)
         return self.b.call(function, [self.state, self.budget])
 
-    def attend(self, condition: ir.Value) -> None:
+    def attend(self, condition: ir.Value, why: Left) -> None:
         """If ``condition`` holds, the `resync` that follows hands the thread back."""
-        self.b.store(self.b.or_(condition, self.b.load(self.attention, typ=I1)), self.attention)
+        before = self.b.load(self.attention, typ=I64)
+        self.b.store(self.b.select(condition, word(why), before), self.attention)
 
     def slow(self) -> None:
         """Leave this instruction, undone, to the concrete evaluator."""

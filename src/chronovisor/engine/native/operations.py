@@ -17,7 +17,7 @@ from chronovisor.engine.native.lowering import Lowering
 from chronovisor.engine.native.pure_operations import PURE_ROWS
 from chronovisor.engine.state import CACHE_BLOCK
 from chronovisor.isa.bits import LPCR, MSR
-from chronovisor.isa.interrupts import HYPERCALL, INTERRUPTS, entry
+from chronovisor.isa.interrupts import HYPERCALL, INTERRUPT_NUMBERS, INTERRUPTS, entry
 from chronovisor.isa.registers import FILES
 from chronovisor.isa.values import LaneFunction, Program, Value
 
@@ -145,48 +145,50 @@ def _probe(low: Lowering, v: Value, a: ir.Value) -> None:
 
 
 def _interrupt(low: Lowering, v: Value, a: ir.Value) -> None:
-    """Leave for the hypervisor; enter an interrupt that comes behind an instruction; leave the rare rest."""
+    """Leave for the hypervisor; enter an interrupt that comes behind an instruction; raise any other."""
     name = str(v.detail)
     if name == HYPERCALL:
         low.leave_done(Left.HYPERCALL, low.following())
-    elif name in INTERRUPTS and INTERRUPTS[name].after:
+    elif INTERRUPTS[name].after:
         low.inline(entry(name), a)
         _resync(low, v)
         low.finish()
     else:
-        low.slow()
+        low.write("raised", word(INTERRUPT_NUMBERS[name]))
+        low.write("cause", a)
+        low.leave(Left.INTERRUPT, low.address())
     low.ended = True
 
 
 def _resync(low: Lowering, v: Value) -> None:
-    look = low.unlikely(low.b.load(low.attention, typ=I1), "look_again")
+    why = low.b.load(low.attention, typ=I64)
+    look = low.unlikely(low.b.icmp_unsigned("!=", why, word(0)), "look_again")
     on = low.b.block
     low.b.position_at_end(look)
-    low.leave_done(Left.RESYNC, low.next_address())
+    low.leave_done(why, low.next_address())
     low.b.position_at_end(on)
 
 
-#: The bits of MSR that a native run depends on: when one changes, the run has to begin anew.
+#: The bits of MSR that say how native code runs the thread.
 _DECIDES = int(MSR.SF | MSR.HV | MSR.ME | MSR.PR | MSR.IR | MSR.DR | MSR.SE | MSR.BE | MSR.LE)
 
 
 def _set_msr(low: Lowering, value: ir.Value) -> None:
-    """Set MSR. The thread comes back if the mode changes or an interrupt may be let in.
+    """Set MSR. The thread leaves its handlers if the mode changes or an interrupt may be let in.
 
     In virtual time it comes back whenever EE goes on: the budget ignores a decrementer that is kept out.
     """
     before = low.read("MSR")
     low.write("MSR", value)
     changed = low.b.xor(before, value)
-    more = _any(low, changed, _DECIDES)
+    low.attend(_any(low, changed, _DECIDES), Left.CONTEXT)
     opens = _any(low, low.b.and_(changed, value), int(MSR.EE))
     test, on = low.block_named("opens"), low.block_named("set")
-    low.attend(more)
     low.b.cbranch(opens, test, on)
     low.b.position_at_end(test)
     due = low.b.icmp_signed("<", low.read("dec_deadline"), low.now())
     waiting = low.b.icmp_unsigned("!=", low.read("pending"), word(0))
-    low.attend(low.b.or_(low.b.or_(due, waiting), _is_virtual(low)))
+    low.attend(low.b.or_(low.b.or_(due, waiting), _is_virtual(low)), Left.RESYNC)
     low.b.branch(on)
     low.b.position_at_end(on)
 
@@ -236,16 +238,35 @@ def _write_live(low: Lowering, v: Value, a: ir.Value) -> None:
     ticks = _large(low, _sign_extended(low, a, 32), _sign_extended(low, a, _LARGE_BITS))
     low.write("dec_deadline", low.b.add(low.now(), ticks))
     low.write("dec_written", word(1))
-    low.attend(low.b.or_(_is_virtual(low), low.b.icmp_signed("<=", ticks, word(0))))
+    due = low.b.icmp_signed("<=", ticks, word(0))
+    low.attend(low.b.or_(_is_virtual(low), due), Left.RESYNC)
 
 
 def _new_context(low: Lowering, v: Value) -> None:
-    """AMR has changed: go over to the TLB for its key 0, or have Python find it."""
+    """Registers have changed that translation depends on. If AMR is the one, only the TLB changes."""
+    if v.detail != "AMR":
+        low.attend(ir.Constant(I1, 1), Left.CONTEXT)
+        _resync(low, v)
+        return
     key = low.b.lshr(low.read("AMR"), word(62))
     tlb = low.b.load(low.at(low.field("tlb_by_key"), low.b.shl(key, word(3))), typ=I64)
     with low.elsewhere(low.unlikely(low.b.icmp_unsigned("==", tlb, word(0)), "unknown")):
-        low.leave_done(Left.RESYNC, low.following())
+        low.leave_done(Left.CONTEXT, low.following())
     low.write("tlb", tlb)
+
+
+def _forget_translations(low: Lowering, v: Value, process: ir.Value, first: ir.Value, last: ir.Value) -> None:
+    low.write("forget_all", word(int(v.detail == "all")))
+    for name, value in (("process", process), ("first", first), ("last", last)):
+        low.write(f"forget_{name}", value)
+    low.leave_done(Left.INVALIDATE, low.following())
+    low.ended = True
+
+
+def _await_invalidations(low: Lowering, v: Value) -> None:
+    waits = low.b.icmp_unsigned("!=", low.read("invalidated"), word(0))
+    with low.elsewhere(low.unlikely(waits, "waits")):
+        low.leave_done(Left.SYNCHRONIZE, low.following())
 
 
 #: The live registers that native code reads and writes itself; the rest are the concrete evaluator's.
@@ -273,15 +294,18 @@ LOWERINGS: dict[str, Row] = {
     "interrupt": _interrupt,
     "resync": _resync,
     "new_context": _new_context,
+    "forget_translations": _forget_translations,
+    "await_invalidations": _await_invalidations,
 }
+
+#: The registers of a guest's kernel that translation depends on.
+_NATIVE_CONTEXT = frozenset({"PIDR", "AMR", "IAMR"})
 
 #: Operations that are done when an instruction is decoded.
 IN_RECORD = frozenset({"operand"})
 
 #: Operations that make a program the concrete evaluator's.
-CONCRETE_ALONE = frozenset(
-    {"ieee", "random", "load_real", "update_real", "translated", "forget_translations"}
-)
+CONCRETE_ALONE = frozenset({"ieee", "random", "load_real", "update_real", "translated"})
 
 
 @cache
@@ -303,7 +327,7 @@ def _is_native(statement: Value) -> bool:
     if isinstance(statement.detail, LaneFunction):
         return all(map(_is_native, statement.detail.body))
     if statement.op == "new_context":
-        return statement.detail == "AMR"
+        return statement.detail in _NATIVE_CONTEXT
     if statement.op == "read_live":
         return statement.detail in LIVE_READ
     if statement.op == "write_live":

@@ -1,14 +1,11 @@
-"""The functions beside the handlers: reading the clock, and entering native code.
+"""Small functions beside the handlers: reading the clock, making records, exchanging memory.
 
-``now(state, budget)`` is the clock in ticks. ``enter(state)`` runs a thread from CIA for at most
-``run_left`` instructions and says why it came back (:class:`~chronovisor.engine.native.layout.Left`).
-On the machine's own clock it checks every few thousand instructions whether another thread asked for the
-run's end or the decrementer is due. In virtual time the caller's budget ends before either can happen.
+``now(state, budget)`` is the clock in ticks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from llvmlite import ir
 
@@ -19,7 +16,6 @@ from chronovisor.engine.native.emitter import (
     I1,
     I32,
     I64,
-    NOT_TRANSLATED,
     POINTER,
     Emitter,
     ThreadEmitter,
@@ -33,11 +29,6 @@ from chronovisor.engine.native.layout import (
     Left,
 )
 from chronovisor.engine.native.operations import ATOMIC_SIZES, has_wide_atomics
-from chronovisor.isa.bits import MSR
-from chronovisor.isa.radix import Access
-
-#: Instructions between two checks of the clock and of requests from outside.
-PIECE = 4096
 
 _CLOCK_MONOTONIC = 1
 _NS_PER_SECOND = 1_000_000_000
@@ -67,124 +58,6 @@ def define_clock(module: ir.Module) -> ir.Function:
     whole = b.mul(b.udiv(ns, word(_NANOSECONDS)), word(_TICKS))
     rest = b.udiv(b.mul(b.urem(ns, word(_NANOSECONDS)), word(_TICKS)), word(_NANOSECONDS))
     b.ret(b.add(whole, rest))
-    return e.function
-
-
-def define_entry(module: ir.Module, now: ir.Function, translate: Mapping[Access, ir.Function]) -> ir.Function:
-    """Define ``enter``."""
-    e = ThreadEmitter(module, ir.FunctionType(I64, [POINTER, POINTER]), "chronovisor_enter")
-    b, memory = e.b, e.function.args[1]
-    piece, out, spent, stop, poll, resync, elsewhere = (
-        e.block_named(n) for n in ("piece", "out", "spent", "stop", "poll", "resync", "elsewhere")
-    )
-    virtual = b.icmp_unsigned("!=", e.read("ticks_per_instruction"), word(0))
-    e.write("inside", word(1))
-    b.branch(piece)
-
-    b.position_at_end(piece)
-    e.write("pieces", b.add(e.read("pieces"), word(1)))
-    # Before this piece uses the TLB: see `define_await_piece`.
-    b.fence("seq_cst")
-    left = e.read("run_left")
-    short = b.or_(virtual, b.icmp_signed("<", left, word(PIECE)))
-    size = b.select(short, left, word(PIECE))
-    e.write("begin", size)
-    found, missing = e.record_at(e.read("CIA"))
-    run, first = e.block_named("run"), b.block
-    b.branch(run)
-
-    # The TLB may only lack the page.
-    b.position_at_end(missing)
-    walked = b.call(translate[Access.FETCH], [e.state, e.read("CIA")])
-    none = e.unlikely(b.icmp_unsigned("==", walked, word(NOT_TRANSLATED)), "none")
-    after, empty = e.record_at(e.read("CIA"))
-    second = b.block
-    b.branch(run)
-    b.position_at_end(none)
-    b.branch(empty)
-    b.position_at_end(empty)
-    _return(e, word(Left.FETCH))
-
-    b.position_at_end(run)
-    record = b.phi(POINTER)
-    record.add_incoming(found, first)
-    record.add_incoming(after, second)
-    handler = b.load(e.at(record, RECORD_HANDLER), typ=HANDLER_POINTER)
-    why = b.call(handler, [e.state, record, memory, size], cconv="tailcc")
-    e.write("run_left", b.sub(e.read("run_left"), b.sub(e.read("begin"), e.read("budget"))))
-    b.cbranch(b.icmp_unsigned("==", why, word(Left.BUDGET)), spent, elsewhere)
-
-    b.position_at_end(elsewhere)
-    again, slow = e.block_named("again"), e.block_named("slow")
-    choice = b.switch(why, out)
-    fetch = e.block_named("fetch")
-    choice.add_case(word(Left.FETCH), fetch)
-    for missed, access in ((Left.MISSING_LOAD, Access.LOAD), (Left.MISSING_STORE, Access.STORE)):
-        lacks = e.block_named("lacks")
-        choice.add_case(word(missed), lacks)
-        b.position_at_end(lacks)
-        real = b.call(translate[access], [e.state, e.read("missing_address")])
-        b.cbranch(b.icmp_unsigned("==", real, word(NOT_TRANSLATED)), slow, again)
-    b.position_at_end(fetch)
-    b.cbranch(b.icmp_signed(">", e.read("run_left"), word(0)), again, out)
-    # The next piece counts from its own beginning: in virtual time the clock first takes what was done.
-    b.position_at_end(again)
-    done = b.sub(e.read("begin"), e.read("budget"))
-    ticks = b.mul(done, e.read("ticks_per_instruction"))
-    e.write("virtual_ticks", b.add(e.read("virtual_ticks"), ticks))
-    b.branch(piece)
-    b.position_at_end(slow)
-    _return(e, word(Left.SLOW))
-    b.position_at_end(out)
-    _return(e, why)
-
-    b.position_at_end(spent)
-    over = b.icmp_signed("<=", e.read("run_left"), word(0))
-    wanted = b.icmp_unsigned("!=", e.read("exit_request"), word(0))
-    b.cbranch(b.or_(over, wanted), stop, poll)
-    b.position_at_end(stop)
-    _return(e, word(Left.BUDGET))
-
-    b.position_at_end(poll)
-    enabled = b.icmp_unsigned("!=", b.and_(e.read("MSR"), word(int(MSR.EE))), word(0))
-    due = b.icmp_signed("<", e.read("dec_deadline"), b.call(now, [e.state, e.read("budget")]))
-    waiting = b.or_(due, b.icmp_unsigned("!=", e.read("pending"), word(0)))
-    b.cbranch(b.and_(enabled, waiting), resync, piece)
-    b.position_at_end(resync)
-    _return(e, word(Left.RESYNC))
-    return e.function
-
-
-def _return(e: ThreadEmitter, why: ir.Value) -> None:
-    """Return from native code."""
-    e.b.fence("release")
-    e.write("inside", word(0))
-    e.b.ret(why)
-
-
-def define_await_piece(module: ir.Module) -> ir.Function:
-    """Define ``await_piece(state)``: return once the thread is out of native code or has begun a new piece.
-
-    What it then executes uses the TLB as it was when this was called. An access that was under way has been
-    made.
-    """
-    e = ThreadEmitter(module, ir.FunctionType(ir.VoidType(), [POINTER]), "chronovisor_await_piece")
-    give_way = ir.Function(module, ir.FunctionType(I32, []), "sched_yield")
-    b = e.b
-    loop, wait, done = (e.block_named(n) for n in ("loop", "wait", "done"))
-    b.fence("seq_cst")
-    begun = b.load_atomic(e.field("pieces"), "seq_cst", 8, typ=I64)
-    b.branch(loop)
-    b.position_at_end(loop)
-    inside = b.load_atomic(e.field("inside"), "seq_cst", 8, typ=I64)
-    pieces = b.load_atomic(e.field("pieces"), "seq_cst", 8, typ=I64)
-    over = b.or_(b.icmp_unsigned("==", inside, word(0)), b.icmp_unsigned("!=", pieces, begun))
-    b.cbranch(over, done, wait)
-    b.position_at_end(wait)
-    b.call(give_way, [])
-    b.branch(loop)
-    b.position_at_end(done)
-    b.ret_void()
     return e.function
 
 

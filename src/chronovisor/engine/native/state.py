@@ -5,14 +5,22 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Iterable, MutableSequence
-from typing import Literal, SupportsIndex, overload
+from typing import Literal, Protocol, SupportsIndex, overload
 
-from chronovisor.engine.native.layout import OFFSETS, STORED, Registers, file_field
+from chronovisor.engine.native.layout import (
+    OFFSETS,
+    STORED,
+    ModePages,
+    Peers,
+    Registers,
+    file_field,
+)
 from chronovisor.engine.native.library import runtime
 from chronovisor.engine.native.operations import ATOMIC_SIZES, has_wide_atomics
-from chronovisor.engine.native.pages import DecodedPages
-from chronovisor.engine.native.translations import NativeTranslations
-from chronovisor.engine.state import CodeCache, LiveRegisters, Thread
+from chronovisor.engine.native.translations import ThreadContexts
+from chronovisor.engine.state import REAL_MODE_MASK, CodeCache, LiveRegisters, Thread
+from chronovisor.engine.translation import Translations
+from chronovisor.isa.bits import MSR
 from chronovisor.isa.registers import FILES, REGISTERS, RegisterFile
 from chronovisor.memory.guest_memory import AddressError, GuestMemory
 
@@ -69,24 +77,38 @@ class WideRegisters(MutableSequence[int]):
         raise TypeError("a register file keeps its length")
 
 
+class NativeGuest(CodeCache, Protocol):
+    """What native code shares among the threads of a guest."""
+
+    code_blocks_at: int
+    """The address of the map of decoded blocks."""
+    modes: ctypes.Array[ModePages]
+    peers: Peers
+
+
+_SF, _LE, _DR = int(MSR.SF), int(MSR.LE), int(MSR.DR)
+
+
 class NativeThread(Registers, Thread):
     """A thread's registers as a structure in memory; everything of :class:`Thread` works on it too."""
 
-    def __init__(self, memory: GuestMemory, live: LiveRegisters, code: CodeCache, code_blocks: int) -> None:
-        """``code_blocks`` is the address of the guest's map of decoded blocks."""
+    def __init__(self, memory: GuestMemory, live: LiveRegisters, guest: NativeGuest) -> None:
         super().__init__()
-        self.code_blocks = code_blocks
+        self.guest = guest
         self.at = ctypes.addressof(self)
         """Where the structure is."""
         self.reference = ctypes.byref(self)
         for file in FILES.values():
             if file_field(file) != file.attribute:
                 setattr(self, file.attribute, WideRegisters(self, file))
-        self.pages: DecodedPages | None = None
-        """The decoded pages of its mode, once it has run in that mode."""
-        self.code = code
-        self._tlbs = NativeTranslations()
-        self.translations = self._tlbs
+        self.code = guest
+        self.code_blocks = guest.code_blocks_at
+        self.modes = ctypes.addressof(guest.modes)
+        self.peers = ctypes.addressof(guest.peers)
+        self._contexts = ThreadContexts()
+        self.contexts = self._contexts.address
+        self.translations = Translations()
+        self._known_forgotten = 0
         self.memory = memory
         self.live = live
         self.executed = 0
@@ -99,17 +121,50 @@ class NativeThread(Registers, Thread):
         self.dirty_pages = ctypes.addressof(ctypes.c_char.from_buffer(memory.dirty.pages))
         self.set_msr(self.MSR)
 
-    def set_msr(self, value: int) -> None:
-        """Set MSR and what follows from it."""
-        super().set_msr(value)
-        self.pages = None
-        self._tlbs.adopt(self)
-        self.data_limit = 0 if self.data_translation else self.memory.size - 15
+    @property
+    def mode(self) -> tuple[bool, bool]:  # type: ignore[override]
+        """Whether the thread is in 64-bit mode, and whether it is little-endian."""
+        return (bool(self.MSR & _SF), bool(self.MSR & _LE))
 
-    def new_context(self) -> None:
-        """Take over that registers changed which address translation depends on."""
-        super().new_context()
-        self._tlbs.adopt(self)
+    def set_msr(self, value: int) -> None:
+        """Set MSR and what follows from it for the concrete evaluator. Native code adopts its context."""
+        self.MSR = value
+        self.ea_mask = REAL_MODE_MASK if value & _SF else 0xFFFFFFFF
+        self.data_translation = bool(value & _DR)
+        self.translations.choose(self)
+
+    def catch_up(self) -> None:
+        """Take over what native code did to the registers that translation depends on."""
+        self.translations.choose(self)
+
+    def address(self, ea: int, store: bool) -> int:
+        """The guest real address behind an effective address; a storage interrupt if there is none."""
+        self._forget_if_told()
+        return super().address(ea, store)
+
+    def fetch_address(self) -> int:
+        """The guest real address of the instruction at CIA; an instruction storage interrupt if there is
+        none.
+        """
+        self._forget_if_told()
+        return super().fetch_address()
+
+    def _forget_if_told(self) -> None:
+        """Have the concrete evaluator forget what native code of this thread or another has invalidated."""
+        if self.forgotten != self._known_forgotten:
+            self._known_forgotten = self.forgotten
+            self.translations.forget()
+            self.translations.choose(self)
+
+    def forget_translations(self, whose: str) -> None:
+        """Look translations up anew: this thread's (`own`) or every thread's (`all`)."""
+        if whose == "own":
+            runtime().ask_flush(self.at)
+            return
+        # The thread uses no translation now. Others may be waiting for it, as it waits for them.
+        self.inside = 0
+        self.code.forget_translations()
+        self.inside = 1
 
     def exchange(self, address: int, expected: int, new: int, size: int, little: bool) -> bool:
         """With the machine's own instruction: native code of other threads heeds no lock of Python's."""

@@ -1,7 +1,6 @@
 """The walk of a guest's page tables as native code: what a TLB that lacks a page is filled by.
 
-The walk is the program of ``chronovisor.isa.radix``. A fault is left to the concrete evaluator, which walks
-again and raises the interrupt.
+The walk is the program of ``chronovisor.isa.radix``. A fault enters its interrupt.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 from llvmlite import ir
 
 from chronovisor.engine.native.emitter import (
+    FAULTED,
     I8,
     I64,
     NOT_TRANSLATED,
@@ -22,6 +22,7 @@ from chronovisor.engine.native.layout import PAGE_SHIFT, TLB_INVALID, Tlb
 from chronovisor.engine.native.pure_operations import PURE_ROWS
 from chronovisor.engine.state import REAL_MODE_MASK
 from chronovisor.isa.bits import LPCR, MSR
+from chronovisor.isa.interrupts import INTERRUPT_NUMBERS
 from chronovisor.isa.radix import Access, translation
 from chronovisor.isa.values import Value
 
@@ -29,8 +30,9 @@ from chronovisor.isa.values import Value
 class _Walk(ThreadEmitter):
     """One translation in the making."""
 
-    def __init__(self, module: ir.Module, access: Access) -> None:
+    def __init__(self, module: ir.Module, access: Access, interrupt: ir.Function) -> None:
         super().__init__(module, TRANSLATE, f"chronovisor_translate_{access.value}", _ROWS)
+        self.interrupt = interrupt
         self.function.attributes.add("nounwind")
         self.access = access
         self.ea = self.function.args[1]
@@ -115,15 +117,17 @@ def _translated(walk: _Walk, v: Value, real: ir.Value, size: ir.Value) -> None:
 
 
 def _interrupt(walk: _Walk, v: Value, cause: ir.Value) -> None:
-    walk.fail()
+    number = word(INTERRUPT_NUMBERS[str(v.detail)])
+    entered = walk.b.call(walk.interrupt, [walk.state, number, cause])
+    walk.b.ret(walk.b.select(entered, word(FAULTED), word(NOT_TRANSLATED)))
     walk.ended = True
 
 
 _ROWS: dict[str, Row] = {
     **PURE_ROWS,
     "get": lambda walk, v: walk.read(str(v.detail), v.width),
-    # What a fault sets is set by the concrete evaluator, which walks again.
-    "set": lambda walk, v, a: None,
+    # Only faults set registers.
+    "set": lambda walk, v, a: walk.write(str(v.detail), a),
     "load_real": _load_real,
     "update_real": _update_real,
     "translated": _translated,
@@ -131,6 +135,9 @@ _ROWS: dict[str, Row] = {
 }
 
 
-def define_translate(module: ir.Module, access: Access) -> ir.Function:
-    """Define ``translate_load``, ``translate_store`` or ``translate_fetch``: (state, ea) -> real address."""
-    return _Walk(module, access).function
+def define_translate(module: ir.Module, access: Access, interrupt: ir.Function) -> ir.Function:
+    """Define ``translate_load``, ``translate_store`` or ``translate_fetch``: (state, ea) -> real address.
+
+    CIA is the address of the instruction that makes the access.
+    """
+    return _Walk(module, access, interrupt).function

@@ -270,7 +270,8 @@ STATEMENTS: dict[str, Callable[..., z3.BitVecRef]] = {
     "translated": _translated,
     # Nothing that was translated is kept.
     "new_context": lambda e, v: None,
-    "forget_translations": lambda e, v: None,
+    "forget_translations": lambda e, v, a, b, c: None,
+    "await_invalidations": lambda e, v: None,
     "interrupt": lambda e, v, a: e.end(v.detail, a, z3.BoolVal(True)),
     "resync": lambda e, v: e.resync(),
 }

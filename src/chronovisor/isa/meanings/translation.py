@@ -1,7 +1,7 @@
 """Lookaside buffers and messages between threads.
 
 Only radix trees are implemented. There is no segment lookaside buffer, so the instructions that read one back
-are illegal here. Every invalidation forgets all translations, which is more than the book asks for.
+are illegal here. An invalidation may forget more than the book asks for.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from chronovisor.isa.forms import X
 from chronovisor.isa.instruction import section
 from chronovisor.isa.notation import Machine
 from chronovisor.isa.registers import Privilege
+from chronovisor.isa.values import Value
 
 message = section("Book III 10.4")
 lookaside = section("Book III 5.9.3")
@@ -23,21 +24,53 @@ def _translation_management(m: Machine) -> None:
         m.interrupt("PROGRAM", int(ProgramCause.PRIVILEGED))
 
 
-@lookaside("tlbie RB,RS,RIC,PRS,R", X, 31, 306)
-def tlbie(m: Machine) -> None:
+_EVERYTHING = (1 << 64) - 1
+_PAGE_SHIFT = 12
+_SELECTOR_SHIFT, _SELECTOR_PAGE = 10, 0
+"""RB's IS field, and its value for an invalidation of one page."""
+_ACTUAL_PAGE_SHIFT = 5
+_PAGE_SIZES = {0: 12, 5: 16, 1: 21, 2: 30}
+"""log2 of a page's size by RB's AP field."""
+_ONE_LEVEL = 0
+"""RIC of an invalidation of translations alone. Others invalidate what tables were read, too."""
+
+
+def _invalidate(m: Machine, whose: str, RB: Value, RS: Value, RIC: int, PRS: int, R: int) -> None:
+    """Forget at least what an invalidation names: one page, a process's pages, or everything."""
     _translation_management(m)
-    m.forget_translations("all")
+    selects, names = m.gpr[RB], m.gpr[RS]
+    whole = m.value(_EVERYTHING >> _PAGE_SHIFT)
+    if not R or not PRS:
+        m.forget_translations(whose, m.value(_EVERYTHING), m.value(0), whole)
+        return
+    one_page = ((selects >> _SELECTOR_SHIFT) & 3).eq(_SELECTOR_PAGE)
+    process = m.select(((selects >> _SELECTOR_SHIFT) & 2).eq(0), names >> 32, _EVERYTHING)
+    if RIC != _ONE_LEVEL:
+        m.forget_translations(whose, process, m.value(0), whole)
+        return
+    actual, pages = (selects >> _ACTUAL_PAGE_SHIFT) & 7, whole + 1
+    for size, shift in _PAGE_SIZES.items():
+        pages = m.select(actual.eq(size), 1 << (shift - _PAGE_SHIFT), pages)
+    first = (selects >> _PAGE_SHIFT) & ~(pages - 1)
+    m.forget_translations(
+        whose, process, m.select(one_page, first, 0), m.select(one_page, first + pages - 1, whole)
+    )
+
+
+@lookaside("tlbie RB,RS,RIC,PRS,R", X, 31, 306)
+def tlbie(m: Machine, RB: Value, RS: Value, RIC: int, PRS: int, R: int) -> None:
+    _invalidate(m, "all", RB, RS, RIC, PRS, R)
 
 
 @lookaside("tlbiel RB,RS,RIC,PRS,R", X, 31, 274)
-def tlbiel(m: Machine) -> None:
-    _translation_management(m)
-    m.forget_translations("own")
+def tlbiel(m: Machine, RB: Value, RS: Value, RIC: int, PRS: int, R: int) -> None:
+    _invalidate(m, "own", RB, RS, RIC, PRS, R)
 
 
 @lookaside("tlbsync", X, 31, 566)
 def tlbsync(m: Machine) -> None:
     _translation_management(m)
+    m.await_invalidations()
 
 
 @lookaside("slbia IH", X, 31, 498)

@@ -1,0 +1,236 @@
+"""Entering native code: the function ``enter``, which runs a thread until only Python can go on.
+
+``enter(state, memory)`` runs a thread from CIA for at most ``run_left`` instructions and says why it came
+back (:class:`~chronovisor.engine.native.layout.Left`). Handlers return to it for what they do not do
+themselves: it fills the TLB, enters interrupts, changes contexts, invalidates translations, and goes on. On
+the machine's own clock it checks every few thousand instructions whether another thread asked for the run's
+end or the decrementer is due. In virtual time the caller's budget ends before either can happen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from llvmlite import ir
+
+from chronovisor.engine.native.emitter import (
+    FAULTED,
+    HANDLER_POINTER,
+    I64,
+    NOT_TRANSLATED,
+    POINTER,
+    ThreadEmitter,
+    word,
+)
+from chronovisor.engine.native.layout import RECORD_HANDLER, Left
+from chronovisor.isa.bits import MSR
+from chronovisor.isa.interrupts import INTERRUPT_NUMBERS
+from chronovisor.isa.radix import Access
+
+#: Instructions between two checks of the clock and of requests from outside.
+PIECE = 4096
+
+
+@dataclass(frozen=True)
+class Control:
+    """The functions that ``enter`` calls between handlers."""
+
+    now: ir.Function
+    translate: Mapping[Access, ir.Function]
+    adopt: ir.Function
+    flush: ir.Function
+    invalidate: ir.Function
+    synchronize: ir.Function
+    interrupt: ir.Function
+
+
+def define_entry(module: ir.Module, control: Control) -> ir.Function:
+    """Define ``enter``."""
+    return _Entry(module, control).function
+
+
+class _Entry(ThreadEmitter):
+    """``enter`` in the making.
+
+    ``piece`` runs handlers until one returns. ``again`` decides whether the run goes on with another piece.
+    ``look`` enters the decrementer's interrupt if it is due.
+    """
+
+    def __init__(self, module: ir.Module, control: Control) -> None:
+        super().__init__(module, ir.FunctionType(I64, [POINTER, POINTER]), "chronovisor_enter")
+        self.control = control
+        self.memory = self.function.args[1]
+        b, begin = self.b, self.b.block
+        self.piece, self.again, self.look, self.out = (
+            self.block_named(n) for n in ("piece", "again", "look", "out")
+        )
+        b.position_at_end(self.out)
+        self.why = b.phi(I64)
+        b.fence("release")
+        self.write("inside", word(0))
+        b.ret(self.why)
+
+        b.position_at_end(begin)
+        self.virtual = b.icmp_unsigned("!=", self.read("ticks_per_instruction"), word(0))
+        self.write("inside", word(1))
+        self.write("unpolled", word(0))
+        self._adopt(self.piece)
+        self._define_piece()
+        self._define_again()
+        self._define_look()
+
+    # How a block ends
+
+    def _leave(self, why: Left | ir.Value) -> None:
+        """Return from native code."""
+        self.why.add_incoming(word(why) if isinstance(why, Left) else why, self.b.block)
+        self.b.branch(self.out)
+
+    def _adopt(self, then: ir.Block) -> None:
+        """Take over registers that have changed. Python goes on if native code cannot."""
+        adopted = self.b.call(self.control.adopt, [self.state])
+        refused = self.block_named("refused")
+        self.b.cbranch(adopted, then, refused)
+        self.b.position_at_end(refused)
+        self._leave(Left.RESYNC)
+
+    def _entered(self) -> None:
+        """An instruction has ended in an interrupt: it counts, and the run goes on at the vector."""
+        self._count(word(1))
+        self._adopt(self.again)
+
+    # What blocks do
+
+    def _count(self, done: ir.Value) -> None:
+        """Count instructions that were executed."""
+        b = self.b
+        ticks = b.mul(done, self.read("ticks_per_instruction"))
+        self.write("virtual_ticks", b.add(self.read("virtual_ticks"), ticks))
+        self.write("run_left", b.sub(self.read("run_left"), done))
+        self.write("unpolled", b.add(self.read("unpolled"), done))
+
+    def _translate(self, access: Access, ea: ir.Value, then: ir.Block) -> None:
+        """Have the TLB know an address, and go on. A fault enters its interrupt."""
+        b = self.b
+        real = b.call(self.control.translate[access], [self.state, ea])
+        choice = b.switch(real, then)
+        for answer, name in ((FAULTED, "faulted"), (NOT_TRANSLATED, "slow")):
+            choice.add_case(word(answer), self.block_named(name))
+        faulted, slow = (case for _, case in choice.cases)
+        b.position_at_end(faulted)
+        self._entered()
+        b.position_at_end(slow)
+        self._leave(Left.SLOW)
+
+    # The blocks
+
+    def _define_piece(self) -> None:
+        b = self.b
+        b.position_at_end(self.piece)
+        self.write("pieces", b.add(self.read("pieces"), word(1)))
+        # Before this piece uses the TLB: see `define_await_piece`.
+        b.fence("seq_cst")
+        asked = b.icmp_unsigned("!=", self.read("flushes_asked"), self.read("flushes_done"))
+        with self.elsewhere(self.unlikely(asked, "flush")):
+            b.call(self.control.flush, [self.state])
+            self._adopt(self.piece)
+        left, most = self.read("run_left"), b.sub(word(PIECE), self.read("unpolled"))
+        short = b.or_(self.virtual, b.icmp_signed("<", left, most))
+        size = b.select(short, left, most)
+        self.write("begin", size)
+        found, missing = self.record_at(self.read("CIA"))
+        run, walk, first = self.block_named("run"), self.block_named("walk"), b.block
+        b.branch(run)
+
+        # The TLB may only lack the page.
+        b.position_at_end(missing)
+        self._translate(Access.FETCH, self.read("CIA"), walk)
+        b.position_at_end(walk)
+        after, absent = self.record_at(self.read("CIA"))
+        second = b.block
+        b.branch(run)
+        b.position_at_end(absent)
+        self._leave(Left.FETCH)
+
+        b.position_at_end(run)
+        record = b.phi(POINTER)
+        record.add_incoming(found, first)
+        record.add_incoming(after, second)
+        handler = b.load(self.at(record, RECORD_HANDLER), typ=HANDLER_POINTER)
+        why = b.call(handler, [self.state, record, self.memory, size], cconv="tailcc")
+        self._count(b.sub(self.read("begin"), self.read("budget")))
+        self._go_on(why)
+
+    def _go_on(self, why: ir.Value) -> None:
+        """Do what a handler has left undone, and go on."""
+        b, control = self.b, self.control
+        other = self.block_named("other")
+        choice = b.switch(why, other)
+        choice.add_case(word(Left.BUDGET), self.again)
+        choice.add_case(word(Left.FETCH), self.again)
+        cases = {}
+        for left in (
+            *(Left.MISSING_LOAD, Left.MISSING_STORE, Left.CONTEXT, Left.RESYNC),
+            *(Left.INTERRUPT, Left.INVALIDATE, Left.SYNCHRONIZE),
+        ):
+            cases[left] = self.block_named(left.name.lower())
+            choice.add_case(word(left), cases[left])
+        b.position_at_end(other)
+        self._leave(why)
+        for left, access in ((Left.MISSING_LOAD, Access.LOAD), (Left.MISSING_STORE, Access.STORE)):
+            b.position_at_end(cases[left])
+            self._translate(access, self.read("missing_address"), self.again)
+        b.position_at_end(cases[Left.CONTEXT])
+        self._adopt(self.again)
+        b.position_at_end(cases[Left.INVALIDATE])
+        b.call(control.invalidate, [self.state])
+        self._adopt(self.again)
+        b.position_at_end(cases[Left.SYNCHRONIZE])
+        b.call(control.synchronize, [self.state])
+        b.branch(self.again)
+
+        b.position_at_end(cases[Left.INTERRUPT])
+        self._interrupt(self.read("raised"), self.read("cause"), Left.SLOW)
+        self._entered()
+
+        b.position_at_end(cases[Left.RESYNC])
+        with self.elsewhere(self.unlikely(self.virtual, "virtual")):
+            self._leave(Left.RESYNC)
+        # `again` looks at once.
+        self.write("unpolled", word(PIECE))
+        self._adopt(self.again)
+
+    def _interrupt(self, number: ir.Value, cause: ir.Value, refused: Left) -> None:
+        """Enter an interrupt; leave if only Python can do it."""
+        b = self.b
+        entered = b.call(self.control.interrupt, [self.state, number, cause])
+        with self.elsewhere(self.unlikely(b.not_(entered), "loop")):
+            self._leave(refused)
+
+    def _define_again(self) -> None:
+        b = self.b
+        b.position_at_end(self.again)
+        over = b.icmp_signed("<=", self.read("run_left"), word(0))
+        wanted = b.icmp_unsigned("!=", self.read("exit_request"), word(0))
+        with self.elsewhere(self.unlikely(b.or_(over, wanted), "stop")):
+            self._leave(Left.BUDGET)
+        due = b.icmp_signed(">=", self.read("unpolled"), word(PIECE))
+        b.cbranch(b.and_(due, b.not_(self.virtual)), self.look, self.piece)
+
+    def _define_look(self) -> None:
+        b = self.b
+        b.position_at_end(self.look)
+        self.write("unpolled", word(0))
+        enabled, expired = self.block_named("enabled"), self.block_named("expired")
+        on = b.icmp_unsigned("!=", b.and_(self.read("MSR"), word(int(MSR.EE))), word(0))
+        b.cbranch(on, enabled, self.piece)
+        b.position_at_end(enabled)
+        waiting = b.icmp_unsigned("!=", self.read("pending"), word(0))
+        with self.elsewhere(self.unlikely(waiting, "waiting")):
+            self._leave(Left.RESYNC)
+        now = b.call(self.control.now, [self.state, word(0)])
+        b.cbranch(b.icmp_signed("<", self.read("dec_deadline"), now), expired, self.piece)
+        b.position_at_end(expired)
+        self._interrupt(word(INTERRUPT_NUMBERS["DECREMENTER"]), word(0), Left.RESYNC)
+        self._adopt(self.piece)
