@@ -33,7 +33,7 @@ _EVERYDAY_TEXT = """
     stb stbu stbx stbux sth sthu sthx sthux stw stwu stwx stwux std stdu stdx stdux sthbrx stwbrx stdbrx stmw
     lbarx lharx lwarx ldarx stbcx. sthcx. stwcx. stdcx.
     sync isync eieio dcbz dcbt dcbtst dcbst dcbf icbi
-    mfspr mtspr mftb mfmsr mtmsr mtmsrd sc rfid tw twi td tdi
+    mfspr mtspr mftb mfmsr mtmsr mtmsrd sc rfid scv rfscv tw twi td tdi tlbie tlbiel tlbsync
 """
 EVERYDAY = frozenset(_EVERYDAY_TEXT.split())
 """What gcc emits for Linux and its programs, and what a kernel executes all the time."""
@@ -45,13 +45,16 @@ _EVERYDAY_STATICS: dict[str, tuple[int, ...]] = {
     "BO": (4, 12, 16, 18, 20),
     "FXM": (0xFF, *(1 << n for n in range(8))),
     "LEV": (0, 1),
+    "RIC": (0, 1, 2),
+    "PRS": (1,),
+    "R": (1,),
     "TO": (4, 24, 31),
     "RT": (30, 31),  # of lmw
     "RS": (30, 31),  # of stmw
     "TBR": (268, 269),
 }
 _EVERYDAY_REGISTERS_TEXT = """
-    LR CTR XER TB DEC SRR0 SRR1 SPRG0 SPRG1 SPRG2 SPRG3 SPRG3_U DAR DSISR PVR PIR PPR
+    LR CTR XER TB DEC SRR0 SRR1 SPRG0 SPRG1 SPRG2 SPRG3 SPRG3_U DAR DSISR PVR PIR PPR CFAR PIDR AMR IAMR
 """
 _EVERYDAY_REGISTERS = frozenset(_EVERYDAY_REGISTERS_TEXT.split())
 
