@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from chronovisor.kvm.errors import KvmError
     from chronovisor.kvm.registers import RegisterError
     from chronovisor.machine.console import Console
+    from chronovisor.machine.ending import EndReason, GuestEnd
     from chronovisor.machine.errors import ImageError, MachineError, OutputLostError
-    from chronovisor.machine.guest import EndReason, Guest, GuestEnd
+    from chronovisor.machine.guest import Guest
     from chronovisor.machine.host import Host
     from chronovisor.memory.guest_memory import AddressError
     from chronovisor.migration.errors import (
@@ -51,8 +52,9 @@ _HOMES = {
     "kvm.errors": ("KvmError",),
     "kvm.registers": ("RegisterError",),
     "machine.console": ("Console",),
+    "machine.ending": ("EndReason", "GuestEnd"),
     "machine.errors": ("ImageError", "MachineError", "OutputLostError"),
-    "machine.guest": ("EndReason", "Guest", "GuestEnd"),
+    "machine.guest": ("Guest",),
     "machine.host": ("Host",),
     "memory.guest_memory": ("AddressError",),
     "migration.errors": (

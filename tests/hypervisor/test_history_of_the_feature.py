@@ -56,8 +56,9 @@ from chronovisor.hypervisor.scheduler import Parallel
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.hypervisor.world_switch import WorldSwitch
 from chronovisor.isa.bits import LPCR
+from chronovisor.machine import vcpu_state
 from chronovisor.machine.host import Host as Machine
-from chronovisor.migration import restoration, vcpu_state
+from chronovisor.migration import restoration
 from chronovisor.migration.link import Link
 from chronovisor.migration.move import move
 from chronovisor.papr.hcalls import Hcall

@@ -15,7 +15,8 @@ import pytest
 from chronovisor.cli.clockcheck.guest_half import initramfs
 from chronovisor.cli.debian import Packages
 from chronovisor.machine.console import Console
-from chronovisor.machine.guest import EndReason, Guest
+from chronovisor.machine.ending import EndReason
+from chronovisor.machine.guest import Guest
 from chronovisor.machine.host import Host
 from chronovisor.migration.link import Link
 from chronovisor.migration.move import move

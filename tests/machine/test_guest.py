@@ -182,7 +182,7 @@ def test_a_time_out_leaves_the_guest_able_to_go_on() -> None:
 def test_a_guest_can_be_stopped_by_another_thread() -> None:
     with Host(clock="virtual") as host:
         guest = host.boot(COUNT)
-        stopper = threading.Timer(0.1, lambda: guest.crash("stopped by its owner"))
+        stopper = threading.Timer(0.1, lambda: guest.platform.crash("stopped by its owner"))
         stopper.start()
         assert guest.run(60).message == "stopped by its owner"
         with pytest.raises(MachineError, match="has ended"):

@@ -15,8 +15,8 @@ from chronovisor.kvm.exits import FailEntry, InternalError, MmioExit, SystemEven
 from chronovisor.kvm.ids import SystemEventType
 from chronovisor.machine import EndReason, Guest, rtas
 from chronovisor.machine.devicetree import VTY_UNIT
-from chronovisor.machine.hypercall_answers import LPCR_ILE
 from chronovisor.machine.rtas import CpuState, RtasStatus
+from chronovisor.machine.services import LPCR_ILE
 from chronovisor.papr.hcalls import Hcall, Status
 from chronovisor.timebase.types import Ticks
 
@@ -128,7 +128,7 @@ def test_the_interrupt_endianness_is_set_on_every_vcpu_also_while_it_runs() -> N
         return call(Hcall.SET_MODE, 1, 4)
 
     guest, vcpus = scripted_guest([when_the_other_runs], [], [])
-    guest.processor(1).stopped = False
+    guest.platform.processor(1).stopped = False
     guest.resume()
     assert vcpus[1].entered.wait(5)
     gate.set()
@@ -147,7 +147,7 @@ def test_two_vcpus_that_set_modes_at_once_do_not_wait_for_each_other() -> None:
 
     guest, vcpus = scripted_guest(*[[set_mode] * 200] * 3)
     for number in range(3):
-        guest.processor(number).stopped = False
+        guest.platform.processor(number).stopped = False
     guest.resume()
     for vcpu in vcpus:
         assert vcpu.entered.wait(20)
@@ -167,12 +167,12 @@ def test_power_off_ends_the_guest() -> None:
     assert guest.end.ok
 
 
-def test_os_term_is_a_crash_that_says_what_the_guest_said() -> None:
+def test_os_term_is_a_panic_that_says_what_the_guest_said() -> None:
     guest, _ = scripted_guest([RTAS])
     guest.memory.write(0x9000, b"out of \x01 cheese\0 and more")
     rtas_block(guest, "ibm,os-term", [0x9000], 1)
     end = guest.run(5)
-    assert (end.reason, end.message) == (EndReason.CRASH, "the guest's system gave up: out of ? cheese")
+    assert (end.reason, end.message) == (EndReason.PANIC, "the guest panicked: out of ? cheese")
 
 
 def test_time_of_day_goes_on_from_where_it_is_set() -> None:
@@ -245,7 +245,7 @@ def test_a_vcpu_that_stops_itself_can_be_started_again_with_clean_registers() ->
     def start_again(_vcpu: FakeVcpu) -> object:
         assert stopped.wait(5)
         give_up = time.monotonic() + 5
-        while not guest.processor(1).stopped:
+        while not guest.platform.processor(1).stopped:
             assert time.monotonic() < give_up
         rtas_block(guest, "start-cpu", [1, 0x4000, 5], 1)
         return RTAS
@@ -256,7 +256,7 @@ def test_a_vcpu_that_stops_itself_can_be_started_again_with_clean_registers() ->
         return RTAS
 
     guest, vcpus = scripted_guest([start_again], [stop])
-    guest.processor(1).stopped = False
+    guest.platform.processor(1).stopped = False
     guest.resume()
     assert vcpus[0].entered.wait(10)
     assert vcpus[1].entered.wait(5)

@@ -8,12 +8,12 @@ from chronovisor.kvm.structures import Regs, Sregs
 from chronovisor.machine.guest import MachineState
 from chronovisor.machine.services import Translation
 from chronovisor.machine.sizes import Topology
+from chronovisor.machine.vcpu_state import CARRIED, VcpuState
 from chronovisor.machine.wall_clock import TimeOfDay
 from chronovisor.memory import PAGE_SIZE, GuestMemory
 from chronovisor.migration.errors import StreamError
 from chronovisor.migration.messages import Commit, Message, Offer, State
 from chronovisor.migration.stream import Header, Reader, Writer
-from chronovisor.migration.vcpu_state import CARRIED, VcpuState
 from chronovisor.timebase.handover import Exchange, IdealInterval, Sample, plan
 from chronovisor.timebase.history import AwayClock, History, Hop, HopKind
 from chronovisor.timebase.policy import CATCH_UP, FREEZE, TimePolicy

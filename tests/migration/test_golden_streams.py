@@ -15,7 +15,8 @@ import pytest
 from move_streams import LATER, MEMORY, RUNS, commit, filled_memory, offer, read_move, state, whole_move
 
 from chronovisor.machine import Console, Host
-from chronovisor.machine.guest import NO_TRANSLATION
+from chronovisor.machine.services import NO_TRANSLATION
+from chronovisor.machine.vcpu_state import VcpuState
 from chronovisor.memory import GuestMemory
 from chronovisor.migration.address import Address
 from chronovisor.migration.arrival import Arrivals, Terms
@@ -23,7 +24,6 @@ from chronovisor.migration.messages import Accepted, State
 from chronovisor.migration.outcomes import RememberedOutcomes
 from chronovisor.migration.stream import HEADER_SIZE, OLDEST_VERSION, VERSION, Reader
 from chronovisor.migration.tcp import SocketPipe
-from chronovisor.migration.vcpu_state import VcpuState
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from chronovisor.kvm.errors import KvmError
+from chronovisor.machine import vcpu_state
 from chronovisor.machine.guest import Guest
 from chronovisor.machine.host import Host
 from chronovisor.machine.wall_clock import TimeOfDay
-from chronovisor.migration import restoration, vcpu_state
+from chronovisor.migration import restoration
 from chronovisor.migration.errors import LinkLostError, MoveError, MoveRefusedError, MoveUndecidedError
 from chronovisor.migration.link import Link
 from chronovisor.migration.messages import Message

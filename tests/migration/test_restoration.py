@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from chronovisor.kvm.errors import KvmError
+from chronovisor.machine import vcpu_state
 from chronovisor.machine.guest import Guest
 from chronovisor.machine.host import Host
-from chronovisor.migration import restoration, vcpu_state
+from chronovisor.migration import restoration
 from chronovisor.migration.errors import RestorationError
 from chronovisor.migration.restoration import Clocked, Loaded, Restored, load
 from chronovisor.timebase.clock import VirtualTime

@@ -21,10 +21,10 @@ from snapshot_files import resealed
 from timer_guest import timer_guest
 
 import chronovisor as cv
+from chronovisor.machine import vcpu_state
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.host import Host
 from chronovisor.memory import GuestMemory
-from chronovisor.migration import vcpu_state
 from chronovisor.migration.guest_encoding import MAXIMUM_TYPED
 from chronovisor.migration.snapshot import NotSavedError, snapshot
 from chronovisor.migration.snapshot_format import SectionReader, SnapshotError

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from chronovisor.kvm.ids import ONE_REG_BY_NAME, MmuV3Flag
-from chronovisor.machine.guest import NO_TRANSLATION, Guest
+from chronovisor.machine.guest import Guest
 from chronovisor.machine.host import Host
-from chronovisor.machine.services import Translation
+from chronovisor.machine.services import NO_TRANSLATION, Translation
 from chronovisor.migration.link import Link
 from chronovisor.migration.move import move
 from chronovisor.migration.snapshot import snapshot
@@ -40,7 +40,7 @@ def test_translation_and_interrupts_go_along(
     clock = VirtualTime()
     home, other = (Host(clock=clock, tb_origin=origin) for origin in (0, 5 << 50))
     guest = home.boot("hello-le.elf", "1M", smp=2)
-    guest.translate(RADIX)
+    guest.platform.translate(RADIX)
     guest.vcpus[1].set_one_reg(ICP_STATE, SHOWN)
     arrived = away(guest, other, tmp_path / "snapshot")
     assert arrived.machine_state.translation == RADIX

@@ -9,8 +9,8 @@ from chronovisor.kvm.ids import ONE_REGS
 from chronovisor.kvm.interface import HostOptions, Vcpu
 from chronovisor.kvm.provider import open_system
 from chronovisor.kvm.registers import read_register, write_register
+from chronovisor.machine import vcpu_state
 from chronovisor.machine.host import Host
-from chronovisor.migration import vcpu_state
 from chronovisor.migration.link import Link
 from chronovisor.migration.move import move
 from chronovisor.timebase.clock import VirtualTime

@@ -10,9 +10,9 @@ import typer
 
 from chronovisor.cli.hop_record import life
 from chronovisor.kvm.registers import register_size, registers_of
+from chronovisor.machine.vcpu_state import VcpuState
 from chronovisor.machine.wall_clock import as_datetime
 from chronovisor.migration.snapshot_restore import Contents, inspect
-from chronovisor.migration.vcpu_state import VcpuState
 from chronovisor.timebase.types import Ticks
 
 

@@ -41,8 +41,8 @@ from chronovisor.cli.status import ExitStatus
 from chronovisor.cli.terminal import end_this_process, typing_into, write_stdout
 from chronovisor.machine.console import Console
 from chronovisor.machine.control import ControlServer
+from chronovisor.machine.ending import EndReason, GuestEnd
 from chronovisor.machine.errors import MachineError
-from chronovisor.machine.guest import EndReason, GuestEnd
 from chronovisor.machine.host import Host
 from chronovisor.machine.rehearsal import rehearse
 from chronovisor.machine.run_directory import state_directory
@@ -53,7 +53,9 @@ from chronovisor.migration.outcomes import RecordedOutcomes
 from chronovisor.migration.stream import Header
 from chronovisor.migration.tcp import TimeLimits
 
-_NEXT_AFTER: Final = frozenset({EndReason.POWER_OFF, EndReason.CRASH, EndReason.MOVED})
+_NEXT_AFTER: Final = frozenset(
+    {EndReason.POWER_OFF, EndReason.REBOOT, EndReason.PANIC, EndReason.CRASH, EndReason.MOVED}
+)
 """How a guest's run may end for another guest to be waited for."""
 
 

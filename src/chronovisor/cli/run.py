@@ -69,6 +69,9 @@ def command(
     name: Annotated[
         str, typer.Option(help="What `ps`, `reg` and `migrate` call the guest.", metavar="NAME")
     ] = "",
+    no_reboot: Annotated[
+        bool, typer.Option("--no-reboot", help="End with status 7 if the guest reboots.")
+    ] = False,
     trace_switch: Annotated[
         bool, typer.Option("--trace-switch", help="Print what each entry and exit does to time, on stderr.")
     ] = False,
@@ -106,6 +109,7 @@ def command(
             console,
             tb_offset=tb_offset,
             initrd=ramdisk,
+            reboots=not no_reboot,
         )
         guest.wall_clock.start(base)
         with typing_into(console):

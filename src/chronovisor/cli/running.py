@@ -21,8 +21,9 @@ from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.registers import read_register, register_names, register_size
 from chronovisor.machine.control import FAILED, UNDECIDED, ControlError, ControlServer, RequestHandler
 from chronovisor.machine.dispatch_log_reader import vcpus_with_log
+from chronovisor.machine.ending import EndReason, GuestEnd
 from chronovisor.machine.errors import MachineError
-from chronovisor.machine.guest import EndReason, Guest, GuestEnd
+from chronovisor.machine.guest import Guest
 from chronovisor.migration.departure import Departure
 from chronovisor.migration.errors import MoveError, MoveUndecidedError
 from chronovisor.migration.pause import Pause
@@ -33,6 +34,8 @@ _BETWEEN_PROGRESS: Final = 0.2
 STATUSES: Final = {
     EndReason.POWER_OFF: ExitStatus.OK,
     EndReason.MOVED: ExitStatus.OK,
+    EndReason.REBOOT: ExitStatus.REBOOT,
+    EndReason.PANIC: ExitStatus.PANIC,
     EndReason.CRASH: ExitStatus.CRASH,
     EndReason.TIMED_OUT: ExitStatus.TIMED_OUT,
     EndReason.STOPPED: ExitStatus.ENDED,

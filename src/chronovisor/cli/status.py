@@ -24,6 +24,12 @@ class ExitStatus(IntEnum):
     """`migrate`: the guest is paused, because this side does not know whether the destination runs it."""
     CLOCK_FAULT = 6
     """`clockcheck`: something is wrong with the guest's clocks."""
+    REBOOT = 7
+    """The guest rebooted, and it is not started again: `run --no-reboot`, or it came by a move."""
+    PANIC = 8
+    """The guest's system panicked."""
+    QUIT = 9
+    """The user ended the guest at its console, by Ctrl-] twice."""
     INTERNAL_ERROR = 70
     """A mistake in Chronovisor."""
     TIMED_OUT = 124
@@ -44,6 +50,9 @@ IN_HELP: Final = {
     ExitStatus.BAD_IMAGE: "the file cannot be used",
     ExitStatus.UNDECIDED: "undecided: the guest is paused",
     ExitStatus.CLOCK_FAULT: "the guest's clocks are wrong",
+    ExitStatus.REBOOT: "the guest rebooted",
+    ExitStatus.PANIC: "the guest panicked",
+    ExitStatus.QUIT: "ended by Ctrl-] twice",
     ExitStatus.INTERNAL_ERROR: "internal error",
     ExitStatus.TIMED_OUT: "timed out",
     ExitStatus.INTERRUPTED: "Ctrl-C",
@@ -61,7 +70,15 @@ OF_ALL: Final = frozenset(
     }
 )
 """The statuses with which every command can end."""
-OF_A_GUEST: Final = (ExitStatus.CRASH, ExitStatus.TIMED_OUT, ExitStatus.KILLED, ExitStatus.ENDED)
+OF_A_GUEST: Final = (
+    ExitStatus.CRASH,
+    ExitStatus.REBOOT,
+    ExitStatus.PANIC,
+    ExitStatus.QUIT,
+    ExitStatus.TIMED_OUT,
+    ExitStatus.KILLED,
+    ExitStatus.ENDED,
+)
 """The further statuses of a command that runs a guest."""
 
 

@@ -116,6 +116,7 @@ class ConcreteEngine:
             (sixty_four, little): {} for sixty_four in (False, True) for little in (False, True)
         }
         self._translations: list[Translations] = []
+        memory.on_clear.append(self.forget_all)
 
     def thread(self, live: LiveRegisters) -> Thread:
         """A new thread in its reset state."""

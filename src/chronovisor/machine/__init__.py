@@ -7,8 +7,9 @@ with Host(tb_origin=1 << 40) as host:
 
 from chronovisor.machine.console import Console
 from chronovisor.machine.elf import Image, read_image
+from chronovisor.machine.ending import EndReason, GuestEnd
 from chronovisor.machine.errors import ImageError, MachineError
-from chronovisor.machine.guest import EndReason, Guest, GuestEnd, MachineState
+from chronovisor.machine.guest import Guest, MachineState
 from chronovisor.machine.host import Host
 
 __all__ = [

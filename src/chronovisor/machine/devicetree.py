@@ -80,6 +80,8 @@ def flatten(options: TreeOptions) -> bytes:
     for service, token in options.rtas_tokens.items():
         _words(rtas, service, token)
     _strings(rtas, "ibm,hypertas-functions", *HYPERTAS_FUNCTIONS)
+    # Linux calls ibm,os-term if it finds this property.
+    _words(rtas, "ibm,extended-os-term", 0)
     if options.rtas_entry:
         _words(rtas, "linux,rtas-base", options.rtas_entry)
         _words(rtas, "linux,rtas-entry", options.rtas_entry)

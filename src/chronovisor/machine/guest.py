@@ -9,21 +9,21 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, Final
 
 from chronovisor.kvm.exits import Exit, FailEntry, HcallExit, InternalError, MmioExit, SystemEvent
-from chronovisor.kvm.ids import ONE_REG_BY_NAME, MemoryFlag, SystemEventType
+from chronovisor.kvm.ids import MemoryFlag, SystemEventType
 from chronovisor.kvm.interface import System, Vcpu, Vm
 from chronovisor.kvm.registers import read_register, write_register
 from chronovisor.machine.console import Console
 from chronovisor.machine.dispatch_log_reader import read_dispatch_log
-from chronovisor.machine.entry import MSR_LE, entry_msr
+from chronovisor.machine.ending import EndReason, GuestEnd
 from chronovisor.machine.errors import MachineError, OutputLostError
-from chronovisor.machine.hypercall_answers import LPCR_AIL, LPCR_ILE, answer_hypercall
-from chronovisor.machine.services import Translation
+from chronovisor.machine.hypercall_answers import answer_hypercall
+from chronovisor.machine.platform import Platform
+from chronovisor.machine.services import NO_TRANSLATION, Translation
 from chronovisor.machine.sizes import Topology
-from chronovisor.machine.vcpu_thread import VcpuTask, VcpuThread, VcpuThreads
+from chronovisor.machine.vcpu_thread import VcpuThread, VcpuThreads
 from chronovisor.machine.wall_clock import TimeOfDay, WallClock
 from chronovisor.memory import GuestMemory
 from chronovisor.papr.dispatch_log import DispatchLog
@@ -33,40 +33,8 @@ from chronovisor.timebase.types import GuestTime, Offset, SourceTime, Ticks
 
 MEMORY_SLOT: Final = 0
 """The slot of KVM's that holds the guest's memory."""
-_LPCR: Final = ONE_REG_BY_NAME["LPCR_64"].id
 _LPCR_LD: Final = 1 << 17
 """LPCR[LD]: the guest's decrementer has the processor's full width (Power ISA 3.0B, Book III, 2.2)."""
-
-
-NO_TRANSLATION: Final = Translation()
-
-
-class EndReason(Enum):
-    """Why a guest's run is over."""
-
-    POWER_OFF = "power off"
-    CRASH = "crash"
-    MOVED = "moved"
-    TIMED_OUT = "timed out"
-    STOPPED = "stopped"
-    OUTPUT_LOST = "output lost"
-    INTERNAL_ERROR = "internal error"
-
-
-@dataclass(frozen=True, slots=True)
-class GuestEnd:
-    """How a guest's run ended."""
-
-    reason: EndReason
-    message: str
-    """One line for people."""
-    details: str = ""
-    """For an internal error: where in Chronovisor it came from."""
-
-    @property
-    def ok(self) -> bool:
-        """Whether the guest ended by itself as intended, or goes on elsewhere."""
-        return self.reason in {EndReason.POWER_OFF, EndReason.MOVED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +85,11 @@ class Guest:
         self.history = History(0)
         """What happened to its time; moves and snapshots carry it along."""
         self._carried_time_of_day: TimeOfDay | None = None
-        self._translation = NO_TRANSLATION
         self._threads = VcpuThreads(vcpus, system.clock.source.is_virtual, self._handle, self._broke)
+        self.platform = Platform(
+            vm, memory, console, self.wall_clock, self.random, self._threads, self._finish
+        )
+        """What its own calls reach."""
 
     # Running
 
@@ -309,7 +280,7 @@ class Guest:
             TimeOfDay(self.timebase(), self.wall_clock.since_epoch()),
             self.random.getstate() if self.system.clock.source.is_virtual else (),
             self.history,
-            self._translation,
+            self.platform.translation,
         )
 
     @machine_state.setter
@@ -321,7 +292,7 @@ class Guest:
         if state.random_state and self.system.clock.source.is_virtual:
             self.random.setstate(state.random_state)
         if state.translation != NO_TRANSLATION:
-            self.translate(state.translation)
+            self.platform.translate(state.translation)
 
     @property
     def ideal(self) -> IdealInterval:
@@ -349,54 +320,10 @@ class Guest:
         """
         return self.vm.get_dirty_log(MEMORY_SLOT)
 
-    # What the guest's own calls do (services.Machine)
-
-    def translate(self, translation: Translation) -> None:
-        """Have the guest translate addresses from now on; KvmError if the host cannot."""
-        self.vm.configure_v3_mmu(translation.flags, translation.process_table)
-        self._translation = translation
-
-    def power_off(self) -> None:
-        """End the guest as it wishes."""
-        self._finish(GuestEnd(EndReason.POWER_OFF, "the guest powered off"))
-
-    def crash(self, message: str) -> None:
-        """End the guest because it said that it cannot go on."""
-        self._finish(GuestEnd(EndReason.CRASH, message))
-
-    def processor(self, number: int) -> VcpuThread | None:
-        """The vCPU of that id, or None."""
-        return next((t for t in self._threads.all if t.vcpu.id == number), None)
-
-    def start_processor(self, target: VcpuThread, entry: int, argument: int, caller: VcpuThread) -> bool:
-        """Start a stopped vCPU; it takes the caller's endianness and interrupt modes, as it is of the same
-        system.
-        """
-        little = bool(caller.vcpu.get_regs().msr & MSR_LE)
-        modes = caller.vcpu.get_one_reg(_LPCR) & (LPCR_ILE | LPCR_AIL)
-
-        def prepare(vcpu: Vcpu) -> None:
-            regs = vcpu.get_regs()
-            regs.pc, regs.msr, regs.gpr[3] = entry, entry_msr(self.memory, entry, little), argument
-            vcpu.set_regs(regs)
-            vcpu.set_one_reg(_LPCR, (vcpu.get_one_reg(_LPCR) & ~(LPCR_ILE | LPCR_AIL)) | modes)
-
-        return self._threads.start(target, prepare)
-
-    def stop_processor(self, caller: VcpuThread) -> None:
-        """Stop the calling vCPU; a guest whose last one stops has nothing left that could start any."""
-        caller.stopping = True
-        if all(thread.stopped or thread.stopping for thread in self._threads.all):
-            self.crash("the guest stopped all of its vCPUs, so nothing can go on")
-
-    def on_each_vcpu(self, caller: VcpuThread, task: VcpuTask) -> None:
-        """Have `task` done to every vCPU before its guest code goes on."""
-        self._threads.on_each(caller, task)
-
     # Inside
 
     def _vcpu(self, number: int) -> Vcpu:
-        thread = self.processor(number)
+        thread = self.platform.processor(number)
         if thread is None:
             raise MachineError(
                 f"{self.name}: there is no vCPU {number}; it has 0 to {self.topology.vcpus - 1}"
@@ -429,13 +356,13 @@ class Guest:
         number = thread.vcpu.id
         match exit_:
             case HcallExit():
-                answer_hypercall(self, thread, exit_)
+                answer_hypercall(self.platform, thread, exit_)
             case SystemEvent(type=SystemEventType.CRASH, message=message):
-                self.crash(f"the guest crashed: {message}")
+                self.platform.crash(f"the guest crashed: {message}")
             case MmioExit(phys_addr=address, is_write=is_write):
                 at = thread.vcpu.get_regs().pc
                 what = "wrote to" if is_write else "read from"
-                self.crash(
+                self.platform.crash(
                     f"the guest crashed on vCPU {number}: it {what} {address:#x}, at which it has no memory, "
                     f"at {at:#x}"
                 )

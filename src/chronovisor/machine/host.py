@@ -8,23 +8,18 @@ from typing import BinaryIO, Final
 from chronovisor.kvm.ids import Cap, DeviceType
 from chronovisor.kvm.interface import HostOptions, System, Vcpu, Vm
 from chronovisor.kvm.provider import open_system
-from chronovisor.machine import rtas
 from chronovisor.machine.console import Console, Sink
-from chronovisor.machine.devicetree import TreeOptions, flatten
 from chronovisor.machine.elf import Image, parse_image, read_image
-from chronovisor.machine.entry import entry_msr
 from chronovisor.machine.errors import MachineError
-from chronovisor.machine.free_memory import FreeMemory
 from chronovisor.machine.guest import MEMORY_SLOT, Guest
 from chronovisor.machine.sizes import Topology, check_topology, parse_size, parse_u64
-from chronovisor.memory import PAGE_SIZE, GuestMemory
+from chronovisor.machine.start import Start, set_decrementers
+from chronovisor.memory import GuestMemory
 from chronovisor.timebase.clock import HostClock, RealTime, TickSource, VirtualTime
 from chronovisor.timebase.history import History
 from chronovisor.timebase.trace import Observer
 from chronovisor.timebase.types import HostTime
 
-LONGEST_COMMAND_LINE: Final = 2048
-"""Bytes that Linux keeps of its command line on Power, the zero at its end included."""
 CLOCKS: Final = ("real", "virtual")
 
 
@@ -90,29 +85,29 @@ class Host:
         console: Console | Sink | BinaryIO | None = None,
         tb_offset: int | str = 0,
         initrd: bytes | None = None,
+        reboots: bool = True,
     ) -> Guest:
         """Load an ELF image (a path, its bytes, or the name of one that Chronovisor ships) into a new guest
         and leave it at its entry point, paused.
 
         `smp` vCPUs, `threads` of which share a virtual core; `append` is the guest's command line,
         `initrd` the contents of its initial RAM disk; `console` takes the bytes that the guest prints;
-        `tb_offset` is KVM_REG_PPC_TB_OFFSET, which KVM rounds up to 2^24 ticks.
+        `tb_offset` is KVM_REG_PPC_TB_OFFSET, which KVM rounds up to 2^24 ticks. A guest that `reboots` starts
+        again if it asks for that; for another one a reboot is its end.
         """
-        loaded = _image(image)
-        if len(append.encode(errors="surrogateescape")) >= LONGEST_COMMAND_LINE:
-            raise MachineError(
-                f"the command line has {len(append)} characters; "
-                f"Linux reads {LONGEST_COMMAND_LINE - 1} at most"
-            )
+        start = Start(_image(image), append, initrd)
         offset = parse_u64(tb_offset, "timebase offset")
-        guest = self.prepare(memory, smp, threads, console, loaded.name)
+        guest = self.prepare(memory, smp, threads, console, start.image.name)
         try:
-            loaded.load_into(guest.memory)
-            self._enter(guest, loaded, append, initrd)
+            if reboots:
+                start.can_begin_anew(guest)
+            else:
+                guest.platform.why_no_restart = ""
+            start.begin(guest)
             for vcpu in range(guest.topology.vcpus):
-                # The expiry after the offset: at the start a decrementer counts from now in the guest's time.
                 guest.set("TB_OFFSET", offset, vcpu)
-                guest.set("DEC_EXPIRY", (guest.timebase(vcpu).value + 0x7FFF_FFFF) & ((1 << 64) - 1), vcpu)
+            # After the offset: they expire at a moment of the guest's time.
+            set_decrementers(guest)
             guest.history = History(guest.timebase().value)
         except BaseException:
             self.discard(guest)
@@ -164,37 +159,6 @@ class Host:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _enter(self, guest: Guest, image: Image, append: str, initrd: bytes | None) -> None:
-        free = FreeMemory(image, guest.memory.size)
-        ramdisk = None
-        if initrd is not None:
-            start = free.take(len(initrd), "the initial RAM disk")
-            guest.memory.write(start, initrd)
-            ramdisk = (start, start + len(initrd))
-        services = free.take(len(rtas.ENTRY_CODE), "RTAS")
-        guest.memory.write(services, rtas.ENTRY_CODE)
-        options = TreeOptions(
-            guest.memory.size,
-            guest.topology,
-            self.system.host,
-            rtas.tokens(),
-            append,
-            rtas_entry=services,
-            rtas_size=PAGE_SIZE,
-            initrd=ramdisk,
-        )
-        tree = flatten(options)
-        tree_at = free.take(len(tree), "the device tree")
-        guest.memory.write(tree_at, tree)
-        regs = guest.vcpus[0].get_regs()
-        regs.pc = image.entry
-        regs.msr = entry_msr(guest.memory, image.entry, image.little)
-        regs.gpr[2] = image.toc
-        regs.gpr[3] = tree_at
-        # A function's global entry point finds its TOC from its own address in r12 under ABI v2.
-        regs.gpr[12] = image.entry if image.abi == 2 else 0
-        guest.vcpus[0].set_regs(regs)
 
 
 def _clock(clock: TickSource | str) -> TickSource:

@@ -10,15 +10,12 @@ from chronovisor.kvm.ids import ONE_REG_BY_NAME, MmuV3Flag
 from chronovisor.kvm.interface import Vcpu
 from chronovisor.machine.devicetree import VTY_UNIT
 from chronovisor.machine.rtas import call_rtas
-from chronovisor.machine.services import Machine, Translation
+from chronovisor.machine.services import LPCR_AIL, LPCR_ILE, Machine, Translation
 from chronovisor.machine.vcpu_thread import VcpuThread
 from chronovisor.memory import PAGE_SIZE, AddressError
 from chronovisor.papr.hcalls import Hcall, SetMode, Status
 
 _LPCR: Final = ONE_REG_BY_NAME["LPCR_64"].id
-LPCR_ILE: Final = 1 << 25
-"""Interrupts are taken in little-endian mode (Power ISA 3.0B, book III, LPCR)."""
-LPCR_AIL: Final = 3 << 23
 LPCR_AIL_SHIFT: Final = 23
 _CALL_BYTES: Final = 16
 """How many characters H_PUT_TERM_CHAR and H_GET_TERM_CHAR carry at most."""

@@ -19,6 +19,8 @@ from chronovisor.papr.hcalls import Status
 MAXIMUM_WORDS: Final = 16
 """Arguments and return values together; no service here has more."""
 _OS_TERM_TEXT: Final = 256
+_LINUX_PANIC: Final = "OS panic: "
+"""What Linux writes before the reason of its panic."""
 ENTRY_CODE: Final = bytes.fromhex("7c641b78 38600000 6063f000 44000022 4e800020")
 """What guests call for a service. It moves the argument block's address from r3 to r4 and makes H_RTAS.
 
@@ -174,5 +176,14 @@ def _os_term(machine: Machine, _caller: VcpuThread, words: tuple[int, ...]) -> t
     except AddressError:
         text = b""
     said = "".join(c if c.isprintable() else "?" for c in text.split(b"\0")[0].decode(errors="replace"))
-    machine.crash(f"the guest's system gave up: {said}" if said else "the guest's system gave up")
+    said = said.removeprefix(_LINUX_PANIC)
+    machine.panic(f"the guest panicked: {said}" if said else "the guest panicked")
+    return RtasStatus.SUCCESS, ()
+
+
+@_service("system-reboot", 0x2009, arguments=0, returns=1)
+def _system_reboot(
+    machine: Machine, _caller: VcpuThread, _words: tuple[int, ...]
+) -> tuple[RtasStatus, Answer]:
+    machine.reboot()
     return RtasStatus.SUCCESS, ()

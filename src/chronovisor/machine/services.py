@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from chronovisor.machine.console import Console
 from chronovisor.machine.vcpu_thread import VcpuTask, VcpuThread
@@ -22,6 +22,14 @@ class Translation:
     """The second doubleword of the guest's partition table entry."""
 
 
+NO_TRANSLATION: Final = Translation()
+
+LPCR_ILE: Final = 1 << 25
+"""Interrupts are taken in little-endian mode (Power ISA 3.0B, book III, LPCR)."""
+LPCR_AIL: Final = 3 << 23
+"""Where interrupts are taken while translation is on (the same)."""
+
+
 class Machine(Protocol):
     """A guest's machine, as its own calls see it."""
 
@@ -36,8 +44,11 @@ class Machine(Protocol):
     def power_off(self) -> None:
         """End the guest as it wishes."""
 
-    def crash(self, message: str) -> None:
-        """End the guest because it said that it cannot go on."""
+    def reboot(self) -> None:
+        """Start the guest again from its beginning, or end its run if that cannot be done here."""
+
+    def panic(self, message: str) -> None:
+        """End the guest because its system said that it cannot go on."""
 
     def processor(self, number: int) -> VcpuThread | None:
         """The vCPU of that id, or None."""

@@ -51,6 +51,7 @@ class VcpuThreads:
         self._handle = handle
         self._failed = failed
         self.permitted = False
+        self._anew: Callable[[], None] | None = None
         self._closing = False
 
     def resume(self) -> None:
@@ -93,6 +94,17 @@ class VcpuThreads:
             self.changed.notify_all()
             return True
 
+    def begin_anew(self, prepare: Callable[[], None]) -> None:
+        """Have every vCPU leave the guest, call `prepare` when all are out, and let the first one go on.
+
+        Call it from a vCPU's thread, which handles an exit. A guest that is asked to stop meanwhile is
+        prepared first. `prepare` is called on a vCPU's thread.
+        """
+        with self.changed:
+            self._anew = prepare
+        for thread in self.all:
+            thread.vcpu.kick()
+
     def on_each(self, caller: VcpuThread, task: VcpuTask) -> None:
         """Have `task` done to every vCPU; call it from the thread of `caller`, which handles an exit.
 
@@ -129,6 +141,9 @@ class VcpuThreads:
                 thread.thread.join(timeout)
 
     def _idle(self) -> bool:
+        return self._anew is None and self._all_out()
+
+    def _all_out(self) -> bool:
         return not any(thread.active for thread in self.all)
 
     def _set_off(self, thread: VcpuThread) -> None:
@@ -160,9 +175,23 @@ class VcpuThreads:
                 if thread.stopping:
                     thread.stopping, thread.stopped = False, True
                 thread.active = False
-                # Last: after this another vCPU may have its turn, and it sees this one's state.
-                thread.vcpu.unbind()
+                if self._anew is not None and self._all_out():
+                    self._begin_anew(self._anew)
+                if not thread.active:
+                    # Last: after this another vCPU may have its turn, and it sees this one's state.
+                    thread.vcpu.unbind()
                 self.changed.notify_all()
+
+    def _begin_anew(self, prepare: Callable[[], None]) -> None:
+        for number, thread in enumerate(self.all):
+            thread.stopped, thread.stopping = number > 0, False
+        try:
+            prepare()
+        except Exception as error:
+            self._failed(self.all[0], error)
+        self._anew = None
+        if self.permitted:
+            self._set_off(self.all[0])
 
     def _run_guest(self, thread: VcpuThread) -> None:
         while True:
@@ -171,7 +200,7 @@ class VcpuThreads:
                 with self.changed:
                     self._do_tasks(thread)
                 # Only here: the answer to the last exit is in the registers now.
-                if not self.permitted or thread.stopping:
+                if not self.permitted or thread.stopping or self._anew is not None:
                     return
             else:
                 self._handle(thread, exit_)

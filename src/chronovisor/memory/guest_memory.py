@@ -8,6 +8,7 @@ from __future__ import annotations
 import mmap
 import struct
 import threading
+from collections.abc import Callable
 from typing import Final
 
 PAGE_SHIFT: Final = 12
@@ -80,7 +81,7 @@ class GuestMemory:
     not that much. Pages that were never touched cost nothing.
     """
 
-    __slots__ = ("atomic", "data", "dirty", "size", "view")
+    __slots__ = ("atomic", "data", "dirty", "on_clear", "size", "view")
 
     def __init__(self, size: int) -> None:
         if size <= 0 or size % PAGE_SIZE:
@@ -95,6 +96,15 @@ class GuestMemory:
         self.dirty = DirtyLog(size >> PAGE_SHIFT)
         self.atomic = threading.RLock()
         """Held around a conditional store's comparison and store."""
+        self.on_clear: list[Callable[[], None]] = []
+        """Called after `clear`: what was derived from the memory's contents is forgotten."""
+
+    def clear(self) -> None:
+        """Make every byte 0, as when a machine is switched on. No vCPU may run."""
+        self.data.madvise(mmap.MADV_DONTNEED)
+        self.dirty.mark(0, self.size)
+        for forget in self.on_clear:
+            forget()
 
     def _check(self, addr: int, size: int) -> None:
         if addr < 0 or size < 0 or addr + size > self.size:

@@ -8,13 +8,13 @@ import threading
 from typing import Final
 
 from chronovisor.kvm.errors import KvmError
+from chronovisor.machine import vcpu_state
 from chronovisor.machine.console import Console
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
 from chronovisor.machine.host import Host
 from chronovisor.memory import GuestMemory
 from chronovisor.memory.in_use import clear
-from chronovisor.migration import vcpu_state
 from chronovisor.migration.errors import MoveError, RestorationError
 from chronovisor.migration.messages import (
     Aborted,

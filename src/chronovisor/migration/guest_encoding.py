@@ -15,6 +15,7 @@ from chronovisor.machine.console import TYPED_BYTES
 from chronovisor.machine.guest import MachineState
 from chronovisor.machine.services import Translation
 from chronovisor.machine.sizes import MAXIMUM_VCPUS
+from chronovisor.machine.vcpu_state import CARRIED, VcpuState
 from chronovisor.machine.wall_clock import TimeOfDay
 from chronovisor.migration.errors import StreamError
 from chronovisor.migration.kinds import (
@@ -34,7 +35,6 @@ from chronovisor.migration.kinds import (
     number,
     written_as,
 )
-from chronovisor.migration.vcpu_state import CARRIED, VcpuState
 from chronovisor.timebase.handover import IdealInterval
 from chronovisor.timebase.history import MAXIMUM_HOPS, AwayClock, History, Hop, HopKind
 from chronovisor.timebase.policy import TimePolicy

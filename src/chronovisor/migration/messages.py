@@ -27,7 +27,7 @@ from typing import TypeAlias
 from chronovisor.kvm.structures import Sregs
 from chronovisor.machine.guest import MachineState
 from chronovisor.machine.sizes import Topology
-from chronovisor.migration.vcpu_state import VcpuState
+from chronovisor.machine.vcpu_state import VcpuState
 from chronovisor.timebase.handover import IdealInterval
 from chronovisor.timebase.policy import CATCH_UP, TimePolicy
 from chronovisor.timebase.record import MoveRecord

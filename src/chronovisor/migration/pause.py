@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from chronovisor.machine import vcpu_state
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest, MachineState
 from chronovisor.machine.wall_clock import TimeOfDay
-from chronovisor.migration import vcpu_state
 from chronovisor.migration.restoration import Loaded
 from chronovisor.timebase.handover import CLOCK_ERROR_LIMIT, Absence, Sample, plan
 from chronovisor.timebase.history import AwayClock, Hop, HopKind

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from chronovisor.kvm.registers import read_register, write_register
+from chronovisor.machine import vcpu_state
 from chronovisor.machine.guest import Guest, MachineState
-from chronovisor.migration import vcpu_state
+from chronovisor.machine.vcpu_state import VcpuState
 from chronovisor.migration.errors import RestorationError
-from chronovisor.migration.vcpu_state import VcpuState
 from chronovisor.timebase.types import Offset
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from chronovisor.machine import vcpu_state
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
 from chronovisor.memory.in_use import runs_in_use
 from chronovisor.migration import snapshot_format as form
-from chronovisor.migration import vcpu_state
 from chronovisor.migration.errors import StreamError
 from chronovisor.migration.guest_encoding import MACHINE, TYPED, VCPU
 from chronovisor.migration.pause import Pause

@@ -14,6 +14,7 @@ from chronovisor.machine.errors import MachineError
 from chronovisor.machine.files import FileError, open_regular
 from chronovisor.machine.guest import Guest, MachineState
 from chronovisor.machine.host import Host
+from chronovisor.machine.vcpu_state import VcpuState
 from chronovisor.memory import GuestMemory
 from chronovisor.migration import snapshot_format as form
 from chronovisor.migration.errors import RestorationError, StreamError
@@ -23,7 +24,6 @@ from chronovisor.migration.preflight import obstacle
 from chronovisor.migration.restoration import load
 from chronovisor.migration.snapshot_format import SectionReader, SnapshotError, SnapshotHeader
 from chronovisor.migration.snapshot_time import SAVED_TIME, ReadClocks, SavedTime, read_clocks
-from chronovisor.migration.vcpu_state import VcpuState
 from chronovisor.timebase.handover import CLOCK_ERROR_LIMIT, HandoverError, Plan, Sample, plan
 from chronovisor.timebase.history import Hop, HopKind
 from chronovisor.timebase.policy import FREEZE, TimePolicy

@@ -9,9 +9,9 @@ import threading
 from collections.abc import Callable
 
 from chronovisor.kvm.errors import KvmError
+from chronovisor.machine import vcpu_state
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
-from chronovisor.migration import vcpu_state
 from chronovisor.migration.errors import (
     LinkLostError,
     MoveError,

@@ -1,0 +1,103 @@
+"""The machine that a guest's own calls reach: its hypercalls and the services of RTAS."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Final
+
+from chronovisor.kvm.ids import ONE_REG_BY_NAME
+from chronovisor.kvm.interface import Vcpu, Vm
+from chronovisor.machine.console import Console
+from chronovisor.machine.ending import EndReason, GuestEnd
+from chronovisor.machine.entry import MSR_LE, entry_msr
+from chronovisor.machine.services import LPCR_AIL, LPCR_ILE, NO_TRANSLATION, Translation
+from chronovisor.machine.vcpu_thread import VcpuTask, VcpuThread, VcpuThreads
+from chronovisor.machine.wall_clock import WallClock
+from chronovisor.memory import GuestMemory
+
+_LPCR: Final = ONE_REG_BY_NAME["LPCR_64"].id
+
+
+class Platform:
+    """`services.Machine` for one guest, whose run `finish` ends."""
+
+    def __init__(
+        self,
+        vm: Vm,
+        memory: GuestMemory,
+        console: Console,
+        wall_clock: WallClock,
+        random_numbers: random.Random,
+        threads: VcpuThreads,
+        finish: Callable[[GuestEnd], None],
+    ) -> None:
+        self._vm = vm
+        self._threads = threads
+        self._finish = finish
+        self.memory = memory
+        self.console = console
+        self.wall_clock = wall_clock
+        self.random = random_numbers
+        self.translation = NO_TRANSLATION
+        self.restart: Callable[[], None] | None = None
+        """Starts the guest again from its beginning while no vCPU runs; None if a reboot ends its run."""
+        self.why_no_restart = "; it cannot start again here, because its kernel stayed where it began"
+        """For people: why a reboot ends the run; empty if they asked for that."""
+
+    def translate(self, translation: Translation) -> None:
+        """Have the guest translate addresses from now on; KvmError if the host cannot."""
+        self._vm.configure_v3_mmu(translation.flags, translation.process_table)
+        self.translation = translation
+
+    # How a run ends
+
+    def power_off(self) -> None:
+        """End the guest as it wishes."""
+        self._finish(GuestEnd(EndReason.POWER_OFF, "the guest powered off"))
+
+    def reboot(self) -> None:
+        """Start the guest again; end its run if that cannot be done here."""
+        if self.restart is not None:
+            self._threads.begin_anew(self.restart)
+        else:
+            self._finish(GuestEnd(EndReason.REBOOT, f"the guest rebooted{self.why_no_restart}"))
+
+    def panic(self, message: str) -> None:
+        """End the guest because its system said that it cannot go on."""
+        self._finish(GuestEnd(EndReason.PANIC, message))
+
+    def crash(self, message: str) -> None:
+        """End the guest because it cannot go on."""
+        self._finish(GuestEnd(EndReason.CRASH, message))
+
+    # Its processors
+
+    def processor(self, number: int) -> VcpuThread | None:
+        """The vCPU of that id, or None."""
+        return next((t for t in self._threads.all if t.vcpu.id == number), None)
+
+    def start_processor(self, target: VcpuThread, entry: int, argument: int, caller: VcpuThread) -> bool:
+        """Start a stopped vCPU; it takes the caller's endianness and interrupt modes, as it is of the same
+        system.
+        """
+        little = bool(caller.vcpu.get_regs().msr & MSR_LE)
+        modes = caller.vcpu.get_one_reg(_LPCR) & (LPCR_ILE | LPCR_AIL)
+
+        def prepare(vcpu: Vcpu) -> None:
+            regs = vcpu.get_regs()
+            regs.pc, regs.msr, regs.gpr[3] = entry, entry_msr(self.memory, entry, little), argument
+            vcpu.set_regs(regs)
+            vcpu.set_one_reg(_LPCR, (vcpu.get_one_reg(_LPCR) & ~(LPCR_ILE | LPCR_AIL)) | modes)
+
+        return self._threads.start(target, prepare)
+
+    def stop_processor(self, caller: VcpuThread) -> None:
+        """Stop the calling vCPU; a guest whose last one stops has nothing left that could start any."""
+        caller.stopping = True
+        if all(thread.stopped or thread.stopping for thread in self._threads.all):
+            self.crash("the guest stopped all of its vCPUs, so nothing can go on")
+
+    def on_each_vcpu(self, caller: VcpuThread, task: VcpuTask) -> None:
+        """Have `task` done to every vCPU before its guest code goes on."""
+        self._threads.on_each(caller, task)
