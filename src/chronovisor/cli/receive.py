@@ -123,7 +123,8 @@ def command(
     """Wait for guests that are moved here, and run one at a time, its console on the terminal.
 
     A move that fails or is cancelled leaves this waiting for the next one. When a guest that came has powered
-    off, crashed or moved on, it waits again, unless --once says to end then. Ctrl-C ends it at any time.
+    off, crashed or moved on, it waits again, unless --once says to end then. Ctrl-C ends it until a guest
+    reads its console, Ctrl-] twice at any time.
 
     Everybody who can connect to ADDRESS can run a guest here: prefer unix:PATH on one machine, which only its
     owner can open, and tls: with --allow between machines; --token helps with both. A token that goes over

@@ -79,7 +79,11 @@ def command(
         bool, typer.Option("--json", help="Say how the guest ended as one JSON object, on stderr.")
     ] = False,
 ) -> int:
-    """Run an ELF guest, its console on the terminal, until it powers off. Ctrl-C ends it."""
+    """Run an ELF guest, its console on the terminal, until it powers off.
+
+    Ctrl-C ends it until it reads its console; from then on every key is the guest's. Ctrl-] twice ends it at
+    any time.
+    """
     topology = parse_topology(smp)
     seconds = parse_seconds(timeout)
     key, _, base = rtc.partition("=")

@@ -9,7 +9,6 @@ import signal
 import sys
 import termios
 import threading
-import tty
 from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, Final
@@ -18,6 +17,10 @@ from chronovisor.cli.status import ExitStatus
 from chronovisor.machine.console import Console
 
 STDIN, STDOUT = 0, 1
+ESCAPE: Final = b"\x1d"
+"""Ctrl-]: twice in a row it ends the command."""
+_INPUT, _LOCAL, _CONTROL_KEYS = 0, 3, 6
+"""Places in the list of settings that termios has."""
 _SIGNALLED = 128
 _BETWEEN_LOOKS: Final = 0.2
 """Seconds between two looks whether the guest has read its input, or this process is in the foreground."""
@@ -25,8 +28,10 @@ _BETWEEN_LOOKS: Final = 0.2
 
 _BEFORE_KILL: Final = 0.05
 """Seconds in which an answer is sent before the process ends."""
-_raw: _RawTerminal | None = None
+_terminal: _Terminal | None = None
 """The terminal whose settings have to be restored."""
+_quit = False
+"""Whether the user has typed the escape sequence."""
 
 
 def write_stdout(data: bytes) -> None:
@@ -40,17 +45,22 @@ def write_stdout(data: bytes) -> None:
 def typing_into(console: Console) -> Iterator[None]:
     """Type the standard input into the console inside the context.
 
-    A terminal passes on each key without echo (the guest echoes), except for Ctrl-C and Ctrl-Z. SIGPIPE and
-    SIGTERM become an orderly exit, and the terminal's settings are restored then. They are restored too while
-    the process is stopped (Ctrl-Z).
+    A terminal passes on each key without echo (the guest echoes). Ctrl-C and Ctrl-Z end and stop the process
+    until the guest reads its console; from then on they are the guest's, too. Ctrl-] twice in a row ends the
+    process at any time. SIGPIPE and SIGTERM become an orderly exit, and the terminal's settings are restored
+    then. They are restored too while the process is stopped (SIGTSTP).
     """
     stop_reader, tell_reader = os.pipe()
-    with _RawTerminal(), _signals({signal.SIGPIPE: _exit_if_unread, signal.SIGTERM: _exit}):
+    with _Terminal() as terminal, _signals({signal.SIGPIPE: _exit_if_unread, signal.SIGTERM: _exit}):
+        if os.isatty(STDIN):
+            print("chronovisor: Ctrl-] twice ends the run", file=sys.stderr, flush=True)
+        console.on_reader(terminal.give_keys_away)
         reader = threading.Thread(target=_read, args=(console, stop_reader), name="stdin", daemon=True)
         reader.start()
         try:
             yield
         finally:
+            console.on_reader(lambda reads: None)
             os.close(tell_reader)
             reader.join(1.0)
             os.close(stop_reader)
@@ -69,44 +79,66 @@ def kill_this_process(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _die() -> None:
-    if _raw is not None:
-        _raw.restore()
+    if _terminal is not None:
+        _terminal.restore()
     os._exit(ExitStatus.KILLED)
 
 
-class _RawTerminal:
+class _Terminal:
     """Passes on each key without echo inside the context, if the standard input is our terminal."""
 
     def __init__(self) -> None:
         self._before: list[Any] | None = None
         self._handlers = contextlib.ExitStack()
+        self._changing = threading.RLock()
+        self._all_keys = False
 
-    def __enter__(self) -> None:
-        global _raw
-        _raw = self
+    def __enter__(self) -> _Terminal:
+        global _terminal
+        _terminal = self
         if os.isatty(STDIN) and signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
             self._handlers.enter_context(
                 _signals({signal.SIGTSTP: self._stop, signal.SIGCONT: self._continue})
             )
         self._leave_line_mode()
+        return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        global _raw
+        global _terminal
         self._handlers.close()
         self.restore()
-        _raw = None
+        _terminal = None
+
+    def give_keys_away(self, all_keys: bool) -> None:
+        """Pass on all keys or, if not `all_keys`, keep those that mean a signal. From any thread."""
+        with self._changing:
+            self._all_keys = all_keys
+            if self._before is not None:
+                self._set(self._before)
 
     def _leave_line_mode(self) -> None:
-        if is_in_foreground():
-            self._before = termios.tcgetattr(STDIN)
-            tty.setcbreak(STDIN, termios.TCSADRAIN)
+        with self._changing:
+            if is_in_foreground():
+                self._before = termios.tcgetattr(STDIN)
+                self._set(self._before)
+
+    def _set(self, before: list[Any]) -> None:
+        settings = list(before)
+        settings[_INPUT] &= ~(termios.IXON | termios.ICRNL | termios.ISTRIP if self._all_keys else 0)
+        settings[_LOCAL] &= ~(termios.ECHO | termios.ICANON)
+        settings[_LOCAL] &= ~(termios.ISIG | termios.IEXTEN if self._all_keys else 0)
+        settings[_CONTROL_KEYS] = list(before[_CONTROL_KEYS])
+        settings[_CONTROL_KEYS][termios.VMIN], settings[_CONTROL_KEYS][termios.VTIME] = 1, 0
+        # What this process prints needs the terminal's line ends: the settings of the output stay.
+        termios.tcsetattr(STDIN, termios.TCSANOW, settings)
 
     def restore(self) -> None:
         """Give the terminal the settings that it had before."""
-        before, self._before = self._before, None
-        if before is not None:
-            with contextlib.suppress(termios.error):
-                termios.tcsetattr(STDIN, termios.TCSADRAIN, before)
+        with self._changing:
+            before, self._before = self._before, None
+            if before is not None:
+                with contextlib.suppress(termios.error):
+                    termios.tcsetattr(STDIN, termios.TCSADRAIN, before)
 
     def _stop(self, number: int, _frame: FrameType | None) -> None:
         """Restore the terminal and stop the process, as SIGTSTP does by default."""
@@ -133,7 +165,7 @@ def _signals(handlers: dict[int, Any]) -> Iterator[None]:
 
 
 def _exit(_number: int, _frame: FrameType | None) -> None:
-    sys.exit(ExitStatus.ENDED)
+    sys.exit(ExitStatus.QUIT if _quit else ExitStatus.ENDED)
 
 
 def _exit_if_unread(number: int, _frame: FrameType | None) -> None:
@@ -153,7 +185,28 @@ def is_in_foreground() -> bool:
         return False
 
 
+class _EscapeSequence:
+    """Looks for Ctrl-] twice in a row among the keys."""
+
+    def __init__(self) -> None:
+        self._last = b""
+
+    def is_in(self, keys: bytes) -> bool:
+        """Whether these keys complete it. The first of the two goes to the guest like any key."""
+        found = 2 * ESCAPE in self._last + keys
+        self._last = keys[-1:]
+        return found
+
+
+def _end_by_user() -> None:
+    """End the process as SIGTERM does, with the status of an end by the user."""
+    global _quit
+    _quit = True
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _read(console: Console, stop: int) -> None:
+    escape = _EscapeSequence()
     with contextlib.suppress(OSError, ValueError):
         while True:
             # A process in the background would be stopped if it read its terminal.
@@ -167,5 +220,8 @@ def _read(console: Console, stop: int) -> None:
             if STDIN in ready and (is_in_foreground() or not os.isatty(STDIN)):
                 data = os.read(STDIN, min(room, 4096))
                 if not data:
+                    return
+                if os.isatty(STDIN) and escape.is_in(data):
+                    _end_by_user()
                     return
                 console.type(data)

@@ -30,6 +30,8 @@ class Console:
         self._printed = bytearray()
         self._typed: deque[int] = deque()
         self._watchers: list[Callable[[], None]] = []
+        self._is_read = False
+        self._on_reader: Callable[[bool], None] = lambda reads: None
 
     def write(self, data: bytes) -> None:
         """Take what the guest prints; OutputLostError if the sink cannot write it."""
@@ -52,7 +54,10 @@ class Console:
         """Hand the guest at most `size` bytes of what was typed; nothing if no byte waits."""
         with self._lock:
             self._was_read.notify_all()
-            return bytes(self._typed.popleft() for _ in range(min(size, len(self._typed))))
+            read = bytes(self._typed.popleft() for _ in range(min(size, len(self._typed))))
+        if not self._is_read:
+            self._tell_reader(True)
+        return read
 
     def type(self, data: bytes | str) -> None:
         """Type `data` for the guest to read, however much waits already. From any thread."""
@@ -79,6 +84,19 @@ class Console:
         with self._lock:
             self._printed.clear()
             self._typed.clear()
+        self._tell_reader(False)
+
+    def on_reader(self, told: Callable[[bool], None]) -> None:
+        """Have `told` called with whether the guest reads the console: now, and if that changes.
+
+        A guest reads it from its first attempt on. It is told on the vCPU's thread.
+        """
+        self._on_reader = told
+        told(self._is_read)
+
+    def _tell_reader(self, reads: bool) -> None:
+        self._is_read = reads
+        self._on_reader(reads)
 
     @property
     def printed(self) -> bytes:
