@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from chronovisor.isa.decode import decode
 from chronovisor.isa.instruction import Instruction
 
+from . import decimal_errata
 from .case import BLOCK, MSR_PR, MSR_SF, SPR_NAMES, Case, Outcome, describe, fields
 
 _ALL = (1 << 64) - 1
@@ -129,6 +130,12 @@ UNDEFINED: tuple[Exemption, ...] = (
         lambda case, instruction, outcome: _beyond_end(case, instruction, "RA"),
     ),
     Exemption(
+        _names(decimal_errata.ALL),
+        "Book I 6.17",
+        "a number that is not a valid one leaves the target undefined, as does an integer of too many digits",
+        lambda case, instruction, outcome: decimal_errata.undefined(case, outcome),
+    ),
+    Exemption(
         _names("divw divwu divwe divweu modsw moduw mulhw mulhwu"),
         "Book I 3.3.9",
         "RT0:31 are undefined, and with them CR0's comparison in 64-bit mode",
@@ -218,6 +225,55 @@ def _far_powers(case: Case, instruction: Instruction | None) -> dict[str, int]:
 
 
 QEMU: tuple[Exemption, ...] = (
+    Exemption(
+        _names("bcdadd. bcdsub."),
+        "Book I 6.17",
+        "wrong digits are wrong whatever the signs are; QEMU takes them for equal ones if the signs differ",
+        lambda case, instruction, outcome: decimal_errata.unseen_operands(case),
+    ),
+    Exemption(
+        _names("bcdadd. bcdsub."),
+        "Book I 6.17",
+        "a zero is not less than 0; QEMU says that a sum of negative zeros is",
+        lambda case, instruction, outcome: decimal_errata.zeros(case),
+    ),
+    Exemption(
+        _names("bcdsr."),
+        "Book I 6.17",
+        "a shift by more than 31 digits leaves 0; QEMU shifts by 31, and rounds",
+        lambda case, instruction, outcome: decimal_errata.shifted_far(case),
+    ),
+    Exemption(
+        _names("bcdus."),
+        "Book I 6.17",
+        "no number without a sign is less than 0, and a shift of 0 never overflows; QEMU takes the "
+        "last digit for a sign, and each shift by 32 digits or more for an overflow",
+        lambda case, instruction, outcome: decimal_errata.compared_unsigned(case),
+    ),
+    Exemption(
+        _names("bcdcpsgn. bcdsetsgn. bcdctsq."),
+        "Book I 6.17",
+        "the target may be the source; QEMU reads the source after it has written the target",
+        lambda case, instruction, outcome: decimal_errata.replaced_source(case),
+    ),
+    Exemption(
+        _names("bcdtrunc."),
+        "Book I 6.17",
+        "a length of 65,535 digits truncates nothing; QEMU keeps 15",
+        lambda case, instruction, outcome: decimal_errata.truncated_to_most(case),
+    ),
+    Exemption(
+        _names("bcdctn."),
+        "Book I 6.17",
+        "all 31 digits must be digits; QEMU looks at the seven that it takes",
+        lambda case, instruction, outcome: decimal_errata.above_national(case),
+    ),
+    Exemption(
+        _names("bcdctz."),
+        "Book I 6.17",
+        "all 31 digits must be digits; QEMU looks at the sixteen that it takes",
+        lambda case, instruction, outcome: decimal_errata.above_zoned(case),
+    ),
     Exemption(
         _names("vexptefp"),
         "Book I 6.10.5",
