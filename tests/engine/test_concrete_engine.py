@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chronovisor.engine.concrete import Crash, Reason
+from chronovisor.engine.concrete import ConcreteEngine, Crash, Reason
+from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.isa.bits import DSISR, MSR, ProgramCause
 from chronovisor.isa.interrupts import TRACE_CAUSE, TRACE_LOAD, TRACE_STORE
 
@@ -148,8 +149,11 @@ def test_translation_finds_nothing(bit: MSR) -> None:
         assert (guest["CIA"], guest["DSISR"]) == (0x300, int(DSISR.NO_TRANSLATION))
 
 
-def test_a_crash_loop_says_what_began_it() -> None:
-    guest = Guest("lwz r3,0(r4)", r4=MEMORY_SIZE)  # the handler at 0x300 is zeros: no instruction
+@pytest.mark.parametrize("engine", [ConcreteEngine, NativeEngine])
+def test_a_crash_loop_says_what_began_it(engine: type[ConcreteEngine]) -> None:
+    guest = Guest(
+        "lwz r3,0(r4)", engine=engine, r4=MEMORY_SIZE
+    )  # the handler at 0x300 is zeros: no instruction
     reasons = [guest.run().reason for _ in range(3)]
     stop = guest.run()
     assert Reason.CRASH_LOOP not in reasons[:2]
@@ -157,8 +161,9 @@ def test_a_crash_loop_says_what_began_it() -> None:
     assert stop.crash == Crash("DATA_STORAGE", CODE, MEMORY_SIZE, 0x300)
 
 
-def test_a_handler_that_changes_the_state_is_no_crash_loop() -> None:
-    guest = Guest(".long 0")
+@pytest.mark.parametrize("engine", [ConcreteEngine, NativeEngine])
+def test_a_handler_that_changes_the_state_is_no_crash_loop(engine: type[ConcreteEngine]) -> None:
+    guest = Guest(".long 0", engine=engine)
     guest.place(0x700, "mfspr r3,SRR0; addi r3,r3,4; mtspr SRR0,r3; rfid")
     guest.place(CODE + 4, ".long 0; b .")
     assert Reason.CRASH_LOOP not in {guest.run().reason for _ in range(20)}
