@@ -151,7 +151,7 @@ def test_two_threads_that_invalidate_each_others_translations_both_go_on() -> No
         NativeEngine, "loop: ld r6,0(r21); tlbie r24,r25,0,1,1; tlbsync; bc 16,0,loop; sc 1"
     )
     threads = [
-        _thread(guest, tables, CTR=3000, r21=0x5000, r24=0x5000 + (ric << 10), r25=PID << 32)
+        _thread(guest, tables, CTR=200_000, r21=0x5000, r24=0x5000 + (ric << 10), r25=PID << 32)
         for ric in range(2)
     ]
     runs = [threading.Thread(target=guest.until_called, args=(thread,)) for thread in threads]
@@ -226,3 +226,44 @@ def test_the_decrementers_interrupt_is_entered_in_native_code(opened: str) -> No
     assert thread.gpr[3] > 9000
     assert thread.MSR == SF | ME | EE
     assert thread.executed == 20_000
+
+
+@pytest.mark.parametrize("leaves", ["inside", "pieces"])
+def test_a_tlbsync_waits_for_threads_in_native_code(leaves: str) -> None:
+    """It ends once the other thread is out of native code, or has begun another piece of its run."""
+    guest, tables = _guest(NativeEngine, "tlbie r24,r25,0,1,1; tlbsync; sc 1")
+    other = _thread(guest, tables)
+    assert isinstance(other, NativeThread)
+    other.inside = 1
+    flusher = _thread(guest, tables, r24=0x5000, r25=PID << 32)
+    waiting = threading.Thread(target=guest.until_called, args=(flusher,))
+    waiting.start()
+    waiting.join(0.05)
+    assert waiting.is_alive()
+    if leaves == "inside":
+        other.inside = 0
+    else:
+        other.pieces += 1
+    waiting.join(60)
+    assert not waiting.is_alive()
+
+
+@pytest.mark.parametrize("selects", [0x5000, 0x5000 + (1 << 10), 0x5000 + (3 << 10), 0x5000 + (2 << 5)])
+@pytest.mark.parametrize("whose", ["tlbie", "tlbiel"])
+def test_what_an_invalidation_forgets(selects: int, whose: str) -> None:
+    """One page, a process, everything, a page of 1 GiB: of this thread or of both."""
+    guest, tables = _guest(NativeEngine, f"ld r4,0(r21); sc 1; {whose} r24,r25,0,1,1; tlbsync; sc 1")
+    place = tables.map(0x6000, DATA, 12, ALL & ~8)
+    leaf = guest.memory.load(place, 8, False) - DATA
+    threads = [_thread(guest, tables, r21=0x6000, r24=selects + 0x1000, r25=PID << 32) for _ in range(2)]
+    for number in range(2):
+        guest.memory.store(DATA + 0x1000 * number, 8, number, False)
+    for thread in threads:
+        guest.until_called(thread)
+        assert thread.gpr[4] == 0
+    guest.memory.store(place, 8, leaf + DATA + 0x1000, False)
+    guest.until_called(threads[0])
+    for thread, sees in zip(threads, (1, int(whose == "tlbie")), strict=True):
+        thread.CIA = KERNEL | CODE
+        guest.until_called(thread)
+        assert thread.gpr[4] == sees
