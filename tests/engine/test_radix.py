@@ -290,6 +290,25 @@ def test_code_that_moves_is_fetched_by_its_real_address(engine: Engine) -> None:
     assert guest["r3"] == 34
 
 
+@pytest.mark.parametrize("now", [0, DATA], ids=["is not mapped", "is elsewhere"])
+def test_a_page_that_only_the_concrete_evaluator_still_has_is_executed(now: int) -> None:
+    """Its entry was changed, but not invalidated; a TLB that never had the page is used. The run goes on."""
+    guest, tables = _running(NativeEngine, "addi r3,r3,1; addi r3,r3,1; b . - 8", msr=TRANSLATED | IR)
+    guest.place(DATA, "addi r3,r3,1; addi r3,r3,1; b . - 8")
+    entry = tables.map(0x7000, CODE, 12, ALL)
+    guest.state.CIA = 0x7000
+    assert guest.state.fetch_address() == CODE
+    guest.step(2)
+    there = guest.memory.load(entry, 8, False)
+    guest.memory.store(entry, 8, there - CODE + now if now else 0, False)
+    guest.state.set_msr((TRANSLATED | IR) & ~SF)
+    ran = threading.Thread(target=guest.step, args=(8,), daemon=True)
+    ran.start()
+    ran.join(60)
+    assert not ran.is_alive()
+    assert guest["r3"] > 2
+
+
 def test_no_store_reaches_a_page_after_its_translation_was_invalidated() -> None:
     """A thread stores without a pause; each time its page goes elsewhere, the old place stays as it is."""
     guest, tables = _running(NativeEngine, "addi r4,r4,1; std r4,0(r3); b -8", r3=0x5000)

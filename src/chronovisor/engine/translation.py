@@ -67,7 +67,7 @@ class Translations:
             self._generation += 1
             for pages in self.pages.values():
                 pages.clear()
-            self._contexts.clear()
+            self._contexts = {self.key: self.pages}
 
     def walk(self, thread: Context, ea: int, access: Access) -> int:
         """Translate an effective address by the tables; keep its page. Raises GuestInterrupt."""

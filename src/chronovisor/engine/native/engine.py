@@ -140,7 +140,12 @@ class NativeEngine(ConcreteEngine):
                 pass
 
     def _make_records(self, state: NativeThread, why: int) -> bool:
-        """Make the records that native code lacks at CIA; False if there is no memory at that address."""
+        """Make the records that native code lacks at CIA; False if there are none to make.
+
+        That is so if there is no memory at that address. It may also be that tables were changed and not
+        invalidated, and the concrete evaluator still has another translation than native code: then the
+        concrete evaluator executes the instruction.
+        """
         pages = self._pages_of(state)
         state.catch_up()
         try:
@@ -150,11 +155,7 @@ class NativeEngine(ConcreteEngine):
         page = address >> PAGE_SHIFT
         if page >= pages.count:
             return False
-        if why == Left.DECODE:
-            pages.decode(address)
-        else:
-            pages.add(page)
-        return True
+        return pages.decode(address) if why == Left.DECODE else pages.add(page)
 
     def _pages_of(self, state: NativeThread) -> DecodedPages:
         """The pages decoded for the thread's mode. Native code is told of them once it can run them."""

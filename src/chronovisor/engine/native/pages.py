@@ -54,11 +54,13 @@ class DecodedPages:
         self.table = (ctypes.c_uint64 * (memory.size >> PAGE_SHIFT))()
         self.address = ctypes.addressof(self.table)
 
-    def add(self, page: int) -> None:
-        """Make the records of the page with this number, if it has none."""
+    def add(self, page: int) -> bool:
+        """Make the records of the page with this number; False if it has some."""
         with self._changing:
-            if page not in self._records:
+            is_new = page not in self._records
+            if is_new:
                 self._put(page)
+            return is_new
 
     def _put(self, page: int) -> None:
         records = Records()
@@ -66,8 +68,11 @@ class DecodedPages:
         self._records[page] = records
         self.table[page] = ctypes.addressof(records)
 
-    def decode(self, address: int) -> None:
-        """Decode the block that holds the real address, from memory as it is now, if its page has records."""
+    def decode(self, address: int) -> bool:
+        """Decode the block that holds the real address, from memory as it is now.
+
+        False if its page has no records or the block is decoded.
+        """
         start = address & -CACHE_BLOCK
         # Before memory is read, which taking the lock makes sure of: a thread that stores here and then finds
         # no mark knows that its store will be read.
@@ -75,13 +80,14 @@ class DecodedPages:
         with self._changing:
             records = self._records.get(address >> PAGE_SHIFT)
             if records is None:
-                return
+                return False
             place = (start & _PAGE_MASK) // 4 * _RECORD_WORDS
             if records[place] != runtime().undecoded_address:
-                return
+                return False
             early = self._decode_block(ctypes.addressof(records) + (8 * place), start)
             if early or not self.library.has_pairs:
                 self._early.add(address >> PAGE_SHIFT)
+            return True
 
     def _decode_block(self, records_at: int, start: int) -> bool:
         """Decode a block; whether handlers that are to come will change its records."""
