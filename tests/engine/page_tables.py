@@ -89,7 +89,10 @@ def expected(
 
     if ea >> 62 in (1, 2):
         return Fault("INSTRUCTION_SEGMENT" if fetch else "DATA_SEGMENT", 0), None
-    root = doubleword((table & ~0xFFF) + 16 * (0 if ea >> 62 == 3 else pid))
+    process = 0 if ea >> 62 == 3 else pid
+    if process >= (0x1000 << (table & 0x1F)) // 16:
+        return storage(33)
+    root = doubleword((table & 0x0FFF_FFFF_FFFF_F000) + 16 * process)
     if ((root >> 61) & 3, (root >> 5) & 7, root & 0x1F) != (2, 5, 13):
         return storage(44)
     directory, bits = root & 0x0FFF_FFFF_FFFF_FF00, 13

@@ -1,0 +1,276 @@
+"""One start of a world on both engines: the same states at the same instructions, and the same memory."""
+
+from __future__ import annotations
+
+import ctypes
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from operator import attrgetter
+from random import Random
+from typing import Generic, TypeVar
+
+from handlers import ensure
+
+from chronovisor.engine.concrete import ConcreteEngine, Reason
+from chronovisor.engine.native.emitter import NOT_TRANSLATED
+from chronovisor.engine.native.engine import NativeEngine
+from chronovisor.engine.native.layout import STORED
+from chronovisor.engine.native.library import HandlerLibrary, runtime
+from chronovisor.engine.native.state import NativeThread
+from chronovisor.engine.state import Thread
+from chronovisor.isa.bits import MSR
+from chronovisor.isa.radix import Access
+from chronovisor.isa.registers import REGISTERS
+from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
+
+from ..native_guest import Time
+from ..page_tables import Fault, expected
+from .checked import CheckedEngine, CheckedTranslations, Open, WatchedMemory
+from .worlds import SIZE, Start, World, every_word
+
+_NAMES = tuple(name for name in STORED if name != "NIA")
+_STORED = attrgetter(*_NAMES)
+_RESETS = {name: REGISTERS[name].reset for name in STORED}
+_MODES = tuple((sixty_four, little) for sixty_four in (False, True) for little in (False, True))
+_MASK = (1 << 64) - 1
+WALKS = 16
+"""How many accesses of a world's addresses are compared with the native walk."""
+
+
+class Difference(AssertionError):
+    """Native code did something else."""
+
+
+@dataclass
+class Counts:
+    """What was compared."""
+
+    starts: int = 0
+    instructions: int = 0
+    stops: int = 0
+    open: int = 0
+    translations: int = 0
+    faults: int = 0
+    native_walks: int = 0
+    interrupts: Counter[str] = field(default_factory=Counter)
+
+
+def prepare() -> None:
+    """Have a handler for each word that programs are made of, and let no other be compiled meanwhile."""
+    ensure((word, mode) for word in every_word() for mode in _MODES)
+    HandlerLibrary.want = lambda self, key: False  # type: ignore[method-assign]
+
+
+State = tuple[object, ...]
+E = TypeVar("E", bound=ConcreteEngine)
+
+
+def _state(thread: Thread, time: Time) -> State:
+    return (_STORED(thread), tuple(thread.gpr[:32]), thread.reservation, thread.executed, time.deadline)
+
+
+def _named(state: State) -> dict[str, object]:
+    stored, gpr, reservation, executed, deadline = state
+    return {
+        **dict(zip(_NAMES, stored, strict=True)),  # type: ignore[call-overload]
+        **{f"r{n}": value for n, value in enumerate(gpr)},  # type: ignore[arg-type,var-annotated]
+        "reservation": reservation,
+        "executed": executed,
+        "DEC's deadline": deadline,
+    }
+
+
+class _Side(Generic[E]):
+    """An engine with its memory and one thread."""
+
+    def __init__(self, engine: E) -> None:
+        self.engine = engine
+        self.memory = engine.memory
+        self.time = Time(real=False)
+        self.thread = self.time.thread = engine.thread(self.time)
+
+    def begin(self, start: Start) -> None:
+        """Put the thread into the state of a start."""
+        thread = self.thread
+        for name, value in _RESETS.items():
+            setattr(thread, name, value)
+        for name, value in start.registers.items():
+            setattr(thread, name, value)
+        thread.gpr[:32] = start.gpr
+        thread.reservation = None
+        thread.executed = 0
+        self.time.deadline = 1 << 40
+        thread.set_msr(start.registers["MSR"] & REGISTERS["MSR"].mask)
+        self.engine.forget_translations()
+
+    def advance(self, end: int) -> bool:
+        """Execute up to the instruction with this number; True if the guest turned out to be in a loop."""
+        is_loop = False
+        while self.thread.executed < end:
+            stop = self.engine.run(self.thread, end - self.thread.executed)
+            is_loop = is_loop or stop.reason is Reason.CRASH_LOOP
+        return is_loop
+
+    def restore(self, image: bytes) -> None:
+        """Put memory back as it is before a start, and forget what was decoded."""
+        for page in self.memory.dirty.take():
+            at = page * PAGE_SIZE
+            self.memory.view[at : at + PAGE_SIZE] = image[at : at + PAGE_SIZE]
+        self.engine.forget_all()
+
+
+class Course:
+    """Both engines over one world."""
+
+    def __init__(self, world: World, memories: tuple[WatchedMemory, GuestMemory]) -> None:
+        self.world = world
+        for memory in memories:
+            memory.view[:] = world.image
+            memory.dirty.take()
+        memories[0].reset()
+        self.checked = _Side(CheckedEngine(memories[0]))
+        self.native = _Side(NativeEngine(memories[1]))
+
+    def run(self, number: int, counts: Counts, limit: int | None = None) -> None:
+        """Run one start on both, up to `limit` instructions; Difference if they differ."""
+        start = self.world.starts[number]
+        ends = self._ends(start, limit)
+        stops, open_at = self._checked_stops(start, ends)
+        if open_at is not None:
+            # Once more, to be stopped before the instruction that the book leaves open.
+            counts.open += 1
+            self.checked.restore(self.world.image)
+            ends = [(end, name) for end, name in ends if end < open_at] + [(open_at, None)]
+            stops, again = self._checked_stops(start, ends)
+            if again is not None:
+                raise Difference("the concrete evaluator does not repeat itself")
+        self.native.begin(start)
+        for (end, name), expected_state in zip(ends, stops, strict=True):
+            self.native.advance(end)
+            found = _state(self.native.thread, self.native.time)
+            if found != expected_state:
+                raise Difference(f"at instruction {end}: {_difference(expected_state, found)}")
+            self._interrupt(self.native, name)
+        self._compare_memory()
+        if open_at is not None:
+            # What it does is left open, but not that it harms nobody.
+            self.native.advance(open_at + 50)
+        translations = self.checked.thread.translations
+        assert isinstance(translations, CheckedTranslations)
+        counts.translations += translations.walks
+        counts.faults += translations.faults
+        translations.walks = translations.faults = 0
+        counts.starts += 1
+        counts.stops += len(stops)
+        counts.instructions += ends[-1][0] if ends else 0
+        counts.interrupts += self.checked.engine.entered
+        self.checked.engine.entered.clear()
+
+    @staticmethod
+    def _ends(start: Start, limit: int | None) -> list[tuple[int, str | None]]:
+        """The instructions to stop at, and the interrupt that then comes."""
+        ends, end = [], 0
+        for budget, name in zip(start.budgets, start.interrupts, strict=True):
+            end += budget
+            if limit is not None and end >= limit:
+                return [*ends, (limit, None)]
+            ends.append((end, name))
+        return ends
+
+    def _checked_stops(
+        self, start: Start, ends: list[tuple[int, str | None]]
+    ) -> tuple[list[State], int | None]:
+        """The states at the stops; and where the book leaves open what happens, if it does."""
+        self.checked.begin(start)
+        stops = []
+        for number, (end, name) in enumerate(ends):
+            try:
+                is_loop = self.checked.advance(min(end, self.checked.thread.executed + 20))
+                if not is_loop:
+                    is_loop = self.checked.advance(end)
+            except Open:
+                return stops, self.checked.thread.executed
+            stops.append(_state(self.checked.thread, self.checked.time))
+            if is_loop:
+                # A handler that is not mapped, say: what follows is the same for ever.
+                ends[number:] = [(self.checked.thread.executed, None)]
+                break
+            self._interrupt(self.checked, name)
+        return stops, None
+
+    @staticmethod
+    def _interrupt(side: _Side[E], name: str | None) -> None:
+        if name is not None and side.thread.MSR & MSR.EE:
+            side.engine.interrupt(side.thread, name)
+
+    def _compare_memory(self) -> None:
+        ours, theirs = self.native.memory, self.checked.memory
+        mine, other = ours.dirty.pages, theirs.dirty.pages
+        if mine != other:
+            pages = [n for n, (a, b) in enumerate(zip(mine, other, strict=True)) if a != b]
+            raise Difference(f"other pages are dirty: {pages}")
+        at = mine.find(1)
+        while at >= 0:
+            place = at * PAGE_SIZE
+            if ours.data[place : place + PAGE_SIZE] != theirs.data[place : place + PAGE_SIZE]:
+                raise Difference(f"other bytes in the page at {place:#x}")
+            at = mine.find(1, at + 1)
+
+    def restore(self) -> None:
+        """Memory and what was decoded as before the start."""
+        self.checked.restore(self.world.image)
+        self.native.restore(self.world.image)
+
+    def walk(self, random: Random, counts: Counts) -> None:
+        """Compare the native walk with the independent one at addresses of the world, in a random state."""
+        start = random.choice(self.world.starts)
+        self.native.begin(start)
+        thread, memory = self.native.thread, self.native.memory
+        assert isinstance(thread, NativeThread)
+        thread.set_msr(int(MSR.SF | MSR.ME | MSR.IR | MSR.DR) | random.choice((0, int(MSR.PR))))
+        for ea, access in self._accesses(random):
+            if not start.registers["LPCR"] & (1 << 20):
+                break
+            answer, entry = expected(
+                memory.data,  # type: ignore[arg-type]
+                *(thread.PATE1, thread.PIDR, ea, access, bool(thread.MSR & MSR.PR), thread.AMR, thread.IAMR),
+            )
+            found = _NATIVE_WALKS[access](ctypes.addressof(thread), ea)
+            real = NOT_TRANSLATED if isinstance(answer, Fault) or answer >= SIZE else answer
+            if found != real:
+                raise Difference(f"native {access.value} of {ea:#x}: {found:#x}, not {real:#x}")
+            if entry is not None and memory.load(entry[0], 8, False) != entry[1]:
+                raise Difference(f"native {access.value} of {ea:#x}: the entry at {entry[0]:#x}")
+            counts.native_walks += 1
+        self.native.restore(self.world.image)
+
+    def _accesses(self, random: Random) -> Iterator[tuple[int, Access]]:
+        for _ in range(WALKS):
+            ea = random.choice(self.world.addresses) + random.getrandbits(12)
+            if random.random() < 0.2:
+                ea ^= 1 << random.randrange(64)
+            yield ea & _MASK, random.choice((Access.LOAD, Access.STORE))
+
+
+_WALK = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)
+_NATIVE_WALKS = {
+    Access.LOAD: _WALK(runtime().translate_load_address),
+    Access.STORE: _WALK(runtime().translate_store_address),
+}
+
+
+def _difference(expected_state: State, found: State) -> str:
+    """The registers that differ, native code's value first."""
+    want, have = _named(expected_state), _named(found)
+    said = [
+        f"{name}: {_shown(have[name])}, not {_shown(want[name])}" for name in want if want[name] != have[name]
+    ]
+    return "; ".join(said[:8])
+
+
+def _shown(value: object) -> str:
+    return f"{value:#x}" if isinstance(value, int) else str(value)
+
+
+__all__ = ["Counts", "Course", "Difference", "prepare"]
