@@ -290,6 +290,35 @@ def test_code_that_moves_is_fetched_by_its_real_address(engine: Engine) -> None:
     assert guest["r3"] == 34
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_conditional_store_that_faults_leaves_the_reservation(engine: Engine) -> None:
+    guest, tables = _running(engine, "stdcx. r4,0,r3", r3=0x6000)
+    tables.map(0x5000, DATA, 12, ALL)
+    guest.state.reservation = (DATA, 8, 0)
+    guest.step()
+    assert (guest["CIA"], guest["DAR"]) == (0x300, 0x6000)
+    assert guest.state.reservation == (DATA, 8, 0)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_block_that_cannot_be_zeroed_is_named_by_its_address(engine: Engine) -> None:
+    guest, _ = _running(engine, "dcbz 0,r3", r3=0x6043)
+    guest.step()
+    assert (guest["CIA"], guest["DAR"]) == (0x300, 0x6000)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_translation_that_ends_while_tracing_begins(engine: Engine) -> None:
+    """Native code executes the rfid, the concrete evaluator what is traced behind it."""
+    guest, tables = _running(engine, "addi r4,r4,1; rfid; ld r5,0(r3)", msr=TRANSLATED | IR, r3=DATA)
+    tables.map(CODE, CODE, 12, ALL)
+    guest.set({"SRR0": CODE + 8, "SRR1": SF | ME | int(MSR.SE)})
+    guest.memory.store(DATA, 8, 0x77, False)
+    guest.run(3)
+    guest.step()
+    assert (guest["CIA"], guest["SRR0"], guest["r5"]) == (0xD00, CODE + 12, 0x77)
+
+
 @pytest.mark.parametrize("now", [0, DATA], ids=["is not mapped", "is elsewhere"])
 def test_a_page_that_only_the_concrete_evaluator_still_has_is_executed(now: int) -> None:
     """Its entry was changed, but not invalidated; a TLB that never had the page is used. The run goes on."""

@@ -246,10 +246,11 @@ class Thread:
 
     def store_conditional(self, ea: int, value: int, size: int, little: bool) -> int:
         """Store if the reserved place still holds what was read; 1 if it did."""
-        reservation, self.reservation = self.reservation, None
-        address = self.address(ea, True)
-        # A conditional store that fails still needs an address that can be stored to.
+        # A conditional store that fails still needs an address that can be stored to. One that ends in a storage
+        # interrupt is not executed: the reservation stays.
         self.probe(ea, "store")
+        address = self.address(ea, True)
+        reservation, self.reservation = self.reservation, None
         if reservation is None or reservation[:2] != (address, size):
             return 0
         return int(self.exchange(address, reservation[2], value, size, little))
@@ -271,7 +272,7 @@ class Thread:
     def zero_block(self, ea: int) -> None:
         """The cache block (128 bytes) that holds ``ea`` becomes zeros."""
         block = ea & ~(CACHE_BLOCK - 1)
-        self.probe(ea, "store")
+        self.probe(block, "store")
         self.memory.write(self.address(block, True), bytes(CACHE_BLOCK))
 
 

@@ -134,8 +134,8 @@ class NativeThread(Registers, Thread):
         self.translations.choose(self)
 
     def catch_up(self) -> None:
-        """Take over what native code did to the registers that translation depends on."""
-        self.translations.choose(self)
+        """Take over what native code did to MSR and to the registers that translation depends on."""
+        self.set_msr(self.MSR)
 
     def address(self, ea: int, store: bool) -> int:
         """The guest real address behind an effective address; a storage interrupt if there is none."""
