@@ -30,9 +30,9 @@ def main() -> int:
     parser.add_argument("--progress", type=Path, help="a file to note the present seed and start in")
     parser.add_argument("--mutant", choices=MUTANTS, help="break the engine on purpose")
     given = parser.parse_args()
-    prepare()
     if given.mutant:
         MUTANTS[given.mutant]()
+    prepare()
     progress = Progress(given.progress) if given.progress else None
     counts = Counts()
     memories = WatchedMemory(SIZE), GuestMemory(SIZE)

@@ -18,6 +18,7 @@ from chronovisor.isa.radix import Access
 from chronovisor.memory.guest_memory import GuestMemory
 
 from ..page_tables import Fault, expected
+from .invalidation import Invalidation, named
 
 _BLOCK = -CACHE_BLOCK
 
@@ -56,7 +57,7 @@ class WatchedMemory(GuestMemory):
     def _stored(self, addr: int, size: int) -> None:
         for block in {addr & _BLOCK, (addr + size - 1) & _BLOCK}:
             if block in self.code:
-                self.changed_code.add(block)
+                self.changed_code.update(range(addr & -4, addr + size, 4))
             if block >> PAGE_SHIFT in self.table_pages and not self.walking:
                 self.tables_changed = True
 
@@ -92,6 +93,14 @@ class CheckedTranslations(Translations):
         super().forget()
         self._old.clear()
         self._memory.tables_changed = False
+
+    def invalidate(self, which: Invalidation | None) -> None:
+        """Forget what an invalidation names. A TLB may keep everything else as it was."""
+        self.doubt()
+        if which is not None:
+            gone = [old for old in self._old if which.names(old[0][1], old[2])]
+            for old in gone:
+                del self._old[old]
 
     def doubt(self) -> None:
         """Tables were changed: have each translation walked for again, and compared."""
@@ -139,6 +148,13 @@ class CheckedThread(ThreadState):
 
     __slots__ = ()
 
+    def forget_translations(self, whose: str) -> None:
+        """Forget what the executing instruction names, and nothing else."""
+        word = self.memory.load(self.fetch_address(), 4, self.mode[1])
+        translations = self.translations
+        assert isinstance(translations, CheckedTranslations)
+        translations.invalidate(named(word, self.gpr[(word >> 11) & 31], self.gpr[(word >> 21) & 31]))
+
 
 class CheckedEngine(ConcreteEngine):
     """The concrete evaluator; its runs end in `Open` where the book leaves open what happens."""
@@ -163,7 +179,8 @@ class CheckedEngine(ConcreteEngine):
     def forget(self, address: int) -> None:
         super().forget(address)
         self.memory.code.discard(address & _BLOCK)
-        self.memory.changed_code.discard(address & _BLOCK)
+        block = address & _BLOCK
+        self.memory.changed_code.difference_update(range(block, block + CACHE_BLOCK, 4))
 
     def forget_all(self) -> None:
         super().forget_all()
@@ -187,10 +204,10 @@ class CheckedEngine(ConcreteEngine):
             assert isinstance(translations, CheckedTranslations)
             translations.doubt()
         state.CIA &= (1 << 64) - 1 if state.mode[0] else 0xFFFF_FFFF
-        block = state.fetch_address() & _BLOCK
-        if block in memory.changed_code:
+        address = state.fetch_address()
+        if address & -4 in memory.changed_code:
             raise Open("code")
-        memory.code.add(block)
+        memory.code.add(address & _BLOCK)
 
 
 __all__ = ["CheckedEngine", "CheckedTranslations", "Open", "WatchedMemory", "WrongWalk"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from operator import attrgetter
 from random import Random
 from typing import Generic, TypeVar
@@ -13,13 +14,14 @@ from typing import Generic, TypeVar
 from handlers import ensure
 
 from chronovisor.engine.concrete import ConcreteEngine, Reason
-from chronovisor.engine.native.emitter import NOT_TRANSLATED
+from chronovisor.engine.native.emitter import FAULTED, NOT_TRANSLATED
 from chronovisor.engine.native.engine import NativeEngine
-from chronovisor.engine.native.layout import STORED
+from chronovisor.engine.native.layout import STORED, mode_number
 from chronovisor.engine.native.library import HandlerLibrary, runtime
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.state import Thread
-from chronovisor.isa.bits import MSR
+from chronovisor.isa.bits import LPCR, MSR
+from chronovisor.isa.interrupts import INTERRUPTS
 from chronovisor.isa.radix import Access
 from chronovisor.isa.registers import REGISTERS
 from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
@@ -27,7 +29,7 @@ from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
 from ..native_guest import Time
 from ..page_tables import Fault, expected
 from .checked import CheckedEngine, CheckedTranslations, Open, WatchedMemory
-from .worlds import SIZE, Start, World, every_word
+from .worlds import CODE, SIZE, Start, World, every_word
 
 _NAMES = tuple(name for name in STORED if name != "NIA")
 _STORED = attrgetter(*_NAMES)
@@ -228,20 +230,34 @@ class Course:
         self.native.begin(start)
         thread, memory = self.native.thread, self.native.memory
         assert isinstance(thread, NativeThread)
-        thread.set_msr(int(MSR.SF | MSR.ME | MSR.IR | MSR.DR) | random.choice((0, int(MSR.PR))))
+        msr = int(MSR.SF | MSR.ME | MSR.IR | MSR.DR) | random.choice((0, int(MSR.PR)))
+        # The table of decoded pages, which no instruction of this uses.
+        thread.guest.modes[mode_number((True, False))].table = 1
         for ea, access in self._accesses(random):
-            if not start.registers["LPCR"] & (1 << 20):
+            if not start.registers["LPCR"] & LPCR.HR:
                 break
+            thread.DAR = thread.DSISR = 0
+            thread.CIA = CODE
+            thread.set_msr(msr)
+            if not runtime().adopt(thread.at):
+                raise Difference("native code cannot run")
             answer, entry = expected(
                 memory.data,  # type: ignore[arg-type]
-                *(thread.PATE1, thread.PIDR, ea, access, bool(thread.MSR & MSR.PR), thread.AMR, thread.IAMR),
+                *(thread.PATE1, thread.PIDR, ea, access, bool(msr & MSR.PR), thread.AMR, thread.IAMR),
             )
-            found = _NATIVE_WALKS[access](ctypes.addressof(thread), ea)
-            real = NOT_TRANSLATED if isinstance(answer, Fault) or answer >= SIZE else answer
-            if found != real:
-                raise Difference(f"native {access.value} of {ea:#x}: {found:#x}, not {real:#x}")
+            found = _native_walk(access)(thread.at, ea)
+            said = f"native {access.value} of {ea:#x}"
+            if isinstance(answer, Fault):
+                is_fetch = access is Access.FETCH
+                cause, dar = (thread.SRR1 ^ msr, ea) if is_fetch else (thread.DSISR, thread.DAR)
+                if (found, thread.CIA & 0xFFF, dar, cause) != (
+                    *(FAULTED, INTERRUPTS[answer.name].vector, ea, answer.cause),
+                ):
+                    raise Difference(f"{said}: {found:#x} {thread.CIA:#x} {dar:#x} {cause:#x}, not {answer}")
+            elif found != (NOT_TRANSLATED if answer >= SIZE else answer):
+                raise Difference(f"{said}: {found:#x}, not {answer:#x}")
             if entry is not None and memory.load(entry[0], 8, False) != entry[1]:
-                raise Difference(f"native {access.value} of {ea:#x}: the entry at {entry[0]:#x}")
+                raise Difference(f"{said}: the entry at {entry[0]:#x} is not {entry[1]:#x}")
             counts.native_walks += 1
         self.native.restore(self.world.image)
 
@@ -250,14 +266,13 @@ class Course:
             ea = random.choice(self.world.addresses) + random.getrandbits(12)
             if random.random() < 0.2:
                 ea ^= 1 << random.randrange(64)
-            yield ea & _MASK, random.choice((Access.LOAD, Access.STORE))
+            yield ea & _MASK, random.choice(tuple(Access))
 
 
-_WALK = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)
-_NATIVE_WALKS = {
-    Access.LOAD: _WALK(runtime().translate_load_address),
-    Access.STORE: _WALK(runtime().translate_store_address),
-}
+@cache
+def _native_walk(access: Access) -> Callable[[int, int], int]:
+    made = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)
+    return made(getattr(runtime(), f"translate_{access.value}_address"))
 
 
 def _difference(expected_state: State, found: State) -> str:

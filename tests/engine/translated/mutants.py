@@ -1,7 +1,7 @@
 """Mistakes on purpose, each of which the fuzzer must find: see `test_translated_programs`.
 
-A mutant is a function that breaks the engine of this process. Native code itself is made by another process
-and kept on disk: what is broken here is what Python decides, and the concrete evaluator.
+A mutant is a function that breaks the engine of this process before anything is compiled. What lies beside the
+handlers is then compiled here and not kept on disk. The handlers themselves stay as they are.
 """
 
 from __future__ import annotations
@@ -11,85 +11,114 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from chronovisor.engine.native import engine, layout, state, translations
-from chronovisor.engine.translation import Translations
-from chronovisor.isa.radix import Access
+from llvmlite import ir
+
+from chronovisor.engine import state
+from chronovisor.engine.native import code_cache, compiler, control, engine, walk
+from chronovisor.engine.native.emitter import I64, POINTER, ThreadEmitter, word
+from chronovisor.isa import radix
+from chronovisor.isa.bits import MSR
+
+_ROWS: dict[str, Any] = walk._ROWS
 
 
-def tlbie_forgets_nothing_natively() -> None:
-    """The TLB stays as it is; the concrete evaluator's translations are forgotten."""
-    translations.NativeTranslations.forget = Translations.forget  # type: ignore[method-assign]
+def _build_here() -> None:
+    """Compile what lies beside the handlers with this process's mistakes, and keep it nowhere."""
+    code_cache.fetch = lambda name, fingerprint, make: make()
 
 
-def tlbiel_forgets_nothing() -> None:
-    def forget(self: state.NativeThread, whose: str) -> None:
-        if whose == "all":
-            self.code.forget_translations()
+def tlbie_of_a_page_forgets_nothing() -> None:
+    def define(module: ir.Module) -> ir.Function:
+        kind = ir.FunctionType(control.VOID, [POINTER, I64, I64, I64])
+        e = ThreadEmitter(module, kind, "chronovisor_forget_pages")
+        e.b.ret_void()
+        return e.function
 
-    state.NativeThread.forget_translations = forget  # type: ignore[method-assign]
+    compiler.define_forget_pages = define
+    _build_here()
+
+
+def tlbie_of_a_process_forgets_nothing() -> None:
+    control._forget_process = lambda e, process: None
+    _build_here()
 
 
 def fetches_stay_in_the_tlb() -> None:
-    """An invalidation leaves the tags of fetches alone."""
+    """An invalidation of a page leaves its fetches alone."""
+    ours = ThreadEmitter.tlb_entry
 
-    def invalidate(self: layout.Tlb) -> None:
-        ctypes.memset(self.address + layout.Tlb.load_tags.offset, 0xFF, 2 * 8 * layout.TLB_ENTRIES)
+    def entry(self: Any, tlb: ir.Value, kind: str, page: ir.Value) -> tuple[ir.Value, ir.Value]:
+        return ours(self, tlb, "load" if kind == "fetch" else kind, page)
 
-    layout.Tlb._invalidate = invalidate  # type: ignore[method-assign]
-    ours = layout.Tlb.__init__
-
-    def begin(self: layout.Tlb) -> None:
-        ours(self)
-        ctypes.memset(self.address + layout.Tlb.load_tags.offset, 0xFF, 3 * 8 * layout.TLB_ENTRIES)
-
-    layout.Tlb.__init__ = begin  # type: ignore[method-assign]
+    control._Control.tlb_entry = entry  # type: ignore[method-assign]
+    _build_here()
 
 
-def processes_share_a_tlb() -> None:
-    """A TLB is chosen without a look at PIDR."""
-    ours = translations.NativeTranslations.adopt
-
-    class Thread:
-        PIDR = 5
-
-        def __init__(self, thread: Any) -> None:
-            object.__setattr__(self, "_thread", thread)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._thread, name)
-
-        def __setattr__(self, name: str, value: Any) -> None:
-            setattr(self._thread, name, value)
-
-    translations.NativeTranslations.adopt = (  # type: ignore[method-assign]
-        lambda self, thread: ours(self, Thread(thread))  # type: ignore[arg-type]
-    )
+def stale_tlbs_are_not_emptied() -> None:
+    control._Control.empty = lambda self, tlb: None  # type: ignore[method-assign]
+    _build_here()
 
 
-def problem_state_shares_a_tlb() -> None:
-    """A TLB is chosen without a look at MSR[PR]."""
-    translations.MSR = _Without(translations.MSR, "PR")  # type: ignore[misc,assignment]
+def _without(bits: int) -> None:
+    ours = control._context_key
+    control._context_key = lambda e: e.b.and_(ours(e), word(~bits & ((1 << 64) - 1)))
+    _build_here()
 
 
-class _Without:
-    """An enumeration one of whose members is 0."""
-
-    def __init__(self, enumeration: Any, name: str) -> None:
-        self._enumeration = enumeration
-        setattr(self, name, 0)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._enumeration, name)
+def processes_share_a_context() -> None:
+    _without(0xFFFF_FFFF << 32)
 
 
-def keys_are_not_looked_at_concretely() -> None:
-    """The concrete evaluator uses what was translated with another key."""
+def problem_state_shares_a_context() -> None:
+    _without(int(MSR.PR))
 
-    def choose(self: Translations, thread: Any) -> None:
-        self.key = (thread.PATE1, thread.PIDR, thread.MSR & (1 << 14), 0, 0)
-        self.pages = self._contexts.setdefault(self.key, {access: {} for access in Access})
 
-    Translations.choose = choose  # type: ignore[method-assign]
+def fetch_keys_share_a_context() -> None:
+    _without(3 << 16)
+
+
+def native_walks_record_nothing() -> None:
+    """R and C stay as they are."""
+    _ROWS["update_real"] = lambda *of: None
+    _build_here()
+
+
+def native_walks_know_no_keys() -> None:
+    ours = _ROWS["get"]
+    _ROWS["get"] = lambda made, v: word(0) if v.detail == "AMR" else ours(made, v)
+    _build_here()
+
+
+def native_faults_set_nothing() -> None:
+    """DAR and DSISR stay as they are."""
+    _ROWS["set"] = lambda made, v, a: None
+    _build_here()
+
+
+def walks_record_no_change() -> None:
+    """In the meaning: a store sets R but not C."""
+    radix.CHANGED = 0  # type: ignore[misc]
+    _build_here()
+
+
+def keys_are_inverted() -> None:
+    """In the meaning: the key's bit for loads forbids stores, and the other way round."""
+    radix._AMR_NO_LOAD, radix._AMR_NO_STORE = radix._AMR_NO_STORE, radix._AMR_NO_LOAD  # type: ignore[misc]
+    _build_here()
+
+
+def the_process_table_has_no_end() -> None:
+    radix.TABLE_SIZE = 0x1F | 0x20  # type: ignore[misc]
+    _build_here()
+
+
+def privileged_pages_are_open() -> None:
+    radix.PRIVILEGED = 0  # type: ignore[misc]
+    _build_here()
+
+
+def concrete_walks_record_nothing() -> None:
+    state.Thread.update_real = lambda self, address, old, new: None  # type: ignore[method-assign]
 
 
 def icbi_forgets_nothing_natively() -> None:
@@ -97,29 +126,38 @@ def icbi_forgets_nothing_natively() -> None:
 
 
 def crash() -> None:
-    """Native code dies at the first access that it leaves: to show that the fuzzer outlives it."""
+    """Native code dies at once: to show that the fuzzer outlives it."""
     engine.NativeEngine._run_native = lambda self, thread: ctypes.string_at(8)[0]  # type: ignore[method-assign]
 
 
 def hang() -> None:
     """Native code never returns."""
 
-    def run(self: engine.NativeEngine, thread: state.NativeThread) -> int:
+    def run(self: engine.NativeEngine, thread: object) -> int:
         while True:
             time.sleep(1)
 
-    engine.NativeEngine._run_native = run  # type: ignore[method-assign]
+    engine.NativeEngine._run_native = run  # type: ignore[method-assign,assignment]
 
 
 MUTANTS: dict[str, Callable[[], None]] = {
     mutant.__name__: mutant
     for mutant in (
-        tlbie_forgets_nothing_natively,
-        tlbiel_forgets_nothing,
+        tlbie_of_a_page_forgets_nothing,
+        tlbie_of_a_process_forgets_nothing,
         fetches_stay_in_the_tlb,
-        processes_share_a_tlb,
-        problem_state_shares_a_tlb,
-        keys_are_not_looked_at_concretely,
+        stale_tlbs_are_not_emptied,
+        processes_share_a_context,
+        problem_state_shares_a_context,
+        fetch_keys_share_a_context,
+        native_walks_record_nothing,
+        native_walks_know_no_keys,
+        native_faults_set_nothing,
+        walks_record_no_change,
+        keys_are_inverted,
+        the_process_table_has_no_end,
+        privileged_pages_are_open,
+        concrete_walks_record_nothing,
         icbi_forgets_nothing_natively,
         crash,
         hang,

@@ -34,10 +34,11 @@ _RADIX = int(LPCR.HR | LPCR.UPRT | LPCR.GTSE | LPCR.TC)
 _TRANSLATED = int(MSR.IR | MSR.DR)
 _KINDS = 16
 
-# Registers by their part: 3 to 12 have data, 14 to 22 addresses, 23 and 24 those of the page table entries of
-# a code and a data page, 25 one in that data page, 26 one of code, 27 a machine state, 28 a PID, 29 a key.
+# Registers by their part: 3 to 12 have data, 14 to 21 addresses, 22 and 24 those of the page table entries of
+# a code and a data page, 23 and 25 addresses in these pages, 26 one of code, 27 a machine state, 28 a PID, 29 a
+# key; 1 has the PID where tlbie takes it, 2 what is to be invalidated.
 _DATA = tuple(range(3, 13))
-_ADDRESSES = tuple(range(14, 23))
+_ADDRESSES = tuple(range(14, 22))
 
 _ARITHMETIC = (
     *("add d,d,d", "addi d,d,16", "subf. d,d,d", "and. d,d,d", "or d,d,d", "xor d,d,d", "mulld d,d,d"),
@@ -67,39 +68,66 @@ _TRANSLATION = (
     *("tlbie d,d,2,0,0", "tlbiel d,d,0,0,1", "tlbiel d,d,2,1,1", "slbia 0", "slbia 7", "slbie d"),
     *("sync 2", "sync 0", "sync 1", "isync", "eieio", "tlbsync"),
     *("mtspr 48,d", "mtspr 48,r28", "mtspr AMR,d", "mtspr 13,d", "mtspr 61,d", "mtspr 157,d", "mfspr d,29"),
-    *("mtspr 319,d", "mtspr 464,d", "mtspr AMR,r29", "mtspr AMR,r28"),
+    *(
+        "mtspr 319,d",
+        "mtspr 464,d",
+        "mtspr AMR,r29",
+        "mtspr AMR,r28",
+        "mtspr 61,r29",
+        "mtspr 61,r29",
+        "mtspr 61,r28",
+    ),
 )
-_FLUSHES = ("tlbie r30,r30,0,1,1", "tlbiel r30,r30,0,0,1", "tlbiel r30,r30,2,1,1", "tlbie r30,r30,2,1,1")
+_FLUSHES = (
+    *("rldicr r2,{ea},0,51; tlbie r2,r1,0,1,1", "rldicr r2,{ea},0,51; tlbiel r2,r1,0,1,1"),
+    *("addi r2,0,0x400; tlbie r2,r1,0,1,1", "addi r2,0,0x400; tlbiel r2,r1,2,1,1"),
+    *("addi r2,0,0xC00; tlbie r2,r1,2,1,1", "addi r2,0,0x800; tlbie r2,r1,0,1,1"),
+    *("rldicr r2,{ea},0,47; ori r2,r2,0xA0; tlbie r2,r1,0,1,1", "tlbie r2,r1,0,0,0"),
+)
+_USES = (
+    "ld d,0({ea})",
+    "std d,8({ea})",
+    "lwz d,4({ea})",
+    "lbz d,0({ea})",
+    "stw d,0({ea})",
+    "isync",
+    "b . + 4",
+)
 #: A page table entry changes, as an operating system changes it: permission, R and C, the page.
 _TABLES = tuple(
-    f"ld d,0(r25); ld r30,0({place}); xori r30,r30,{bits}; std r30,0({place}); sync 2; {flush}; {use}"
-    for place in ("r24", "r24", "r23")
-    for bits, flush, use in zip(
-        (1, 2, 4, 8, 0x80, 0x180, 0x1000, 0x2000),
-        _FLUSHES * 2,
-        (
-            "ld d,0(r25)",
-            "std d,8(r25)",
-            "lwz d,4(r25)",
-            "lbz d,0(r25)",
-            "std d,0(r25)",
-            "sync 2",
-            "isync",
-            "b . + 4",
-        ),
+    f"{use}; ld r30,0({place}); xori r30,r30,{bits}; std r30,0({place}); sync 2; {flush}; sync 2; {use}".replace(
+        "{ea}", ea
+    )
+    for place, ea in (("r24", "r25"), ("r24", "r25"), ("r22", "r23"))
+    for n, flush in enumerate(_FLUSHES)
+    for use, bits in zip(
+        (_USES[n % 7], _USES[(n + 3) % 7]),
+        ((1, 2, 4, 8)[n % 4], (0x80, 0x180, 0x1000, 0x3000)[n % 4]),
         strict=True,
     )
 )
-#: Changed code is executed behind this.
-_PATCH = "lwz r12,o(a); stw r12,n(r26); dcbst 0,r26; sync 0; icbi 0,r26; isync"
+#: The page of code may not be executed any more, or is elsewhere.
+_CODE_TABLES = tuple(
+    f"ld r30,0(r22); xori r30,r30,{bits}; std r30,0(r22); sync 2; {flush.replace('{ea}', 'r23')}; {use}"
+    for bits in (1, 0x1000, 0x2000)
+    for flush in _FLUSHES[:2]
+    for use in ("sync 2", "b . + 4", "mtspr CTR,r23; bcctr 20,0,0")
+)
+_PATCHES = (
+    "lwz r12,o(a); stw r12,n(r26); dcbst 0,r26; sync 0; icbi 0,r26; isync",
+    # A loop whose first instruction is replaced by its last one.
+    "bl . + 4; mfspr r30,LR; addi r30,r30,8; addi d,d,1; lwz r12,32(r30); stw r12,0(r30); dcbst 0,r30; sync 0;"
+    "icbi 0,r30; isync; bc 16,0,. - 28; addi d,d,64",
+)
 _FAMILIES = (
     (_ARITHMETIC, 5),
     (_ACCESSES, 9),
     (_BRANCHES, 4),
     (_SYSTEM, 3),
     (_TRANSLATION, 3),
-    (_TABLES, 1),
-    ((_PATCH,), 0.5),
+    (_TABLES, 1.5),
+    (_CODE_TABLES, 0.7),
+    (_PATCHES, 1),
 )
 
 _SKIP = "mfspr r30,SRR0; addi r30,r30,4; mtspr SRR0,r30; rfid"
@@ -254,8 +282,8 @@ def _flags(random: Random) -> int:
 def _draw_tables(random: Random, tables: PageTables) -> tuple[int, tuple[int, ...]]:
     """Map pages, spoil some entries.
 
-    Return the second doubleword of the partition table entry, and the addresses of entries: those of a code
-    and of a data page first.
+    Return the second doubleword of the partition table entry; and the effective address of a code page, the
+    address of its entry, that of a data page's entry, and those of all others.
     """
     _map_kernel(random, tables)
     code = [tables.map(USER + n * PAGE, CODE + n * PAGE, 12, _flags(random) | 1) for n in range(CODE_PAGES)]
@@ -274,7 +302,8 @@ def _draw_tables(random: Random, tables: PageTables) -> tuple[int, tuple[int, ..
             _malform(random, tables)
     if random.random() < 0.02:
         table = random.choice((0, SIZE, random.getrandbits(60), table ^ (1 << random.randrange(30))))
-    return table, (random.choice(code), data, *tables.entries)
+    number = random.randrange(CODE_PAGES)
+    return table, (USER + number * PAGE, code[number], data, *tables.entries)
 
 
 def _map_kernel(random: Random, tables: PageTables) -> None:
@@ -383,7 +412,7 @@ def _address(random: Random, addresses: tuple[int, ...], places: tuple[int, ...]
     if kind < 0.7:
         return KERNEL + DATA + random.randrange(DATA_PAGES * PAGE // 8) * 8
     if kind < 0.8:
-        return KERNEL + random.choice(places)
+        return KERNEL + random.choice(places[1:])
     if kind < 0.9:
         return random.choice((KERNEL, 0)) + CODE + random.randrange(CODE_PAGES * PAGE // 4) * 4
     return random.choice(
@@ -408,9 +437,12 @@ def _draw_start(
     msr = _machine_state(random, little)
     mode = msr & (_TRANSLATED | int(MSR.PR))
     is_user = random.random() < 0.5
-    here = USER if mode & int(MSR.PR) else KERNEL + CODE if mode & int(MSR.IR) else CODE
-    keys = [0 if random.random() < 0.6 else random.getrandbits(2) << 62 for _ in range(3)]
+    in_kernel = KERNEL + CODE if random.random() < 0.6 else USER
+    here = USER if mode & int(MSR.PR) else in_kernel if mode & int(MSR.IR) else CODE
+    keys = [0 if random.random() < 0.6 else random.getrandbits(2) << 62 for _ in range(2)]
     cia = here + _inside(random) if random.random() < 0.9 else _code(random)
+    if random.random() < 0.3:
+        cia = cia & -(CODE_PAGES * PAGE) | (places[0] % (CODE_PAGES * PAGE)) | (cia % PAGE)
     registers = {
         "MSR": msr,
         "CIA": cia if msr & int(MSR.SF) else cia & 0xFFFF_FFFF,
@@ -435,9 +467,16 @@ def _draw_start(
     gpr[0] = gpr[13] = random.choice((0, 8, PAGE, PAGE - 2))
     for n in _ADDRESSES:
         gpr[n] = _address(random, addresses, places) & ((1 << 64) - 1)
-    gpr[23], gpr[24] = (KERNEL + place for place in places[:2])
+    gpr[1], gpr[2] = PID << 32, random.choice((USER, USER_DATA)) | random.choice((0, 0x400, 0xC00, 0xA0))
+    gpr[22], gpr[24] = (KERNEL + place for place in places[1:3])
+    gpr[23] = places[0] + random.randrange(PAGE // 8) * 8
     gpr[25] = USER_DATA + random.randrange(PAGE // 8) * 8
-    gpr[26], gpr[27], gpr[28], gpr[29] = _code(random), _machine_state(random, little), PID, keys[2]
+    gpr[26], gpr[27], gpr[28], gpr[29] = (
+        _code(random),
+        _machine_state(random, little),
+        PID,
+        random.randrange(1, 4) << 62,
+    )
     count = random.choice((1, 1, 2, 3))
     budgets = tuple(random.choice((1, 5, 17, 40, 60)) for _ in range(count))
     names = ("EXTERNAL", "DECREMENTER", "DOORBELL", None, None)
