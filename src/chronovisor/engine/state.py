@@ -246,8 +246,8 @@ class Thread:
 
     def store_conditional(self, ea: int, value: int, size: int, little: bool) -> int:
         """Store if the reserved place still holds what was read; 1 if it did."""
-        # A conditional store that fails still needs an address that can be stored to. One that ends in a storage
-        # interrupt is not executed: the reservation stays.
+        # A conditional store that fails still needs an address that can be stored to. If that ends in an
+        # interrupt, nothing was executed: the reservation stays.
         self.probe(ea, "store")
         address = self.address(ea, True)
         reservation, self.reservation = self.reservation, None

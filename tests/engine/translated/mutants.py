@@ -1,7 +1,7 @@
 """Mistakes on purpose, each of which the fuzzer must find: see `test_translated_programs`.
 
-A mutant is a function that breaks the engine of this process before anything is compiled. What lies beside the
-handlers is then compiled here and not kept on disk. The handlers themselves stay as they are.
+A mutant is a function that breaks the engine of this process before anything is compiled. What lies beside
+the handlers is then compiled here and not kept on disk. The handlers themselves stay as they are.
 """
 
 from __future__ import annotations

@@ -34,9 +34,9 @@ _RADIX = int(LPCR.HR | LPCR.UPRT | LPCR.GTSE | LPCR.TC)
 _TRANSLATED = int(MSR.IR | MSR.DR)
 _KINDS = 16
 
-# Registers by their part: 3 to 12 have data, 14 to 21 addresses, 22 and 24 those of the page table entries of
-# a code and a data page, 23 and 25 addresses in these pages, 26 one of code, 27 a machine state, 28 a PID, 29 a
-# key; 1 has the PID where tlbie takes it, 2 what is to be invalidated.
+# Registers by their part: 3 to 12 have data, 14 to 21 addresses; 22 and 24 have the addresses of the page
+# table entries of a code and a data page, 23 and 25 addresses in these pages; 26 has one of code, 27 a machine
+# state, 28 a PID, 29 a key; 1 has the PID as tlbie takes it, 2 what is to be invalidated.
 _DATA = tuple(range(3, 13))
 _ADDRESSES = tuple(range(14, 22))
 
@@ -93,22 +93,26 @@ _USES = (
     "isync",
     "b . + 4",
 )
-#: A page table entry changes, as an operating system changes it: permission, R and C, the page.
+
+
+def _toggled(place: str, bits: int) -> str:
+    """Change bits of the doubleword whose address a register has."""
+    return f"ld r30,0({place}); xori r30,r30,{bits}; std r30,0({place})"
+
+
+#: A page table entry changes as an operating system changes it: permission, R and C, the page.
 _TABLES = tuple(
-    f"{use}; ld r30,0({place}); xori r30,r30,{bits}; std r30,0({place}); sync 2; {flush}; sync 2; {use}".replace(
-        "{ea}", ea
-    )
+    f"{use}; {_toggled(place, bits)}; sync 2; {flush}; sync 2; {use}".replace("{ea}", ea)
     for place, ea in (("r24", "r25"), ("r24", "r25"), ("r22", "r23"))
     for n, flush in enumerate(_FLUSHES)
-    for use, bits in zip(
-        (_USES[n % 7], _USES[(n + 3) % 7]),
-        ((1, 2, 4, 8)[n % 4], (0x80, 0x180, 0x1000, 0x3000)[n % 4]),
-        strict=True,
+    for use, bits in (
+        (_USES[n % 7], (1, 2, 4, 8)[n % 4]),
+        (_USES[(n + 3) % 7], (0x80, 0x180, 0x1000, 0x3000)[n % 4]),
     )
 )
 #: The page of code may not be executed any more, or is elsewhere.
 _CODE_TABLES = tuple(
-    f"ld r30,0(r22); xori r30,r30,{bits}; std r30,0(r22); sync 2; {flush.replace('{ea}', 'r23')}; {use}"
+    f"{_toggled('r22', bits)}; sync 2; {flush.replace('{ea}', 'r23')}; {use}"
     for bits in (1, 0x1000, 0x2000)
     for flush in _FLUSHES[:2]
     for use in ("sync 2", "b . + 4", "mtspr CTR,r23; bcctr 20,0,0")
@@ -116,8 +120,8 @@ _CODE_TABLES = tuple(
 _PATCHES = (
     "lwz r12,o(a); stw r12,n(r26); dcbst 0,r26; sync 0; icbi 0,r26; isync",
     # A loop whose first instruction is replaced by its last one.
-    "bl . + 4; mfspr r30,LR; addi r30,r30,8; addi d,d,1; lwz r12,32(r30); stw r12,0(r30); dcbst 0,r30; sync 0;"
-    "icbi 0,r30; isync; bc 16,0,. - 28; addi d,d,64",
+    "bl . + 4; mfspr r30,LR; addi r30,r30,8; addi d,d,1; lwz r12,32(r30); stw r12,0(r30); dcbst 0,r30;"
+    "sync 0; icbi 0,r30; isync; bc 16,0,. - 28; addi d,d,64",
 )
 _FAMILIES = (
     (_ARITHMETIC, 5),
