@@ -35,8 +35,8 @@ _TRANSLATED = int(MSR.IR | MSR.DR)
 _KINDS = 16
 
 # Registers by their part: 3 to 12 have data, 14 to 21 addresses; 22 and 24 have the addresses of the page
-# table entries of a code and a data page, 23 and 25 addresses in these pages; 26 has one of code, 27 a machine
-# state, 28 a PID, 29 a key; 1 has the PID as tlbie takes it, 2 what is to be invalidated.
+# table entries of a code and a data page, 23 and 25 addresses in these pages; 26 has one of code, 27 a
+# machine state, 28 a PID, 29 a key; 1 has the PID as tlbie takes it, 2 what is to be invalidated.
 _DATA = tuple(range(3, 13))
 _ADDRESSES = tuple(range(14, 22))
 
