@@ -248,8 +248,9 @@ def runtime_module() -> ir.Module:
 _MAKERS = tuple(
     sys.modules[f"chronovisor.engine.native.{name}"]
     for name in (
-        *("block_decoder", "compiler", "control", "emitter", "encoding", "enter", "fillers", "layout"),
-        *("lowering", "operations", "pairs", "pure_operations", "runtime", "sets", "walk"),
+        *("block_decoder", "compiler", "control", "emitter", "encoding", "enter", "fillers", "ieee"),
+        *("layout", "lowering", "operations", "pairs", "pure_operations", "residuals", "runtime", "sets"),
+        "walk",
     )
 )
 

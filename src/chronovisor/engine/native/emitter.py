@@ -65,6 +65,10 @@ class Emitter:
         #: Whether the statement before has ended the function.
         self.ended = False
 
+    def slow(self) -> None:
+        """End the function here, with what it was to do undone, if functions of its kind can."""
+        raise NotImplementedError
+
     # LLVM
 
     def block_named(self, name: str) -> ir.Block:
@@ -77,6 +81,11 @@ class Emitter:
         self.b.cbranch(condition, rare, on).set_weights(_UNLIKELY)
         self.b.position_at_end(on)
         return rare
+
+    def elsewhere(self, block: ir.Block) -> AbstractContextManager[None]:
+        """Within this context instructions go to the end of another block."""
+        there: AbstractContextManager[None] = self.b.goto_block(block)
+        return there
 
     def at(self, base: ir.Value, offset: int | ir.Value) -> ir.Value:
         """The address ``offset`` bytes behind ``base``."""
@@ -191,8 +200,3 @@ class ThreadEmitter(Emitter):
         number = b.lshr(inside, word(2))
         record = self.at(b.inttoptr(records, POINTER), b.mul(number, word(RECORD_SIZE)))
         return record, missing
-
-    def elsewhere(self, block: ir.Block) -> AbstractContextManager[None]:
-        """Within this context instructions go to the end of another block."""
-        there: AbstractContextManager[None] = self.b.goto_block(block)
-        return there

@@ -12,6 +12,7 @@ from llvmlite import binding as llvm
 from llvmlite import ir
 
 from chronovisor.engine.native.emitter import I1, I8, I32, I64, POINTER, Row, word
+from chronovisor.engine.native.ieee import ieee, is_hosted
 from chronovisor.engine.native.layout import Left
 from chronovisor.engine.native.lowering import Lowering
 from chronovisor.engine.native.pure_operations import PURE_ROWS
@@ -277,6 +278,7 @@ LIVE_WRITTEN = frozenset({"DEC"})
 #: Every operation that native code does itself.
 LOWERINGS: dict[str, Row] = {
     **PURE_ROWS,
+    "ieee": ieee,
     "read_file": _read_file,
     "write_file": _write_file,
     "get": _get,
@@ -305,7 +307,7 @@ _NATIVE_CONTEXT = frozenset({"PIDR", "AMR", "IAMR"})
 IN_RECORD = frozenset({"operand"})
 
 #: Operations that make a program the concrete evaluator's.
-CONCRETE_ALONE = frozenset({"ieee", "random", "load_real", "update_real", "translated"})
+CONCRETE_ALONE = frozenset({"random", "load_real", "update_real", "translated"})
 
 
 @cache
@@ -325,7 +327,9 @@ def _is_native(statement: Value) -> bool:
     if statement.op in CONCRETE_ALONE:
         return False
     if isinstance(statement.detail, LaneFunction):
-        return all(map(_is_native, statement.detail.body))
+        return all(one.op != "ieee" and _is_native(one) for one in statement.detail.body)
+    if statement.op == "ieee":
+        return is_hosted(statement)
     if statement.op == "new_context":
         return statement.detail in _NATIVE_CONTEXT
     if statement.op == "read_live":
