@@ -6,6 +6,8 @@ import struct
 
 from chronovisor.engine.concrete import ConcreteEngine, Reason
 from chronovisor.engine.state import ThreadTime
+from chronovisor.isa.interrupts import INTERRUPTS
+from chronovisor.isa.registers import REGISTERS
 from chronovisor.memory.guest_memory import GuestMemory
 
 from .case import (
@@ -27,8 +29,8 @@ MEMORY = 256 << 20
 
 _LAST_VECTOR = 0x1000
 _LONGEST = 64
-_SYSTEM_CALL = 17
-"""The opcode of sc."""
+_SC_1 = 0x44000022
+"""A hypercall. It stands at every vector, because native code enters interrupts by itself and goes on."""
 
 
 class _NoTime:
@@ -57,15 +59,22 @@ class Evaluator:
 
     def __init__(self, engine: type[ConcreteEngine] = ConcreteEngine) -> None:
         self._memory = GuestMemory(MEMORY)
+        for interrupt in INTERRUPTS.values():
+            self._memory.write(interrupt.vector, _SC_1.to_bytes(4, "big"))
         self._engine = engine(self._memory)
-        self._live = _NoTime()
+        self._thread = self._engine.thread(_NoTime())
         self._placed: dict[int, tuple[tuple[int, ...], bool]] = {}
 
     def evaluate(self, case: Case) -> Outcome:
         """The outcome by the project's own meanings."""
         self._place(case)
         self._memory.write(BLOCK, case.memory)
-        state = self._engine.thread(self._live)
+        state = self._thread
+        for name, register in REGISTERS.items():
+            if not register.live:
+                state.set(name, register.reset)
+        state.reservation = None
+        state.vsr[:64] = [0] * 64
         state.gpr[:32] = case.gpr
         for name, value in zip(SPR_NAMES, case.sprs, strict=True):
             state.set(name, value)
@@ -78,10 +87,10 @@ class Evaluator:
         translated = MSR_IR | MSR_DR if case.msr & MSR_PR else 0
         state.set_msr(case.msr & ~translated)
         state.CIA = case.address
-        # Native code enters a system call's interrupt by itself and continues: have it stop after each.
-        budget = 1 if any(word >> 26 == _SYSTEM_CALL for word in case.words) else _LONGEST
         for _ in range(_LONGEST):
-            stop = self._engine.run(state, budget)
+            stop = self._engine.run(state, _LONGEST)
+            if stop.reason is Reason.HYPERCALL:
+                state.CIA -= 4
             if state.CIA < _LAST_VECTOR:
                 break
             if stop.reason not in (Reason.RESYNC, Reason.BUDGET):
