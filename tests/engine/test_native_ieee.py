@@ -6,7 +6,7 @@ what it does must be right to the bit, in every rounding mode.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -109,31 +109,23 @@ def _always(e: Emitter, number: ir.Value, low: int | None, high: int) -> ir.Valu
     return e.b.fcmp_ordered("ord", number, number)
 
 
-def _mutants() -> Iterator[tuple[str, object, str, Callable[..., object] | int, str]]:
-    yield "a sum that is never inexact", residuals, "_two_sum", _loses_nothing, "add binary64"
-    yield "a result rounded twice", ieee, "to_odd", _not_to_odd, "multiply_add binary64 as binary32"
-    yield "tiny products done", residuals, "SMALLEST", -1074, "multiply binary64"
-    yield "overflows done", residuals, "within", _always, "add binary64"
-    yield "single denormals done", ieee, "within", _always, "multiply binary64 as binary32"
-    yield (
-        "signalling NaNs not seen",
-        ieee,
-        "_signals",
-        lambda e, form, bits: e.b.trunc(bits, ieee.I1),
-        ("compare binary64"),
-    )
+def _one_bit(e: Emitter, form: object, bits: ir.Value) -> ir.Value:
+    return e.b.trunc(bits, ieee.I1)
 
 
-@pytest.mark.parametrize(
-    ("what", "module", "attribute", "broken", "name"), list(_mutants()), ids=lambda one: str(one)
-)
-def test_mutant_is_caught(
-    what: str,
-    module: object,
-    attribute: str,
-    broken: Callable[..., object] | int,
-    name: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+#: What is broken, how, and the operation that shows it.
+MUTANTS: dict[str, tuple[object, str, Callable[..., object] | int, str]] = {
+    "a sum that is never inexact": (residuals, "_two_sum", _loses_nothing, "add binary64"),
+    "a result rounded twice": (ieee, "to_odd", _not_to_odd, "multiply_add binary64 as binary32"),
+    "tiny products done": (residuals, "SMALLEST", -1074, "multiply binary64"),
+    "overflows done": (residuals, "within", _always, "add binary64"),
+    "single denormals done": (ieee, "within", _always, "multiply binary64 as binary32"),
+    "signalling NaNs not seen": (ieee, "_signals", _one_bit, "compare binary64"),
+}
+
+
+@pytest.mark.parametrize("what", MUTANTS)
+def test_mutant_is_caught(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, attribute, broken, name = MUTANTS[what]
     monkeypatch.setattr(module, attribute, broken)
     assert _differences(name, IN_TEST, 1)[1], f"nothing notices {what}"
