@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -19,6 +20,11 @@ from chronovisor.timebase.types import HostTime
 
 BOOT_SECONDS: Final = 300
 """More than a boot takes on a machine that does much else: the run ends by itself long before."""
+
+COMPLAINTS: Final = re.compile(
+    r"Oops|BUG|Call Trace|WARNING: CPU|Unable to handle|illegal|stall|soft lockup|failed self"
+)
+"""What a guest prints if something went wrong in it."""
 
 
 @dataclass(frozen=True)

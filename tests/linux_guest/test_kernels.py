@@ -8,7 +8,7 @@ import pytest
 
 from chronovisor.machine.guest import EndReason
 from chronovisor.machine.host import Host
-from linux_guest.guests import BOOT_SECONDS, OWN, TRIXIE, TRIXIE_64K, Kernel, Lines, busybox
+from linux_guest.guests import BOOT_SECONDS, COMPLAINTS, OWN, TRIXIE, TRIXIE_64K, Kernel, Lines, busybox
 
 pytestmark = pytest.mark.oracle
 APPEND = "console=hvc0"
@@ -32,9 +32,6 @@ busybox sleep 0.1
 echo "init: done"
 busybox poweroff -f
 """
-COMPLAINTS = re.compile(
-    r"Oops|BUG|Call Trace|WARNING: CPU|Unable to handle|illegal|stall|soft lockup|failed self"
-)
 
 
 def boot(kernel: Kernel, init: str, smp: int = 1, append: str = APPEND) -> Lines:
