@@ -28,8 +28,22 @@ _COMPRESSED: Final = {
     b"BZh": "bzip2",
     b"\x28\xb5\x2f\xfd": "zstd",
     b"\x04\x22\x4d\x18": "lz4",
+    b"\x02\x21\x4c\x18": "lz4",
+    b"\x89LZO": "lzop",
+    b"\x5d\x00\x00": "lzma",
 }
 """What compressed files begin with, and what makes them."""
+_OTHER_KERNELS: Final = (
+    (0x202, b"HdrS", "a Linux kernel for x86 (bzImage)"),
+    (0x24, b"\x18\x28\x6f\x01", "a Linux kernel for 32-bit Arm (zImage)"),
+    (0x38, b"ARM\x64", "a Linux kernel for 64-bit Arm (Image)"),
+    (0x38, b"RSC\x05", "a Linux kernel for RISC-V (Image)"),
+    (0, b"\x27\x05\x19\x56", "an image for U-Boot (uImage)"),
+    (0, b"MZ", "a program for EFI"),
+)
+"""What kernels have that are no ELF files: where, which bytes, and what such a file is."""
+_BOOT_WRAPPER: Final = b"\0.kernel:vmlinux"
+"""The name of the section in which Linux's boot wrapper for Power keeps the compressed kernel."""
 _REAL_ADDRESS: Final = (1 << 60) - 1
 _CLEARED_AT_ONCE: Final = 1 << 20
 _ABI_MASK: Final = 3
@@ -96,15 +110,16 @@ def parse_image(data: bytes, name: str) -> Image:
     if not data:
         raise ImageError(f"{name}: the file is empty")
     if data[:4] != b"\x7fELF":
-        packed = next((how for magic, how in _COMPRESSED.items() if data.startswith(magic)), None)
-        raise ImageError(
-            f"{name}: this is not an ELF file"
-            + (f" but one that {packed} compressed; unpack it first" if packed else "")
-        )
+        raise ImageError(f"{name}: this is not an ELF file{_but(data)}")
     if len(data) < 64:
         raise ImageError(f"{name}: the file ends within its ELF header")
     if data[4] not in (1, 2):
         raise ImageError(f"{name}: its class {data[4]} is neither 32-bit nor 64-bit")
+    if _BOOT_WRAPPER in data:
+        raise ImageError(
+            f"{name}: this is a kernel in a boot wrapper (zImage), which needs Open Firmware; "
+            "give the vmlinux that it was made from"
+        )
     if data[4] == 1:
         raise ImageError(f"{name}: this is a 32-bit ELF file; guests are 64-bit Power")
     if data[5] not in (1, 2):
@@ -122,6 +137,17 @@ def parse_image(data: bytes, name: str) -> Image:
     ) as error:
         # pyelftools meets damaged tables with whatever its parsing of them happens to raise.
         raise ImageError(f"{name}: its ELF tables are damaged ({error})") from None
+
+
+def _but(data: bytes) -> str:
+    """What a file is that is not an ELF file, as far as it can be told."""
+    for magic, how in _COMPRESSED.items():
+        if data.startswith(magic):
+            return f" but one that {how} compressed; unpack it first"
+    for at, magic, what in _OTHER_KERNELS:
+        if data[at : at + len(magic)] == magic:
+            return f" but {what}; give the vmlinux of a kernel for 64-bit Power"
+    return ""
 
 
 def _clear(memory: GuestMemory, start: int, end: int) -> None:

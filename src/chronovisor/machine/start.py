@@ -40,6 +40,10 @@ class Start:
                 f"the command line has {len(append)} characters; "
                 f"Linux reads {LONGEST_COMMAND_LINE - 1} at most"
             )
+        if "\0" in append:
+            raise MachineError("the command line has a zero byte in it, at which it would end")
+        if initrd is not None and not initrd:
+            raise MachineError("the initial RAM disk is empty")
         self.image = image
         self._append = append
         self._initrd = initrd
