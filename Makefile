@@ -15,7 +15,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
-demo: $(VENV)/ready ## the timebase offset, seen happening, in four acts
+demo: $(VENV)/ready ## the timebase offset, seen happening, in five acts; Linux is the fifth
 	@$(BIN)/chronovisor demo $(ARGS)
 
 test: lint $(VENV)/dev ## types, style, import arrows, then all tests, a sample of each long campaign among them

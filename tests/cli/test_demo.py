@@ -106,12 +106,14 @@ def test_the_rest_as_told(told: dict[str, Any]) -> None:
     assert len(told["sabotage"]) == 4
     assert all(entry["caught"] and entry["by"] and entry["name"] for entry in told["sabotage"])
     assert told["verdict"] == "ok"
+    assert told["linux"] is None
+    assert "virtual clock" in told["linux_left_out"]
 
 
 def test_the_moves_in_real_time_go_from_process_to_process(tmp_path: Path) -> None:
     """The whole program, as `make demo` runs it."""
     picture = tmp_path / "moves.png"
-    done = demo("--json", "--picture", str(picture), "--seed", "7")
+    done = demo("--json", "--picture", str(picture), "--seed", "7", "--no-linux")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     told = json.loads(done.stdout)

@@ -61,7 +61,7 @@ COMMANDS: dict[str, Command] = {
         "Check a Linux guest's clocks, on any hypervisor.",
         (ExitStatus.CLOCK_FAULT,),
     ),
-    "demo": Command("chronovisor.cli.demo", "See the timebase offset happen, in four acts."),
+    "demo": Command("chronovisor.cli.demo", "See the timebase offset happen, in five acts."),
     "isa": Command("chronovisor.cli.isa", "List the instructions and registers that are known."),
     "scan": Command(
         "chronovisor.cli.scan", "Find where machine code writes time registers.", (ExitStatus.BAD_IMAGE,)

@@ -1,4 +1,4 @@
-"""`chronovisor demo`: the timebase offset, seen happening, in four acts."""
+"""`chronovisor demo`: the timebase offset, seen happening, in five acts."""
 
 from chronovisor.cli.demo.command import command
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import fill
 from typing import Annotated
@@ -14,9 +16,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from chronovisor.cli.debian import CACHE
 from chronovisor.cli.demo import move, register, sabotage, switch
 from chronovisor.cli.demo.far_side import FarSideError
 from chronovisor.cli.demo.findings import Act, Check, Json
+from chronovisor.cli.demo.linux import act as linux
 from chronovisor.cli.demo.travel import Travel, in_virtual_time
 from chronovisor.cli.demo.two_processes import TwoProcesses
 from chronovisor.cli.demo.watched import SilentGuestError
@@ -45,22 +49,38 @@ def command(
             "virtual: in one process, the same each time, to the tick."
         ),
     ] = Clock.real,
+    with_linux: Annotated[
+        bool, typer.Option("--linux/--no-linux", help="Play the fifth act: Debian's kernel, fetched by apt.")
+    ] = True,
+    packages: Annotated[Path, typer.Option(help="Where Debian's packages are kept.")] = CACHE,
 ) -> int:
-    """See the timebase offset happen, in four acts: the register, the switch, the move, sabotage."""
+    """See the timebase offset happen, in five acts: the register, the switch, the move, sabotage, Linux."""
     if not picture.resolve().parent.is_dir():
         raise MachineError(f"the picture cannot be written to {picture}: there is no such directory")
     stage, chance = _Stage(as_json), random.Random(seed)
+    virtual = clock is Clock.virtual
+
+    def play_linux() -> Act:
+        return linux.play(chance, packages, picture.with_stem(f"{picture.stem}-linux"), virtual)
+
+    last = play_linux if with_linux else None
     try:
-        if clock is Clock.virtual:
-            return _play(stage, picture, chance, in_virtual_time)
+        if virtual:
+            return _play(stage, picture, chance, in_virtual_time, last)
         with TwoProcesses() as both:
-            return _play(stage, picture, chance, both.travel)
+            return _play(stage, picture, chance, both.travel, last)
     except (FarSideError, MoveError, MoveUndecidedError, SilentGuestError) as error:
         say(f"the demonstration came to a halt: {' '.join(str(error).split())}")
         return ExitStatus.FAILED
 
 
-def _play(stage: _Stage, picture: Path, chance: random.Random, travel: Travel) -> ExitStatus:
+def _play(
+    stage: _Stage,
+    picture: Path,
+    chance: random.Random,
+    travel: Travel,
+    play_linux: Callable[[], Act] | None,
+) -> ExitStatus:
     begun = time.monotonic()
     stage.say(
         "Chronovisor: Power guests keep their own time",
@@ -71,13 +91,17 @@ def _play(stage: _Stage, picture: Path, chance: random.Random, travel: Travel) -
     acts.append(stage.show(switched))
     moved, travelled = move.play(chance, travel)
     stage.show(moved)
-    try:
+    with _written(picture):
         draw(travelled.journey, picture, CLOCK_ERROR_LIMIT)
-    except (OSError, ValueError) as error:
-        raise MachineError(f"the picture cannot be written to {picture}: {error}") from None
     stage.say("", f"  picture: {picture.resolve()}")
     broken = stage.show(sabotage.play(origin))
     acts += [moved, broken]
+    told: dict[str, Json] = {}
+    if play_linux is not None:
+        stage.say("", "\n  Debian's kernel boots, moves, and boots again on QEMU: under a minute")
+        with _written(picture):
+            acts.append(stage.show(play_linux()))
+        told = acts[-1].json
 
     ok = all(act.ok for act in acts)
     report = travelled.report
@@ -90,6 +114,7 @@ def _play(stage: _Stage, picture: Path, chance: random.Random, travel: Travel) -
             "backward_steps": report.backward_steps,
             "largest_step_ticks": report["largest_step"],
             "decrementer": {name: report[name] for name in ("expected", "taken", "lost")},
+            **told,
             "checks": [check for act in acts for check in act.as_json()],
             "picture": str(picture.resolve()),
             "verdict": "ok" if ok else "failed",
@@ -98,6 +123,15 @@ def _play(stage: _Stage, picture: Path, chance: random.Random, travel: Travel) -
         time.monotonic() - begun,
     )
     return ExitStatus.OK if ok else ExitStatus.FAILED
+
+
+@contextlib.contextmanager
+def _written(picture: Path) -> Iterator[None]:
+    """Have a picture that cannot be written named in a line."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise MachineError(f"the picture cannot be written to {picture}: {error}") from None
 
 
 class _Stage:
