@@ -411,6 +411,16 @@ def test_invalid_operations_and_nans(name: str, operands: tuple[int, ...], bits:
     assert outcome(f"{name} binary64", *operands, *rounding) == (bits, raised)
 
 
+def test_a_nan_loses_what_single_precision_does_not_have() -> None:
+    nan, cut = 0x7FF7_FFFF_FFFF_FFFF, 0x7FFF_FFFF_E000_0000
+    for name, count in (("add", 2), ("divide", 2), ("multiply_add", 3), ("square_root", 1), ("round", 1)):
+        for place in range(count):
+            operands = [_ONE] * count
+            operands[place] = nan
+            found = outcome(f"{name} binary64 as binary32", *operands, Rounding.NEAREST_EVEN)
+            assert found == (cut, FPSCR.VXSNAN)
+
+
 def test_exact_zeros_have_the_sign_of_the_rounding_mode() -> None:
     for rounding in Rounding:
         expected = _MINUS if rounding is Rounding.DOWN else 0

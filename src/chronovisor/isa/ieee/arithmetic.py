@@ -2,7 +2,9 @@
 
 Each function takes operands in one format, rounds to the precision and range of ``to``, and gives the result
 in the operands' format: Power's single-precision instructions work on the double format in this way. If an
-operand is a NaN, the result is the first such operand in Power's order, made quiet.
+operand is a NaN, the result is the first such operand in Power's order, made quiet. It loses the fraction
+bits that ``to`` does not have: the book says so of `frsp` alone, but processors do it in all instructions
+that round to single precision.
 """
 
 from __future__ import annotations
@@ -22,6 +24,14 @@ def quiet_nan(form: Format, *operands: int) -> Result | None:
         return None
     signalling = any(number.kind is Kind.SIGNALLING_NAN for number in numbers)
     return Result(nans[0] | form.quiet, int(FPSCR.VXSNAN) if signalling else 0)
+
+
+def nan_of(form: Format, to: Format, *operands: int) -> Result | None:
+    """As `quiet_nan`, without the fraction bits that ``to`` does not have."""
+    if nan := quiet_nan(form, *operands):
+        missing = form.precision - to.precision
+        return Result(nan.bits >> missing << missing, nan.raised)
+    return None
 
 
 def _invalid(form: Format, why: FPSCR) -> Result:
@@ -70,7 +80,7 @@ def _flipped(number: Number, flip: bool) -> Number:
 
 def add(form: Format, to: Format, a: int, b: int, rounding: int, subtract: bool = False) -> Result:
     """Return ``a + b``, or ``a - b``."""
-    if nan := quiet_nan(form, a, b):
+    if nan := nan_of(form, to, a, b):
         return nan
     x, y = form.decode(a), _flipped(form.decode(b), subtract)
     if x.kind is y.kind is Kind.INFINITY and x.negative != y.negative:
@@ -99,7 +109,7 @@ def _product(x: Number, y: Number) -> Number | None:
 
 def multiply(form: Format, to: Format, a: int, b: int, rounding: int) -> Result:
     """Return ``a * b``."""
-    if nan := quiet_nan(form, a, b):
+    if nan := nan_of(form, to, a, b):
         return nan
     product = _product(form.decode(a), form.decode(b))
     if product is None:
@@ -118,7 +128,7 @@ def multiply_add(
     x, y, addend = form.decode(a), form.decode(c), _flipped(form.decode(b), subtract)
     product = None if x.is_nan or y.is_nan else _product(x, y)
     invalid = int(FPSCR.VXIMZ) if product is None and not (x.is_nan or y.is_nan) else 0
-    if nan := quiet_nan(form, a, b, c):
+    if nan := nan_of(form, to, a, b, c):
         return Result(nan.bits, nan.raised | invalid)
     if product is None:
         return _invalid(form, FPSCR.VXIMZ)
@@ -137,7 +147,7 @@ def multiply_subtract(form: Format, to: Format, a: int, c: int, b: int, rounding
 
 def divide(form: Format, to: Format, a: int, b: int, rounding: int) -> Result:
     """Return ``a / b``."""
-    if nan := quiet_nan(form, a, b):
+    if nan := nan_of(form, to, a, b):
         return nan
     x, y = form.decode(a), form.decode(b)
     negative = x.negative != y.negative
@@ -158,7 +168,7 @@ def divide(form: Format, to: Format, a: int, b: int, rounding: int) -> Result:
 
 def square_root(form: Format, to: Format, a: int, rounding: int) -> Result:
     """Return the square root of ``a``."""
-    if nan := quiet_nan(form, a):
+    if nan := nan_of(form, to, a):
         return nan
     x = form.decode(a)
     if x.kind is Kind.ZERO:

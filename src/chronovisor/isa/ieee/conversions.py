@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chronovisor.isa.bits import FPSCR
-from chronovisor.isa.ieee.arithmetic import finish, quiet_nan
+from chronovisor.isa.ieee.arithmetic import finish, nan_of, quiet_nan
 from chronovisor.isa.ieee.formats import Format, Kind
 from chronovisor.isa.ieee.rounding import Result, rounded_integer
 
@@ -42,10 +42,8 @@ def convert(form: Format, to: Format, a: int, rounding: int) -> Result:
 
 def round_to(form: Format, to: Format, a: int, rounding: int) -> Result:
     """Return a number rounded to the precision and range of a narrower format, in its own format."""
-    if nan := quiet_nan(form, a):
-        # The fraction bits that the narrower format does not have become zeros.
-        missing = form.precision - to.precision
-        return Result(nan.bits >> missing << missing, nan.raised)
+    if nan := nan_of(form, to, a):
+        return nan
     x = form.decode(a)
     if x.kind is not Kind.FINITE:
         return Result(a, 0)
