@@ -14,9 +14,10 @@ from chronovisor.engine.concrete import ConcreteEngine, Reason
 from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.engine.native.operations import has_wide_atomics
 from chronovisor.engine.native.pages import Records
-from chronovisor.engine.state import Thread
+from chronovisor.engine.state import Thread, ThreadTime
+from chronovisor.isa.bits import MSR
 
-from .native_guest import CODE, Guest
+from .native_guest import CODE, KERNEL, Guest, Time
 
 DATA = 0x40000
 RETIRED = Records()
@@ -54,6 +55,25 @@ def test_a_request_ends_a_run_that_would_not_end() -> None:
     assert [stop.reason for stop in stops] == [Reason.BUDGET]
     assert thread.CIA == CODE
     assert thread.executed > 1000
+
+
+@pytest.mark.parametrize(("ticks_ago", "natively"), [(1 << 20, True), ((1 << 31) + (1 << 20), False)])
+def test_a_decrementer_that_expired_long_ago_may_be_positive_again(ticks_ago: int, natively: bool) -> None:
+    """Its interrupt is entered natively while its sign is sure to be set; otherwise the caller is asked."""
+    guest = Guest(NativeEngine, "b .", msr=KERNEL | int(MSR.EE))
+    guest.place(0x900, "b .")
+    thread = guest.thread(real=True)
+    guest.engine.run(thread, 1)
+
+    class Expired(Time):
+        def lend(self, time_: ThreadTime) -> None:
+            super().lend(time_)
+            time_.dec_deadline = time.monotonic_ns() * 64 // 125 - ticks_ago
+
+    thread.live = Expired(real=True)
+    thread.live.thread = thread
+    stop = guest.engine.run(thread, 1 << 16)
+    assert (stop.reason, thread.CIA) == ((Reason.BUDGET, 0x900) if natively else (Reason.RESYNC, CODE))
 
 
 def test_python_runs_while_a_guest_does() -> None:

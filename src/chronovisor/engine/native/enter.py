@@ -232,5 +232,9 @@ class _Entry(ThreadEmitter):
         now = b.call(self.control.now, [self.state, word(0)])
         b.cbranch(b.icmp_signed("<", self.read("dec_deadline"), now), expired, self.piece)
         b.position_at_end(expired)
+        # A register of 32 bits is positive again by then. Whether its exception still exists, Python knows.
+        long_ago = b.icmp_signed("<", self.read("dec_deadline"), b.sub(now, word(1 << 31)))
+        with self.elsewhere(self.unlikely(long_ago, "long_ago")):
+            self._leave(Left.RESYNC)
         self._interrupt(word(INTERRUPT_NUMBERS["DECREMENTER"]), word(0), Left.RESYNC)
         self._adopt(self.piece)
