@@ -6,7 +6,7 @@ import io
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -49,8 +49,8 @@ TRIXIE_64K: Final = Kernel("trixie", f"{FLAVOUR}-64k", 65536)
 """Linux 6.12 of Debian 13, in its two flavours."""
 
 
-def busybox(init: str) -> bytes:
-    """Return an initial file system of BusyBox and a shell script that is its first process."""
+def busybox(init: str, programs: Mapping[str, bytes] | None = None) -> bytes:
+    """Return an initial file system: BusyBox, a shell script that is its first process, and /bin's others."""
     with tempfile.TemporaryDirectory() as scratch:
         root = Packages().unpack(["busybox-static"], Path(scratch))
         program = next(root.glob("**/bin/busybox")).read_bytes()
@@ -61,6 +61,8 @@ def busybox(init: str) -> bytes:
     archive.character_device("dev/console", 5, 1)
     archive.file("bin/busybox", program, 0o755)
     archive.link("bin/sh", "busybox")
+    for name, program in (programs or {}).items():
+        archive.file(f"bin/{name}", program, 0o755)
     archive.file("init", init.encode(), 0o755)
     archive.close()
     return out.getvalue()

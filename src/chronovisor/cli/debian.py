@@ -87,6 +87,28 @@ class Packages:
                 return uri, suite
         raise FetchError("this machine's apt knows no mirror of Debian that has ppc64el packages")
 
+    def source(self, name: str) -> Path:
+        """Return the upstream archive of a source package, fetched by apt if it is not there yet."""
+        with self.locked():
+            if (kept := self._upstream(name)) is not None:
+                return kept
+            uri, suite = self.mirror()
+            sources, lists = self.directory / "source.list", self.directory / "source-lists"
+            sources.write_text(f"deb-src {uri} {suite} main\n")
+            (lists / "partial").mkdir(parents=True, exist_ok=True)
+            options = (
+                *(*self._options(), f"-oDir::State::Lists={lists}"),
+                *(f"-oDir::Etc::SourceList={sources}", "-oDir::Etc::SourceParts=/dev/null", "--quiet=2"),
+            )
+            self._run("apt-get", *options, "update")
+            self._run("apt-get", *options, "--download-only", "source", name)
+            if (fetched := self._upstream(name)) is None:
+                raise FetchError(f"apt fetched no source of {name}")
+            return fetched
+
+    def _upstream(self, name: str) -> Path | None:
+        return next(iter(sorted(self.directory.glob(f"{name}_*.orig.tar.*[!c]"), reverse=True)), None)
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Let one process at a time fetch and unpack here; the lock can be taken again inside."""
