@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -59,10 +60,18 @@ class OnTerminal:
         )
         self.terminal = terminal
         self.printed = b""
+        self._seen = 0
 
     def until(self, text: bytes) -> None:
-        while text not in self.printed:
-            self.printed += os.read(self.end, 1000)
+        """Read until the text comes, behind what was waited for before."""
+        deadline = time.monotonic() + 120
+        while (at := self.printed.find(text, self._seen)) < 0:
+            if select.select([self.end], [], [], 1)[0]:
+                self.printed += os.read(self.end, 1000)
+            else:
+                assert self.process.poll() is None, self.printed
+                assert time.monotonic() < deadline, self.printed
+        self._seen = at + len(text)
 
     def press(self, keys: bytes) -> None:
         os.write(self.end, keys)

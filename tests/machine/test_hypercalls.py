@@ -15,7 +15,10 @@ from chronovisor.kvm.exits import FailEntry, InternalError, MmioExit, SystemEven
 from chronovisor.kvm.ids import SystemEventType
 from chronovisor.machine import EndReason, Guest, rtas
 from chronovisor.machine.devicetree import VTY_UNIT
-from chronovisor.machine.rtas import CpuState, RtasStatus
+from chronovisor.machine.nvram import SIZE as NVRAM_SIZE
+from chronovisor.machine.rtas import call_rtas
+from chronovisor.machine.rtas_service import RtasStatus
+from chronovisor.machine.rtas_system import CpuState
 from chronovisor.machine.services import LPCR_ILE
 from chronovisor.papr.hcalls import Hcall, Status
 from chronovisor.timebase.types import Ticks
@@ -328,3 +331,34 @@ def test_a_mistake_of_ours_ends_the_guest_and_says_where() -> None:
     assert "ZeroDivisionError: oh" in end.message
     assert "fake_kvm" in end.details
     guest.close()
+
+
+def test_nvram_is_read_and_written_within_its_bounds() -> None:
+    guest, (vcpu,) = scripted_guest([])
+    nvram = guest.platform.nvram
+    assert nvram.read(0, 4) == b"\x7f\x1d\x04\x00"
+    guest.memory.write(0x9000, b"kept")
+    for service, offset, length, done in (
+        ("nvram-store", 100, 4, 4),
+        ("nvram-fetch", 100, 4, 4),
+        ("nvram-store", NVRAM_SIZE - 1, 4, 1),
+        ("nvram-fetch", NVRAM_SIZE, 4, 0),
+        ("nvram-fetch", 0xFFFF_FFFF, 0xFFFF_FFFF, 0),
+    ):
+        rtas_block(guest, service, [offset, 0x9000, length], 2)
+        assert call_rtas(guest.platform, guest.platform.processor(0), BLOCK) == Status.SUCCESS
+        assert [guest.memory.load(BLOCK + 24 + 4 * n, 4, False) for n in range(2)] == [0, done]
+    assert nvram.read(100, 4) == b"kept"
+    assert len(nvram.contents) == NVRAM_SIZE
+    assert vcpu.answers == []
+
+
+def test_system_parameters_are_cut_to_the_guests_buffer() -> None:
+    status, values, guest = rtas_call("ibm,get-system-parameter", 20, 0x9000, 12)
+    assert (status, values) == (Status.SUCCESS, [0])
+    assert guest.memory.read(0x9000, 14) == b"\0\x20MaxEntCap=\0\0"
+    assert rtas_call("ibm,get-system-parameter", 999, 0x9000, 12)[1] == [RtasStatus.PARAMETER & 0xFFFF_FFFF]
+
+
+def test_there_are_no_events() -> None:
+    assert rtas_call("event-scan", 0xFFFF_FFFF, 0, 0x9000, 2048)[1] == [1]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from chronovisor.kvm.structures import Regs, Sregs
 from chronovisor.machine.guest import MachineState
+from chronovisor.machine.interrupt_sources import SourceState
 from chronovisor.machine.services import Translation
 from chronovisor.machine.sizes import Topology
 from chronovisor.machine.vcpu_state import CARRIED, VcpuState
@@ -75,11 +76,21 @@ def offer(**changed: object) -> Offer:
 
 
 TRANSLATION = Translation(3, (1 << 63) | 0x8000C)
+SOURCES = (SourceState(0x1100, 1 << 41),)
 
 
 def state(memory: GuestMemory, runs: list[tuple[int, int]]) -> State:
     return State(
-        MachineState((False, True), TimeOfDay(GuestTime(3), Ticks(-7)), (), history(), TRANSLATION),
+        MachineState(
+            (False, True),
+            TimeOfDay(GuestTime(3), Ticks(-7)),
+            (),
+            history(),
+            TRANSLATION,
+            SOURCES,
+            False,
+            b"nvram",
+        ),
         (vcpu_state(0), vcpu_state(1, 5)),
         tuple((addr, memory.view[addr : addr + size]) for addr, size in runs),
         b"typed",

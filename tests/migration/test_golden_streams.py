@@ -57,7 +57,13 @@ def test_each_format_is_read(version: int) -> None:
         # … nor one that translates or has an interrupt controller.
         expected_state = replace(
             expected_state,
-            machine=replace(expected_state.machine, translation=NO_TRANSLATION),
+            machine=replace(
+                expected_state.machine,
+                translation=NO_TRANSLATION,
+                sources=(),
+                console_signals=True,
+                nvram=b"",
+            ),
             vcpus=tuple(map(_without_controller, expected_state.vcpus)),
         )
     assert replace(stopped, memory=()) == replace(expected_state, memory=())

@@ -40,6 +40,8 @@ class Source:
     """It waits to be presented: it was masked, or rejected in favor of another interrupt."""
     presented: bool = False
     """It was presented, and the guest has not ended it."""
+    masked: bool = False
+    """Its interrupts are kept back; it keeps its priority meanwhile."""
 
 
 class Presenter:
@@ -172,7 +174,7 @@ class Xics:
         presenter = self.presenters.get(source.server)
         if presenter is None or not source.pending or source.presented:
             return
-        if source.priority == LEAST_FAVORED or not presenter.lets_in(source.priority):
+        if source.masked or source.priority == LEAST_FAVORED or not presenter.lets_in(source.priority):
             return
         if presenter.xisr:
             self._reject(presenter.hide())

@@ -30,6 +30,7 @@ class Console:
         self._printed = bytearray()
         self._typed: deque[int] = deque()
         self._watchers: list[Callable[[], None]] = []
+        self._input_watchers: list[Callable[[], None]] = []
         self._is_read = False
         self._on_reader: Callable[[bool], None] = lambda reads: None
 
@@ -63,6 +64,9 @@ class Console:
         """Type `data` for the guest to read, however much waits already. From any thread."""
         with self._lock:
             self._typed.extend(data.encode() if isinstance(data, str) else data)
+            watchers = list(self._input_watchers)
+        for watcher in watchers:
+            watcher()
 
     def room(self, within: float = 0.0) -> int:
         """Return how many bytes can be typed until TYPED_BYTES of them wait for the guest.
@@ -113,13 +117,22 @@ class Console:
         """Call `watcher` after each output, on the vCPU's thread. Call the function that is returned to end
         that.
         """
+        return self._added(watcher, self._watchers)
+
+    def watch_input(self, watcher: Callable[[], None]) -> Callable[[], None]:
+        """Call `watcher` after input was typed, on the thread that typed it. Call the function that is
+        returned to end that.
+        """
+        return self._added(watcher, self._input_watchers)
+
+    def _added(self, watcher: Callable[[], None], to: list[Callable[[], None]]) -> Callable[[], None]:
         with self._lock:
-            self._watchers.append(watcher)
+            to.append(watcher)
 
         def stop() -> None:
             with self._lock:
-                if watcher in self._watchers:
-                    self._watchers.remove(watcher)
+                if watcher in to:
+                    to.remove(watcher)
 
         return stop
 

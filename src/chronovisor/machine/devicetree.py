@@ -12,10 +12,18 @@ from typing import Any, Final
 import fdt
 
 from chronovisor.kvm.interface import HostFacts
+from chronovisor.machine.interrupt_sources import CONSOLE
+from chronovisor.machine.nvram import SIZE as NVRAM_SIZE
 from chronovisor.machine.sizes import Topology
 
 VTY_UNIT: Final = 0x7100_0000
 """The console's unit address, the `termno` of H_PUT_TERM_CHAR; 0 means it too."""
+_NVRAM_UNIT: Final = 0x7100_0001
+_EDGE: Final = 0
+"""An interrupt that is sent once for each event."""
+ERROR_LOG_MAX: Final = 2048
+"""Bytes of an event that event-scan could report."""
+_EVENT_SCANS_A_MINUTE: Final = 1
 HYPERTAS_FUNCTIONS: Final = (
     *("hcall-term", "hcall-splpar", "hcall-set-mode", "hcall-interrupt", "hcall-vio", "hcall-cpu-char"),
 )
@@ -28,6 +36,8 @@ Byte 24 says radix trees alone, byte 26 that the guest invalidates translations 
 RADIX_PAGE_SIZES: Final = ((0x0, 12), (0x5, 16), (0x1, 21), (0x2, 30))
 """Encodings of page sizes in tlbie's AP field, and log2 of the size in bytes (Book III 5.9.3)."""
 _CACHE_LINE: Final = 128
+_CACHE_SIZE: Final = 32 << 10
+"""That of a POWER9's first level, in bytes. Linux wants to know one; nothing here depends on it."""
 _PID_BITS: Final = 20
 
 
@@ -44,6 +54,8 @@ class TreeOptions:
     """Real address of the code that guests call for RTAS; 0 if they must use the hypercall."""
     rtas_size: int = 0
     """In bytes, from the entry on."""
+    interrupts: bool = True
+    """Whether the machine has an interrupt controller for its devices."""
     initrd: tuple[int, int] | None = None
     """Real addresses of the initial RAM disk's first byte and of the byte behind its last."""
 
@@ -82,6 +94,8 @@ def flatten(options: TreeOptions) -> bytes:
     _strings(rtas, "ibm,hypertas-functions", *HYPERTAS_FUNCTIONS)
     # Linux calls ibm,os-term if it finds this property.
     _words(rtas, "ibm,extended-os-term", 0)
+    _words(rtas, "rtas-error-log-max", ERROR_LOG_MAX)
+    _words(rtas, "rtas-event-scan-rate", _EVENT_SCANS_A_MINUTE)
     if options.rtas_entry:
         _words(rtas, "linux,rtas-base", options.rtas_entry)
         _words(rtas, "linux,rtas-entry", options.rtas_entry)
@@ -95,11 +109,20 @@ def flatten(options: TreeOptions) -> bytes:
     _strings(vdevice, "compatible", "IBM,vdevice")
     _words(vdevice, "#address-cells", 1)
     _words(vdevice, "#size-cells", 0)
+    vdevice.append(fdt.Property("interrupt-controller"))
+    _words(vdevice, "#interrupt-cells", 2)
     vty = _node(vdevice, f"vty@{VTY_UNIT:x}")
     _strings(vty, "name", "vty")
     _strings(vty, "device_type", "serial")
     _strings(vty, "compatible", "hvterm1")
     _words(vty, "reg", VTY_UNIT)
+    if options.interrupts:
+        _words(vty, "interrupts", CONSOLE, _EDGE)
+    nvram = _node(vdevice, f"nvram@{_NVRAM_UNIT:x}")
+    _strings(nvram, "device_type", "nvram")
+    _strings(nvram, "compatible", "qemu,spapr-nvram")
+    _words(nvram, "reg", _NVRAM_UNIT)
+    _words(nvram, "#bytes", NVRAM_SIZE)
 
     _interrupt_controller(root, options.topology)
 
@@ -124,6 +147,7 @@ def _cpus(root: Any, options: TreeOptions) -> None:
         for cache in ("i-cache", "d-cache"):
             _words(cpu, f"{cache}-line-size", _CACHE_LINE)
             _words(cpu, f"{cache}-block-size", _CACHE_LINE)
+            _words(cpu, f"{cache}-size", _CACHE_SIZE)
         servers = range(first, min(first + topology.threads, topology.vcpus))
         _words(cpu, "ibm,ppc-interrupt-server#s", *servers)
         _words(cpu, "ibm,ppc-interrupt-gserver#s", *(word for s in servers for word in (s, 0)))

@@ -13,13 +13,14 @@ from typing import Any, Final
 
 from chronovisor.kvm.exits import Exit, FailEntry, HcallExit, InternalError, MmioExit, SystemEvent
 from chronovisor.kvm.ids import MemoryFlag, SystemEventType
-from chronovisor.kvm.interface import System, Vcpu, Vm
+from chronovisor.kvm.interface import Device, System, Vcpu, Vm
 from chronovisor.kvm.registers import read_register, write_register
 from chronovisor.machine.console import Console
 from chronovisor.machine.dispatch_log_reader import read_dispatch_log
 from chronovisor.machine.ending import EndReason, GuestEnd
 from chronovisor.machine.errors import MachineError, OutputLostError
 from chronovisor.machine.hypercall_answers import answer_hypercall
+from chronovisor.machine.interrupt_sources import SourceState
 from chronovisor.machine.platform import Platform
 from chronovisor.machine.services import NO_TRANSLATION, Translation
 from chronovisor.machine.sizes import Topology
@@ -49,6 +50,9 @@ class MachineState:
     history: History
     """What happened to the guest's time until now."""
     translation: Translation = NO_TRANSLATION
+    sources: tuple[SourceState, ...] = ()
+    console_signals: bool = True
+    nvram: bytes = b""
 
 
 class Guest:
@@ -67,6 +71,7 @@ class Guest:
         topology: Topology,
         console: Console,
         name: str,
+        controller: Device | None = None,
     ) -> None:
         self.system = system
         self.vm = vm
@@ -87,7 +92,7 @@ class Guest:
         self._carried_time_of_day: TimeOfDay | None = None
         self._threads = VcpuThreads(vcpus, system.clock.source.is_virtual, self._handle, self._broke)
         self.platform = Platform(
-            vm, memory, console, self.wall_clock, self.random, self._threads, self._finish
+            vm, memory, console, self.wall_clock, self.random, self._threads, self._finish, controller
         )
         """What its own calls reach."""
 
@@ -166,6 +171,9 @@ class Guest:
             if self.end is not None:
                 raise MachineError(f"{self.name}: the guest has ended ({self.end.message}); boot it again")
             self._threads.resume()
+        if self.console.typed:
+            # It may have come after the state was saved that this guest was made of.
+            self.platform.tell_of_input()
 
     def pause(self) -> None:
         """Stop all vCPUs between two instructions, and come back when they are out of the guest."""
@@ -187,6 +195,7 @@ class Guest:
     def close(self) -> None:
         """End the guest's threads and give its memory back."""
         self.closed = True
+        self.platform.ignore_console()
         self._threads.close()
         self.vm.close()
 
@@ -281,6 +290,9 @@ class Guest:
             self.random.getstate() if self.system.clock.source.is_virtual else (),
             self.history,
             self.platform.translation,
+            tuple(self.platform.interrupts.states),
+            self.platform.console_signals,
+            self.platform.nvram.contents,
         )
 
     @machine_state.setter
@@ -293,6 +305,10 @@ class Guest:
             self.random.setstate(state.random_state)
         if state.translation != NO_TRANSLATION:
             self.platform.translate(state.translation)
+        self.platform.interrupts.states = state.sources
+        self.platform.console_signals = state.console_signals
+        if state.nvram:
+            self.platform.nvram.contents = state.nvram
 
     @property
     def ideal(self) -> IdealInterval:

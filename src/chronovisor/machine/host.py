@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from chronovisor.kvm.ids import Cap, DeviceType
-from chronovisor.kvm.interface import HostOptions, System, Vcpu, Vm
+from chronovisor.kvm.interface import Device, HostOptions, System, Vcpu, Vm
 from chronovisor.kvm.provider import open_system
 from chronovisor.machine.console import Console, Sink
 from chronovisor.machine.elf import Image, parse_image, read_image
@@ -132,12 +132,12 @@ class Host:
         vm = self.system.create_vm()
         try:
             vm.set_user_memory_region(MEMORY_SLOT, 0, 0, guest_memory)
-            vcpus = _create_vcpus(vm, topology)
+            vcpus, controller = _create_vcpus(vm, topology)
         except BaseException:
             vm.close()
             raise
         console = console if isinstance(console, Console) else Console(console)
-        guest = Guest(self.system, vm, vcpus, guest_memory, topology, console, name)
+        guest = Guest(self.system, vm, vcpus, guest_memory, topology, console, name, controller)
         # Guests that moved elsewhere were closed by their move.
         self.guests = [*(other for other in self.guests if not other.closed), guest]
         return guest
@@ -177,14 +177,16 @@ def _image(image: str | Path | bytes | Image) -> Image:
     return parse_image(image, "image") if isinstance(image, bytes) else read_image(image)
 
 
-def _create_vcpus(vm: Vm, topology: Topology) -> list[Vcpu]:
+def _create_vcpus(vm: Vm, topology: Topology) -> tuple[list[Vcpu], Device | None]:
+    """The vCPUs, and the interrupt controller if the host has one."""
     if topology.threads > 1:
         vm.enable_cap(Cap.PPC_SMT, topology.threads, 0)
     vcpus = [vm.create_vcpu(number) for number in range(topology.vcpus)]
     for vcpu in vcpus:
         vcpu.enable_cap(Cap.PPC_PAPR)
-    if vm.check_extension(Cap.IRQ_XICS):
-        controller = vm.create_device(DeviceType.XICS)
-        for vcpu in vcpus:
-            vcpu.enable_cap(Cap.IRQ_XICS, controller.descriptor, vcpu.id)
-    return vcpus
+    if not vm.check_extension(Cap.IRQ_XICS):
+        return vcpus, None
+    controller = vm.create_device(DeviceType.XICS)
+    for vcpu in vcpus:
+        vcpu.enable_cap(Cap.IRQ_XICS, controller.descriptor, vcpu.id)
+    return vcpus, controller

@@ -62,6 +62,15 @@ def _get_term_char(machine: Machine, _caller: VcpuThread, args: tuple[int, ...])
     return Answer(Status.SUCCESS, (len(typed), words >> 64, words & ((1 << 64) - 1)))
 
 
+def _vio_signal(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
+    """H_VIO_SIGNAL: have typed input interrupt the guest, as it does from the start, or not."""
+    unit, mode = args[:2]
+    if unit != VTY_UNIT or mode > 1:
+        return Answer(Status.PARAMETER)
+    machine.console_signals = bool(mode)
+    return _DONE
+
+
 def _rtas(machine: Machine, caller: VcpuThread, args: tuple[int, ...]) -> Answer:
     return Answer(call_rtas(machine, caller, args[0]))
 
@@ -151,6 +160,7 @@ def _cpu_characteristics(_machine: Machine, _caller: VcpuThread, _args: tuple[in
 _HANDLERS: Final[dict[int, HypercallFunction]] = {
     Hcall.PUT_TERM_CHAR: _put_term_char,
     Hcall.GET_TERM_CHAR: _get_term_char,
+    Hcall.VIO_SIGNAL: _vio_signal,
     Hcall.RTAS: _rtas,
     Hcall.RANDOM: _random,
     Hcall.SET_SPRG0: _set_sprg0,

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Final
 
 from chronovisor.kvm.ids import ONE_REG_BY_NAME
-from chronovisor.kvm.interface import Vcpu, Vm
+from chronovisor.kvm.interface import Device, Vcpu, Vm
 from chronovisor.machine.console import Console
 from chronovisor.machine.ending import EndReason, GuestEnd
 from chronovisor.machine.entry import MSR_LE, entry_msr
+from chronovisor.machine.interrupt_sources import CONSOLE, InterruptSources
+from chronovisor.machine.nvram import Nvram
 from chronovisor.machine.services import LPCR_AIL, LPCR_ILE, NO_TRANSLATION, Translation
 from chronovisor.machine.vcpu_thread import VcpuTask, VcpuThread, VcpuThreads
 from chronovisor.machine.wall_clock import WallClock
@@ -31,6 +33,7 @@ class Platform:
         random_numbers: random.Random,
         threads: VcpuThreads,
         finish: Callable[[GuestEnd], None],
+        controller: Device | None,
     ) -> None:
         self._vm = vm
         self._threads = threads
@@ -40,6 +43,12 @@ class Platform:
         self.wall_clock = wall_clock
         self.random = random_numbers
         self.translation = NO_TRANSLATION
+        self.interrupts = InterruptSources(vm, controller)
+        self.nvram = Nvram()
+        self.console_signals = True
+        """Whether typed input interrupts the guest (H_VIO_SIGNAL)."""
+        self.ignore_console = console.watch_input(self.tell_of_input)
+        """Ends that."""
         self.restart: Callable[[], None] | None = None
         """Starts the guest again from its beginning while no vCPU runs; None if a reboot ends its run."""
         self.why_no_restart = "; it cannot start again here, because its kernel stayed where it began"
@@ -49,6 +58,16 @@ class Platform:
         """Have the guest translate addresses from now on; KvmError if the host cannot."""
         self._vm.configure_v3_mmu(translation.flags, translation.process_table)
         self.translation = translation
+
+    def tell_of_input(self) -> None:
+        """Interrupt the guest because input waits at its console. From any thread."""
+        if self.console_signals:
+            self.interrupts.pulse(CONSOLE)
+
+    def reset(self) -> None:
+        """Give the devices the state that they have when the machine is switched on. No vCPU may run."""
+        self.interrupts.reset()
+        self.console_signals = True
 
     # How a run ends
 
@@ -72,6 +91,11 @@ class Platform:
         self._finish(GuestEnd(EndReason.CRASH, message))
 
     # Its processors
+
+    @property
+    def vcpus(self) -> int:
+        """How many there are."""
+        return len(self._threads.all)
 
     def processor(self, number: int) -> VcpuThread | None:
         """The vCPU of that id, or None."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from chronovisor.machine.console import Console
+from chronovisor.machine.interrupt_sources import InterruptSources
+from chronovisor.machine.nvram import Nvram
 from chronovisor.machine.vcpu_thread import VcpuTask, VcpuThread
 from chronovisor.machine.wall_clock import WallClock
 from chronovisor.memory import GuestMemory
@@ -37,6 +39,10 @@ class Machine(Protocol):
     console: Console
     wall_clock: WallClock
     random: random.Random
+    interrupts: InterruptSources
+    nvram: Nvram
+    console_signals: bool
+    """Whether typed input interrupts the guest."""
 
     def translate(self, translation: Translation) -> None:
         """Have the guest translate addresses from now on; KvmError if the host cannot."""
@@ -49,6 +55,10 @@ class Machine(Protocol):
 
     def panic(self, message: str) -> None:
         """End the guest because its system said that it cannot go on."""
+
+    @property
+    def vcpus(self) -> int:
+        """How many vCPUs it has."""
 
     def processor(self, number: int) -> VcpuThread | None:
         """The vCPU of that id, or None."""

@@ -14,6 +14,7 @@ from chronovisor.machine.entry import entry_msr
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.free_memory import FreeMemory
 from chronovisor.machine.guest import Guest
+from chronovisor.machine.interrupt_sources import CONSOLE
 from chronovisor.machine.services import NO_TRANSLATION
 from chronovisor.memory import PAGE_SIZE
 from chronovisor.timebase.types import Offset, Ticks
@@ -71,6 +72,7 @@ class Start:
             self._append,
             rtas_entry=services,
             rtas_size=PAGE_SIZE,
+            interrupts=CONSOLE in guest.platform.interrupts,
             initrd=ramdisk,
         )
         tree = flatten(options)
@@ -103,6 +105,7 @@ class Start:
         if guest.platform.translation != NO_TRANSLATION:
             guest.vm.configure_v3_mmu(MmuV3Flag.RADIX | MmuV3Flag.GTSE, _NO_PROCESS_TABLE)
             guest.platform.translation = NO_TRANSLATION
+        guest.platform.reset()
         guest.memory.clear()
         self.begin(guest)
         set_decrementers(guest)

@@ -13,6 +13,7 @@ from chronovisor.kvm.ids import ONE_REG_BY_ID, ONE_REG_BY_NAME
 from chronovisor.kvm.structures import Regs, Sregs
 from chronovisor.machine.console import TYPED_BYTES
 from chronovisor.machine.guest import MachineState
+from chronovisor.machine.interrupt_sources import SourceState
 from chronovisor.machine.services import Translation
 from chronovisor.machine.sizes import MAXIMUM_VCPUS
 from chronovisor.machine.vcpu_state import CARRIED, VcpuState
@@ -44,6 +45,9 @@ from chronovisor.timebase.types import Ticks
 MAXIMUM_TYPED: Final = TYPED_BYTES
 """Bytes typed and not yet read by the guest."""
 _MAXIMUM_SLB: Final = 64
+MAXIMUM_SOURCES: Final = 1024
+MAXIMUM_NVRAM: Final = 1 << 16
+"""Bytes of NVRAM."""
 
 TYPED = bytes_of(MAXIMUM_TYPED, "typed input")
 IDEAL = fields_of(IdealInterval, least=S64, most=S64)
@@ -120,6 +124,9 @@ MACHINE = fields_of(
     MachineState,
     **_MACHINE_FIELDS,
     translation=fields_of(Translation, flags=U32, process_table=U64),
+    sources=array_of(fields_of(SourceState, number=U32, state=U64), MAXIMUM_SOURCES, "interrupt sources"),
+    console_signals=BOOL,
+    nvram=bytes_of(MAXIMUM_NVRAM, "NVRAM"),
 )
 MACHINE_BEFORE = fields_of(MachineState, **_MACHINE_FIELDS)
 """How version 2 of the stream and version 1 of snapshots wrote it: their guests did not translate."""

@@ -33,13 +33,13 @@ class XicsDevice:
     def set_attr(self, group: int, attr: int, value: int) -> None:
         """KVM_SET_DEVICE_ATTR: make a source, or set its state."""
         self._check(group, attr)
-        masked = bool(value & XicsSource.MASKED)
         source = Source(
             server=value & _SERVER_MASK,
-            priority=LEAST_FAVORED if masked else value >> XicsSource.PRIORITY_SHIFT & 0xFF,
+            priority=value >> XicsSource.PRIORITY_SHIFT & 0xFF,
             level_sensitive=bool(value & XicsSource.LEVEL_SENSITIVE),
             pending=bool(value & XicsSource.PENDING),
             presented=bool(value & XicsSource.PRESENTED),
+            masked=bool(value & XicsSource.MASKED),
         )
         source.asserted = source.level_sensitive and source.pending
         with self._monitor:
@@ -55,7 +55,7 @@ class XicsDevice:
             value = source.server | source.priority << XicsSource.PRIORITY_SHIFT
             for flag, holds in (
                 (XicsSource.LEVEL_SENSITIVE, source.level_sensitive),
-                (XicsSource.MASKED, source.priority == LEAST_FAVORED),
+                (XicsSource.MASKED, source.masked or source.priority == LEAST_FAVORED),
                 (XicsSource.PENDING, source.pending or source.asserted),
                 (XicsSource.PRESENTED, source.presented),
             ):
