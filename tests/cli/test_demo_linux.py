@@ -113,6 +113,10 @@ def test_a_timebase_set_back_that_nobody_notices_is_found() -> None:
     ]
 
 
+def test_an_uptime_that_falls_back_is_noticed() -> None:
+    assert wrong(Told(journey(), set_back((-0.4, 9.6), (-0.2, 9.8), (2.3, 10.2)), None)) == []
+
+
 def test_a_guest_that_answers_no_more_has_noticed() -> None:
     assert wrong(Told(journey(), set_back((-0.4, 9.6), (-0.2, 9.8)), None)) == []
 

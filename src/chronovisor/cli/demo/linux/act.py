@@ -185,8 +185,8 @@ def _judge_set_back(act: Act, set_back: SetBack) -> None:
     seen = []
     if set_back.backs:
         seen.append(f"{set_back.backs} reading{'s' * (set_back.backs > 1)} went back")
-    if leap > _LEAP_SECONDS:
-        seen.append(f"its uptime leapt {leap:.1f} s ahead")
+    if abs(leap) > _LEAP_SECONDS:
+        seen.append(f"its uptime {'leapt' if leap > 0 else 'fell'} by {leap:+.1f} s")
     if not after:
         seen.append("it answered no more")
     act.check(

@@ -31,7 +31,7 @@ SET_BACK: Final = 64 * GRANULE
 _ASKED: Final = 0.2
 """Seconds from one question for the uptime to the next."""
 _WATCHED: Final = (5, 18)
-"""How many questions are asked before the timebase is set back, and after that."""
+"""How many answers are awaited before the timebase is set back, and how many questions asked after that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +46,10 @@ class SetBack:
 
     @property
     def leap_seconds(self) -> float:
-        """The furthest that the guest's uptime was ahead of its course before."""
+        """The furthest that the guest's uptime was from its course before; positive is ahead."""
         before = [u for u in self.uptimes if u.at_ns <= self.at_ns]
         lag = min(u.at_ns / 1e9 - u.up for u in before)
-        return max(u.up - (u.at_ns / 1e9 - lag) for u in self.uptimes)
+        return max((u.up - (u.at_ns / 1e9 - lag) for u in self.uptimes), key=abs)
 
 
 class LinuxOnOurHosts:
@@ -104,8 +104,12 @@ class LinuxOnOurHosts:
         """Set the timebase back, as no move of ours does, and ask the guest for its uptime meanwhile."""
         assert self.guest is not None
         before, after = _WATCHED
-        backs = sum(b" back seq=" in line for line in self.listener.lines)
-        self._ask(before)
+        backs = self._backs
+        deadline = time.monotonic() + PATIENCE
+        while len(self.listener.uptimes) < before:
+            if time.monotonic() > deadline:
+                raise SilentGuestError("Linux does not answer on its console")
+            self._ask(1)
         self.guest.pause()
         for vcpu in range(CPUS):
             offset = self.guest.get("TB_OFFSET", vcpu)
@@ -113,8 +117,11 @@ class LinuxOnOurHosts:
         at = time.monotonic_ns()
         self.guest.resume()
         self._ask(after)
-        now = sum(b" back seq=" in line for line in self.listener.lines)
-        return SetBack(at, list(self.listener.uptimes), now - backs)
+        return SetBack(at, list(self.listener.uptimes), self._backs - backs)
+
+    @property
+    def _backs(self) -> int:
+        return sum(b" back seq=" in line for line in self.listener.lines)
 
     def journey(self) -> LinuxJourney:
         """Return what came of the moves, and have `cyclictest` report. No more of them can follow."""

@@ -45,8 +45,17 @@ mount -t devtmpfs dev /dev
 mkdir -p /dev/shm
 mount -t tmpfs tmp /tmp
 # A load that computes, starts processes, and goes through pipes and memory.
-busy() {{ while :; do dd if=/dev/zero bs=64k count=8 2>/dev/null | sha256sum >/tmp/sum.$1; done; }}
-for cpu in $(seq {CPUS}); do busy $cpu & done
+busy() {{ while :; do dd if=/dev/zero bs=64k count=8 2>/dev/null | sha256sum >/tmp/sum; done; }}
+# Another, which reads the uptime all the time and says so if it leaps.
+watch() {{
+    last=0
+    while read up idle </proc/uptime; do
+        now=${{up%.*}}
+        [ $now -ge $last ] && [ $now -le $((last + 100)) ] || echo "uptime: $up $idle"
+        last=$now
+    done
+}}
+busy & watch &
 renice -n 19 $(jobs -p) >/dev/null
 cyclictest --quiet --smp --priority=80 --interval={INTERVAL_US} --distance=0 >/tmp/cyclictest 2>&1 &
 cyclictest=$!
