@@ -24,12 +24,10 @@ INTERVAL_US: Final = 2000
 """From one waking of `cyclictest` to the next, on each CPU."""
 SAMPLES_MS: Final = 50
 """From one line of the checker's to the next."""
-ASK: Final = "?\n"
+ASK: Final = "uptime\n"
 """What is typed on the console to have the guest print its uptime."""
 REPORT: Final = "report\n"
 """What is typed to have it print what `cyclictest` saw."""
-END: Final = "end\n"
-"""What is typed to have it power off."""
 _LIB: Final = "lib/powerpc64le-linux-gnu"
 _FILES: Final = (
     *("bin/busybox", "usr/bin/cyclictest"),
@@ -61,21 +59,19 @@ cyclictest --quiet --smp --priority=80 --interval={INTERVAL_US} --distance=0 >/t
 cyclictest=$!
 clockcheck seconds=0 interval={SAMPLES_MS} &
 renice -n -20 $! >/dev/null
-for program in /guest/*; do [ -x $program ] && $program & done
-while read line; do
-    case $line in
-    report) kill -USR1 $cyclictest; sleep 0.3; sed 's/^/cyclictest: /' /tmp/cyclictest ;;
-    end) break ;;
-    *) echo "uptime: $(cat /proc/uptime)" ;;
-    esac
-done
-poweroff -f
+[ -x /guest/start ] && /guest/start &
+uptime() {{ echo "uptime: $(cat /proc/uptime)"; }}
+report() {{ kill -USR1 $cyclictest; sleep 0.3; sed 's/^/cyclictest: /' /tmp/cyclictest; }}
+while read line; do eval "$line"; done
 """
 _THREAD: Final = re.compile(r"cyclictest: T: *\d+ .* C: *(\d+) Min: *(-?\d+) .* Max: *(-?\d+)")
 
 
 def initramfs(packages: Packages, programs: Mapping[str, bytes] | None = None) -> bytes:
-    """Return the archive; `programs` are started beside the load. FetchError if a package cannot be had."""
+    """Return the archive. FetchError if a package cannot be had.
+
+    `programs` go into the directory /guest; the one called `start`, if there is one, is started.
+    """
     out = io.BytesIO()
     archive = Archive(out)
     for directory in ("dev", "proc", "sys", "tmp", "guest"):

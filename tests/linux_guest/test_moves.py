@@ -1,0 +1,174 @@
+"""A busy Debian guest of two CPUs moves between hosts of random phase, and checks its own clocks."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from soak import share
+
+from chronovisor.cli.debian import Packages
+from chronovisor.cli.demo.linux.embedded import LinuxOnOurHosts
+from chronovisor.cli.demo.linux.guest import initramfs
+from chronovisor.cli.demo.linux.listener import Listener
+from chronovisor.kvm.registers import read_register, write_register
+from chronovisor.machine.console import Console
+from chronovisor.machine.guest import Guest
+from chronovisor.machine.host import Host
+from chronovisor.migration.link import Link
+from chronovisor.migration.move import move
+from chronovisor.migration.restoration import Restored
+from chronovisor.migration.snapshot import snapshot
+from chronovisor.migration.snapshot_restore import restore
+from chronovisor.report.clock_check.report import Report
+from chronovisor.timebase.clock import RealTime
+from chronovisor.timebase.record import MoveRecord
+from chronovisor.timebase.types import FREQUENCY, GRANULE, MASK64
+from linux_guest.guests import OWN
+from linux_guest.selftests import LATENCY_TESTS, results, selftests
+
+pytestmark = pytest.mark.oracle
+SECOND = 1_000_000_000
+NS_PER_TICK = 1e9 / FREQUENCY
+ORIGINS = (0, 10 * GRANULE)
+"""Two hosts in phase, so that a sound move rounds nothing."""
+WATCHDOG = "echo 1 >/proc/sys/kernel/watchdog_thresh\n"
+"""Has the kernel's watchdog report a CPU that is stuck for 2 s, within half a second."""
+PATIENCE, SILENCE = 60, 10
+"""Seconds in which a guest must print its samples, and after which it counts as silent."""
+
+
+@pytest.fixture(scope="module")
+def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LinuxOnOurHosts, Path]]:
+    """The guest, running, and a snapshot of it."""
+    with LinuxOnOurHosts(OWN.vmlinux(), initramfs(Packages()), random.Random("ten moves")) as linux:
+        linux.boot()
+        assert linux.guest is not None
+        path = tmp_path_factory.mktemp("linux") / "booted.snapshot"
+        snapshot(linux.guest, path)
+        yield linux, path
+
+
+def expect_sound(report: Report, records: list[MoveRecord]) -> None:
+    assert report.cpus == 2
+    assert report.samples >= 10 * len(records)
+    for record in records:
+        assert abs(record.error_ticks) <= record.error_bound_ticks
+        assert record.guest_tb_after >= record.guest_tb_before
+    assert faults(report, max(record.error_bound_ticks for record in records)) == []
+
+
+def faults(report: Report, bound_ticks: int) -> list[str]:
+    """What the checker found that no sound move causes."""
+    allowed = bound_ticks * NS_PER_TICK
+    beyond = [s for s in report.steps if s.ns.low > allowed or s.ns.high < -allowed]
+    # A busy machine may keep a vCPU's thread from running: the kernel then finds that an interrupt took long.
+    complaints = [kind for kind in report.complaints if kind != "long interrupt"]
+    found = {
+        "a clock went back": report.backs + len(report.back_lines),
+        "clocks disagree": len(report.disagreements),
+        "a step beyond the record": len(beyond),
+        "a timer fired early": report.timers.early,
+        "a timer was lost": report.timers.lost,
+    }
+    return [what for what, count in found.items() if count] + complaints
+
+
+def test_ten_moves_under_load(booted: tuple[LinuxOnOurHosts, Path]) -> None:
+    linux, _ = booted
+    linux.travel(10)
+    came = linux.journey()
+    expect_sound(came.report, linux.records)
+    assert len(came.wakings) == 2
+    for thread in came.wakings:
+        assert thread.count > 100
+        assert thread.least_us >= 0
+
+
+@pytest.mark.soak
+def test_a_hundred_moves_with_the_kernels_own_tests() -> None:
+    packages, moves = Packages(), share(100)
+    archive = initramfs(packages, selftests(packages))
+    with LinuxOnOurHosts(OWN.vmlinux(), archive, random.Random("a hundred moves")) as linux:
+        linux.boot()
+        linux.travel(moves)
+        came = linux.journey()
+        expect_sound(came.report, linux.records)
+        assert all(thread.count > 100 for thread in came.wakings)
+        found = results(linux.listener.text)
+        # The kernel's limit for lateness is 40 ms, which a busy machine exceeds without a move.
+        assert {name for name, status in found if status} <= LATENCY_TESTS
+        assert moves < 100 or {name for name, _ in found} > LATENCY_TESTS
+
+
+def offset_not_applied_on_one_vcpu(guest: Guest) -> None:
+    write_register(guest.vcpus[1], "TB_OFFSET", 0)
+
+
+def offset_off_by_a_granule(guest: Guest) -> None:
+    for vcpu in guest.vcpus:
+        write_register(vcpu, "TB_OFFSET", (read_register(vcpu, "TB_OFFSET") + GRANULE) & MASK64)
+
+
+def virtual_timebase_jumps(guest: Guest) -> None:
+    for vcpu in guest.vcpus:
+        write_register(vcpu, "VTB", read_register(vcpu, "VTB") + 60 * FREQUENCY)
+
+
+def decrementers_lost(guest: Guest) -> None:
+    """As if each decrementer had been started anew: it then has the largest value of its 32 bits, 4.2 s."""
+    for vcpu in guest.vcpus:
+        now = guest.system.clock.now().value + read_register(vcpu, "TB_OFFSET")
+        write_register(vcpu, "DEC_EXPIRY", (now + 0x7FFF_FFFF) & MASK64)
+
+
+Sabotage = Callable[[Guest], None]
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "found"),
+    [
+        (offset_not_applied_on_one_vcpu, "a clock went back"),
+        pytest.param(offset_off_by_a_granule, "a step beyond the record", marks=pytest.mark.soak),
+        pytest.param(virtual_timebase_jumps, "soft lockup", marks=pytest.mark.soak),
+        pytest.param(decrementers_lost, "a timer fired 2 s late", marks=pytest.mark.soak),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_sabotage_is_caught(
+    booted: tuple[LinuxOnOurHosts, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    sabotage: Callable[[Guest], None],
+    found: str,
+) -> None:
+    """A guest whose state is changed between its move and its first instruction at the destination."""
+    listener, clock = Listener(), RealTime()
+    here, there = (Host(clock=clock, tb_origin=origin, cores=2) for origin in ORIGINS)
+    with here, there:
+        guest, _ = restore(booted[1], here, Console(listener.take))
+        guest.resume()
+        guest.console.type(WATCHDOG)
+        assert listener.wait(30, PATIENCE)
+        guest, sound = move(guest, there, Link())
+        listener.moved()
+        assert listener.wait(30, PATIENCE)
+        assert b"soft lockup" not in b"".join(listener.lines)
+        release = Restored.release
+
+        def released(self: Restored) -> Guest:
+            moved = release(self)
+            sabotage(moved)
+            return moved
+
+        monkeypatch.setattr(Restored, "release", released)
+        guest, record = move(guest, here, Link())
+        listener.moved()
+        listener.wait(40, SILENCE)
+        guest.pause()
+        report = listener.report()
+        seen = faults(report, max(sound.error_bound_ticks, record.error_bound_ticks))
+        if report.timers.worst_late_ns > 2 * SECOND:
+            seen.append("a timer fired 2 s late")
+        assert found in seen
