@@ -27,3 +27,10 @@ def test_lswx_leaves_base_and_index_alone(base: int, index: int) -> None:
         ADDRESS if number in (base, index) else 0 if 4 <= number < 8 else before[number]
         for number in range(3, 9)
     ]
+
+
+@pytest.mark.parametrize("text", ["lswx 31,0,10", "lswi 31,0,8"])
+def test_register_0_is_loaded_if_it_is_no_base(text: str) -> None:
+    before = {0: 0x1111, 10: ADDRESS, 31: 0x2222}
+    state = execute(text, before, XER=8)
+    assert (state.gpr[31], state.gpr[0]) == (0, 0)

@@ -54,11 +54,14 @@ def stmw(m: Machine, RS: int, RA: Value, D: Value) -> None:
         m.store(ea + 4 * place, m.gpr[register].trunc(32))
 
 
-def _fill(m: Machine, register: Value, value: Value, address: tuple[Value, ...]) -> None:
-    """Load a register unless the address comes from it: that form is invalid, and the register stays."""
-    is_other = m.value(1, 1)
-    for source in address:
-        is_other = is_other & register.ne(source)
+def _fill(m: Machine, register: Value, value: Value, RA: Value, RB: Value | None = None) -> None:
+    """Load a register unless the address comes from it: that form is invalid, and the register stays.
+
+    No address comes from RA if it is 0.
+    """
+    is_other = register.ne(RA) | RA.eq(0)
+    if RB is not None:
+        is_other = is_other & register.ne(RB)
     with m.when(is_other):
         m.gpr[register] = value
 
@@ -90,9 +93,9 @@ def lswi(m: Machine, RT: Value, RA: Value, NB: int) -> None:
         return
     words, rest = divmod(NB or 32, 4)
     for place in range(words):
-        _fill(m, _next(RT, place), m.load(ea + (4 * place), 4).zext(64), (RA,))
+        _fill(m, _next(RT, place), m.load(ea + (4 * place), 4).zext(64), RA)
     if rest:
-        _fill(m, _next(RT, words), _part(m, ea + (4 * words), rest), (RA,))
+        _fill(m, _next(RT, words), _part(m, ea + (4 * words), rest), RA)
 
 
 @string("stswi RS,RA,NB", X, 31, 725)
@@ -120,10 +123,10 @@ def lswx(m: Machine, RT: Value, RA: Value, RB: Value) -> None:
     count = m["XER"] & int(XER.COUNT)
     for place in range(_LONGEST_STRING // 4):
         with m.when(count.ugt(4 * place + 3)):
-            _fill(m, _next(RT, place), m.load(ea + (4 * place), 4).zext(64), (RA, RB))
+            _fill(m, _next(RT, place), m.load(ea + (4 * place), 4).zext(64), RA, RB)
     for rest in (1, 2, 3):
         with m.when((count & 3).eq(rest)):
-            _fill(m, _next(RT, count >> 2), _part(m, ea + (count & ~3), rest), (RA, RB))
+            _fill(m, _next(RT, count >> 2), _part(m, ea + (count & ~3), rest), RA, RB)
 
 
 @string("stswx RS,RA,RB", X, 31, 661)
