@@ -1,6 +1,6 @@
 /* How fast this machine is: each loop runs until it has taken long enough, and says how many rounds it made in how
  * many ticks. The same image runs in Chronovisor and, for comparison, in any other PAPR machine. */
-#include "lib/guest.h"
+#include "bench_numbers.h"
 
 #define WORDS 8192
 
@@ -116,6 +116,10 @@ static const struct {
 	{ "integer", integer },
 	{ "memory", memory },
 	{ "mixed", mixed },
+	{ "matrix product", matrix },
+	{ "bodies", bodies },
+	{ "vector copy", vector_copy },
+	{ "vector xor", vector_xor },
 	{ "mftb", read_timebase },
 	{ "mtdec+mfdec", write_decrementer },
 	{ "sc+rfid", call_system },
@@ -206,6 +210,7 @@ int main(void)
 	measure_two(enough);
 	measure_wake_up();
 	have_system_calls_return();
+	numbers_on();
 
 	for (u32 n = 0; n < sizeof(loops) / sizeof(*loops); n++) {
 		u64 rounds = 1, ticks;
