@@ -58,8 +58,7 @@ def suppressed(m: Machine, raised: Value) -> Value:
 
 def interrupt_if_enabled(m: Machine) -> None:
     """End in a program interrupt if an enabled exception is there and MSR lets it interrupt (4.4)."""
-    enabled = (m["FPSCR"] & int(FPSCR.FEX)).ne(0) & (m["MSR"] & int(MSR.FE0 | MSR.FE1)).ne(0)
-    with m.when(enabled):
+    with m.when((m["FPSCR"] & int(FPSCR.FEX)).ne(0)), m.when((m["MSR"] & int(MSR.FE0 | MSR.FE1)).ne(0)):
         m.interrupt("PROGRAM", int(ProgramCause.FP_ENABLED))
 
 
@@ -93,10 +92,16 @@ def result_class(m: Machine, form: Format, precision: Format, result: Value) -> 
     return whole
 
 
+def _raise(m: Machine, fpscr: Value, raised: Value) -> None:
+    """FPSCR takes up what was raised. Nothing changes unless that is new, which is rare."""
+    with m.when((raised & EXCEPTIONS & ~fpscr).ne(0)):
+        m["FPSCR"] = with_exceptions(m, fpscr, raised)
+
+
 def finish_without_flags(m: Machine, raised: Value, write: Callable[[], None]) -> None:
     """End an instruction that leaves FR, FI and FPRF alone: exceptions, the target, interrupt."""
     stays = suppressed(m, raised)
-    m["FPSCR"] = with_exceptions(m, m["FPSCR"], raised)
+    _raise(m, m["FPSCR"], raised)
     with m.when(~stays):
         write()
     interrupt_if_enabled(m)
@@ -115,7 +120,8 @@ def finish(
     changes = (old & ~int(FPSCR.FR | FPSCR.FI)) | (raised & int(FPSCR.FR | FPSCR.FI))
     if flags is not None:
         changes = m.select(stays, changes, (changes & ~FPRF) | flags)
-    m["FPSCR"] = with_exceptions(m, changes, raised)
+    m["FPSCR"] = changes
+    _raise(m, changes, raised)
     with m.when(~stays):
         write()
     record(m, Rc)
