@@ -30,14 +30,16 @@ _NEITHER: Final = re.compile(r"(?!)")
 class Program:
     """A program and its arguments, and the name under which its expected output is kept.
 
-    Lines that match ``open`` are not compared: the book leaves open what they show. ``ignored`` are bits of
-    XER at a line's end that are not compared.
+    Lines that match ``open`` are not compared: the book leaves open what they show. Those that match
+    ``absent`` differ because the command leaves instructions out. ``ignored`` are bits of XER at a line's end
+    that are not compared.
     """
 
     expected: str
     command: str
     open: re.Pattern[str] = _NEITHER
     ignored: int = 0
+    absent: re.Pattern[str] = _NEITHER
 
     @property
     def name(self) -> str:
@@ -46,7 +48,11 @@ class Program:
 
     def differences(self, printed: list[str], texts: list[list[str]]) -> list[str]:
         """The lines that differ from the nearest of the expected texts, each with the expected line."""
-        return min((self._differences(printed, text) for text in texts), key=len)
+        lines = self._lines(printed)
+        return min((self._differences(lines, self._lines(text)) for text in texts), key=len)
+
+    def _lines(self, text: list[str]) -> list[str]:
+        return [line for line in text if line and not self.absent.search(line)]
 
     def _differences(self, printed: list[str], expected: list[str]) -> list[str]:
         if len(printed) != len(expected):
@@ -87,6 +93,13 @@ PROGRAMS: Final = (
     Program("test_isa_2_07_part2", "test_isa_2_07_part2"),
     # R=0 with RMC=1 and RMC=2 is reserved.
     Program("test_isa_3_0_altivec", "test_isa_3_0 -a -d -q", re.compile(r"\(R=0\) \(RMC=[12]\)")),
+    # Digits above 9 are undefined; OV ends with a system call. Decimal floating point is left out.
+    Program(
+        "test_isa_3_0_other",
+        "test_isa_3_0 -i -m -B -N -P -M",
+        re.compile(r"^vmul10ec?uq|^addex f{16}, "),
+        absent=re.compile(r"^dtstsfi|dfp|^All done"),
+    ),
     Program("test_lxvx_stxvx", "test_lxvx_stxvx"),
     Program("test_mcrxrx", "test_mcrxrx"),
     Program("test_mod_instructions", "test_mod_instructions"),
@@ -127,7 +140,14 @@ class Programs:
     def expected(self, program: Program) -> list[list[str]]:
         """The lines of each output that processors gave."""
         files = self._sources.glob(f"{program.expected}.stdout.exp*")
-        return [path.read_text(errors="replace").splitlines() for path in files]
+        return [
+            [
+                line
+                for line in path.read_text(errors="replace").splitlines()
+                if not program.absent.search(line)
+            ]
+            for path in files
+        ]
 
 
 def _unpack(archive: Path, directory: Path) -> None:

@@ -53,8 +53,13 @@ def unseen_operands(case: Case) -> dict[str, int]:
 
 
 def zeros(case: Case) -> dict[str, int]:
-    """Whether a sum of zeros is less than 0."""
-    return {} if (_source(case, "VRA") | _source(case, "VRB")) >> 4 else {"CR": 0x80}
+    """Whether a sum of zeros is less or greater than 0."""
+    return {} if (_source(case, "VRA") | _source(case, "VRB")) >> 4 else {"CR": 0xC0, _target(case): 0xF}
+
+
+def nothing_left(_: Case, outcome: Outcome) -> dict[str, int]:
+    """Whether a number that lost all its digits is zero."""
+    return {"CR": 0xE0} if outcome.cr >> 4 & 3 == 3 else {}
 
 
 def replaced_source(case: Case) -> dict[str, int]:

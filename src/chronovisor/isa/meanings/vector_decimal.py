@@ -47,8 +47,12 @@ def _sign(m: Machine, negative: Value, PS: Value | None = None) -> Value:
 def _condition(
     m: Machine, valid: Value, negative: Value, zero: Value, overflow: Value | None = None
 ) -> Value:
-    """What CR field 6 says of a result: LT, GT, EQ, and whether it overflowed or is invalid."""
+    """What CR field 6 says of a result: LT, GT, EQ, and whether it overflowed or is invalid.
+
+    A result that overflowed is not zero, whatever is left of it.
+    """
     last = m.value(0, 1) if overflow is None else overflow
+    zero = zero & ~last
     return m.select(valid, m.concat(negative & ~zero, ~(negative | zero), zero, last), m.value(_INVALID, 4))
 
 
@@ -83,7 +87,7 @@ def _add(m: Machine, VRT: Value, a: _Packed, b: _Packed, b_negative: Value, PS: 
     overflow = same & total.extract(124, 4).ne(0)
     zero = digits.eq(0) & ~overflow
     larger_negative = m.select(b_larger, b_negative, a.negative)
-    negative = m.select(same, a.negative, larger_negative & ~zero)
+    negative = m.select(same, a.negative, larger_negative) & ~zero
     condition = _condition(m, a.valid & b.valid, negative, zero, overflow)
     _set(m, VRT, m.concat(digits, _sign(m, negative, PS)), condition)
 
