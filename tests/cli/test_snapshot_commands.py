@@ -50,10 +50,20 @@ def test_a_guest_is_paused_and_goes_on(machine: Machine) -> None:
     assert record["counted_ticks"] == record["elapsed_ticks"]
     machine.asks("pause", "one")
     time.sleep(0.3)
+    status, _, said = machine.does("resume", "one", "--time", "catch-up", "--max-step", "0.1")
+    assert status == ExitStatus.OK
+    assert "its clock went forward by 0.100 s of the 0." in said
+    machine.asks("pause", "one")
+    time.sleep(0.3)
     record = machine.asks("resume", "one", "--time", "bounded:0.1", "--clock-error-limit", "40ms")
     assert record["counted_ticks"] == 0.1 * SECOND
     history = machine.asks("history", "one")
-    assert [hop["policy"] for hop in history["hops"]] == ["freeze", "catch-up", "bounded:0.1"]
+    assert [hop["policy"] for hop in history["hops"]] == [
+        "freeze",
+        "bounded:20",
+        "bounded:0.1",
+        "bounded:0.1",
+    ]
     assert history["counted_ticks"] == sum(hop["counted_ticks"] for hop in history["hops"])
     assert "clock error since its birth" in machine.does("history", "one")[1]
     guest.type("q")

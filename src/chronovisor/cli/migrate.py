@@ -22,7 +22,15 @@ from chronovisor.cli.move_request import (
     write_request,
 )
 from chronovisor.cli.running import parse_seconds, say
-from chronovisor.cli.time_options import TIME_HELP, ClockErrorLimit, parse_limit, parse_policy
+from chronovisor.cli.time_options import (
+    MAX_STEP_DEFAULT,
+    TIME_HELP,
+    ClockErrorLimit,
+    MaxStep,
+    parse_limit,
+    parse_policy,
+    step_note,
+)
 from chronovisor.machine.control import ask
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.sizes import parse_bytes, parse_duration
@@ -50,6 +58,7 @@ def command(
         typer.Option(help="Bytes of memory a second while the guest runs: 100M, say.", metavar="BYTES"),
     ] = "",
     time: Annotated[str, typer.Option(help=TIME_HELP, metavar="POLICY")] = "catch-up",
+    max_step: MaxStep = MAX_STEP_DEFAULT,
     clock_error_limit: ClockErrorLimit = "",
     cancel: Annotated[
         bool, typer.Option("--cancel", help="Cancel the move under way; the guest goes on here.")
@@ -100,7 +109,7 @@ def command(
             parse_duration(downtime_limit, "downtime limit").ns / 1e9,
             parse_bytes(bandwidth_limit, "bandwidth limit") if bandwidth_limit else None,
             parse_limit(clock_error_limit),
-            parse_policy(time),
+            parse_policy(time, max_step),
             choose_token(token, token_file),
         )
     try:
@@ -119,3 +128,6 @@ def command(
             return
     report = MoveReport.from_json(answer["report"])
     print(json.dumps(report.as_json(), indent=None if progress else 2) if as_json else table(report))
+    note = step_note(report.record.elapsed_ticks, report.record.counted_ticks, time, max_step)
+    if note is not None:
+        say(f"{name}: {note}")

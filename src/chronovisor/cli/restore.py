@@ -25,7 +25,15 @@ from chronovisor.cli.host_options import (
 )
 from chronovisor.cli.running import generated_name, parse_seconds, run_named, say, tell_end
 from chronovisor.cli.terminal import typing_into, write_stdout
-from chronovisor.cli.time_options import TIME_HELP, ClockErrorLimit, parse_limit, parse_policy
+from chronovisor.cli.time_options import (
+    MAX_STEP_DEFAULT,
+    TIME_HELP,
+    ClockErrorLimit,
+    MaxStep,
+    parse_limit,
+    parse_policy,
+    step_note,
+)
 from chronovisor.kvm.errors import KvmError
 from chronovisor.machine.console import Console
 from chronovisor.machine.control import ControlServer
@@ -45,6 +53,7 @@ def command(
     ] = "",
     tb_origin: TbOrigin = "0",
     time: Annotated[str, typer.Option(help=TIME_HELP, metavar="POLICY")] = "freeze",
+    max_step: MaxStep = MAX_STEP_DEFAULT,
     clock_error_limit: ClockErrorLimit = "",
     clock: ClockOption = Clock.real,
     engine: EngineOption = Engine.auto,
@@ -63,7 +72,7 @@ def command(
     With catch-up or bounded the time away is what CLOCK_BOOTTIME says within one boot of one machine, else
     what the time of day says, which is not to be trusted; a negative one is refused.
     """
-    policy, limit = parse_policy(time), parse_limit(clock_error_limit)
+    policy, limit = parse_policy(time, max_step), parse_limit(clock_error_limit)
     seconds, most = parse_seconds(timeout), parse_size(memory_limit)
     console = Console(write_stdout)
     with ExitStack() as stack:
@@ -84,6 +93,9 @@ def command(
 
             def begun() -> None:
                 say(f"{name} goes on: {summary(hop)}")
+                note = step_note(hop["elapsed_ticks"], hop["counted_ticks"], time, max_step)
+                if note is not None:
+                    say(f"{name}: {note}")
                 if as_json:
                     print(json.dumps(hop), file=sys.stderr, flush=True)
 

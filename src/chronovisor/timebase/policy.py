@@ -34,6 +34,10 @@ class TimePolicy:
         """Return how many of `away` ticks count."""
         return away if self.most is None or away < self.most.value else self.most.value
 
+    def at_most(self, step: Ticks) -> TimePolicy:
+        """Return the policy, bounded by `step` if it has no bound of its own."""
+        return TimePolicy(step) if self.most is None else self
+
     @classmethod
     def parse(cls, text: str) -> TimePolicy:
         """Return the policy of that name: freeze, catch-up or bounded:SECONDS; PolicyError for any other."""
