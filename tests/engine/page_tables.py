@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from chronovisor.isa.radix import Access
@@ -30,19 +31,30 @@ class PageTables:
     `pages` are the effective addresses mapped, `entries` the addresses of all table entries that were made.
     """
 
-    process_table = _PROCESS_TABLE  # of 2^12 bytes
+    def __init__(
+        self,
+        memory: GuestMemory,
+        process_table: int = _PROCESS_TABLE,
+        roots: Mapping[int, int] = _ROOTS,
+        free: int = _FIRST_FREE,
+    ) -> None:
+        """The process table has 2^12 bytes; `roots` are the root directories of processes, the kernel's of 0.
 
-    def __init__(self, memory: GuestMemory) -> None:
+        Further directories are made at `free` and behind it.
+        """
         self.memory = memory
+        self.process_table = process_table
         self.pages: list[int] = []
         self.entries: list[int] = []
-        self._free = _FIRST_FREE
-        for pid, root in _ROOTS.items():
-            self._put(_PROCESS_TABLE + pid * 16, _TREE | root)
+        self.free = free
+        """Where the next directory is made."""
+        self._roots = roots
+        for pid, root in roots.items():
+            self._put(process_table + pid * 16, _TREE | root)
 
-    def map(self, ea: int, real: int, size: int, flags: int) -> int:
+    def map(self, ea: int, real: int, size: int, flags: int, pid: int = PID) -> int:
         """Map a page of 2^size bytes, unless something larger is there; return its entry's address."""
-        directory, bits, low = _ROOTS[0 if ea >> 62 == 3 else PID], 13, 39
+        directory, bits, low = self._roots[0 if ea >> 62 == 3 else pid], 13, 39
         self.pages.append(ea)
         while True:
             place = directory + ((ea >> low) & ((1 << bits) - 1)) * 8
@@ -52,8 +64,8 @@ class PageTables:
                 return place
             if not entry:
                 bits = 9 if low != 21 else (9 if size == 12 else 5)
-                entry = (1 << 63) | self._free | bits
-                self._free += 0x1000
+                entry = (1 << 63) | self.free | bits
+                self.free += 0x1000
                 self._put(place, entry)
             directory, bits = entry & 0x0FFF_FFFF_FFFF_FF00, entry & 0x1F
             low -= bits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 
 from chronovisor.engine.concrete import ConcreteEngine, Reason
 from chronovisor.engine.state import ThreadTime
@@ -57,8 +58,12 @@ class _NoTime:
 class Evaluator:
     """Evaluates cases one after the other in one guest memory."""
 
-    def __init__(self, engine: type[ConcreteEngine] = ConcreteEngine) -> None:
-        self._memory = GuestMemory(MEMORY)
+    def __init__(
+        self, engine: type[ConcreteEngine] = ConcreteEngine, setting: Mapping[str, int] | None = None
+    ) -> None:
+        """`setting` are values of registers that hold in every case."""
+        self._setting = setting or {}
+        self.memory = self._memory = GuestMemory(MEMORY)
         for interrupt in INTERRUPTS.values():
             self._memory.write(interrupt.vector, _SC_1.to_bytes(4, "big"))
         self._engine = engine(self._memory)
@@ -73,6 +78,8 @@ class Evaluator:
         for name, register in REGISTERS.items():
             if not register.live:
                 state.set(name, register.reset)
+        for name, value in self._setting.items():
+            state.set(name, value)
         state.reservation = None
         state.vsr[:64] = [0] * 64
         state.gpr[:32] = case.gpr

@@ -12,7 +12,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .case import BLOCK_SIZE, CODE, SPRS, STRIDE, TRAP, Case, Outcome, Vectors, describe
@@ -61,7 +61,16 @@ def run_batch(cases: Sequence[Case]) -> list[Outcome]:
     return outcomes
 
 
-def _run(cases: Sequence[Case]) -> list[Outcome]:
+def run_among(cases: Sequence[Case], contents: Mapping[int, bytes]) -> tuple[list[Outcome], dict[int, bytes]]:
+    """As `run_batch`, with memory that has these contents from the start; return what it has in the end.
+
+    The cases fit one batch.
+    """
+    left = dict(contents)
+    return _run(cases, left), left
+
+
+def _run(cases: Sequence[Case], contents: dict[int, bytes] | None = None) -> list[Outcome]:
     with tempfile.TemporaryDirectory(prefix="oracle-", dir=_fast_directory()) as directory:
         memory, bios = Path(directory, "memory"), Path(directory, "harness")
         bios.write_bytes(build(RECORDS, len(cases), cases[0].vectors is not None))
@@ -70,7 +79,11 @@ def _run(cases: Sequence[Case]) -> list[Outcome]:
             with mmap.mmap(file.fileno(), MEMORY) as ram:
                 _write_programs(ram, cases)
                 _write_cases(ram, cases)
+                contents = {} if contents is None else contents
+                for address, data in contents.items():
+                    ram[address : address + len(data)] = data
                 _start(memory, bios, ram, cases)
+                contents.update((at, ram[at : at + len(data)]) for at, data in contents.items())
                 return [_read(ram, at, cases[0].vectors is not None) for at in _places(cases)]
 
 
