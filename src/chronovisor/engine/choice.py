@@ -6,7 +6,7 @@ import logging
 import platform
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 
 from chronovisor.engine.concrete import ConcreteEngine
@@ -14,7 +14,7 @@ from chronovisor.memory.guest_memory import GuestMemory
 
 _log = logging.getLogger(__name__)
 
-ENGINES = ("auto", "native", "concrete")
+ENGINES = ("auto", "regions", "threaded", "native", "concrete")
 
 #: What `platform.machine` calls the processors that native code is tested on.
 _NATIVE_PROCESSORS = ("x86_64", "AMD64")
@@ -39,7 +39,7 @@ def engine_named(name: str) -> Callable[[GuestMemory], ConcreteEngine]:
     # Imported here: a guest that is interpreted needs no compiler.
     from chronovisor.engine.native.engine import NativeEngine
 
-    return NativeEngine
+    return partial(NativeEngine, regions=name in ("auto", "native", "regions"))
 
 
 def _no_native_code() -> str | None:

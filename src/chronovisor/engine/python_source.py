@@ -248,6 +248,21 @@ def compile_program(program: Program, little: bool) -> Callable[..., None]:
     return function
 
 
+def evaluate(v: Value, arguments: Sequence[int]) -> int:
+    """The result of a pure operation for these values of its arguments."""
+    widths = tuple(a.width for a in v.args)
+    key = (v.op, v.width, v.detail, widths)
+    found = _evaluators.get(key)
+    if found is None:
+        names = [f"x{number}" for number in range(len(widths))]
+        text = f"lambda {', '.join(names)}: int({EXPRESSIONS[v.op](v, *names)})"
+        found = _evaluators[key] = eval(text, dict(_OPERATIONS))
+    return found(*arguments)
+
+
+_evaluators: dict[tuple[object, ...], Callable[..., int]] = {}
+
+
 def compile_values(values: Sequence[Value], operands: Sequence[str]) -> Callable[..., tuple[int, ...]]:
     """A function of the operands that computes pure values of them."""
     texts: dict[int, str] = {}

@@ -16,9 +16,10 @@ import tempfile
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import IO
+from typing import IO, TypeAlias
 
 from chronovisor.engine.native import code_cache, compile_server, compiler
+from chronovisor.engine.native.regions.compile import WantedRegion
 from chronovisor.engine.native.sets import HandlerSet
 
 _log = logging.getLogger(__name__)
@@ -26,8 +27,12 @@ _log = logging.getLogger(__name__)
 #: Called with a set's object file, or with None if it could not be compiled.
 Taker = Callable[["bytes | None"], None]
 
+#: What can be asked for.
+Wanted: TypeAlias = HandlerSet | WantedRegion
+
 #: Seconds after which a user at a terminal is told what takes so long.
 _PATIENCE = 0.5
+_NICE = ("nice", "-n", "10")
 #: Processes that may fail before compiling is given up.
 _MOST_FAILURES = 3
 
@@ -39,9 +44,9 @@ class _Failed(Exception):
 class _Child:
     """A compiling process."""
 
-    def __init__(self) -> None:
+    def __init__(self, nice: bool) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
-        command = [sys.executable, "-m", compile_server.__name__]
+        command = [*(_NICE if nice else ()), sys.executable, "-m", compile_server.__name__]
         try:
             # A session of its own: Ctrl-C is meant for the guest. It ends with its input.
             self._process = subprocess.Popen(
@@ -55,7 +60,7 @@ class _Child:
         except OSError as error:
             raise _Failed(f"{sys.executable}: {error.strerror}") from error
 
-    def compile(self, wanted: HandlerSet, slow: Callable[[], None]) -> bytes:
+    def compile(self, wanted: Wanted, slow: Callable[[], None]) -> bytes:
         """A set's object file; ``slow`` is called if it takes longer than a moment."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
@@ -86,17 +91,21 @@ class _Child:
 
 
 class CompileService:
-    """Compiles sets one after the other, in the order in which they are asked for."""
+    """Compiles sets and regions one after the other, in the order in which they are asked for.
 
-    def __init__(self) -> None:
-        self._wanted: SimpleQueue[tuple[HandlerSet, Taker]] = SimpleQueue()
+    If ``nice``, guests come first.
+    """
+
+    def __init__(self, nice: bool = False) -> None:
+        self._nice = nice
+        self._wanted: SimpleQueue[tuple[Wanted, Taker]] = SimpleQueue()
         self._child: _Child | None = None
         self._failures = 0
         self._told = False
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
 
-    def ask(self, wanted: HandlerSet, take: Taker) -> None:
+    def ask(self, wanted: Wanted, take: Taker) -> None:
         """Have a set compiled; ``take`` is called from another thread."""
         self._wanted.put((wanted, take))
         with self._starting:
@@ -112,12 +121,12 @@ class CompileService:
                 self._told = False
                 _log.info("native code is ready")
 
-    def _compiled(self, wanted: HandlerSet) -> bytes | None:
+    def _compiled(self, wanted: Wanted) -> bytes | None:
         if self._failures >= _MOST_FAILURES:
             return None
         try:
             if self._child is None:
-                self._child = _Child()
+                self._child = _Child(self._nice)
             code = self._child.compile(wanted, self._tell)
         except _Failed as failed:
             self._child = None
@@ -125,6 +134,8 @@ class CompileService:
             if self._failures == 1:
                 _log.warning("native code cannot be compiled (%s): the guest runs slowly without it", failed)
             return None
+        if isinstance(wanted, WantedRegion):
+            return code
         with compiler.FINISHING:
             code_cache.keep(wanted.file_name, compiler.fingerprint(), code)
         return code

@@ -71,7 +71,8 @@ def target() -> llvm.TargetMachine:
     )
 
 
-def _module(name: str) -> ir.Module:
+def new_module(name: str) -> ir.Module:
+    """An empty module for this machine."""
     module = ir.Module(name)
     module.triple = llvm.get_process_triple()
     return module
@@ -102,8 +103,8 @@ class _Set:
     """A module of handlers for a machine mode, in the making."""
 
     def __init__(self, mode: Mode) -> None:
-        self.whole = llvm.parse_assembly(str(_module("handlers")))
-        self.piece = _module("piece")
+        self.whole = llvm.parse_assembly(str(new_module("handlers")))
+        self.piece = new_module("piece")
         self.mode = mode
         self.entries: list[str | None] = []
         #: The fillers by what each depends on, and each filler's name.
@@ -119,7 +120,7 @@ class _Set:
 
     def _put_in(self) -> None:
         self.whole.link_in(llvm.parse_assembly(str(self.piece)))
-        self.piece = _module("piece")
+        self.piece = new_module("piece")
 
     def add(self, key: Key) -> None:
         """An instruction's entries: its handler, the one for a jump within its page, and its filler."""
@@ -221,7 +222,7 @@ def _relocations(code: bytes) -> set[int]:
 
 def runtime_module() -> ir.Module:
     """The module of the functions beside the handlers."""
-    module = _module("runtime")
+    module = new_module("runtime")
     interrupt = define_interrupt(module)
     invalidate = define_invalidate(module, define_forget_pages(module), define_ask_flush(module))
     control = Control(

@@ -197,6 +197,7 @@ class ThreadEmitter(Emitter):
         b.position_at_end(there)
         inside = b.and_(address, word((1 << PAGE_SHIFT) - 1))
         self.write("page_base", b.sub(address, inside))
+        self.write("page_entry", entry)
         number = b.lshr(inside, word(2))
         record = self.at(b.inttoptr(records, POINTER), b.mul(number, word(RECORD_SIZE)))
         return record, missing

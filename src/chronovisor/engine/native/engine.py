@@ -17,6 +17,7 @@ from chronovisor.engine.native.control import STEPPED
 from chronovisor.engine.native.layout import PAGE_SHIFT, Left, ModePages, Peers, mode_number
 from chronovisor.engine.native.library import runtime
 from chronovisor.engine.native.pages import DecodedPages, Retired
+from chronovisor.engine.native.regions.tier import RegionTier
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.state import CACHE_BLOCK, LiveRegisters, Thread
 from chronovisor.memory.guest_memory import GuestMemory
@@ -34,8 +35,11 @@ class NativeEngine(ConcreteEngine):
     is_native = True
     budget = 1 << 20
 
-    def __init__(self, memory: GuestMemory) -> None:
+    def __init__(self, memory: GuestMemory, regions: bool = False) -> None:
+        """With ``regions`` the hot parts of the guest's code are compiled as regions."""
         super().__init__(memory)
+        self._regions = RegionTier(memory) if regions else None
+        self._pages_by_table: dict[int, DecodedPages] = {}
         self.modes = (ModePages * 4)()
         """The decoded pages that native code finds, by machine mode."""
         self.peers = Peers()
@@ -109,6 +113,8 @@ class NativeEngine(ConcreteEngine):
             why = self._run_native(state)
             executed = state.executed = end - state.run_left
             live.take_back(state)
+            if self._regions is not None:
+                self._regions.look(state, self._pages_by_table)
             found = _STOPS.get(why)
             if found is not None:
                 return found
@@ -165,6 +171,7 @@ class NativeEngine(ConcreteEngine):
             # If two threads come at once, the first decides.
             made = DecodedPages(self.memory, mode, self._code_blocks)
             found = self._pages.setdefault(mode, made)
+            self._pages_by_table = {pages.address: pages for pages in self._pages.values()}
         told = self.modes[mode_number(mode)]
         if not told.table and found.library.ready:
             told.count, told.table = found.count, found.address

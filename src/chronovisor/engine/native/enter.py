@@ -23,13 +23,16 @@ from chronovisor.engine.native.emitter import (
     ThreadEmitter,
     word,
 )
-from chronovisor.engine.native.layout import RECORD_HANDLER, Left
+from chronovisor.engine.native.layout import PAGE_SHIFT, RECORD_HANDLER, SAMPLES, Left
 from chronovisor.isa.bits import MSR
 from chronovisor.isa.interrupts import INTERRUPT_NUMBERS
 from chronovisor.isa.radix import Access
 
 #: Instructions between two checks of the clock and of requests from outside.
 PIECE = 4096
+
+#: Pieces from one sample of where the thread is to the next.
+PIECES_PER_SAMPLE = 8
 
 
 @dataclass(frozen=True)
@@ -136,8 +139,7 @@ class _Entry(ThreadEmitter):
             b.call(self.control.flush, [self.state])
             self._adopt(self.piece)
         left, most = self.read("run_left"), b.sub(word(PIECE), self.read("unpolled"))
-        short = b.or_(self.virtual, b.icmp_signed("<", left, most))
-        size = b.select(short, left, most)
+        size = b.select(b.icmp_signed("<", left, most), left, most)
         self.write("begin", size)
         found, missing = self.record_at(self.read("CIA"))
         run, walk, first = self.block_named("run"), self.block_named("walk"), b.block
@@ -216,12 +218,15 @@ class _Entry(ThreadEmitter):
         with self.elsewhere(self.unlikely(b.or_(over, wanted), "stop")):
             self._leave(Left.BUDGET)
         due = b.icmp_signed(">=", self.read("unpolled"), word(PIECE))
-        b.cbranch(b.and_(due, b.not_(self.virtual)), self.look, self.piece)
+        b.cbranch(due, self.look, self.piece)
 
     def _define_look(self) -> None:
         b = self.b
         b.position_at_end(self.look)
         self.write("unpolled", word(0))
+        self._sample()
+        with self.elsewhere(self.unlikely(self.virtual, "nothing_due")):
+            b.branch(self.piece)
         enabled, expired = self.block_named("enabled"), self.block_named("expired")
         on = b.icmp_unsigned("!=", b.and_(self.read("MSR"), word(int(MSR.EE))), word(0))
         b.cbranch(on, enabled, self.piece)
@@ -238,3 +243,26 @@ class _Entry(ThreadEmitter):
             self._leave(Left.RESYNC)
         self._interrupt(word(INTERRUPT_NUMBERS["DECREMENTER"]), word(0), Left.RESYNC)
         self._adopt(self.piece)
+
+    def _sample(self) -> None:
+        """Note where the thread is, now and then."""
+        b = self.b
+        sample, skip, after = (self.block_named(n) for n in ("sample", "skip", "sampled"))
+        pieces = self.read("until_sample")
+        b.cbranch(b.icmp_unsigned("==", pieces, word(0)), sample, skip)
+        b.position_at_end(skip)
+        self.write("until_sample", b.sub(pieces, word(1)))
+        b.branch(after)
+        b.position_at_end(sample)
+        self.write("until_sample", word(PIECES_PER_SAMPLE - 1))
+        offset = b.sub(self.read("CIA"), self.read("page_base"))
+        keep = self.block_named("keep")
+        b.cbranch(b.icmp_unsigned("<", offset, word(1 << PAGE_SHIFT)), keep, after)
+        b.position_at_end(keep)
+        count = self.read("sample_count")
+        place = b.shl(b.and_(count, word(SAMPLES - 1)), word(3))
+        b.store(self.read("page_entry"), self.at(self.field("sample_pages"), place))
+        b.store(offset, self.at(self.field("sample_offsets"), place))
+        self.write("sample_count", b.add(count, word(1)))
+        b.branch(after)
+        b.position_at_end(after)

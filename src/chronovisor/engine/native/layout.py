@@ -21,6 +21,9 @@ def file_field(file: RegisterFile) -> str:
     return file.attribute if file.width == 64 else f"{file.attribute}_words"
 
 
+#: How many samples of where a thread was are kept, a power of two.
+SAMPLES = 256
+
 #: The values of AMR's two bits for key 0, the one that radix translation uses.
 KEYS = 4
 
@@ -90,8 +93,16 @@ class Registers(ctypes.Structure):
         ("cause", ctypes.c_uint64),
         # The latest interrupt: its number (0: none), the address where it came, its DAR and its vector
         *((f"latest_{part}", ctypes.c_uint64) for part in ("interrupt", "address", "dar", "vector")),
-        # The effective address of the page that is being executed
+        # The effective address of the page that is being executed, and where its entry is in the table of
+        # decoded pages
         ("page_base", ctypes.c_uint64),
+        ("page_entry", ctypes.c_uint64),
+        # Where the thread was, now and then: pages as in page_entry, offsets in bytes; how many samples there
+        # were in all, and how many pieces there are until the next one
+        ("sample_pages", ctypes.c_uint64 * SAMPLES),
+        ("sample_offsets", ctypes.c_uint64 * SAMPLES),
+        ("sample_count", ctypes.c_uint64),
+        ("until_sample", ctypes.c_uint64),
         # Time: T = clock + tb_adjust. Where ticks_per_instruction is 0 the clock is the machine's own, else
         # it stands at virtual_ticks when a run begins and moves with each instruction.
         ("tb_adjust", ctypes.c_uint64),
@@ -177,14 +188,16 @@ class Peers(ctypes.Structure):
 
 
 #: Bytes of an instruction record, and where its parts are: the handler's address, the instruction's offset
-#: within its page, wide fixed values of 64 bits, small ones of a byte.
+#: within its page, wide fixed values of 64 bits, small ones of a byte, and the address of the instruction's
+#: own handler if a region begins there.
 WIDE_COUNT = 2
 SMALL_COUNT = 8
 RECORD_HANDLER = 0
 RECORD_OFFSET = 8
 RECORD_WIDE = 16
 RECORD_SMALL = RECORD_WIDE + 8 * WIDE_COUNT
-RECORD_SIZE = RECORD_SMALL + SMALL_COUNT
+RECORD_PLAIN = RECORD_SMALL + SMALL_COUNT
+RECORD_SIZE = RECORD_PLAIN + 8
 
 PAGE_SHIFT = 12
 PAGE_INSTRUCTIONS = (1 << PAGE_SHIFT) // 4

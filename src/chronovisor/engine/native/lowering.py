@@ -99,7 +99,7 @@ class Lowering(ThreadEmitter):
         if source is Source.DROPPED:
             return
         if source is Source.COMPUTED:
-            super().statement(v)
+            self.by_operation(v)
         elif source is Source.RECORD:
             self.values[id(v)] = self._from_record(v, v.width)
         elif source is Source.REGISTER:
@@ -109,6 +109,10 @@ class Lowering(ThreadEmitter):
             self.values[id(v)] = self._chosen(v, read) if linked is None else linked
         else:
             self.jump_to(self.following())  # any address will do: the record has the distance
+
+    def by_operation(self, v: Value) -> None:
+        """Do one statement as its operation's row says."""
+        super().statement(v)
 
     def _chosen(self, v: Value, read: Value) -> ir.Value:
         place = self.register(FILES[str(read.detail)], self._from_record(v, 64))

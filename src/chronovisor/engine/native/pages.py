@@ -10,10 +10,17 @@ from __future__ import annotations
 import ctypes
 import mmap
 import threading
+from collections.abc import Iterable
 from typing import TypeAlias
 
 from chronovisor.engine.native.block_decoder import BLOCK_INSTRUCTIONS, DONE_EARLY
-from chronovisor.engine.native.layout import PAGE_INSTRUCTIONS, PAGE_SHIFT, RECORD_SIZE
+from chronovisor.engine.native.layout import (
+    PAGE_INSTRUCTIONS,
+    PAGE_SHIFT,
+    RECORD_HANDLER,
+    RECORD_PLAIN,
+    RECORD_SIZE,
+)
 from chronovisor.engine.native.library import library, runtime
 from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.state import CACHE_BLOCK
@@ -101,6 +108,31 @@ class DecodedPages:
             if left < 0:
                 return left == DONE_EARLY
             table.learn(left)
+
+    def records(self, page: int) -> Retired | None:
+        """The present records of the page with this number; None if it has none."""
+        return self._records.get(page)
+
+    def put_region(self, page: int, records: Retired, region: int, entries: Iterable[int]) -> bool:
+        """Have threads that come to the entries, by their offsets, run a region; its address is given.
+
+        False: the page has other records now, so the region may be of code that has changed.
+        """
+        for offset in entries:
+            self.decode((page << PAGE_SHIFT) + offset)
+        with self._changing:
+            if self._records.get(page) is not records:
+                return False
+            for offset in entries:
+                place = offset // 4 * _RECORD_WORDS
+                handler, plain = place + (RECORD_HANDLER // 8), place + (RECORD_PLAIN // 8)
+                if records[handler] == runtime().undecoded_address:
+                    continue
+                if not records[plain]:
+                    # One store of eight bytes each; the region is seen only with the handler beside it.
+                    records[plain] = records[handler]
+                    records[handler] = region
+            return True
 
     def forget_all(self) -> None:
         """Have everything decoded anew, while no thread runs."""

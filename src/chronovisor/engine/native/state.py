@@ -109,6 +109,8 @@ class NativeThread(Registers, Thread):
         self.contexts = self._contexts.address
         self.translations = Translations()
         self._known_forgotten = 0
+        self.samples_taken = 0
+        """How many samples of where the thread was have been looked at."""
         self.memory = memory
         self.live = live
         self.executed = 0

@@ -1,0 +1,1 @@
+"""The second tier of native code: hot loops and what they call, each compiled whole."""

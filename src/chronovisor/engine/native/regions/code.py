@@ -1,0 +1,147 @@
+"""The instructions of a page of guest memory as a region sees them: operands known, control flow known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from chronovisor.engine.native.layout import PAGE_SHIFT
+from chronovisor.engine.native.lowering import Mode
+from chronovisor.engine.native.operations import is_native
+from chronovisor.engine.python_source import evaluate
+from chronovisor.isa.decode import decode
+from chronovisor.isa.instruction import Instruction
+from chronovisor.isa.values import PURE, Block, LaneFunction, Program, Value, When, mask
+
+PAGE_SIZE = 1 << PAGE_SHIFT
+
+#: Operations that only handlers do: they change how the thread runs, or read time.
+_HANDLERS_ALONE = frozenset(
+    {"resync", "invalidate_code", "random", "read_live", "write_live", "new_context"}
+    | {"forget_translations", "await_invalidations"}
+)
+#: Instructions behind which code that another thread has changed must be seen.
+_SYNCHRONIZING = frozenset({"isync"})
+
+#: Two addresses of a page. What differs between them depends on the page's address.
+_PAGES = (1 << 28, 3 << 28)
+
+
+@dataclass
+class Site:
+    """An instruction at its offset within a page, in bytes."""
+
+    offset: int
+    instruction: Instruction | None
+    program: Program | None
+    operands: Mapping[str, int] = field(default_factory=dict)
+    _known: dict[int, int | None] = field(default_factory=dict)
+
+    def constant(self, v: Value) -> int | None:
+        """A value that depends on the instruction alone, or None if it also depends on the thread's state."""
+        key = id(v)
+        if key not in self._known:
+            self._known[key] = self._computed(v, None, self._known)
+        return self._known[key]
+
+    def _computed(self, v: Value, page: int | None, known: dict[int, int | None]) -> int | None:
+        if v.op == "operand":
+            return self.operands[str(v.detail)] & mask(64)
+        if v.op == "get" and v.detail in ("CIA", "NIA"):
+            after = 4 if v.detail == "NIA" else 0
+            return None if page is None else page + self.offset + after
+        if v.op not in PURE or isinstance(v.detail, LaneFunction) or v.op in ("lane", "ieee"):
+            return None
+        arguments = []
+        for a in v.args:
+            if id(a) not in known:
+                known[id(a)] = self._computed(a, page, known)
+            value = known[id(a)]
+            if value is None:
+                return None
+            arguments.append(value)
+        return evaluate(v, arguments)
+
+    @cached_property
+    def fits(self) -> bool:
+        """Whether the instruction can be part of a region. If not, its own handler does it."""
+        if self.program is None or self.instruction is None or self.instruction.mnemonic in _SYNCHRONIZING:
+            return False
+        if not is_native(self.program):
+            return False
+        statements = list(self.program.statements())
+        if any(s.op in _HANDLERS_ALONE or (s.op == "set" and s.detail == "MSR") for s in statements):
+            return False
+        return not any(not isinstance(s, When) and s.op == "interrupt" for s in self.program.body)
+
+    @cached_property
+    def jumps(self) -> list[tuple[Value, bool]]:
+        """Where the instruction jumps: the target, and whether that depends on the thread's state."""
+        return [] if self.program is None else list(self._jumps(self.program.body, False))
+
+    def _jumps(self, block: Block, conditional: bool) -> list[tuple[Value, bool]]:
+        found: list[tuple[Value, bool]] = []
+        for statement in block:
+            if isinstance(statement, When):
+                condition = self.constant(statement.condition)
+                if condition != 0:
+                    found += self._jumps(statement.body, conditional or condition is None)
+            elif statement.op == "set" and statement.detail == "NIA":
+                found.append((statement.args[0], conditional))
+        return found
+
+    @cached_property
+    def falls(self) -> bool:
+        """Whether the next instruction in memory may follow this one."""
+        return not any(not conditional for _, conditional in self.jumps)
+
+    @cached_property
+    def links(self) -> bool:
+        """Whether the instruction is a call: it jumps, and sets LR."""
+        return bool(self.jumps) and any(
+            s.op == "set" and s.detail == "LR" for s in (self.program.statements() if self.program else ())
+        )
+
+    def target(self, v: Value) -> int | None:
+        """The offset within the page that a jump goes to, or None if it leaves the page or is not known."""
+        one, other = (self._computed(v, page, {}) for page in _PAGES)
+        if one is None or other is None or other - one != _PAGES[1] - _PAGES[0]:
+            return None
+        offset = one - _PAGES[0]
+        return offset if 0 <= offset < PAGE_SIZE else None
+
+    @cached_property
+    def targets(self) -> list[int]:
+        """The offsets within the page that the instruction is known to jump to."""
+        found = (self.target(v) for v, _ in self.jumps)
+        return [offset for offset in found if offset is not None]
+
+    @cached_property
+    def is_indirect(self) -> bool:
+        """Whether a register says where the instruction jumps."""
+        return any(self._computed(v, _PAGES[0], {}) is None for v, _ in self.jumps)
+
+
+class PageCode:
+    """The instructions of one page, decoded as they are asked for."""
+
+    def __init__(self, content: bytes, mode: Mode) -> None:
+        self._content = content
+        self._mode = mode
+        self._sites: dict[int, Site] = {}
+
+    def __getitem__(self, offset: int) -> Site:
+        if offset not in self._sites:
+            self._sites[offset] = self._decoded(offset)
+        return self._sites[offset]
+
+    def _decoded(self, offset: int) -> Site:
+        order = "little" if self._mode[1] else "big"
+        word = int.from_bytes(self._content[offset : offset + 4], order)  # type: ignore[arg-type]
+        found = decode(word)
+        if found is None or not found.implemented:
+            return Site(offset, None, None)
+        program = found.program(found.meaning_statics(word), *self._mode)
+        operands = dict(zip(found.operands, found.decode_operands(word), strict=True))
+        return Site(offset, found, program, operands)

@@ -1,0 +1,114 @@
+"""From a page's instructions to a region's machine code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from llvmlite import binding as llvm
+
+from chronovisor.engine.native import compiler
+from chronovisor.engine.native.lowering import Mode
+from chronovisor.engine.native.operations import LOWERINGS
+from chronovisor.engine.native.regions import code as code_of_pages
+from chronovisor.engine.native.regions import discovery, lowering
+from chronovisor.engine.native.regions.code import PageCode
+from chronovisor.engine.native.regions.discovery import Region, discover
+from chronovisor.engine.native.regions.lowering import RegionLowering
+
+SYMBOL = "chronovisor_region"
+
+#: LLVM's passes over a region: code as fast as by all that -O2 does, in a fraction of the time.
+_PASSES = ("sroa", "simplify_cfg", "instruction_combine", "simplify_cfg", "aggressive_dce")
+
+
+@dataclass(frozen=True)
+class WantedRegion:
+    """A region that is to be compiled: the one around a hot instruction of a page with this content."""
+
+    mode: Mode
+    content: bytes
+    hot: int
+    """The instruction's offset within the page, in bytes."""
+
+
+@dataclass(frozen=True)
+class CompiledRegion:
+    """A region's machine code, and which instructions of its page it has, by their offsets.
+
+    Without entries there is no code: nothing there is worth a region.
+    """
+
+    entries: tuple[int, ...]
+    covered: tuple[int, ...]
+    code: bytes
+
+    def encode(self) -> bytes:
+        """As a line of text and the code."""
+        line = json.dumps([self.entries, self.covered, len(self.code)])
+        return line.encode() + b"\n" + self.code
+
+    @classmethod
+    def decode(cls, whole: bytes) -> CompiledRegion:
+        """The inverse of `encode`."""
+        (region,) = decode_page(whole)
+        return region
+
+
+def encode_page(regions: Iterable[CompiledRegion]) -> bytes:
+    """The regions of one page, one behind the other."""
+    return b"".join(region.encode() for region in regions)
+
+
+def decode_page(whole: bytes) -> list[CompiledRegion]:
+    """The inverse of `encode_page`."""
+    found = []
+    while whole:
+        line, _, whole = whole.partition(b"\n")
+        entries, covered, length = json.loads(line)
+        found.append(CompiledRegion(tuple(entries), tuple(covered), whole[:length]))
+        whole = whole[length:]
+    return found
+
+
+def page_name(mode: Mode, content: bytes) -> str:
+    """The name under which the regions of a page with this content are kept."""
+    digest = hashlib.sha256(content).hexdigest()[:32]
+    return f"regions-{'64' if mode[0] else '32'}{'le' if mode[1] else 'be'}-{digest}"
+
+
+@cache
+def fingerprint() -> str:
+    """What the code of regions depends on, besides the page."""
+    digest = hashlib.sha256(compiler.fingerprint().encode())
+    for module in (code_of_pages, discovery, lowering):
+        digest.update(Path(module.__file__ or "").read_bytes())
+    digest.update(Path(__file__).read_bytes())
+    return digest.hexdigest()[:32]
+
+
+def compile_region(wanted: WantedRegion) -> CompiledRegion:
+    """Find and compile a region."""
+    region = discover(PageCode(wanted.content, wanted.mode), wanted.hot)
+    if region is None:
+        return CompiledRegion((), (wanted.hot,), b"")
+    return CompiledRegion(region.entries, tuple(region.sites), _machine_code(region, wanted.mode))
+
+
+def _machine_code(region: Region, mode: Mode) -> bytes:
+    with compiler.FINISHING:
+        module = compiler.new_module("region")
+        RegionLowering(module, SYMBOL, mode, LOWERINGS, region)
+        parsed = llvm.parse_assembly(str(module))
+        parsed.verify()
+        machine = compiler.target()
+        builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
+        passes = llvm.create_new_module_pass_manager()
+        for name in _PASSES:
+            getattr(passes, f"add_{name}_pass")()
+        passes.run(parsed, builder)
+        return bytes(machine.emit_object(parsed))

@@ -1,0 +1,313 @@
+"""A region as one LLVM function, which has a handler's signature and takes a handler's place in records.
+
+Registers that the region uses are LLVM values within it. They are loaded at its entries and stored at its one
+exit, so the state is exact whenever anything else looks at it.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from llvmlite import ir
+
+from chronovisor.engine.native.emitter import HANDLER_POINTER, I1, I8, I64, POINTER, Rows, word
+from chronovisor.engine.native.layout import (
+    OFFSETS,
+    PAGE_SHIFT,
+    RECORD_HANDLER,
+    RECORD_OFFSET,
+    RECORD_PLAIN,
+    RECORD_SIZE,
+    Left,
+    file_field,
+)
+from chronovisor.engine.native.lowering import Lowering, Mode
+from chronovisor.engine.native.regions.discovery import Region
+from chronovisor.isa.registers import FILES, RegisterFile
+from chronovisor.isa.values import Value, When
+
+#: Registers that are not values of the region: its own address and what follows from it.
+_ADDRESSES = ("CIA", "NIA")
+
+
+class _Exit(IntEnum):
+    """How the region is left."""
+
+    LEAVE = 0  # return to `enter`, with CIA at an address
+    GO_ON = 1  # to the record of an instruction of the page
+    PLAIN = 2  # the same, by the instruction's own handler although a region begins there
+    JUMP = 3  # to an address
+
+
+class RegionLowering(Lowering):
+    """A region in the making."""
+
+    def __init__(self, module: ir.Module, name: str, mode: Mode, rows: Rows, region: Region) -> None:
+        super().__init__(module, name, mode, rows)
+        self.region = region
+        b = self.b
+        self.entry_record = self.record
+        self.budget_at = b.alloca(I64)
+        b.store(self.function.args[3], self.budget_at)
+        self.exit = {part: b.alloca(I64) for part in ("kind", "what", "address", "budget")}
+        self.exit_block = self.block_named("exit")
+        self.page_base = self.read("page_base")
+        offset = b.load(self.at(self.entry_record, RECORD_OFFSET), typ=I64)
+        before = b.mul(b.lshr(offset, word(2)), word(RECORD_SIZE))
+        self.records = self.at(self.entry_record, b.sub(word(0), before))
+        self._load_registers()
+        self.blocks = {o: self.block_named(f"at_{o:x}") for o in region.sites if self._begins_block(o)}
+        choice = b.switch(offset, self.blocks[region.entries[0]])
+        for entry in region.entries[1:]:
+            choice.add_case(word(entry), self.blocks[entry])
+        #: The instruction in the making, and how many of its block are done before it.
+        self.site = region.sites[region.entries[0]]
+        self.done = 0
+        for offset in region.sites:
+            if offset in self.blocks:
+                self._lower_block(offset)
+        self._define_exit()
+
+    # What is a value of the region
+
+    def _load_registers(self) -> None:
+        """Give each register that the region names a place of its own, which LLVM makes a value of."""
+        b = self.b
+        files: dict[tuple[str, int], None] = {}
+        changed: dict[tuple[str, int], None] = {}
+        named: dict[str, None] = {}
+        for site in self.region.sites.values():
+            assert site.program is not None
+            for s in site.program.statements():
+                if s.op in ("read_file", "write_file"):
+                    number = site.constant(s.args[0])
+                    assert number is not None, "a register whose number is not in the instruction"
+                    files[str(s.detail), number] = None
+                    if s.op == "write_file":
+                        changed[str(s.detail), number] = None
+                elif s.op == "set" and s.detail not in _ADDRESSES:
+                    named[str(s.detail)] = None
+        self._files = {key: b.alloca(ir.IntType(FILES[key[0]].width)) for key in files}
+        self._named = {name: b.alloca(I64) for name in named}
+        self._changed = list(changed)
+        for key, place in self._files.items():
+            b.store(self._file_load(key), place)
+        for name, place in self._named.items():
+            b.store(super().read(name), place)
+
+    def _file_place(self, key: tuple[str, int]) -> ir.Value:
+        file = FILES[key[0]]
+        return self.at(self.state, OFFSETS[file_field(file)] + (key[1] * file.width // 8))
+
+    def _file_load(self, key: tuple[str, int]) -> ir.Value:
+        loaded = self.b.load(self._file_place(key), typ=ir.IntType(FILES[key[0]].width))
+        loaded.align = 8
+        return loaded
+
+    def _store_registers(self) -> None:
+        b = self.b
+        for key in self._changed:
+            value = b.load(self._files[key], typ=ir.IntType(FILES[key[0]].width))
+            b.store(value, self._file_place(key)).align = 8
+        for name, place in self._named.items():
+            super().write(name, b.load(place, typ=I64))
+
+    def register(self, file: RegisterFile, number: ir.Value) -> ir.Value:
+        """The place of a register of a file; its number is known."""
+        return self._files[file.name, int(number.constant)]
+
+    def read(self, name: str, width: int = 64) -> ir.Value:
+        """A field of the state."""
+        place = self._named.get(name) if hasattr(self, "_named") else None
+        if place is None:
+            return super().read(name, width)
+        whole = self.b.load(place, typ=I64)
+        return whole if width == I64.width else self.b.trunc(whole, ir.IntType(width))
+
+    def write(self, name: str, value: ir.Value) -> None:
+        """Set a field of the state, zero-extended to its 64 bits."""
+        place = self._named.get(name) if hasattr(self, "_named") else None
+        if place is None:
+            super().write(name, value)
+        else:
+            self.b.store(value if value.type == I64 else self.b.zext(value, I64), place)
+
+    def statement(self, v: Value) -> None:
+        """Do one statement; a value that the instruction determines is a constant."""
+        known = None if self.lanes else self.site.constant(v)
+        if known is not None:
+            self.values[id(v)] = ir.Constant(ir.IntType(v.width), known)
+        else:
+            self.by_operation(v)
+
+    def _when(self, guarded: When) -> None:
+        known = self.site.constant(guarded.condition)
+        if known is None:
+            super()._when(guarded)
+        elif known:
+            self.block(guarded.body)
+
+    # Addresses and counts
+
+    def address(self) -> ir.Value:
+        """The instruction's own address."""
+        return self.b.add(self.page_base, word(self.site.offset))
+
+    def _budget(self, done: int) -> ir.Value:
+        """What is left of the budget after so many instructions of the present block."""
+        left = self.b.load(self.budget_at, typ=I64)
+        return self.b.sub(left, word(done)) if done else left
+
+    # The ends of instructions
+
+    def leave(self, why: Left | ir.Value, address: ir.Value) -> None:
+        """Hand the thread back with CIA at ``address``, this instruction undone."""
+        self._exit(_Exit.LEAVE, word(why) if isinstance(why, Left) else why, address, self.done)
+
+    def leave_done(self, why: Left | ir.Value, address: ir.Value) -> None:
+        """Hand the thread back behind this instruction."""
+        self._exit(_Exit.LEAVE, word(why) if isinstance(why, Left) else why, address, self.done + 1)
+
+    def _exit(self, kind: _Exit, what: ir.Value, address: ir.Value, done: int) -> None:
+        b = self.b
+        budget = self._budget(done)
+        for part, value in (("kind", word(kind)), ("what", what), ("address", address), ("budget", budget)):
+            b.store(value, self.exit[part])
+        b.branch(self.exit_block)
+
+    def _record_of(self, offset: int) -> ir.Value:
+        return self.b.ptrtoint(self.at(self.records, (offset // 4) * RECORD_SIZE), I64)
+
+    def _go_to(self, offset: int, done: int) -> None:
+        """Go on at an instruction of the page, in the region or outside."""
+        block = self.blocks.get(offset)
+        if block is None:
+            self._exit(_Exit.GO_ON, self._record_of(offset), word(0), done)
+            return
+        self.b.store(self._budget(done), self.budget_at)
+        self.b.branch(block)
+
+    def _go_to_following(self, done: int) -> None:
+        if self.site.offset + 4 < 1 << PAGE_SHIFT:
+            self._go_to(self.site.offset + 4, done)
+        else:
+            self._exit(_Exit.JUMP, word(0), self.following(), done)
+
+    def _begins_block(self, offset: int) -> bool:
+        """Whether control comes to an instruction of the region by more than the instruction before."""
+        region = self.region
+        before = region.sites.get(offset - 4)
+        return (
+            offset in region.entries
+            or offset in region.returns
+            or before is None
+            or bool(before.jumps)
+            or any(offset in site.targets for site in region.sites.values())
+        )
+
+    # The instructions
+
+    def _lower_block(self, offset: int) -> None:
+        self.b.position_at_end(self.blocks[offset])
+        self.done = 0
+        if offset in self.region.entries:
+            self.site = self.region.sites[offset]
+            enough = self.b.icmp_signed(">", self._budget(0), word(self.region.longest[offset]))
+            low = self.unlikely(self.b.not_(enough), "low")
+            with self.elsewhere(low):
+                self._exit(_Exit.PLAIN, self._record_of(offset), word(0), 0)
+        while True:
+            self.site = self.region.sites[offset]
+            if not self._lower_one():
+                return
+            offset += 4
+            if offset in self.blocks or offset not in self.region.sites:
+                self._go_to_following(self.done)
+                return
+
+    def _lower_one(self) -> bool:
+        """One instruction; whether the one behind it follows in the same block."""
+        site = self.site
+        assert site.program is not None
+        self.values = {}
+        self.ended = False
+        self.b.store(ir.Constant(I1, 0), self.jumped)
+        self.block(site.program.body)
+        if self.ended:
+            self.ended = False
+            return False
+        if not site.jumps:
+            self.done += 1
+            return True
+        done = self.done + 1
+        if site.falls:
+            jumps, falls = self.block_named("jumps"), self.block_named("falls")
+            self.b.cbranch(self.b.load(self.jumped, typ=I1), jumps, falls)
+            self.b.position_at_end(falls)
+            self._go_to_following(done)
+            self.b.position_at_end(jumps)
+        if site.targets:
+            self._go_to(site.targets[0], done)
+        else:
+            self._jump_by_register(done)
+        return False
+
+    def _jump_by_register(self, done: int) -> None:
+        """Go to an address; if it is behind a call of the region, go on there."""
+        b = self.b
+        target = b.load(self.nia, typ=I64)
+        if self.site.is_indirect and not self.site.links:
+            for offset in self.region.returns:
+                there, on = self.block_named("returns"), self.block_named("on")
+                b.cbranch(b.icmp_unsigned("==", target, b.add(self.page_base, word(offset))), there, on)
+                b.position_at_end(there)
+                self._go_to(offset, done)
+                b.position_at_end(on)
+        self._exit(_Exit.JUMP, word(0), target, done)
+
+    def _define_exit(self) -> None:
+        b = self.b
+        b.position_at_end(self.exit_block)
+        self._store_registers()
+        kind, what, address, budget = (b.load(place, typ=I64) for place in self.exit.values())
+        leaves = self.block_named("leaves")
+        choice = b.switch(kind, leaves)
+        for exit_ in (_Exit.GO_ON, _Exit.PLAIN, _Exit.JUMP):
+            block = self.block_named(exit_.name.lower())
+            choice.add_case(word(exit_), block)
+            b.position_at_end(block)
+            if exit_ is _Exit.JUMP:
+                record, missing = self.record_at(address)
+                self._tail_call(record, RECORD_HANDLER, budget)
+                b.position_at_end(missing)
+                self._return(word(Left.FETCH), address, budget)
+            else:
+                part = RECORD_HANDLER if exit_ is _Exit.GO_ON else RECORD_PLAIN
+                self._tail_call(b.inttoptr(what, POINTER), part, budget)
+        b.position_at_end(leaves)
+        self._return(what, address, budget)
+
+    def _tail_call(self, record: ir.Value, part: int, budget: ir.Value) -> None:
+        handler = self.b.load(self.at(record, part), typ=HANDLER_POINTER)
+        arguments = [self.state, record, self.memory, budget]
+        self.b.ret(self.b.call(handler, arguments, cconv="tailcc", tail="musttail"))
+
+    def _return(self, why: ir.Value, address: ir.Value, budget: ir.Value) -> None:
+        super(Lowering, self).write("CIA", address)
+        self.b.store(budget, self.field("budget"))
+        self.b.ret(why)
+
+    def mark_dirty(self, real: ir.Value, size: int) -> None:
+        """Log the pages of a store that was just made: the second one only if the store crosses into it."""
+        b = self.b
+        pages = b.inttoptr(self.read("dirty_pages"), POINTER)
+        b.fence("release")
+        first = b.lshr(real, word(PAGE_SHIFT))
+        b.store(ir.Constant(I8, 1), self.at(pages, first))
+        if size > 1:
+            last = b.lshr(b.add(real, word(size - 1)), word(PAGE_SHIFT))
+            crosses = self.unlikely(b.icmp_unsigned("!=", first, last), "crosses")
+            on = b.block
+            with self.elsewhere(crosses):
+                b.store(ir.Constant(I8, 1), self.at(pages, last))
+                b.branch(on)
