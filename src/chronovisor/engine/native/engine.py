@@ -97,7 +97,7 @@ class NativeEngine(ConcreteEngine):
         executed, live = state.executed, state.live
         end = executed + budget
         while executed < end:
-            pages = self._pages_of(state)
+            pages = self.pages_of(state)
             if state.MSR & STEPPED or not pages.library.ready:
                 live.lend(state)
                 on_machine_clock = not state.ticks_per_instruction
@@ -152,7 +152,7 @@ class NativeEngine(ConcreteEngine):
         invalidated, and the concrete evaluator still has another translation than native code: then the
         concrete evaluator executes the instruction.
         """
-        pages = self._pages_of(state)
+        pages = self.pages_of(state)
         state.catch_up()
         try:
             address = state.fetch_address()
@@ -163,7 +163,7 @@ class NativeEngine(ConcreteEngine):
             return False
         return pages.decode(address) if why == Left.DECODE else pages.add(page)
 
-    def _pages_of(self, state: NativeThread) -> DecodedPages:
+    def pages_of(self, state: NativeThread) -> DecodedPages:
         """The pages decoded for the thread's mode. Native code is told of them once it can run them."""
         mode = state.mode
         found = self._pages.get(mode)

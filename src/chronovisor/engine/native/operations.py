@@ -115,12 +115,13 @@ def _store_conditional(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> ir.
     low.b.cbranch(done, stored, after)
     low.b.position_at_end(stored)
     low.mark_dirty(real, size)
+    marked = low.b.block
     low.b.branch(after)
     low.b.position_at_end(after)
     result = low.b.phi(I1)
     result.add_incoming(ir.Constant(I1, 0), before)
     result.add_incoming(ir.Constant(I1, 0), attempt)
-    result.add_incoming(ir.Constant(I1, 1), stored)
+    result.add_incoming(ir.Constant(I1, 1), marked)
     return result
 
 

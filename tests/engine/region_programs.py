@@ -1,0 +1,146 @@
+"""Random programs of one page with loops, calls, faults and system calls: what regions are made of."""
+
+from __future__ import annotations
+
+from random import Random
+
+DATA = 0x40000
+#: Two pages of data, and an address outside memory.
+_NOWHERE = 0x7FFF_0000
+
+_OPERATIONS = (
+    *("add", "subf", "and", "or", "xor", "nor", "eqv", "mullw", "mulld", "mulhdu", "divwu", "divd"),
+    *("slw", "srd", "sraw", "srad", "add.", "subf.", "and.", "addc", "adde", "subfe", "addo.", "modud"),
+)
+_UNARY = ("neg", "extsb", "extsh", "extsw", "cntlzd", "cnttzw", "popcntd", "extsw.", "addme", "subfze")
+_WORKING = range(3, 16)
+_COUNTERS = {"outer": 28, "inner": 29}
+
+
+class _Draw:
+    """A program in the making; every label has a number of its own."""
+
+    def __init__(self, draw: Random) -> None:
+        self.draw = draw
+        self.lines: list[str] = []
+        self._labels = 0
+
+    def label(self) -> str:
+        self._labels += 1
+        return f"l{self._labels}"
+
+    def register(self) -> str:
+        return f"r{self.draw.choice(_WORKING)}"
+
+    def place(self, size: int) -> str:
+        """An operand in memory, sometimes across the middle between two pages, rarely nowhere."""
+        draw = self.draw
+        base = "r20" if draw.random() < 0.9 else "r21"
+        if draw.random() < 0.8:
+            return f"{draw.randrange(0, 256) * size}({base})"
+        return f"{draw.randrange(4000, 4100) & -4}({base})"
+
+    def simple(self) -> str:
+        """An instruction that goes on with the next one, or faults."""
+        draw, r = self.draw, self.register
+        return draw.choice(
+            (
+                lambda: f"{draw.choice(_OPERATIONS)} {r()},{r()},{r()}",
+                lambda: f"{draw.choice(_OPERATIONS)} {r()},{r()},{r()}",
+                lambda: f"{draw.choice(_UNARY)} {r()},{r()}",
+                lambda: f"addi {r()},{r()},{draw.randrange(-300, 300)}",
+                lambda: f"addis {r()},0,{draw.randrange(-300, 300)}",
+                lambda: f"addic. {r()},{r()},{draw.randrange(-300, 300)}",
+                lambda: f"andi. {r()},{r()},{draw.randrange(1 << 16)}",
+                lambda: f"rlwinm {r()},{r()},{draw.randrange(32)},{draw.randrange(32)},{draw.randrange(32)}",
+                lambda: f"rldicl. {r()},{r()},{draw.randrange(64)},{draw.randrange(64)}",
+                lambda: f"cmp {draw.randrange(8)},{draw.randrange(2)},{r()},{r()}",
+                lambda: f"cmpli {draw.randrange(8)},{draw.randrange(2)},{r()},{draw.randrange(9)}",
+                lambda: f"cror {draw.randrange(32)},{draw.randrange(32)},{draw.randrange(32)}",
+                lambda: f"isel {r()},{r()},{r()},{draw.randrange(32)}",
+                lambda: f"mfcr {r()}",
+                lambda: f"mtcrf {draw.randrange(256)},{r()}",
+                lambda: f"mfspr {r()},XER",
+                lambda: f"mtspr XER,{r()}",
+                lambda: f"mfspr {r()},CTR",
+                lambda: f"ld {r()},{self.place(8)}",
+                lambda: f"lwz {r()},{self.place(4)}",
+                lambda: f"lha {r()},{self.place(2)}",
+                lambda: f"std {r()},{self.place(8)}",
+                lambda: f"stw {r()},{self.place(4)}",
+                lambda: f"stb {r()},{self.place(1)}",
+                lambda: f"lwzu {r()},{draw.randrange(-2, 3) * 4}(r22)",
+                lambda: f"stwu {r()},{draw.randrange(-2, 3) * 4}(r23)",
+                lambda: f"lmw r{draw.randrange(26, 28)},{draw.randrange(64) * 4}(r20); li r28,3; li r29,2",
+                lambda: "ldarx r4,0,r24; addi r4,r4,1; stdcx. r4,0,r24",
+                lambda: f"tw 4,{r()},{r()}",
+                lambda: "lfd f1,8(r20); fadd f2,f2,f1; fmul f3,f2,f1; stfd f3,16(r20)",
+                lambda: "lvx v3,0,r20; vaddubm v4,v4,v3; stvx v4,0,r24",
+                lambda: "sync 1",
+                lambda: "isync",
+                lambda: "sc",
+                lambda: "mftb r5",
+            )
+        )()
+
+    def some(self, most: int) -> None:
+        """Several simple ones, with jumps over some of them."""
+        count = self.draw.randrange(1, most)
+        while count > 0:
+            if self.draw.random() < 0.2:
+                over = self.label()
+                option, bit = self.draw.choice((4, 12)), self.draw.randrange(32)
+                self.lines.append(f"bc {option},{bit},{over}")
+                self.lines += [self.simple() for _ in range(self.draw.randrange(1, 4))]
+                self.lines.append(f"{over}: ori r0,r0,0")
+            else:
+                self.lines.append(self.simple())
+            count -= 1
+
+    def loop(self, kind: str, most: int, calls: list[str]) -> None:
+        """A loop that counts down a register, and calls functions."""
+        counter, begin = f"r{_COUNTERS[kind]}", self.label()
+        self.lines.append(f"li {counter},{self.draw.randrange(2, 6)}")
+        self.lines.append(f"{begin}: ori r0,r0,0")
+        self.some(most)
+        for call in calls:
+            if self.draw.random() < 0.6:
+                self.lines.append(f"bl {call}")
+        if kind == "outer" and self.draw.random() < 0.7:
+            self.loop("inner", 6, calls)
+            self.some(3)
+        self.lines += [f"addic {counter},{counter},-1", f"cmpi 7,0,{counter},0", f"bc 12,29,{begin}"]
+
+    def function(self, name: str) -> None:
+        """A leaf function."""
+        self.lines.append(f"{name}: ori r0,r0,0")
+        self.some(5)
+        self.lines.append("bclr 20,0,0")
+
+
+def program(draw: Random) -> str:
+    """A program that ends in a call of the hypervisor."""
+    made = _Draw(draw)
+    calls = ["first", "second"][: draw.randrange(3)]
+    for _ in range(draw.randrange(1, 3)):
+        made.loop("outer", 10, calls)
+    made.lines.append("sc 1")
+    for name in calls:
+        made.function(name)
+    return "; ".join(made.lines)
+
+
+def start(draw: Random) -> dict[str, int]:
+    """The registers at the beginning."""
+    values = {
+        f"r{n}": draw.choice((draw.getrandbits(64), draw.getrandbits(8), -1 & (1 << 64) - 1))
+        for n in _WORKING
+    }
+    return {
+        **values,
+        "r20": DATA,
+        "r21": _NOWHERE,
+        "r22": DATA + 0x800,
+        "r23": DATA + 0xC00,
+        "r24": DATA + 0x100,
+    }

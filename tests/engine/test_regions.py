@@ -1,0 +1,108 @@
+"""Regions do what the concrete evaluator does, to the instruction, wherever they are put in and left."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from soak import share
+
+from chronovisor.engine.concrete import ConcreteEngine, Reason
+from chronovisor.engine.native.engine import NativeEngine
+from chronovisor.engine.native.layout import PAGE_SHIFT
+from chronovisor.engine.native.library import runtime
+from chronovisor.engine.native.regions.compile import SYMBOL, WantedRegion, compile_region
+from chronovisor.engine.state import Thread
+from chronovisor.isa.assembly import assemble
+from chronovisor.isa.bits import MSR
+
+from .native_guest import CODE, KERNEL, Guest, registers
+from .region_programs import DATA, program, start
+
+#: Interrupt handlers: each goes on behind the instruction that it was for.
+_SKIP = "mfspr r30,SRR0; addi r30,r30,4; mtspr SRR0,r30; rfid"
+HANDLERS = {0x300: f"addi r31,r31,1; {_SKIP}", 0x600: _SKIP, 0x700: _SKIP, 0xC00: "addi r27,r27,1; rfid"}
+MODES = {"64be": KERNEL, "64le": KERNEL | int(MSR.LE), "32be": KERNEL & ~int(MSR.SF)}
+FACILITIES = int(MSR.FP | MSR.VEC)
+MOST = 3000
+"""Instructions of a program that are compared: a program may have made its counters large."""
+
+
+class _Run:
+    """One engine's guest with a program, and its thread."""
+
+    def __init__(self, engine: type[ConcreteEngine], text: str, msr: int, values: dict[str, int]) -> None:
+        self.guest = Guest(engine, text, msr | FACILITIES)
+        for vector, handler in HANDLERS.items():
+            # Interrupts are entered in big-endian 64-bit mode: no LPCR[ILE].
+            self.guest.memory.write(vector, assemble(handler, vector, False))
+        self.guest.memory.write(DATA, Random(3).randbytes(0x2000))
+        self.thread: Thread = self.guest.thread(**values)
+        self.guest.memory.dirty.take()
+
+    def seen(self) -> tuple[object, ...]:
+        return registers(self.thread), self.guest.memory.read(DATA - 0x1000, 0x4000)
+
+
+def put_in(run: _Run, hots: list[int]) -> int:
+    """Compile regions around some offsets of the program and put them in; how many there were."""
+    engine, thread, page = run.guest.engine, run.thread, CODE >> PAGE_SHIFT
+    assert isinstance(engine, NativeEngine)
+    pages = engine.pages_of(thread)  # type: ignore[arg-type]
+    pages.add(page)
+    records, made = pages.records(page), 0
+    assert records is not None
+    for hot in hots:
+        content = run.guest.memory.read(CODE, 1 << PAGE_SHIFT)
+        region = compile_region(WantedRegion(pages.library.mode, content, hot))
+        if region.entries:
+            address = runtime().load("region", region.code, SYMBOL)
+            assert pages.put_region(page, records, address, region.entries)
+            made += 1
+    return made
+
+
+def _compare(seed: int) -> tuple[int, int]:
+    """How many states were compared, and how many regions there were."""
+    draw = Random(seed)
+    text, values = program(draw), start(draw)
+    msr = MODES[draw.choice(list(MODES))]
+    runs = [_Run(engine, text, msr, values) for engine in (ConcreteEngine, NativeEngine)]
+    length = len(assemble(text, CODE, bool(msr & MSR.LE)))
+    hots = [draw.randrange(0, length, 4) for _ in range(3)]
+    late = draw.random() < 0.3
+    made = 0 if late else put_in(runs[1], hots)
+    compared, executed = 0, 0
+    while executed < MOST:
+        count = draw.choice((draw.randrange(1, 9), draw.randrange(1, 400)))
+        stops = [run.guest.advance(run.thread, count) for run in runs]
+        seen = [run.seen() for run in runs]
+        assert seen[0] == seen[1], f"seed {seed}, after {executed} to {executed + count} instructions"
+        compared += 1
+        executed = runs[0].thread.executed
+        if stops[0].reason is Reason.HYPERCALL:
+            break
+        if late and not made:
+            made = put_in(runs[1], hots)
+    dirty = [run.guest.memory.dirty.take() for run in runs]
+    assert dirty[0] == dirty[1]
+    return compared, made
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_random_programs(seed: int) -> None:
+    compared, made = _compare(seed)
+    assert compared
+    assert made
+
+
+PROGRAMS_IN_SOAK, PARTS = 2_000, 10
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("part", range(PARTS))
+def test_random_programs_often(part: int) -> None:
+    count = share(PROGRAMS_IN_SOAK) // PARTS
+    found = [_compare(1000 + part * PROGRAMS_IN_SOAK + number) for number in range(count)]
+    assert sum(compared for compared, _ in found) > 5 * count
+    assert sum(made for _, made in found) > count
