@@ -17,7 +17,7 @@ def anew() -> None:
 
 
 def test_an_engine_that_does_not_exist() -> None:
-    with pytest.raises(ValueError, match="no engine 'fast'; choose one of auto, native, concrete"):
+    with pytest.raises(ValueError, match="no engine 'fast'; choose one of auto, native, regions, concrete"):
         engine_named("fast")
 
 

@@ -14,17 +14,18 @@ from chronovisor.memory.guest_memory import GuestMemory
 
 _log = logging.getLogger(__name__)
 
-ENGINES = ("auto", "regions", "threaded", "native", "concrete")
+ENGINES = ("auto", "native", "regions", "concrete")
 
 #: What `platform.machine` calls the processors that native code is tested on.
 _NATIVE_PROCESSORS = ("x86_64", "AMD64")
 
 
 def engine_named(name: str) -> Callable[[GuestMemory], ConcreteEngine]:
-    """What makes a guest's engine: "native", "concrete", or "auto" for native if this machine can run it.
+    """What makes a guest's engine: "native", "regions", "concrete", or "auto" for native if it runs here.
 
-    If "auto" has to take the concrete engine, a warning says why, once. Raises ValueError for another name,
-    and for "native" on a machine that cannot run it.
+    "regions" is the native engine that also compiles hot loops whole. If "auto" has to take the concrete
+    engine, a warning says why, once. Raises ValueError for another name, and for "native" and "regions" on a
+    machine that cannot run native code.
     """
     if name not in ENGINES:
         raise ValueError(f"there is no engine {name!r}; choose one of {', '.join(ENGINES)}")
@@ -32,14 +33,14 @@ def engine_named(name: str) -> Callable[[GuestMemory], ConcreteEngine]:
         return ConcreteEngine
     why = _no_native_code()
     if why is not None:
-        if name == "native":
+        if name != "auto":
             raise ValueError(f"{why}: use the concrete engine")
         _warn_once(why)
         return ConcreteEngine
     # Imported here: a guest that is interpreted needs no compiler.
     from chronovisor.engine.native.engine import NativeEngine
 
-    return partial(NativeEngine, regions=name in ("auto", "native", "regions"))
+    return partial(NativeEngine, regions=name == "regions")
 
 
 def _no_native_code() -> str | None:

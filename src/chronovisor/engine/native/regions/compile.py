@@ -15,7 +15,7 @@ from chronovisor.engine.native import compiler
 from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.native.operations import LOWERINGS
 from chronovisor.engine.native.regions import code as code_of_pages
-from chronovisor.engine.native.regions import discovery, lowering
+from chronovisor.engine.native.regions import condition, discovery, lowering
 from chronovisor.engine.native.regions.code import PageCode
 from chronovisor.engine.native.regions.discovery import Region, discover
 from chronovisor.engine.native.regions.lowering import RegionLowering
@@ -85,7 +85,7 @@ def page_name(mode: Mode, content: bytes) -> str:
 def fingerprint() -> str:
     """What the code of regions depends on, besides the page."""
     digest = hashlib.sha256(compiler.fingerprint().encode())
-    for module in (code_of_pages, discovery, lowering):
+    for module in (code_of_pages, condition, discovery, lowering):
         digest.update(Path(module.__file__ or "").read_bytes())
     digest.update(Path(__file__).read_bytes())
     return digest.hexdigest()[:32]

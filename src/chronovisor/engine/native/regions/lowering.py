@@ -22,6 +22,7 @@ from chronovisor.engine.native.layout import (
     file_field,
 )
 from chronovisor.engine.native.lowering import Lowering, Mode
+from chronovisor.engine.native.regions import condition
 from chronovisor.engine.native.regions.discovery import Region
 from chronovisor.isa.registers import FILES, RegisterFile
 from chronovisor.isa.values import Value, When
@@ -90,6 +91,11 @@ class RegionLowering(Lowering):
         self._files = {key: b.alloca(ir.IntType(FILES[key[0]].width)) for key in files}
         self._named = {name: b.alloca(I64) for name in named}
         self._changed = list(changed)
+        self._named.pop("CR", None)
+        mask = condition.changed(self.region.sites.values())
+        self._condition = condition.ConditionRegister(b, mask, super().read("CR"))
+        #: Values that are made only if something needs them, and the condition register's version then.
+        self._deferred: dict[int, int] = {}
         for key, place in self._files.items():
             b.store(self._file_load(key), place)
         for name, place in self._named.items():
@@ -111,6 +117,8 @@ class RegionLowering(Lowering):
             b.store(value, self._file_place(key)).align = 8
         for name, place in self._named.items():
             super().write(name, b.load(place, typ=I64))
+        if self._condition.changes:
+            super().write("CR", self._condition.whole())
 
     def register(self, file: RegisterFile, number: ir.Value) -> ir.Value:
         """The place of a register of a file; its number is known."""
@@ -137,8 +145,45 @@ class RegionLowering(Lowering):
         known = None if self.lanes else self.site.constant(v)
         if known is not None:
             self.values[id(v)] = ir.Constant(ir.IntType(v.width), known)
-        else:
+        elif self.lanes or not self._condition_statement(v):
             self.by_operation(v)
+
+    def value(self, value: Value) -> ir.Value:
+        """The LLVM value of a traced one."""
+        version = self._deferred.pop(id(value), None)
+        if version is not None:
+            assert version == self._condition.version, "the condition register was written in between"
+            if condition.is_read(value):
+                self.values[id(value)] = self._condition.read()
+            else:
+                self.by_operation(value)
+        return super().value(value)
+
+    def _condition_statement(self, v: Value) -> bool:
+        """Do a statement about the condition register bit by bit; False if that is not possible."""
+        if condition.is_read(v):
+            pass
+        elif v.op in ("lshr", "and") and condition.is_read(v.args[0]):
+            if self.site.constant(v.args[1]) is None:
+                return False
+        elif v.op == "or" and condition.replaced(self.site, v) is not None:
+            pass
+        elif v.op == "extract" and v.args[0].op == "lshr" and condition.is_read(v.args[0].args[0]):
+            shift = self.site.constant(v.args[0].args[1])
+            if shift is None or id(v.args[0]) not in self._deferred:
+                return False
+            assert isinstance(v.detail, int)
+            self.values[id(v)] = self._condition.part(shift + v.detail, v.width)
+            return True
+        elif v.op == "set" and v.detail == "CR":
+            found = condition.replaced(self.site, v.args[0])
+            mask, new = found if found is not None else ((1 << condition.WIDTH) - 1, v.args[0])
+            self._condition.replace(mask, self.value(new))
+            return True
+        else:
+            return False
+        self._deferred[id(v)] = self._condition.version
+        return True
 
     def _when(self, guarded: When) -> None:
         known = self.site.constant(guarded.condition)
@@ -229,7 +274,7 @@ class RegionLowering(Lowering):
         """One instruction; whether the one behind it follows in the same block."""
         site = self.site
         assert site.program is not None
-        self.values = {}
+        self.values, self._deferred = {}, {}
         self.ended = False
         self.b.store(ir.Constant(I1, 0), self.jumped)
         self.block(site.program.body)
