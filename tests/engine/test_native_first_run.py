@@ -8,11 +8,12 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from chronovisor.engine.concrete import ConcreteEngine, Reason
-from chronovisor.engine.native import code_cache, compile_service, compiler, pages, sets
+from chronovisor.engine.native import code_cache, compile_server, compile_service, compiler, pages, sets
 from chronovisor.engine.native import library as loaded
 from chronovisor.engine.native.compile_service import CompileService
 from chronovisor.engine.native.engine import NativeEngine
@@ -21,6 +22,7 @@ from chronovisor.engine.native.sets import HandlerSet
 from chronovisor.engine.state import Thread
 from chronovisor.isa.assembly import assemble
 from chronovisor.isa.decode import decode
+from chronovisor.isa.instruction import INSTRUCTIONS
 
 from .native_guest import Guest, registers
 
@@ -34,8 +36,8 @@ class Later:
     def __init__(self) -> None:
         self.asked: list[tuple[HandlerSet, Callable[[bytes | None], None]]] = []
 
-    def ask(self, wanted: HandlerSet, take: Callable[[bytes | None], None]) -> None:
-        self.asked.append((wanted, take))
+    def ask(self, asked: dict[str, Any], take: Callable[[bytes | None], None]) -> None:
+        self.asked.append((_wanted(asked), take))
 
     def give(self, fails: bool = False) -> list[str]:
         """Answer all that was asked for; the names of the sets."""
@@ -43,6 +45,16 @@ class Later:
         for wanted, take in asked:
             take(None if fails else _code(wanted))
         return [wanted.name for wanted, _ in asked]
+
+
+def _wanted(asked: dict[str, Any]) -> HandlerSet:
+    """The set that a request is for."""
+    mode = asked["mode"]
+    for known in (sets.everyday(mode), sets.paired(mode)):
+        if compile_server.request(known) == asked:
+            return known
+    ((number, values),) = asked["keys"]
+    return sets.single((INSTRUCTIONS[number], values), mode)
 
 
 _KEPT = code_cache.kept
@@ -142,7 +154,7 @@ def _ask(service: CompileService, *wanted: HandlerSet) -> list[bytes | None]:
             done.set()
 
     for one in wanted:
-        service.ask(one, take)
+        service.ask(compile_server.request(one), take)
     assert done.wait(60)
     return answers
 
@@ -164,7 +176,16 @@ def test_another_process_compiles_what_this_one_would(cache: Path) -> None:
     wanted = _single("addo r3,r4,r5"), _single("mfspr r3,AMR")
     codes = _ask(CompileService(), *wanted)
     assert codes == [compiler.compile_handlers(one.keys, one.pairs, one.mode) for one in wanted]
-    assert [code_cache.kept(one.file_name, compiler.fingerprint()) for one in wanted] == codes
+
+
+def test_what_was_compiled_is_kept(later: Later, cache: Path) -> None:
+    guest = Guest(NativeEngine, "addo r3,r4,r5", ready=False)
+    guest.advance(guest.thread(), 1)
+    wanted = [one for one, _ in later.asked]
+    later.give()
+    for one in wanted:
+        assert _KEPT(one.file_name, compiler.fingerprint()) == _code(one)
+    assert len(wanted) == 2
 
 
 @pytest.mark.parametrize("death", ["os.abort()", "raise SystemExit('no more memory')", "print('?' * 4)"])

@@ -11,7 +11,7 @@ from chronovisor.engine.concrete import ConcreteEngine, Reason
 from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.engine.native.layout import PAGE_SHIFT
 from chronovisor.engine.native.library import runtime
-from chronovisor.engine.native.regions.compile import SYMBOL, WantedRegion, compile_region
+from chronovisor.engine.regions.compile import SYMBOL, WantedRegion, compile_region
 from chronovisor.engine.state import Thread
 from chronovisor.isa.assembly import assemble
 from chronovisor.isa.bits import MSR

@@ -6,7 +6,7 @@ import logging
 import platform
 import sys
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from importlib.util import find_spec
 
 from chronovisor.engine.concrete import ConcreteEngine
@@ -40,7 +40,11 @@ def engine_named(name: str) -> Callable[[GuestMemory], ConcreteEngine]:
     # Imported here: a guest that is interpreted needs no compiler.
     from chronovisor.engine.native.engine import NativeEngine
 
-    return partial(NativeEngine, regions=name == "regions")
+    if name != "regions":
+        return NativeEngine
+    from chronovisor.engine.regions.tier import RegionTier
+
+    return lambda memory: NativeEngine(memory, RegionTier(memory))
 
 
 def _no_native_code() -> str | None:

@@ -1,12 +1,13 @@
-"""Sets of handlers, compiled in another process while this one goes on.
+"""Native code, compiled in another process while this one goes on.
 
 LLVM takes seconds, and a mistake in it would abort the process. So a child compiles
-(``compile_server``): its end costs nothing but speed. A thread of this process hands it one set after the
-other, keeps what comes back on disk, and passes it on. The thread only waits; nothing waits for it.
+(``compile_server``): its end costs nothing but speed. A thread of this process hands it one request after the
+other and passes the answers on. The thread only waits; nothing waits for it.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import select
@@ -16,19 +17,14 @@ import tempfile
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import IO, TypeAlias
+from typing import IO
 
-from chronovisor.engine.native import code_cache, compile_server, compiler
-from chronovisor.engine.native.regions.compile import WantedRegion
-from chronovisor.engine.native.sets import HandlerSet
+from chronovisor.engine.native import compile_server, compiler
 
 _log = logging.getLogger(__name__)
 
-#: Called with a set's object file, or with None if it could not be compiled.
+#: Called with the answer, or with None if it could not be compiled.
 Taker = Callable[["bytes | None"], None]
-
-#: What can be asked for.
-Wanted: TypeAlias = HandlerSet | WantedRegion
 
 #: Seconds after which a user at a terminal is told what takes so long.
 _PATIENCE = 0.5
@@ -44,9 +40,9 @@ class _Failed(Exception):
 class _Child:
     """A compiling process."""
 
-    def __init__(self, nice: bool) -> None:
+    def __init__(self, server: str, nice: bool) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
-        command = [*(_NICE if nice else ()), sys.executable, "-m", compile_server.__name__]
+        command = [*(_NICE if nice else ()), sys.executable, "-m", server]
         try:
             # A session of its own: Ctrl-C is meant for the guest. It ends with its input.
             self._process = subprocess.Popen(
@@ -60,13 +56,13 @@ class _Child:
         except OSError as error:
             raise _Failed(f"{sys.executable}: {error.strerror}") from error
 
-    def compile(self, wanted: Wanted, slow: Callable[[], None]) -> bytes:
-        """A set's object file; ``slow`` is called if it takes longer than a moment."""
+    def compile(self, asked: dict[str, object], slow: Callable[[], None]) -> bytes:
+        """The answer to a request; ``slow`` is called if it takes longer than a moment."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
         try:
-            stdin.write(compile_server.request(wanted))
+            stdin.write(json.dumps({"fingerprint": compiler.fingerprint(), **asked}).encode() + b"\n")
             stdin.flush()
             if not select.select([stdout], [], [], _PATIENCE)[0]:
                 slow()
@@ -91,23 +87,24 @@ class _Child:
 
 
 class CompileService:
-    """Compiles sets and regions one after the other, in the order in which they are asked for.
+    """Has one thing after the other compiled, in the order in which they are asked for.
 
-    If ``nice``, guests come first.
+    ``server`` is the name of the module whose process compiles. If ``nice``, guests come first.
     """
 
-    def __init__(self, nice: bool = False) -> None:
+    def __init__(self, server: str = compile_server.__name__, nice: bool = False) -> None:
+        self._server = server
         self._nice = nice
-        self._wanted: SimpleQueue[tuple[Wanted, Taker]] = SimpleQueue()
+        self._wanted: SimpleQueue[tuple[dict[str, object], Taker]] = SimpleQueue()
         self._child: _Child | None = None
         self._failures = 0
         self._told = False
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
 
-    def ask(self, wanted: Wanted, take: Taker) -> None:
-        """Have a set compiled; ``take`` is called from another thread."""
-        self._wanted.put((wanted, take))
+    def ask(self, asked: dict[str, object], take: Taker) -> None:
+        """Have something compiled; ``take`` is called from another thread."""
+        self._wanted.put((asked, take))
         with self._starting:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="compile", daemon=True)
@@ -115,32 +112,27 @@ class CompileService:
 
     def _serve(self) -> None:
         while True:
-            wanted, take = self._wanted.get()
-            take(self._compiled(wanted))
+            asked, take = self._wanted.get()
+            take(self._compiled(asked))
             if self._told and self._wanted.empty():
                 self._told = False
                 _log.info("native code is ready")
 
-    def _compiled(self, wanted: Wanted) -> bytes | None:
+    def _compiled(self, asked: dict[str, object]) -> bytes | None:
         if self._failures >= _MOST_FAILURES:
             return None
         try:
             if self._child is None:
-                self._child = _Child(self._nice)
-            code = self._child.compile(wanted, self._tell)
+                self._child = _Child(self._server, self._nice)
+            return self._child.compile(asked, self._tell)
         except _Failed as failed:
             self._child = None
             self._failures += 1
             if self._failures == 1:
                 _log.warning("native code cannot be compiled (%s): the guest runs slowly without it", failed)
             return None
-        if isinstance(wanted, WantedRegion):
-            return code
-        with compiler.FINISHING:
-            code_cache.keep(wanted.file_name, compiler.fingerprint(), code)
-        return code
 
     def _tell(self) -> None:
-        if not self._told:
+        if not self._told and not self._nice:
             self._told = True
             _log.info("compiling native code, once for this machine; the guest runs slowly until it is ready")

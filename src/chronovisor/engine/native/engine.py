@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import threading
+from typing import Protocol
 
 from chronovisor.engine.concrete import ConcreteEngine, Reason, Stop
 from chronovisor.engine.endings import GuestInterrupt
@@ -17,7 +18,6 @@ from chronovisor.engine.native.control import STEPPED
 from chronovisor.engine.native.layout import PAGE_SHIFT, Left, ModePages, Peers, mode_number
 from chronovisor.engine.native.library import runtime
 from chronovisor.engine.native.pages import DecodedPages, Retired
-from chronovisor.engine.native.regions.tier import RegionTier
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.state import CACHE_BLOCK, LiveRegisters, Thread
 from chronovisor.memory.guest_memory import GuestMemory
@@ -29,16 +29,23 @@ _STOPS: dict[int, Stop] = {
 }
 
 
+class SecondTier(Protocol):
+    """What replaces the handlers of hot code by better code."""
+
+    def look(self, thread: NativeThread, pages_by_table: dict[int, DecodedPages]) -> None:
+        """See where a thread was, after a run of it; decoded pages are known by their tables' addresses."""
+
+
 class NativeEngine(ConcreteEngine):
     """Runs the threads of one guest natively; each may run in a Python thread of its own, side by side."""
 
     is_native = True
     budget = 1 << 20
 
-    def __init__(self, memory: GuestMemory, regions: bool = False) -> None:
-        """With ``regions`` the hot parts of the guest's code are compiled as regions."""
+    def __init__(self, memory: GuestMemory, tier: SecondTier | None = None) -> None:
+        """``tier`` may replace handlers by better code."""
         super().__init__(memory)
-        self._regions = RegionTier(memory) if regions else None
+        self._tier = tier
         self._pages_by_table: dict[int, DecodedPages] = {}
         self.modes = (ModePages * 4)()
         """The decoded pages that native code finds, by machine mode."""
@@ -113,8 +120,8 @@ class NativeEngine(ConcreteEngine):
             why = self._run_native(state)
             executed = state.executed = end - state.run_left
             live.take_back(state)
-            if self._regions is not None:
-                self._regions.look(state, self._pages_by_table)
+            if self._tier is not None:
+                self._tier.look(state, self._pages_by_table)
             found = _STOPS.get(why)
             if found is not None:
                 return found

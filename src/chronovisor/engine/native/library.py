@@ -11,7 +11,7 @@ from functools import cache
 
 from llvmlite import binding as llvm
 
-from chronovisor.engine.native import code_cache, compiler, sets
+from chronovisor.engine.native import code_cache, compile_server, compiler, sets
 from chronovisor.engine.native.block_decoder import COPIES
 from chronovisor.engine.native.compile_service import CompileService
 from chronovisor.engine.native.decode_table import DecodeTable, Handler, Handlers
@@ -187,7 +187,7 @@ class HandlerLibrary:
         if code is not None:
             self._take(wanted, code)
         else:
-            service().ask(wanted, lambda code: self._take_late(wanted, code))
+            service().ask(compile_server.request(wanted), lambda code: self._take_late(wanted, code))
         return True
 
     def _take_late(self, wanted: HandlerSet, code: bytes | None) -> None:
@@ -198,6 +198,8 @@ class HandlerLibrary:
                 self._failed.add(wanted.name)
                 self._changed.notify_all()
             return
+        with compiler.FINISHING:
+            code_cache.keep(wanted.file_name, compiler.fingerprint(), code)
         self._take(wanted, code)
         # The table comes before the generation: `DecodedPages.refresh` sees the generation, then decodes anew
         # what was decoded with an older table.

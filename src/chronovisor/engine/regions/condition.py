@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from llvmlite import ir
 
 from chronovisor.engine.native.emitter import I1, I32, I64, word
-from chronovisor.engine.native.regions.code import Site
+from chronovisor.engine.regions.code import Site
 from chronovisor.isa.values import Value
 
 WIDTH = 32

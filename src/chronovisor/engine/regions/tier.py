@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from queue import SimpleQueue
 
 from chronovisor.engine.native import code_cache
@@ -17,7 +17,9 @@ from chronovisor.engine.native.compile_service import CompileService
 from chronovisor.engine.native.layout import PAGE_SHIFT, SAMPLES
 from chronovisor.engine.native.library import runtime
 from chronovisor.engine.native.pages import DecodedPages, Retired
-from chronovisor.engine.native.regions.compile import (
+from chronovisor.engine.native.state import NativeThread
+from chronovisor.engine.regions import compile_server
+from chronovisor.engine.regions.compile import (
     SYMBOL,
     CompiledRegion,
     WantedRegion,
@@ -26,7 +28,6 @@ from chronovisor.engine.native.regions.compile import (
     fingerprint,
     page_name,
 )
-from chronovisor.engine.native.state import NativeThread
 from chronovisor.memory.guest_memory import GuestMemory
 
 #: Samples in a page, outside its regions, after which a region is compiled.
@@ -134,7 +135,7 @@ class _Worker:
 
     def __init__(self) -> None:
         self._tasks: SimpleQueue[_Task] = SimpleQueue()
-        self._service = CompileService(nice=True)
+        self._service = CompileService(compile_server.__name__, nice=True)
         #: The regions of each page content that is known.
         self._known: dict[str, list[_Loaded]] = {}
         self._changing = threading.Lock()
@@ -157,7 +158,7 @@ class _Worker:
                 task.tier.put_in(task, known)
             else:
                 wanted = WantedRegion(task.pages.library.mode, task.content, task.hot)
-                self._service.ask(wanted, lambda code, t=task, n=name: self._take(t, n, code))  # type: ignore[misc]
+                self._service.ask(compile_server.request(wanted), partial(self._take, task, name))
 
     def _take(self, task: _Task, name: str, code: bytes | None) -> None:
         if code is None:

@@ -22,8 +22,8 @@ from chronovisor.engine.native.layout import (
     file_field,
 )
 from chronovisor.engine.native.lowering import Lowering, Mode
-from chronovisor.engine.native.regions import condition
-from chronovisor.engine.native.regions.discovery import Region
+from chronovisor.engine.regions import condition
+from chronovisor.engine.regions.discovery import Region
 from chronovisor.isa.registers import FILES, RegisterFile
 from chronovisor.isa.values import Value, When
 

@@ -14,11 +14,11 @@ from llvmlite import binding as llvm
 from chronovisor.engine.native import compiler
 from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.native.operations import LOWERINGS
-from chronovisor.engine.native.regions import code as code_of_pages
-from chronovisor.engine.native.regions import condition, discovery, lowering
-from chronovisor.engine.native.regions.code import PageCode
-from chronovisor.engine.native.regions.discovery import Region, discover
-from chronovisor.engine.native.regions.lowering import RegionLowering
+from chronovisor.engine.regions import code as code_of_pages
+from chronovisor.engine.regions import condition, discovery, lowering
+from chronovisor.engine.regions.code import PageCode
+from chronovisor.engine.regions.discovery import Region, discover
+from chronovisor.engine.regions.lowering import RegionLowering
 
 SYMBOL = "chronovisor_region"
 

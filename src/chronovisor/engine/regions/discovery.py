@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from chronovisor.engine.native.regions.code import PAGE_SIZE, PageCode, Site
+from chronovisor.engine.regions.code import PAGE_SIZE, PageCode, Site
 
 #: The most instructions of a region around a loop, and of one without a loop.
 MOST_IN_LOOP = 300

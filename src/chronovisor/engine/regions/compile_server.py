@@ -1,0 +1,29 @@
+"""The process that compiles regions: ``python -m chronovisor.engine.regions.compile_server``.
+
+It works as the process that compiles handlers does. A region is wanted by the mode, the page's content and
+the hot instruction's offset; the answer is what `CompiledRegion.encode` makes.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from chronovisor.engine.native.compile_server import serve
+from chronovisor.engine.regions.compile import WantedRegion, compile_region
+
+
+def request(wanted: WantedRegion) -> dict[str, object]:
+    """What asks for a region."""
+    content = base64.b64encode(wanted.content).decode()
+    return {"mode": wanted.mode, "page": content, "hot": wanted.hot}
+
+
+def answer(asked: dict[str, Any]) -> bytes:
+    """The region that a request asks for."""
+    content = base64.b64decode(asked["page"])
+    return compile_region(WantedRegion(tuple(asked["mode"]), content, asked["hot"])).encode()
+
+
+if __name__ == "__main__":
+    serve(answer)
