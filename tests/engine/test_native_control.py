@@ -13,6 +13,7 @@ from chronovisor.engine.native.layout import CONTEXTS
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.state import Thread
 from chronovisor.isa.bits import FSCR, LPCR, MSR
+from chronovisor.timebase.clock import RealTime
 
 from .native_guest import CODE, Guest, registers
 from .page_tables import KERNEL, PID, PageTables
@@ -199,10 +200,10 @@ def test_an_invalidation_of_one_page_reaches_the_other_thread() -> None:
 
 
 class _Expired:
-    """Live registers of the machine's own clock whose decrementer has expired already."""
+    """Live registers of the machine's own clock whose decrementer has expired a moment ago."""
 
     def __init__(self) -> None:
-        self.deadline = 0
+        self.deadline = RealTime().ticks() - 1
 
     def lend(self, time: NativeThread) -> None:
         time.tb_adjust, time.dec_deadline, time.dec_written = 0, self.deadline, 0
