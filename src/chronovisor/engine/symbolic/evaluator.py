@@ -204,10 +204,10 @@ def _load_reserved(e: Evaluation, v: Value, ea: z3.BitVecRef) -> z3.BitVecRef:
 
 def _store_conditional(e: Evaluation, v: Value, ea: z3.BitVecRef, value: z3.BitVecRef) -> z3.BitVecRef:
     size = value.size() // 8
+    # An aligned access lies within memory if its first byte does. One that faults keeps the reservation.
+    address = e.access(ea, 1, store=True)
     held = e.state.reservation
     _hold(e, Reservation(z3.BoolVal(False), held.address, held.size, held.value))
-    # An aligned access lies within memory if its first byte does.
-    address = e.access(ea, 1, store=True)
     there = e.state.bytes_at(address, size, e.little)
     unchanged = z3.ZeroExt(128 - value.size(), there) if value.size() < 128 else there
     done = z3.simplify(z3.And(held.held, held.address == address, held.size == size, held.value == unchanged))
@@ -216,7 +216,7 @@ def _store_conditional(e: Evaluation, v: Value, ea: z3.BitVecRef, value: z3.BitV
 
 
 def _zero_block(e: Evaluation, v: Value, ea: z3.BitVecRef) -> None:
-    address = e.access(ea, 1, store=True) & ~(CACHE_BLOCK - 1)
+    address = e.access(ea & ~(CACHE_BLOCK - 1), 1, store=True)
     e.remember(e.state.put_bytes(address, z3.BitVecVal(0, CACHE_BLOCK * 8), False), e.guard)
 
 
