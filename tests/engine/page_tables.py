@@ -99,7 +99,7 @@ def expected(
     def doubleword(at: int) -> int:
         return int.from_bytes(memory[at : at + 8], "big") if at + 8 <= len(memory) else 0
 
-    if ea >> 62 in (1, 2):
+    if ea >> 62 in (1, 2) or (ea >> 52) & 0x3FF:
         return Fault("INSTRUCTION_SEGMENT" if fetch else "DATA_SEGMENT", 0), None
     process = 0 if ea >> 62 == 3 else pid
     if process >= (0x1000 << (table & 0x1F)) // 16:

@@ -27,7 +27,7 @@ UNITS = {
     "rtas-get-time-of-day-base": 10,
     "rtas-set-time-of-day": 5,
     "emulator": 4,
-    "interrupts": 5,
+    "interrupts": 28,
     "mmu": 3,
     "smp": 4,
     "smp-smt": 4,

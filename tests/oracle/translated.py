@@ -126,7 +126,7 @@ def _case(random: Random, process: _Process, address: int) -> Case:
     gpr[23] = random.choice(
         (
             random.choice((0, KERNEL, 1 << 62, 2 << 62)) + BLOCK + 64,
-            random.choice(process.pages) + (1 << 34),
+            random.choice(process.pages) + (1 << random.choice((34, 51, 52, 57, 61))),
         )
     )
     mode = next(mode for mode in MODES if mode & MSR_SF and bool(mode & MSR_LE) == bool(little))

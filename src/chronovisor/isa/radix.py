@@ -36,6 +36,7 @@ _ENTRY_SIZE: Final = 16
 
 _DIRECTORY_ADDRESS: Final = 0x0FFF_FFFF_FFFF_FF00
 _DIRECTORY_SIZE: Final = 0x1F
+_EFFECTIVE_BITS: Final = 52
 _ROOT_LEVELS: Final = 13
 _TREE_52_BITS: Final = 21
 """A process table entry's tree size field for a tree of 52 bits: the size less 31."""
@@ -85,9 +86,13 @@ class _Walk:
             self.fault(int(cause))
 
     def check_quadrant(self) -> Value:
-        """Return 1 bit: the address is in the kernel's quadrant. The two quadrants between are invalid."""
+        """Return 1 bit: the address is in the kernel's quadrant.
+
+        The two quadrants between are invalid, and so is an address of more bits than the tree translates.
+        """
         m, quadrant = self.m, self.ea.extract(62, 2)
-        with m.when(quadrant.eq(1) | quadrant.eq(2)):
+        beyond = self.ea.extract(_EFFECTIVE_BITS, 62 - _EFFECTIVE_BITS)
+        with m.when(quadrant.eq(1) | quadrant.eq(2) | beyond.ne(0)):
             if self.access is Access.FETCH:
                 m.interrupt("INSTRUCTION_SEGMENT")
             else:
