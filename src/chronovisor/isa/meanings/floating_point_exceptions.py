@@ -76,20 +76,13 @@ def result_class(m: Machine, form: Format, precision: Format, result: Value) -> 
     negative = result.extract(form.width - 1, 1)
     magnitude = result.trunc(form.width - 1)
     smallest_normal = precision.smallest_exponent + form.bias << form.fraction_bits
-    zero, infinite = magnitude.eq(0), magnitude.eq(form.infinity)
-    nan, denormal = magnitude.ugt(form.infinity), magnitude.ult(smallest_normal) & ~zero
-    numeric = ~(zero | nan)
-    bits = (
-        (nan | denormal | (zero & negative), FPSCR.C),
-        (numeric & negative, FPSCR.FL),
-        (numeric & ~negative, FPSCR.FG),
-        (zero, FPSCR.FE),
-        (nan | infinite, FPSCR.FU),
-    )
-    whole = m.value(0)
-    for condition, bit in bits:
-        whole = whole | (condition.zext(64) << place(bit))
-    return whole
+    more, less, unlike = int(FPSCR.FG), int(FPSCR.FL), int(FPSCR.C)
+    sign = m.select(negative, less, more)
+    zero = m.select(negative, int(FPSCR.FE) | unlike, int(FPSCR.FE))
+    tiny = m.select(magnitude.eq(0), zero, sign | unlike)
+    huge = m.select(magnitude.eq(form.infinity), sign | int(FPSCR.FU), int(FPSCR.FU) | unlike)
+    finite = m.select(magnitude.ult(smallest_normal), tiny, sign)
+    return m.select(magnitude.ult(form.infinity), finite, huge)
 
 
 def _raise(m: Machine, fpscr: Value, raised: Value) -> None:
