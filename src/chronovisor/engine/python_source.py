@@ -55,11 +55,18 @@ def joined(values: list[int], width: int) -> int:
     return sum(value << (width * number) for number, value in enumerate(values))
 
 
+def permute(bytes_of: int, selectors: int) -> int:
+    """The `permute` operation."""
+    table = bytes_of.to_bytes(16, "little")
+    return int.from_bytes(bytes(table[one & 15] for one in selectors.to_bytes(16, "little")), "little")
+
+
 _OPERATIONS = {
     "signed_divide": signed_divide,
     "signed_remainder": signed_remainder,
     "lanes": lanes,
     "joined": joined,
+    "permute": permute,
     "ieee": IEEE,
 }
 
@@ -143,6 +150,7 @@ EXPRESSIONS: dict[str, Callable[..., str]] = {
     "ctz": lambda v, a: f"(({a} & -{a}).bit_length() - 1 if {a} else {v.width})",
     "popcount": lambda v, a: f"({a}).bit_count()",
     "byteswap": lambda v, a: f"int.from_bytes({a}.to_bytes({v.width // 8}, 'big'), 'little')",
+    "permute": lambda v, a, b: f"permute({a}, {b})",
     "ieee": lambda v, *operands: f"ieee[{v.detail!r}]({', '.join(operands)})",
     "lane": lambda v: f"x{v.detail}",
     "each": _each,

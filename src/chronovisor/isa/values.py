@@ -47,6 +47,7 @@ OPERATIONS: dict[str, str] = {
     "ctz": "the number of zeros below a's lowest one; its width if a is 0",
     "popcount": "the number of ones in a",
     "byteswap": "a with its bytes in reverse order; its width is a multiple of 8",
+    "permute": "for each byte of b the byte of a whose number, from the right, its low four bits give",
     "ieee": "the IEEE arithmetic that `detail` names (isa/ieee): its result, what it raises of FPSCR above",
     "lane": "within the function of an `each`: the present lane of the operand number `detail`",
     "each": "the function `detail` of each lane of the operands, with its results side by side",
@@ -265,6 +266,13 @@ class Value:
     def popcount(self) -> Value:
         """The number of ones, in as many bits as the value."""
         return self.trace.emit("popcount", self.width, (self,))
+
+    def permute(self, selectors: Value) -> Value:
+        """For each byte of ``selectors`` the byte of the value whose number its low four bits give.
+
+        Both are 128 bits. Bytes count from the right.
+        """
+        return self.trace.emit("permute", self.width, (self, selectors))
 
     def byteswap(self) -> Value:
         """The bytes in reverse order."""

@@ -98,6 +98,7 @@ SHAPES: Final[dict[str, Shape]] = {
     "extract": _extracts,
     "concat": lambda v: len(v.args) == 2 and sum(_widths(v)) == v.width,
     "byteswap": lambda v: _widths(v) == (v.width,) and v.width % 8 == 0,
+    "permute": lambda v: _widths(v) == (128, 128) and v.width == 128,
     "ieee": _ieee,
     "lane": lambda v: not v.args and isinstance(v.detail, int),
     "each": _each,

@@ -331,6 +331,8 @@ def _is_native(statement: Value) -> bool:
         return all(one.op != "ieee" and _is_native(one) for one in statement.detail.body)
     if statement.op == "ieee":
         return is_hosted(statement)
+    if statement.op == "permute":
+        return bool(llvm.get_host_cpu_features().get("ssse3", False))
     if statement.op == "new_context":
         return statement.detail in _NATIVE_CONTEXT
     if statement.op == "read_live":

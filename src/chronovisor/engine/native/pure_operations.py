@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from chronovisor.engine.native.emitter import I1, Emitter, Row
+from chronovisor.engine.native.emitter import I1, I8, Emitter, Row
 from chronovisor.engine.native.encoding import bound
 from chronovisor.isa.values import LaneFunction, Value, mask
 
@@ -131,6 +131,16 @@ def _byteswap(e: Emitter, v: Value, a: ir.Value) -> ir.Value:
     return _intrinsic("bswap")(e, v, a) if v.width > 8 else a
 
 
+def _permute(e: Emitter, v: Value, a: ir.Value, b: ir.Value) -> ir.Value:
+    """By the machine's own instruction, which has zeros for selectors with their upper bit set."""
+    lanes = ir.VectorType(I8, v.width // 8)
+    table, selectors = (e.b.bitcast(operand, lanes) for operand in (a, b))
+    kind = ir.FunctionType(lanes, [lanes, lanes])
+    shuffle = e.function.module.declare_intrinsic("llvm.x86.ssse3.pshuf.b.128", (), kind)
+    chosen = e.b.call(shuffle, [table, e.b.and_(selectors, _number(lanes, 15))])
+    return e.b.bitcast(chosen, a.type)
+
+
 def _each(e: Emitter, v: Value, *operands: ir.Value) -> ir.Value:
     function = v.detail
     assert isinstance(function, LaneFunction)
@@ -173,6 +183,7 @@ PURE_ROWS: dict[str, Row] = {
     "ctz": _intrinsic("cttz", 0),
     "popcount": _intrinsic("ctpop"),
     "byteswap": _byteswap,
+    "permute": _permute,
     "lane": lambda e, v: e.lanes[v.detail],
     "each": _each,
 }

@@ -52,6 +52,14 @@ def _byteswap(v: Value, a: z3.BitVecRef) -> z3.BitVecRef:
     return z3.Concat(*parts) if len(parts) > 1 else a
 
 
+def _permute(v: Value, a: z3.BitVecRef, b: z3.BitVecRef) -> z3.BitVecRef:
+    chosen = []
+    for low in range(v.width - 8, -1, -8):
+        number = z3.ZeroExt(v.width - 4, z3.Extract(low + 3, low, b))
+        chosen.append(z3.Extract(7, 0, z3.LShR(a, number << 3)))
+    return z3.Concat(*chosen)
+
+
 def _extract(v: Value, a: z3.BitVecRef) -> z3.BitVecRef:
     assert isinstance(v.detail, int)
     return z3.Extract(v.detail + v.width - 1, v.detail, a)
@@ -108,6 +116,7 @@ EXPRESSIONS: dict[str, Callable[..., z3.BitVecRef]] = {
     "ctz": lambda v, a: _first_one(a, range(v.width)),
     "popcount": _popcount,
     "byteswap": _byteswap,
+    "permute": _permute,
     "ieee": ieee,
     "each": _each,
 }

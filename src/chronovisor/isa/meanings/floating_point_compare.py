@@ -9,7 +9,7 @@ from chronovisor.isa.meanings.floating_point_exceptions import (
     interrupt_if_enabled,
     place,
     record,
-    with_exceptions,
+    take_up,
 )
 from chronovisor.isa.notation import Machine
 from chronovisor.isa.values import Value
@@ -32,7 +32,8 @@ def compare(m: Machine, form: Format, BF: Value, a: Value, b: Value, ordered: bo
     """CR field BF and FPCC become LT, GT, EQ or unordered."""
     relation, raised = related(m, form, a, b, ordered)
     old = m["FPSCR"]
-    m["FPSCR"] = with_exceptions(m, (old & ~FPCC) | (relation.zext(64) << place(FPSCR.FU)), raised)
+    m["FPSCR"] = compared = (old & ~FPCC) | (relation.zext(64) << place(FPSCR.FU))
+    take_up(m, compared, raised)
     m.cr[BF] = relation
     interrupt_if_enabled(m)
 

@@ -85,7 +85,7 @@ def result_class(m: Machine, form: Format, precision: Format, result: Value) -> 
     return m.select(magnitude.ult(form.infinity), finite, huge)
 
 
-def _raise(m: Machine, fpscr: Value, raised: Value) -> None:
+def take_up(m: Machine, fpscr: Value, raised: Value) -> None:
     """FPSCR takes up what was raised. Nothing changes unless that is new, which is rare."""
     with m.when((raised & EXCEPTIONS & ~fpscr).ne(0)):
         m["FPSCR"] = with_exceptions(m, fpscr, raised)
@@ -94,7 +94,7 @@ def _raise(m: Machine, fpscr: Value, raised: Value) -> None:
 def finish_without_flags(m: Machine, raised: Value, write: Callable[[], None]) -> None:
     """End an instruction that leaves FR, FI and FPRF alone: exceptions, the target, interrupt."""
     stays = suppressed(m, raised)
-    _raise(m, m["FPSCR"], raised)
+    take_up(m, m["FPSCR"], raised)
     with m.when(~stays):
         write()
     interrupt_if_enabled(m)
@@ -114,7 +114,7 @@ def finish(
     if flags is not None:
         changes = m.select(stays, changes, (changes & ~FPRF) | flags)
     m["FPSCR"] = changes
-    _raise(m, changes, raised)
+    take_up(m, changes, raised)
     with m.when(~stays):
         write()
     record(m, Rc)

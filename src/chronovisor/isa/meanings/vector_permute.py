@@ -17,12 +17,9 @@ def element(value: Value, width: int, number: int) -> Value:
 
 def permuted(m: Machine, left: Value, right: Value, selectors: Value) -> Value:
     """Each byte is the one of the 32 bytes of ``left`` and ``right`` that its selector's last 5 bits name."""
-    out = []
-    for number in range(16):
-        selector = element(selectors, 8, number).trunc(5)
-        chosen = m.select(selector.extract(4, 1), right, left)
-        out.append((chosen >> ((15 - selector.trunc(4)).zext(128) << 3)).trunc(8))
-    return m.concat(*out)
+    from_right = ~selectors
+    one, other = left.permute(from_right), right.permute(from_right)
+    return m.each(8, lambda s, a, b: m.select(s.extract(4, 1), b, a), selectors, one, other)
 
 
 def reversely_permuted(m: Machine, left: Value, right: Value, selectors: Value) -> Value:
