@@ -15,7 +15,7 @@ import pytest
 
 from chronovisor.cli.debian import FLAVOUR, Packages
 from chronovisor.machine.cpio import Archive
-from chronovisor.machine.guest import Guest
+from chronovisor.timebase.clock import HostClock
 from chronovisor.timebase.types import HostTime
 
 BOOT_SECONDS: Final = 300
@@ -40,6 +40,13 @@ class Kernel:
         if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
             pytest.skip("needs Debian's apt and dpkg: they bring the kernel")
         return Packages(suite=self.suite).vmlinux(self.flavour)
+
+
+THREE_LINES: Final = """#!/bin/sh
+echo "init: running"
+busybox poweroff -f
+"""
+"""The shortest first process: a script for `busybox`."""
 
 
 OWN: Final = Kernel(None, FLAVOUR, 65536)
@@ -77,9 +84,14 @@ class Lines:
         self._now: Callable[[], HostTime] | None = None
         self._rest = b""
 
-    def watch(self, guest: Guest) -> None:
-        """Take times from the guest's host from now on."""
-        self._now = guest.system.clock.now
+    def watch(self, clock: HostClock) -> None:
+        """Take times from this clock from now on."""
+        self._now = clock.now
+
+    def end(self) -> None:
+        """Take what was printed last for a line, whether it ended or not."""
+        if self._rest:
+            self(b"\n")
 
     def __call__(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")

@@ -8,14 +8,20 @@ import pytest
 
 from chronovisor.machine.guest import EndReason
 from chronovisor.machine.host import Host
-from linux_guest.guests import BOOT_SECONDS, COMPLAINTS, OWN, TRIXIE, TRIXIE_64K, Kernel, Lines, busybox
+from linux_guest.guests import (
+    BOOT_SECONDS,
+    COMPLAINTS,
+    OWN,
+    THREE_LINES,
+    TRIXIE,
+    TRIXIE_64K,
+    Kernel,
+    Lines,
+    busybox,
+)
 
 pytestmark = pytest.mark.oracle
 APPEND = "console=hvc0"
-THREE_LINES = """#!/bin/sh
-echo "init: running"
-busybox poweroff -f
-"""
 SHELL = """#!/bin/sh
 busybox mount -t proc proc /proc
 busybox mount -t sysfs sysfs /sys
