@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import soak
 
+from chronovisor.engine.native import library
+from chronovisor.engine.native.library import HandlerLibrary
 from chronovisor.machine.guest import EndReason
 from chronovisor.machine.host import Host
 from linux_guest.guests import BOOT_SECONDS, OWN, THREE_LINES, TRIXIE, Kernel, Lines, busybox
@@ -40,6 +44,21 @@ def check_repeats(kernel: Kernel, smp: int, times: int) -> None:
 
 def test_a_boot_repeats_itself() -> None:
     check_repeats(OWN, 1, 2)
+
+
+@pytest.mark.soak
+def test_a_boot_repeats_itself_whichever_evaluator_runs_an_instruction(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The concrete evaluator runs all rare instructions in the second boot."""
+    first = boot(OWN, 1)
+    assert len(first) > 150
+    assert len({tick for tick, _ in first}) > 100
+    with monkeypatch.context() as without:
+        # New libraries, which have the everyday handlers alone.
+        without.setattr(library, "_library", cache(HandlerLibrary))
+        without.setattr(HandlerLibrary, "want", lambda *_: False)
+        assert boot(OWN, 1) == first
 
 
 @pytest.mark.soak

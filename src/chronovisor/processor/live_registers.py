@@ -82,6 +82,8 @@ class LiveRegisters:
         time.dec_deadline = self._decrementer.deadline
         time.pending = self._line.external
         if self._virtual is not None:
+            # The concrete evaluator may have executed an instruction that read no time.
+            self._account_time()
             time.virtual_ticks = self._virtual.ticks()
             time.ticks_per_instruction = self._ticks_per_instruction
 
