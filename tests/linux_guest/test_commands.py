@@ -1,4 +1,4 @@
-"""The commands on a Linux guest, as README's "Boot Linux" and "Move a guest" show them, in processes of their own."""
+"""The commands that the README shows, on a Linux guest, in processes of their own."""
 
 from __future__ import annotations
 
@@ -138,21 +138,18 @@ def test_what_readme_does_to_a_guest_works_on_linux(commands: Commands) -> None:
 
     assert "linux" in does("ps")
     assert int(does("reg", "linux", "TB_OFFSET").split()[1], 16) == 0
-    does("reg", "linux", "VTB")
     assert "no vCPU has registered a dispatch trace log" in does("dtl", "linux", status=ExitStatus.USAGE)
     assert "paused" in does("pause", "linux")
-    assert "freeze" in does("resume", "linux")
-    does("pause", "linux")
     assert "catch-up" in does("resume", "linux", "--time", "catch-up")
     commands.samples(3)
 
-    for n in (0, 1, 0, 1):
+    for n in (0, 1, 0):
         record = asks("migrate", "linux", f"unix:door{n}")
         assert isinstance(record, dict)
         assert abs(record["error_ticks"]) <= record["error_bound_ticks"]
         commands.samples(3)
     assert source.ends() == ExitStatus.OK
-    assert does("history", "linux").count("move, catch-up") == 4
+    assert does("history", "linux").count("move, catch-up") == 3
 
     assert "saved" in does("snapshot", "linux", "linux.snap")
     assert "vCPUs             2" in does("inspect", "linux.snap")
