@@ -130,12 +130,13 @@ Sabotage = Callable[[Guest], None]
 
 
 @pytest.mark.parametrize(
-    ("sabotage", "found"),
+    ("sabotage", "moves", "found"),
     [
-        (offset_not_applied_on_one_vcpu, "a clock went back"),
-        pytest.param(offset_off_by_a_granule, "a step beyond the record", marks=pytest.mark.soak),
-        pytest.param(virtual_timebase_jumps, "soft lockup", marks=pytest.mark.soak),
-        pytest.param(decrementers_lost, "a timer fired 2 s late", marks=pytest.mark.soak),
+        (offset_not_applied_on_one_vcpu, 1, "a clock went back"),
+        pytest.param(offset_off_by_a_granule, 1, "a step beyond the record", marks=pytest.mark.soak),
+        pytest.param(virtual_timebase_jumps, 1, "soft lockup", marks=pytest.mark.soak),
+        # A CPU that was just about to set its decrementer loses nothing.
+        pytest.param(decrementers_lost, 6, "a timer fired 2 s late", marks=pytest.mark.soak),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -143,6 +144,7 @@ def test_sabotage_is_caught(
     booted: tuple[LinuxOnOurHosts, Path],
     monkeypatch: pytest.MonkeyPatch,
     sabotage: Callable[[Guest], None],
+    moves: int,
     found: str,
 ) -> None:
     """A guest whose state is changed between its move and its first instruction at the destination."""
@@ -165,12 +167,15 @@ def test_sabotage_is_caught(
             return moved
 
         monkeypatch.setattr(Restored, "release", released)
-        guest, record = move(guest, here, Link())
-        listener.moved()
-        listener.wait(40, SILENCE)
+        records = [sound]
+        for number in range(moves):
+            guest, record = move(guest, (here, there)[number % 2], Link())
+            records.append(record)
+            listener.moved()
+            listener.wait(40, SILENCE)
         guest.pause()
         report = listener.report()
-        seen = faults(report, max(sound.error_bound_ticks, record.error_bound_ticks))
+        seen = faults(report, max(record.error_bound_ticks for record in records))
         if report.timers.worst_late_ns > 2 * SECOND:
             seen.append("a timer fired 2 s late")
         assert found in seen
