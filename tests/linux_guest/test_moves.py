@@ -154,10 +154,10 @@ def test_sabotage_is_caught(
         guest, _ = restore(booted[1], here, Console(listener.take))
         guest.resume()
         guest.console.type(WATCHDOG)
-        assert listener.wait(30, PATIENCE)
+        assert listener.wait(12, PATIENCE)
         guest, sound = move(guest, there, Link())
         listener.moved()
-        assert listener.wait(30, PATIENCE)
+        assert listener.wait(12, PATIENCE)
         assert b"soft lockup" not in b"".join(listener.lines)
         release = Restored.release
 
@@ -172,7 +172,7 @@ def test_sabotage_is_caught(
             guest, record = move(guest, (here, there)[number % 2], Link())
             records.append(record)
             listener.moved()
-            listener.wait(40, SILENCE)
+            listener.wait(24, SILENCE)
         guest.pause()
         report = listener.report()
         seen = faults(report, max(record.error_bound_ticks for record in records))
