@@ -44,6 +44,20 @@ def test_a_guest_moves_to_and_fro_and_keeps_its_time(machine: Machine) -> None:
     assert here.ends() == 0
 
 
+def test_a_guest_that_does_not_suspend_itself_goes_on_and_can_still_move(machine: Machine) -> None:
+    guest = machine.run("one")
+    there, address = machine.receive("two", once=False)
+    status, out, err = machine.does("migrate", "one", address, "--cooperative", "--suspend-limit", "0.2")
+    assert (status, out) == (ExitStatus.FAILED, "")
+    asked, failed = err.splitlines()
+    assert "to /sys/kernel/mobility/migration in one" in asked
+    assert "the guest did not suspend itself within 0.2 s, and goes on here" in failed
+    assert machine.state("one") == "running"
+    guest.timebase()
+    machine.asks("migrate", "one", address)
+    there.timebase()
+
+
 def test_what_runs_is_listed_and_its_registers_shown_and_set(machine: Machine) -> None:
     machine.run("one", "--tb-origin", str(ORIGIN))
     machine.receive("two")

@@ -90,6 +90,7 @@ def state(memory: GuestMemory, runs: list[tuple[int, int]]) -> State:
             SOURCES,
             False,
             b"nvram",
+            (True, False),
         ),
         (vcpu_state(0), vcpu_state(1, 5)),
         tuple((addr, memory.view[addr : addr + size]) for addr, size in runs),

@@ -63,6 +63,7 @@ def test_each_format_is_read(version: int) -> None:
                 sources=(),
                 console_signals=True,
                 nvram=b"",
+                joined=(),
             ),
             vcpus=tuple(map(_without_controller, expected_state.vcpus)),
         )

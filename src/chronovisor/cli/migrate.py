@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from typing import Annotated, Any
 
 import typer
@@ -60,6 +61,22 @@ def command(
     time: Annotated[str, typer.Option(help=TIME_HELP, metavar="POLICY")] = "catch-up",
     max_step: MaxStep = MAX_STEP_DEFAULT,
     clock_error_limit: ClockErrorLimit = "",
+    cooperative: Annotated[
+        bool,
+        typer.Option(
+            "--cooperative",
+            help="Ask a Linux guest to suspend itself for the move, which resets its watchdogs. Somebody in "
+            "the guest has to write the number that is shown to /sys/kernel/mobility/migration.",
+        ),
+    ] = False,
+    suspend_limit: Annotated[
+        str,
+        typer.Option(
+            help="With --cooperative: the seconds that the guest may take once its memory has been sent.",
+            metavar="SECONDS",
+            show_default="60",
+        ),
+    ] = "",
     cancel: Annotated[
         bool, typer.Option("--cancel", help="Cancel the move under way; the guest goes on here.")
     ] = False,
@@ -101,6 +118,7 @@ def command(
         credentials = choose_credentials(tls_credentials, tls_ca, tls_cert, tls_key, "client")
         if credentials is not None and (warning := credentials.warning()) is not None:
             say(warning)
+        stream = secrets.randbits(63) if cooperative else None
         request |= write_request(
             to,
             insecure,
@@ -111,7 +129,11 @@ def command(
             parse_limit(clock_error_limit),
             parse_policy(time, max_step),
             choose_token(token, token_file),
+            stream,
+            parse_seconds(suspend_limit, "suspend limit"),
         )
+        if stream is not None:
+            say(f"write {stream:#x} to /sys/kernel/mobility/migration in {name}")
     try:
         with as_lines() if as_json and progress else shown(not as_json) as hear:
             answer = ask(name, "migrate", hear=hear, **request)

@@ -96,6 +96,8 @@ def write_request(
     clock_error: Ticks,
     policy: TimePolicy,
     token: bytes,
+    stream: int | None,
+    suspend: float | None,
 ) -> dict[str, Any]:
     """Return the request for a move, in JSON's types; MachineError for what makes no sense."""
     address = parse_address(to, insecure=insecure)
@@ -113,6 +115,8 @@ def write_request(
         "clock_error": clock_error.value,
         "time": str(policy),
         "token": token.hex(),
+        "stream": stream,
+        "suspend": MoveLimits().suspend if suspend is None else suspend,
     }
 
 
@@ -127,6 +131,8 @@ def read_request(request: dict[str, Any]) -> dict[str, Any]:
             request["bandwidth"],
             Ticks(request["clock_error"]),
             TimePolicy.parse(request["time"]),
+            request["stream"],
+            request["suspend"],
         ),
         "credentials": Credentials(**named) if named is not None else None,
         "token": bytes.fromhex(request["token"]),

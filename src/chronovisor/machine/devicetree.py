@@ -25,7 +25,15 @@ ERROR_LOG_MAX: Final = 2048
 """Bytes of an event that event-scan could report."""
 _EVENT_SCANS_A_MINUTE: Final = 1
 HYPERTAS_FUNCTIONS: Final = (
-    *("hcall-term", "hcall-splpar", "hcall-set-mode", "hcall-interrupt", "hcall-vio", "hcall-cpu-char"),
+    *(
+        "hcall-term",
+        "hcall-splpar",
+        "hcall-set-mode",
+        "hcall-interrupt",
+        "hcall-vio",
+        "hcall-join",
+        "hcall-cpu-char",
+    ),
 )
 VECTOR_5: Final = bytes([25, *[0] * 23, 0x40, 0, 0x40])
 """`ibm,architecture-vec-5`: its length less 1, then option bytes on which guest and platform have agreed.

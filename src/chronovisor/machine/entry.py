@@ -7,6 +7,7 @@ from typing import Final
 from chronovisor.memory import AddressError, GuestMemory
 
 MSR_SF: Final = 1 << 63
+MSR_EE: Final = 1 << 15
 MSR_ME: Final = 1 << 12
 MSR_LE: Final = 1
 _BRANCH: Final = 18

@@ -53,6 +53,8 @@ class MachineState:
     sources: tuple[SourceState, ...] = ()
     console_signals: bool = True
     nvram: bytes = b""
+    joined: tuple[bool, ...] = ()
+    """Which vCPUs wait in H_JOIN; empty for none."""
 
 
 class Guest:
@@ -293,6 +295,7 @@ class Guest:
             tuple(self.platform.interrupts.states),
             self.platform.console_signals,
             self.platform.nvram.contents,
+            self.platform.joined if any(self.platform.joined) else (),
         )
 
     @machine_state.setter
@@ -307,6 +310,8 @@ class Guest:
             self.platform.translate(state.translation)
         self.platform.interrupts.states = state.sources
         self.platform.console_signals = state.console_signals
+        if state.joined:
+            self.platform.joined = state.joined
         if state.nvram:
             self.platform.nvram.contents = state.nvram
 

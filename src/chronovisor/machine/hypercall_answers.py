@@ -9,6 +9,7 @@ from chronovisor.kvm.exits import HcallExit
 from chronovisor.kvm.ids import ONE_REG_BY_NAME, MmuV3Flag
 from chronovisor.kvm.interface import Vcpu
 from chronovisor.machine.devicetree import VTY_UNIT
+from chronovisor.machine.entry import MSR_EE
 from chronovisor.machine.rtas import call_rtas
 from chronovisor.machine.services import LPCR_AIL, LPCR_ILE, Machine, Translation
 from chronovisor.machine.vcpu_thread import VcpuThread
@@ -68,6 +69,28 @@ def _vio_signal(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) ->
     if unit != VTY_UNIT or mode > 1:
         return Answer(Status.PARAMETER)
     machine.console_signals = bool(mode)
+    return _DONE
+
+
+def _vasi_state(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
+    """H_VASI_STATE: how far the move of a stream is."""
+    state = machine.vasi_state(args[0])
+    return Answer(Status.PARAMETER) if state is None else Answer(Status.SUCCESS, (state,))
+
+
+def _join(machine: Machine, caller: VcpuThread, _args: tuple[int, ...]) -> Answer:
+    """H_JOIN: wait for H_PROD, whatever interrupts come; the last one that runs is told so instead."""
+    if caller.vcpu.get_regs().msr & MSR_EE:
+        return Answer(Status.BAD_MODE)
+    return _DONE if machine.join(caller) else Answer(Status.CONTINUE)
+
+
+def _prod(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
+    """H_PROD, which is answered here while vCPUs wait in H_JOIN."""
+    target = machine.processor(args[0])
+    if target is None:
+        return Answer(Status.PARAMETER)
+    machine.prod(target)
     return _DONE
 
 
@@ -161,6 +184,9 @@ _HANDLERS: Final[dict[int, HypercallFunction]] = {
     Hcall.PUT_TERM_CHAR: _put_term_char,
     Hcall.GET_TERM_CHAR: _get_term_char,
     Hcall.VIO_SIGNAL: _vio_signal,
+    Hcall.VASI_STATE: _vasi_state,
+    Hcall.JOIN: _join,
+    Hcall.PROD: _prod,
     Hcall.RTAS: _rtas,
     Hcall.RANDOM: _random,
     Hcall.SET_SPRG0: _set_sprg0,

@@ -6,17 +6,19 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-from chronovisor.kvm.ids import ONE_REG_BY_NAME
+from chronovisor.kvm.ids import ONE_REG_BY_NAME, Cap
 from chronovisor.kvm.interface import Device, Vcpu, Vm
 from chronovisor.machine.console import Console
 from chronovisor.machine.ending import EndReason, GuestEnd
 from chronovisor.machine.entry import MSR_LE, entry_msr
 from chronovisor.machine.interrupt_sources import CONSOLE, InterruptSources
 from chronovisor.machine.nvram import Nvram
-from chronovisor.machine.services import LPCR_AIL, LPCR_ILE, NO_TRANSLATION, Translation
+from chronovisor.machine.services import LPCR_AIL, LPCR_ILE, NO_TRANSLATION, SuspendStatus, Translation
+from chronovisor.machine.suspension import Suspension, VasiState
 from chronovisor.machine.vcpu_thread import VcpuTask, VcpuThread, VcpuThreads
 from chronovisor.machine.wall_clock import WallClock
 from chronovisor.memory import GuestMemory
+from chronovisor.papr.hcalls import Hcall
 
 _LPCR: Final = ONE_REG_BY_NAME["LPCR_64"].id
 
@@ -45,6 +47,8 @@ class Platform:
         self.translation = NO_TRANSLATION
         self.interrupts = InterruptSources(vm, controller)
         self.nvram = Nvram()
+        self.suspension: Suspension | None = None
+        """The last request that the guest suspend itself for a move."""
         self.console_signals = True
         """Whether typed input interrupts the guest (H_VIO_SIGNAL)."""
         self.ignore_console = console.watch_input(self.tell_of_input)
@@ -68,6 +72,53 @@ class Platform:
         """Give the devices the state that they have when the machine is switched on. No vCPU may run."""
         self.interrupts.reset()
         self.console_signals = True
+        self._answer_prod_below(True)
+
+    # Suspending for a move
+
+    def vasi_state(self, stream: int) -> VasiState | None:
+        """The state of a move's stream; None if it is none of the guest's."""
+        known = self.suspension
+        return known.state if known is not None and known.stream == stream else None
+
+    def join(self, caller: VcpuThread) -> bool:
+        """Have the calling vCPU wait for `prod`; False if it is the last one that runs."""
+        if self._threads.join(caller):
+            return True
+        # From here on H_PROD is for those that wait, which the kernel's half does not know of.
+        self._answer_prod_below(False)
+        return False
+
+    def prod(self, target: VcpuThread) -> None:
+        """Wake a vCPU that waits in `join` or in H_CEDE."""
+        if not self._threads.prod(target):
+            target.vcpu.kick()
+        elif not any(self.joined):
+            self._answer_prod_below(True)
+
+    @property
+    def joined(self) -> tuple[bool, ...]:
+        """Which vCPUs wait in `join`."""
+        return tuple(thread.joined for thread in self._threads.all)
+
+    @joined.setter
+    def joined(self, joined: tuple[bool, ...]) -> None:
+        for thread, waits in zip(self._threads.all, joined, strict=True):
+            thread.joined = waits
+        if any(joined):
+            self._answer_prod_below(False)
+
+    def suspend(self, caller: VcpuThread) -> SuspendStatus:
+        """Stop the guest where it is, inside its call, for the move that asked for that."""
+        if any(not (t.stopped or t.joined) for t in self._threads.all if t is not caller):
+            return SuspendStatus.THREADS_ACTIVE
+        if self.suspension is None or not self.suspension.suspend():
+            return SuspendStatus.NOT_SUSPENDABLE
+        self._threads.ask_to_stop()
+        return SuspendStatus.SUCCESS
+
+    def _answer_prod_below(self, below: bool) -> None:
+        self._vm.enable_cap(Cap.PPC_ENABLE_HCALL, Hcall.PROD, int(below))
 
     # How a run ends
 

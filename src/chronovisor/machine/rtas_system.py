@@ -109,3 +109,8 @@ def _system_reboot(
 ) -> tuple[RtasStatus, Answer]:
     machine.reboot()
     return RtasStatus.SUCCESS, ()
+
+
+@service("ibm,suspend-me", 0x2013, arguments=0, returns=1)
+def _suspend_me(machine: Machine, caller: VcpuThread, _words: tuple[int, ...]) -> tuple[int, Answer]:
+    return machine.suspend(caller), ()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final, Protocol
 
 from chronovisor.machine.console import Console
 from chronovisor.machine.interrupt_sources import InterruptSources
 from chronovisor.machine.nvram import Nvram
+from chronovisor.machine.suspension import VasiState
 from chronovisor.machine.vcpu_thread import VcpuTask, VcpuThread
 from chronovisor.machine.wall_clock import WallClock
 from chronovisor.memory import GuestMemory
@@ -32,6 +34,16 @@ LPCR_AIL: Final = 3 << 23
 """Where interrupts are taken while translation is on (the same)."""
 
 
+class SuspendStatus(IntEnum):
+    """The statuses of `ibm,suspend-me`."""
+
+    SUCCESS = 0
+    NOT_SUSPENDABLE = -9004
+    """Nobody asked the guest to suspend itself."""
+    THREADS_ACTIVE = -9005
+    """Another processor has not made H_JOIN."""
+
+
 class Machine(Protocol):
     """A guest's machine, as its own calls see it."""
 
@@ -49,6 +61,18 @@ class Machine(Protocol):
 
     def power_off(self) -> None:
         """End the guest as it wishes."""
+
+    def vasi_state(self, stream: int) -> VasiState | None:
+        """The state of a move's stream; None if it is none of the guest's."""
+
+    def join(self, caller: VcpuThread) -> bool:
+        """Have the calling vCPU wait for `prod`; False if it is the last one that runs."""
+
+    def prod(self, target: VcpuThread) -> None:
+        """Wake a vCPU that waits in `join` or in H_CEDE."""
+
+    def suspend(self, caller: VcpuThread) -> SuspendStatus:
+        """Stop the guest where it is, inside its call, for the move that asked for that."""
 
     def reboot(self) -> None:
         """Start the guest again from its beginning, or end its run if that cannot be done here."""

@@ -25,6 +25,8 @@ class VcpuThread:
         """As RTAS counts it: it was not started, or it stopped itself."""
         self.stopping = False
         """It asked to stop and has not yet left the guest."""
+        self.joined = False
+        """It made H_JOIN, and waits for H_PROD."""
         self.active = False
         """Its thread is at the guest: inside `run()` or handling an exit."""
         self.tasks: list[VcpuTask] = []
@@ -64,7 +66,7 @@ class VcpuThreads:
                 return
             self._start_threads()
             for thread in self.all:
-                if not thread.stopped:
+                if not (thread.stopped or thread.joined):
                     self._set_off(thread)
             self.permitted = True
             self.changed.notify_all()
@@ -90,6 +92,25 @@ class VcpuThreads:
             prepare(target.vcpu)
             target.stopped = False
             if self.permitted:
+                self._set_off(target)
+            self.changed.notify_all()
+            return True
+
+    def join(self, caller: VcpuThread) -> bool:
+        """Have the calling vCPU wait for `prod`; False if all others wait already or are stopped."""
+        with self.changed:
+            if all(t.stopped or t.joined for t in self.all if t is not caller):
+                return False
+            caller.joined = True
+        return True
+
+    def prod(self, target: VcpuThread) -> bool:
+        """Let a vCPU go on that waits in `join`; False if it does not."""
+        with self.changed:
+            if not target.joined:
+                return False
+            target.joined = False
+            if self.permitted and not target.active:
                 self._set_off(target)
             self.changed.notify_all()
             return True
@@ -175,8 +196,12 @@ class VcpuThreads:
                 if thread.stopping:
                     thread.stopping, thread.stopped = False, True
                 thread.active = False
-                if self._anew is not None and self._all_out():
-                    self._begin_anew(self._anew)
+                if self._anew is not None:
+                    if self._all_out():
+                        self._begin_anew(self._anew)
+                elif self.permitted and not (thread.stopped or thread.joined):
+                    # It was prodded while it left for H_JOIN.
+                    self._set_off(thread)
                 if not thread.active:
                     # Last: after this another vCPU may have its turn, and it sees this one's state.
                     thread.vcpu.unbind()
@@ -184,7 +209,7 @@ class VcpuThreads:
 
     def _begin_anew(self, prepare: Callable[[], None]) -> None:
         for number, thread in enumerate(self.all):
-            thread.stopped, thread.stopping = number > 0, False
+            thread.stopped, thread.stopping, thread.joined = number > 0, False, False
         try:
             prepare()
         except Exception as error:
@@ -200,11 +225,11 @@ class VcpuThreads:
                 with self.changed:
                     self._do_tasks(thread)
                 # Only here: the answer to the last exit is in the registers now.
-                if not self.permitted or thread.stopping or self._anew is not None:
+                if not self.permitted or thread.stopping or thread.joined or self._anew is not None:
                     return
             else:
                 self._handle(thread, exit_)
-                if thread.stopping:
+                if thread.stopping or thread.joined:
                     thread.vcpu.kick()
 
     def _do_tasks(self, thread: VcpuThread) -> None:

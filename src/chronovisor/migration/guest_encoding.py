@@ -127,6 +127,7 @@ MACHINE = fields_of(
     sources=array_of(fields_of(SourceState, number=U32, state=U64), MAXIMUM_SOURCES, "interrupt sources"),
     console_signals=BOOL,
     nvram=bytes_of(MAXIMUM_NVRAM, "NVRAM"),
+    joined=array_of(BOOL, MAXIMUM_VCPUS, "vCPUs"),
 )
 MACHINE_BEFORE = fields_of(MachineState, **_MACHINE_FIELDS)
 """How version 2 of the stream and version 1 of snapshots wrote it: their guests did not translate."""

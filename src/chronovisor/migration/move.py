@@ -23,6 +23,7 @@ def move(
     limit: Ticks = CLOCK_ERROR_LIMIT,
     policy: TimePolicy = CATCH_UP,
     probe: Probe = no_probe,
+    stream: int | None = None,
 ) -> tuple[Guest, MoveRecord]:
     """Move `guest` to `to_host` and return it there, with the record of what that did to its time.
 
@@ -30,7 +31,7 @@ def move(
     in this process, so the record's time elapsed is the true one, by the one clock that they share.
     The guest's time comes out at most `limit` ticks from its ideal (2^23, 16.4 ms, unless relaxed);
     `policy` says how much of the time that it is away counts for it. `probe` is told of each phase of either
-    side before it begins.
+    side before it begins. With the number of a `stream` the guest is asked to suspend itself for the move.
 
     Raises `MoveRefusedError` (nothing was stopped), `MoveError` (the guest goes on at the source) and
     `MoveUndecidedError` (it stays paused until `ask` brings an answer).
@@ -39,7 +40,7 @@ def move(
     running = guest.running
     source_clock = guest.system.clock.source
     channel = (link or Link()).connect(source_clock, destination.handle)
-    source = Source(guest, channel, MoveLimits(clock_error=limit, time=policy), probe=probe)
+    source = Source(guest, channel, MoveLimits(clock_error=limit, time=policy, stream=stream), probe=probe)
     try:
         record = source.give_away().record
     except MoveError as error:

@@ -53,6 +53,10 @@ class MoveLimits:
     """How far the guest's time may come out from its ideal."""
     time: TimePolicy = CATCH_UP
     """How much of the time that it was away counts for it."""
+    stream: int | None = None
+    """The number by which the guest is asked to suspend itself for the move; None if it is just stopped."""
+    suspend: float = 60.0
+    """Seconds that it may take for that once its memory has been sent."""
 
 
 @dataclass(frozen=True, slots=True)

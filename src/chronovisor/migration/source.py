@@ -12,6 +12,7 @@ from chronovisor.kvm.errors import KvmError
 from chronovisor.machine import vcpu_state
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
+from chronovisor.machine.suspension import Suspension
 from chronovisor.migration.errors import (
     LinkLostError,
     MoveError,
@@ -99,6 +100,8 @@ class Source:
         )
         self._begun_at = self._source.ticks()
         self._was_running = self._guest.running
+        if self._limits.stream is not None:
+            self._guest.platform.suspension = Suspension(self._limits.stream)
         phase = SourcePhase.ASK
         try:
             for phase, act in before_commit:
@@ -106,6 +109,8 @@ class Source:
                 act()
         except BaseException as error:
             # Whatever failed, the guest goes on.
+            if self._limits.stream is not None and self._guest.platform.suspension is not None:
+                self._guest.platform.suspension.end()
             with contextlib.suppress(KvmError):
                 self._copy.close()
             self._take_back()
@@ -165,7 +170,19 @@ class Source:
         if self._was_running and not self._source.is_virtual:
             self._copy.run(self._ask)
 
+    def _await_suspension(self, asked: Suspension) -> None:
+        asked.begin()
+        asked.wait(self._limits.suspend)
+        if not asked.end():
+            self._copy.check()
+            raise MoveError(
+                f"the guest did not suspend itself within {self._limits.suspend:g} s, and goes on here: "
+                "somebody in it has to write the move's number to /sys/kernel/mobility/migration"
+            )
+
     def _stop(self) -> None:
+        if self._guest.platform.suspension is not None and self._limits.stream is not None:
+            self._await_suspension(self._guest.platform.suspension)
         with self._guest.holding:
             # Whoever held the guest for a moment has let it go by now, and cannot let it go again.
             self._guest.pause()
