@@ -13,13 +13,14 @@ import pytest
 
 import chronovisor as cv
 from chronovisor.cli.debian import CACHE
-from chronovisor.cli.demo.linux import act
+from chronovisor.cli.demo.linux import act, qemu
 from chronovisor.cli.demo.linux.act import Told, judge
 from chronovisor.cli.demo.linux.embedded import SET_BACK, SetBack
 from chronovisor.cli.demo.linux.guest import Wakings
 from chronovisor.cli.demo.linux.journey import MOVES, LinuxJourney
 from chronovisor.cli.demo.linux.listener import Listener, Uptime
 from chronovisor.cli.demo.linux.without import play_without
+from chronovisor.cli.demo.watched import SilentGuestError
 from chronovisor.report.clock_check.lines import Back
 from chronovisor.report.clock_check.report import Bounds, ClockStep, Limits, Report
 from chronovisor.report.linux_picture import LinuxPicture, draw
@@ -178,6 +179,21 @@ def test_the_picture(tmp_path: Path) -> None:
     draw(LinuxPicture([0.0, 1.0], [0.0, -20.0], "QEMU", True, 16.4, [(-0.1, 5.0), (0.1, 1102.0)], 2.1), path)
     assert path.read_bytes().startswith(b"\x89PNG")
     draw(LinuxPicture([0.0, 1.0], [], "", False, 16.4, [], 2.1), path)
+
+
+def fails(*_: object) -> LinuxJourney:
+    raise SilentGuestError("QEMU ended before it answered migrate")
+
+
+def test_a_peer_that_fails_is_no_fault_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qemu, "travel", fails)
+    monkeypatch.setattr(qemu, "installed", lambda: True)
+    peer, why = act._peer(Path("vmlinux"), b"")
+    assert peer is None
+    assert "QEMU ended" in why
+    found = judge(Told(journey(), LEAPT, peer, why))
+    assert found.ok
+    assert any(why in str(shown) for shown in found.shown)
 
 
 @pytest.mark.soak

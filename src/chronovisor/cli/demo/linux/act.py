@@ -22,6 +22,7 @@ from chronovisor.cli.demo.linux.embedded import SET_BACK, LinuxOnOurHosts, SetBa
 from chronovisor.cli.demo.linux.guest import initramfs
 from chronovisor.cli.demo.linux.journey import MOVES, LinuxJourney
 from chronovisor.cli.demo.linux.without import play_without
+from chronovisor.cli.demo.watched import SilentGuestError
 from chronovisor.report.clock_check.report import Report
 from chronovisor.report.linux_picture import LinuxPicture, draw
 from chronovisor.report.table import milliseconds, years
@@ -42,6 +43,8 @@ class Told:
     ours: LinuxJourney
     set_back: SetBack
     peer: LinuxJourney | None
+    no_peer: str = ""
+    """Why there is no peer."""
 
 
 def play(chance: random.Random, packages: Path, picture: Path, in_virtual_time: bool) -> Act:
@@ -63,7 +66,8 @@ def play(chance: random.Random, packages: Path, picture: Path, in_virtual_time: 
         linux.boot()
         linux.travel(MOVES)
         ours = linux.journey()
-        told = Told(ours, linux.set_back(), qemu.travel(kernel, archive, MOVES) if qemu.installed() else None)
+        set_back = linux.set_back()
+    told = Told(ours, set_back, *_peer(kernel, archive))
     act = judge(told)
     draw(
         LinuxPicture(
@@ -89,7 +93,7 @@ def judge(told: Told) -> Act:
     _judge_ours(act, told.ours)
     _judge_set_back(act, told.set_back)
     if told.peer is None:
-        act.shown.append(Text(f"  {qemu.PROGRAM} is not installed: nothing to compare with", style="dim"))
+        act.shown.append(Text(f"  nothing to compare with: {told.no_peer}", style="dim"))
     else:
         _judge_peer(act, told.peer)
     act.json["linux"] = {
@@ -109,6 +113,16 @@ def judge(told: Told) -> Act:
         },
     }
     return act
+
+
+def _peer(kernel: Path, archive: bytes) -> tuple[LinuxJourney | None, str]:
+    """Return the journey between QEMUs, or why there is none."""
+    if not qemu.installed():
+        return None, f"{qemu.PROGRAM} is not installed"
+    try:
+        return qemu.travel(kernel, archive, MOVES), ""
+    except SilentGuestError as error:
+        return None, " ".join(str(error).split())
 
 
 def _missing(in_virtual_time: bool) -> str | None:
