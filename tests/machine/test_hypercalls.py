@@ -100,11 +100,12 @@ def test_pages_are_cleared_and_copied() -> None:
     guest.memory.write(0x4000, b"\x22" * 0x1000)
     guest.resume()
     assert vcpu.entered.wait(5)
-    guest.close()
+    guest.pause()
     assert [status for status, _ in vcpu.answers] == [Status.SUCCESS] * 2 + [Status.PARAMETER] * 4
     assert guest.memory.read(0x3000, 0x1000) == bytes(0x1000)
     assert guest.memory.read(0x5000, 0x1000) == b"\x22" * 0x1000
     assert guest.memory.read(0x6000, 0x1000) == b"\x11" * 0x1000
+    guest.close()
 
 
 @pytest.mark.parametrize(
@@ -218,8 +219,9 @@ def test_query_cpu_stopped_state(cpu: int, state: CpuState) -> None:
     rtas_block(guest, "query-cpu-stopped-state", [cpu], 2)
     guest.resume()
     assert vcpus[0].entered.wait(5)
-    guest.close()
+    guest.pause()
     assert guest.memory.load(BLOCK + 16, 8, False) == state
+    guest.close()
 
 
 def test_start_cpu_starts_a_stopped_one_with_its_argument_and_no_other() -> None:
@@ -230,11 +232,12 @@ def test_start_cpu_starts_a_stopped_one_with_its_argument_and_no_other() -> None
     guest.resume()
     assert vcpus[1].entered.wait(5)
     assert vcpus[0].entered.wait(5)
-    guest.close()
+    guest.pause()
     regs = vcpus[1].regs
     assert (regs.pc, regs.gpr[3], regs.msr) == (0x4000, 0x77, 1 << 63 | 1 << 12 | 1)
     assert vcpus[1].one_regs["LPCR_64"] == LPCR_ILE
     assert guest.memory.load(BLOCK + 24, 4, False) == RtasStatus.HARDWARE & 0xFFFF_FFFF
+    guest.close()
 
 
 @pytest.mark.parametrize("args", [(7, 0x4000, 0), (1, 0x4001, 0)])

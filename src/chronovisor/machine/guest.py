@@ -200,6 +200,7 @@ class Guest:
         self.platform.ignore_console()
         self._threads.close()
         self.vm.close()
+        self.memory.release()
 
     def __enter__(self) -> Guest:
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from typing import Final
+from weakref import WeakSet
 
 from chronovisor.engine.choice import engine_named
 from chronovisor.hypervisor.hypervisor import Hypervisor
@@ -66,7 +67,8 @@ class EmbeddedSystem:
             dec_bits=model.large_decrementer,
             page_size=PAGE_SIZE,
         )
-        self._vms: list[EmbeddedVm] = []
+        # A machine that was given up, as a guest's that has moved away, must not stay with its memory.
+        self._vms: WeakSet[EmbeddedVm] = WeakSet()
 
     @property
     def clock(self) -> HostClock:
@@ -99,11 +101,11 @@ class EmbeddedSystem:
             )
         machine = VirtualMachine(self.hypervisor, stride=self.hypervisor.threads_per_core)
         vm = EmbeddedVm(machine, self.check_extension)
-        self._vms.append(vm)
+        self._vms.add(vm)
         return vm
 
     def close(self) -> None:
         """Close every machine."""
-        for vm in self._vms:
+        for vm in list(self._vms):
             vm.close()
         self._vms.clear()
