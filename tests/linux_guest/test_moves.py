@@ -36,7 +36,7 @@ ORIGINS = (0, 10 * GRANULE)
 """Two hosts in phase, so that a sound move rounds nothing."""
 WATCHDOG = "echo 1 >/proc/sys/kernel/watchdog_thresh\n"
 """Has the kernel's watchdog report a CPU that is stuck for 2 s, within half a second."""
-PATIENCE, SILENCE = 60, 10
+PATIENCE, SILENCE = 60, 8
 """Seconds in which a guest must print its samples, and after which it counts as silent."""
 
 
@@ -130,13 +130,14 @@ Sabotage = Callable[[Guest], None]
 
 
 @pytest.mark.parametrize(
-    ("sabotage", "moves", "found"),
+    ("sabotage", "moves", "samples", "found"),
     [
-        (offset_not_applied_on_one_vcpu, 1, "a clock went back"),
-        pytest.param(offset_off_by_a_granule, 1, "a step beyond the record", marks=pytest.mark.soak),
-        pytest.param(virtual_timebase_jumps, 1, "soft lockup", marks=pytest.mark.soak),
+        # Linux may take the step back for a leap of 1099 s, and then waits for ever.
+        (offset_not_applied_on_one_vcpu, 1, 12, {"a clock went back", "silence"}),
+        pytest.param(offset_off_by_a_granule, 1, 40, {"a step beyond the record"}, marks=pytest.mark.soak),
+        pytest.param(virtual_timebase_jumps, 1, 24, {"soft lockup"}, marks=pytest.mark.soak),
         # A CPU that was just about to set its decrementer loses nothing.
-        pytest.param(decrementers_lost, 6, "a timer fired 2 s late", marks=pytest.mark.soak),
+        pytest.param(decrementers_lost, 6, 24, {"a timer fired 2 s late"}, marks=pytest.mark.soak),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -145,7 +146,8 @@ def test_sabotage_is_caught(
     monkeypatch: pytest.MonkeyPatch,
     sabotage: Callable[[Guest], None],
     moves: int,
-    found: str,
+    samples: int,
+    found: set[str],
 ) -> None:
     """A guest whose state is changed between its move and its first instruction at the destination."""
     listener, clock = Listener(), RealTime()
@@ -154,10 +156,10 @@ def test_sabotage_is_caught(
         guest, _ = restore(booted[1], here, Console(listener.take))
         guest.resume()
         guest.console.type(WATCHDOG)
-        assert listener.wait(12, PATIENCE)
+        assert listener.wait(samples, PATIENCE)
         guest, sound = move(guest, there, Link())
         listener.moved()
-        assert listener.wait(12, PATIENCE)
+        assert listener.wait(samples, PATIENCE)
         assert b"soft lockup" not in b"".join(listener.lines)
         release = Restored.release
 
@@ -167,15 +169,17 @@ def test_sabotage_is_caught(
             return moved
 
         monkeypatch.setattr(Restored, "release", released)
-        records = [sound]
+        records, came = [sound], True
         for number in range(moves):
             guest, record = move(guest, (here, there)[number % 2], Link())
             records.append(record)
             listener.moved()
-            listener.wait(24, SILENCE)
+            came = listener.wait(samples, SILENCE, lambda: b" back seq=" in listener.lines[-1])
         guest.pause()
         report = listener.report()
         seen = faults(report, max(record.error_bound_ticks for record in records))
         if report.timers.worst_late_ns > 2 * SECOND:
             seen.append("a timer fired 2 s late")
-        assert found in seen
+        if not came and not report.back_lines:
+            seen.append("silence")
+        assert found & set(seen)

@@ -58,17 +58,8 @@ def _draw_errors(axes: Axes, picture: LinuxPicture) -> None:
     axes.axhspan(-limit, limit, color=_BAND, alpha=0.25, label=f"our limit for roundings, ±{limit:.1f} ms")
     axes.axhline(0, color="0.4", linewidth=0.8)
     if picture.peer_errors_ms:
-        _draw_course(axes, picture.peer_errors_ms, _PEER, "^", f"the same guest on {picture.peer}")
-        if picture.peer_silent:
-            axes.annotate(
-                "silent after\nthe next move",
-                (len(picture.peer_errors_ms) - 1, picture.peer_errors_ms[-1]),
-                xytext=(8, -8),
-                textcoords="offset points",
-                va="top",
-                fontsize=8,
-                color=_PEER,
-            )
+        end = ", then silent after the next move" if picture.peer_silent else ""
+        _draw_course(axes, picture.peer_errors_ms, _PEER, "^", f"the same guest on {picture.peer}", end)
     _draw_course(axes, picture.errors_ms, _OURS, "o", "Linux on Chronovisor")
     axes.set_xlim(-0.2, len(picture.errors_ms) - 0.3)
     axes.set_xticks(range(len(picture.errors_ms)))
@@ -83,12 +74,14 @@ def _draw_errors(axes: Axes, picture: LinuxPicture) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_course(axes: Axes, values: Sequence[float], colour: str, marker: str, label: str) -> None:
+def _draw_course(
+    axes: Axes, values: Sequence[float], colour: str, marker: str, label: str, end: str = ""
+) -> None:
     moves = range(len(values))
     axes.step(moves, values, where="post", color=colour, linewidth=1)
     axes.plot(moves, values, marker, color=colour, label=label)
     axes.annotate(
-        f"{values[-1]:+.1f} ms",
+        f"{values[-1]:+.1f} ms{end}",
         (moves[-1], values[-1]),
         xytext=(8, 8),
         textcoords="offset points",
