@@ -148,6 +148,16 @@ def test_the_listener_takes_the_fastest_line_of_each_stay(monkeypatch: pytest.Mo
     assert not listener.wait(3, 0)
 
 
+def test_what_follows_the_report_is_not_in_it() -> None:
+    """The timebase is set back after the report of the moves."""
+    listener = Listener()
+    listener.take(sample(1, SECOND))
+    report = listener.report()
+    listener.take(checked(b"cc1 back seq=1 cpu=1 clock=mono via=vdso from=2 to=1"))
+    assert (report.samples, report.backs, report.back_lines) == (1, 0, [])
+    assert b" back seq=" in listener.lines[-1]
+
+
 def next_second(now: int) -> int:
     return (now // SECOND + 1) * SECOND
 
@@ -157,6 +167,10 @@ def sample(seq: int, mono: int) -> bytes:
         f"cc1 sample seq={seq} cpu=0 tb=1 span=1 freq=512000000 interval=50000000 mono={mono} raw={mono} "
         f"boot={mono} real={mono} monoc={mono} realc={mono} late=1 lost=0 skipped=0 backs=0"
     ).encode()
+    return checked(line)
+
+
+def checked(line: bytes) -> bytes:
     return line + b" sum=%08x\r\n" % crc32(line)
 
 

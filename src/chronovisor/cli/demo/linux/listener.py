@@ -37,6 +37,7 @@ class Listener:
         self.lines: list[bytes] = []
         self.uptimes: list[Uptime] = []
         self._check = ClockCheck()
+        self._checking = True
         self._rest = b""
         self._lags: list[list[int]] = [[]]
         self._moving = False
@@ -101,13 +102,15 @@ class Listener:
         return [(fastest[0] - lag) / 1e6 for lag in fastest]
 
     def report(self) -> Report:
-        """Return what the checker found. No lines may follow."""
+        """Return what the checker found until now. Lines that follow are listened to, and checked no more."""
         with self._lock:
+            self._checking = False
             return self._check.report()
 
     def _line(self, line: bytes, now: int) -> None:
         self.lines.append(line)
-        self._check.line(line, now)
+        if self._checking:
+            self._check.line(line, now)
         if answered := _UPTIME.search(line):
             self.uptimes.append(Uptime(now, float(answered[1]), float(answered[2])))
         said = parse(line)
