@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-DATA = 0x40000
+DATA = 0x9_0000
 #: Two pages of data, and an address outside memory.
 _NOWHERE = 0x7FFF_0000
 

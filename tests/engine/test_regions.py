@@ -14,15 +14,27 @@ from chronovisor.engine.native.library import runtime
 from chronovisor.engine.regions.compile import SYMBOL, WantedRegion, compile_region
 from chronovisor.engine.state import Thread
 from chronovisor.isa.assembly import assemble
-from chronovisor.isa.bits import MSR
+from chronovisor.isa.bits import LPCR, MSR
 
 from .native_guest import CODE, KERNEL, Guest, registers
+from .page_tables import KERNEL as EFFECTIVE
+from .page_tables import PID, PageTables
 from .region_programs import DATA, program, start
 
 #: Interrupt handlers: each goes on behind the instruction that it was for.
 _SKIP = "mfspr r30,SRR0; addi r30,r30,4; mtspr SRR0,r30; rfid"
 HANDLERS = {0x300: f"addi r31,r31,1; {_SKIP}", 0x600: _SKIP, 0x700: _SKIP, 0xC00: "addi r27,r27,1; rfid"}
-MODES = {"64be": KERNEL, "64le": KERNEL | int(MSR.LE), "32be": KERNEL & ~int(MSR.SF)}
+TRANSLATED = int(MSR.IR | MSR.DR)
+MODES = {
+    "64be": KERNEL,
+    "64le": KERNEL | int(MSR.LE),
+    "32be": KERNEL & ~int(MSR.SF),
+    "64be translated": KERNEL | TRANSLATED,
+    "64le translated": KERNEL | TRANSLATED | int(MSR.LE),
+}
+RADIX = int(LPCR.HR | LPCR.UPRT | LPCR.GTSE)
+ALL = 0x18F
+"""A page that the kernel may read, write and execute; referenced and changed."""
 FACILITIES = int(MSR.FP | MSR.VEC)
 MOST = 3000
 """Instructions of a program that are compared: a program may have made its counters large."""
@@ -38,7 +50,19 @@ class _Run:
             self.guest.memory.write(vector, assemble(handler, vector, False))
         self.guest.memory.write(DATA, Random(3).randbytes(0x2000))
         self.thread: Thread = self.guest.thread(**values)
+        if msr & TRANSLATED:
+            self._translate()
         self.guest.memory.dirty.take()
+
+    def _translate(self) -> None:
+        """Map the code in the kernel's quadrant, and the data."""
+        tables = PageTables(self.guest.memory)
+        tables.map(EFFECTIVE | CODE, CODE, 12, ALL)
+        for page in range(DATA - 0x1000, DATA + 0x2000, 0x1000):
+            tables.map(page, page, 12, ALL)
+        for name, value in {"LPCR": RADIX, "PATE1": tables.process_table, "PIDR": PID}.items():
+            self.thread.set(name, value)
+        self.thread.CIA = EFFECTIVE | CODE
 
     def seen(self) -> tuple[object, ...]:
         return registers(self.thread), self.guest.memory.read(DATA - 0x1000, 0x4000)
