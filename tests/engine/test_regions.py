@@ -10,8 +10,9 @@ from soak import share
 from chronovisor.engine.concrete import ConcreteEngine, Reason
 from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.engine.native.layout import PAGE_SHIFT
-from chronovisor.engine.native.library import runtime
-from chronovisor.engine.regions.compile import SYMBOL, WantedRegion, compile_region
+from chronovisor.engine.native.state import NativeThread
+from chronovisor.engine.regions import tier
+from chronovisor.engine.regions.compile import WantedRegion, compile_region
 from chronovisor.engine.state import Thread
 from chronovisor.isa.assembly import assemble
 from chronovisor.isa.bits import LPCR, MSR
@@ -72,17 +73,14 @@ def put_in(run: _Run, hots: list[int]) -> int:
     """Compile regions around some offsets of the program and put them in; how many there were."""
     engine, thread, page = run.guest.engine, run.thread, CODE >> PAGE_SHIFT
     assert isinstance(engine, NativeEngine)
-    pages = engine.pages_of(thread)  # type: ignore[arg-type]
-    pages.add(page)
-    records, made = pages.records(page), 0
-    assert records is not None
+    assert isinstance(thread, NativeThread)
+    pages, made = engine.pages_of(thread), 0
+    snapshots = {n: pages.snapshot(page + n) for n in range(-1, 4)}
+    contents = {n: snapshot.content for n, snapshot in snapshots.items()}
     for hot in hots:
-        content = run.guest.memory.read(CODE, 1 << PAGE_SHIFT)
-        region = compile_region(WantedRegion(pages.library.mode, content, hot))
-        if region.entries:
-            address = runtime().load("region", region.code, SYMBOL)
-            assert pages.put_region(page, records, address, region.entries)
-            made += 1
+        region = tier.load(compile_region(WantedRegion(pages.library.mode, contents, hot)))
+        assert tier.put_in(pages, snapshots, region)
+        made += bool(region.handlers)
     return made
 
 

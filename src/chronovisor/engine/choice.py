@@ -44,7 +44,7 @@ def engine_named(name: str) -> Callable[[GuestMemory], ConcreteEngine]:
         return NativeEngine
     from chronovisor.engine.regions.tier import RegionTier
 
-    return lambda memory: NativeEngine(memory, RegionTier(memory))
+    return lambda memory: NativeEngine(memory, RegionTier())
 
 
 def _no_native_code() -> str | None:

@@ -9,6 +9,7 @@ end or the decrementer is due. In virtual time the caller's budget ends before e
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ from chronovisor.engine.native.emitter import (
     ThreadEmitter,
     word,
 )
-from chronovisor.engine.native.layout import PAGE_SHIFT, RECORD_HANDLER, SAMPLES, Left
+from chronovisor.engine.native.layout import PAGE_SHIFT, RECORD_HANDLER, SAMPLES, Left, Sample
 from chronovisor.isa.bits import MSR
 from chronovisor.isa.interrupts import INTERRUPT_NUMBERS
 from chronovisor.isa.radix import Access
@@ -260,9 +261,11 @@ class _Entry(ThreadEmitter):
         b.cbranch(b.icmp_unsigned("<", offset, word(1 << PAGE_SHIFT)), keep, after)
         b.position_at_end(keep)
         count = self.read("sample_count")
-        place = b.shl(b.and_(count, word(SAMPLES - 1)), word(3))
-        b.store(self.read("page_entry"), self.at(self.field("sample_pages"), place))
-        b.store(offset, self.at(self.field("sample_offsets"), place))
+        size = ctypes.sizeof(Sample)
+        place = self.at(self.field("samples"), b.mul(b.and_(count, word(SAMPLES - 1)), word(size)))
+        base, tlb, entry = (self.read(name) for name in ("page_base", "tlb", "page_entry"))
+        for name, value in (("entry", entry), ("base", base), ("offset", offset), ("tlb", tlb)):
+            b.store(value, self.at(place, getattr(Sample, name).offset))
         self.write("sample_count", b.add(count, word(1)))
         b.branch(after)
         b.position_at_end(after)

@@ -28,6 +28,12 @@ SAMPLES = 256
 KEYS = 4
 
 
+class Sample(ctypes.Structure):
+    """Where a thread was: the page as in page_entry and page_base, the offset in it in bytes, and its TLB."""
+
+    _fields_ = [(name, ctypes.c_uint64) for name in ("entry", "base", "offset", "tlb")]
+
+
 class Registers(ctypes.Structure):
     """The register files, every stored register in 64 bits, and what else native code needs."""
 
@@ -97,10 +103,9 @@ class Registers(ctypes.Structure):
         # decoded pages
         ("page_base", ctypes.c_uint64),
         ("page_entry", ctypes.c_uint64),
-        # Where the thread was, now and then: pages as in page_entry, offsets in bytes; how many samples there
-        # were in all, and how many pieces there are until the next one
-        ("sample_pages", ctypes.c_uint64 * SAMPLES),
-        ("sample_offsets", ctypes.c_uint64 * SAMPLES),
+        # Where the thread was, now and then; how many samples there were in all, and how many pieces there
+        # are until the next one
+        ("samples", Sample * SAMPLES),
         ("sample_count", ctypes.c_uint64),
         ("until_sample", ctypes.c_uint64),
         # Time: T = clock + tb_adjust. Where ticks_per_instruction is 0 the clock is the machine's own, else

@@ -93,14 +93,15 @@ class Runtime:
         #: Runs a thread; without the interpreter's lock.
         self.enter = Enter(self._library["chronovisor_enter"])
 
-    def load(self, name: str, code: bytes, symbol: str) -> int:
-        """Link an object file; the address of a symbol in it. The code stays as long as the process."""
+    def load(self, name: str, code: bytes, *symbols: str) -> list[int]:
+        """Link an object file; the addresses of symbols in it. The code stays as long as the process."""
         with compiler.FINISHING:
             builder = llvm.JITLibraryBuilder().add_object_img(code)
-            builder.export_symbol(symbol)
+            for symbol in symbols:
+                builder.export_symbol(symbol)
             library = builder.link(self.jit, f"{name}-{len(_kept)}")
             _kept.append(library)
-            return int(library[symbol])
+            return [int(library[symbol]) for symbol in symbols]
 
 
 _kept: list[object] = []
@@ -241,7 +242,7 @@ def library(mode: Mode) -> HandlerLibrary:
 
 
 def _load(wanted: HandlerSet, code: bytes) -> _Loaded:
-    table = runtime().load(wanted.file_name, code, compiler.TABLE)
+    (table,) = runtime().load(wanted.file_name, code, compiler.TABLE)
     keys, together = wanted.keys, wanted.pairs
     split = compiler.KEY_ENTRIES * len(keys)
     begin, *addresses, end = (ctypes.c_uint64 * (split + len(together) + 2)).from_address(table)

@@ -45,13 +45,15 @@ class Lowering(ThreadEmitter):
 
     #: How the values of the program come about; None: each by its operation.
     encoding: Encoding | None = None
+    #: The function's type; its first arguments are a handler's.
+    kind = HANDLER
 
     def __init__(self, module: ir.Module, name: str, mode: Mode, rows: Rows) -> None:
-        super().__init__(module, HANDLER, name, rows)
+        super().__init__(module, self.kind, name, rows)
         self.sixty_four, self.little = mode
         self.function.calling_convention = "tailcc"
         self.function.attributes.add("nounwind")
-        self.state, self.record, self.memory, self.budget = self.function.args
+        self.state, self.record, self.memory, self.budget = self.function.args[: len(HANDLER.args)]
         for pointer in (self.state, self.record, self.memory):
             pointer.add_attribute("noalias")
         self.nia = self.b.alloca(I64)

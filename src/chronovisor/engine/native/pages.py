@@ -10,14 +10,14 @@ from __future__ import annotations
 import ctypes
 import mmap
 import threading
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from chronovisor.engine.native.block_decoder import BLOCK_INSTRUCTIONS, DONE_EARLY
 from chronovisor.engine.native.layout import (
     PAGE_INSTRUCTIONS,
     PAGE_SHIFT,
-    RECORD_HANDLER,
     RECORD_PLAIN,
     RECORD_SIZE,
 )
@@ -28,12 +28,22 @@ from chronovisor.memory.guest_memory import GuestMemory
 
 _PAGE_MASK = (1 << PAGE_SHIFT) - 1
 _RECORD_WORDS = RECORD_SIZE // 8
+_PAGE_BLOCKS = (1 << PAGE_SHIFT) // CACHE_BLOCK
 
 #: A page's records and the one behind them, as words; the first word of each is its handler's address.
 Records = ctypes.c_uint64 * ((PAGE_INSTRUCTIONS + 1) * _RECORD_WORDS)
 
 #: Records that were replaced.
 Retired: TypeAlias = "ctypes.Array[ctypes.c_uint64]"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The content of a page of real memory, and the version of its code then."""
+
+    page: int
+    version: int
+    content: bytes
 
 
 class DecodedPages:
@@ -51,6 +61,10 @@ class DecodedPages:
         #: Whether the bytes of instruction words are in this machine's order.
         self._swapped = not mode[1]
         self._records: dict[int, ctypes.Array[ctypes.c_uint64]] = {}
+        #: How often each page's code has changed.
+        self._versions: dict[int, int] = {}
+        #: The real addresses of the entries of regions that have code of a page.
+        self._entries: dict[int, set[int]] = {}
         #: Pages with records that handlers to come will change.
         self._early: set[int] = set()
         self._changing = threading.Lock()
@@ -109,36 +123,67 @@ class DecodedPages:
                 return left == DONE_EARLY
             table.learn(left)
 
-    def records(self, page: int) -> Retired | None:
-        """The present records of the page with this number; None if it has none."""
-        return self._records.get(page)
+    # Regions: code of several instructions in the place of a handler
 
-    def put_region(self, page: int, records: Retired, region: int, entries: Iterable[int]) -> bool:
-        """Have threads that come to the entries, by their offsets, run a region; its address is given.
-
-        False: the page has other records now, so the region may be of code that has changed.
-        """
-        for offset in entries:
-            self.decode((page << PAGE_SHIFT) + offset)
+    def snapshot(self, page: int) -> Snapshot:
+        """A page's content, from which regions may be made."""
+        first = (page << PAGE_SHIFT) // CACHE_BLOCK
+        self._code_blocks[first : first + _PAGE_BLOCKS] = b"\x01" * _PAGE_BLOCKS
+        # As in `decode`: marked before memory is read, which taking the lock makes sure of.
         with self._changing:
-            if self._records.get(page) is not records:
+            version = self._versions.get(page, 0)
+        return Snapshot(
+            page, version, ctypes.string_at(self._memory_at + (page << PAGE_SHIFT), 1 << PAGE_SHIFT)
+        )
+
+    def version(self, page: int) -> int:
+        """How often the code of the page with this number has changed."""
+        return self._versions.get(page, 0)
+
+    def put_in(self, made_of: Sequence[Snapshot], entries: Mapping[int, int]) -> bool:
+        """Have threads that come to the entries run a region.
+
+        ``entries`` has the entries' handlers by real addresses. False: a page has changed since its snapshot.
+        """
+        for address in entries:
+            self.add(address >> PAGE_SHIFT)
+            self.decode(address)
+        with self._changing:
+            if any(self._versions.get(one.page, 0) != one.version for one in made_of):
                 return False
-            for offset in entries:
-                place = offset // 4 * _RECORD_WORDS
-                handler, plain = place + (RECORD_HANDLER // 8), place + (RECORD_PLAIN // 8)
-                if records[handler] == runtime().undecoded_address:
+            for address, handler in entries.items():
+                records, place = self._record(address)
+                plain = place + RECORD_PLAIN // 8
+                if records[plain] or records[place] == runtime().undecoded_address:
                     continue
-                if not records[plain]:
-                    # One store of eight bytes each; the region is seen only with the handler beside it.
-                    records[plain] = records[handler]
-                    records[handler] = region
+                # One store of eight bytes each: who sees the region finds the instruction's handler.
+                records[plain] = records[place]
+                records[place] = handler
+            for one in made_of:
+                self._entries.setdefault(one.page, set()).update(entries)
             return True
+
+    def _record(self, address: int) -> tuple[Retired, int]:
+        """The records of the page of a real address, and the place of the address's own, in words."""
+        return self._records[address >> PAGE_SHIFT], (address & _PAGE_MASK) // 4 * _RECORD_WORDS
+
+    def _take_out(self, page: int) -> None:
+        """Take out the regions that have code of a page which has changed."""
+        self._versions[page] = self._versions.get(page, 0) + 1
+        for address in self._entries.pop(page, ()):
+            records, place = self._record(address)
+            plain = place + RECORD_PLAIN // 8
+            if records[plain]:
+                records[place] = records[plain]
+                records[plain] = 0
 
     def forget_all(self) -> None:
         """Have everything decoded anew, while no thread runs."""
         with self._changing:
             for page in self._records:
                 self._put(page)
+            for page in list(self._entries):
+                self._take_out(page)
 
     def forget(self, address: int) -> Retired | None:
         """Have the page of the real address decoded anew if anything of the address's block was.
@@ -148,6 +193,8 @@ class DecodedPages:
         """
         page = address >> PAGE_SHIFT
         with self._changing:
+            # A region may have code of the block although the block was never decoded.
+            self._take_out(page)
             records = self._records.get(page)
             if records is None:
                 return None
@@ -167,5 +214,6 @@ class DecodedPages:
     def _retire(self, page: int) -> Retired:
         records = self._records[page]
         self._put(page)
+        self._take_out(page)
         runtime().retire(ctypes.addressof(records))
         return records

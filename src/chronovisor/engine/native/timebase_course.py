@@ -125,5 +125,5 @@ def compiled(program: Program, limit: int) -> Course:
     _CourseEmitter(module, program, limit)
     kept_for = hashlib.sha256(f"{compiler.fingerprint()}{module}".encode()).hexdigest()[:32]
     code = fetch(program.name, kept_for, lambda: compiler.compile_module(module))
-    address = runtime().load(program.name, code, f"chronovisor_{program.name}")
+    (address,) = runtime().load(program.name, code, f"chronovisor_{program.name}")
     return ctypes.PYFUNCTYPE(ctypes.c_bool)(address)

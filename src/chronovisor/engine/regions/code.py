@@ -1,10 +1,14 @@
-"""The instructions of a page of guest memory as a region sees them: operands known, control flow known."""
+"""The instructions of some pages as a region sees them: operands known, control flow known.
+
+Offsets are in bytes from the beginning of the region's home page; they are negative in pages before it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 from chronovisor.engine.native.layout import PAGE_SHIFT
 from chronovisor.engine.native.lowering import Mode
@@ -24,13 +28,13 @@ _HANDLERS_ALONE = frozenset(
 #: Instructions behind which code that another thread has changed must be seen.
 _SYNCHRONIZING = frozenset({"isync"})
 
-#: Two addresses of a page. What differs between them depends on the page's address.
-_PAGES = (1 << 28, 3 << 28)
+#: Two addresses of the home page. What differs between them depends on the page's address.
+_HOMES = (1 << 28, 3 << 28)
 
 
 @dataclass
 class Site:
-    """An instruction at its offset within a page, in bytes."""
+    """An instruction at its offset."""
 
     offset: int
     instruction: Instruction | None
@@ -45,18 +49,18 @@ class Site:
             self._known[key] = self._computed(v, None, self._known)
         return self._known[key]
 
-    def _computed(self, v: Value, page: int | None, known: dict[int, int | None]) -> int | None:
+    def _computed(self, v: Value, home: int | None, known: dict[int, int | None]) -> int | None:
         if v.op == "operand":
             return self.operands[str(v.detail)] & mask(64)
         if v.op == "get" and v.detail in ("CIA", "NIA"):
             after = 4 if v.detail == "NIA" else 0
-            return None if page is None else page + self.offset + after
+            return None if home is None else home + self.offset + after
         if v.op not in PURE or isinstance(v.detail, LaneFunction) or v.op in ("lane", "ieee"):
             return None
         arguments = []
         for a in v.args:
             if id(a) not in known:
-                known[id(a)] = self._computed(a, page, known)
+                known[id(a)] = self._computed(a, home, known)
             value = known[id(a)]
             if value is None:
                 return None
@@ -103,31 +107,33 @@ class Site:
             s.op == "set" and s.detail == "LR" for s in (self.program.statements() if self.program else ())
         )
 
-    def target(self, v: Value) -> int | None:
-        """The offset within the page that a jump goes to, or None if it leaves the page or is not known."""
-        one, other = (self._computed(v, page, {}) for page in _PAGES)
-        if one is None or other is None or other - one != _PAGES[1] - _PAGES[0]:
+    def _target(self, v: Value) -> int | None:
+        one, other = (self._computed(v, home, {}) for home in _HOMES)
+        if one is None or other is None or other - one != _HOMES[1] - _HOMES[0]:
             return None
-        offset = one - _PAGES[0]
-        return offset if 0 <= offset < PAGE_SIZE else None
+        return one - _HOMES[0]
 
     @cached_property
     def targets(self) -> list[int]:
-        """The offsets within the page that the instruction is known to jump to."""
-        found = (self.target(v) for v, _ in self.jumps)
+        """The offsets that the instruction is known to jump to."""
+        found = (self._target(v) for v, _ in self.jumps)
         return [offset for offset in found if offset is not None]
 
     @cached_property
     def is_indirect(self) -> bool:
         """Whether a register says where the instruction jumps."""
-        return any(self._computed(v, _PAGES[0], {}) is None for v, _ in self.jumps)
+        return any(self._computed(v, _HOMES[0], {}) is None for v, _ in self.jumps)
 
 
-class PageCode:
-    """The instructions of one page, decoded as they are asked for."""
+class Code:
+    """The instructions of some pages, decoded as they are asked for.
 
-    def __init__(self, content: bytes, mode: Mode) -> None:
-        self._content = content
+    ``pages`` has the contents of pages by their distance from the home page, in pages.
+    """
+
+    def __init__(self, pages: Mapping[int, bytes], mode: Mode) -> None:
+        self._pages = pages
+        self._order: Literal["little", "big"] = "little" if mode[1] else "big"
         self._mode = mode
         self._sites: dict[int, Site] = {}
 
@@ -137,8 +143,11 @@ class PageCode:
         return self._sites[offset]
 
     def _decoded(self, offset: int) -> Site:
-        order = "little" if self._mode[1] else "big"
-        word = int.from_bytes(self._content[offset : offset + 4], order)  # type: ignore[arg-type]
+        content = self._pages.get(offset >> PAGE_SHIFT)
+        if content is None:
+            return Site(offset, None, None)
+        inside = offset & (PAGE_SIZE - 1)
+        word = int.from_bytes(content[inside : inside + 4], self._order)
         found = decode(word)
         if found is None or not found.implemented:
             return Site(offset, None, None)

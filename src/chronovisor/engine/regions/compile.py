@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,11 +16,9 @@ from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.native.operations import LOWERINGS
 from chronovisor.engine.regions import code as code_of_pages
 from chronovisor.engine.regions import condition, discovery, lowering
-from chronovisor.engine.regions.code import PageCode
+from chronovisor.engine.regions.code import Code
 from chronovisor.engine.regions.discovery import Region, discover
-from chronovisor.engine.regions.lowering import RegionLowering
-
-SYMBOL = "chronovisor_region"
+from chronovisor.engine.regions.lowering import define_region
 
 #: LLVM's passes over a region: code as fast as by all that -O2 does, in a fraction of the time.
 _PASSES = ("sroa", "simplify_cfg", "instruction_combine", "simplify_cfg", "aggressive_dce")
@@ -28,28 +26,33 @@ _PASSES = ("sroa", "simplify_cfg", "instruction_combine", "simplify_cfg", "aggre
 
 @dataclass(frozen=True)
 class WantedRegion:
-    """A region that is to be compiled: the one around a hot instruction of a page with this content."""
+    """A region that is to be compiled: the one around a hot instruction.
+
+    ``pages`` are the contents of the pages that it may have, by their distance from the home page, in pages;
+    the hot instruction is in the home page, at the offset ``hot`` in bytes.
+    """
 
     mode: Mode
-    content: bytes
+    pages: Mapping[int, bytes]
     hot: int
-    """The instruction's offset within the page, in bytes."""
 
 
 @dataclass(frozen=True)
 class CompiledRegion:
-    """A region's machine code, and which instructions of its page it has, by their offsets.
+    """A region's machine code, and which instructions it has, by their offsets from its home page.
 
-    Without entries there is no code: nothing there is worth a region.
+    ``pages`` has what tells the contents of its pages, by their distance from the home page. Without entries
+    there is no code: nothing there is worth a region.
     """
 
+    pages: dict[int, str]
     entries: tuple[int, ...]
     covered: tuple[int, ...]
     code: bytes
 
     def encode(self) -> bytes:
         """As a line of text and the code."""
-        line = json.dumps([self.entries, self.covered, len(self.code)])
+        line = json.dumps([list(self.pages.items()), self.entries, self.covered, len(self.code)])
         return line.encode() + b"\n" + self.code
 
     @classmethod
@@ -60,7 +63,7 @@ class CompiledRegion:
 
 
 def encode_page(regions: Iterable[CompiledRegion]) -> bytes:
-    """The regions of one page, one behind the other."""
+    """The regions of one home page, one behind the other."""
     return b"".join(region.encode() for region in regions)
 
 
@@ -69,15 +72,19 @@ def decode_page(whole: bytes) -> list[CompiledRegion]:
     found = []
     while whole:
         line, _, whole = whole.partition(b"\n")
-        entries, covered, length = json.loads(line)
-        found.append(CompiledRegion(tuple(entries), tuple(covered), whole[:length]))
+        pages, entries, covered, length = json.loads(line)
+        found.append(CompiledRegion(dict(pages), tuple(entries), tuple(covered), whole[:length]))
         whole = whole[length:]
     return found
 
 
-def page_name(mode: Mode, content: bytes) -> str:
-    """The name under which the regions of a page with this content are kept."""
-    digest = hashlib.sha256(content).hexdigest()[:32]
+def page_digest(content: bytes) -> str:
+    """What tells a page's content."""
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def page_name(mode: Mode, digest: str) -> str:
+    """The name under which the regions of a home page with this content are kept."""
     return f"regions-{'64' if mode[0] else '32'}{'le' if mode[1] else 'be'}-{digest}"
 
 
@@ -93,16 +100,17 @@ def fingerprint() -> str:
 
 def compile_region(wanted: WantedRegion) -> CompiledRegion:
     """Find and compile a region."""
-    region = discover(PageCode(wanted.content, wanted.mode), wanted.hot)
+    region = discover(Code(wanted.pages, wanted.mode), wanted.hot)
     if region is None:
-        return CompiledRegion((), (wanted.hot,), b"")
-    return CompiledRegion(region.entries, tuple(region.sites), _machine_code(region, wanted.mode))
+        return CompiledRegion({0: page_digest(wanted.pages[0])}, (), (wanted.hot,), b"")
+    pages = {page: page_digest(wanted.pages[page]) for page in region.pages}
+    return CompiledRegion(pages, region.entries, tuple(region.sites), _machine_code(region, wanted.mode))
 
 
 def _machine_code(region: Region, mode: Mode) -> bytes:
     with compiler.FINISHING:
         module = compiler.new_module("region")
-        RegionLowering(module, SYMBOL, mode, LOWERINGS, region)
+        define_region(module, mode, LOWERINGS, region)
         parsed = llvm.parse_assembly(str(module))
         parsed.verify()
         machine = compiler.target()

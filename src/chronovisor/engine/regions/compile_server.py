@@ -1,7 +1,7 @@
 """The process that compiles regions: ``python -m chronovisor.engine.regions.compile_server``.
 
-It works as the process that compiles handlers does. A region is wanted by the mode, the page's content and
-the hot instruction's offset; the answer is what `CompiledRegion.encode` makes.
+It works as the process that compiles handlers does. A region is wanted by the mode, the contents of pages
+and the hot instruction's offset; the answer is what `CompiledRegion.encode` makes.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from chronovisor.engine.regions.compile import WantedRegion, compile_region
 
 def request(wanted: WantedRegion) -> dict[str, object]:
     """What asks for a region."""
-    content = base64.b64encode(wanted.content).decode()
-    return {"mode": wanted.mode, "page": content, "hot": wanted.hot}
+    pages = [(page, base64.b64encode(content).decode()) for page, content in wanted.pages.items()]
+    return {"mode": wanted.mode, "pages": pages, "hot": wanted.hot}
 
 
 def answer(asked: dict[str, Any]) -> bytes:
     """The region that a request asks for."""
-    content = base64.b64decode(asked["page"])
-    return compile_region(WantedRegion(tuple(asked["mode"]), content, asked["hot"])).encode()
+    pages = {page: base64.b64decode(content) for page, content in asked["pages"]}
+    return compile_region(WantedRegion(tuple(asked["mode"]), pages, asked["hot"])).encode()
 
 
 if __name__ == "__main__":

@@ -1,17 +1,20 @@
-"""Which instructions form a region: the loop around a hot place, with what the loop calls in its page."""
+"""Which instructions form a region: the loop around a hot place, with what the loop calls."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from chronovisor.engine.regions.code import PAGE_SIZE, PageCode, Site
+from chronovisor.engine.native.layout import PAGE_SHIFT
+from chronovisor.engine.regions.code import Code, Site
 
 #: The most instructions of a region around a loop, and of one without a loop.
 MOST_IN_LOOP = 300
 MOST_IN_LINE = 100
 #: The fewest instructions that are worth a region if they are no loop.
 FEWEST_IN_LINE = 6
+#: How far back the beginning of a straight line is looked for, in bytes.
+_LINE = 256
 #: How far from the hot place a loop is looked for, in instructions.
 _REACH = 2 * MOST_IN_LOOP
 
@@ -32,8 +35,13 @@ class Region:
     longest: Mapping[int, int]
     returns: tuple[int, ...]
 
+    @property
+    def pages(self) -> tuple[int, ...]:
+        """The pages of its instructions, by their distance from the home page."""
+        return tuple(sorted({offset >> PAGE_SHIFT for offset in self.sites}))
 
-def discover(code: PageCode, hot: int) -> Region | None:
+
+def discover(code: Code, hot: int) -> Region | None:
     """The region around the instruction at an offset; None if there is nothing worth compiling."""
     if not code[hot].fits:
         return None
@@ -48,34 +56,33 @@ def discover(code: PageCode, hot: int) -> Region | None:
     return _region(code, {first}, chosen) if len(chosen) >= FEWEST_IN_LINE else None
 
 
-def _back_targets(code: PageCode, chosen: list[int]) -> set[int]:
+def _back_targets(code: Code, chosen: list[int]) -> set[int]:
     """Where jumps go back to: the heads of loops as compilers lay them out."""
     inside = set(chosen)
     jumps = ((offset, target) for offset in chosen for target in code[offset].targets)
     return {target for offset, target in jumps if target <= offset and target in inside}
 
 
-def _block_begin(code: PageCode, hot: int) -> int:
+def _block_begin(code: Code, hot: int) -> int:
     """The first instruction of the straight line that leads to ``hot``."""
     offset = hot
-    while offset and code[offset - 4].fits and not code[offset - 4].jumps:
+    while hot - offset < _LINE and code[offset - 4].fits and not code[offset - 4].jumps:
         offset -= 4
     return offset
 
 
-def _successors(code: PageCode, site: Site, returns: Iterable[int]) -> list[int]:
-    """Where control goes from an instruction, as far as that is in its page and in instructions that fit."""
+def _successors(code: Code, site: Site, returns: Iterable[int]) -> list[int]:
+    """Where control goes from an instruction, as far as instructions there fit."""
     found = list(site.targets)
-    following = site.offset + 4
     # A call comes back.
-    if (site.falls or site.links) and following < PAGE_SIZE:
-        found.append(following)
+    if site.falls or site.links:
+        found.append(site.offset + 4)
     if site.is_indirect and not site.links:
         found += returns
     return [offset for offset in dict.fromkeys(found) if code[offset].fits]
 
 
-def _reachable(code: PageCode, start: int, most: int) -> dict[int, list[int]]:
+def _reachable(code: Code, start: int, most: int) -> dict[int, list[int]]:
     """The instructions that control can reach from ``start``, the nearest first, and what follows each."""
     returns: list[int] = []
     found: dict[int, list[int]] = {start: []}
@@ -124,7 +131,7 @@ def _nearest(edges: Edges, hot: int, among: set[int], most: int) -> list[int]:
     return order
 
 
-def _region(code: PageCode, begins: set[int], chosen: list[int]) -> Region:
+def _region(code: Code, begins: set[int], chosen: list[int]) -> Region:
     inside = set(chosen)
     sites = {offset: code[offset] for offset in sorted(inside)}
     returns = tuple(o + 4 for o, s in sites.items() if s.links and o + 4 in inside)
@@ -137,14 +144,12 @@ def _region(code: PageCode, begins: set[int], chosen: list[int]) -> Region:
     return Region(sites, tuple(sorted(entries)), longest, returns)
 
 
-def _resumed(code: PageCode, sites: Mapping[int, Site]) -> set[int]:
+def _resumed(code: Code, sites: Mapping[int, Site]) -> set[int]:
     """Where control comes back to the region after an instruction or a call that is outside."""
     found = set()
     for offset in sites:
-        before = code[offset - 4] if offset else None
-        if before is None or offset - 4 in sites:
-            continue
-        if before.falls or before.links:
+        before = code[offset - 4]
+        if offset - 4 not in sites and before.program is not None and (before.falls or before.links):
             found.add(offset)
     for offset, site in sites.items():
         # The function that is called is outside, or returns by a way that is.

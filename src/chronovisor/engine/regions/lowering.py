@@ -6,18 +6,17 @@ exit, so the state is exact whenever anything else looks at it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
 
 from llvmlite import ir
 
-from chronovisor.engine.native.emitter import HANDLER_POINTER, I1, I8, I64, POINTER, Rows, word
+from chronovisor.engine.native.emitter import HANDLER, HANDLER_POINTER, I1, I8, I64, POINTER, Rows, word
 from chronovisor.engine.native.layout import (
     OFFSETS,
     PAGE_SHIFT,
     RECORD_HANDLER,
-    RECORD_OFFSET,
     RECORD_PLAIN,
-    RECORD_SIZE,
     Left,
     file_field,
 )
@@ -31,43 +30,102 @@ from chronovisor.isa.values import Value, When
 _ADDRESSES = ("CIA", "NIA")
 
 
+#: The region's function: a handler with one more argument, the number of the entry.
+_REGION = ir.FunctionType(I64, [POINTER, POINTER, POINTER, I64, I64])
+
+
 class _Exit(IntEnum):
     """How the region is left."""
 
     LEAVE = 0  # return to `enter`, with CIA at an address
-    GO_ON = 1  # to the record of an instruction of the page
+    JUMP = 1  # go on at an address
     PLAIN = 2  # the same, by the instruction's own handler although a region begins there
-    JUMP = 3  # to an address
+
+
+def entry_symbol(number: int) -> str:
+    """The name of the handler with which the region's entry of this number is entered."""
+    return f"chronovisor_region_{number}"
+
+
+def define_region(module: ir.Module, mode: Mode, rows: Rows, region: Region) -> None:
+    """Define a region, and a handler for each of its entries."""
+    made = RegionLowering(module, mode, rows, region).function
+    for number in range(len(region.entries)):
+        handler = ir.Function(module, HANDLER, entry_symbol(number))
+        handler.calling_convention = "tailcc"
+        b = ir.IRBuilder(handler.append_basic_block())
+        arguments = [*handler.args, word(number)]
+        b.ret(b.call(made, arguments, cconv="tailcc", tail="musttail"))
 
 
 class RegionLowering(Lowering):
     """A region in the making."""
 
-    def __init__(self, module: ir.Module, name: str, mode: Mode, rows: Rows, region: Region) -> None:
-        super().__init__(module, name, mode, rows)
+    kind = _REGION
+
+    def __init__(self, module: ir.Module, mode: Mode, rows: Rows, region: Region) -> None:
+        super().__init__(module, "chronovisor_region", mode, rows)
+        self.function.linkage = "internal"
         self.region = region
         b = self.b
-        self.entry_record = self.record
         self.budget_at = b.alloca(I64)
         b.store(self.function.args[3], self.budget_at)
-        self.exit = {part: b.alloca(I64) for part in ("kind", "what", "address", "budget")}
+        self.exit = {part: b.alloca(I64) for part in ("kind", "why", "address", "budget")}
         self.exit_block = self.block_named("exit")
-        self.page_base = self.read("page_base")
-        offset = b.load(self.at(self.entry_record, RECORD_OFFSET), typ=I64)
-        before = b.mul(b.lshr(offset, word(2)), word(RECORD_SIZE))
-        self.records = self.at(self.entry_record, b.sub(word(0), before))
+        before = self._of_entry(lambda entry: entry >> PAGE_SHIFT << PAGE_SHIFT)
+        self.home = b.sub(self.read("page_base"), before)
         self._load_registers()
         self.blocks = {o: self.block_named(f"at_{o:x}") for o in region.sites if self._begins_block(o)}
-        choice = b.switch(offset, self.blocks[region.entries[0]])
-        for entry in region.entries[1:]:
-            choice.add_case(word(entry), self.blocks[entry])
         #: The instruction in the making, and how many of its block are done before it.
         self.site = region.sites[region.entries[0]]
         self.done = 0
+        self._check_pages()
+        choice = b.switch(self.function.args[4], self.blocks[region.entries[0]])
+        for number, entry in enumerate(region.entries[1:], 1):
+            choice.add_case(word(number), self.blocks[entry])
         for offset in region.sites:
             if offset in self.blocks:
                 self._lower_block(offset)
         self._define_exit()
+
+    def _of_entry(self, of: Callable[[int], int]) -> ir.Value:
+        """A number that depends on the offset of the entry at which the region was entered."""
+        numbers = [of(entry) for entry in self.region.entries]
+        found: ir.Value = word(numbers[0])
+        for number, value in enumerate(numbers):
+            if value != numbers[0]:
+                here = self.b.icmp_unsigned("==", self.function.args[4], word(number))
+                found = self.b.select(here, word(value), found)
+        return found
+
+    def _check_pages(self) -> None:
+        """Leave if an effective page of the region is not the real one that its code was read from.
+
+        That is known for the page of the entry. Other pages must lie at the same distance from it in real
+        memory. If the TLB does not say that, the instruction's own handler goes on.
+        """
+        b, pages = self.b, self.region.pages
+        if len(pages) == 1:
+            return
+        check, fine = self.block_named("translated"), self.block_named("pages_fine")
+        count = self.read("page_count")
+        b.cbranch(b.icmp_unsigned("==", count, word(0)), check, fine)
+        b.position_at_end(check)
+        tlb = b.inttoptr(self.read("tlb"), POINTER)
+        home = b.sub(self.read("page_entry"), self._of_entry(lambda entry: 8 * (entry >> PAGE_SHIFT)))
+        number = b.lshr(self.home, word(PAGE_SHIFT))
+        wrong: ir.Value = ir.Constant(I1, 0)
+        for page in pages:
+            effective = b.add(number, word(page))
+            tag, data = self.tlb_entry(tlb, "fetch", effective)
+            other_tag = b.icmp_unsigned("!=", b.load(tag, typ=I64), effective)
+            other_page = b.icmp_unsigned("!=", b.load(data, typ=I64), b.add(home, word(8 * page)))
+            wrong = b.or_(wrong, b.or_(other_tag, other_page))
+        elsewhere = self.unlikely(wrong, "elsewhere")
+        b.branch(fine)
+        b.position_at_end(elsewhere)
+        self._exit(_Exit.PLAIN, word(0), b.add(self.home, self._of_entry(lambda entry: entry)), 0)
+        b.position_at_end(fine)
 
     # What is a value of the region
 
@@ -196,7 +254,10 @@ class RegionLowering(Lowering):
 
     def address(self) -> ir.Value:
         """The instruction's own address."""
-        return self.b.add(self.page_base, word(self.site.offset))
+        return self._address_of(self.site.offset)
+
+    def _address_of(self, offset: int) -> ir.Value:
+        return self.b.add(self.home, word(offset))
 
     def _budget(self, done: int) -> ir.Value:
         """What is left of the budget after so many instructions of the present block."""
@@ -213,30 +274,21 @@ class RegionLowering(Lowering):
         """Hand the thread back behind this instruction."""
         self._exit(_Exit.LEAVE, word(why) if isinstance(why, Left) else why, address, self.done + 1)
 
-    def _exit(self, kind: _Exit, what: ir.Value, address: ir.Value, done: int) -> None:
+    def _exit(self, kind: _Exit, why: ir.Value, address: ir.Value, done: int) -> None:
         b = self.b
         budget = self._budget(done)
-        for part, value in (("kind", word(kind)), ("what", what), ("address", address), ("budget", budget)):
+        for part, value in (("kind", word(kind)), ("why", why), ("address", address), ("budget", budget)):
             b.store(value, self.exit[part])
         b.branch(self.exit_block)
-
-    def _record_of(self, offset: int) -> ir.Value:
-        return self.b.ptrtoint(self.at(self.records, (offset // 4) * RECORD_SIZE), I64)
 
     def _go_to(self, offset: int, done: int) -> None:
         """Go on at an instruction of the page, in the region or outside."""
         block = self.blocks.get(offset)
         if block is None:
-            self._exit(_Exit.GO_ON, self._record_of(offset), word(0), done)
+            self._exit(_Exit.JUMP, word(0), self._address_of(offset), done)
             return
         self.b.store(self._budget(done), self.budget_at)
         self.b.branch(block)
-
-    def _go_to_following(self, done: int) -> None:
-        if self.site.offset + 4 < 1 << PAGE_SHIFT:
-            self._go_to(self.site.offset + 4, done)
-        else:
-            self._exit(_Exit.JUMP, word(0), self.following(), done)
 
     def _begins_block(self, offset: int) -> bool:
         """Whether control comes to an instruction of the region by more than the instruction before."""
@@ -260,14 +312,14 @@ class RegionLowering(Lowering):
             enough = self.b.icmp_signed(">", self._budget(0), word(self.region.longest[offset]))
             low = self.unlikely(self.b.not_(enough), "low")
             with self.elsewhere(low):
-                self._exit(_Exit.PLAIN, self._record_of(offset), word(0), 0)
+                self._exit(_Exit.PLAIN, word(0), self.address(), 0)
         while True:
             self.site = self.region.sites[offset]
             if not self._lower_one():
                 return
             offset += 4
             if offset in self.blocks or offset not in self.region.sites:
-                self._go_to_following(self.done)
+                self._go_to(offset, self.done)
                 return
 
     def _lower_one(self) -> bool:
@@ -289,7 +341,7 @@ class RegionLowering(Lowering):
             jumps, falls = self.block_named("jumps"), self.block_named("falls")
             self.b.cbranch(self.b.load(self.jumped, typ=I1), jumps, falls)
             self.b.position_at_end(falls)
-            self._go_to_following(done)
+            self._go_to(site.offset + 4, done)
             self.b.position_at_end(jumps)
         if site.targets:
             self._go_to(site.targets[0], done)
@@ -304,7 +356,7 @@ class RegionLowering(Lowering):
         if self.site.is_indirect and not self.site.links:
             for offset in self.region.returns:
                 there, on = self.block_named("returns"), self.block_named("on")
-                b.cbranch(b.icmp_unsigned("==", target, b.add(self.page_base, word(offset))), there, on)
+                b.cbranch(b.icmp_unsigned("==", target, self._address_of(offset)), there, on)
                 b.position_at_end(there)
                 self._go_to(offset, done)
                 b.position_at_end(on)
@@ -314,28 +366,23 @@ class RegionLowering(Lowering):
         b = self.b
         b.position_at_end(self.exit_block)
         self._store_registers()
-        kind, what, address, budget = (b.load(place, typ=I64) for place in self.exit.values())
-        leaves = self.block_named("leaves")
-        choice = b.switch(kind, leaves)
-        for exit_ in (_Exit.GO_ON, _Exit.PLAIN, _Exit.JUMP):
-            block = self.block_named(exit_.name.lower())
-            choice.add_case(word(exit_), block)
-            b.position_at_end(block)
-            if exit_ is _Exit.JUMP:
-                record, missing = self.record_at(address)
-                self._tail_call(record, RECORD_HANDLER, budget)
-                b.position_at_end(missing)
-                self._return(word(Left.FETCH), address, budget)
-            else:
-                part = RECORD_HANDLER if exit_ is _Exit.GO_ON else RECORD_PLAIN
-                self._tail_call(b.inttoptr(what, POINTER), part, budget)
+        kind, why, address, budget = (b.load(place, typ=I64) for place in self.exit.values())
+        leaves, jumps = self.block_named("leaves"), self.block_named("jumps")
+        b.cbranch(b.icmp_unsigned("==", kind, word(_Exit.LEAVE)), leaves, jumps)
         b.position_at_end(leaves)
-        self._return(what, address, budget)
-
-    def _tail_call(self, record: ir.Value, part: int, budget: ir.Value) -> None:
-        handler = self.b.load(self.at(record, part), typ=HANDLER_POINTER)
+        self._return(why, address, budget)
+        b.position_at_end(jumps)
+        record, missing = self.record_at(address)
+        # Records that were made since the region was put in have no other handler.
+        plain = b.load(self.at(record, RECORD_PLAIN), typ=I64)
+        wanted = b.icmp_unsigned("==", kind, word(_Exit.PLAIN))
+        has = b.and_(wanted, b.icmp_unsigned("!=", plain, word(0)))
+        part = b.select(has, word(RECORD_PLAIN), word(RECORD_HANDLER))
+        handler = b.load(self.at(record, part), typ=HANDLER_POINTER)
         arguments = [self.state, record, self.memory, budget]
-        self.b.ret(self.b.call(handler, arguments, cconv="tailcc", tail="musttail"))
+        b.ret(b.call(handler, arguments, cconv="tailcc", tail="musttail"))
+        b.position_at_end(missing)
+        self._return(word(Left.FETCH), address, budget)
 
     def _return(self, why: ir.Value, address: ir.Value, budget: ir.Value) -> None:
         super(Lowering, self).write("CIA", address)

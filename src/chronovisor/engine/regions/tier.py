@@ -8,27 +8,28 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from queue import SimpleQueue
 
 from chronovisor.engine.native import code_cache
 from chronovisor.engine.native.compile_service import CompileService
-from chronovisor.engine.native.layout import PAGE_SHIFT, SAMPLES
+from chronovisor.engine.native.layout import PAGE_SHIFT, SAMPLES, TLB_ENTRIES, Sample, Tlb
 from chronovisor.engine.native.library import runtime
-from chronovisor.engine.native.pages import DecodedPages, Retired
+from chronovisor.engine.native.pages import DecodedPages, Snapshot
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.regions import compile_server
 from chronovisor.engine.regions.compile import (
-    SYMBOL,
     CompiledRegion,
     WantedRegion,
     decode_page,
     encode_page,
     fingerprint,
+    page_digest,
     page_name,
 )
-from chronovisor.memory.guest_memory import GuestMemory
+from chronovisor.engine.regions.lowering import entry_symbol
 
 #: Samples in a page, outside its regions, after which a region is compiled.
 HOT = 4
@@ -36,21 +37,23 @@ HOT = 4
 _FEW = 16
 #: Regions of one guest: a guest that makes endless new code gets no more.
 MOST_REGIONS = 4096
+#: The pages that a region may have besides its home page: so many before it and behind it.
+_BEFORE, _BEHIND = 8, 16
 
 
 @dataclass(frozen=True)
-class _Loaded:
-    """A region's machine code in this process."""
+class Loaded:
+    """A region's machine code in this process: the addresses of its entries' handlers, in their order."""
 
     region: CompiledRegion
-    address: int
+    handlers: tuple[int, ...]
 
 
 @dataclass
 class _Heat:
-    """What is known of a page with these records."""
+    """What is known of a page whose code has this version."""
 
-    records: Retired
+    version: int
     samples: Counter[int] = field(default_factory=Counter)
     covered: set[int] = field(default_factory=set)
     asked: bool = False
@@ -59,15 +62,15 @@ class _Heat:
     """Whether a region is being made."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Task:
     """A page that is hot."""
 
     tier: RegionTier
     pages: DecodedPages
-    page: int
     heat: _Heat
-    content: bytes
+    snapshots: Mapping[int, Snapshot]
+    """The home page and those around it, by their distance from it."""
     hot: int | None
     """The offset for which a region is to be compiled; None: take what is on disk."""
 
@@ -75,59 +78,77 @@ class _Task:
 class RegionTier:
     """The regions of one guest."""
 
-    def __init__(self, memory: GuestMemory) -> None:
-        self._memory = memory
-        self._heats: dict[DecodedPages, dict[int, _Heat]] = {}
+    def __init__(self) -> None:
+        self._heats: dict[tuple[int, int], _Heat] = {}
         self.count = 0
         """How many regions were put in."""
-        self._lock = threading.Lock()
 
-    def look(self, thread: NativeThread, pages_by_table: dict[int, DecodedPages]) -> None:
-        """Take a thread's samples, if there are enough of them. Its own Python thread calls this."""
+    def look(self, thread: NativeThread, pages_by_table: Mapping[int, DecodedPages]) -> None:
+        """Take a thread's samples, if there are enough of them. The Python thread that runs it calls this."""
         count = thread.sample_count
         if count - thread.samples_taken < _FEW:
             return
         first = max(thread.samples_taken, count - SAMPLES)
         thread.samples_taken = count
         for number in range(first, count):
-            entry, offset = thread.sample_pages[number % SAMPLES], thread.sample_offsets[number % SAMPLES]
+            sample = thread.samples[number % SAMPLES]
             for table, pages in pages_by_table.items():
-                page = (entry - table) >> 3
+                page = (sample.entry - table) >> 3
                 if 0 <= page < len(pages.table):
-                    self._sampled(pages, page, offset)
+                    self._sampled(pages, page, sample)
 
-    def _sampled(self, pages: DecodedPages, page: int, offset: int) -> None:
-        heats = self._heats.setdefault(pages, {})
-        heat = heats.get(page)
-        records = pages.records(page)
-        if records is None:
-            return
-        if heat is None or heat.records is not records:
-            heat = heats[page] = _Heat(records)
+    def _sampled(self, pages: DecodedPages, page: int, sample: Sample) -> None:
+        key, version = (pages.address, page), pages.version(page)
+        heat = self._heats.get(key)
+        if heat is None or heat.version != version:
+            heat = self._heats[key] = _Heat(version)
+        offset = sample.offset
         if offset in heat.covered or heat.waits or self.count >= MOST_REGIONS:
             return
         heat.samples[offset] += 1
         if not heat.asked:
             heat.asked = heat.waits = True
-            self._start(pages, page, heat, None)
+            self._start(pages, page, heat, None, sample)
         elif heat.samples.total() >= HOT:
             heat.waits = True
-            (hot, _), *_ = heat.samples.most_common(1)
+            ((hot, _),) = heat.samples.most_common(1)
             heat.samples.clear()
-            self._start(pages, page, heat, hot)
+            self._start(pages, page, heat, hot, sample)
 
-    def _start(self, pages: DecodedPages, page: int, heat: _Heat, hot: int | None) -> None:
-        content = bytes(self._memory.data[page << PAGE_SHIFT : (page + 1) << PAGE_SHIFT])
-        _worker().put(_Task(self, pages, page, heat, content, hot))
+    def _start(self, pages: DecodedPages, page: int, heat: _Heat, hot: int | None, sample: Sample) -> None:
+        around = [n for n in range(-_BEFORE, _BEHIND + 1) if 0 <= page + n < pages.count]
+        if sample.base >> PAGE_SHIFT != page:
+            around = [n for n in around if _is_mapped(sample, n)]
+        snapshots = {n: pages.snapshot(page + n) for n in {0, *around}}
+        _worker().put(_Task(self, pages, heat, snapshots, hot))
 
-    def put_in(self, task: _Task, loaded: list[_Loaded]) -> None:
-        """Put regions in, if the page's records are still those for which they were looked for."""
-        with self._lock:
-            for one in loaded:
-                if task.pages.put_region(task.page, task.heat.records, one.address, one.region.entries):
-                    self.count += bool(one.region.entries)
-                task.heat.covered.update(one.region.covered)
+    def put_in(self, task: _Task, loaded: Sequence[Loaded]) -> None:
+        """Put regions in, if the code of their pages is still that of the snapshots."""
+        for one in loaded:
+            if put_in(task.pages, task.snapshots, one):
+                self.count += bool(one.handlers)
+                task.heat.covered.update(o for o in one.region.covered if o >> PAGE_SHIFT == 0)
         task.heat.waits = False
+
+
+def _is_mapped(sample: Sample, distance: int) -> bool:
+    """Whether a page beside the sample's lay beside it in real memory too, as far as the TLB knows."""
+    tlb = Tlb.from_address(sample.tlb)
+    effective = (sample.base >> PAGE_SHIFT) + distance
+    place = effective % TLB_ENTRIES
+    return bool(tlb.fetch_tags[place] == effective and tlb.fetch_data[place] == sample.entry + 8 * distance)
+
+
+def put_in(pages: DecodedPages, snapshots: Mapping[int, Snapshot], one: Loaded) -> bool:
+    """Put a region in at the home page of the snapshots, if all its pages are there with its code."""
+    if not all(page in snapshots for page in one.region.pages):
+        return False
+    made_of = [snapshots[page] for page in one.region.pages]
+    if [page_digest(s.content) for s in made_of] != list(one.region.pages.values()):
+        return False
+    home = snapshots[0].page << PAGE_SHIFT
+    entries = zip(one.region.entries, one.handlers, strict=True)
+    return pages.put_in(made_of, {home + offset: handler for offset, handler in entries})
 
 
 class _Worker:
@@ -136,8 +157,8 @@ class _Worker:
     def __init__(self) -> None:
         self._tasks: SimpleQueue[_Task] = SimpleQueue()
         self._service = CompileService(compile_server.__name__, nice=True)
-        #: The regions of each page content that is known.
-        self._known: dict[str, list[_Loaded]] = {}
+        #: The regions of each home page that is known.
+        self._known: dict[str, list[Loaded]] = {}
         self._changing = threading.Lock()
         threading.Thread(target=self._serve, name="regions", daemon=True).start()
 
@@ -148,31 +169,37 @@ class _Worker:
     def _serve(self) -> None:
         while True:
             task = self._tasks.get()
-            name = page_name(task.pages.library.mode, task.content)
+            mode = task.pages.library.mode
+            name = page_name(mode, page_digest(task.snapshots[0].content))
             if name not in self._known:
                 kept = code_cache.kept(name, fingerprint())
                 with self._changing:
-                    self._known[name] = [] if kept is None else [_load(one) for one in decode_page(kept)]
+                    self._known[name] = [] if kept is None else [load(one) for one in decode_page(kept)]
             known = self._known[name]
             if task.hot is None or any(task.hot in one.region.covered for one in known):
                 task.tier.put_in(task, known)
             else:
-                wanted = WantedRegion(task.pages.library.mode, task.content, task.hot)
+                contents = {page: snapshot.content for page, snapshot in task.snapshots.items()}
+                wanted = WantedRegion(mode, contents, task.hot)
                 self._service.ask(compile_server.request(wanted), partial(self._take, task, name))
 
     def _take(self, task: _Task, name: str, code: bytes | None) -> None:
         if code is None:
             task.heat.waits = False
             return
-        made = _load(CompiledRegion.decode(code))
+        made = load(CompiledRegion.decode(code))
         with self._changing:
             known = self._known[name] = [*self._known[name], made]
             code_cache.keep(name, fingerprint(), encode_page([one.region for one in known]))
         task.tier.put_in(task, [made])
 
 
-def _load(region: CompiledRegion) -> _Loaded:
-    return _Loaded(region, runtime().load("region", region.code, SYMBOL) if region.entries else 0)
+def load(region: CompiledRegion) -> Loaded:
+    """Link a region's code."""
+    if not region.entries:
+        return Loaded(region, ())
+    symbols = map(entry_symbol, range(len(region.entries)))
+    return Loaded(region, tuple(runtime().load("region", region.code, *symbols)))
 
 
 @cache
