@@ -308,7 +308,7 @@ def test_atomic_operations_on_two_words_are_one_step(operation: str, size: int) 
     guest.place(OTHER, FORBID.format(load=load, store=store, size=size))
     common = {"r5": DATA, "r8": DATA + 256}
     atomic = guest.thread(real=True, **common)
-    other = guest.thread(OTHER, real=True, CTR=500_000, r7=1 << 30, r13=1, **common)
+    other = guest.thread(OTHER, real=True, CTR=3_000_000, r7=1 << 30, r13=1, **common)
     run_both(guest, atomic, other)
     assert guest.memory.load(DATA, size, False) > 0, "the operation never happened"
     assert other.gpr[12] == 0, "the operation happened although the second word forbade it"

@@ -30,10 +30,10 @@ from chronovisor.isa.interrupts import INTERRUPT_NUMBERS
 from chronovisor.isa.radix import Access
 
 #: Instructions between two checks of the clock and of requests from outside.
-PIECE = 4096
+PIECE = 16384
 
 #: Pieces from one sample of where the thread is to the next.
-PIECES_PER_SAMPLE = 8
+PIECES_PER_SAMPLE = 2
 
 
 @dataclass(frozen=True)
