@@ -34,6 +34,7 @@ _EVERYDAY_TEXT = """
     lbarx lharx lwarx ldarx stbcx. sthcx. stwcx. stdcx.
     sync isync eieio dcbz dcbt dcbtst dcbst dcbf icbi
     mfspr mtspr mftb mfmsr mtmsr mtmsrd sc rfid scv rfscv tw twi td tdi tlbie tlbiel tlbsync
+    lfd stfd lvx stvx lvsl lvsr vperm vor vxor lxvd2x stxvd2x lxvx stxvx lxv stxv xxlor xxlxor mtvsrd mfvsrd
 """
 EVERYDAY = frozenset(_EVERYDAY_TEXT.split())
 """What gcc emits for Linux and its programs, and what a kernel executes all the time."""
@@ -42,7 +43,7 @@ EVERYDAY = frozenset(_EVERYDAY_TEXT.split())
 _EVERYDAY_STATICS: dict[str, tuple[int, ...]] = {
     "OE": (0,),
     "AA": (0,),
-    "BO": (4, 12, 16, 18, 20),
+    "BO": (0, 2, 4, 8, 10, 12, 16, 18, 20),
     "FXM": (0xFF, *(1 << n for n in range(8))),
     "LEV": (0, 1),
     "RIC": (0, 1, 2),
@@ -55,6 +56,7 @@ _EVERYDAY_STATICS: dict[str, tuple[int, ...]] = {
 }
 _EVERYDAY_REGISTERS_TEXT = """
     LR CTR XER TB DEC SRR0 SRR1 SPRG0 SPRG1 SPRG2 SPRG3 SPRG3_U DAR DSISR PVR PIR PPR CFAR PIDR AMR IAMR
+    TAR VRSAVE EBBHR EBBRR BESCR DSCR FSCR
 """
 _EVERYDAY_REGISTERS = frozenset(_EVERYDAY_REGISTERS_TEXT.split())
 
