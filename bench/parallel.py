@@ -108,11 +108,11 @@ def _compared(name: str, count: int, options: HostOptions) -> Together:
 def measure() -> list[Together]:
     """Every figure."""
     return [
-        _compared("2 vCPUs on a core each", 2, HostOptions(source=RealTime(), cores=2, engine="native")),
+        _compared("2 vCPUs on a core each", 2, HostOptions(source=RealTime(), cores=2, engine="regions")),
         _compared(
             "4 vCPUs of one virtual core",
             4,
-            HostOptions(source=RealTime(), threads_per_core=4, cpu_model="power8", engine="native"),
+            HostOptions(source=RealTime(), threads_per_core=4, cpu_model="power8", engine="regions"),
         ),
     ]
 

@@ -33,7 +33,7 @@ def _start(cache: str) -> tuple[float, float]:
     command = [str(Path(sys.executable).with_name("chronovisor")), "run", "hello-le.elf"]
     begin = time.monotonic()
     process = subprocess.Popen(
-        [*command, "--memory", f"{GUEST_MIB}M", "--engine", "native"],
+        [*command, "--memory", f"{GUEST_MIB}M", "--engine", "regions"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         env={**os.environ, "CHRONOVISOR_CACHE": cache},

@@ -63,7 +63,7 @@ class Figure:
 
 def _calling(number: int, offset: Offset) -> Vcpu:
     """A vCPU whose guest makes a hypercall ROUNDS times, then one of another number."""
-    vm = open_system(HostOptions(source=RealTime(), engine="native")).create_vm()
+    vm = open_system(HostOptions(source=RealTime(), engine="regions")).create_vm()
     memory = GuestMemory(1 << 20)
     text = _LOOP.format(rounds=ROUNDS, number=number, last=_LAST)
     memory.write(_CODE_AT, assemble(text, origin=_CODE_AT, little=True))

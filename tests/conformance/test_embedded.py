@@ -11,9 +11,9 @@ from conformance.expected import expected
 from conformance.questions import ask_all
 
 
-@pytest.mark.parametrize("engine", ["concrete", "native"])
+@pytest.mark.parametrize("engine", ["concrete", "regions"])
 def test_every_question_is_answered_as_expected(engine: str) -> None:
-    if engine == "native":
+    if engine == "regions":
         pytest.importorskip("llvmlite")
     assert ask_all("embedded", engine) == expected()
 

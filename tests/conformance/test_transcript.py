@@ -54,7 +54,7 @@ def test_answers_are_those_of_the_real_kernel(name: str) -> None:
 
 def test_the_native_engine_gives_the_same_answers() -> None:
     pytest.importorskip("llvmlite")
-    check(replayed("kvm_transcript_powernv9", "native"))
+    check(replayed("kvm_transcript_powernv9", "regions"))
 
 
 def check(replay: Replay) -> None:

@@ -34,15 +34,18 @@ def _course(engine: str, image: str, smp: int, steps: int) -> list[object]:
         return seen
 
 
+TIERS = ("regions", "threaded", "concrete")
+
+
 @pytest.mark.parametrize("image", ["hello-le.elf", "hello-be.elf"])
 def test_hello_is_the_same_to_the_tick(image: str) -> None:
-    native, concrete = (_course(engine, image, 1, 400) for engine in ("native", "concrete"))
-    assert native == concrete
-    assert native[-1].ok  # type: ignore[attr-defined]
+    regions, threaded, concrete = (_course(engine, image, 1, 400) for engine in TIERS)
+    assert regions == threaded == concrete
+    assert regions[-1].ok  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("image", "smp"), [("demo-le.elf", 1), ("demo-be.elf", 2)])
 def test_demo_is_the_same_to_the_tick(image: str, smp: int) -> None:
-    native, concrete = (_course(engine, image, smp, 12) for engine in ("native", "concrete"))
-    assert native == concrete
-    assert "watching" in str(native[-1])
+    regions, threaded, concrete = (_course(engine, image, smp, 12) for engine in TIERS)
+    assert regions == threaded == concrete
+    assert "watching" in str(regions[-1])

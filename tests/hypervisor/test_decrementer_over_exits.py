@@ -149,7 +149,7 @@ def signed(value: int, width: int) -> int:
     return value - (value >> (width - 1) << width)
 
 
-@pytest.mark.parametrize("engine", ["concrete", "native"])
+@pytest.mark.parametrize("engine", ["concrete", "regions"])
 @pytest.mark.parametrize(
     ("model", "width"), [((POWER8, False), 32), ((POWER9, False), 32), ((POWER9, True), 56)], ids=str
 )
@@ -157,7 +157,7 @@ def test_dec_is_cut_to_its_width_when_it_is_written(
     engine: str, model: tuple[CpuModel, bool], width: int
 ) -> None:
     """The deadline that a write leaves is that of the register's own bits, extended with their sign."""
-    if engine == "native":
+    if engine == "regions":
         pytest.importorskip("llvmlite")
     code = [mftb(4), mtdec(7), *user_call(), branch(-4)]
     _, vcpu = guest_on(*model, code, engine)

@@ -352,10 +352,10 @@ def test_without_the_repair_or_the_interrupt_a_guest_reads_a_wrong_time(
 # Real time
 
 
-@pytest.mark.parametrize("engine", ["concrete", "native"])
+@pytest.mark.parametrize("engine", ["concrete", "regions"])
 def test_failures_at_random_under_vcpus_that_run_in_parallel(engine: str) -> None:
     """Readings lie between the host's times around each run, plus the offset, and never go back."""
-    if engine == "native":
+    if engine == "regions":
         pytest.importorskip("llvmlite")
     host = power8(RealTime(), threads=2, cores=2, origin=ORIGIN, engine=engine_named(engine))
     guest = Guest(host, stride=2)

@@ -167,12 +167,12 @@ def stress(engine: str, cores: int, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("cores", [1, 2])
-@pytest.mark.parametrize("engine", ["native", "concrete"])
+@pytest.mark.parametrize("engine", ["regions", "concrete"])
 def test_eight_vcpus_on_real_threads_with_offsets_set_at_random(engine: str, cores: int) -> None:
     """With one core the two virtual cores share it by time slices."""
-    stress(engine, cores, SAMPLE if engine == "native" else SAMPLE / 2)
+    stress(engine, cores, SAMPLE if engine == "regions" else SAMPLE / 2)
 
 
 @pytest.mark.soak
 def test_a_minute_of_eight_vcpus_on_real_threads() -> None:
-    stress("native", 2, SOAK)
+    stress("regions", 2, SOAK)

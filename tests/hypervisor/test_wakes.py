@@ -199,13 +199,13 @@ def test_a_sleep_without_a_timer_ends_with_the_decrementers_own_range() -> None:
     assert 0 <= sleeper.woken_at() - 0x7FFF_FFFF <= SLACK
 
 
-@pytest.mark.parametrize("engine", ["concrete", "native"])
+@pytest.mark.parametrize("engine", ["concrete", "regions"])
 def test_on_real_threads(engine: str) -> None:
     """Causes that come just before the sleep, in the midst of falling asleep, and after: each one wakes.
 
     The timer is as far away as it can be (4.2 seconds): what a lost cause would leave the sleeper to.
     """
-    if engine == "native":
+    if engine == "regions":
         pytest.importorskip("llvmlite")
     host = power8(RealTime(), threads=2, engine=engine_named(engine))
     guest = Guest(host, stride=2)

@@ -173,7 +173,7 @@ def test_what_no_real_host_can_be() -> None:
         replace(fine, source=VirtualTime()),
         replace(fine, tb_origin=1),
         replace(fine, observer=lambda event: None),
-        replace(fine, engine="native"),
+        replace(fine, engine="regions"),
         replace(fine, cpu_model="power8"),
     ):
         reason = linux.unfulfillable(changed)

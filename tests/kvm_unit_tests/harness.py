@@ -54,7 +54,7 @@ def run(folder: Path, unit: Unit, virtual: bool = False) -> Result:
             tb_origin=origin,
             cores=topology.cores,
             threads=topology.threads,
-            engine="native",
+            engine="regions",
             ticks_per_instruction=TICKS_PER_INSTRUCTION,
         )
         for origin in (ORIGINS[:1] if virtual else ORIGINS)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.oracle
 @pytest.mark.soak
 def test_debian_powers_off() -> None:
     append = "console=hvc0 cryptomgr.notests clockcheck.seconds=5"
-    with Host(cores=2, engine="native") as host:
+    with Host(cores=2, engine="regions") as host:
         guest = host.boot(OWN.vmlinux(), "512M", smp=2, append=append, initrd=initramfs("ppc64le"))
         end = guest.run(timeout=BOOT_SECONDS)
         assert end.reason is EndReason.POWER_OFF, guest.console.text[-2000:]

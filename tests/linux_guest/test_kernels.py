@@ -43,7 +43,7 @@ busybox poweroff -f
 def boot(kernel: Kernel, init: str, smp: int = 1, append: str = APPEND) -> Lines:
     """Boot until the guest powers off; return what it printed."""
     lines = Lines()
-    with Host(cores=smp, engine="native") as host:
+    with Host(cores=smp, engine="regions") as host:
         guest = host.boot(
             kernel.vmlinux(), "512M", smp=smp, append=append, console=lines, initrd=busybox(init)
         )

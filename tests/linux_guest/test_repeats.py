@@ -21,7 +21,7 @@ DATE = "2026-11-28T12:00:00"
 def boot(kernel: Kernel, smp: int) -> list[tuple[int, str]]:
     """Boot in virtual time until the guest powers off; each line, and the tick at which it ended."""
     lines = Lines()
-    with Host(cores=smp, clock="virtual", engine="native", ticks_per_instruction=2) as host:
+    with Host(cores=smp, clock="virtual", engine="regions", ticks_per_instruction=2) as host:
         lines.watch(host.clock)
         guest = host.boot(
             kernel.vmlinux(), "512M", smp=smp, append=APPEND, console=lines, initrd=busybox(THREE_LINES)

@@ -28,8 +28,8 @@ busybox poweroff -f
 def test_linux_suspends_itself_for_a_move() -> None:
     lines, clock = Lines(), RealTime()
     with (
-        Host(clock=clock, cores=2, engine="native") as host,
-        Host(clock=clock, cores=2, engine="native", tb_origin=9 << 50) as other,
+        Host(clock=clock, cores=2, engine="regions") as host,
+        Host(clock=clock, cores=2, engine="regions", tb_origin=9 << 50) as other,
     ):
         guest = host.boot(
             OWN.vmlinux(),

@@ -60,7 +60,7 @@ def image() -> bytes:
 def booted(append: str = "") -> dict[str, list[str]]:
     """Boot until the guest powers off; return what the check said, by the first word."""
     lines = Lines()
-    with Host(cores=2, engine="native") as host:
+    with Host(cores=2, engine="regions") as host:
         guest = host.boot(
             OWN.vmlinux(), "2G", smp=2, append=f"{APPEND} {append}", console=lines, initrd=image()
         )

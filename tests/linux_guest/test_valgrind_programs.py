@@ -50,7 +50,7 @@ def _compare(programs: Programs, chosen: Sequence[Program], scratch: Path) -> in
     """Run programs in one guest; the number of lines compared."""
     lines = Lines()
     files = {program.name: programs.compiled(program, scratch) for program in chosen}
-    with Host(cores=1, engine="native") as host:
+    with Host(cores=1, engine="regions") as host:
         guest = host.boot(
             OWN.vmlinux(),
             "512M",

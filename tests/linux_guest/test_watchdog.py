@@ -22,7 +22,7 @@ while :; do :; done
 @pytest.mark.parametrize("vtb_jumps", [False, True])
 def test_a_step_of_the_timebase_is_no_lockup_and_one_of_vtb_would_be(vtb_jumps: bool) -> None:
     lines = Lines()
-    with Host(cores=2, engine="native") as host:
+    with Host(cores=2, engine="regions") as host:
         guest = host.boot(
             OWN.vmlinux(),
             "512M",

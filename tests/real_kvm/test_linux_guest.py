@@ -60,7 +60,7 @@ def test_debian_boots_under_the_kernels_own_kvm(inside: Machine, kernel: Path) -
 
 def test_debian_moves_into_the_kernel_and_back(inside: Machine, kernel: Path) -> None:
     """Its clocks never go back, and its timers come neither early nor never."""
-    outside = LinuxSide(engine="native")
+    outside = LinuxSide(engine="regions")
     check = ClockCheck()
     samples = []
 

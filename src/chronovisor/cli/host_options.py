@@ -19,7 +19,8 @@ class Engine(StrEnum):
     """What executes a guest's instructions."""
 
     auto = "auto"
-    native = "native"
+    regions = "regions"
+    threaded = "threaded"
     concrete = "concrete"
 
 

@@ -14,18 +14,18 @@ from chronovisor.memory.guest_memory import GuestMemory
 
 _log = logging.getLogger(__name__)
 
-ENGINES = ("auto", "native", "regions", "concrete")
+ENGINES = ("auto", "regions", "threaded", "concrete")
 
 #: What `platform.machine` calls the processors that native code is tested on.
 _NATIVE_PROCESSORS = ("x86_64", "AMD64")
 
 
 def engine_named(name: str) -> Callable[[GuestMemory], ConcreteEngine]:
-    """What makes a guest's engine: "native", "regions", "concrete", or "auto" for native if it runs here.
+    """What makes a guest's engine: "regions", "threaded", "concrete", or "auto" for regions if they run here.
 
-    "regions" is the native engine that also compiles hot loops whole. If "auto" has to take the concrete
-    engine, a warning says why, once. Raises ValueError for another name, and for "native" and "regions" on a
-    machine that cannot run native code.
+    "threaded" is native code with a function for each instruction; "regions" also compiles hot loops whole.
+    If "auto" has to take the concrete engine, a warning says why, once. Raises ValueError for another name,
+    and for "regions" and "threaded" on a machine that cannot run native code.
     """
     if name not in ENGINES:
         raise ValueError(f"there is no engine {name!r}; choose one of {', '.join(ENGINES)}")
@@ -40,7 +40,7 @@ def engine_named(name: str) -> Callable[[GuestMemory], ConcreteEngine]:
     # Imported here: a guest that is interpreted needs no compiler.
     from chronovisor.engine.native.engine import NativeEngine
 
-    if name != "regions":
+    if name == "threaded":
         return NativeEngine
     from chronovisor.engine.regions.tier import RegionTier
 

@@ -36,7 +36,9 @@ class HostOptions:
     ticks_per_instruction: int = 256
     """How far virtual time goes with each guest instruction; real time ignores it."""
     engine: str = "auto"
-    """What executes instructions: "native", "concrete" (the reference), or "auto": native if possible."""
+    """What executes instructions: "regions" (native code, hot loops compiled whole), "threaded" (native code,
+    a function an instruction), "concrete" (the reference), or "auto": regions if possible.
+    """
     observer: Observer | None = None
     """Told each step of every entry and exit that touches time."""
 
