@@ -11,7 +11,13 @@ from handlers import ensure
 
 from chronovisor.engine.native.block_decoder import BLOCK_INSTRUCTIONS, LOW_BITS
 from chronovisor.engine.native.decode_table import significant
-from chronovisor.engine.native.layout import PAGE_SHIFT, RECORD_HANDLER, RECORD_SIZE, RECORD_WIDE
+from chronovisor.engine.native.layout import (
+    PAGE_SHIFT,
+    RECORD_HANDLER,
+    RECORD_PLAIN,
+    RECORD_SIZE,
+    RECORD_WIDE,
+)
 from chronovisor.engine.native.library import HandlerLibrary, library
 from chronovisor.engine.native.pages import DecodedPages
 from chronovisor.engine.native.pairs import Key, Pair, pairs, target
@@ -111,7 +117,7 @@ class Decoder:
         return [
             (
                 ctypes.c_uint64.from_address(at + RECORD_HANDLER).value,
-                ctypes.string_at(at + RECORD_WIDE, RECORD_SIZE - RECORD_WIDE),
+                ctypes.string_at(at + RECORD_WIDE, RECORD_PLAIN - RECORD_WIDE),
             )
             for at in places
         ]

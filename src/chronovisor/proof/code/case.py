@@ -211,6 +211,7 @@ class _Code(GuestMemory):
 
     def __init__(self, image: CodeImage) -> None:
         self.image = image
+        self.on_clear = []
 
     def load(self, addr: int, size: int, little: bool) -> int:
         """The instruction word at an address; an illegal instruction if there is no code."""
