@@ -73,8 +73,8 @@ def test_privilege(mnemonic: str, privileges: list[str], capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("mnemonic", "evaluators"),
     [
-        # No thread but the concrete evaluator's can tell others to forget translations.
-        ("tlbie", {"concrete": "all", "symbolic": "all"}),
+        # Native code tells other threads to forget translations.
+        ("tlbie", {"concrete": "all", "native": "all", "symbolic": "all"}),
         # Native code reads TB and DEC itself, and no other register that moves by itself.
         ("mfspr", {"concrete": "all", "native": "some", "symbolic": "all"}),
         ("treclaim.", {}),

@@ -7,6 +7,7 @@ from random import Random
 import pytest
 
 from chronovisor.engine.native.block_decoder import COPIES
+from chronovisor.engine.native.layout import RECORD_SIZE
 from chronovisor.engine.native.library import library
 from chronovisor.engine.native.pairs import Pair, pairs, sources, target
 from chronovisor.engine.state import Thread
@@ -95,7 +96,7 @@ def test_pairs_are_found() -> None:
     records = pages._records[CODE >> 12]
     made = [handler for _, handler in library((True, False)).pairs]
     together = {handler.address + n * handler.stride for handler in made for n in range(COPIES)}
-    assert [records[n * 5] in together for n in range(4)] == [True, True, True, False]
+    assert [records[n * RECORD_SIZE // 8] in together for n in range(4)] == [True, True, True, False]
 
 
 def test_what_a_pair_reads_and_sets_comes_from_its_meanings() -> None:
