@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from queue import SimpleQueue
@@ -69,10 +69,16 @@ class _Task:
     tier: RegionTier
     pages: DecodedPages
     heat: _Heat
-    snapshots: Mapping[int, Snapshot]
-    """The home page and those around it, by their distance from it."""
+    page: int
+    """The number of the home page."""
+    around: tuple[int, ...]
+    """The distances of the pages that a region may have."""
     hot: int | None
     """The offset for which a region is to be compiled; None: take what is on disk."""
+
+    def snapshots(self, distances: Iterable[int]) -> dict[int, Snapshot]:
+        """Those of some pages, as they are now, by their distance from the home page."""
+        return {n: self.pages.snapshot(self.page + n) for n in distances}
 
 
 class RegionTier:
@@ -117,15 +123,15 @@ class RegionTier:
 
     def _start(self, pages: DecodedPages, page: int, heat: _Heat, hot: int | None, sample: Sample) -> None:
         around = [n for n in range(-_BEFORE, _BEHIND + 1) if 0 <= page + n < pages.count]
-        if sample.base >> PAGE_SHIFT != page:
-            around = [n for n in around if _is_mapped(sample, n)]
-        snapshots = {n: pages.snapshot(page + n) for n in {0, *around}}
-        _worker().put(_Task(self, pages, heat, snapshots, hot))
+        if hot is not None and sample.base >> PAGE_SHIFT != page:
+            around = [n for n in around if n == 0 or _is_mapped(sample, n)]
+        _worker().put(_Task(self, pages, heat, page, tuple(around), hot))
 
-    def put_in(self, task: _Task, loaded: Sequence[Loaded]) -> None:
-        """Put regions in, if the code of their pages is still that of the snapshots."""
+    def put_in(self, task: _Task, home: Snapshot, loaded: Iterable[Loaded]) -> None:
+        """Put regions in, if their pages have the code that they were made of."""
         for one in loaded:
-            if put_in(task.pages, task.snapshots, one):
+            others = task.snapshots(n for n in one.region.pages if n and n in task.around)
+            if put_in(task.pages, {0: home, **others}, one):
                 self.count += bool(one.handlers)
                 task.heat.covered.update(o for o in one.region.covered if o >> PAGE_SHIFT == 0)
         task.heat.waits = False
@@ -169,21 +175,21 @@ class _Worker:
     def _serve(self) -> None:
         while True:
             task = self._tasks.get()
-            mode = task.pages.library.mode
-            name = page_name(mode, page_digest(task.snapshots[0].content))
+            mode, home = task.pages.library.mode, task.pages.snapshot(task.page)
+            name = page_name(mode, page_digest(home.content))
             if name not in self._known:
                 kept = code_cache.kept(name, fingerprint())
                 with self._changing:
                     self._known[name] = [] if kept is None else [load(one) for one in decode_page(kept)]
             known = self._known[name]
             if task.hot is None or any(task.hot in one.region.covered for one in known):
-                task.tier.put_in(task, known)
-            else:
-                contents = {page: snapshot.content for page, snapshot in task.snapshots.items()}
-                wanted = WantedRegion(mode, contents, task.hot)
-                self._service.ask(compile_server.request(wanted), partial(self._take, task, name))
+                task.tier.put_in(task, home, known)
+                continue
+            snapshots = {**task.snapshots(task.around), 0: home}
+            wanted = WantedRegion(mode, {n: one.content for n, one in snapshots.items()}, task.hot)
+            self._service.ask(compile_server.request(wanted), partial(self._take, task, home, name))
 
-    def _take(self, task: _Task, name: str, code: bytes | None) -> None:
+    def _take(self, task: _Task, home: Snapshot, name: str, code: bytes | None) -> None:
         if code is None:
             task.heat.waits = False
             return
@@ -191,7 +197,7 @@ class _Worker:
         with self._changing:
             known = self._known[name] = [*self._known[name], made]
             code_cache.keep(name, fingerprint(), encode_page([one.region for one in known]))
-        task.tier.put_in(task, [made])
+        task.tier.put_in(task, home, [made])
 
 
 def load(region: CompiledRegion) -> Loaded:
