@@ -36,7 +36,9 @@ class Later:
     def __init__(self) -> None:
         self.asked: list[tuple[HandlerSet, Callable[[bytes | None], None]]] = []
 
-    def ask(self, asked: dict[str, Any], take: Callable[[bytes | None], None]) -> None:
+    def ask(
+        self, asked: dict[str, Any], take: Callable[[bytes | None], None], is_awaited: bool = False
+    ) -> None:
         self.asked.append((_wanted(asked), take))
 
     def give(self, fails: bool = False) -> list[str]:
@@ -154,7 +156,7 @@ def _ask(service: CompileService, *wanted: HandlerSet) -> list[bytes | None]:
             done.set()
 
     for one in wanted:
-        service.ask(compile_server.request(one), take)
+        service.ask(compile_server.request(one), take, is_awaited=True)
     assert done.wait(60)
     return answers
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +11,8 @@ from typing import Final
 
 import pytest
 
+from chronovisor.cli.busybox import initramfs
 from chronovisor.cli.debian import FLAVOUR, Packages
-from chronovisor.machine.cpio import Archive
 from chronovisor.timebase.clock import HostClock
 from chronovisor.timebase.types import HostTime
 
@@ -58,21 +56,7 @@ TRIXIE_64K: Final = Kernel("trixie", f"{FLAVOUR}-64k", 65536)
 
 def busybox(init: str, programs: Mapping[str, bytes] | None = None) -> bytes:
     """Return an initial file system: BusyBox, a shell script that is its first process, and /bin's others."""
-    with tempfile.TemporaryDirectory() as scratch:
-        root = Packages().unpack(["busybox-static"], Path(scratch))
-        program = next(root.glob("**/bin/busybox")).read_bytes()
-    out = io.BytesIO()
-    archive = Archive(out)
-    for name in ("dev", "proc", "sys", "tmp"):
-        archive.directory(name)
-    archive.character_device("dev/console", 5, 1)
-    archive.file("bin/busybox", program, 0o755)
-    archive.link("bin/sh", "busybox")
-    for name, program in (programs or {}).items():
-        archive.file(f"bin/{name}", program, 0o755)
-    archive.file("init", init.encode(), 0o755)
-    archive.close()
-    return out.getvalue()
+    return initramfs(Packages(), init, programs)
 
 
 class Lines:

@@ -95,16 +95,19 @@ class CompileService:
     def __init__(self, server: str = compile_server.__name__, nice: bool = False) -> None:
         self._server = server
         self._nice = nice
-        self._wanted: SimpleQueue[tuple[dict[str, object], Taker]] = SimpleQueue()
+        self._wanted: SimpleQueue[tuple[dict[str, object], Taker, bool]] = SimpleQueue()
         self._child: _Child | None = None
         self._failures = 0
         self._told = False
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
 
-    def ask(self, asked: dict[str, object], take: Taker) -> None:
-        """Have something compiled; ``take`` is called from another thread."""
-        self._wanted.put((asked, take))
+    def ask(self, asked: dict[str, object], take: Taker, is_awaited: bool = False) -> None:
+        """Have something compiled; ``take`` is called from another thread.
+
+        ``is_awaited``: the guest is slow without it, so a user is told if it takes long.
+        """
+        self._wanted.put((asked, take, is_awaited))
         with self._starting:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="compile", daemon=True)
@@ -112,19 +115,19 @@ class CompileService:
 
     def _serve(self) -> None:
         while True:
-            asked, take = self._wanted.get()
-            take(self._compiled(asked))
+            asked, take, is_awaited = self._wanted.get()
+            take(self._compiled(asked, self._tell if is_awaited else lambda: None))
             if self._told and self._wanted.empty():
                 self._told = False
                 _log.info("native code is ready")
 
-    def _compiled(self, asked: dict[str, object]) -> bytes | None:
+    def _compiled(self, asked: dict[str, object], slow: Callable[[], None]) -> bytes | None:
         if self._failures >= _MOST_FAILURES:
             return None
         try:
             if self._child is None:
                 self._child = _Child(self._server, self._nice)
-            return self._child.compile(asked, self._tell)
+            return self._child.compile(asked, slow)
         except _Failed as failed:
             self._child = None
             self._failures += 1
@@ -133,6 +136,6 @@ class CompileService:
             return None
 
     def _tell(self) -> None:
-        if not self._told and not self._nice:
+        if not self._told:
             self._told = True
             _log.info("compiling native code, once for this machine; the guest runs slowly until it is ready")

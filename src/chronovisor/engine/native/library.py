@@ -188,7 +188,8 @@ class HandlerLibrary:
         if code is not None:
             self._take(wanted, code)
         else:
-            service().ask(compile_server.request(wanted), lambda code: self._take_late(wanted, code))
+            asked, first = compile_server.request(wanted), wanted.name in ("everyday", "pairs")
+            service().ask(asked, lambda code: self._take_late(wanted, code), is_awaited=first)
         return True
 
     def _take_late(self, wanted: HandlerSet, code: bytes | None) -> None:
