@@ -21,6 +21,7 @@ from chronovisor.isa.bits import LPCR, MSR
 from .native_guest import CODE, KERNEL, Guest, registers
 from .page_tables import KERNEL as EFFECTIVE
 from .page_tables import PID, PageTables
+from .region_mutants import MUTANTS
 from .region_programs import DATA, program, start
 
 #: Interrupt handlers: each goes on behind the instruction that it was for.
@@ -134,7 +135,7 @@ def _compare(seed: int) -> tuple[int, int]:
     case = _Case.drawn(draw)
     runs = [_Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
     hots = [draw.randrange(0, len(case.code), 4) for _ in range(3)]
-    late, changes = draw.random() < 0.3, draw.random() < 0.3
+    late, changes = draw.random() < 0.3, draw.random() < 0.4
     made = 0 if late else put_in(runs[1], hots)
     compared, executed = 0, 0
     while executed < MOST:
@@ -148,12 +149,12 @@ def _compare(seed: int) -> tuple[int, int]:
             break
         if late and not made:
             made = put_in(runs[1], hots)
-        if changes and draw.random() < 0.2:
+        if changes and draw.random() < 0.5:
             changed = draw.randrange(0, len(case.code), 4)
             for run in runs:
                 run.change(changed)
     dirty = [run.guest.memory.dirty.take() for run in runs]
-    assert dirty[0] == dirty[1]
+    assert dirty[0] == dirty[1], f"seed {seed}: other pages are logged"
     return compared, made
 
 
@@ -167,6 +168,41 @@ def test_random_programs() -> None:
     _compare_many(range(12))
 
 
+def _compare_code_that_changes() -> None:
+    """A loop over two pages: its entry is in the first, and an instruction of the second changes."""
+    text = "loop: addi r3,r3,1; addi r4,r4,1; addi r5,r5,1; bc 16,0,loop; sc 1"
+    case = _Case(text, CODE + 0xFF8, KERNEL, {"CTR": 1000}, 0, "nop")
+    runs = [_Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
+    assert put_in(runs[1], [0]) == 1
+    for changed in (8, 4, 8):
+        for run in runs:
+            run.guest.advance(run.thread, 301)
+        assert runs[0].seen() == runs[1].seen(), "seed: none"
+        for run in runs:
+            run.change(changed)
+            run.guest.advance(run.thread, 302)
+        assert runs[0].seen() == runs[1].seen(), "seed: none"
+        assert put_in(runs[1], [0]) == 1
+
+
+def test_code_that_changes_in_another_page() -> None:
+    _compare_code_that_changes()
+
+
+def test_a_region_of_code_that_has_changed_since_is_not_put_in() -> None:
+    text = "loop: addi r3,r3,1; addi r4,r4,1; addi r5,r5,1; bc 16,0,loop; sc 1"
+    run = _Run(NativeEngine, _Case(text, CODE + 0xFF8, KERNEL, {"CTR": 1000}, 0, "nop"))
+    assert isinstance(run.guest.engine, NativeEngine)
+    assert isinstance(run.thread, NativeThread)
+    pages = run.guest.engine.pages_of(run.thread)
+    snapshots = {n: pages.snapshot((CODE >> PAGE_SHIFT) + n) for n in range(2)}
+    contents = {n: snapshot.content for n, snapshot in snapshots.items()}
+    region = tier.load(compile_region(WantedRegion(pages.library.mode, contents, 0xFF8)))
+    assert set(region.region.pages) == {0, 1}
+    run.change(8)
+    assert not tier.put_in(pages, snapshots, region)
+
+
 PROGRAMS_IN_SOAK, PARTS = 2_000, 10
 
 
@@ -176,3 +212,21 @@ def test_random_programs_often(part: int) -> None:
     count = share(PROGRAMS_IN_SOAK) // PARTS
     first = 1000 + part * PROGRAMS_IN_SOAK
     _compare_many(range(first, first + count))
+
+
+def _compare_all() -> None:
+    _compare_code_that_changes()
+    _compare_many(range(200))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == "a register is not stored" else pytest.mark.soak)
+        for name in MUTANTS
+    ],
+)
+def test_a_mutant_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    MUTANTS[name](monkeypatch)
+    with pytest.raises(AssertionError, match="seed"):
+        _compare_all()

@@ -44,6 +44,16 @@ def test_a_million_translated_programs(part: int) -> None:
     assert found["starts"] == worlds * STARTS
 
 
+@pytest.mark.parametrize(
+    "worlds", [20, pytest.param(share(100_000) // STARTS, marks=pytest.mark.soak)], ids=["few", "many"]
+)
+def test_translated_programs_with_regions(worlds: int) -> None:
+    """The same, with a region at a random place of each page of code."""
+    found = hunt(5_000_000, worlds, regions=True, timeout=7200)
+    assert found["starts"] == worlds * STARTS
+    assert found["regions"] > found["starts"]
+
+
 _FOUND_AT_ONCE = "tlbie_of_a_page_forgets_nothing"
 
 

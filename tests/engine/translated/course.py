@@ -19,6 +19,8 @@ from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.engine.native.layout import STORED, mode_number
 from chronovisor.engine.native.library import HandlerLibrary, runtime
 from chronovisor.engine.native.state import NativeThread
+from chronovisor.engine.regions import tier
+from chronovisor.engine.regions.compile import WantedRegion, compile_region
 from chronovisor.engine.state import Thread
 from chronovisor.isa.bits import LPCR, MSR
 from chronovisor.isa.interrupts import INTERRUPTS
@@ -29,7 +31,7 @@ from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
 from ..native_guest import Time
 from ..page_tables import Fault, expected
 from .checked import CheckedEngine, CheckedTranslations, Open, WatchedMemory
-from .worlds import CODE, SIZE, Start, World, every_word
+from .worlds import CODE, CODE_PAGES, SIZE, Start, World, every_word
 
 _NAMES = tuple(name for name in STORED if name != "NIA")
 _STORED = attrgetter(*_NAMES)
@@ -55,6 +57,7 @@ class Counts:
     translations: int = 0
     faults: int = 0
     native_walks: int = 0
+    regions: int = 0
     interrupts: Counter[str] = field(default_factory=Counter)
 
 
@@ -125,8 +128,13 @@ class _Side(Generic[E]):
 class Course:
     """Both engines over one world."""
 
-    def __init__(self, world: World, memories: tuple[WatchedMemory, GuestMemory]) -> None:
+    def __init__(
+        self, world: World, memories: tuple[WatchedMemory, GuestMemory], regions: Random | None = None
+    ) -> None:
+        """With `regions` native code has a region at a random place of each page of code."""
         self.world = world
+        self._hots = regions and [regions.randrange(0, PAGE_SIZE, 4) for _ in range(CODE_PAGES)]
+        self._loaded: dict[tuple[tuple[bool, bool], int], tier.Loaded] = {}
         for memory in memories:
             memory.view[:] = world.image
             memory.dirty.take()
@@ -148,6 +156,7 @@ class Course:
             if again is not None:
                 raise Difference("the concrete evaluator does not repeat itself")
         self.native.begin(start)
+        counts.regions += self._put_in_regions()
         for (end, name), expected_state in zip(ends, stops, strict=True):
             self.native.advance(end)
             found = _state(self.native.thread, self.native.time)
@@ -168,6 +177,24 @@ class Course:
         counts.instructions += ends[-1][0] if ends else 0
         counts.interrupts += self.checked.engine.entered
         self.checked.engine.entered.clear()
+
+    def _put_in_regions(self) -> int:
+        """Put the regions of this world in; how many have code."""
+        if self._hots is None:
+            return 0
+        thread, made = self.native.thread, 0
+        assert isinstance(thread, NativeThread)
+        pages = self.native.engine.pages_of(thread)
+        for number, hot in enumerate(self._hots):
+            home = CODE // PAGE_SIZE + number
+            snapshots = {n: pages.snapshot(home + n) for n in range(-number, CODE_PAGES - number)}
+            key = (pages.library.mode, number)
+            if key not in self._loaded:
+                contents = {n: snapshot.content for n, snapshot in snapshots.items()}
+                self._loaded[key] = tier.load(compile_region(WantedRegion(key[0], contents, hot)))
+            if tier.put_in(pages, snapshots, self._loaded[key]):
+                made += bool(self._loaded[key].handlers)
+        return made
 
     @staticmethod
     def _ends(start: Start, limit: int | None) -> list[tuple[int, str | None]]:

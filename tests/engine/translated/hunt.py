@@ -23,9 +23,11 @@ class Caught(AssertionError):
     """The fuzzer found something; it can be run again by the command in the message."""
 
 
-def hunt(first: int, count: int, mutant: str | None = None, timeout: float = 1200) -> Counter[str]:
+def hunt(
+    first: int, count: int, mutant: str | None = None, timeout: float = 1200, regions: bool = False
+) -> Counter[str]:
     """Run the worlds of `count` seeds; return what was compared. Caught if any differs, dies or hangs."""
-    more = ["--mutant", mutant] if mutant else []
+    more = [*(["--mutant", mutant] if mutant else []), *(["--regions"] if regions else [])]
     with tempfile.TemporaryDirectory(prefix="fuzzer-") as folder:
         path = Path(folder, "progress")
         progress = Progress(path)

@@ -1,0 +1,87 @@
+"""Regions broken on purpose, each in one way: what the comparison of random programs must find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from llvmlite import ir
+
+from chronovisor.engine.native.pages import DecodedPages
+from chronovisor.engine.regions import condition, discovery
+from chronovisor.engine.regions.code import Site
+from chronovisor.engine.regions.lowering import RegionLowering
+from chronovisor.isa.values import Value
+
+Break = Callable[[pytest.MonkeyPatch], None]
+
+
+def _a_register_is_not_stored(patch: pytest.MonkeyPatch) -> None:
+    whole = RegionLowering._store_registers
+
+    def store(low: RegionLowering) -> None:
+        low._changed = low._changed[1:]
+        whole(low)
+
+    patch.setattr(RegionLowering, "_store_registers", store)
+
+
+def _an_exit_counts_one_too_many(patch: pytest.MonkeyPatch) -> None:
+    whole = RegionLowering._exit
+
+    def leave(low: RegionLowering, kind: Any, why: ir.Value, address: ir.Value, done: int) -> None:
+        whole(low, kind, why, address, done + 1)
+
+    patch.setattr(RegionLowering, "_exit", leave)
+
+
+def _a_loop_counts_nothing(patch: pytest.MonkeyPatch) -> None:
+    whole = RegionLowering._go_to
+    patch.setattr(RegionLowering, "_go_to", lambda low, offset, done: whole(low, offset, 0))
+
+
+def _pages_are_not_checked(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(RegionLowering, "_check_pages", lambda low: None)
+
+
+def _changed_code_stays(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(DecodedPages, "_take_out", lambda pages, page: None)
+
+
+def _one_bit_of_a_field_is_lost(patch: pytest.MonkeyPatch) -> None:
+    whole = condition.replaced
+
+    def replaced(site: Site, v: Value) -> tuple[int, Value] | None:
+        found = whole(site, v)
+        return None if found is None else (found[0] & (found[0] - 1), found[1])
+
+    patch.setattr(condition, "replaced", replaced)
+
+
+def _the_way_to_the_next_entry_is_short(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(discovery, "_longest", lambda edges, entry, entries: 1)
+
+
+def _stores_are_not_logged(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(RegionLowering, "mark_dirty", lambda low, real, size: None)
+
+
+def _a_return_goes_to_the_first_call(patch: pytest.MonkeyPatch) -> None:
+    whole = RegionLowering._jump_by_register
+
+    def jump(low: RegionLowering, done: int) -> None:
+        returns = low.region.returns
+        if returns and low.site.is_indirect and not low.site.links:
+            low._go_to(returns[0], done)
+        else:
+            whole(low, done)
+
+    patch.setattr(RegionLowering, "_jump_by_register", jump)
+
+
+MUTANTS: dict[str, Break] = {
+    name.removeprefix("_").replace("_", " "): found
+    for name, found in list(globals().items())
+    if name.startswith("_") and getattr(found, "__module__", None) == __name__
+}
