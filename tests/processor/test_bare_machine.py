@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from chronovisor.engine.concrete import ConcreteEngine
+from chronovisor.engine.native.engine import NativeEngine
+from chronovisor.engine.native.library import library
 from chronovisor.engine.state import Thread
 from chronovisor.isa.assembly import assemble
 from chronovisor.isa.bits import MSR
@@ -30,13 +32,28 @@ PROGRAM = """
     mfspr r6, 849
     mftb r8
 """
+LEAVING = """
+    mftb r4
+    xsaddqp v1, v2, v3
+    mftb r5
+    nop
+    xsaddqp v1, v2, v3
+    xsaddqp v1, v2, v3
+    mftb r6
+"""
+"""Native code leaves the arithmetic of binary128 to the concrete evaluator."""
 
 
-def start(source: VirtualTime, thread: HardwareThread) -> tuple[ConcreteEngine, Thread, Callable[[], None]]:
-    """Put PROGRAM on a hardware thread; return the engine, its state, and what moves the clock."""
+def start(
+    source: VirtualTime,
+    thread: HardwareThread,
+    program: str = PROGRAM,
+    kind: type[ConcreteEngine] = ConcreteEngine,
+) -> tuple[ConcreteEngine, Thread, Callable[[], None]]:
+    """Put a program on a hardware thread; return the engine, its state, and what moves the clock."""
     memory = GuestMemory(1 << 16)
-    memory.write(0x1000, assemble(PROGRAM, origin=0x1000, little=True))
-    engine = ConcreteEngine(memory)
+    memory.write(0x1000, assemble(program, origin=0x1000, little=True))
+    engine = kind(memory)
     run_time, accounted = RunTime(source), 0
 
     def account() -> None:
@@ -48,7 +65,7 @@ def start(source: VirtualTime, thread: HardwareThread) -> tuple[ConcreteEngine, 
     live = LiveRegisters(thread, {"VTB": RunningCounter(run_time)}, line, account, TICKS, lambda count: count)
     state = engine.thread(live)
     state.CIA = 0x1000
-    state.set_msr(int(MSR.SF | MSR.LE))
+    state.set_msr(int(MSR.SF | MSR.LE | MSR.VEC | MSR.VSX))
     run_time.start(source.ticks())
     live.begin(thread)
     return engine, state, account
@@ -71,6 +88,17 @@ def test_a_program_reads_the_time_of_its_core(model: CpuModel) -> None:
     assert state.gpr[6] == 4 * TICKS
     assert state.gpr[8] - state.gpr[4] == 5 * TICKS
     assert source.ticks() == SourceTime(1000 + 6 * TICKS)
+
+
+@pytest.mark.parametrize("kind", [ConcreteEngine, NativeEngine])
+def test_instructions_before_a_reading_count_whatever_executed_them(kind: type[ConcreteEngine]) -> None:
+    source = VirtualTime()
+    thread = Processor(source).cores[0].threads[0]
+    library((True, True)).ensure()
+    engine, state, _ = start(source, thread, LEAVING, kind)
+    while state.executed < 7:
+        engine.run(state, 7 - state.executed)
+    assert [state.gpr[register] // TICKS for register in (4, 5, 6)] == [0, 2, 6]
 
 
 @pytest.mark.parametrize(
