@@ -115,6 +115,17 @@ def test_what_is_typed_reaches_the_guest_and_the_offset_its_clock() -> None:
     assert 0x7F00_0000_0000_0000 <= timebase < 0x7F00_0001_0000_0000
 
 
+def test_instructions_take_as_many_ticks_of_a_virtual_clock_as_are_asked_for() -> None:
+    def timebase(ticks: int) -> int:
+        done = run("run", "hello-le", "--clock", "virtual", "--ticks-per-instruction", str(ticks))
+        assert done.returncode == 0
+        found = re.search(r"timebase (0x[0-9a-f]+), and it goes forward", done.stdout)
+        assert found is not None
+        return int(found[1], 16)
+
+    assert timebase(48) == 16 * timebase(3) > 48
+
+
 def test_trace_switch_prints_entries_and_exits() -> None:
     done = run("run", "hello-le.elf", "--clock", "virtual", "--tb-offset", "0x5000000", "--trace-switch")
     assert done.returncode == 0
@@ -247,6 +258,8 @@ def test_output_that_cannot_be_written_is_said_in_a_line() -> None:
         (["--tb-offset", "1.5"], "timebase offset '1.5' is no number"),
         (["--tb-offset", str(1 << 64)], "too wide"),
         (["--clock", "lunar"], "--clock"),
+        (["--clock", "virtual", "--ticks-per-instruction", "0"], "--ticks-per-instruction"),
+        (["--clock", "virtual", "--ticks-per-instruction", "1048577"], "--ticks-per-instruction"),
         (["--rtc", "utc"], "write base=utc"),
         (["--rtc", "base=2026-13-01"], "write utc, localtime, or a date"),
         (["--rtc", "base=localtime", "--clock", "virtual"], "in virtual time give a date"),

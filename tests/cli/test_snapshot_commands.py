@@ -168,6 +168,7 @@ def test_what_cannot_be(machine: Machine, tmp_path: Path) -> None:
         "no duration": ("resume", "one", "--clock-error-limit", "much"),
         "--memory-limit": ("restore", file, "--name", "two", "--memory-limit", "1M"),
         "'a/b'": ("restore", file, "--name", "a/b"),
+        "--ticks-per-instruction": ("restore", file, "--ticks-per-instruction", "0"),
         "write freeze": ("restore", file, "--time", "bounded:-1"),
         "go on in virtual clock": (
             "restore", file, "--name", "two", "--time", "catch-up", "--clock", "virtual",

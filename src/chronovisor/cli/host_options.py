@@ -48,8 +48,23 @@ ClockOption: TypeAlias = Annotated[
     Clock,
     typer.Option(help="real: this machine's; virtual: counts the guest's instructions, repeats itself."),
 ]
+TicksPerInstruction: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        help="How far a virtual clock goes with each instruction, in ticks of 1.95 ns; Linux boots sooner "
+        "with few.",
+        # Beyond that a switch between guest and host, a few instructions, may take too long to be sound.
+        min=1,
+        max=1 << 20,
+        metavar="N",
+    ),
+]
 EngineOption: TypeAlias = Annotated[
-    Engine, typer.Option(help="native: compiled; concrete: interpreted, slow, the reference.")
+    Engine,
+    typer.Option(
+        help="regions: hot loops compiled whole; threaded: compiled code for each instruction; concrete: "
+        "interpreted, slow, the reference; auto: regions if they work here."
+    ),
 ]
 CpuOption: TypeAlias = Annotated[
     Cpu, typer.Option(help="The processor; power8's threads share an offset; auto: power9, or the host's.")

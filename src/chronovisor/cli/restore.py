@@ -22,6 +22,7 @@ from chronovisor.cli.host_options import (
     ProviderOption,
     RunTimeout,
     TbOrigin,
+    TicksPerInstruction,
 )
 from chronovisor.cli.running import generated_name, parse_seconds, run_named, say, tell_end
 from chronovisor.cli.terminal import typing_into, write_stdout
@@ -35,6 +36,7 @@ from chronovisor.cli.time_options import (
     step_note,
 )
 from chronovisor.kvm.errors import KvmError
+from chronovisor.kvm.interface import TICKS_PER_INSTRUCTION
 from chronovisor.machine.console import Console
 from chronovisor.machine.control import ControlServer
 from chronovisor.machine.errors import MachineError
@@ -56,6 +58,7 @@ def command(
     max_step: MaxStep = MAX_STEP_DEFAULT,
     clock_error_limit: ClockErrorLimit = "",
     clock: ClockOption = Clock.real,
+    ticks_per_instruction: TicksPerInstruction = TICKS_PER_INSTRUCTION,
     engine: EngineOption = Engine.auto,
     provider: ProviderOption = Provider.auto,
     memory_limit: MemoryLimit = "4G",
@@ -80,7 +83,7 @@ def command(
             name = name or _name_of(reader.header)
             # Taken before the guest is made: a name that is in use ends it before anything is done.
             server = stack.enter_context(ControlServer(name, {"ps": lambda request: _restoring(name)}))
-            cpu, host = _host_for(reader.header, tb_origin, clock, engine, provider)
+            cpu, host = _host_for(reader.header, tb_origin, clock, ticks_per_instruction, engine, provider)
             stack.enter_context(host)
             check(reader.header, host, most)
             if clock is Clock.real:
@@ -117,7 +120,12 @@ def _name_of(header: SnapshotHeader) -> str:
 
 
 def _host_for(
-    header: SnapshotHeader, tb_origin: str, clock: Clock, engine: Engine, provider: Provider
+    header: SnapshotHeader,
+    tb_origin: str,
+    clock: Clock,
+    ticks_per_instruction: int,
+    engine: Engine,
+    provider: Provider,
 ) -> tuple[Cpu, Host]:
     """Return a host with a processor of the guest's version if one can be chosen, else the host that there
     is.
@@ -133,6 +141,7 @@ def _host_for(
                 cpu=cpu.value,
                 engine=engine.value,
                 provider=provider.value,
+                ticks_per_instruction=ticks_per_instruction,
             )
         except KvmError as error:
             # Perhaps another processor can have so many threads.

@@ -18,9 +18,11 @@ from chronovisor.cli.host_options import (
     ProviderOption,
     RunTimeout,
     TbOrigin,
+    TicksPerInstruction,
 )
 from chronovisor.cli.running import generated_name, parse_seconds, run_named, tell_end
 from chronovisor.cli.terminal import typing_into, write_stdout
+from chronovisor.kvm.interface import TICKS_PER_INSTRUCTION
 from chronovisor.machine.console import Console
 from chronovisor.machine.elf import read_image
 from chronovisor.machine.errors import MachineError
@@ -54,6 +56,7 @@ def command(
         str, typer.Option(help="The guest's timebase offset in ticks; KVM rounds it up to 2^24.")
     ] = "0",
     clock: ClockOption = Clock.real,
+    ticks_per_instruction: TicksPerInstruction = TICKS_PER_INSTRUCTION,
     engine: EngineOption = Engine.auto,
     cpu: CpuOption = Cpu.auto,
     provider: ProviderOption = Provider.auto,
@@ -103,6 +106,7 @@ def command(
         engine=engine.value,
         observer=_print_event if trace_switch else None,
         provider=provider.value,
+        ticks_per_instruction=ticks_per_instruction,
     ) as host:
         guest = host.boot(
             loaded,

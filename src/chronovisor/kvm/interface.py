@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from chronovisor.kvm.exits import Exit
 from chronovisor.kvm.structures import Regs, Sregs
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from chronovisor.memory import GuestMemory
     from chronovisor.timebase.clock import HostClock, TickSource
     from chronovisor.timebase.trace import Observer
+
+
+TICKS_PER_INSTRUCTION: Final = 256
+"""How far virtual time goes with each guest instruction unless something else is chosen: 0.5 µs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ class HostOptions:
     """1, 2, 4 or 8 hardware threads that share a core's timebase."""
     cpu_model: str = "auto"
     """"auto" is the host's own; power9 if the provider can be any."""
-    ticks_per_instruction: int = 256
+    ticks_per_instruction: int = TICKS_PER_INSTRUCTION
     """How far virtual time goes with each guest instruction; real time ignores it."""
     engine: str = "auto"
     """What executes instructions: "regions" (native code, hot loops compiled whole), "threaded" (native code,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from chronovisor.kvm.ids import Cap, DeviceType
-from chronovisor.kvm.interface import Device, HostOptions, System, Vcpu, Vm
+from chronovisor.kvm.interface import TICKS_PER_INSTRUCTION, Device, HostOptions, System, Vcpu, Vm
 from chronovisor.kvm.provider import open_system
 from chronovisor.machine.console import Console, Sink
 from chronovisor.machine.elf import Image, parse_image, read_image
@@ -39,7 +39,7 @@ class Host:
         cpu: str = "auto",
         observer: Observer | None = None,
         provider: str = "embedded",
-        ticks_per_instruction: int = 256,
+        ticks_per_instruction: int = TICKS_PER_INSTRUCTION,
         engine: str = "auto",
     ) -> None:
         options = HostOptions(
