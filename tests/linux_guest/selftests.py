@@ -25,6 +25,8 @@ _RUNS: Final = {
     "set-timer-lat": "",
 }
 """Each test with its arguments, in the order in which they run, again and again."""
+NAMES: Final = frozenset(_RUNS)
+"""All of them."""
 _START: Final = "\n".join(
     (
         "#!/bin/busybox sh",
