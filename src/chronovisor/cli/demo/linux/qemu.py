@@ -43,7 +43,8 @@ def version() -> str:
 def travel(kernel: Path, initramfs: bytes, moves: int) -> LinuxJourney:
     """Have the guest make a journey of which more than the first host is seen, as far as few tries go.
 
-    QEMU 7.2 (TCG) loses the decrementer in a move: its guest is often silent from the first move on.
+    With QEMU 7.2 the guest is often silent from the first move on. Before QEMU's commit 578912ad7312 of 2023
+    ("target/ppc: Migrate DECR SPR") TCG does not send the decrementer, and guests could hang.
     SilentGuestError if the guest does not boot.
     """
     journey = _travel(kernel, initramfs, moves)
