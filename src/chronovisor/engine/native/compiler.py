@@ -19,20 +19,18 @@ from llvmlite import ir
 
 import chronovisor.isa
 from chronovisor.engine.native.block_decoder import define_decode_block
-from chronovisor.engine.native.control import (
-    define_adopt,
-    define_ask_flush,
-    define_await_piece,
-    define_flush,
-    define_forget_pages,
-    define_interrupt,
-    define_invalidate,
-    define_synchronize,
-)
+from chronovisor.engine.native.contexts import define_adopt, define_ask_flush, define_flush
 from chronovisor.engine.native.emitter import HANDLER, POINTER
 from chronovisor.engine.native.encoding import Encoding, encoding
 from chronovisor.engine.native.enter import Control, define_entry
 from chronovisor.engine.native.fillers import FILL, define_fill_nothing, define_filler, shape
+from chronovisor.engine.native.interrupt_entry import define_interrupt
+from chronovisor.engine.native.invalidation import (
+    define_await_piece,
+    define_forget_pages,
+    define_invalidate,
+    define_synchronize,
+)
 from chronovisor.engine.native.layout import Left
 from chronovisor.engine.native.lowering import Lowering, Mode
 from chronovisor.engine.native.operations import LOWERINGS, is_native
@@ -249,9 +247,9 @@ def runtime_module() -> ir.Module:
 _MAKERS = tuple(
     sys.modules[f"chronovisor.engine.native.{name}"]
     for name in (
-        *("block_decoder", "compiler", "control", "emitter", "encoding", "enter", "fillers", "ieee"),
-        *("layout", "lowering", "operations", "pairs", "pure_operations", "residuals", "runtime", "sets"),
-        "walk",
+        *("block_decoder", "compiler", "contexts", "emitter", "encoding", "enter", "fillers", "ieee"),
+        *("interrupt_entry", "invalidation", "layout", "lowering", "operations", "pairs"),
+        *("pure_operations", "residuals", "runtime", "sets", "walk"),
     )
 )
 

@@ -7,8 +7,8 @@ result. :class:`ThreadEmitter` adds what all functions over a thread's state sha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeAlias
 
 from llvmlite import ir
@@ -25,6 +25,7 @@ from chronovisor.isa.values import Block, Value, When
 
 I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 POINTER = ir.PointerType()
+VOID = ir.VoidType()
 
 #: A handler: (state, record, memory, budget) -> a `Left`.
 HANDLER = ir.FunctionType(I64, [POINTER, POINTER, POINTER, I64])
@@ -81,6 +82,37 @@ class Emitter:
         self.b.cbranch(condition, rare, on).set_weights(_UNLIKELY)
         self.b.position_at_end(on)
         return rare
+
+    @contextmanager
+    def each(self, count: ir.Value) -> Iterator[ir.Value]:
+        """Do what is inside for each number below a count."""
+        b = self.b
+        loop, body, done = (self.block_named(n) for n in ("loop", "body", "done"))
+        number = b.alloca(I64)
+        b.store(word(0), number)
+        b.branch(loop)
+        b.position_at_end(loop)
+        present = b.load(number, typ=I64)
+        b.cbranch(b.icmp_unsigned("<", present, count), body, done)
+        b.position_at_end(body)
+        yield present
+        b.store(b.add(present, word(1)), number)
+        b.branch(loop)
+        b.position_at_end(done)
+
+    @contextmanager
+    def if_(self, condition: ir.Value) -> Iterator[None]:
+        """Do what is inside if a condition holds."""
+        then, after = self.block_named("then"), self.block_named("after")
+        self.b.cbranch(condition, then, after)
+        self.b.position_at_end(then)
+        yield
+        self.b.branch(after)
+        self.b.position_at_end(after)
+
+    def any(self, value: ir.Value, bits: int) -> ir.Value:
+        """1 bit: one of these bits of a value is set."""
+        return self.b.icmp_unsigned("!=", self.b.and_(value, word(bits)), word(0))
 
     def elsewhere(self, block: ir.Block) -> AbstractContextManager[None]:
         """Within this context instructions go to the end of another block."""

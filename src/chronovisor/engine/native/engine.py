@@ -14,7 +14,7 @@ from typing import Protocol
 
 from chronovisor.engine.concrete import ConcreteEngine, Reason, Stop
 from chronovisor.engine.endings import GuestInterrupt
-from chronovisor.engine.native.control import STEPPED
+from chronovisor.engine.native.contexts import STEPPED
 from chronovisor.engine.native.layout import PAGE_SHIFT, Left, ModePages, Peers, mode_number
 from chronovisor.engine.native.library import runtime
 from chronovisor.engine.native.pages import DecodedPages, Retired
