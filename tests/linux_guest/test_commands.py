@@ -1,4 +1,4 @@
-"""The commands that the README shows, on a Linux guest, in processes of their own."""
+"""The commands that the README shows, on a Linux guest; those that run it are processes of their own."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from chronovisor.cli import main
 from chronovisor.cli.demo.linux.listener import Listener
 from chronovisor.cli.status import ExitStatus
 from chronovisor.report.clock_check.lines import Sample, parse
@@ -37,11 +38,10 @@ def boot_command() -> list[str]:
 class Running:
     """A command that goes on; its guest's console is given to a listener."""
 
-    def __init__(self, listener: Listener, words: list[str], directory: Path) -> None:
+    def __init__(self, listener: Listener, words: list[str]) -> None:
         self._listener = listener
         self._process = subprocess.Popen(
             [*COMMAND, *words],
-            cwd=directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -75,28 +75,23 @@ class Running:
 
 
 class Commands:
-    """Commands in a directory and with a run directory of their own."""
+    """Commands in this process's directory, with a run directory of their own."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
         self.listener = Listener()
         self.running: list[Running] = []
 
     def starts(self, *words: str) -> Running:
-        self.running.append(started := Running(self.listener, list(words), self.directory))
+        self.running.append(started := Running(self.listener, list(words)))
         return started
 
     def does(self, *words: str, status: int = 0) -> str:
-        done = subprocess.run(
-            [*COMMAND, *words],
-            cwd=self.directory,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PATIENCE,
-        )
-        assert done.returncode == status, (words, done.stdout, done.stderr)
-        return done.stdout or done.stderr
+        """Have a command answer, in this process; return what it said."""
+        ended = main(words)
+        said = self._capsys.readouterr()
+        assert ended == status, (words, said)
+        return said.out or said.err
 
     def asks(self, *words: str) -> object:
         return json.loads(self.does(*words, "--json"))
@@ -114,17 +109,25 @@ class Commands:
 
 
 @pytest.fixture
-def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Commands]:
+def kernel() -> str:
+    return str(OWN.vmlinux())
+
+
+@pytest.fixture
+def commands(
+    kernel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Commands]:
+    # The kernel is kept below the directory that the tests are run in.
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CHRONOVISOR_RUN_DIR", str(tmp_path / "run"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    made = Commands(tmp_path)
+    made = Commands(capsys)
     yield made
     for running in made.running:
         running.kill()
 
 
-def test_what_readme_does_to_a_guest_works_on_linux(commands: Commands) -> None:
-    kernel = str(OWN.vmlinux())
+def test_what_readme_does_to_a_guest_works_on_linux(kernel: str, commands: Commands) -> None:
     does, asks = commands.does, commands.asks
     does("clockcheck", "--initramfs", "clocks.cpio")
     source = commands.starts(*(kernel if word == "$kernel" else word for word in boot_command()))
