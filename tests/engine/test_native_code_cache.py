@@ -151,6 +151,17 @@ def _start(number: int) -> bytes:
     return fetch("set", "1", lambda: big)
 
 
+def test_what_was_not_used_for_longest_goes_first(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code_cache, "MOST", 4 * (len(CONTENT) + 32))
+    for number in range(4):
+        fetch(f"page{number}", "1", Maker())
+        path = code_cache._path(f"page{number}", "1")
+        os.utime(path, (number, number))
+    assert fetch("page0", "1", Maker(b"wrong")) == CONTENT
+    fetch("page4", "1", Maker())
+    assert sorted(path.name[:5] for path in place.iterdir()) == ["page0", "page2", "page3", "page4"]
+
+
 def test_starts_at_once_all_get_whole_code(place: Path) -> None:
     with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
         answers = set(pool.map(_start, range(16)))

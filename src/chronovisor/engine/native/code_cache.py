@@ -12,7 +12,7 @@ import logging
 import os
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +20,8 @@ _log = logging.getLogger(__name__)
 _DIGEST_SIZE = 32
 #: Versions of a set that are kept: other checkouts may use them.
 _VERSIONS = 8
+#: Bytes of all files together.
+MOST = 256 << 20
 
 
 def directory() -> Path:
@@ -83,6 +85,9 @@ def kept(name: str, fingerprint: str) -> bytes | None:
             _warn_once(f"the compiled code in {path} is not used: {why}")
             return None
         whole = file.read()
+        # Files that are not used for long go first.
+        with contextlib.suppress(OSError):
+            os.utime(handle)
     digest, content = whole[:_DIGEST_SIZE], whole[_DIGEST_SIZE:]
     return content if hashlib.sha256(content).digest() == digest else None
 
@@ -97,7 +102,7 @@ def keep(name: str, fingerprint: str, content: bytes) -> None:
         return
     try:
         _write(path, hashlib.sha256(content).digest() + content)
-        _drop_older(path, name)
+        _drop_older(path.parent, name)
     except OSError as error:
         _warn_once(
             f"compiled code cannot be kept in {path.parent}: {error.strerror or error}. "
@@ -126,7 +131,20 @@ def _write(path: Path, data: bytes) -> None:
         raise
 
 
-def _drop_older(newest: Path, name: str) -> None:
-    others = sorted(newest.parent.glob(f"{name}-*.o"), key=lambda p: p.stat().st_mtime, reverse=True)
-    for path in others[_VERSIONS:]:
-        path.unlink(missing_ok=True)
+def _drop_older(place: Path, name: str) -> None:
+    """Delete what was not used for longest: files of one name but for a few, and what is over MOST."""
+    found = sorted(_files(place), key=lambda file: file[1].st_mtime, reverse=True)
+    size = versions = 0
+    for path, status in found:
+        size += status.st_size
+        versions += path.name.startswith(f"{name}-")
+        if size > MOST or (versions > _VERSIONS and path.name.startswith(f"{name}-")):
+            path.unlink(missing_ok=True)
+
+
+def _files(place: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    for entry in os.scandir(place):
+        # Another process may delete the file meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            if entry.name.endswith(".o"):
+                yield Path(entry.path), entry.stat()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from queue import SimpleQueue
 
-from chronovisor.engine.native import code_cache
+from chronovisor.engine.native import code_cache, compiler
 from chronovisor.engine.native.compile_service import CompileService
 from chronovisor.engine.native.layout import PAGE_SHIFT, SAMPLES, TLB_ENTRIES, Sample, Tlb
 from chronovisor.engine.native.library import runtime
@@ -196,6 +196,7 @@ class _Worker:
         made = load(CompiledRegion.decode(code))
         with self._changing:
             known = self._known[name] = [*self._known[name], made]
+        with compiler.FINISHING:
             code_cache.keep(name, fingerprint(), encode_page([one.region for one in known]))
         task.tier.put_in(task, home, [made])
 
