@@ -108,7 +108,7 @@ def test_run_a_guest(walk: Walk) -> None:
     assert first == ". .venv/bin/activate"
     told = {command: walk.does(command) for command in others}
     hello = [text for command, text in told.items() if " run " in command and "--trace-switch" not in command]
-    assert len(hello) == 4
+    assert len(hello) == 5
     assert all(text.endswith("decrementer interrupt on time\r\n") for text in hello)
     (traced,) = (text for command, text in told.items() if "--trace-switch" in command)
     assert "timebase is the guest's" in traced
