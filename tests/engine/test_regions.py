@@ -230,3 +230,32 @@ def test_a_mutant_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     MUTANTS[name](monkeypatch)
     with pytest.raises(AssertionError, match="seed"):
         _compare_all()
+
+
+class _Noted:
+    """Takes the place of the thread that looks for regions."""
+
+    def __init__(self) -> None:
+        self.tasks: list[object] = []
+
+    def put(self, task: object) -> None:
+        self.tasks.append(task)
+
+
+def test_a_guest_that_makes_endless_new_code_gets_no_more_regions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each page that gets hot is looked at, up to a bound."""
+    noted = _Noted()
+    monkeypatch.setattr(tier, "_worker", lambda: noted)
+    monkeypatch.setattr(tier, "MOST_LOOKS", 3)
+    run = _Run(NativeEngine, _Case("loop: b loop", CODE, KERNEL, {}, 0, "nop"))
+    assert isinstance(run.guest.engine, NativeEngine)
+    assert isinstance(run.thread, NativeThread)
+    pages, made = run.guest.engine.pages_of(run.thread), tier.RegionTier()
+    run.thread.sample_count = 0
+    for page in range(20):
+        for number in range(16):
+            sample = run.thread.samples[(page * 16 + number) % 256]
+            sample.entry, sample.base, sample.offset = pages.address + 8 * page, page << PAGE_SHIFT, 0
+        run.thread.sample_count += 16
+        made.look(run.thread, {pages.address: pages})
+    assert len(noted.tasks) == 3

@@ -35,8 +35,9 @@ from chronovisor.engine.regions.lowering import entry_symbol
 HOT = 4
 #: Samples that are worth a look.
 _FEW = 16
-#: Regions of one guest: a guest that makes endless new code gets no more.
+#: How many regions a guest gets, and for how many hot pages they are looked for: new code may never end.
 MOST_REGIONS = 4096
+MOST_LOOKS = 1 << 16
 #: The pages that a region may have besides its home page: so many before it and behind it.
 _BEFORE, _BEHIND = 8, 16
 
@@ -88,6 +89,7 @@ class RegionTier:
         self._heats: dict[tuple[int, int], _Heat] = {}
         self.count = 0
         """How many regions were put in."""
+        self._looks = 0
 
     def look(self, thread: NativeThread, pages_by_table: Mapping[int, DecodedPages]) -> None:
         """Take a thread's samples, if there are enough of them. The Python thread that runs it calls this."""
@@ -109,7 +111,7 @@ class RegionTier:
         if heat is None or heat.version != version:
             heat = self._heats[key] = _Heat(version)
         offset = sample.offset
-        if offset in heat.covered or heat.waits or self.count >= MOST_REGIONS:
+        if offset in heat.covered or heat.waits or self._is_full():
             return
         heat.samples[offset] += 1
         if not heat.asked:
@@ -121,7 +123,11 @@ class RegionTier:
             heat.samples.clear()
             self._start(pages, page, heat, hot, sample)
 
+    def _is_full(self) -> bool:
+        return self.count >= MOST_REGIONS or self._looks >= MOST_LOOKS
+
     def _start(self, pages: DecodedPages, page: int, heat: _Heat, hot: int | None, sample: Sample) -> None:
+        self._looks += 1
         around = [n for n in range(-_BEFORE, _BEHIND + 1) if 0 <= page + n < pages.count]
         if hot is not None and sample.base >> PAGE_SHIFT != page:
             around = [n for n in around if n == 0 or _is_mapped(sample, n)]
