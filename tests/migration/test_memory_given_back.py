@@ -26,9 +26,10 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_hosts_keep_no_memory_of_guests_that_moved_away() -> None:
+@pytest.mark.parametrize("engine", ["concrete", "threaded"])
+def test_hosts_keep_no_memory_of_guests_that_moved_away(engine: str) -> None:
     clock = cv.VirtualTime()
-    hosts = [cv.Host(clock=clock, tb_origin=origin, engine="concrete") for origin in (0, 10**18)]
+    hosts = [cv.Host(clock=clock, tb_origin=origin, engine=engine) for origin in (0, 10**18)]
     guest = hosts[0].boot("hello-le.elf", SIZE)
     for hop in range(1, 7):
         guest, _ = cv.move(guest, hosts[hop % 2])

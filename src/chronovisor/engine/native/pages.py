@@ -57,6 +57,8 @@ class DecodedPages:
         self.library = library(mode)
         self.generation = self.library.generation
         self._code_blocks = code_blocks
+        #: Kept as long as its address.
+        self._memory = memory
         self._memory_at = ctypes.addressof(ctypes.c_char.from_buffer(memory.data))
         #: Whether the bytes of instruction words are in this machine's order.
         self._swapped = not mode[1]

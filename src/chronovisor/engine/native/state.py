@@ -97,7 +97,8 @@ class NativeThread(Registers, Thread):
         self.guest = guest
         self.at = ctypes.addressof(self)
         """Where the structure is."""
-        self.reference = ctypes.byref(self)
+        # Not `byref(self)`: the garbage collector does not see through it and would never free this.
+        self.reference = ctypes.c_void_p(self.at)
         for file in FILES.values():
             if file_field(file) != file.attribute:
                 setattr(self, file.attribute, WideRegisters(self, file))

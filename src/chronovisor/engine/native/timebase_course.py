@@ -48,7 +48,8 @@ class TimebaseCell(ctypes.Structure):
     def __init__(self, origin: int) -> None:
         self._thread = Registers()
         super().__init__(runtime().now_address, ctypes.addressof(self._thread), origin)
-        self.reference = ctypes.byref(self)
+        # As in `NativeThread`.
+        self.reference = ctypes.c_void_p(ctypes.addressof(self))
 
 
 class _CourseEmitter(Emitter):
