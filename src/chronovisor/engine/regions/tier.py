@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from queue import SimpleQueue
+from weakref import ReferenceType, ref
 
 from chronovisor.engine.native import code_cache, compiler
 from chronovisor.engine.native.compile_service import CompileService
@@ -68,7 +69,8 @@ class _Task:
     """A page that is hot."""
 
     tier: RegionTier
-    pages: DecodedPages
+    pages: ReferenceType[DecodedPages]
+    """A task that waits keeps no guest that is gone, whose memory they hold."""
     heat: _Heat
     page: int
     """The number of the home page."""
@@ -76,10 +78,6 @@ class _Task:
     """The distances of the pages that a region may have."""
     hot: int | None
     """The offset for which a region is to be compiled; None: take what is on disk."""
-
-    def snapshots(self, distances: Iterable[int]) -> dict[int, Snapshot]:
-        """Those of some pages, as they are now, by their distance from the home page."""
-        return {n: self.pages.snapshot(self.page + n) for n in distances}
 
 
 class RegionTier:
@@ -131,16 +129,23 @@ class RegionTier:
         around = [n for n in range(-_BEFORE, _BEHIND + 1) if 0 <= page + n < pages.count]
         if hot is not None and sample.base >> PAGE_SHIFT != page:
             around = [n for n in around if n == 0 or _is_mapped(sample, n)]
-        _worker().put(_Task(self, pages, heat, page, tuple(around), hot))
+        _worker().put(_Task(self, ref(pages), heat, page, tuple(around), hot))
 
     def put_in(self, task: _Task, home: Snapshot, loaded: Iterable[Loaded]) -> None:
-        """Put regions in, if their pages have the code that they were made of."""
+        """Put regions in, if the guest is still there and its pages have the code that they were made of."""
+        if (pages := task.pages()) is None:
+            return
         for one in loaded:
-            others = task.snapshots(n for n in one.region.pages if n and n in task.around)
-            if put_in(task.pages, {0: home, **others}, one):
+            others = _snapshots(pages, task.page, (n for n in one.region.pages if n and n in task.around))
+            if put_in(pages, {0: home, **others}, one):
                 self.count += bool(one.handlers)
                 task.heat.covered.update(o for o in one.region.covered if o >> PAGE_SHIFT == 0)
         task.heat.waits = False
+
+
+def _snapshots(pages: DecodedPages, home: int, distances: Iterable[int]) -> dict[int, Snapshot]:
+    """Those of some pages, as they are now, by their distance from the home page."""
+    return {n: pages.snapshot(home + n) for n in distances}
 
 
 def _is_mapped(sample: Sample, distance: int) -> bool:
@@ -180,20 +185,24 @@ class _Worker:
 
     def _serve(self) -> None:
         while True:
-            task = self._tasks.get()
-            mode, home = task.pages.library.mode, task.pages.snapshot(task.page)
-            name = page_name(mode, page_digest(home.content))
-            if name not in self._known:
-                kept = code_cache.kept(name, fingerprint())
-                with self._changing:
-                    self._known[name] = [] if kept is None else [load(one) for one in decode_page(kept)]
-            known = self._known[name]
-            if task.hot is None or any(task.hot in one.region.covered for one in known):
-                task.tier.put_in(task, home, known)
-                continue
-            snapshots = {**task.snapshots(task.around), 0: home}
-            wanted = WantedRegion(mode, {n: one.content for n, one in snapshots.items()}, task.hot)
-            self._service.ask(compile_server.request(wanted), partial(self._take, task, home, name))
+            self._see_to(self._tasks.get())
+
+    def _see_to(self, task: _Task) -> None:
+        if (pages := task.pages()) is None:
+            return
+        mode, home = pages.library.mode, pages.snapshot(task.page)
+        name = page_name(mode, page_digest(home.content))
+        if name not in self._known:
+            kept = code_cache.kept(name, fingerprint())
+            with self._changing:
+                self._known[name] = [] if kept is None else [load(one) for one in decode_page(kept)]
+        known = self._known[name]
+        if task.hot is None or any(task.hot in one.region.covered for one in known):
+            task.tier.put_in(task, home, known)
+            return
+        snapshots = {**_snapshots(pages, task.page, task.around), 0: home}
+        wanted = WantedRegion(mode, {n: one.content for n, one in snapshots.items()}, task.hot)
+        self._service.ask(compile_server.request(wanted), partial(self._take, task, home, name))
 
     def _take(self, task: _Task, home: Snapshot, name: str, code: bytes | None) -> None:
         if code is None:
