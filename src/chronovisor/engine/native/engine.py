@@ -20,6 +20,7 @@ from chronovisor.engine.native.library import runtime
 from chronovisor.engine.native.pages import DecodedPages, Retired
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.state import CACHE_BLOCK, LiveRegisters, Thread
+from chronovisor.isa.bits import MSR
 from chronovisor.memory.guest_memory import GuestMemory
 
 _STOPS: dict[int, Stop] = {
@@ -27,6 +28,12 @@ _STOPS: dict[int, Stop] = {
     Left.RESYNC: Stop(Reason.RESYNC),
     Left.HYPERCALL: Stop(Reason.HYPERCALL),
 }
+
+
+#: The bits of MSR that choose the machine mode. A plain number: an enum's operators are slow.
+_MODE = int(MSR.SF | MSR.LE)
+#: Samples that are not worth a look.
+_FEW_SAMPLES = 15
 
 
 class SecondTier(Protocol):
@@ -53,6 +60,8 @@ class NativeEngine(ConcreteEngine):
         """The guest's threads."""
         self._threads: list[NativeThread] = []
         self._pages: dict[tuple[bool, bool], DecodedPages] = {}
+        #: Those that native code was told of, by the bits of MSR that choose the mode.
+        self._ready: dict[int, DecodedPages] = {}
         #: A byte for each cache block, 1 once it was decoded. It costs memory only for the blocks of code.
         self._code_blocks = mmap.mmap(-1, memory.size // CACHE_BLOCK)
         self.code_blocks_at = ctypes.addressof(ctypes.c_char.from_buffer(self._code_blocks))
@@ -104,8 +113,9 @@ class NativeEngine(ConcreteEngine):
         executed, live = state.executed, state.live
         end = executed + budget
         while executed < end:
-            pages = self.pages_of(state)
-            if state.MSR & STEPPED or not pages.library.ready:
+            msr = state.MSR
+            pages = self._ready.get(msr & _MODE) or self.pages_of(state)
+            if msr & STEPPED or not pages.library.ready:
                 live.lend(state)
                 on_machine_clock = not state.ticks_per_instruction
                 stop = self._run_concrete(state, min(end - executed, ConcreteEngine.budget))
@@ -120,7 +130,7 @@ class NativeEngine(ConcreteEngine):
             why = self._run_native(state)
             executed = state.executed = end - state.run_left
             live.take_back(state)
-            if self._tier is not None:
+            if self._tier is not None and state.sample_count - state.samples_taken > _FEW_SAMPLES:
                 self._tier.look(state, self._pages_by_table)
             found = _STOPS.get(why)
             if found is not None:
@@ -182,6 +192,7 @@ class NativeEngine(ConcreteEngine):
         told = self.modes[mode_number(mode)]
         if not told.table and found.library.ready:
             told.count, told.table = found.count, found.address
+            self._ready[state.MSR & _MODE] = found
         return found
 
     def _run_native(self, state: NativeThread) -> int:

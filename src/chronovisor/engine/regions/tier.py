@@ -34,8 +34,6 @@ from chronovisor.engine.regions.lowering import entry_symbol
 
 #: Samples in a page, outside its regions, after which a region is compiled.
 HOT = 4
-#: Samples that are worth a look.
-_FEW = 16
 #: How many regions a guest gets, and for how many hot pages they are looked for: new code may never end.
 MOST_REGIONS = 4096
 MOST_LOOKS = 1 << 16
@@ -90,10 +88,8 @@ class RegionTier:
         self._looks = 0
 
     def look(self, thread: NativeThread, pages_by_table: Mapping[int, DecodedPages]) -> None:
-        """Take a thread's samples, if there are enough of them. The Python thread that runs it calls this."""
+        """Take a thread's samples. The Python thread that runs it calls this."""
         count = thread.sample_count
-        if count - thread.samples_taken < _FEW:
-            return
         first = max(thread.samples_taken, count - SAMPLES)
         thread.samples_taken = count
         for number in range(first, count):
