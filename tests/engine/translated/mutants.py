@@ -14,8 +14,8 @@ from typing import Any
 from llvmlite import ir
 
 from chronovisor.engine import state
-from chronovisor.engine.native import code_cache, compiler, control, engine, walk
-from chronovisor.engine.native.emitter import I64, POINTER, ThreadEmitter, word
+from chronovisor.engine.native import code_cache, compiler, contexts, engine, invalidation, walk
+from chronovisor.engine.native.emitter import I64, POINTER, VOID, ThreadEmitter, word
 from chronovisor.isa import radix
 from chronovisor.isa.bits import MSR
 
@@ -29,7 +29,7 @@ def _build_here() -> None:
 
 def tlbie_of_a_page_forgets_nothing() -> None:
     def define(module: ir.Module) -> ir.Function:
-        kind = ir.FunctionType(control.VOID, [POINTER, I64, I64, I64])
+        kind = ir.FunctionType(VOID, [POINTER, I64, I64, I64])
         e = ThreadEmitter(module, kind, "chronovisor_forget_pages")
         e.b.ret_void()
         return e.function
@@ -39,7 +39,7 @@ def tlbie_of_a_page_forgets_nothing() -> None:
 
 
 def tlbie_of_a_process_forgets_nothing() -> None:
-    control._forget_process = lambda e, process: None
+    invalidation._forget_process = lambda e, process: None
     _build_here()
 
 
@@ -50,18 +50,18 @@ def fetches_stay_in_the_tlb() -> None:
     def entry(self: Any, tlb: ir.Value, kind: str, page: ir.Value) -> tuple[ir.Value, ir.Value]:
         return ours(self, tlb, "load" if kind == "fetch" else kind, page)
 
-    control._Control.tlb_entry = entry  # type: ignore[method-assign]
+    contexts.ContextEmitter.tlb_entry = entry  # type: ignore[method-assign]
     _build_here()
 
 
 def stale_tlbs_are_not_emptied() -> None:
-    control._Control.empty = lambda self, tlb: None  # type: ignore[method-assign]
+    contexts.ContextEmitter.empty = lambda self, tlb: None  # type: ignore[method-assign]
     _build_here()
 
 
 def _without(bits: int) -> None:
-    ours = control._context_key
-    control._context_key = lambda e: e.b.and_(ours(e), word(~bits & ((1 << 64) - 1)))
+    ours = contexts._context_key
+    contexts._context_key = lambda e: e.b.and_(ours(e), word(~bits & ((1 << 64) - 1)))
     _build_here()
 
 
