@@ -93,6 +93,13 @@ def test_what_runs_is_listed_and_its_registers_shown_and_set(machine: Machine) -
         machine.fails(ExitStatus.USAGE, words, *arguments)
 
 
+def test_nobody_is_told_to_write_in_a_guest_that_is_not_here(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["migrate", "nobody", "tcp:127.0.0.1:1", "--cooperative"]) == ExitStatus.USAGE
+    said = capsys.readouterr().err
+    assert said.startswith("chronovisor: no guest named nobody runs here")
+    assert said.count("\n") == 1
+
+
 def test_what_a_killed_process_left_is_cleared_away(machine: Machine) -> None:
     killed = machine.run("one")
     killed.kill()

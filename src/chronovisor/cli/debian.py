@@ -209,5 +209,7 @@ if __name__ == "__main__":
         print(Packages(Path(sys.argv[1])).vmlinux())
     except IndexError:
         sys.exit("usage: debian.py DIRECTORY")
+    except OSError as error:
+        sys.exit(f"debian.py: {error.filename}: {error.strerror}")
     except FetchError as error:
         sys.exit(f"debian.py: {error}")

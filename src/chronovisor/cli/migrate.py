@@ -32,7 +32,7 @@ from chronovisor.cli.time_options import (
     parse_policy,
     step_note,
 )
-from chronovisor.machine.control import ask
+from chronovisor.machine.control import PATIENCE, ask
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.sizes import parse_bytes, parse_duration
 from chronovisor.migration.precopy import MoveLimits
@@ -133,6 +133,8 @@ def command(
             parse_seconds(suspend_limit, "suspend limit"),
         )
         if stream is not None:
+            # A guest that is not here is refused before anybody is told to write in it.
+            ask(name, "ps", timeout=PATIENCE)
             say(f"write {stream:#x} to /sys/kernel/mobility/migration in {name}")
     try:
         with as_lines() if as_json and progress else shown(not as_json) as hear:

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 from chronovisor.engine.endings import TableChanged
 from chronovisor.engine.python_source import compile_program
 from chronovisor.isa.bits import MSR
-from chronovisor.isa.radix import Access, translation
+from chronovisor.isa.radix import KEY_SHIFT, Access, translation
 
 PAGE_SHIFT: Final = 12
 """The smallest page is 4 KiB; larger pages are kept as as many small ones as are used."""
@@ -49,16 +49,12 @@ class Translations:
         self.key: tuple[int, ...] = ()
         """The registers with which `pages` hold."""
 
-    @property
-    def amr_key(self) -> int:
-        """The value of AMR's key 0 with which `pages` hold."""
-        return self.key[3] if self.key else 0
-
     def choose(self, thread: Context) -> None:
         """Use the pages that hold with the thread's registers as they are."""
         with self.lock:
             problem = thread.MSR & MSR.PR
-            self.key = (thread.PATE1, thread.PIDR, problem, thread.AMR >> 62, thread.IAMR >> 62)
+            keys = thread.AMR >> KEY_SHIFT, thread.IAMR >> KEY_SHIFT
+            self.key = (thread.PATE1, thread.PIDR, problem, *keys)
             self.pages = self._contexts.setdefault(self.key, {access: {} for access in Access})
 
     def forget(self) -> None:

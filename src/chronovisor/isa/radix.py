@@ -53,9 +53,11 @@ READ: Final = 1 << 2
 READ_WRITE: Final = 1 << 1
 EXECUTE: Final = 1 << 0
 
-_AMR_NO_STORE: Final = 1 << 63
-_AMR_NO_LOAD: Final = 1 << 62
-_IAMR_NO_FETCH: Final = 1 << 62
+KEY_SHIFT: Final = 62
+"""Where AMR and IAMR have the two bits of key 0, the only one that radix translation uses."""
+_AMR_NO_STORE: Final = 2 << KEY_SHIFT
+_AMR_NO_LOAD: Final = 1 << KEY_SHIFT
+_IAMR_NO_FETCH: Final = 1 << KEY_SHIFT
 
 _LEVELS: Final = (39, 30, 21)
 """The bits of the effective address below each directory's index, from the root down."""

@@ -16,12 +16,11 @@ from chronovisor.engine.native.emitter import I1, I8, I64, POINTER, VOID, Thread
 from chronovisor.engine.native.layout import CONTEXTS, KEYS, TLB_ENTRIES, ModePages, ThreadContext, Tlb
 from chronovisor.engine.state import REAL_MODE_MASK
 from chronovisor.isa.bits import MSR
+from chronovisor.isa.radix import KEY_SHIFT
 
 #: The states of MSR in which the concrete evaluator runs the guest.
 STEPPED: Final = int(MSR.SE | MSR.BE)
 
-_KEY_SHIFT: Final = 62
-"""Where AMR and IAMR have the two bits of key 0."""
 _MODE: Final = int(MSR.PR | MSR.IR | MSR.DR | MSR.LE)
 _USED: Final = 1 << 2
 _SF_SHIFT, _IAMR_SHIFT, PROCESS_SHIFT = 1, 16, 32
@@ -107,7 +106,7 @@ def define_adopt(module: ir.Module) -> ir.Function:
     at.add_incoming(before, known)
     at.add_incoming(found, end)
     context = b.inttoptr(at, POINTER)
-    key_0 = b.lshr(e.read("AMR"), word(_KEY_SHIFT))
+    key_0 = b.lshr(e.read("AMR"), word(KEY_SHIFT))
     tlb = e.tlb_of(context, key_0)
     mark = e.stale(context, key_0)
     with e.if_(b.icmp_unsigned("!=", b.load(mark, typ=I64), word(0))):
@@ -129,13 +128,13 @@ def _context_key(e: ContextEmitter) -> ir.Value:
     b, msr = e.b, e.read("MSR")
     mode = b.and_(msr, word(_MODE))
     wide = b.shl(b.lshr(msr, word(63)), word(_SF_SHIFT))
-    fetch_key = b.shl(b.lshr(e.read("IAMR"), word(_KEY_SHIFT)), word(_IAMR_SHIFT))
+    fetch_key = b.shl(b.lshr(e.read("IAMR"), word(KEY_SHIFT)), word(_IAMR_SHIFT))
     process = b.shl(e.read("PIDR"), word(PROCESS_SHIFT))
     return b.or_(b.or_(b.or_(mode, wide), b.or_(fetch_key, process)), word(_USED))
 
 
 def _choose_pages(e: ContextEmitter) -> None:
-    """Use the decoded pages of the machine mode; return 0 if there are none."""
+    """Use the decoded pages of the machine mode. If the mode has no pages, end the function with 0."""
     b, msr = e.b, e.read("MSR")
     number = b.or_(b.shl(b.lshr(msr, word(63)), word(1)), b.and_(msr, word(int(MSR.LE))))
     modes = b.inttoptr(e.read("modes"), POINTER)

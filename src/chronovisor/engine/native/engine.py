@@ -163,7 +163,7 @@ class NativeEngine(ConcreteEngine):
                 pass
 
     def _make_records(self, state: NativeThread, why: int) -> bool:
-        """Make the records that native code lacks at CIA; False if there are none to make.
+        """Make the records that native code lacks at CIA; False if no record can be made.
 
         That is so if there is no memory at that address. It may also be that tables were changed and not
         invalidated, and the concrete evaluator still has another translation than native code: then the

@@ -19,6 +19,7 @@ from chronovisor.engine.native.pure_operations import PURE_ROWS
 from chronovisor.engine.state import CACHE_BLOCK
 from chronovisor.isa.bits import LPCR, MSR
 from chronovisor.isa.interrupts import HYPERCALL, INTERRUPT_NUMBERS, INTERRUPTS, entry
+from chronovisor.isa.radix import KEY_SHIFT
 from chronovisor.isa.registers import FILES
 from chronovisor.isa.values import LaneFunction, Program, Value
 
@@ -250,7 +251,7 @@ def _new_context(low: Lowering, v: Value) -> None:
         low.attend(ir.Constant(I1, 1), Left.CONTEXT)
         _resync(low, v)
         return
-    key = low.b.lshr(low.read("AMR"), word(62))
+    key = low.b.lshr(low.read("AMR"), word(KEY_SHIFT))
     tlb = low.b.load(low.at(low.field("tlb_by_key"), low.b.shl(key, word(3))), typ=I64)
     with low.elsewhere(low.unlikely(low.b.icmp_unsigned("==", tlb, word(0)), "unknown")):
         low.leave_done(Left.CONTEXT, low.following())

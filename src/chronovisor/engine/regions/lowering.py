@@ -6,8 +6,9 @@ exit, so the state is exact whenever anything else looks at it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import IntEnum
+from types import MappingProxyType
 
 from llvmlite import ir
 
@@ -26,8 +27,8 @@ from chronovisor.engine.regions.discovery import Region
 from chronovisor.isa.registers import FILES, RegisterFile
 from chronovisor.isa.values import Value, When
 
-#: Registers that are not values of the region: its own address and what follows from it.
-_ADDRESSES = ("CIA", "NIA")
+#: Registers without a place of their own: two addresses, and CR, whose bits have one each.
+_APART = ("CIA", "NIA", "CR")
 
 
 #: The region's function: a handler with one more argument, the number of the entry.
@@ -62,6 +63,8 @@ class RegionLowering(Lowering):
     """A region in the making."""
 
     kind = _REGION
+    #: The places of the registers that the region changes, by their names.
+    _named: Mapping[str, ir.Value] = MappingProxyType({})
 
     def __init__(self, module: ir.Module, mode: Mode, rows: Rows, region: Region) -> None:
         super().__init__(module, "chronovisor_region", mode, rows)
@@ -144,20 +147,20 @@ class RegionLowering(Lowering):
                     files[str(s.detail), number] = None
                     if s.op == "write_file":
                         changed[str(s.detail), number] = None
-                elif s.op == "set" and s.detail not in _ADDRESSES:
+                elif s.op == "set" and s.detail not in _APART:
                     named[str(s.detail)] = None
         self._files = {key: b.alloca(ir.IntType(FILES[key[0]].width)) for key in files}
-        self._named = {name: b.alloca(I64) for name in named}
+        places = {name: b.alloca(I64) for name in named}
         self._changed = list(changed)
-        self._named.pop("CR", None)
         mask = condition.changed(self.region.sites.values())
-        self._condition = condition.ConditionRegister(b, mask, super().read("CR"))
+        self._condition = condition.ConditionRegister(b, mask, self.read("CR"))
         #: Values that are made only if something needs them, and the condition register's version then.
         self._deferred: dict[int, int] = {}
         for key, place in self._files.items():
             b.store(self._file_load(key), place)
-        for name, place in self._named.items():
-            b.store(super().read(name), place)
+        for name, place in places.items():
+            b.store(self.read(name), place)
+        self._named = places
 
     def _file_place(self, key: tuple[str, int]) -> ir.Value:
         file = FILES[key[0]]
@@ -184,7 +187,7 @@ class RegionLowering(Lowering):
 
     def read(self, name: str, width: int = 64) -> ir.Value:
         """A field of the state."""
-        place = self._named.get(name) if hasattr(self, "_named") else None
+        place = self._named.get(name)
         if place is None:
             return super().read(name, width)
         whole = self.b.load(place, typ=I64)
@@ -192,7 +195,7 @@ class RegionLowering(Lowering):
 
     def write(self, name: str, value: ir.Value) -> None:
         """Set a field of the state, zero-extended to its 64 bits."""
-        place = self._named.get(name) if hasattr(self, "_named") else None
+        place = self._named.get(name)
         if place is None:
             super().write(name, value)
         else:
@@ -377,8 +380,9 @@ class RegionLowering(Lowering):
         plain = b.load(self.at(record, RECORD_PLAIN), typ=I64)
         wanted = b.icmp_unsigned("==", kind, word(_Exit.PLAIN))
         has = b.and_(wanted, b.icmp_unsigned("!=", plain, word(0)))
-        part = b.select(has, word(RECORD_PLAIN), word(RECORD_HANDLER))
-        handler = b.load(self.at(record, part), typ=HANDLER_POINTER)
+        # Read once: another thread may be taking the region out.
+        present = b.load(self.at(record, RECORD_HANDLER), typ=I64)
+        handler = b.inttoptr(b.select(has, plain, present), HANDLER_POINTER)
         arguments = [self.state, record, self.memory, budget]
         b.ret(b.call(handler, arguments, cconv="tailcc", tail="musttail"))
         b.position_at_end(missing)

@@ -116,7 +116,7 @@ def judge(told: Told) -> Act:
 
 
 def _peer(kernel: Path, archive: bytes) -> tuple[LinuxJourney | None, str]:
-    """Return the journey between QEMUs, or why there is none."""
+    """Return the journey between QEMUs, or the reason if QEMU cannot make it."""
     if not qemu.installed():
         return None, f"{qemu.PROGRAM} is not installed"
     try:
