@@ -6,6 +6,7 @@ The campaigns are the tests marked `soak`. Some of them cannot be cut: they are 
 from __future__ import annotations
 
 import os
+import secrets
 from typing import Final
 
 PERCENT: Final = int(os.environ.get("CHRONOVISOR_SOAK", "0"))
@@ -15,3 +16,8 @@ PERCENT: Final = int(os.environ.get("CHRONOVISOR_SOAK", "0"))
 def share(whole: int) -> int:
     """Return how many of `whole` cases are run: at least one."""
     return -(-whole * max(PERCENT, 1) // 100)
+
+
+def new_seed() -> int:
+    """Return a new seed each time, unless CHRONOVISOR_SEED repeats one. A failure has to name it."""
+    return int(os.environ.get("CHRONOVISOR_SEED", secrets.randbits(32)))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import pytest
 import z3
-from soak import share
+from soak import new_seed, share
 
 from chronovisor.engine import python_source
 from chronovisor.engine.concrete import operation
@@ -261,14 +259,9 @@ def check_by_z3(meaning: Meaning, drawn: Drawn) -> None:
             assert z3.is_true(by_z3) if value is True else z3.is_false(by_z3) or by_z3.as_long() == value
 
 
-def _seed() -> int:
-    """A new one each time, unless CHRONOVISOR_SEED repeats one."""
-    return int(os.environ.get("CHRONOVISOR_SEED", secrets.randbits(32)))
-
-
 def compare(instructions: tuple[Instruction, ...], words: int) -> None:
     """Draw so many words of each instruction, and states."""
-    seed = _seed()
+    seed = new_seed()
     for instruction in instructions:
         random = source(seed, instruction)
         try:

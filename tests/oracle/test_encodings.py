@@ -20,7 +20,9 @@ from chronovisor.isa.instruction import UNIMPLEMENTED, Instruction
 from .case import BACKGROUND, CODE, MSR_ME, MSR_SF, STRIDE, Case, Outcome
 from .generate import CONDITIONAL_STORES
 from .ours import Evaluator
-from .qemu import QEMU, available, run_batch
+from .qemu import run_batch
+
+pytestmark = pytest.mark.usefixtures("qemu")
 
 OPCODES = (4, 31, 57, 59, 60, 61, 63)
 """Those with extended opcodes."""
@@ -111,12 +113,6 @@ DIFFERENCES = (
         lambda word, found: found is None and word >> 26 == 31 and decode(word | 1) in UNIMPLEMENTED,
     ),
 )
-
-
-@pytest.fixture(autouse=True)
-def _peer() -> None:
-    if not available():
-        pytest.skip(f"{QEMU} is not installed (Debian: qemu-system-ppc): no oracle to ask")
 
 
 @cache

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from dataclasses import replace
 from random import Random
 
 import pytest
-from soak import share
+from soak import new_seed, share
 
 from chronovisor.isa.bits import FPSCR, MSR
 from chronovisor.isa.decode import decode
@@ -19,25 +17,12 @@ from .floating_point import STATUS, Seen, before, seen, word
 from .floating_point_errata import EXEMPTIONS, compared
 from .generate import places
 from .ours import Evaluator
-from .qemu import QEMU, available, run_batch
+from .qemu import run_batch
+
+pytestmark = pytest.mark.usefixtures("qemu")
 
 INPUTS = 6
 SOAK = share(500)
-
-
-@pytest.fixture(autouse=True)
-def _peer() -> None:
-    if available():
-        return
-    reason = f"{QEMU} is not installed (Debian: qemu-system-ppc): no oracle to ask"
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-def _seed() -> int:
-    """A new seed each time, unless CHRONOVISOR_SEED repeats one; a failure names it."""
-    return int(os.environ.get("CHRONOVISOR_SEED", secrets.randbits(32)))
 
 
 def _where(outcome: Outcome) -> tuple[int, int, int]:
@@ -71,13 +56,13 @@ def _compare(seed: int, rounds: int) -> int:
 def test_sample_of_every_instruction() -> None:
     count = len(floating_point.instructions())
     assert count >= 60
-    assert _compare(_seed(), 1) == count * INPUTS
+    assert _compare(new_seed(), 1) == count * INPUTS
 
 
 @pytest.mark.oracle
 @pytest.mark.soak
 def test_soak() -> None:
-    assert _compare(_seed(), SOAK) == len(floating_point.instructions()) * INPUTS * SOAK
+    assert _compare(new_seed(), SOAK) == len(floating_point.instructions()) * INPUTS * SOAK
 
 
 def _drawn() -> Case:
@@ -102,7 +87,7 @@ def test_every_exemption_names_instructions() -> None:
 @pytest.mark.oracle
 def test_enabled_exceptions_interrupt() -> None:
     """With MSR[FE0,FE1] on, both end at the instruction that raised the exception, or nowhere."""
-    random, place = Random(_seed()), places()
+    random, place = Random(new_seed()), places()
     made = []
     for instruction in floating_point.instructions():
         if instruction.mnemonic.startswith(("fadd", "fdiv", "fsqrt", "fcti", "fmadd", "fcmpo")):

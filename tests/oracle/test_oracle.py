@@ -3,42 +3,28 @@
 from __future__ import annotations
 
 import os
-import secrets
 from random import Random
 
 import pytest
-from soak import share
+from soak import new_seed, share
 
 from .campaign import run
 from .case import BACKGROUND, CODE, MSR_LE, MSR_ME, MSR_SF, STRIDE, Case
 from .generate import places
 from .operands import MEMORY_PATTERNS
 from .programs import cases as program_cases
-from .qemu import QEMU, available, run_batch
+from .qemu import run_batch
+
+pytestmark = pytest.mark.usefixtures("qemu")
 
 SAMPLE = 4_000
 WHOLE = 1_000_000
 SOAK = share(WHOLE)
 
 
-@pytest.fixture(autouse=True)
-def _peer() -> None:
-    if available():
-        return
-    reason = f"{QEMU} is not installed (Debian: qemu-system-ppc): no oracle to ask"
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-def _seed() -> int:
-    """A new seed each time, unless CHRONOVISOR_SEED repeats one; a failure names it."""
-    return int(os.environ.get("CHRONOVISOR_SEED", secrets.randbits(32)))
-
-
 @pytest.mark.oracle
 def test_sample_made_anew() -> None:
-    seed = _seed()
+    seed = new_seed()
     report = run(seed, SAMPLE)
     assert report.cases >= SAMPLE
     assert not report.missing, f"CHRONOVISOR_SEED={seed}: only QEMU executes {report.lacks}"
@@ -48,7 +34,7 @@ def test_sample_made_anew() -> None:
 @pytest.mark.oracle
 @pytest.mark.soak
 def test_soak() -> None:
-    seed = _seed()
+    seed = new_seed()
     report = run(seed, SOAK, workers=os.cpu_count() or 1)
     assert report.cases >= SOAK
     assert not report.missing, f"CHRONOVISOR_SEED={seed}: only QEMU executes {report.lacks}"

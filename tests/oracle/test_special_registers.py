@@ -14,7 +14,7 @@ from chronovisor.isa.registers import REGISTERS, SPR_READ, SPR_WRITE
 
 from .case import BACKGROUND, CODE, MSR_DR, MSR_EE, MSR_IR, MSR_ME, MSR_PR, MSR_SF, STRIDE, Case, Outcome
 from .ours import Evaluator
-from .qemu import QEMU, available, run_batch
+from .qemu import run_batch
 
 _MFSPR, _MTSPR = 339, 467
 _PROBLEM = MSR_PR | MSR_EE | MSR_IR | MSR_DR
@@ -77,9 +77,8 @@ def _answer(case: Case, outcome: Outcome) -> str:
 
 
 @pytest.mark.oracle
+@pytest.mark.usefixtures("qemu")
 def test_each_number_answers_as_in_qemu() -> None:
-    if not available():
-        pytest.skip(f"{QEMU} is not installed (Debian: qemu-system-ppc): no oracle to ask")
     asked = [
         (number, is_write, is_problem)
         for number in range(1024)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections import Counter
 from random import Random
 
 import pytest
 from handlers import ensure
+from soak import new_seed
 
 from chronovisor.engine.concrete import ConcreteEngine
 from chronovisor.engine.native.engine import NativeEngine
@@ -18,7 +17,7 @@ from . import generate, translated
 from .case import MSR_SF
 from .image import PROCESS_TABLE
 from .ours import Evaluator
-from .qemu import available, run_among
+from .qemu import run_among
 from .qemu_errata import compared
 
 CASES = 1_500
@@ -26,10 +25,9 @@ SETTING = {"LPCR": int(LPCR.HR | LPCR.UPRT | LPCR.GTSE), "PATE1": PROCESS_TABLE}
 
 
 @pytest.mark.oracle
+@pytest.mark.usefixtures("qemu")
 def test_translated_cases_end_as_in_qemu() -> None:
-    if not available():
-        pytest.skip("needs qemu-system-ppc64")
-    seed = int(os.environ.get("CHRONOVISOR_SEED", secrets.randbits(32)))
+    seed = new_seed()
     sides = [Evaluator(engine, SETTING) for engine in (ConcreteEngine, NativeEngine)]
     tables = [translated.Tables(Random(seed), side.memory) for side in sides]
     cases = translated.cases(Random(seed), tables[0], generate.places(), CASES)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from random import Random
 
 import pytest
-from soak import share
+from soak import new_seed, share
 
 from chronovisor.isa.decode import decode
 
@@ -15,19 +13,15 @@ from . import vectors
 from .campaign import Report, compare
 from .generate import places
 from .ours import Evaluator
-from .qemu import QEMU, available, run_batch
+from .qemu import run_batch
+
+pytestmark = pytest.mark.usefixtures("qemu")
 
 IN_TEST, IN_SOAK, INPUTS = 2, share(400), 4
 
 
-@pytest.fixture(autouse=True)
-def _peer() -> None:
-    if not available():
-        pytest.skip(f"{QEMU} is not installed (Debian: qemu-system-ppc): no oracle to ask")
-
-
 def _compare(encodings: int) -> None:
-    seed = int(os.environ.get("CHRONOVISOR_SEED", secrets.randbits(32)))
+    seed = new_seed()
     random, place, report = Random(seed), places(), Report()
     chosen = vectors.drawn()
     cases = [
