@@ -15,7 +15,7 @@ import pytest
 from chronovisor.engine.concrete import ConcreteEngine, Reason
 from chronovisor.engine.native import code_cache, compile_server, compile_service, compiler, pages, sets
 from chronovisor.engine.native import library as loaded
-from chronovisor.engine.native.compile_service import CompileService
+from chronovisor.engine.native.compile_service import CompileService, Urgency
 from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.engine.native.library import HandlerLibrary
 from chronovisor.engine.native.sets import HandlerSet
@@ -37,7 +37,11 @@ class Later:
         self.asked: list[tuple[HandlerSet, Callable[[bytes | None], None]]] = []
 
     def ask(
-        self, asked: dict[str, Any], take: Callable[[bytes | None], None], is_awaited: bool = False
+        self,
+        asked: dict[str, Any],
+        take: Callable[[bytes | None], None],
+        urgency: Urgency = Urgency.NOW,
+        is_awaited: bool = False,
     ) -> None:
         self.asked.append((_wanted(asked), take))
 
@@ -219,7 +223,7 @@ def test_a_process_that_ends_while_it_compiles_ends_well_and_leaves_none_behind(
     program = """
 import os, time
 from chronovisor.engine.native.library import library, service
-library((True, True))
+library((True, True)).need_everyday()
 while service()._child is None:
     time.sleep(0.01)
 print(service()._child._process.pid)

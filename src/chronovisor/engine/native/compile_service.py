@@ -2,11 +2,12 @@
 
 LLVM takes seconds, and a mistake in it would abort the process. So a child compiles
 (``compile_server``): its end costs nothing but speed. A thread of this process hands it one request after the
-other and passes the answers on. The thread only waits; nothing waits for it.
+other, the most urgent first, and passes the answers on. The thread only waits; nothing waits for it.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -16,7 +17,9 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
+from dataclasses import dataclass, field
+from enum import IntEnum
+from queue import PriorityQueue
 from typing import IO
 
 from chronovisor.engine.native import compile_server, compiler
@@ -31,6 +34,26 @@ _PATIENCE = 0.5
 _NICE = ("nice", "-n", "10")
 #: Processes that may fail before compiling is given up.
 _MOST_FAILURES = 3
+
+
+class Urgency(IntEnum):
+    """How soon something is wanted. What is asked for with a smaller number is compiled first."""
+
+    NOW = 0
+    SOON = 1
+    LATER = 2
+
+
+#: Returns a request and its taker when the request's turn has come; None if it is wanted no more.
+Prepare = Callable[[], "tuple[dict[str, object], Taker] | None"]
+
+
+@dataclass(frozen=True, order=True)
+class _Queued:
+    urgency: Urgency
+    number: int
+    prepare: Prepare = field(compare=False)
+    is_awaited: bool = field(compare=False)
 
 
 class _Failed(Exception):
@@ -87,7 +110,7 @@ class _Child:
 
 
 class CompileService:
-    """Has one thing after the other compiled, in the order in which they are asked for.
+    """Has one thing after the other compiled, the most urgent first, then in the order of the requests.
 
     ``server`` is the name of the module whose process compiles. If ``nice``, guests come first.
     """
@@ -95,19 +118,30 @@ class CompileService:
     def __init__(self, server: str = compile_server.__name__, nice: bool = False) -> None:
         self._server = server
         self._nice = nice
-        self._wanted: SimpleQueue[tuple[dict[str, object], Taker, bool]] = SimpleQueue()
+        self._wanted: PriorityQueue[_Queued] = PriorityQueue()
+        self._count = itertools.count()
         self._child: _Child | None = None
         self._failures = 0
         self._told = False
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
 
-    def ask(self, asked: dict[str, object], take: Taker, is_awaited: bool = False) -> None:
+    def ask(
+        self,
+        asked: dict[str, object],
+        take: Taker,
+        urgency: Urgency = Urgency.NOW,
+        is_awaited: bool = False,
+    ) -> None:
         """Have something compiled; ``take`` is called from another thread.
 
         ``is_awaited``: the guest is slow without it, so a user is told if it takes long.
         """
-        self._wanted.put((asked, take, is_awaited))
+        self.ask_in_turn(lambda: (asked, take), urgency, is_awaited)
+
+    def ask_in_turn(self, prepare: Prepare, urgency: Urgency = Urgency.NOW, is_awaited: bool = False) -> None:
+        """As `ask`, for a request that is made when its turn comes, on the service's thread."""
+        self._wanted.put(_Queued(urgency, next(self._count), prepare, is_awaited))
         with self._starting:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="compile", daemon=True)
@@ -115,8 +149,10 @@ class CompileService:
 
     def _serve(self) -> None:
         while True:
-            asked, take, is_awaited = self._wanted.get()
-            take(self._compiled(asked, self._tell if is_awaited else lambda: None))
+            queued = self._wanted.get()
+            if (prepared := queued.prepare()) is not None:
+                asked, take = prepared
+                take(self._compiled(asked, self._tell if queued.is_awaited else lambda: None))
             if self._told and self._wanted.empty():
                 self._told = False
                 _log.info("native code is ready")

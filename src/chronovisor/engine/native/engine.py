@@ -119,6 +119,7 @@ class NativeEngine(ConcreteEngine):
                 live.lend(state)
                 on_machine_clock = not state.ticks_per_instruction
                 stop = self._run_concrete(state, min(end - executed, ConcreteEngine.budget))
+                pages.library.executed_slowly(state.executed - executed)
                 executed = state.executed
                 if stop.reason is not Reason.BUDGET or on_machine_clock or state.exit_request:
                     return stop
@@ -187,6 +188,8 @@ class NativeEngine(ConcreteEngine):
         if found is None:
             # If two threads come at once, the first decides.
             made = DecodedPages(self.memory, mode, self._code_blocks)
+            if not self._pages:
+                made.library.need_everyday()
             found = self._pages.setdefault(mode, made)
             self._pages_by_table = {pages.address: pages for pages in self._pages.values()}
         told = self.modes[mode_number(mode)]

@@ -7,13 +7,13 @@ import mmap
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 from llvmlite import binding as llvm
 
 from chronovisor.engine.native import code_cache, compile_server, compiler, sets
 from chronovisor.engine.native.block_decoder import COPIES
-from chronovisor.engine.native.compile_service import CompileService
+from chronovisor.engine.native.compile_service import CompileService, Urgency
 from chronovisor.engine.native.decode_table import DecodeTable, Handler, Handlers
 from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.native.operations import is_native
@@ -113,6 +113,10 @@ def runtime() -> Runtime:
     return Runtime()
 
 
+#: Instructions that guests execute in a mode before its everyday handlers are compiled, if they started in
+#: another mode. Linux calls firmware in a 32-bit mode: some thousand instructions in all.
+FEW_INSTRUCTIONS = 1 << 14
+
 _PAGE = 1 << 12
 _STAGGER = _PAGE + 64
 
@@ -145,8 +149,9 @@ class HandlerLibrary:
         self._changed = threading.Condition()
         self.table = self._new_table()
         """How words are decoded, with the handlers of this generation."""
-        self._need(sets.everyday(mode))
-        self._need(sets.paired(mode))
+        self._executed_slowly = 0
+        #: The sets that every guest wants, as far as they are still to be compiled.
+        self._to_compile = [one for one in (sets.everyday(mode), sets.paired(mode)) if not self._is_kept(one)]
 
     def _new_table(self) -> DecodeTable:
         return DecodeTable(self.find, self.pairs, runtime().slow)
@@ -165,8 +170,23 @@ class HandlerLibrary:
             return False
         return self._need(sets.single(key, self.mode))
 
+    def need_everyday(self) -> None:
+        """Have the everyday handlers and the pairs compiled, if that was not begun yet."""
+        wanted, self._to_compile = self._to_compile, []
+        for one in wanted:
+            self._need(one)
+
+    def executed_slowly(self, instructions: int) -> None:
+        """Count instructions that were executed without the everyday handlers. After the first few of them
+        the handlers are compiled.
+        """
+        self._executed_slowly += instructions
+        if self._executed_slowly > FEW_INSTRUCTIONS and self._to_compile:
+            self.need_everyday()
+
     def ensure(self, keys: Iterable[Key] = ()) -> None:
         """Wait until the everyday handlers, the pairs and these are loaded; RuntimeError if they fail."""
+        self.need_everyday()
         there = self.handlers.keys() | set(sets.everyday_keys())
         missing = [key for key in keys if key not in there and is_native(key[0].program(key[1], *self.mode))]
         if missing:
@@ -184,13 +204,18 @@ class HandlerLibrary:
             if wanted.name in self._asked:
                 return True
             self._asked.add(wanted.name)
+        if not self._is_kept(wanted):
+            asked, take = compile_server.request(wanted), partial(self._take_late, wanted)
+            urgency = _URGENCIES.get(wanted.name, Urgency.NOW)
+            service().ask(asked, take, urgency, is_awaited=urgency > Urgency.NOW)
+        return True
+
+    def _is_kept(self, wanted: HandlerSet) -> bool:
+        """Whether a set is on disk; it is loaded then."""
         code = code_cache.kept(wanted.file_name, compiler.fingerprint())
         if code is not None:
             self._take(wanted, code)
-        else:
-            asked, first = compile_server.request(wanted), wanted.name in ("everyday", "pairs")
-            service().ask(asked, lambda code: self._take_late(wanted, code), is_awaited=first)
-        return True
+        return code is not None
 
     def _take_late(self, wanted: HandlerSet, code: bytes | None) -> None:
         """Take over a set that was compiled while guests ran; None: it cannot be compiled."""
@@ -220,6 +245,10 @@ class HandlerLibrary:
                 self.has_pairs = True
             self._asked.discard(wanted.name)
             self._changed.notify_all()
+
+
+#: A single handler takes a tenth of a second; the guest that came to its instruction is slow until then.
+_URGENCIES = {"everyday": Urgency.SOON, "pairs": Urgency.LATER}
 
 
 @cache

@@ -15,9 +15,10 @@ from queue import SimpleQueue
 from weakref import ReferenceType, ref
 
 from chronovisor.engine.native import code_cache, compiler
-from chronovisor.engine.native.compile_service import CompileService
+from chronovisor.engine.native.compile_service import CompileService, Taker
 from chronovisor.engine.native.layout import PAGE_SHIFT, SAMPLES, TLB_ENTRIES, Sample, Tlb
 from chronovisor.engine.native.library import runtime
+from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.native.pages import DecodedPages, Snapshot
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.regions import compile_server
@@ -184,29 +185,43 @@ class _Worker:
             self._see_to(self._tasks.get())
 
     def _see_to(self, task: _Task) -> None:
+        if not self._is_known(task):
+            self._service.ask_in_turn(partial(self._prepare, task))
+
+    def _is_known(self, task: _Task) -> bool:
+        """Put in what is known of the task's page; whether that is all that the task is about."""
         if (pages := task.pages()) is None:
-            return
-        mode, home = pages.library.mode, pages.snapshot(task.page)
-        name = page_name(mode, page_digest(home.content))
+            return True
+        home = pages.snapshot(task.page)
+        known = self._regions(page_name(pages.library.mode, page_digest(home.content)))
+        is_all = task.hot is None or any(task.hot in one.region.covered for one in known)
+        if is_all:
+            task.tier.put_in(task, home, known)
+        return is_all
+
+    def _regions(self, name: str) -> list[Loaded]:
         if name not in self._known:
             kept = code_cache.kept(name, fingerprint())
             with self._changing:
-                self._known[name] = [] if kept is None else [load(one) for one in decode_page(kept)]
-        known = self._known[name]
-        if task.hot is None or any(task.hot in one.region.covered for one in known):
-            task.tier.put_in(task, home, known)
-            return
-        snapshots = {**_snapshots(pages, task.page, task.around), 0: home}
-        wanted = WantedRegion(mode, {n: one.content for n, one in snapshots.items()}, task.hot)
-        self._service.ask(compile_server.request(wanted), partial(self._take, task, home, name))
+                self._known.setdefault(name, [load(one) for one in decode_page(kept)] if kept else [])
+        return self._known[name]
 
-    def _take(self, task: _Task, home: Snapshot, name: str, code: bytes | None) -> None:
+    def _prepare(self, task: _Task) -> tuple[dict[str, object], Taker] | None:
+        # Meanwhile the guest may have ended, or its region may have been made for another.
+        if self._is_known(task) or (pages := task.pages()) is None or task.hot is None:
+            return None
+        mode, snapshots = pages.library.mode, _snapshots(pages, task.page, {0, *task.around})
+        wanted = WantedRegion(mode, {n: one.content for n, one in snapshots.items()}, task.hot)
+        return compile_server.request(wanted), partial(self._take, task, mode, snapshots[0])
+
+    def _take(self, task: _Task, mode: Mode, home: Snapshot, code: bytes | None) -> None:
         if code is None:
             task.heat.waits = False
             return
-        made = load(CompiledRegion.decode(code))
+        made, name = load(CompiledRegion.decode(code)), page_name(mode, page_digest(home.content))
+        known = [*self._regions(name), made]
         with self._changing:
-            known = self._known[name] = [*self._known[name], made]
+            self._known[name] = known
         with compiler.FINISHING:
             code_cache.keep(name, fingerprint(), encode_page([one.region for one in known]))
         task.tier.put_in(task, home, [made])

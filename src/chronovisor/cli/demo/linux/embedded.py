@@ -24,8 +24,8 @@ from chronovisor.timebase.clock import RealTime
 from chronovisor.timebase.record import MoveRecord
 from chronovisor.timebase.types import GRANULE, MASK64
 
-PATIENCE: Final = 60.0
-"""Seconds in which a guest that moved must print its samples; a busy machine takes some."""
+PATIENCE: Final = 180.0
+"""Seconds in which a guest that moved must print its samples; a busy machine takes many."""
 SET_BACK: Final = 64 * GRANULE
 """By how many ticks the counter-example sets the timebase back: 2.1 s."""
 _ASKED: Final = 0.2
