@@ -139,11 +139,14 @@ def test_what_fails_to_be_made_leaves_nothing(place: Path) -> None:
     assert fetch("set", "1", Maker()) == CONTENT
 
 
-def test_old_versions_go(place: Path) -> None:
-    for version in range(20):
-        fetch("set", str(version), Maker())
-    assert len(list(place.iterdir())) < 12
-    assert fetch("set", "19", Maker(b"wrong")) == CONTENT
+def test_a_directory_is_not_listed_for_each_file(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[Path] = []
+    monkeypatch.setattr(code_cache, "_drop_oldest", listed.append)
+    monkeypatch.setattr(code_cache, "_written", code_cache._Written())
+    monkeypatch.setattr(code_cache, "MOST", 64 * 10 * len(CONTENT))
+    for number in range(100):
+        fetch(f"page{number}", "1", Maker())
+    assert len(listed) == 9
 
 
 def _start(number: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -207,6 +208,16 @@ def test_a_compiling_process_that_fails_costs_nothing_but_speed(
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "native code cannot be compiled" in caplog.text
+
+
+def test_guests_come_before_a_nice_compiling_process(cache: Path) -> None:
+    service = CompileService(nice=True)
+    _ask(service, _single("addo r3,r4,r5"))
+    assert service._child is not None
+    pid = service._child._process.pid
+    assert os.getpriority(os.PRIO_PROCESS, pid) == 10
+    autogroup = Path(f"/proc/{pid}/autogroup")
+    assert not autogroup.exists() or autogroup.read_text().split()[-1] == "10"
 
 
 def test_what_takes_long_is_told(

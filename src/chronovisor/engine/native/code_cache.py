@@ -18,10 +18,10 @@ from pathlib import Path
 
 _log = logging.getLogger(__name__)
 _DIGEST_SIZE = 32
-#: Versions of a set that are kept: other checkouts may use them.
-_VERSIONS = 8
 #: Bytes of all files together.
 MOST = 256 << 20
+#: A process looks for files that are too many each time it has written this part of MOST.
+_LOOKS = 64
 
 
 def directory() -> Path:
@@ -102,7 +102,7 @@ def keep(name: str, fingerprint: str, content: bytes) -> None:
         return
     try:
         _write(path, hashlib.sha256(content).digest() + content)
-        _drop_older(path.parent, name)
+        _written.add(path.parent, len(content))
     except OSError as error:
         _warn_once(
             f"compiled code cannot be kept in {path.parent}: {error.strerror or error}. "
@@ -131,14 +131,32 @@ def _write(path: Path, data: bytes) -> None:
         raise
 
 
-def _drop_older(place: Path, name: str) -> None:
-    """Delete what was not used for longest: files of one name but for a few, and what is over MOST."""
-    found = sorted(_files(place), key=lambda file: file[1].st_mtime, reverse=True)
-    size = versions = 0
-    for path, status in found:
+class _Written:
+    """What this process has written since it last looked for files that are too many.
+
+    A directory may have tens of thousands of files: it is not listed after each one.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = 0
+
+    def add(self, place: Path, size: int) -> None:
+        """Count a file that was written to ``place``."""
+        self._bytes += size
+        if self._bytes > MOST // _LOOKS:
+            self._bytes = 0
+            _drop_oldest(place)
+
+
+_written = _Written()
+
+
+def _drop_oldest(place: Path) -> None:
+    """Delete what was not used for longest, if there is more than MOST."""
+    size = 0
+    for path, status in sorted(_files(place), key=lambda file: file[1].st_mtime, reverse=True):
         size += status.st_size
-        versions += path.name.startswith(f"{name}-")
-        if size > MOST or (versions > _VERSIONS and path.name.startswith(f"{name}-")):
+        if size > MOST:
             path.unlink(missing_ok=True)
 
 

@@ -7,6 +7,7 @@ other, the most urgent first, and passes the answers on. The thread only waits; 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
@@ -19,6 +20,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
+from pathlib import Path
 from queue import PriorityQueue
 from typing import IO
 
@@ -31,7 +33,7 @@ Taker = Callable[["bytes | None"], None]
 
 #: Seconds after which a user at a terminal is told what takes so long.
 _PATIENCE = 0.5
-_NICE = ("nice", "-n", "10")
+_NICE = "10"
 #: Processes that may fail before compiling is given up.
 _MOST_FAILURES = 3
 
@@ -65,7 +67,7 @@ class _Child:
 
     def __init__(self, server: str, nice: bool) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
-        command = [*(_NICE if nice else ()), sys.executable, "-m", server]
+        command = [*(("nice", "-n", _NICE) if nice else ()), sys.executable, "-m", server]
         try:
             # A session of its own: Ctrl-C is meant for the guest. It ends with its input.
             self._process = subprocess.Popen(
@@ -78,6 +80,10 @@ class _Child:
             )
         except OSError as error:
             raise _Failed(f"{sys.executable}: {error.strerror}") from error
+        if nice:
+            # Linux may weigh sessions against each other: then a process is nice only within its own.
+            with contextlib.suppress(OSError):
+                Path(f"/proc/{self._process.pid}/autogroup").write_text(_NICE)
 
     def compile(self, asked: dict[str, object], slow: Callable[[], None]) -> bytes:
         """The answer to a request; ``slow`` is called if it takes longer than a moment."""
