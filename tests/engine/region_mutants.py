@@ -30,8 +30,8 @@ def _a_register_is_not_stored(patch: pytest.MonkeyPatch) -> None:
 def _an_exit_counts_one_too_many(patch: pytest.MonkeyPatch) -> None:
     whole = RegionLowering._exit
 
-    def leave(low: RegionLowering, kind: Any, why: ir.Value, address: ir.Value, done: int) -> None:
-        whole(low, kind, why, address, done + 1)
+    def leave(low: RegionLowering, exit: Any, why: Any, address: ir.Value, done: int) -> None:
+        whole(low, exit, why, address, done + 1)
 
     patch.setattr(RegionLowering, "_exit", leave)
 

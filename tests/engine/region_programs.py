@@ -38,7 +38,7 @@ class _Draw:
         base = "r20" if draw.random() < 0.9 else "r21"
         if draw.random() < 0.8:
             return f"{draw.randrange(0, 256) * size}({base})"
-        return f"{draw.randrange(4000, 4100) & -4}({base})"
+        return f"{draw.randrange(4080, 4100) & -4}({base})"
 
     def simple(self) -> str:
         """An instruction that goes on with the next one, or faults."""

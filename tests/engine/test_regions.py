@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -10,7 +11,7 @@ from soak import share
 
 from chronovisor.engine.concrete import ConcreteEngine, Reason
 from chronovisor.engine.native.engine import NativeEngine
-from chronovisor.engine.native.layout import PAGE_SHIFT
+from chronovisor.engine.native.layout import PAGE_SHIFT, RECORD_PLAIN
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.regions import tier
 from chronovisor.engine.regions.compile import WantedRegion, compile_region
@@ -21,6 +22,7 @@ from chronovisor.isa.bits import LPCR, MSR
 from .native_guest import CODE, KERNEL, Guest, registers
 from .page_tables import KERNEL as EFFECTIVE
 from .page_tables import PID, PageTables
+from .region_exits import Exits
 from .region_mutants import MUTANTS
 from .region_programs import DATA, program, start
 
@@ -58,11 +60,12 @@ class _Case:
 
     @classmethod
     def drawn(cls, draw: Random) -> _Case:
-        """A random case; some programs cross into another page."""
+        """A random case; many programs cross into another page, somewhere."""
         msr = MODES[draw.choice(list(MODES))]
-        at = CODE + draw.choice((0, 0xE00, 0xF80))
+        text = program(draw)
+        at = CODE + draw.choice((0, 0x1000 - draw.randrange(4, len(assemble(text, 0)), 4)))
         scattered = CODE + 0x5000 if msr & TRANSLATED and draw.random() < 0.4 else 0
-        return cls(program(draw), at, msr, start(draw), scattered, program(draw))
+        return cls(text, at, msr, start(draw), scattered, program(draw))
 
     @property
     def code(self) -> bytes:
@@ -158,14 +161,53 @@ def _compare(seed: int) -> tuple[int, int]:
     return compared, made
 
 
-def _compare_many(seeds: range) -> None:
-    found = [_compare(seed) for seed in seeds]
+def _compare_many(seeds: Sequence[int], exits: Exits | None = None) -> None:
+    found = []
+    for seed in seeds:
+        found.append(_compare(seed))
+        if exits is not None:
+            exits.note(seed)
     assert sum(compared for compared, _ in found) > 5 * len(seeds)
     assert sum(made for _, made in found) > len(seeds)
 
 
-def test_random_programs() -> None:
-    _compare_many(range(12))
+#: Few programs that together take every exit of regions: the table of exits says which seeds to choose.
+TELLING = (17, 18, 30, 43, 51, 54, 72, 75, 91, 95, 137, 150)
+
+
+def test_random_programs_take_every_exit(monkeypatch: pytest.MonkeyPatch) -> None:
+    exits = Exits(monkeypatch)
+    _compare_many(TELLING, exits)
+    exits.check()
+
+
+def test_a_region_that_is_left_where_another_thread_has_taken_it_out() -> None:
+    """Its budget is used up at an entry whose record has the instruction's own handler again."""
+    text = "outer: addi r3,r3,1; inner: addi r4,r4,1; xor r5,r5,r4; bc 16,0,inner; mtctr r6; b outer"
+    case = _Case(text, CODE, KERNEL, {"CTR": 9, "r6": 9}, 0, "nop")
+    runs = [_Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
+    assert put_in(runs[1], [0]) == 1
+    engine, thread = runs[1].guest.engine, runs[1].thread
+    assert isinstance(engine, NativeEngine)
+    assert isinstance(thread, NativeThread)
+    records, place = engine.pages_of(thread)._record(CODE + 4)
+    plain = place + RECORD_PLAIN // 8
+    assert records[plain], "the inner loop is an entry"
+    records[place], records[plain] = records[plain], 0
+    for count in range(1, 60):
+        for run in runs:
+            run.guest.advance(run.thread, count)
+        assert runs[0].seen() == runs[1].seen()
+    assert thread.done_in_regions
+
+
+def test_instructions_in_regions_are_counted() -> None:
+    text = "loop: addi r3,r3,1; addi r4,r4,1; xor r5,r5,r4; bc 16,0,loop; li r6,7; li r7,8; sc 1"
+    run = _Run(NativeEngine, _Case(text, CODE, KERNEL, {"CTR": 1000}, 0, "nop"))
+    assert isinstance(run.thread, NativeThread)
+    assert put_in(run, [0]) == 1
+    run.guest.until_called(run.thread)
+    assert (run.thread.executed, run.thread.done_in_regions) == (4003, 4000)
 
 
 def _compare_code_that_changes() -> None:
@@ -208,10 +250,12 @@ PROGRAMS_IN_SOAK, PARTS = 2_000, 10
 
 @pytest.mark.soak
 @pytest.mark.parametrize("part", range(PARTS))
-def test_random_programs_often(part: int) -> None:
+def test_random_programs_often(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    exits = Exits(monkeypatch)
     count = share(PROGRAMS_IN_SOAK) // PARTS
     first = 1000 + part * PROGRAMS_IN_SOAK
-    _compare_many(range(first, first + count))
+    _compare_many(range(first, first + count), exits)
+    print(f"\n{exits.table()}")
 
 
 def _compare_all() -> None:

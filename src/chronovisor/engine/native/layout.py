@@ -124,6 +124,8 @@ class Registers(ctypes.Structure):
         ("unpolled", ctypes.c_int64),
         ("begin", ctypes.c_int64),
         ("budget", ctypes.c_int64),
+        # Instructions that regions have executed, of all that the thread has
+        ("done_in_regions", ctypes.c_uint64),
     ]
 
 

@@ -7,7 +7,7 @@ exit, so the state is exact whenever anything else looks at it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from enum import IntEnum
+from enum import Enum, IntEnum
 from types import MappingProxyType
 
 from llvmlite import ir
@@ -35,12 +35,35 @@ _APART = ("CIA", "NIA", "CR")
 _REGION = ir.FunctionType(I64, [POINTER, POINTER, POINTER, I64, I64])
 
 
-class _Exit(IntEnum):
+class _Way(IntEnum):
     """How the region is left."""
 
     LEAVE = 0  # return to `enter`, with CIA at an address
     JUMP = 1  # go on at an address
     PLAIN = 2  # the same, by the instruction's own handler although a region begins there
+
+
+class Exit(Enum):
+    """Why the region is left; which way follows from that."""
+
+    UNDONE = "an instruction is left undone"
+    DONE = "an instruction is done and hands the thread back"
+    OUTSIDE = "control goes on outside the region"
+    REGISTER = "a register says where control goes on"
+    SPENT = "the budget may not last to the next entry"
+    ELSEWHERE = "the region's pages are mapped in another way"
+    UNDECODED = "control goes on in a page that has no records"
+
+
+_WAYS = {
+    Exit.UNDONE: _Way.LEAVE,
+    Exit.DONE: _Way.LEAVE,
+    Exit.OUTSIDE: _Way.JUMP,
+    Exit.REGISTER: _Way.JUMP,
+    Exit.SPENT: _Way.PLAIN,
+    Exit.ELSEWHERE: _Way.PLAIN,
+}
+"""The way of each exit but UNDECODED, which is found out on the ways that go on."""
 
 
 def entry_symbol(number: int) -> str:
@@ -73,7 +96,7 @@ class RegionLowering(Lowering):
         b = self.b
         self.budget_at = b.alloca(I64)
         b.store(self.function.args[3], self.budget_at)
-        self.exit = {part: b.alloca(I64) for part in ("kind", "why", "address", "budget")}
+        self.exit = {part: b.alloca(I64) for part in ("way", "why", "address", "budget")}
         self.exit_block = self.block_named("exit")
         before = self._of_entry(lambda entry: entry >> PAGE_SHIFT << PAGE_SHIFT)
         self.home = b.sub(self.read("page_base"), before)
@@ -127,7 +150,7 @@ class RegionLowering(Lowering):
         elsewhere = self.unlikely(wrong, "elsewhere")
         b.branch(fine)
         b.position_at_end(elsewhere)
-        self._exit(_Exit.PLAIN, word(0), b.add(self.home, self._of_entry(lambda entry: entry)), 0)
+        self._exit(Exit.ELSEWHERE, word(0), b.add(self.home, self._of_entry(lambda entry: entry)), 0)
         b.position_at_end(fine)
 
     # What is a value of the region
@@ -271,24 +294,33 @@ class RegionLowering(Lowering):
 
     def leave(self, why: Left | ir.Value, address: ir.Value) -> None:
         """Hand the thread back with CIA at ``address``, this instruction undone."""
-        self._exit(_Exit.LEAVE, word(why) if isinstance(why, Left) else why, address, self.done)
+        self._exit(Exit.UNDONE, why, address, self.done)
 
     def leave_done(self, why: Left | ir.Value, address: ir.Value) -> None:
         """Hand the thread back behind this instruction."""
-        self._exit(_Exit.LEAVE, word(why) if isinstance(why, Left) else why, address, self.done + 1)
+        self._exit(Exit.DONE, why, address, self.done + 1)
 
-    def _exit(self, kind: _Exit, why: ir.Value, address: ir.Value, done: int) -> None:
+    def _exit(self, exit: Exit, why: Left | ir.Value, address: ir.Value, done: int) -> None:
         b = self.b
-        budget = self._budget(done)
-        for part, value in (("kind", word(kind)), ("why", why), ("address", address), ("budget", budget)):
+        self._taken(exit, why)
+        parts = {
+            "way": word(_WAYS[exit]),
+            "why": word(why) if isinstance(why, Left) else why,
+            "address": address,
+            "budget": self._budget(done),
+        }
+        for part, value in parts.items():
             b.store(value, self.exit[part])
         b.branch(self.exit_block)
+
+    def _taken(self, exit: Exit, why: Left | ir.Value) -> None:
+        """The code that follows leaves the region in this way. Tests count how often that happens."""
 
     def _go_to(self, offset: int, done: int) -> None:
         """Go on at an instruction of the page, in the region or outside."""
         block = self.blocks.get(offset)
         if block is None:
-            self._exit(_Exit.JUMP, word(0), self._address_of(offset), done)
+            self._exit(Exit.OUTSIDE, word(0), self._address_of(offset), done)
             return
         self.b.store(self._budget(done), self.budget_at)
         self.b.branch(block)
@@ -315,7 +347,7 @@ class RegionLowering(Lowering):
             enough = self.b.icmp_signed(">", self._budget(0), word(self.region.longest[offset]))
             low = self.unlikely(self.b.not_(enough), "low")
             with self.elsewhere(low):
-                self._exit(_Exit.PLAIN, word(0), self.address(), 0)
+                self._exit(Exit.SPENT, word(0), self.address(), 0)
         while True:
             self.site = self.region.sites[offset]
             if not self._lower_one():
@@ -363,22 +395,24 @@ class RegionLowering(Lowering):
                 b.position_at_end(there)
                 self._go_to(offset, done)
                 b.position_at_end(on)
-        self._exit(_Exit.JUMP, word(0), target, done)
+        self._exit(Exit.REGISTER, word(0), target, done)
 
     def _define_exit(self) -> None:
         b = self.b
         b.position_at_end(self.exit_block)
         self._store_registers()
-        kind, why, address, budget = (b.load(place, typ=I64) for place in self.exit.values())
+        way, why, address, budget = (b.load(place, typ=I64) for place in self.exit.values())
+        done = b.sub(self.function.args[3], budget)
+        self.write("done_in_regions", b.add(self.read("done_in_regions"), done))
         leaves, jumps = self.block_named("leaves"), self.block_named("jumps")
-        b.cbranch(b.icmp_unsigned("==", kind, word(_Exit.LEAVE)), leaves, jumps)
+        b.cbranch(b.icmp_unsigned("==", way, word(_Way.LEAVE)), leaves, jumps)
         b.position_at_end(leaves)
         self._return(why, address, budget)
         b.position_at_end(jumps)
         record, missing = self.record_at(address)
         # Records that were made since the region was put in have no other handler.
         plain = b.load(self.at(record, RECORD_PLAIN), typ=I64)
-        wanted = b.icmp_unsigned("==", kind, word(_Exit.PLAIN))
+        wanted = b.icmp_unsigned("==", way, word(_Way.PLAIN))
         has = b.and_(wanted, b.icmp_unsigned("!=", plain, word(0)))
         # Read once: another thread may be taking the region out.
         present = b.load(self.at(record, RECORD_HANDLER), typ=I64)
@@ -386,6 +420,7 @@ class RegionLowering(Lowering):
         arguments = [self.state, record, self.memory, budget]
         b.ret(b.call(handler, arguments, cconv="tailcc", tail="musttail"))
         b.position_at_end(missing)
+        self._taken(Exit.UNDECODED, Left.FETCH)
         self._return(word(Left.FETCH), address, budget)
 
     def _return(self, why: ir.Value, address: ir.Value, budget: ir.Value) -> None:
