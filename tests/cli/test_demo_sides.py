@@ -52,6 +52,14 @@ def sides() -> Iterator[tuple[Side, Side]]:
     far.close()
 
 
+def narrow_reading(side: Side) -> StampedReading:
+    """A reading between two stamps that are closer than two offsets are: a busy machine may need some."""
+    while True:
+        reading = StampedReading(**side.read())
+        if reading.after - reading.before < GRANULE:
+            return reading
+
+
 def test_a_move_from_side_to_side_and_back(sides: tuple[Side, Side]) -> None:
     near, far = sides
     born = near.boot(origin=1 << 60, offset=5 << 24, filled=1 << 20)
@@ -66,7 +74,7 @@ def test_a_move_from_side_to_side_and_back(sides: tuple[Side, Side]) -> None:
         assert abs(hop.record.error_ticks) <= hop.record.error_bound_ticks
         assert hop.record.error_bound_ticks <= GRANULE + round_trip.value // 2 + 2
         lead = hop.record.guest_tb_after - hop.resumed_at & MASK64
-        reading = StampedReading(**destination.read())
+        reading = narrow_reading(destination)
         assert reading.fits(lead)
         assert not reading.fits(lead + GRANULE)
         assert not reading.fits(lead - GRANULE)
