@@ -76,6 +76,23 @@ def test_the_end_as_json(text: str, reason: str, status: ExitStatus, tmp_path: P
     assert ended["message"]
 
 
+def test_statistics_at_the_end() -> None:
+    done = run("run", "hello-le.elf", "--engine", "concrete", "--clock", "virtual", "--stats")
+    rows = [line.split() for line in done.stderr.splitlines()]
+    assert [row[:2] for row in rows[:5]] == [
+        *(["chronovisor:", word] for word in ("TIER", "concrete", "threaded", "regions", "all"))
+    ]
+    assert rows[1][2:] == [rows[4][2], "100.0%"]
+    assert rows[2][2:] == rows[3][2:] == ["0", "0.0%"]
+    assert [row[1] for row in rows[5:]] == ["NATIVE", "handlers,", "regions"]
+
+    as_json = run("run", "hello-le.elf", "--engine", "concrete", "--clock", "virtual", "--stats", "--json")
+    counted, ended = map(json.loads, as_json.stderr.splitlines())
+    assert counted["statistics"]["instructions"]["concrete"] == int(rows[4][2].replace(",", ""))
+    assert counted["statistics"]["handlers"]["size"] == 0
+    assert ended["reason"] == "power off"
+
+
 def test_a_path_is_taken_before_a_shipped_name(tmp_path: Path) -> None:
     (tmp_path / "hello-le.elf").write_bytes(b"not this one")
     done = subprocess.run([*COMMAND, "run", "hello-le.elf"], cwd=tmp_path, capture_output=True, text=True)

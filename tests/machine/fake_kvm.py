@@ -127,6 +127,9 @@ class FakeVm:
     def get_dirty_log(self, slot: int) -> list[int]:
         return []
 
+    def statistics(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

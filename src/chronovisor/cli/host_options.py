@@ -73,6 +73,12 @@ ProviderOption: TypeAlias = Annotated[
     Provider, typer.Option(help="linux: the kernel's KVM; auto: linux if it works here, else embedded.")
 ]
 MemoryLimit: TypeAlias = Annotated[str, typer.Option(help="Guests with more memory are refused.")]
+Stats: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--stats", help="At the end, say on stderr what executed the guest's instructions and was compiled."
+    ),
+]
 RunTimeout: TypeAlias = Annotated[
     str, typer.Option(help="Seconds of real time after which the guest is ended.", metavar="SECONDS")
 ]

@@ -21,6 +21,7 @@ from chronovisor.cli.host_options import (
     MemoryLimit,
     Provider,
     ProviderOption,
+    Stats,
     TbOrigin,
 )
 from chronovisor.cli.kept_name import keeping_name
@@ -37,6 +38,7 @@ from chronovisor.cli.move_request import (
     choose_token,
 )
 from chronovisor.cli.running import generated_name, parse_seconds, run_named, say, tell_end
+from chronovisor.cli.statistics import tell_statistics
 from chronovisor.cli.status import ExitStatus
 from chronovisor.cli.terminal import end_this_process, typing_into, write_stdout
 from chronovisor.machine.console import Console
@@ -113,6 +115,7 @@ def command(
     once: Annotated[
         bool, typer.Option("--once", help="End when one guest has come and has ended or moved on.")
     ] = False,
+    stats: Stats = False,
     as_json: Annotated[
         bool,
         typer.Option(
@@ -194,7 +197,7 @@ def command(
                     say(f"no guest came in {seconds:g} s")
                     return ExitStatus.TIMED_OUT
                 with arrived.host:
-                    end = _run(arrived, name, keeps_name, seconds, server, as_json)
+                    end = _run(arrived, name, keeps_name, seconds, server, stats, as_json)
                 status = tell_end(end, as_json)
                 if once or end.reason not in _NEXT_AFTER:
                     return status
@@ -212,6 +215,7 @@ def _run(
     keeps_name: bool,
     seconds: float | None,
     server: ControlServer,
+    stats: bool,
     as_json: bool,
 ) -> GuestEnd:
     guest, paused = arrived.start()
@@ -228,4 +232,7 @@ def _run(
             print(json.dumps(record.as_json()), file=sys.stderr, flush=True)
 
     with naming:
-        return run_named(guest, name, seconds, server, begun, paused)
+        end = run_named(guest, name, seconds, server, begun, paused)
+    if stats:
+        tell_statistics(guest.statistics(), as_json)
+    return end

@@ -21,10 +21,12 @@ from chronovisor.cli.host_options import (
     Provider,
     ProviderOption,
     RunTimeout,
+    Stats,
     TbOrigin,
     TicksPerInstruction,
 )
 from chronovisor.cli.running import generated_name, parse_seconds, run_named, say, tell_end
+from chronovisor.cli.statistics import tell_statistics
 from chronovisor.cli.terminal import typing_into, write_stdout
 from chronovisor.cli.time_options import (
     MAX_STEP_DEFAULT,
@@ -63,6 +65,7 @@ def command(
     provider: ProviderOption = Provider.auto,
     memory_limit: MemoryLimit = "4G",
     timeout: RunTimeout = "",
+    stats: Stats = False,
     as_json: Annotated[
         bool,
         typer.Option(
@@ -103,6 +106,8 @@ def command(
                     print(json.dumps(hop), file=sys.stderr, flush=True)
 
             end = run_named(guest, name, seconds, server, begun)
+        if stats:
+            tell_statistics(guest.statistics(), as_json)
     return tell_end(end, as_json)
 
 

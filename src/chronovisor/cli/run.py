@@ -17,10 +17,12 @@ from chronovisor.cli.host_options import (
     Provider,
     ProviderOption,
     RunTimeout,
+    Stats,
     TbOrigin,
     TicksPerInstruction,
 )
 from chronovisor.cli.running import generated_name, parse_seconds, run_named, tell_end
+from chronovisor.cli.statistics import tell_statistics
 from chronovisor.cli.terminal import typing_into, write_stdout
 from chronovisor.kvm.interface import TICKS_PER_INSTRUCTION
 from chronovisor.machine.console import Console
@@ -78,6 +80,7 @@ def command(
     trace_switch: Annotated[
         bool, typer.Option("--trace-switch", help="Print what each entry and exit does to time, on stderr.")
     ] = False,
+    stats: Stats = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Say how the guest ended as one JSON object, on stderr.")
     ] = False,
@@ -122,6 +125,8 @@ def command(
         guest.wall_clock.start(base)
         with typing_into(console):
             end = run_named(guest, name or generated_name(), seconds)
+        if stats:
+            tell_statistics(guest.statistics(), as_json)
     return tell_end(end, as_json)
 
 

@@ -15,7 +15,7 @@ from chronovisor.engine.state import (
     Thread,
     ThreadState,
 )
-from chronovisor.engine.translation import Translations
+from chronovisor.engine.statistics import Instructions
 from chronovisor.isa.bits import DSISR, MSR
 from chronovisor.isa.decode import decode
 from chronovisor.isa.instruction import Instruction
@@ -115,7 +115,7 @@ class ConcreteEngine:
         self._decoded: dict[tuple[bool, bool], dict[int, Operation]] = {
             (sixty_four, little): {} for sixty_four in (False, True) for little in (False, True)
         }
-        self._translations: list[Translations] = []
+        self._made: list[Thread] = []
         memory.on_clear.append(self.forget_all)
 
     def thread(self, live: LiveRegisters) -> Thread:
@@ -123,14 +123,19 @@ class ConcreteEngine:
         return self._known(ThreadState(self.memory, live, self))
 
     def _known(self, thread: Thread) -> Thread:
-        """The thread, to be told when translations are to be forgotten."""
-        self._translations.append(thread.translations)
+        """The thread, to be told when translations are to be forgotten, and for its count of instructions."""
+        self._made.append(thread)
         return thread
 
     def forget_translations(self) -> None:
         """Have every thread of the guest look its translations up anew."""
-        for translations in self._translations:
-            translations.forget()
+        for thread in self._made:
+            thread.translations.forget()
+
+    @property
+    def instructions(self) -> Instructions:
+        """How many instructions the threads have executed; none may be running."""
+        return Instructions(sum(thread.executed for thread in self._made), 0, 0)
 
     def forget(self, address: int) -> None:
         """Decode the cache block that holds the real address anew."""

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from chronovisor.engine.concrete import Stop
 from chronovisor.engine.state import LiveRegisters, Thread
+from chronovisor.engine.statistics import Instructions
 
 
 class Engine(Protocol):
@@ -13,6 +14,10 @@ class Engine(Protocol):
 
     budget: int
     """The most instructions to execute in real time between two looks at deadlines."""
+
+    @property
+    def instructions(self) -> Instructions:
+        """How many instructions the threads have executed, by what executed them; none may be running."""
 
     def thread(self, live: LiveRegisters) -> Thread:
         """Return a new thread in its reset state."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from chronovisor.kvm.exits import Exit
+from chronovisor.kvm.statistics import Statistics
 from chronovisor.kvm.structures import Regs, Sregs
 
 if TYPE_CHECKING:
@@ -160,6 +161,11 @@ class Vm(Protocol):
         before, and what is written later is in the next answer.
 
         ENOENT for a slot that holds no memory or whose pages are not logged.
+        """
+
+    def statistics(self) -> Statistics | None:
+        """What executed the guest's instructions; None if the processor itself does. No vCPU may be in
+        `run()`; the machine may be closed.
         """
 
     def close(self) -> None:

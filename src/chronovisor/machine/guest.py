@@ -15,6 +15,7 @@ from chronovisor.kvm.exits import Exit, FailEntry, HcallExit, InternalError, Mmi
 from chronovisor.kvm.ids import MemoryFlag, SystemEventType
 from chronovisor.kvm.interface import Device, System, Vcpu, Vm
 from chronovisor.kvm.registers import read_register, write_register
+from chronovisor.kvm.statistics import Statistics
 from chronovisor.machine.console import Console
 from chronovisor.machine.dispatch_log_reader import read_dispatch_log
 from chronovisor.machine.ending import EndReason, GuestEnd
@@ -259,6 +260,14 @@ class Guest:
         A running guest is paused for a moment. MachineError if the guest has registered no log.
         """
         return read_dispatch_log(self, self._vcpu(vcpu), start, count)
+
+    def statistics(self) -> Statistics | None:
+        """What executed the guest's instructions here: see `chronovisor.kvm.statistics`.
+
+        A running guest is paused for a moment. None if the processor itself executes them.
+        """
+        with self.held():
+            return self.vm.statistics()
 
     @property
     def offset(self) -> Offset:

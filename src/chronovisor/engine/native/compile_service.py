@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -25,6 +26,7 @@ from queue import PriorityQueue
 from typing import IO
 
 from chronovisor.engine.native import compile_server, compiler
+from chronovisor.engine.statistics import HANDLERS, NativeCode
 
 _log = logging.getLogger(__name__)
 
@@ -118,11 +120,15 @@ class _Child:
 class CompileService:
     """Has one thing after the other compiled, the most urgent first, then in the order of the requests.
 
-    ``server`` is the name of the module whose process compiles. If ``nice``, guests come first.
+    ``server`` is the name of the module whose process compiles; ``code`` counts the time that this takes. If
+    ``nice``, guests come first.
     """
 
-    def __init__(self, server: str = compile_server.__name__, nice: bool = False) -> None:
+    def __init__(
+        self, server: str = compile_server.__name__, nice: bool = False, code: NativeCode = HANDLERS
+    ) -> None:
         self._server = server
+        self._code = code
         self._nice = nice
         self._wanted: PriorityQueue[_Queued] = PriorityQueue()
         self._count = itertools.count()
@@ -167,9 +173,12 @@ class CompileService:
         if self._failures >= _MOST_FAILURES:
             return None
         try:
+            begin = time.monotonic()
             if self._child is None:
                 self._child = _Child(self._server, self._nice)
-            return self._child.compile(asked, slow)
+            answer = self._child.compile(asked, slow)
+            self._code.add_compiling(time.monotonic() - begin)
+            return answer
         except _Failed as failed:
             self._child = None
             self._failures += 1

@@ -20,6 +20,7 @@ from chronovisor.engine.native.library import runtime
 from chronovisor.engine.native.pages import DecodedPages, Retired
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.state import CACHE_BLOCK, LiveRegisters, Thread
+from chronovisor.engine.statistics import Instructions
 from chronovisor.isa.bits import MSR
 from chronovisor.memory.guest_memory import GuestMemory
 
@@ -80,6 +81,14 @@ class NativeEngine(ConcreteEngine):
         self.peers.states[count - 1] = thread.at
         self.peers.count = count
         return thread
+
+    @property
+    def instructions(self) -> Instructions:
+        """How many instructions the threads have executed; none may be running."""
+        concrete = sum(thread.interpreted for thread in self._threads)
+        regions = sum(thread.done_in_regions for thread in self._threads)
+        executed = sum(thread.executed for thread in self._threads)
+        return Instructions(concrete, executed - concrete - regions, regions)
 
     def forget_translations(self) -> None:
         """Have every thread look its translations up anew, and wait until none uses an old one."""
@@ -150,9 +159,11 @@ class NativeEngine(ConcreteEngine):
         """Have the concrete evaluator execute instructions; invalidations wait for it as for native code."""
         state.inside = 1
         state.catch_up()
+        before = state.executed
         try:
             return super().run(state, budget)
         finally:
+            state.interpreted += state.executed - before
             state.inside = 0
 
     def _note_decoding(self, address: int) -> None:

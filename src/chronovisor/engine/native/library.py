@@ -5,11 +5,13 @@ from __future__ import annotations
 import ctypes
 import mmap
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, partial
 
 from llvmlite import binding as llvm
+from llvmlite import ir
 
 from chronovisor.engine.native import code_cache, compile_server, compiler, sets
 from chronovisor.engine.native.block_decoder import COPIES
@@ -19,6 +21,7 @@ from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.native.operations import is_native
 from chronovisor.engine.native.pairs import Key, Pair
 from chronovisor.engine.native.sets import HandlerSet
+from chronovisor.engine.statistics import HANDLERS, NativeCode
 
 Enter = ctypes.CFUNCTYPE(ctypes.c_int64)
 Blank = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -58,15 +61,15 @@ class Runtime:
     """The process's just-in-time linker, with the functions beside the handlers."""
 
     def __init__(self) -> None:
-        code = code_cache.fetch(
-            "runtime", compiler.fingerprint(), lambda: compiler.compile_module(compiler.runtime_module())
-        )
+        code = object_file("runtime", compiler.fingerprint(), compiler.runtime_module)
+        begin = time.monotonic()
         with compiler.FINISHING:
             self.jit = llvm.create_lljit_compiler(compiler.target(), use_jit_link=False)
             builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
             for name in _SYMBOLS:
                 builder.export_symbol(name)
             self._library = builder.link(self.jit, "runtime")
+        HANDLERS.add_linked(len(code), time.monotonic() - begin)
         self.now_address: int = self._library["chronovisor_now"]
         self.translate_load_address: int = self._library["chronovisor_translate_load"]
         self.translate_store_address: int = self._library["chronovisor_translate_store"]
@@ -93,15 +96,35 @@ class Runtime:
         #: Runs a thread; without the interpreter's lock.
         self.enter = Enter(self._library["chronovisor_enter"])
 
-    def load(self, name: str, code: bytes, *symbols: str) -> list[int]:
+    def load(self, name: str, code: bytes, counter: NativeCode, *symbols: str) -> list[int]:
         """Link an object file; the addresses of symbols in it. The code stays as long as the process."""
+        begin = time.monotonic()
         with compiler.FINISHING:
             builder = llvm.JITLibraryBuilder().add_object_img(code)
             for symbol in symbols:
                 builder.export_symbol(symbol)
             library = builder.link(self.jit, f"{name}-{len(_kept)}")
             _kept.append(library)
-            return [int(library[symbol]) for symbol in symbols]
+            addresses = [int(library[symbol]) for symbol in symbols]
+        counter.add_linked(len(code), time.monotonic() - begin)
+        return addresses
+
+
+def object_file(name: str, fingerprint: str, module: Callable[[], ir.Module]) -> bytes:
+    """Machine code of a module of functions beside the handlers: from disk, else compiled now and kept."""
+    is_kept = True
+
+    def make() -> bytes:
+        nonlocal is_kept
+        is_kept, begin = False, time.monotonic()
+        code = compiler.compile_module(module())
+        HANDLERS.add_compiling(time.monotonic() - begin)
+        return code
+
+    code = code_cache.fetch(name, fingerprint, make)
+    HANDLERS.add_kept(is_kept)
+    HANDLERS.add_compiled(not is_kept)
+    return code
 
 
 _kept: list[object] = []
@@ -214,6 +237,7 @@ class HandlerLibrary:
         """Whether a set is on disk; it is loaded then."""
         code = code_cache.kept(wanted.file_name, compiler.fingerprint())
         if code is not None:
+            HANDLERS.add_kept(1)
             self._take(wanted, code)
         return code is not None
 
@@ -225,6 +249,7 @@ class HandlerLibrary:
                 self._failed.add(wanted.name)
                 self._changed.notify_all()
             return
+        HANDLERS.add_compiled(1)
         with compiler.FINISHING:
             code_cache.keep(wanted.file_name, compiler.fingerprint(), code)
         self._take(wanted, code)
@@ -272,7 +297,7 @@ def library(mode: Mode) -> HandlerLibrary:
 
 
 def _load(wanted: HandlerSet, code: bytes) -> _Loaded:
-    (table,) = runtime().load(wanted.file_name, code, compiler.TABLE)
+    (table,) = runtime().load(wanted.file_name, code, HANDLERS, compiler.TABLE)
     keys, together = wanted.keys, wanted.pairs
     split = compiler.KEY_ENTRIES * len(keys)
     begin, *addresses, end = (ctypes.c_uint64 * (split + len(together) + 2)).from_address(table)

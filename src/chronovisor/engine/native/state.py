@@ -115,6 +115,8 @@ class NativeThread(Registers, Thread):
         self.memory = memory
         self.live = live
         self.executed = 0
+        self.interpreted = 0
+        """How many instructions the concrete evaluator has executed, of all that the thread has."""
         self.now = runtime().now_address
         self.memory_at = ctypes.addressof(ctypes.c_char.from_buffer(memory.data))
         self.memory_size = memory.size

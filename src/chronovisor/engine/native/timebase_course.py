@@ -13,11 +13,11 @@ from llvmlite import binding as llvm
 from llvmlite import ir
 
 from chronovisor.engine.native import compiler
-from chronovisor.engine.native.code_cache import fetch
 from chronovisor.engine.native.emitter import CLOCK_POINTER, I1, I64, POINTER, Emitter, Row, word
 from chronovisor.engine.native.layout import Registers
-from chronovisor.engine.native.library import runtime
+from chronovisor.engine.native.library import object_file, runtime
 from chronovisor.engine.native.pure_operations import PURE_ROWS
+from chronovisor.engine.statistics import HANDLERS
 from chronovisor.isa.values import Program
 
 #: The bits of TB that a write to TBU40 leaves alone.
@@ -125,6 +125,6 @@ def compiled(program: Program, limit: int) -> Course:
     module.triple = llvm.get_process_triple()
     _CourseEmitter(module, program, limit)
     kept_for = hashlib.sha256(f"{compiler.fingerprint()}{module}".encode()).hexdigest()[:32]
-    code = fetch(program.name, kept_for, lambda: compiler.compile_module(module))
-    (address,) = runtime().load(program.name, code, f"chronovisor_{program.name}")
+    code = object_file(program.name, kept_for, lambda: module)
+    (address,) = runtime().load(program.name, code, HANDLERS, f"chronovisor_{program.name}")
     return ctypes.PYFUNCTYPE(ctypes.c_bool)(address)

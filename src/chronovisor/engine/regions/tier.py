@@ -32,6 +32,7 @@ from chronovisor.engine.regions.compile import (
     page_name,
 )
 from chronovisor.engine.regions.lowering import entry_symbol
+from chronovisor.engine.statistics import REGIONS
 
 #: Samples in a page, outside its regions, after which a region is compiled.
 HOT = 4
@@ -170,7 +171,7 @@ class _Worker:
 
     def __init__(self) -> None:
         self._tasks: SimpleQueue[_Task] = SimpleQueue()
-        self._service = CompileService(compile_server.__name__, nice=True)
+        self._service = CompileService(compile_server.__name__, nice=True, code=REGIONS)
         #: The regions of each home page that is known.
         self._known: dict[str, list[Loaded]] = {}
         self._changing = threading.Lock()
@@ -203,7 +204,10 @@ class _Worker:
         if name not in self._known:
             kept = code_cache.kept(name, fingerprint())
             with self._changing:
-                self._known.setdefault(name, [load(one) for one in decode_page(kept)] if kept else [])
+                if name not in self._known:
+                    found = [load(one) for one in decode_page(kept)] if kept else []
+                    REGIONS.add_kept(sum(bool(one.handlers) for one in found))
+                    self._known[name] = found
         return self._known[name]
 
     def _prepare(self, task: _Task) -> tuple[dict[str, object], Taker] | None:
@@ -219,6 +223,7 @@ class _Worker:
             task.heat.waits = False
             return
         made, name = load(CompiledRegion.decode(code)), page_name(mode, page_digest(home.content))
+        REGIONS.add_compiled(bool(made.handlers))
         known = [*self._regions(name), made]
         with self._changing:
             self._known[name] = known
@@ -232,7 +237,7 @@ def load(region: CompiledRegion) -> Loaded:
     if not region.entries:
         return Loaded(region, ())
     symbols = map(entry_symbol, range(len(region.entries)))
-    return Loaded(region, tuple(runtime().load("region", region.code, *symbols)))
+    return Loaded(region, tuple(runtime().load("region", region.code, REGIONS, *symbols)))
 
 
 @cache

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Final
 
+from chronovisor.engine import statistics
 from chronovisor.hypervisor.kernel_hypercalls import ANSWERS
 from chronovisor.hypervisor.virtual_machine import NumberInUseError, VirtualMachine
 from chronovisor.isa import radix
@@ -14,6 +16,7 @@ from chronovisor.kvm.embedded.vcpu import EmbeddedVcpu
 from chronovisor.kvm.embedded.xics_device import XICS_DESCRIPTOR, XicsDevice
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.ids import Cap, DeviceType, MemoryFlag, MmuV3Flag
+from chronovisor.kvm.statistics import Instructions, NativeCode, Statistics
 from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
 from chronovisor.papr.hcalls import name_of
 
@@ -133,6 +136,14 @@ class EmbeddedVm:
         if not self._logging:
             raise KvmError(errno.ENOENT, f"the pages of slot {slot} are not logged")
         return self._machine.memory.dirty.take()
+
+    def statistics(self) -> Statistics:
+        """What the machine's engine has counted."""
+        return Statistics(
+            Instructions(*self._machine.engine.instructions),
+            NativeCode(**asdict(statistics.HANDLERS)),
+            NativeCode(**asdict(statistics.REGIONS)),
+        )
 
     def close(self) -> None:
         """Give up the machine."""

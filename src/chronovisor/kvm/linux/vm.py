@@ -177,6 +177,9 @@ class LinuxVm:
             written.update(page for page in range(first, last + 1) if 0 <= page < pages)
         return sorted(written)
 
+    def statistics(self) -> None:
+        """None: the processor executes the guest's instructions."""
+
     def close(self) -> None:
         """Give the machine back, its vCPUs first."""
         if self._closed:
