@@ -6,8 +6,10 @@ import socket
 import time
 from pathlib import Path
 
+import pytest
 from processes import ORIGIN, Machine, ticks
 
+from chronovisor.cli import main
 from chronovisor.cli.status import ExitStatus
 from chronovisor.migration.address import Address, parse_address
 from chronovisor.timebase.types import GRANULE
@@ -103,3 +105,16 @@ def test_a_moving_guest_shows_its_time_while_it_runs(machine: Machine) -> None:
     assert seen == [True]
     machine.asks("migrate", "here", "--cancel")
     assert slow.wait(20) == ExitStatus.FAILED
+
+
+@pytest.mark.parametrize("command", [("receive", "unix:x"), ("restore", "x")], ids=["receive", "restore"])
+def test_what_a_guest_begins_with_after_a_reboot_is_read_before_it_comes(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for options, reason in {
+        ("--kernel", "nowhere"): "nowhere: No such file or directory",
+        ("--kernel", "hello-le", "--initrd", "nowhere"): "nowhere: No such file or directory",
+        ("--append", "quiet"): "--initrd and --append are for a reboot: give --kernel with them",
+    }.items():
+        assert main([*command, *options]) in (ExitStatus.USAGE, ExitStatus.BAD_IMAGE)
+        assert reason in capsys.readouterr().err

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+import tracemalloc
+from pathlib import Path
 
 import pytest
 from elf_files import program
 
 from chronovisor.machine import EndReason, Guest, Host
-from chronovisor.machine.host import CLOCKS
+from chronovisor.machine.host import CLOCKS, start_with
 from chronovisor.migration.link import Link
 from chronovisor.migration.move import move
+from chronovisor.migration.snapshot import snapshot
+from chronovisor.migration.snapshot_restore import restore
 
 SPEAKER = program("""
     lis r20,word@h; ori r20,r20,word@l
@@ -60,10 +64,14 @@ Then `r` reboots it and `q` powers it off.
 
 def speaker(host: Host, typed: str, reboots: bool = True) -> Guest:
     guest = host.boot(SPEAKER, smp=2, reboots=reboots, tb_offset=1 << 40)
+    type_at_dots(guest, typed)
+    return guest
+
+
+def type_at_dots(guest: Guest, typed: str) -> None:
     keys = iter(typed)
     # A call takes up to 16 characters: each is typed once the guest is there to read it.
     guest.console.watch(lambda: guest.console.type(next(keys, "")) if guest.console_text[-1] == "." else None)
-    return guest
 
 
 @pytest.mark.parametrize("clock", CLOCKS)
@@ -110,3 +118,59 @@ def test_a_guest_can_be_paused_again_and_again_while_it_reboots() -> None:
         holder.join(20)
         assert (end.reason, guest.console_text) == (EndReason.POWER_OFF, "A." * 61)
         assert held
+
+
+def on_disk(directory: Path) -> Path:
+    file = directory / "speaker"
+    file.write_bytes(SPEAKER)
+    return file
+
+
+def test_a_guest_that_came_begins_with_the_kernel_named_here(tmp_path: Path) -> None:
+    """After a move, and restored from a file, with an empty memory and its vCPUs as at a first start."""
+    with Host(clock="virtual", cores=2) as host, Host(clock=host.clock.source, cores=2) as other:
+        other.after_reboot = start_with(on_disk(tmp_path))
+        other.after_reboot.let_go()
+        guest, _ = move(speaker(host, "rrq"), other, Link())
+        before = guest.timebase()
+        end = guest.run(60)
+        assert (end.reason, guest.console_text) == (EndReason.POWER_OFF, "A.A.A.")
+        assert guest.get("DEC_EXPIRY") - before.value > 0x7FFF_FFFF
+    with Host(clock="virtual", cores=2) as host:
+        snapshot(host.boot(SPEAKER, smp=2), tmp_path / "saved")
+        host.after_reboot = start_with(on_disk(tmp_path))
+        guest, _ = restore(tmp_path / "saved", host)
+        type_at_dots(guest, "rq")
+        assert guest.run(60).reason is EndReason.POWER_OFF
+        assert guest.console_text == "A.A."
+
+
+def test_a_reboot_begins_with_the_file_of_the_start_or_says_why_not(tmp_path: Path) -> None:
+    """A file of the same name is another file; one that was written to is not what the guest began with."""
+    file = on_disk(tmp_path)
+    with Host(cores=2) as host:
+        guest = host.boot(file, smp=2)
+        (tmp_path / "new").write_bytes(b"another kernel")
+        (tmp_path / "new").replace(file)
+        type_at_dots(guest, "rq")
+        assert (guest.run(60).reason, guest.console_text) == (EndReason.POWER_OFF, "A.A.")
+        file = on_disk(tmp_path)
+        guest = host.boot(file, smp=2)
+        with file.open("r+b") as written:
+            written.truncate(100)
+        type_at_dots(guest, "r")
+        end = guest.run(60)
+        assert end.reason is EndReason.REBOOT
+        assert end.message == (
+            f"the guest rebooted; it cannot start again: {file}: the file has changed since the guest began"
+        )
+
+
+def test_contents_of_files_are_not_kept_while_a_guest_runs(tmp_path: Path) -> None:
+    with Host() as host:
+        initrd = tmp_path / "initrd"
+        initrd.write_bytes(bytes(16 << 20))
+        kept = tracemalloc.start() or host.boot(on_disk(tmp_path), initrd=initrd)
+        assert tracemalloc.get_traced_memory()[0] < 16 << 20 < tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        kept.close()

@@ -37,6 +37,7 @@ from chronovisor.cli.move_request import (
     choose_credentials,
     choose_token,
 )
+from chronovisor.cli.reboot_options import Append, Initrd, Kernel, after_reboot
 from chronovisor.cli.running import generated_name, parse_seconds, run_named, say, tell_end
 from chronovisor.cli.statistics import tell_statistics
 from chronovisor.cli.status import ExitStatus
@@ -81,6 +82,9 @@ def command(
     cpu: CpuOption = Cpu.auto,
     provider: ProviderOption = Provider.auto,
     memory_limit: MemoryLimit = "4G",
+    kernel: Kernel = "",
+    initrd: Initrd = "",
+    append: Append = "",
     timeout: Annotated[
         str,
         typer.Option(
@@ -146,13 +150,14 @@ def command(
     credentials = choose_credentials(tls_credentials, tls_ca, tls_cert, tls_key, "server")
     if credentials is not None and (warning := credentials.warning()) is not None:
         say(warning)
+    again = after_reboot(kernel, initrd, append)
     console = Console(write_stdout)
     keeps_name = not name
     name = name or generated_name()
 
     def host_for(header: Header) -> Host:
         topology = header.topology
-        return Host(
+        host = Host(
             tb_origin=origin,
             clock=clock.value,
             cores=topology.cores,
@@ -161,6 +166,8 @@ def command(
             engine=engine.value,
             provider=provider.value,
         )
+        host.after_reboot = again
+        return host
 
     # Opened once before a guest comes: a missing provider should be known now.
     with Host(tb_origin=origin, cpu=cpu.value, engine=engine.value, provider=provider.value):

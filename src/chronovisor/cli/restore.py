@@ -25,6 +25,7 @@ from chronovisor.cli.host_options import (
     TbOrigin,
     TicksPerInstruction,
 )
+from chronovisor.cli.reboot_options import Append, Initrd, Kernel, after_reboot
 from chronovisor.cli.running import generated_name, parse_seconds, run_named, say, tell_end
 from chronovisor.cli.statistics import tell_statistics
 from chronovisor.cli.terminal import typing_into, write_stdout
@@ -64,6 +65,9 @@ def command(
     engine: EngineOption = Engine.auto,
     provider: ProviderOption = Provider.auto,
     memory_limit: MemoryLimit = "4G",
+    kernel: Kernel = "",
+    initrd: Initrd = "",
+    append: Append = "",
     timeout: RunTimeout = "",
     stats: Stats = False,
     as_json: Annotated[
@@ -80,6 +84,7 @@ def command(
     """
     policy, limit = parse_policy(time, max_step), parse_limit(clock_error_limit)
     seconds, most = parse_seconds(timeout), parse_size(memory_limit)
+    again = after_reboot(kernel, initrd, append)
     console = Console(write_stdout)
     with ExitStack() as stack:
         with opened(file) as reader:
@@ -88,6 +93,7 @@ def command(
             server = stack.enter_context(ControlServer(name, {"ps": lambda request: _restoring(name)}))
             cpu, host = _host_for(reader.header, tb_origin, clock, ticks_per_instruction, engine, provider)
             stack.enter_context(host)
+            host.after_reboot = again
             check(reader.header, host, most)
             if clock is Clock.real:
                 # A first run takes a while to begin: time that the guest would see pass.

@@ -26,9 +26,7 @@ from chronovisor.cli.statistics import tell_statistics
 from chronovisor.cli.terminal import typing_into, write_stdout
 from chronovisor.kvm.interface import TICKS_PER_INSTRUCTION
 from chronovisor.machine.console import Console
-from chronovisor.machine.elf import read_image
 from chronovisor.machine.errors import MachineError
-from chronovisor.machine.files import FileError, read_regular
 from chronovisor.machine.host import Host
 from chronovisor.machine.sizes import parse_topology
 from chronovisor.report.switch_trace import line
@@ -97,8 +95,6 @@ def command(
         raise MachineError(f"rtc {rtc!r}: write base=utc, base=localtime or base=DATE")
     if (image is None) == (kernel is None):
         raise MachineError("run: give one image, as IMAGE or as --kernel FILE")
-    loaded = read_image(image or kernel or "")
-    ramdisk = None if initrd is None else _read(initrd)
     console = Console(write_stdout)
     with Host(
         tb_origin=tb_origin,
@@ -112,14 +108,14 @@ def command(
         ticks_per_instruction=ticks_per_instruction,
     ) as host:
         guest = host.boot(
-            loaded,
+            image or kernel or "",
             memory,
             topology.vcpus,
             topology.threads,
             append,
             console,
             tb_offset=tb_offset,
-            initrd=ramdisk,
+            initrd=initrd,
             reboots=not no_reboot,
         )
         guest.wall_clock.start(base)
@@ -128,13 +124,6 @@ def command(
         if stats:
             tell_statistics(guest.statistics(), as_json)
     return tell_end(end, as_json)
-
-
-def _read(path: str) -> bytes:
-    try:
-        return read_regular(path)
-    except FileError as error:
-        raise MachineError(f"{path}: {error}") from None
 
 
 def _print_event(event: Event) -> None:

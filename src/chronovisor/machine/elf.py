@@ -55,7 +55,7 @@ class Segment:
     """What is loaded at a real address: `data`, then zeros up to `size` bytes."""
 
     addr: int
-    data: bytes
+    data: bytes | memoryview
     size: int
 
     @property
@@ -174,11 +174,14 @@ def _parse(elf: Any, data: bytes, name: str) -> Image:
         raise ImageError(f"{name}: it has no segment to load")
     for load in loads:
         _check_load(load, len(data), name)
+    whole = memoryview(data)
     base = PIE_BASE if header.e_type == "ET_DYN" and min(h.p_vaddr for h in loads) < 0x1000 else 0
     segments = tuple(
         sorted(
             (
-                Segment(_real(h, header.e_type) + base, data[h.p_offset : h.p_offset + h.p_filesz], h.p_memsz)
+                Segment(
+                    _real(h, header.e_type) + base, whole[h.p_offset : h.p_offset + h.p_filesz], h.p_memsz
+                )
                 for h in loads
             ),
             key=lambda segment: segment.addr,

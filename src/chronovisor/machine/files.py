@@ -42,13 +42,19 @@ def open_regular(path: str | Path) -> BinaryIO:
 def read_regular(path: str | Path, limit: int = LARGEST) -> bytes:
     """Read a regular file of at most `limit` bytes whole; FileError if it is larger or cannot be read."""
     with open_regular(path) as file:
+        return read_whole(file, limit)
+
+
+def read_whole(file: BinaryIO, limit: int = LARGEST) -> bytes:
+    """Read an open regular file of at most `limit` bytes from its beginning; FileError as `read_regular`."""
+    try:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
             raise FileError(f"the file has {size} bytes; the most that can be read is {limit}")
-        try:
-            return file.read()
-        except OSError as error:
-            raise FileError(error.strerror or str(error)) from None
+        file.seek(0)
+        return file.read()
+    except OSError as error:
+        raise FileError(error.strerror or str(error)) from None
 
 
 def find_image(name: str | Path) -> Path:

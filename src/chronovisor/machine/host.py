@@ -8,9 +8,11 @@ from typing import BinaryIO, Final
 from chronovisor.kvm.ids import Cap, DeviceType
 from chronovisor.kvm.interface import TICKS_PER_INSTRUCTION, Device, HostOptions, System, Vcpu, Vm
 from chronovisor.kvm.provider import open_system
+from chronovisor.machine.boot_file import BootFile
 from chronovisor.machine.console import Console, Sink
-from chronovisor.machine.elf import Image, parse_image, read_image
+from chronovisor.machine.elf import Image, parse_image
 from chronovisor.machine.errors import MachineError
+from chronovisor.machine.files import find_image
 from chronovisor.machine.guest import MEMORY_SLOT, Guest
 from chronovisor.machine.sizes import Topology, check_topology, parse_size, parse_u64
 from chronovisor.machine.start import Start, set_decrementers
@@ -64,6 +66,8 @@ class Host:
     def _open(self, system: System) -> None:
         self.system = system
         self.guests: list[Guest] = []
+        self.after_reboot: Start | None = None
+        """What a guest that began elsewhere begins with if it reboots here; None if a reboot ends its run."""
 
     @property
     def clock(self) -> HostClock:
@@ -84,25 +88,26 @@ class Host:
         append: str = "",
         console: Console | Sink | BinaryIO | None = None,
         tb_offset: int | str = 0,
-        initrd: bytes | None = None,
+        initrd: str | Path | bytes | None = None,
         reboots: bool = True,
     ) -> Guest:
         """Load an ELF image (a path, its bytes, or the name of one that Chronovisor ships) into a new guest
         and leave it at its entry point, paused.
 
         `smp` vCPUs, `threads` of which share a virtual core; `append` is the guest's command line,
-        `initrd` the contents of its initial RAM disk; `console` takes the bytes that the guest prints;
+        `initrd` its initial RAM disk (a path, or its bytes); `console` takes the bytes that the guest prints;
         `tb_offset` is KVM_REG_PPC_TB_OFFSET, which KVM rounds up to 2^24 ticks. A guest that `reboots` starts
-        again if it asks for that; for another one a reboot is its end.
+        again if it asks for that, from the same files, which must not be written to meanwhile; for another
+        one a reboot is its end.
         """
-        start = Start(_image(image), append, initrd)
+        start = start_with(image, append, initrd)
         offset = parse_u64(tb_offset, "timebase offset")
-        guest = self.prepare(memory, smp, threads, console, start.image.name)
+        guest = self.prepare(memory, smp, threads, console, start.name)
         try:
             if reboots:
                 start.can_begin_anew(guest)
             else:
-                guest.platform.why_no_restart = ""
+                guest.platform.restart, guest.platform.why_no_restart = None, ""
             start.begin(guest)
             for vcpu in range(guest.topology.vcpus):
                 guest.set("TB_OFFSET", offset, vcpu)
@@ -140,6 +145,8 @@ class Host:
         guest = Guest(self.system, vm, vcpus, guest_memory, topology, console, name, controller)
         # Guests that moved elsewhere were closed by their move.
         self.guests = [*(other for other in self.guests if not other.closed), guest]
+        if self.after_reboot is not None:
+            self.after_reboot.can_begin_anew(guest)
         return guest
 
     def discard(self, guest: Guest) -> None:
@@ -171,10 +178,17 @@ def _clock(clock: TickSource | str) -> TickSource:
     return clock
 
 
-def _image(image: str | Path | bytes | Image) -> Image:
-    if isinstance(image, Image):
-        return image
-    return parse_image(image, "image") if isinstance(image, bytes) else read_image(image)
+def start_with(
+    image: str | Path | bytes | Image, append: str = "", initrd: str | Path | bytes | None = None
+) -> Start:
+    """What a guest begins with, as `Host.boot` takes it; MachineError for what no guest can begin with."""
+    if isinstance(image, bytes):
+        image = parse_image(image, "image")
+    return Start(
+        image if isinstance(image, Image) else BootFile(find_image(image)),
+        append,
+        initrd if initrd is None or isinstance(initrd, bytes) else BootFile(initrd),
+    )
 
 
 def _create_vcpus(vm: Vm, topology: Topology) -> tuple[list[Vcpu], Device | None]:

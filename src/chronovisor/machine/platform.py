@@ -55,7 +55,9 @@ class Platform:
         """Ends that."""
         self.restart: Callable[[], None] | None = None
         """Starts the guest again from its beginning while no vCPU runs; None if a reboot ends its run."""
-        self.why_no_restart = "; it cannot start again here, because its kernel stayed where it began"
+        self.why_no_restart = (
+            "; it cannot start again here, because its kernel stayed where it began: name one with --kernel"
+        )
         """For people: why a reboot ends the run; empty if they asked for that."""
 
     def translate(self, translation: Translation) -> None:
@@ -131,7 +133,11 @@ class Platform:
         if self.restart is not None:
             self._threads.begin_anew(self.restart)
         else:
-            self._finish(GuestEnd(EndReason.REBOOT, f"the guest rebooted{self.why_no_restart}"))
+            self.end_at_reboot(self.why_no_restart)
+
+    def end_at_reboot(self, why: str) -> None:
+        """End the guest at a reboot: `why` goes on with the sentence for people."""
+        self._finish(GuestEnd(EndReason.REBOOT, f"the guest rebooted{why}"))
 
     def panic(self, message: str) -> None:
         """End the guest because its system said that it cannot go on."""

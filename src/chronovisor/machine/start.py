@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from chronovisor.kvm.ids import MmuV3Flag
 from chronovisor.kvm.registers import read_register, write_register
 from chronovisor.machine import rtas, vcpu_state
+from chronovisor.machine.boot_file import BootFile
 from chronovisor.machine.devicetree import TreeOptions, flatten
-from chronovisor.machine.elf import Image
+from chronovisor.machine.elf import Image, parse_image
 from chronovisor.machine.entry import entry_msr
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.free_memory import FreeMemory
@@ -28,14 +29,20 @@ _NO_PROCESS_TABLE: Final = 1 << 63
 _AREAS: Final = ("VPA_DTL", "VPA_SLB", "VPA_ADDR")
 """The areas that a vCPU shares with the hypervisor, in an order in which they can be given up."""
 
+_Contents: TypeAlias = tuple[Image, bytes | None]
+"""The image, and the initial RAM disk if there is one."""
+
 
 class Start:
     """What a guest begins with: its image, its command line and its initial RAM disk.
 
-    MachineError for a command line that is too long.
+    Files are read at once, so that a wrong one is known early, and again at each reboot. MachineError for
+    files that cannot be read and for a command line that is too long.
     """
 
-    def __init__(self, image: Image, append: str = "", initrd: bytes | None = None) -> None:
+    def __init__(
+        self, image: Image | BootFile, append: str = "", initrd: bytes | BootFile | None = None
+    ) -> None:
         if len(append.encode(errors="surrogateescape")) >= LONGEST_COMMAND_LINE:
             raise MachineError(
                 f"the command line has {len(append)} characters; "
@@ -43,25 +50,41 @@ class Start:
             )
         if "\0" in append:
             raise MachineError("the command line has a zero byte in it, at which it would end")
-        if initrd is not None and not initrd:
-            raise MachineError("the initial RAM disk is empty")
-        self.image = image
+        self.name = image.name
+        """The image's, for people."""
+        self._image = image
         self._append = append
         self._initrd = initrd
+        self._contents: _Contents | None = self._read()
+
+    def let_go(self) -> None:
+        """Keep what was read in memory no longer."""
+        self._contents = None
+
+    def _read(self) -> _Contents:
+        image, initrd = self._image, self._initrd
+        contents = (
+            parse_image(image.read(), image.name) if isinstance(image, BootFile) else image,
+            initrd.read() if isinstance(initrd, BootFile) else initrd,
+        )
+        if contents[1] == b"":
+            raise MachineError("the initial RAM disk is empty")
+        return contents
 
     def begin(self, guest: Guest) -> None:
         """Fill the guest's empty memory and have its first vCPU enter the image.
 
-        ImageError or MachineError for what does not fit the memory.
+        ImageError or MachineError for what does not fit the memory, or cannot be read any more.
         """
-        memory, image = guest.memory, self.image
+        memory, (image, initrd) = guest.memory, self._contents or self._read()
+        self.let_go()
         image.load_into(memory)
         free = FreeMemory(image, memory.size)
         ramdisk = None
-        if self._initrd is not None:
-            start = free.take(len(self._initrd), "the initial RAM disk")
-            memory.write(start, self._initrd)
-            ramdisk = (start, start + len(self._initrd))
+        if initrd is not None:
+            start = free.take(len(initrd), "the initial RAM disk")
+            memory.write(start, initrd)
+            ramdisk = (start, start + len(initrd))
         services = free.take(len(rtas.ENTRY_CODE), "RTAS")
         memory.write(services, rtas.ENTRY_CODE)
         options = TreeOptions(
@@ -89,15 +112,23 @@ class Start:
         first.set_regs(regs)
 
     def can_begin_anew(self, guest: Guest) -> None:
-        """Let a reboot start the guest again.
+        """Let a reboot start the guest with this; the guest may have begun elsewhere.
 
-        Its vCPUs must not have run yet: a reboot resets them to the state that they have now.
+        Its vCPUs must not have been set yet: a reboot resets them to the state that they have now.
         """
         fresh = [vcpu_state.save(vcpu) for vcpu in guest.vcpus]
-        guest.platform.restart = lambda: self._begin_anew(guest, fresh)
+
+        def restart() -> None:
+            try:
+                self._begin_anew(guest, fresh)
+            except MachineError as error:
+                guest.platform.end_at_reboot(f"; it cannot start again: {error}")
+
+        guest.platform.restart = restart
 
     def _begin_anew(self, guest: Guest, fresh: Sequence[vcpu_state.VcpuState]) -> None:
         """Reset the machine and begin. Its time goes on."""
+        self._contents = self._read()
         for vcpu, state in zip(guest.vcpus, fresh, strict=True):
             for area in _AREAS:
                 write_register(vcpu, area, 0)
