@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -16,6 +18,7 @@ from chronovisor.engine.native import code_cache
 from chronovisor.engine.native.code_cache import directory, fetch
 
 CONTENT = bytes(range(256)) * 64
+VERSION = "0123456789abcdef" * 2
 
 
 class Maker:
@@ -157,12 +160,78 @@ def _start(number: int) -> bytes:
 def test_what_was_not_used_for_longest_goes_first(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(code_cache, "MOST", 4 * (len(CONTENT) + 32))
     for number in range(4):
-        fetch(f"page{number}", "1", Maker())
-        path = code_cache._path(f"page{number}", "1")
+        fetch(f"page{number}", VERSION, Maker())
+        path = code_cache._path(f"page{number}", VERSION)
         os.utime(path, (number, number))
-    assert fetch("page0", "1", Maker(b"wrong")) == CONTENT
-    fetch("page4", "1", Maker())
+    assert fetch("page0", VERSION, Maker(b"wrong")) == CONTENT
+    fetch("page4", VERSION, Maker())
     assert sorted(path.name[:5] for path in place.iterdir()) == ["page0", "page2", "page3", "page4"]
+
+
+def _no_space(**options: object) -> tuple[int, str]:
+    """As `mkstemp`, on a full disk: the kernel's own device says so at each write."""
+    _, name = _MKSTEMP(**options)
+    return os.open("/dev/full", os.O_WRONLY), name
+
+
+def _read_only(**options: object) -> tuple[int, str]:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+_MKSTEMP = tempfile.mkstemp
+
+
+@pytest.mark.parametrize("fails", [_no_space, _read_only])
+def test_a_disk_that_takes_nothing_costs_time_alone(
+    place: Path,
+    fails: Callable[..., tuple[int, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert fetch("before", VERSION, Maker()) == CONTENT
+    monkeypatch.setattr(code_cache.tempfile, "mkstemp", fails)
+    make = Maker()
+    assert [fetch("set", VERSION, make) for _ in range(2)] == [CONTENT] * 2
+    assert make.asked == 2
+    assert fetch("before", VERSION, Maker(b"wrong")) == CONTENT, "what is there is used"
+    assert len(list(place.iterdir())) == 1, "nothing unfinished stays"
+    (said,) = caplog.messages
+    assert said.startswith(f"compiled code cannot be kept in {place}: ")
+
+
+def _age(path: Path) -> None:
+    os.utime(path, (1, 1))
+
+
+def test_what_is_there_is_counted_by_kind_and_cleared(place: Path) -> None:
+    assert (code_cache.contents(), code_cache.clear()) == ({}, (0, 0)), "there is no directory yet"
+    names = ("runtime", "everyday-64le", "pairs-32be", "i_9_1_2-64le", "regions-64le-" + VERSION)
+    for name in names:
+        fetch(name, VERSION, Maker())
+    left, writing = (place / f"runtime-{VERSION}.o{letters}.part" for letters in ("abc", "def"))
+    for path in (left, writing):
+        path.write_bytes(b"half")
+    _age(left)
+    found = code_cache.contents()
+    assert sum(files for files, _ in found.values()) == len(names) + 2
+    assert found["unfinished"] == (2, 8)
+    assert found["regions, by page"] == (1, len(CONTENT) + 32)
+
+    others = [place / name for name in ("notes.o", "prog-1.o", "x.part")]
+    for path in others:
+        path.write_text("somebody's own")
+        _age(path)
+    assert code_cache.clear() == (len(names) + 1, len(names) * (len(CONTENT) + 32) + 4)
+    assert sorted(place.iterdir()) == sorted([*others, writing])
+    assert fetch("runtime", VERSION, Maker(b"anew")) == b"anew"
+
+
+def test_a_directory_that_others_can_write_to_is_not_cleared(place: Path) -> None:
+    fetch("set", VERSION, Maker())
+    place.chmod(0o777)
+    with pytest.raises(PermissionError, match="others can write to it"):
+        code_cache.clear()
+    assert len(list(place.iterdir())) == 1
 
 
 def test_starts_at_once_all_get_whole_code(place: Path) -> None:

@@ -195,19 +195,50 @@ def test_what_was_compiled_is_kept(later: Later, cache: Path) -> None:
     assert len(wanted) == 2
 
 
-@pytest.mark.parametrize("death", ["os.abort()", "raise SystemExit('no more memory')", "print('?' * 4)"])
+#: What a compiling process does instead, and what is said of it. An answer that is damaged, or is too long to
+#: be one, must not come to the linker, which may abort.
+_DEATHS = {
+    "os.abort()": "ended by signal 6",
+    "raise SystemExit('no more memory')": "ended with status 1: no more memory",
+    "print('?' * 4)": "ended with status 0",
+    "print('?' * 4000)": "answered with something else",
+    "sys.stdout.buffer.write(bytes([9, 0, 0, 0, 0, 0, 0, 0]) + bytes(41))": "answered with something else",
+    "time.sleep(600)": "did not answer for 1 s",
+    "sys.stdout.buffer.write(bytes(20)); sys.stdout.flush(); time.sleep(600)": "did not answer for 1 s",
+}
+
+
+@pytest.mark.parametrize("death", _DEATHS)
 def test_a_compiling_process_that_fails_costs_nothing_but_speed(
     cache: Path, death: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     program = cache.parent / "python"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -c "import os; {death}"\n')
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -c "import os, sys, time; {death}"\n')
     program.chmod(0o700)
     monkeypatch.setattr(compile_service.sys, "executable", str(program))
+    if "sleep" in death:
+        monkeypatch.setattr(compile_service, "_MOST_SECONDS", 1.0)
+        monkeypatch.setattr(compile_service, "_MOST_FAILURES", 1)
     wanted = _single("addo r3,r4,r5")
     assert _ask(CompileService(), *[wanted] * 5) == [None] * 5
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "native code cannot be compiled" in caplog.text
+    assert _DEATHS[death] in caplog.text
+
+
+def test_code_that_cannot_be_linked_is_not_kept_and_costs_nothing_but_speed(
+    later: Later, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    guest = Guest(NativeEngine, LOOP, ready=False)
+    thread = guest.thread(r9=0x40000, CTR=100_000)
+    guest.advance(thread, 10)
+    for _, take in later.asked:
+        CompileService._hand_over(b"no object file", take)
+    assert [message.split(" (")[0] for message in caplog.messages] == ["compiled code cannot be used"] * 2
+    guest.advance(thread, 3_000)
+    assert _state(guest, thread) == _after(ConcreteEngine, 3_010)
+    assert not cache.exists()
 
 
 def test_guests_come_before_a_nice_compiling_process(cache: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from soak import share
 
 from chronovisor.engine.concrete import ConcreteEngine, Reason
+from chronovisor.engine.native import pages as decoded
 from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.engine.native.layout import PAGE_SHIFT, RECORD_PLAIN
 from chronovisor.engine.native.state import NativeThread
@@ -303,3 +304,30 @@ def test_a_guest_that_makes_endless_new_code_gets_no_more_regions(monkeypatch: p
         run.thread.sample_count += 16
         made.look(run.thread, {pages.address: pages})
     assert len(noted.tasks) == 3
+
+
+def test_a_guest_that_makes_endless_new_code_gets_no_more_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its code goes through more pages than may have records, with regions in some of them."""
+    monkeypatch.setattr(decoded, "MOST_PAGES", 8)
+    text = "loop: addi r3,r3,1; addi r4,r4,-1; cmpi 0,1,r4,0; bc 4,2,loop; li r4,3; b .+0xfec"
+    runs = []
+    for engine in (ConcreteEngine, NativeEngine):
+        guest = Guest(engine, "nop")
+        for page in range(40):
+            guest.place(CODE + (page << PAGE_SHIFT), text if page < 39 else f"b .-{39 << PAGE_SHIFT:#x}")
+        runs.append((guest, guest.thread(CODE, r4=3)))
+    pages = runs[1][0].engine.pages_of(runs[1][1])  # type: ignore[attr-defined]
+    for step, count in enumerate([100] * 30 + [7] * 30):
+        if step % 6 == 0:
+            page = runs[1][1].CIA >> PAGE_SHIFT
+            snapshots = {n: pages.snapshot(page + n) for n in range(2)}
+            contents = {n: snapshot.content for n, snapshot in snapshots.items()}
+            assert tier.put_in(
+                pages, snapshots, tier.load(compile_region(WantedRegion((True, False), contents, 0)))
+            )
+        for guest, thread in runs:
+            guest.advance(thread, count)
+        assert registers(runs[0][1]) == registers(runs[1][1])
+        # Regions make the records of their pages beside.
+        assert len(pages._records) <= 8 + 2
+    assert runs[1][1].done_in_regions  # type: ignore[attr-defined]

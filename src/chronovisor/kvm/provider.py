@@ -6,6 +6,7 @@ import errno
 import os
 from typing import Final
 
+from chronovisor.kvm.code_cache import CodeCache
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.interface import HostOptions, System
 
@@ -30,6 +31,13 @@ def open_system(options: HostOptions, provider: str = "embedded") -> System:
     from chronovisor.kvm.linux.system import LinuxSystem
 
     return LinuxSystem(options)
+
+
+def code_cache() -> CodeCache:
+    """The files in which the embedded provider keeps native code; another provider makes none."""
+    from chronovisor.kvm.embedded.code_cache import kept_code
+
+    return kept_code()
 
 
 def settled(options: HostOptions, provider: str) -> str:

@@ -7,11 +7,14 @@ another user, or that others can write to, is therefore not used.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
+import re
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -20,6 +23,18 @@ _log = logging.getLogger(__name__)
 _DIGEST_SIZE = 32
 #: Bytes of all files together.
 MOST = 256 << 20
+#: The end of a file's name while it is being written, and the most seconds that this takes.
+_UNFINISHED, _WRITING = ".part", 60.0
+#: The cache's files: a name, a fingerprint, and while the file is being written some letters more.
+_OURS = re.compile(rf"[\w-]+-[0-9a-f]{{32}}\.o(\w+{re.escape(_UNFINISHED)})?")
+#: What is kept, by how the files' names begin.
+_KINDS = {
+    "everyday-": "everyday handlers",
+    "pairs-": "pairs of instructions",
+    "i_": "single handlers",
+    "several-": "several handlers",
+    "regions-": "regions, by page",
+}
 #: A process looks for files that are too many each time it has written this part of MOST.
 _LOOKS = 64
 
@@ -120,7 +135,7 @@ def fetch(name: str, fingerprint: str, make: Callable[[], bytes]) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=_UNFINISHED)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -161,8 +176,46 @@ def _drop_oldest(place: Path) -> None:
 
 
 def _files(place: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """The cache's files in a directory, which may hold other files."""
     for entry in os.scandir(place):
         # Another process may delete the file meanwhile.
         with contextlib.suppress(FileNotFoundError):
-            if entry.name.endswith(".o"):
-                yield Path(entry.path), entry.stat()
+            if _OURS.fullmatch(entry.name):
+                yield Path(entry.path), entry.stat(follow_symlinks=False)
+
+
+def contents() -> dict[str, tuple[int, int]]:
+    """How many files of each kind there are, and their bytes; OSError if the directory cannot be read."""
+    found: dict[str, tuple[int, int]] = {}
+    with contextlib.suppress(FileNotFoundError):
+        for path, status in _files(directory()):
+            kind = _kind(path.name)
+            files, size = found.get(kind, (0, 0))
+            found[kind] = files + 1, size + status.st_size
+    return found
+
+
+def _kind(name: str) -> str:
+    if name.endswith(_UNFINISHED):
+        return "unfinished"
+    return next((kind for prefix, kind in _KINDS.items() if name.startswith(prefix)), "functions beside them")
+
+
+def clear() -> tuple[int, int]:
+    """Delete the cache's files; how many these were, and their bytes. Guests that run keep what they have.
+
+    PermissionError if the directory belongs to another user or others can write to it: its files may be
+    somebody else's. OSError if it cannot be read, or a file cannot be deleted.
+    """
+    place, deleted, freed = directory(), 0, 0
+    with contextlib.suppress(FileNotFoundError):
+        if (why := _distrusted(place.stat())) is not None:
+            raise PermissionError(errno.EPERM, f"{why}, so the files may be somebody else's", str(place))
+        for path, status in _files(place):
+            # A process may be writing it. One that has died left it for longer.
+            if path.name.endswith(_UNFINISHED) and time.time() - status.st_mtime < _WRITING:
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+                deleted, freed = deleted + 1, freed + status.st_size
+    return deleted, freed

@@ -2,12 +2,14 @@
 
 A request is a line of JSON on standard input, with the fingerprint of the sources that it is for. A set of
 handlers is wanted by the mode, the handlers by their instructions' numbers and static fields, and the pairs
-by their numbers. The answer on standard output is 8 bytes, the length, then the object file. The process ends
-when its input does, so it never outlives the process that started it.
+by their numbers. The answer on standard output is the object file behind a header: its length and its
+SHA-256. Damaged object files can make LLVM's linker abort, so whatever else comes to the output must not be
+taken for one. The process ends when its input does, so it never outlives the process that started it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import struct
@@ -22,7 +24,7 @@ from chronovisor.engine.native.pairs import pairs
 from chronovisor.engine.native.sets import HandlerSet, numbers
 from chronovisor.isa.instruction import INSTRUCTIONS
 
-LENGTH = struct.Struct("<Q")
+HEADER = struct.Struct("<Q32s")
 
 
 def request(wanted: HandlerSet) -> dict[str, object]:
@@ -58,7 +60,7 @@ def serve(answers: Callable[[dict[str, Any]], bytes]) -> None:
         if asked["fingerprint"] != fingerprint():
             raise SystemExit("chronovisor's sources changed while it ran")
         code = answers(asked)
-        sys.stdout.buffer.write(LENGTH.pack(len(code)) + code)
+        sys.stdout.buffer.write(HEADER.pack(len(code), hashlib.sha256(code).digest()) + code)
         sys.stdout.buffer.flush()
 
 

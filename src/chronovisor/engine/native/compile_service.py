@@ -8,6 +8,7 @@ other, the most urgent first, and passes the answers on. The thread only waits; 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import json
 import logging
@@ -38,6 +39,10 @@ _PATIENCE = 0.5
 _NICE = "10"
 #: Processes that may fail before compiling is given up.
 _MOST_FAILURES = 3
+#: Seconds that one request may take: the largest takes half a minute on a slow machine that is busy.
+_MOST_SECONDS = 300.0
+#: Bytes of an answer; the largest has a few million.
+_MOST_BYTES = 64 << 20
 
 
 class Urgency(IntEnum):
@@ -69,6 +74,7 @@ class _Child:
 
     def __init__(self, server: str, nice: bool) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
+        self._is_late = False
         command = [*(("nice", "-n", _NICE) if nice else ()), sys.executable, "-m", server]
         try:
             # A session of its own: Ctrl-C is meant for the guest. It ends with its input.
@@ -92,15 +98,30 @@ class _Child:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
+        # It may hang before it has read the request, or anywhere in its answer.
+        watch = threading.Timer(_MOST_SECONDS, self._end_late)
+        watch.daemon = True
+        watch.start()
         try:
             stdin.write(json.dumps({"fingerprint": compiler.fingerprint(), **asked}).encode() + b"\n")
             stdin.flush()
             if not select.select([stdout], [], [], _PATIENCE)[0]:
                 slow()
-            (length,) = compile_server.LENGTH.unpack(self._read(stdout, compile_server.LENGTH.size))
-            return self._read(stdout, length)
+            length, digest = compile_server.HEADER.unpack(self._read(stdout, compile_server.HEADER.size))
+            code = self._read(stdout, length) if length <= _MOST_BYTES else b""
         except OSError as error:
             raise _Failed(self._why()) from error
+        finally:
+            watch.cancel()
+        if hashlib.sha256(code).digest() != digest:
+            self._process.kill()
+            self._process.wait()
+            raise _Failed("the compiling process answered with something else")
+        return code
+
+    def _end_late(self) -> None:
+        self._is_late = True
+        self._process.kill()
 
     def _read(self, stream: IO[bytes], size: int) -> bytes:
         found = stream.read(size)
@@ -114,6 +135,8 @@ class _Child:
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace").strip().splitlines()
         how = f"ended by signal {-status}" if status < 0 else f"ended with status {status}"
+        if self._is_late:
+            how = f"did not answer for {_MOST_SECONDS:g} s"
         return f"the compiling process {how}{': ' + said[-1] if said else ''}"
 
 
@@ -164,10 +187,21 @@ class CompileService:
             queued = self._wanted.get()
             if (prepared := queued.prepare()) is not None:
                 asked, take = prepared
-                take(self._compiled(asked, self._tell if queued.is_awaited else lambda: None))
+                self._hand_over(
+                    self._compiled(asked, self._tell if queued.is_awaited else lambda: None), take
+                )
             if self._told and self._wanted.empty():
                 self._told = False
                 _log.info("native code is ready")
+
+    @staticmethod
+    def _hand_over(code: bytes | None, take: Taker) -> None:
+        """Give code to its taker. If it cannot be linked, say so, and that there is none."""
+        try:
+            take(code)
+        except (RuntimeError, ValueError) as error:
+            _log.warning("compiled code cannot be used (%s): the guest runs slowly without it", error)
+            take(None)
 
     def _compiled(self, asked: dict[str, object], slow: Callable[[], None]) -> bytes | None:
         if self._failures >= _MOST_FAILURES:

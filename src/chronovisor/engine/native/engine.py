@@ -190,7 +190,10 @@ class NativeEngine(ConcreteEngine):
         page = address >> PAGE_SHIFT
         if page >= pages.count:
             return False
-        return pages.decode(address) if why == Left.DECODE else pages.add(page)
+        if why == Left.DECODE:
+            return pages.decode(address)
+        self._retire(pages.make_room())
+        return pages.add(page)
 
     def pages_of(self, state: NativeThread) -> DecodedPages:
         """The pages decoded for the thread's mode. Native code is told of them once it can run them."""

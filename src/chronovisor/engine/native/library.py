@@ -250,13 +250,14 @@ class HandlerLibrary:
                 self._changed.notify_all()
             return
         HANDLERS.add_compiled(1)
-        with compiler.FINISHING:
-            code_cache.keep(wanted.file_name, compiler.fingerprint(), code)
         self._take(wanted, code)
         # The table comes before the generation: `DecodedPages.refresh` sees the generation, then decodes anew
         # what was decoded with an older table.
         self.table = self._new_table()
         self.generation += 1
+        # Last: what cannot be linked is not kept.
+        with compiler.FINISHING:
+            code_cache.keep(wanted.file_name, compiler.fingerprint(), code)
 
     def _take(self, wanted: HandlerSet, code: bytes) -> None:
         loaded = _load(wanted, code)

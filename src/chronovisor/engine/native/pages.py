@@ -33,6 +33,9 @@ _PAGE_BLOCKS = (1 << PAGE_SHIFT) // CACHE_BLOCK
 #: A page's records and the one behind them, as words; the first word of each is its handler's address.
 Records = ctypes.c_uint64 * ((PAGE_INSTRUCTIONS + 1) * _RECORD_WORDS)
 
+#: How many pages of a mode have records at once, which take 400 MB: a guest's code may never end.
+MOST_PAGES = 8192
+
 #: Records that were replaced.
 Retired: TypeAlias = "ctypes.Array[ctypes.c_uint64]"
 
@@ -84,6 +87,22 @@ class DecodedPages:
             if is_new:
                 self._put(page)
             return is_new
+
+    def make_room(self) -> list[Retired]:
+        """If pages with records are too many, have the first one be as if it had never been executed.
+
+        Its records are returned, as `forget` does.
+        """
+        with self._changing:
+            if len(self._records) < MOST_PAGES:
+                return []
+            page = next(iter(self._records))
+            records = self._records.pop(page)
+            self.table[page] = 0
+            self._early.discard(page)
+            self._take_out(page)
+            runtime().retire(ctypes.addressof(records))
+            return [records]
 
     def _put(self, page: int) -> None:
         records = Records()
@@ -173,6 +192,8 @@ class DecodedPages:
         """Take out the regions that have code of a page which has changed."""
         self._versions[page] = self._versions.get(page, 0) + 1
         for address in self._entries.pop(page, ()):
+            if address >> PAGE_SHIFT not in self._records:
+                continue
             records, place = self._record(address)
             plain = place + RECORD_PLAIN // 8
             if records[plain]:
