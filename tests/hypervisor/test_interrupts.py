@@ -172,7 +172,7 @@ def test_what_kvm_leaves_to_user_space_is_left_to_it() -> None:
 def test_h_random_repeats_itself_on_a_virtual_host_and_not_on_a_real_one() -> None:
     def draw(source: TickSource) -> list[int]:
         vcpu = caller(Hypervisor(source))
-        vcpu.machine.hypercalls.enabled.add(Hcall.RANDOM)
+        vcpu.machine.hypercalls.enable(Hcall.RANDOM, True)
         drawn = []
         for _ in range(3):
             assert call(vcpu, Hcall.RANDOM) == Status.SUCCESS
@@ -186,7 +186,7 @@ def test_h_random_repeats_itself_on_a_virtual_host_and_not_on_a_real_one() -> No
 
 def test_h_set_mode_takes_a_breakpoint_and_leaves_the_rest() -> None:
     vcpu = caller(Hypervisor(VirtualTime()))
-    vcpu.machine.hypercalls.enabled.add(Hcall.SET_MODE)
+    vcpu.machine.hypercalls.enable(Hcall.SET_MODE, True)
     assert call(vcpu, Hcall.SET_MODE, 0, 1, 0x1002, 0) == Status.SUCCESS
     assert vcpu.state.get("CIABR") == 0x1002
     assert call(vcpu, Hcall.SET_MODE, 0, 1, 0x1003, 0) == Status.P3

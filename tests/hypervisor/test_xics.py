@@ -7,7 +7,8 @@ from collections import Counter
 
 import pytest
 
-from chronovisor.hypervisor.xics import IPI, LEAST_FAVORED, Source, Xics
+from chronovisor.engine.hypercalls import LINE_WORD, PlainSharedWords
+from chronovisor.hypervisor.xics import IPI, LEAST_FAVORED, XISR, Source, Xics
 
 SERVERS = range(3)
 NUMBERS = range(0x1000, 0x1006)
@@ -15,10 +16,14 @@ NUMBERS = range(0x1000, 0x1006)
 
 class _Line:
     def __init__(self) -> None:
-        self.level = False
+        self.shared = PlainSharedWords()
 
-    def set_external(self, level: bool) -> None:
-        self.level = level
+    @property
+    def level(self) -> bool:
+        return bool(self.shared[LINE_WORD] & XISR)
+
+    def notice(self) -> None:
+        pass
 
 
 def _controller() -> tuple[Xics, list[_Line]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 
-from chronovisor.engine.endings import GuestInterrupt, Resync, Undone
+from chronovisor.engine.endings import Declined, GuestInterrupt, Resync, Undone
+from chronovisor.engine.hypercalls import NUMBER_REGISTER, HypercallProgram
 from chronovisor.engine.python_source import Hypercall, compile_program
 from chronovisor.engine.state import (
     CACHE_BLOCK,
@@ -116,11 +117,18 @@ class ConcreteEngine:
             (sixty_four, little): {} for sixty_four in (False, True) for little in (False, True)
         }
         self._made: list[Thread] = []
+        self._answers: dict[int, tuple[int, Execute]] = {}
         memory.on_clear.append(self.forget_all)
 
     def thread(self, live: LiveRegisters) -> Thread:
         """A new thread in its reset state."""
         return self._known(ThreadState(self.memory, live, self))
+
+    def answer_hypercalls(self, programs: Sequence[HypercallProgram]) -> None:
+        """Have threads that are made from now on answer hypercalls by programs, as their ``answers`` say."""
+        self._answers = {
+            one.number: (1 << one.place, compile_program(one.program, False)) for one in programs
+        }
 
     def _known(self, thread: Thread) -> Thread:
         """The thread, to be told when translations are to be forgotten, and for its count of instructions."""
@@ -174,7 +182,24 @@ class ConcreteEngine:
             except Hypercall:
                 state.executed += 1
                 state.CIA = state.NIA
-                return _HYPERCALL
+                stop = self._hypercall(state)
+                if stop is not None:
+                    return stop
+
+    def _hypercall(self, state: Thread) -> Stop | None:
+        """Answer a hypercall: None, or why the run ends now."""
+        place, execute = self._answers.get(state.gpr[NUMBER_REGISTER], (0, None))
+        if execute is None or not place & state.answers or state.MSR & MSR.PR:
+            return _HYPERCALL
+        stop = None
+        try:
+            execute(state)
+        except Declined:
+            return _HYPERCALL
+        except Resync:
+            stop = _RESYNC
+        state.hypercalls_answered += 1
+        return stop
 
     def _steps(self, state: Thread, end: int) -> None:
         decoded = self._decoded[state.mode]

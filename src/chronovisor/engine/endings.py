@@ -22,5 +22,9 @@ class Undone(Exception):
     """
 
 
+class Declined(Exception):
+    """A hypercall's program leaves the call to the hypervisor, and has changed nothing."""
+
+
 class TableChanged(Exception):
     """A page table entry changed while it was used: the walk must start anew."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from chronovisor.engine.concrete import Stop
+from chronovisor.engine.hypercalls import HypercallProgram
 from chronovisor.engine.state import LiveRegisters, Thread
 from chronovisor.engine.statistics import Instructions
 
@@ -21,6 +23,9 @@ class Engine(Protocol):
 
     def thread(self, live: LiveRegisters) -> Thread:
         """Return a new thread in its reset state."""
+
+    def answer_hypercalls(self, programs: Sequence[HypercallProgram]) -> None:
+        """Have threads that are made from now on answer hypercalls by programs, as their ``answers`` say."""
 
     def run(self, state: Thread, budget: int) -> Stop:
         """Execute at most `budget` instructions."""

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from chronovisor.engine.endings import GuestInterrupt, Resync
+from chronovisor.engine.endings import Declined, GuestInterrupt, Resync
 from chronovisor.isa.ieee import IEEE
 from chronovisor.isa.interrupts import HYPERCALL
 from chronovisor.isa.registers import FILES
@@ -181,6 +181,10 @@ STATEMENTS: dict[str, Callable[..., str]] = {
     # All translations are forgotten, and every thread has done so when this returns.
     "forget_translations": lambda v, le, a, b, c: f"s.forget_translations({v.detail!r})",
     "await_invalidations": lambda v, le: "pass",
+    "read_shared": lambda v, le: f"s.shared[{v.detail}]",
+    "exchange_shared": lambda v, le, a, b: f"s.shared.exchange({v.detail}, {a}, {b})",
+    "init_page": lambda v, le, a, b: f"s.init_page({a}, {b if v.detail == 'copy' else None})",
+    "decline": lambda v, le: "raise Declined",
     "interrupt": lambda v, le, a: (
         "raise Hypercall" if v.detail == HYPERCALL else f"raise GuestInterrupt({v.detail!r}, {a})"
     ),
@@ -247,6 +251,7 @@ def compile_program(program: Program, little: bool) -> Callable[..., None]:
     """``program`` as a Python function of (state, *operands)."""
     names: dict[str, Any] = {
         **_OPERATIONS,
+        "Declined": Declined,
         "GuestInterrupt": GuestInterrupt,
         "Hypercall": Hypercall,
         "Resync": Resync,

@@ -6,11 +6,12 @@ from collections.abc import MutableSequence
 from typing import Protocol
 
 from chronovisor.engine.endings import GuestInterrupt, TableChanged
+from chronovisor.engine.hypercalls import PlainSharedWords, SharedWords
 from chronovisor.engine.translation import PAGE_MASK, PAGE_SHIFT, Translations
 from chronovisor.isa.bits import DSISR, LPCR, MSR
 from chronovisor.isa.radix import Access
 from chronovisor.isa.registers import FILES, REGISTERS, TRANSLATION_CONTEXT
-from chronovisor.memory.guest_memory import AddressError, GuestMemory
+from chronovisor.memory.guest_memory import PAGE_SIZE, AddressError, GuestMemory
 
 #: Real mode ignores the four most significant bits of an effective address (Book III 5.7.3).
 REAL_MODE_MASK = (1 << 60) - 1
@@ -121,6 +122,12 @@ class Thread:
     #: Set from another thread, to have a run come back before its budget is used up: soon, not at once.
     exit_request: int
     reservation: tuple[int, int, int] | None
+    shared: SharedWords
+    #: The bits of the first shared word any of which raises the external interrupt.
+    line_mask: int
+    #: Which programs may answer hypercalls, by their places, and how many hypercalls they have answered.
+    answers: int
+    hypercalls_answered: int
     #: The latest interrupt that an instruction ended in: its number (0: none), the address where it came, DAR
     #: and the vector. If a handler's first instruction fails, the interrupt that called the handler stays.
     latest_interrupt: int
@@ -269,6 +276,15 @@ class Thread:
         if self.address(ea, store) >= self.memory.size:
             self._storage_fault(ea, DSISR.PROTECTION, store)
 
+    def init_page(self, page: int, origin: int | None) -> bool:
+        """Make the page at a real address zeros, or what the page at another is; False outside memory."""
+        try:
+            content = bytes(PAGE_SIZE) if origin is None else self.memory.read(origin, PAGE_SIZE)
+            self.memory.write(page, content)
+        except AddressError:
+            return False
+        return True
+
     def zero_block(self, ea: int) -> None:
         """The cache block (128 bytes) that holds ``ea`` becomes zeros."""
         block = ea & ~(CACHE_BLOCK - 1)
@@ -280,19 +296,23 @@ class ThreadState(StoredRegisters, Thread):
     """A thread whose registers are Python ints."""
 
     __slots__ = (
+        "answers",
         "code",
         "data_translation",
         "ea_mask",
         "executed",
         "exit_request",
+        "hypercalls_answered",
         "latest_address",
         "latest_dar",
         "latest_interrupt",
         "latest_vector",
+        "line_mask",
         "live",
         "memory",
         "mode",
         "reservation",
+        "shared",
         "translations",
         *(file.attribute for file in FILES.values()),
     )
@@ -308,5 +328,7 @@ class ThreadState(StoredRegisters, Thread):
         self.executed = 0
         self.exit_request = 0
         self.reservation = None
+        self.shared = PlainSharedWords()
+        self.line_mask = self.answers = self.hypercalls_answered = 0
         self.latest_interrupt = self.latest_address = self.latest_dar = self.latest_vector = 0
         self.set_msr(self.MSR)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
+from chronovisor.engine.hypercalls import SharedWords
 from chronovisor.hypervisor.dispatch import Dispatch
 from chronovisor.hypervisor.interrupts import PendingInterrupts
 from chronovisor.hypervisor.scheduler import Scheduler
@@ -12,12 +13,19 @@ from chronovisor.hypervisor.timer import Timer
 from chronovisor.papr.vpa import DispatchReason
 from chronovisor.timebase.clock import TickSource
 
+PROD_WORD: Final = 1
+"""The shared word that says that the vCPU was prodded: it wakes from H_CEDE, or from the next one."""
+
 
 class Sleeper(Protocol):
     """The vCPU that cedes."""
 
     kicked: bool
     next_dispatch: Dispatch
+
+    @property
+    def shared(self) -> SharedWords:
+        """What its thread shares with its hypervisor."""
 
 
 class Cede:
@@ -38,11 +46,10 @@ class Cede:
         self._source = source
         self.ceded = False
         """Whether the vCPU has given its processor up and waits."""
-        self._prodded = False
 
     def prod(self) -> None:
         """Wake the vCPU from H_CEDE: from the present one, otherwise from the next. From any thread."""
-        self._prodded = True
+        self._vcpu.shared[PROD_WORD] = 1
         self._scheduler.changed()
 
     def block(self) -> None:
@@ -70,11 +77,12 @@ class Cede:
             self._look_awake()
 
     def _wakes(self) -> bool:
-        return self._prodded or self._pending.wake()
+        return bool(self._vcpu.shared[PROD_WORD]) or self._pending.wake()
 
     def _look_awake(self) -> None:
         if self._wakes():
-            self._prodded = self.ceded = False
+            self._vcpu.shared[PROD_WORD] = 0
+            self.ceded = False
 
     def _woken_by(self) -> DispatchReason:
         """Return what ends the H_CEDE, the most urgent reason first."""

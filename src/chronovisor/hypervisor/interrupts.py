@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from chronovisor.engine.hypercalls import LINE_WORD
 from chronovisor.engine.interface import Engine
 from chronovisor.engine.state import Thread
 from chronovisor.hypervisor.timer import Timer
@@ -24,7 +25,7 @@ class Monitored(Protocol):
 class PendingInterrupts:
     """The interrupts from outside that wait for a vCPU. Set under the host's monitor, from any thread."""
 
-    __slots__ = ("_monitored", "_timer", "external", "machine_check", "system_reset")
+    __slots__ = ("_monitored", "_timer", "level", "machine_check", "system_reset", "thread")
 
     def __init__(self, timer: Timer, monitored: Monitored) -> None:
         self._timer = timer
@@ -33,8 +34,16 @@ class PendingInterrupts:
         """Once: its delivery clears it."""
         self.machine_check: int | None = None
         """Once: the bits of SRR1 for its cause."""
-        self.external = False
-        """A level: it stays until its source lowers it."""
+        self.level = False
+        """The external interrupt's line as user space drives it: it stays until user space lowers it."""
+        self.thread: Thread
+        """The vCPU's thread: `line_mask` says how the interrupt controller raises the line."""
+
+    @property
+    def external(self) -> bool:
+        """Whether the external interrupt's line is raised, by user space or the interrupt controller."""
+        thread = self.thread
+        return self.level or bool(thread.shared[LINE_WORD] & thread.line_mask)
 
     def wake(self) -> bool:
         """Return whether something is pending that ends an H_CEDE (which has set MSR[EE])."""

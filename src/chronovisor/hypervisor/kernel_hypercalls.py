@@ -9,6 +9,7 @@ from typing import Protocol, TypeAlias
 from chronovisor.engine.interface import Engine
 from chronovisor.engine.state import Thread
 from chronovisor.hypervisor.exits import Hypercall
+from chronovisor.hypervisor.hypercall_programs import PROGRAMS, places
 from chronovisor.hypervisor.vpa import FUNCTION_SHIFT, Areas
 from chronovisor.hypervisor.xics import Presenter, Xics
 from chronovisor.isa.bits import MSR, ProgramCause
@@ -26,6 +27,7 @@ class Target(Protocol):
     """A vCPU that a hypercall names."""
 
     areas: Areas
+    state: Thread
 
     def prod(self) -> None:
         """Wake it from H_CEDE."""
@@ -35,7 +37,6 @@ class Caller(Target, Protocol):
     """The vCPU that has made a hypercall."""
 
     number: int
-    state: Thread
     enter_anew: bool
     """Set if it is to leave the guest and enter once more."""
 
@@ -80,8 +81,19 @@ class KernelHypercalls:
         self.scheduler = scheduler
         self.random_bits = random_bits
         self._reflects_user_hypercall = reflects_user_hypercall
-        self.enabled: set[int] = set(ANSWERED_BY_DEFAULT)
-        """The numbers of the hypercalls that are not left to user space."""
+        self._enabled: set[int] = set(ANSWERED_BY_DEFAULT)
+        self.places = places(self._enabled)
+        """Which programs the vCPUs' threads may use, as `Thread.answers`."""
+
+    def enable(self, number: int, enabled: bool) -> None:
+        """Answer a hypercall here, or leave it to user space."""
+        if enabled:
+            self._enabled.add(number)
+        else:
+            self._enabled.discard(number)
+        self.places = places(self._enabled)
+        for vcpu in tuple(self.machine.vcpus.values()):
+            vcpu.state.answers = self.places
 
     def answer(self, caller: Caller) -> Hypercall | None:
         """Answer the hypercall that `caller` has just made, or return it for user space to answer."""
@@ -91,8 +103,9 @@ class KernelHypercalls:
             return None
         gpr = state.gpr
         number = gpr[3]
-        if number in self.enabled:
-            status = ANSWERS[number](self, caller, gpr)
+        if number in self._enabled:
+            answer = ANSWERS.get(number)
+            status = None if answer is None else answer(self, caller, gpr)
             if status is not None:
                 gpr[3] = status & MASK64
                 return None
@@ -246,7 +259,10 @@ ANSWERS: dict[int, Answer] = {
     Hcall.REGISTER_VPA: _register_vpa,
     Hcall.SET_MODE: _set_mode,
 }
-"""The hypercalls that can be answered here."""
+"""The hypercalls that are answered here by Python: all that their programs decline."""
+
+ANSWERABLE = ANSWERS.keys() | {one.number for one in PROGRAMS}
+"""The hypercalls that need not reach user space. Without an answer above, user space has what is declined."""
 
 ANSWERED_WITH_XICS = frozenset({Hcall.CPPR, Hcall.EOI, Hcall.IPI, Hcall.IPOLL, Hcall.XIRR})
 """Those of them that are answered once the machine has an interrupt controller."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from chronovisor.engine.concrete import Reason, Stop
+from chronovisor.engine.hypercalls import SharedWords
 from chronovisor.engine.interface import Engine
 from chronovisor.engine.state import Thread
 from chronovisor.hypervisor.account import Account
@@ -21,9 +22,9 @@ from chronovisor.hypervisor.stay import Stay
 from chronovisor.hypervisor.timer import Timer
 from chronovisor.hypervisor.virtual_core import VirtualCore
 from chronovisor.hypervisor.vpa import Areas
-from chronovisor.hypervisor.xics import Xics
+from chronovisor.hypervisor.xics import XISR, Xics
 from chronovisor.isa.bits import LPCR, MSR
-from chronovisor.isa.registers import FILES, REGISTERS
+from chronovisor.isa.registers import FILES, REGISTERS, SHARED_WORDS
 from chronovisor.memory.guest_memory import GuestMemory
 from chronovisor.papr.vpa import PreemptReason
 from chronovisor.processor.core import HardwareThread
@@ -94,7 +95,7 @@ class VirtualCpu:
         self._running = False
         self._accesses = 0
         self.state: Thread = machine.engine.thread(self._live)
-        self._account.adopt(self.state)
+        self._use_state()
         for name, value in (("PVR", host.cpu_model.pvr), ("PIR", number), ("PPR", 0)):
             self.state.set(name, value)
 
@@ -108,6 +109,11 @@ class VirtualCpu:
         """Whether it has made H_CEDE and waits."""
         return self._cede.ceded
 
+    @property
+    def shared(self) -> SharedWords:
+        """What its thread shares with its hypervisor."""
+        return self.state.shared
+
     # From any thread
 
     def kick(self) -> None:
@@ -119,9 +125,13 @@ class VirtualCpu:
     def set_external(self, level: bool) -> None:
         """Raise or lower the external interrupt."""
         with self._scheduler.monitor:
-            self.pending.external = level
-            self.state.exit_request = 1
-            self._scheduler.changed()
+            self.pending.level = level
+            self.notice()
+
+    def notice(self) -> None:
+        """Look whether an external interrupt waits: its line has changed. From any thread."""
+        self.state.exit_request = 1
+        self._scheduler.changed()
 
     @contextmanager
     def access(self) -> Iterator[None]:
@@ -322,4 +332,13 @@ class VirtualCpu:
                 self.state.set(name, old.get(name))
         for file in FILES.values():
             getattr(self.state, file.attribute)[:] = getattr(old, file.attribute)
+        for word in range(SHARED_WORDS):
+            self.state.shared[word] = old.shared[word]
+        self._use_state()
+
+    def _use_state(self) -> None:
+        """Have all parts of the vCPU use the registers of `state`."""
+        self.state.line_mask = XISR
+        self.state.answers = self.machine.hypercalls.places
         self._account.adopt(self.state)
+        self.pending.thread = self.state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from chronovisor.engine.interface import Engine
+from chronovisor.hypervisor.hypercall_programs import PROGRAMS
 from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.kernel_hypercalls import ANSWERED_WITH_XICS, KernelHypercalls
 from chronovisor.hypervisor.virtual_core import VirtualCore
@@ -27,7 +28,7 @@ class VirtualMachine:
         self.stride = stride
         self.has_memory = False
         self.memory: GuestMemory = GuestMemory(PAGE_SIZE)
-        self.engine: Engine = host.engine(self.memory)
+        self.engine: Engine = self._make_engine(self.memory)
         self.hypercalls = KernelHypercalls(
             self, host.scheduler, host.random_bits, host.guest_model.reflects_user_hypercall
         )
@@ -40,10 +41,15 @@ class VirtualMachine:
 
     def give_memory(self, memory: GuestMemory) -> None:
         """Make `memory` the guest's real storage. Not while a vCPU runs."""
-        self.memory, self.engine = memory, self.host.engine(memory)
+        self.memory, self.engine = memory, self._make_engine(memory)
         self.has_memory = True
         for vcpu in self.vcpus.values():
             vcpu.adopt_engine()
+
+    def _make_engine(self, memory: GuestMemory) -> Engine:
+        engine = self.host.engine(memory)
+        engine.answer_hypercalls(PROGRAMS)
+        return engine
 
     def add_vcpu(self, number: int) -> VirtualCpu:
         """Make the vCPU `number`. NumberInUseError if it, or on independent threads its virtual core, exists
@@ -66,7 +72,8 @@ class VirtualMachine:
     def make_xics(self) -> Xics:
         """Give it an interrupt controller. Not while a vCPU runs."""
         self.xics = Xics()
-        self.hypercalls.enabled |= ANSWERED_WITH_XICS
+        for number in ANSWERED_WITH_XICS:
+            self.hypercalls.enable(number, True)
         return self.xics
 
     def translate(self, process_table: int, guest_invalidates: bool) -> None:

@@ -5,7 +5,9 @@ the processor's current priority, CPPR. Software accepts the interrupt by H_XIRR
 the interrupt's own, and ends it by H_EOI, which restores the priority. An inter-processor interrupt is number
 2 and is requested by MFRR, the most favored request register.
 
-Everything here happens under the host's monitor.
+Everything here happens under the host's monitor. A vCPU's own hypercalls change its presenter without the
+monitor (`hypercall_programs`). Hence a presenter is one word of those that the vCPU's thread shares with its
+hypervisor, in the layout of KVM_REG_PPC_ICP_STATE: it is read, and exchanged for a new one in one step.
 """
 
 from __future__ import annotations
@@ -14,17 +16,46 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from chronovisor.engine.hypercalls import LINE_WORD, SharedWords
+
 IPI: Final = 2
 """The number of an inter-processor interrupt."""
+FIRST_SOURCE: Final = 16
+"""The least number that a source can have: those below are the architecture's."""
 LEAST_FAVORED: Final = 0xFF
 """The priority that no interrupt has: as CPPR it lets everything in, as a source's it masks the source."""
 
+PRESENTER_WORD: Final = LINE_WORD
+"""The shared word that is the presenter; 0 if the vCPU has no presenter."""
+CPPR_SHIFT, XISR_SHIFT, MFRR_SHIFT, PRIORITY_SHIFT = 56, 32, 24, 16
+XISR: Final = 0xFF_FFFF << XISR_SHIFT
+"""The bits with the number of the interrupt that is shown; all 0 if none is. They are the vCPU's line."""
+WAITING: Final = 1
+"""Set if a source may wait that a less favored CPPR would let in. Not part of what KVM shows."""
+_SHOWN: Final = XISR | (0xFF << PRIORITY_SHIFT)
+_NOTHING: Final = LEAST_FAVORED << PRIORITY_SHIFT
+
 
 class Line(Protocol):
-    """The external interrupt of a vCPU."""
+    """The vCPU of a presenter."""
 
-    def set_external(self, level: bool) -> None:
-        """Raise or lower it."""
+    @property
+    def shared(self) -> SharedWords:
+        """What its thread shares with its hypervisor."""
+
+    def notice(self) -> None:
+        """Have it look whether an interrupt is shown: one is now."""
+
+
+def _lets_in(word: int, priority: int) -> bool:
+    """Return whether a presenter would show an interrupt of this priority now."""
+    return priority < word >> CPPR_SHIFT and (not word & XISR or priority < word >> PRIORITY_SHIFT & 0xFF)
+
+
+def _showing(word: int, number: int, priority: int) -> int:
+    """Return the word of a presenter that shows an interrupt, in place of any other, which waits then."""
+    waiting = WAITING if word & XISR else 0
+    return word & ~_SHOWN | number << XISR_SHIFT | priority << PRIORITY_SHIFT | waiting
 
 
 @dataclass(slots=True)
@@ -48,28 +79,46 @@ class Presenter:
     """What a vCPU sees of the controller (an ICP). Numbers are unsigned."""
 
     def __init__(self, line: Line) -> None:
-        self._line = line
-        self.cppr = 0
-        self.mfrr = LEAST_FAVORED
-        self.xisr = 0
+        self.line = line
+        # It is not known whether a source has waited for it.
+        line.shared[PRESENTER_WORD] = LEAST_FAVORED << MFRR_SHIFT | _NOTHING | WAITING
+
+    @property
+    def word(self) -> int:
+        """All of it, as it is now."""
+        return self.line.shared[PRESENTER_WORD]
+
+    @word.setter
+    def word(self, word: int) -> None:
+        self.line.shared[PRESENTER_WORD] = word
+
+    def exchange(self, expected: int, new: int) -> bool:
+        """Change it, if it still is as expected; whether it was."""
+        return expected == new or self.line.shared.exchange(PRESENTER_WORD, expected, new)
+
+    @property
+    def cppr(self) -> int:
+        """The processor's priority."""
+        return self.word >> CPPR_SHIFT
+
+    @property
+    def mfrr(self) -> int:
+        """The priority of the inter-processor interrupt that is requested; LEAST_FAVORED if none is."""
+        return self.word >> MFRR_SHIFT & 0xFF
+
+    @property
+    def xisr(self) -> int:
         """The number of the interrupt that is shown; 0 if none is."""
-        self.pending_priority = LEAST_FAVORED
+        return (self.word & XISR) >> XISR_SHIFT
+
+    @property
+    def pending_priority(self) -> int:
         """The priority of the interrupt that is shown."""
+        return self.word >> PRIORITY_SHIFT & 0xFF
 
     def lets_in(self, priority: int) -> bool:
         """Return whether an interrupt of this priority would be shown now."""
-        return priority < self.cppr and (not self.xisr or priority < self.pending_priority)
-
-    def show(self, number: int, priority: int) -> None:
-        """Show an interrupt."""
-        self.xisr, self.pending_priority = number, priority
-        self._line.set_external(True)
-
-    def hide(self) -> int:
-        """Show no interrupt any more; return the number of the one that was shown."""
-        number, self.xisr, self.pending_priority = self.xisr, 0, LEAST_FAVORED
-        self._line.set_external(False)
-        return number
+        return _lets_in(self.word, priority)
 
 
 class Xics:
@@ -95,18 +144,29 @@ class Xics:
 
     def set_priority(self, presenter: Presenter, cppr: int) -> None:
         """H_CPPR: set the processor's priority. An interrupt that is no longer more favored is taken back."""
-        before, presenter.cppr = presenter.cppr, cppr
-        if cppr < before and presenter.xisr and cppr <= presenter.pending_priority:
-            self._reject(presenter.hide())
+        while True:
+            word = presenter.word
+            new = word & ~(0xFF << CPPR_SHIFT) | cppr << CPPR_SHIFT
+            shown = (word & XISR) >> XISR_SHIFT
+            taken_back = cppr < word >> CPPR_SHIFT and shown and cppr <= word >> PRIORITY_SHIFT & 0xFF
+            if taken_back:
+                new = new & ~_SHOWN | _NOTHING | WAITING
+            if presenter.exchange(word, new):
+                break
+        if taken_back:
+            self._reject(shown)
         self._present_waiting(presenter)
 
     def accept(self, presenter: Presenter) -> int:
         """H_XIRR: accept the interrupt that is shown; return the priority before and its number, 32 bits."""
-        xirr = (presenter.cppr << 24) | presenter.xisr
-        if presenter.xisr:
-            presenter.cppr = presenter.pending_priority
-            presenter.hide()
-        return xirr
+        while True:
+            word = presenter.word
+            new = word
+            if word & XISR:
+                priority = word >> PRIORITY_SHIFT & 0xFF
+                new = word & ~(_SHOWN | 0xFF << CPPR_SHIFT) | _NOTHING | priority << CPPR_SHIFT
+            if presenter.exchange(word, new):
+                return word >> CPPR_SHIFT << 24 | (word & XISR) >> XISR_SHIFT
 
     def end(self, presenter: Presenter, xirr: int) -> None:
         """H_EOI: end an interrupt and set the priority, as `accept` had given them."""
@@ -125,25 +185,28 @@ class Xics:
 
         An interrupt that is shown already stays.
         """
-        presenter.mfrr = mfrr
+        while True:
+            word = presenter.word
+            if presenter.exchange(word, word & ~(0xFF << MFRR_SHIFT) | mfrr << MFRR_SHIFT):
+                break
         self._present_waiting(presenter)
 
     def state(self, server: int) -> int:
         """A presenter's state in 64 bits, as KVM_REG_PPC_ICP_STATE has it."""
-        p = self.presenters[server]
-        return (p.cppr << 56) | (p.xisr << 32) | (p.mfrr << 24) | (p.pending_priority << 16)
+        return self.presenters[server].word & ~WAITING
 
     def set_state(self, server: int, state: int) -> None:
-        """Set a presenter's state.
+        """Set a presenter's state; its vCPU is outside the guest.
 
         An interrupt of a source that it shows is presented anew, by the source's state.
         """
         p = self.presenters[server]
-        p.hide()
-        p.cppr, p.mfrr = state >> 56, (state >> 24) & 0xFF
-        number, priority = (state >> 32) & 0xFF_FFFF, (state >> 16) & 0xFF
-        if number == IPI:
-            p.show(IPI, priority)
+        number = (state & XISR) >> XISR_SHIFT
+        word = state & (0xFF << CPPR_SHIFT | 0xFF << MFRR_SHIFT) | WAITING
+        shows = number == IPI
+        p.word = word | (state & _SHOWN if shows else _NOTHING)
+        if shows:
+            p.line.notice()
         elif number in self._sources:
             self._reject(number)
         self._present_waiting(p)
@@ -174,12 +237,20 @@ class Xics:
         presenter = self.presenters.get(source.server)
         if presenter is None or not source.pending or source.presented:
             return
-        if source.masked or source.priority == LEAST_FAVORED or not presenter.lets_in(source.priority):
+        priority = source.priority
+        if source.masked or priority == LEAST_FAVORED:
             return
-        if presenter.xisr:
-            self._reject(presenter.hide())
-        source.pending, source.presented = False, True
-        presenter.show(number, source.priority)
+        while True:
+            word = presenter.word
+            lets_in = _lets_in(word, priority)
+            # A source that is kept out is found by whoever makes the priority less favored.
+            if presenter.exchange(word, _showing(word, number, priority) if lets_in else word | WAITING):
+                break
+        if lets_in:
+            source.pending, source.presented = False, True
+            if word & XISR:
+                self._reject((word & XISR) >> XISR_SHIFT)
+            presenter.line.notice()
 
     def _reject(self, number: int) -> None:
         """Have an interrupt that was shown wait again. A request by MFRR is still there by itself."""
@@ -189,12 +260,20 @@ class Xics:
 
     def _present_waiting(self, presenter: Presenter) -> None:
         """Show the most favored interrupt that waits, if the presenter lets it in."""
-        if presenter.mfrr != LEAST_FAVORED and presenter.lets_in(presenter.mfrr):
-            if presenter.xisr:
-                self._reject(presenter.hide())
-            presenter.show(IPI, presenter.mfrr)
-        waiting = sorted(
-            (source.priority, number) for number, source in self._sources.items() if source.pending
-        )
-        for _, number in waiting:
-            self._trigger(number)
+        while True:
+            word = presenter.word
+            mfrr = word >> MFRR_SHIFT & 0xFF
+            requested = mfrr != LEAST_FAVORED and _lets_in(word, mfrr)
+            new = _showing(word, IPI, mfrr) if requested else word
+            if presenter.exchange(word, new & ~WAITING):
+                break
+        if requested:
+            if word & XISR:
+                self._reject((word & XISR) >> XISR_SHIFT)
+            presenter.line.notice()
+        if new & WAITING:
+            waiting = sorted(
+                (source.priority, number) for number, source in self._sources.items() if source.pending
+            )
+            for _, number in waiting:
+                self._trigger(number)

@@ -373,3 +373,25 @@ class Machine:
     def await_invalidations(self) -> None:
         """Wait until no thread uses what this one had it forget."""
         self.trace.emit("await_invalidations", 0, ())
+
+    # Hypercalls
+
+    def shared(self, number: int) -> Value:
+        """A word that the thread shares with its hypervisor. The hypervisor may change it at any time."""
+        return self.trace.emit("read_shared", 64, (), number)
+
+    def exchange_shared(self, number: int, expected: Value, new: Value) -> Value:
+        """Set a shared word in one step if it still is as expected; 1 bit: it was."""
+        return self.trace.emit("exchange_shared", 1, (expected, new), number)
+
+    def zero_page(self, page: Value) -> Value:
+        """Make a page of 4 KiB at a real address zeros; 1 bit: there is memory."""
+        return self.trace.emit("init_page", 1, (page, page), "zero")
+
+    def copy_page(self, page: Value, source: Value) -> Value:
+        """Make a page of 4 KiB at a real address what another one is; 1 bit: there is memory at both."""
+        return self.trace.emit("init_page", 1, (page, source), "copy")
+
+    def decline(self) -> None:
+        """End, and leave the hypercall to the hypervisor's own code. Nothing may have been changed."""
+        self.trace.emit("decline", 0)

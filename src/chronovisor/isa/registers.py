@@ -116,6 +116,11 @@ VIEWS: dict[str, RegisterView] = {
 }
 
 
+#: Words of 64 bits that a thread shares with its hypervisor. No instruction reaches them: the programs of
+#: hypercalls do, and the hypervisor, at any time.
+SHARED_WORDS = 2
+
+
 _P, _S, _H, _N = Privilege.PROBLEM, Privilege.PRIVILEGED, Privilege.HYPERVISOR, Privilege.NEVER
 
 

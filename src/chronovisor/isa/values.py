@@ -74,6 +74,11 @@ OPERATIONS: dict[str, str] = {
     "forget_translations": "every thread ('all') or this one ('own') forgets what it translated for process "
     "a, or for all if a is all ones, in the effective pages of 4 KiB from b to c; the instruction ends",
     "await_invalidations": "what this thread had others forget is not used any more",
+    "read_shared": "the word number `detail` of those that the thread shares with its hypervisor",
+    "exchange_shared": "1 bit: the shared word number `detail` was a, and becomes b in one step; else 0",
+    "init_page": "1 bit: there is memory at real address a, and its page of 4 KiB becomes zeros ('zero') or "
+    "what the page at b is ('copy'), where memory must be too; else 0, and nothing changes",
+    "decline": "the program ends, and the hypervisor does what it was for; it has changed nothing",
     "interrupt": "the instruction ends in the interrupt `detail`, a are SRR1's bits for its cause",
     "resync": "the machine state is looked at again before the next instruction",
 }
@@ -86,7 +91,7 @@ EFFECTS = frozenset(
     {
         *("write_file", "set", "write_live", "store", "invalidate_code", "zero_block", "probe", "barrier"),
         *("update_real", "translated", "new_context", "forget_translations", "await_invalidations"),
-        *("interrupt", "resync"),
+        *("interrupt", "resync", "decline"),
     }
 )
 

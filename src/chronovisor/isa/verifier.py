@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from chronovisor.isa.ieee import IEEE, RAISED_WIDTH
-from chronovisor.isa.registers import FILES, REGISTERS, TRANSLATION_CONTEXT
+from chronovisor.isa.registers import FILES, REGISTERS, SHARED_WORDS, TRANSLATION_CONTEXT
 from chronovisor.isa.values import EFFECTS, OPERATIONS, PURE, Block, LaneFunction, Program, Value, When, mask
 
 Shape = Callable[[Value], bool]
@@ -82,6 +82,10 @@ def _operands(*widths: int, details: tuple[str | None, ...] = (None,)) -> Shape:
     return lambda v: _widths(v) == widths and v.detail in details
 
 
+def _is_shared(v: Value) -> bool:
+    return isinstance(v.detail, int) and v.detail in range(SHARED_WORDS)
+
+
 def _interrupts(v: Value) -> bool:
     return _widths(v) == (64,) and isinstance(v.detail, str)
 
@@ -121,6 +125,10 @@ SHAPES: Final[dict[str, Shape]] = {
     "new_context": _operands(details=tuple(TRANSLATION_CONTEXT)),
     "forget_translations": _operands(64, 64, 64, details=("all", "own")),
     "await_invalidations": _operands(),
+    "read_shared": lambda v: v.width == 64 and not v.args and _is_shared(v),
+    "exchange_shared": lambda v: v.width == 1 and _widths(v) == (64, 64) and _is_shared(v),
+    "init_page": lambda v: v.width == 1 and _widths(v) == (64, 64) and v.detail in ("zero", "copy"),
+    "decline": _operands(),
     "interrupt": _interrupts,
     "resync": _operands(),
 }
@@ -136,6 +144,7 @@ def verify(program: Program) -> Program:
 class _Check:
     def __init__(self, program: Program) -> None:
         self._program = program
+        self._changes = False
 
     def block(self, block: Block, around: frozenset[int]) -> None:
         known = set(around)
@@ -178,6 +187,9 @@ class _Check:
             self._fail(v, "must have no width" if v.op in EFFECTS else "must have a width")
         if not SHAPES[v.op](v):
             self._fail(v, f"has operands {list(v.args)}, which the operation does not take")
+        if v.op == "decline" and self._changes:
+            self._fail(v, "comes after something that the program has changed")
+        self._changes = self._changes or (v.op in EFFECTS and v.op != "decline")
         if v.op == "operand" and v.detail not in self._program.operands:
             self._fail(v, f"is not among the operands {', '.join(self._program.operands)}")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.ids import Cap, DeviceType
 from chronovisor.kvm.interface import TICKS_PER_INSTRUCTION, Device, HostOptions, System, Vcpu, Vm
 from chronovisor.kvm.provider import open_system
@@ -17,6 +19,7 @@ from chronovisor.machine.guest import MEMORY_SLOT, Guest
 from chronovisor.machine.sizes import Topology, check_topology, parse_size, parse_u64
 from chronovisor.machine.start import Start, set_decrementers
 from chronovisor.memory import GuestMemory
+from chronovisor.papr.hcalls import Hcall
 from chronovisor.timebase.clock import HostClock, RealTime, TickSource, VirtualTime
 from chronovisor.timebase.history import History
 from chronovisor.timebase.trace import Observer
@@ -198,6 +201,10 @@ def _create_vcpus(vm: Vm, topology: Topology) -> tuple[list[Vcpu], Device | None
     vcpus = [vm.create_vcpu(number) for number in range(topology.vcpus)]
     for vcpu in vcpus:
         vcpu.enable_cap(Cap.PPC_PAPR)
+    for number in (Hcall.SET_SPRG0, Hcall.PAGE_INIT):
+        # A hypervisor that cannot answer them leaves them to user space.
+        with contextlib.suppress(KvmError):
+            vm.enable_cap(Cap.PPC_ENABLE_HCALL, number, 1)
     if not vm.check_extension(Cap.IRQ_XICS):
         return vcpus, None
     controller = vm.create_device(DeviceType.XICS)

@@ -14,7 +14,7 @@ from chronovisor.machine.rtas import call_rtas
 from chronovisor.machine.services import LPCR_AIL, LPCR_ILE, Machine, Translation
 from chronovisor.machine.vcpu_thread import VcpuThread
 from chronovisor.memory import PAGE_SIZE, AddressError
-from chronovisor.papr.hcalls import Hcall, SetMode, Status
+from chronovisor.papr.hcalls import Hcall, PageInit, SetMode, Status
 
 _LPCR: Final = ONE_REG_BY_NAME["LPCR_64"].id
 LPCR_AIL_SHIFT: Final = 23
@@ -22,8 +22,6 @@ _CALL_BYTES: Final = 16
 """How many characters H_PUT_TERM_CHAR and H_GET_TERM_CHAR carry at most."""
 _LARGEST_PROCESS_TABLE: Final = 24
 """As log2 of its size in bytes, less 12."""
-_PAGE_INIT_ZERO: Final = 1 << (63 - 48)
-_PAGE_INIT_COPY: Final = 1 << (63 - 49)
 
 
 class Answer(NamedTuple):
@@ -111,15 +109,15 @@ def _set_sprg0(_machine: Machine, caller: VcpuThread, args: tuple[int, ...]) -> 
 
 def _page_init(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
     flags, destination, source = args[:3]
-    if destination % PAGE_SIZE or (flags & _PAGE_INIT_COPY and source % PAGE_SIZE):
+    if destination % PAGE_SIZE or (flags & PageInit.COPY and source % PAGE_SIZE):
         return Answer(Status.PARAMETER)
     try:
         # Both pages are looked at before either is touched: a call that fails changes nothing.
         machine.memory.read(destination, PAGE_SIZE)
-        copied = machine.memory.read(source, PAGE_SIZE) if flags & _PAGE_INIT_COPY else b""
+        copied = machine.memory.read(source, PAGE_SIZE) if flags & PageInit.COPY else b""
     except AddressError:
         return Answer(Status.PARAMETER)
-    if flags & _PAGE_INIT_ZERO:
+    if flags & PageInit.ZERO:
         machine.memory.write(destination, bytes(PAGE_SIZE))
     if copied:
         machine.memory.write(destination, copied)

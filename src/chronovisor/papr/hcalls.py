@@ -6,7 +6,7 @@ r4 on. Statuses are signed 64-bit integers: `Status.FUNCTION & (2**64 - 1)` is w
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from typing import Final
 
 
@@ -113,6 +113,13 @@ class SetMode(IntEnum):
     ADDRESS_TRANSLATION = 3
     ENDIAN = 4
     DAWR1 = 5
+
+
+class PageInit(IntFlag):
+    """H_PAGE_INIT's flags (its first argument) that say what becomes of the page; neither: nothing."""
+
+    ZERO = 1 << (63 - 48)
+    COPY = 1 << (63 - 49)
 
 
 CALL_ARGUMENTS: Final = 9

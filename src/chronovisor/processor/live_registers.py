@@ -13,9 +13,9 @@ from chronovisor.timebase.types import MASK64, SourceTime
 
 
 class InterruptLine(Protocol):
-    """The thread's external interrupt input."""
+    """The thread's external interrupt input, besides what its shared words say."""
 
-    external: bool
+    level: bool
     """Whether it is raised."""
 
 
@@ -80,7 +80,7 @@ class LiveRegisters:
         """Let native code read TB and keep DEC for a run, from their present state."""
         time.tb_adjust = self._timebase_ahead
         time.dec_deadline = self._decrementer.deadline
-        time.pending = self._line.external
+        time.pending = self._line.level
         if self._virtual is not None:
             # The concrete evaluator may have executed an instruction that read no time.
             self._account_time()

@@ -40,6 +40,7 @@ from chronovisor.engine.native.runtime import (
     define_blank,
     define_clock,
     define_exchange,
+    define_exchange_word,
     define_leaving,
     define_retire,
 )
@@ -238,6 +239,7 @@ def runtime_module() -> ir.Module:
     define_blank(module, define_leaving(module, "chronovisor_undecoded", Left.DECODE), again)
     define_retire(module, again)
     define_exchange(module)
+    define_exchange_word(module)
     define_fill_nothing(module)
     define_decode_block(module)
     return module

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from llvmlite import ir
 
+from chronovisor.engine.hypercalls import LINE_WORD
 from chronovisor.engine.native.layout import (
     OFFSETS,
     PAGE_SHIFT,
@@ -34,6 +35,11 @@ HANDLER_POINTER = ir.PointerType(HANDLER)
 #: ``now(state, budget)``: the clock in ticks.
 CLOCK = ir.FunctionType(I64, [POINTER, I64])
 CLOCK_POINTER = ir.PointerType(CLOCK)
+
+#: ``hypercall(state)`` -> a `Left`: BUDGET if it was answered, RESYNC if an interrupt may also be due,
+#: HYPERCALL if it was not.
+HYPERCALL = ir.FunctionType(I64, [POINTER])
+HYPERCALL_POINTER = ir.PointerType(HYPERCALL)
 
 #: ``translate(state, ea)``: the guest real address; FAULTED if the storage interrupt was entered;
 #: NOT_TRANSLATED if the concrete evaluator has to find out.
@@ -183,6 +189,13 @@ class ThreadEmitter(Emitter):
         """Set a field of the state, zero-extended to its 64 bits."""
         wide = value if value.type == I64 else self.b.zext(value, I64)
         self.b.store(wide, self.field(name))
+
+    def external_waits(self) -> ir.Value:
+        """1 bit: an interrupt other than the decrementer's waits for MSR[EE]."""
+        b = self.b
+        line = b.load(self.at(self.field("shared_words"), 8 * LINE_WORD), typ=I64)
+        raised = b.or_(self.read("pending"), b.and_(line, self.read("line_mask")))
+        return b.icmp_unsigned("!=", raised, word(0))
 
     def address_of(self, record: ir.Value) -> ir.Value:
         """The effective address of the instruction with this record, in the page that is being executed."""

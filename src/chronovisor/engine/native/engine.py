@@ -10,11 +10,14 @@ from __future__ import annotations
 import ctypes
 import mmap
 import threading
+from collections.abc import Sequence
 from typing import Protocol
 
 from chronovisor.engine.concrete import ConcreteEngine, Reason, Stop
 from chronovisor.engine.endings import GuestInterrupt
+from chronovisor.engine.hypercalls import HypercallProgram
 from chronovisor.engine.native.contexts import STEPPED
+from chronovisor.engine.native.hypercalls import hypercall_address
 from chronovisor.engine.native.layout import PAGE_SHIFT, Left, ModePages, Peers, mode_number
 from chronovisor.engine.native.library import runtime
 from chronovisor.engine.native.pages import DecodedPages, Retired
@@ -71,11 +74,13 @@ class NativeEngine(ConcreteEngine):
         self._retired: list[tuple[Retired, set[int]]] = []
         self._retiring = threading.Lock()
         self._enter_native = runtime().enter
+        self._hypercall_address = 0
         self._memory_at = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(memory.data)))
 
     def thread(self, live: LiveRegisters) -> Thread:
         """A new thread in its reset state."""
         thread = NativeThread(self.memory, live, self)
+        thread.hypercalls = self._hypercall_address
         self._threads.append(thread)
         count = len(self._threads)
         self.peers.states[count - 1] = thread.at
@@ -89,6 +94,11 @@ class NativeEngine(ConcreteEngine):
         regions = sum(thread.done_in_regions for thread in self._threads)
         executed = sum(thread.executed for thread in self._threads)
         return Instructions(concrete, executed - concrete - regions, regions)
+
+    def answer_hypercalls(self, programs: Sequence[HypercallProgram]) -> None:
+        """Have threads that are made from now on answer hypercalls by programs, as their ``answers`` say."""
+        super().answer_hypercalls(programs)
+        self._hypercall_address = hypercall_address(tuple(programs))
 
     def forget_translations(self) -> None:
         """Have every thread look its translations up anew, and wait until none uses an old one."""

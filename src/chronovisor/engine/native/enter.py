@@ -18,6 +18,7 @@ from llvmlite import ir
 from chronovisor.engine.native.emitter import (
     FAULTED,
     HANDLER_POINTER,
+    HYPERCALL_POINTER,
     I64,
     NOT_TRANSLATED,
     POINTER,
@@ -175,7 +176,7 @@ class _Entry(ThreadEmitter):
         cases = {}
         for left in (
             *(Left.MISSING_LOAD, Left.MISSING_STORE, Left.CONTEXT, Left.RESYNC),
-            *(Left.INTERRUPT, Left.INVALIDATE, Left.SYNCHRONIZE),
+            *(Left.INTERRUPT, Left.INVALIDATE, Left.SYNCHRONIZE, Left.HYPERCALL),
         ):
             cases[left] = self.block_named(left.name.lower())
             choice.add_case(word(left), cases[left])
@@ -197,12 +198,29 @@ class _Entry(ThreadEmitter):
         self._interrupt(self.read("raised"), self.read("cause"), Left.SLOW)
         self._entered()
 
+        b.position_at_end(cases[Left.HYPERCALL])
+        self._hypercall(cases[Left.RESYNC])
+
         b.position_at_end(cases[Left.RESYNC])
         with self.elsewhere(self.unlikely(self.virtual, "virtual")):
             self._leave(Left.RESYNC)
         # `again` looks at once.
         self.write("unpolled", word(PIECE))
         self._adopt(self.again)
+
+    def _hypercall(self, resync: ir.Block) -> None:
+        """Answer a hypercall and go on; leave if only the hypervisor's own code can answer it."""
+        b = self.b
+        function = self.read("hypercalls")
+        answer, hand_up = (self.block_named(n) for n in ("answer", "hand_up"))
+        b.cbranch(b.icmp_unsigned("!=", function, word(0)), answer, hand_up)
+        b.position_at_end(hand_up)
+        self._leave(Left.HYPERCALL)
+        b.position_at_end(answer)
+        outcome = b.call(b.inttoptr(function, HYPERCALL_POINTER), [self.state])
+        choice = b.switch(outcome, hand_up)
+        choice.add_case(word(Left.BUDGET), self.again)
+        choice.add_case(word(Left.RESYNC), resync)
 
     def _interrupt(self, number: ir.Value, cause: ir.Value, refused: Left) -> None:
         """Enter an interrupt; leave if only Python can do it."""
@@ -232,8 +250,7 @@ class _Entry(ThreadEmitter):
         on = b.icmp_unsigned("!=", b.and_(self.read("MSR"), word(int(MSR.EE))), word(0))
         b.cbranch(on, enabled, self.piece)
         b.position_at_end(enabled)
-        waiting = b.icmp_unsigned("!=", self.read("pending"), word(0))
-        with self.elsewhere(self.unlikely(waiting, "waiting")):
+        with self.elsewhere(self.unlikely(self.external_waits(), "waiting")):
             self._leave(Left.RESYNC)
         now = b.call(self.control.now, [self.state, word(0)])
         b.cbranch(b.icmp_signed("<", self.read("dec_deadline"), now), expired, self.piece)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 from enum import IntEnum
 
-from chronovisor.isa.registers import FILES, REGISTERS, RegisterFile
+from chronovisor.isa.registers import FILES, REGISTERS, SHARED_WORDS, RegisterFile
 
 STORED = tuple(r.name for r in REGISTERS.values() if not r.live)
 
@@ -115,6 +115,14 @@ class Registers(ctypes.Structure):
         ("dec_written", ctypes.c_uint64),
         ("virtual_ticks", ctypes.c_int64),
         ("ticks_per_instruction", ctypes.c_uint64),
+        # Words that the thread shares with its hypervisor, and the bits of the first that raise the external
+        # interrupt
+        ("shared_words", ctypes.c_uint64 * SHARED_WORDS),
+        ("line_mask", ctypes.c_uint64),
+        # Hypercalls: the function that answers some (0: none), which of them it may, and how many it has
+        ("hypercalls", ctypes.c_uint64),
+        ("answers", ctypes.c_uint64),
+        ("hypercalls_answered", ctypes.c_uint64),
         # Set from outside: an interrupt is pending, come back soon
         ("pending", ctypes.c_uint64),
         ("exit_request", ctypes.c_uint64),

@@ -32,6 +32,7 @@ Retire = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 Exchange = ctypes.PYFUNCTYPE(
     ctypes.c_bool, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_char_p, ctypes.c_char_p
 )
+ExchangeWord = ctypes.PYFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)
 #: Keeps Python's lock: tables do not change meanwhile.
 DecodeBlock = ctypes.PYFUNCTYPE(
     ctypes.c_int64,
@@ -42,7 +43,7 @@ DecodeBlock = ctypes.PYFUNCTYPE(
 _SYMBOLS = tuple(
     f"chronovisor_{name}"
     for name in (
-        *("now", "enter", "slow", "undecoded", "again", "blank", "retire", "exchange"),
+        *("now", "enter", "slow", "undecoded", "again", "blank", "retire", "exchange", "exchange_word"),
         *(
             "translate_load",
             "translate_store",
@@ -93,6 +94,8 @@ class Runtime:
         self.retire = Retire(self._library["chronovisor_retire"])
         #: Compares memory with one value and stores another if it is equal, in one step.
         self.exchange = Exchange(self._library["chronovisor_exchange"])
+        #: The same for an aligned word of 64 bits.
+        self.exchange_word = ExchangeWord(self._library["chronovisor_exchange_word"])
         #: Runs a thread; without the interpreter's lock.
         self.enter = Enter(self._library["chronovisor_enter"])
 
@@ -100,7 +103,7 @@ class Runtime:
         """Link an object file; the addresses of symbols in it. The code stays as long as the process."""
         begin = time.monotonic()
         with compiler.FINISHING:
-            builder = llvm.JITLibraryBuilder().add_object_img(code)
+            builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
             for symbol in symbols:
                 builder.export_symbol(symbol)
             library = builder.link(self.jit, f"{name}-{len(_kept)}")

@@ -190,8 +190,7 @@ def _set_msr(low: Lowering, value: ir.Value) -> None:
     low.b.cbranch(opens, test, on)
     low.b.position_at_end(test)
     due = low.b.icmp_signed("<", low.read("dec_deadline"), low.now())
-    waiting = low.b.icmp_unsigned("!=", low.read("pending"), word(0))
-    low.attend(low.b.or_(low.b.or_(due, waiting), _is_virtual(low)), Left.RESYNC)
+    low.attend(low.b.or_(low.b.or_(due, low.external_waits()), _is_virtual(low)), Left.RESYNC)
     low.b.branch(on)
     low.b.position_at_end(on)
 
@@ -309,7 +308,12 @@ _NATIVE_CONTEXT = frozenset({"PIDR", "AMR", "IAMR"})
 IN_RECORD = frozenset({"operand"})
 
 #: Operations that make a program the concrete evaluator's.
-CONCRETE_ALONE = frozenset({"random", "load_real", "update_real", "translated"})
+CONCRETE_ALONE = frozenset(
+    {
+        *("random", "load_real", "update_real", "translated"),
+        *("read_shared", "exchange_shared", "init_page", "decline"),
+    }
+)
 
 
 @cache

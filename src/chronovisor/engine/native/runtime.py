@@ -137,6 +137,15 @@ def define_again(module: ir.Module) -> ir.Function:
     return e.function
 
 
+def define_exchange_word(module: ir.Module) -> None:
+    """Define ``exchange_word(place, expected, new)``: 1 bit, whether an aligned word was exchanged."""
+    kind = ir.FunctionType(I1, [POINTER, I64, I64])
+    e = Emitter(ir.Function(module, kind, "chronovisor_exchange_word"), {})
+    e.function.return_value.add_attribute("zeroext")
+    pair = e.b.cmpxchg(*e.function.args, "seq_cst", "seq_cst")
+    e.b.ret(e.b.extract_value(pair, 1))
+
+
 def define_exchange(module: ir.Module) -> None:
     """Define ``exchange(place, size, expected, new)``: 1 bit, whether the bytes at a place were exchanged.
 

@@ -21,7 +21,7 @@ from chronovisor.engine.native.translations import ThreadContexts
 from chronovisor.engine.state import REAL_MODE_MASK, CodeCache, LiveRegisters, Thread
 from chronovisor.engine.translation import Translations
 from chronovisor.isa.bits import MSR
-from chronovisor.isa.registers import FILES, REGISTERS, RegisterFile
+from chronovisor.isa.registers import FILES, REGISTERS, SHARED_WORDS, RegisterFile
 from chronovisor.memory.guest_memory import AddressError, GuestMemory
 
 NO_RESERVATION = (1 << 64) - 1
@@ -77,6 +77,28 @@ class WideRegisters(MutableSequence[int]):
         raise TypeError("a register file keeps its length")
 
 
+class NativeSharedWords:
+    """The words that a thread shares with its hypervisor, where native code changes them."""
+
+    __slots__ = ("_at", "_exchange", "_words")
+
+    def __init__(self, thread: int) -> None:
+        self._at = thread + OFFSETS["shared_words"]
+        self._words = memoryview((ctypes.c_uint64 * SHARED_WORDS).from_address(self._at)).cast("B").cast("Q")
+        self._exchange = runtime().exchange_word
+
+    def __getitem__(self, number: int) -> int:
+        return self._words[number]
+
+    def __setitem__(self, number: int, value: int) -> None:
+        self._words[number] = value
+
+    def exchange(self, number: int, expected: int, new: int) -> bool:
+        """Set a word if it still is as expected; whether it was."""
+        done: bool = self._exchange(self._at + 8 * number, expected, new)
+        return done
+
+
 class NativeGuest(CodeCache, Protocol):
     """What native code shares among the threads of a guest."""
 
@@ -123,6 +145,7 @@ class NativeThread(Registers, Thread):
         for name in STORED:
             setattr(self, name, REGISTERS[name].reset)
         self.reservation = None
+        self.shared = NativeSharedWords(self.at)
         self.dirty_pages = ctypes.addressof(ctypes.c_char.from_buffer(memory.dirty.pages))
         self.set_msr(self.MSR)
 

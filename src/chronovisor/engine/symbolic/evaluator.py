@@ -14,6 +14,7 @@ from chronovisor.isa.bits import DSISR, MSR
 from chronovisor.isa.instruction import Instruction
 from chronovisor.isa.radix import Access, translation
 from chronovisor.isa.values import EFFECTS, Block, Program, Value, When
+from chronovisor.memory.guest_memory import PAGE_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +247,22 @@ def _random(e: Evaluation, v: Value) -> z3.BitVecRef:
     return z3.FreshConst(z3.BitVecSort(64), "random")
 
 
+def _shared(e: Evaluation, v: Value) -> z3.BitVecRef:
+    # The hypervisor changes these words at any time: whatever is read may be there.
+    return z3.FreshConst(z3.BitVecSort(64), "shared")
+
+
+def _init_page(e: Evaluation, v: Value, page: z3.BitVecRef, source: z3.BitVecRef) -> z3.BitVecRef:
+    there = z3.BoolVal(True)
+    if e.state.memory_size is not None:
+        last = e.state.memory_size - PAGE_SIZE
+        there = z3.simplify(z3.And(z3.ULE(page, last), z3.ULE(source, last)))
+    zeros = z3.BitVecVal(0, 8 * PAGE_SIZE)
+    content = zeros if v.detail == "zero" else e.state.bytes_at(source, PAGE_SIZE, False)
+    e.remember(e.state.put_bytes(page, content, False), z3.simplify(z3.And(e.guard, there)))
+    return bit(there)
+
+
 #: Operations on the state: (evaluation, value, operand terms…) -> term, or nothing for an effect.
 STATEMENTS: dict[str, Callable[..., z3.BitVecRef]] = {
     "read_file": _read_file,
@@ -272,6 +289,10 @@ STATEMENTS: dict[str, Callable[..., z3.BitVecRef]] = {
     "new_context": lambda e, v: None,
     "forget_translations": lambda e, v, a, b, c: None,
     "await_invalidations": lambda e, v: None,
+    "read_shared": _shared,
+    "exchange_shared": lambda e, v, a, b: z3.FreshConst(z3.BitVecSort(1), "exchanged"),
+    "init_page": _init_page,
+    "decline": lambda e, v: e.end("DECLINED", z3.BitVecVal(0, 64), z3.BoolVal(True)),
     "interrupt": lambda e, v, a: e.end(v.detail, a, z3.BoolVal(True)),
     "resync": lambda e, v: e.resync(),
 }

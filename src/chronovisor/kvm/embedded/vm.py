@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Final
 
 from chronovisor.engine import statistics
-from chronovisor.hypervisor.kernel_hypercalls import ANSWERS
+from chronovisor.hypervisor.kernel_hypercalls import ANSWERABLE
 from chronovisor.hypervisor.virtual_machine import NumberInUseError, VirtualMachine
 from chronovisor.isa import radix
 from chronovisor.isa.bits import LPCR
@@ -167,9 +167,6 @@ class EmbeddedVm:
     def _enable_hypercall(self, number: int, enable: int) -> None:
         if enable > 1:
             raise KvmError(errno.EINVAL, f"{name_of(number)} is enabled by 1 or disabled by 0, not {enable}")
-        if number not in ANSWERS:
+        if number not in ANSWERABLE:
             raise KvmError(errno.EINVAL, f"{name_of(number)} is always left to user space")
-        if enable:
-            self._machine.hypercalls.enabled.add(number)
-        else:
-            self._machine.hypercalls.enabled.discard(number)
+        self._machine.hypercalls.enable(number, bool(enable))

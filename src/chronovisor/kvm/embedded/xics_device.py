@@ -6,15 +6,15 @@ import errno
 from contextlib import AbstractContextManager
 from typing import Final
 
-from chronovisor.hypervisor.xics import LEAST_FAVORED, Source, Xics
+from chronovisor.hypervisor.xics import FIRST_SOURCE, LEAST_FAVORED, Source, Xics
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.ids import XicsGroup, XicsSource
 
 XICS_DESCRIPTOR: Final = 1
 """Names the one device that a machine can have."""
 _SERVER_MASK: Final = 0xFFFF_FFFF
-_SOURCES: Final = range(16, 1 << 20)
-"""Numbers that a source can have: those below are the architecture's."""
+_SOURCES: Final = range(FIRST_SOURCE, 1 << 20)
+"""Numbers that a source can have."""
 
 
 class XicsDevice:

@@ -1,0 +1,164 @@
+"""Hypercalls in native code: ``hypercall(state)``, which answers what its programs can answer.
+
+`enter` calls it behind an `sc 1`. The function is compiled for the programs of one hypervisor and is kept on
+disk by their text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from llvmlite import ir
+
+from chronovisor.engine.hypercalls import NUMBER_REGISTER, HypercallProgram
+from chronovisor.engine.native import compiler
+from chronovisor.engine.native.emitter import (
+    CLOCK_POINTER,
+    HYPERCALL,
+    I1,
+    I8,
+    I64,
+    POINTER,
+    VOID,
+    Row,
+    ThreadEmitter,
+    word,
+)
+from chronovisor.engine.native.layout import OFFSETS, PAGE_SHIFT, Left, file_field
+from chronovisor.engine.native.library import object_file, runtime
+from chronovisor.engine.native.operations import LOWERINGS
+from chronovisor.engine.native.pure_operations import PURE_ROWS
+from chronovisor.engine.python_source import source
+from chronovisor.engine.statistics import HANDLERS
+from chronovisor.isa.bits import MSR
+from chronovisor.isa.registers import FILES
+from chronovisor.isa.values import Value
+
+_SYMBOL = "chronovisor_hypercall"
+_PAGE_SIZE = 1 << PAGE_SHIFT
+
+
+class _Answers(ThreadEmitter):
+    """The function in the making."""
+
+    def __init__(self, module: ir.Module, programs: Sequence[HypercallProgram]) -> None:
+        super().__init__(module, HYPERCALL, _SYMBOL, _ROWS)
+        self.function.attributes.add("nounwind")
+        b = self.b
+        self.outcome = b.alloca(I64)
+        b.store(word(Left.BUDGET), self.outcome)
+        self.declined, answered = self.block_named("declined"), self.block_named("answered")
+        user = self.any(self.read("MSR"), int(MSR.PR))
+        kernel = self.block_named("kernel")
+        b.cbranch(user, self.declined, kernel)
+        b.position_at_end(kernel)
+        number = b.load(self.register("GPR", NUMBER_REGISTER), typ=I64)
+        allowed = self.read("answers")
+        choice = b.switch(number, self.declined)
+        for one in programs:
+            case, begin = self.block_named(one.program.name), self.block_named("begin")
+            choice.add_case(word(one.number), case)
+            b.position_at_end(case)
+            b.cbranch(self.any(allowed, 1 << one.place), begin, self.declined)
+            b.position_at_end(begin)
+            self.ended = False
+            self.block(one.program.body)
+            b.branch(answered)
+        b.position_at_end(self.declined)
+        b.ret(word(Left.HYPERCALL))
+        b.position_at_end(answered)
+        self.write("hypercalls_answered", b.add(self.read("hypercalls_answered"), word(1)))
+        b.ret(b.load(self.outcome, typ=I64))
+
+    def register(self, file: str, number: int) -> ir.Value:
+        """The address of a register of 64 bits."""
+        return self.at(self.state, OFFSETS[file_field(FILES[file])] + 8 * number)
+
+    def shared(self, v: Value) -> ir.Value:
+        """The address of the shared word that a statement names."""
+        assert isinstance(v.detail, int)
+        return self.at(self.field("shared_words"), 8 * v.detail)
+
+    def now(self) -> ir.Value:
+        """The clock, in ticks: `enter` has counted the instructions up to here, the call included."""
+        function = self.b.load(self.field("now"), typ=CLOCK_POINTER)
+        return self.b.call(function, [self.state, self.read("begin")])
+
+    def resync(self) -> None:
+        """Have `enter` look for interrupts before the next instruction."""
+        self.b.store(word(Left.RESYNC), self.outcome)
+
+    def decline(self) -> None:
+        """Hand the call up."""
+        self.b.branch(self.declined)
+        self.ended = True
+
+
+def _number(v: Value) -> int:
+    number = v.args[0].detail
+    assert isinstance(number, int), "a register whose number is not known"
+    return number
+
+
+def _exchange(e: _Answers, v: Value, a: ir.Value, b: ir.Value) -> ir.Value:
+    return e.b.extract_value(e.b.cmpxchg(e.shared(v), a, b, "seq_cst", "seq_cst"), 1)
+
+
+def _init_page(e: _Answers, v: Value, page: ir.Value, origin: ir.Value) -> ir.Value:
+    b = e.b
+    last = b.sub(e.read("memory_size"), word(_PAGE_SIZE))
+    there = b.and_(b.icmp_unsigned("<=", page, last), b.icmp_unsigned("<=", origin, last))
+    with e.if_(there):
+        base = b.inttoptr(e.read("memory_at"), POINTER)
+        place, size, plain = e.at(base, page), word(_PAGE_SIZE), ir.Constant(I1, 0)
+        if v.detail == "zero":
+            fill = ir.FunctionType(VOID, [POINTER, I8, I64, I1])
+            memset = e.function.module.declare_intrinsic("llvm.memset", [POINTER, I64], fill)
+            b.call(memset, [place, ir.Constant(I8, 0), size, plain])
+        else:
+            copy = ir.FunctionType(VOID, [POINTER, POINTER, I64, I1])
+            memmove = e.function.module.declare_intrinsic("llvm.memmove", [POINTER, POINTER, I64], copy)
+            b.call(memmove, [place, e.at(base, origin), size, plain])
+        # The log comes behind the stores, as everywhere.
+        b.fence("release")
+        pages = b.inttoptr(e.read("dirty_pages"), POINTER)
+        for byte in (0, _PAGE_SIZE - 1):
+            number = b.lshr(b.add(page, word(byte)), word(PAGE_SHIFT))
+            b.store(ir.Constant(I8, 1), e.at(pages, number))
+    return there
+
+
+_ROWS: dict[str, Row] = {
+    **PURE_ROWS,
+    "get": lambda e, v: e.read(str(v.detail), v.width),
+    "set": lambda e, v, a: e.write(str(v.detail), a),
+    "read_file": lambda e, v, a: e.b.load(e.register(str(v.detail), _number(v)), typ=I64),
+    "write_file": lambda e, v, a, b: e.b.store(b, e.register(str(v.detail), _number(v))) and None,
+    "read_live": LOWERINGS["read_live"],
+    "read_shared": lambda e, v: e.b.load(e.shared(v), typ=I64),
+    "exchange_shared": _exchange,
+    "init_page": _init_page,
+    "resync": lambda e, v: e.resync(),
+    "decline": lambda e, v: e.decline(),
+}
+
+
+@cache
+def hypercall_address(programs: tuple[HypercallProgram, ...]) -> int:
+    """The address of ``hypercall`` for these programs."""
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    for one in programs:
+        digest.update(f"{one.number} {one.place} {source(one.program, little=False)}".encode())
+
+    def module() -> ir.Module:
+        made = compiler.new_module("hypercalls")
+        _Answers(made, programs)
+        return made
+
+    digest.update(compiler.fingerprint().encode())
+    code = object_file("hypercalls", digest.hexdigest()[:32], module)
+    (address,) = runtime().load("hypercalls", code, HANDLERS, _SYMBOL)
+    return address

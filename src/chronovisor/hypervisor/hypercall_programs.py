@@ -1,0 +1,195 @@
+"""Hypercalls that need no other thread, as programs that every engine executes without leaving the guest.
+
+A program answers the cases that are simple and frequent, and declines the others: `kernel_hypercalls` has the
+whole answer of each, or user space does. Programs run on the calling thread without the host's monitor and
+without the interpreter's lock, while other threads raise interrupts in Python. Both sides keep to this:
+
+- A presenter is one word (`xics`). Whoever changes it computes the new word from the one that was read, and
+  exchanges them in one step. A program whose exchange fails declines; Python then starts over.
+- A program never touches a source. If a source or a request waits that a change of the priority would let in,
+  the word says so (WAITING, MFRR), and the program declines.
+- The external interrupt's line is no state of its own: it is raised while the word shows an interrupt. So no
+  order of events can leave the line and the word apart.
+- Whether the vCPU was prodded is a word that only Python sets and clears. A program that sees it set
+  declines; a prod that comes a moment later is for the next H_CEDE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from chronovisor.engine.hypercalls import NUMBER_REGISTER, HypercallProgram
+from chronovisor.hypervisor.cede import PROD_WORD
+from chronovisor.hypervisor.xics import (
+    CPPR_SHIFT,
+    FIRST_SOURCE,
+    LEAST_FAVORED,
+    MFRR_SHIFT,
+    PRESENTER_WORD,
+    PRIORITY_SHIFT,
+    WAITING,
+    XISR,
+    XISR_SHIFT,
+)
+from chronovisor.isa.bits import LPCR, MSR
+from chronovisor.isa.notation import Machine
+from chronovisor.isa.values import Value
+from chronovisor.isa.verifier import verify
+from chronovisor.memory.guest_memory import PAGE_SIZE
+from chronovisor.papr.hcalls import Hcall, PageInit, Status, unsigned
+
+_programs: list[HypercallProgram] = []
+
+
+def _answers(number: Hcall) -> Callable[[Callable[[Machine], None]], None]:
+    """Declare a hypercall's program; the function below is its meaning."""
+
+    def declare(meaning: Callable[[Machine], None]) -> None:
+        m = Machine()
+        meaning(m)
+        program = verify(m.trace.program(f"h_{number.name.lower()}", ()))
+        _programs.append(HypercallProgram(number, len(_programs), program))
+
+    return declare
+
+
+def _return(m: Machine, status: Value | Status = Status.SUCCESS) -> None:
+    m.gpr[NUMBER_REGISTER] = status if isinstance(status, Value) else unsigned(status)
+
+
+def _decline_if(m: Machine, condition: Value) -> None:
+    with m.when(condition):
+        m.decline()
+
+
+# Interrupts
+
+
+class Presenter:
+    """The calling vCPU's presenter, as a program has read it; declines if the vCPU has no presenter."""
+
+    def __init__(self, m: Machine) -> None:
+        self._m = m
+        self.word = m.shared(PRESENTER_WORD)
+        _decline_if(m, self.word.eq(0))
+        self.cppr = self._part(CPPR_SHIFT)
+        self.mfrr = self._part(MFRR_SHIFT)
+        self.pending_priority = self._part(PRIORITY_SHIFT)
+        self.xisr = (self.word >> XISR_SHIFT) & (XISR >> XISR_SHIFT)
+        self.shows = self.xisr.ne(0)
+
+    def _part(self, shift: int) -> Value:
+        return (self.word >> shift) & 0xFF
+
+    @property
+    def xirr(self) -> Value:
+        """The priority and the number of the interrupt that is shown, as H_XIRR returns them."""
+        return (self.cppr << 24) | self.xisr
+
+    def set_priority(self, cppr: Value) -> None:
+        """Set the processor's priority, unless that takes an interrupt back or lets one in."""
+        taken_back = cppr.ult(self.cppr) & self.shows & ~self.pending_priority.ult(cppr)
+        requested = self.mfrr.ult(cppr) & (~self.shows | self.mfrr.ult(self.pending_priority))
+        let_in = self.cppr.ult(cppr) & (self.word & WAITING).ne(0)
+        _decline_if(self._m, taken_back | (requested & self.mfrr.ne(LEAST_FAVORED)) | let_in)
+        self.become((self.word & ~(0xFF << CPPR_SHIFT)) | (cppr << CPPR_SHIFT))
+
+    def become(self, new: Value) -> None:
+        """Change the word, unless somebody else did first."""
+        _decline_if(self._m, ~self._m.exchange_shared(PRESENTER_WORD, self.word, new))
+
+
+@_answers(Hcall.CPPR)
+def _cppr(m: Machine) -> None:
+    Presenter(m).set_priority(m.gpr[4] & 0xFF)
+    _return(m)
+
+
+@_answers(Hcall.XIRR)
+def _xirr(m: Machine) -> None:
+    presenter = Presenter(m)
+    others = presenter.word & ~((0xFF << CPPR_SHIFT) | XISR | (0xFF << PRIORITY_SHIFT))
+    accepted = others | (presenter.pending_priority << CPPR_SHIFT) | (LEAST_FAVORED << PRIORITY_SHIFT)
+    presenter.become(m.select(presenter.shows, accepted, presenter.word))
+    m.gpr[4] = presenter.xirr
+    _return(m)
+
+
+@_answers(Hcall.EOI)
+def _eoi(m: Machine) -> None:
+    """Ends an inter-processor interrupt. What a source's end changes is the source."""
+    presenter = Presenter(m)
+    xirr = m.gpr[4]
+    _decline_if(m, ~(xirr & (XISR >> XISR_SHIFT)).ult(FIRST_SOURCE))
+    presenter.set_priority((xirr >> 24) & 0xFF)
+    _return(m)
+
+
+@_answers(Hcall.IPI)
+def _ipi(m: Machine) -> None:
+    """Withdraws the caller's own request, as an interrupt's handler does."""
+    own = m.gpr[4].eq(m["PIR"].zext(64))
+    _decline_if(m, ~own | (m.gpr[5] & 0xFF).ne(LEAST_FAVORED))
+    presenter = Presenter(m)
+    presenter.become(presenter.word | (LEAST_FAVORED << MFRR_SHIFT))
+    _return(m)
+
+
+@_answers(Hcall.IPOLL)
+def _ipoll(m: Machine) -> None:
+    _decline_if(m, m.gpr[4].ne(m["PIR"].zext(64)))
+    presenter = Presenter(m)
+    m.gpr[4], m.gpr[5] = presenter.xirr, presenter.mfrr
+    _return(m)
+
+
+# Scheduling
+
+
+@_answers(Hcall.CEDE)
+def _cede(m: Machine) -> None:
+    """Ends at once: an interrupt is pending. Without one the thread has to wait."""
+    large = (m["LPCR"] & int(LPCR.LD)).ne(0)
+    decrementer = m["DEC"]
+    expired = m.select(large, decrementer.extract(63, 1), decrementer.extract(31, 1))
+    raised = (m.shared(PRESENTER_WORD) & XISR).ne(0)
+    _decline_if(m, m.shared(PROD_WORD).ne(0) | ~(expired | raised))
+    m["MSR"] = m["MSR"] | int(MSR.EE)
+    _return(m)
+    m.resync()
+
+
+# Registers and memory
+
+
+@_answers(Hcall.SET_SPRG0)
+def _set_sprg0(m: Machine) -> None:
+    m["SPRG0"] = m.gpr[4]
+    _return(m)
+
+
+@_answers(Hcall.PAGE_INIT)
+def _page_init(m: Machine) -> None:
+    """Fills a page. What else the flags can ask for is declined: caches, and hints to a hypervisor."""
+    flags, page, origin = m.gpr[4], m.gpr[5], m.gpr[6]
+    copy = (flags & int(PageInit.COPY)).ne(0)
+    known = int(PageInit.ZERO | PageInit.COPY)
+    _decline_if(m, (flags & ~known).ne(0) | flags.eq(0))
+    aligned = ((page | m.select(copy, origin, 0)) & (PAGE_SIZE - 1)).eq(0)
+    success, parameter = unsigned(Status.SUCCESS), unsigned(Status.PARAMETER)
+    with m.when(~aligned):
+        _return(m, Status.PARAMETER)
+    with m.when(aligned & copy):
+        _return(m, m.select(m.copy_page(page, origin), success, parameter))
+    with m.when(aligned & ~copy):
+        _return(m, m.select(m.zero_page(page), success, parameter))
+
+
+PROGRAMS: Final = tuple(_programs)
+"""Every program."""
+
+
+def places(numbers: set[int]) -> int:
+    """A thread's `answers` that lets it answer hypercalls of these numbers."""
+    return sum(1 << one.place for one in PROGRAMS if one.number in numbers)

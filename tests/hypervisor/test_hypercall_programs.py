@@ -1,0 +1,515 @@
+"""Hypercalls that programs answer within the guest: as Python answers them, in every engine, to the tick."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import pytest
+from soak import share
+
+from chronovisor.engine.concrete import ConcreteEngine, Stop
+from chronovisor.engine.endings import Declined, Resync
+from chronovisor.engine.hypercalls import HypercallProgram
+from chronovisor.engine.interface import Engine
+from chronovisor.engine.native.engine import NativeEngine
+from chronovisor.engine.native.layout import PAGE_SHIFT
+from chronovisor.engine.native.library import library
+from chronovisor.engine.native.state import NativeThread
+from chronovisor.engine.regions import tier
+from chronovisor.engine.regions.compile import WantedRegion, compile_region
+from chronovisor.engine.state import Thread
+from chronovisor.hypervisor import virtual_machine
+from chronovisor.hypervisor.exits import Hypercall
+from chronovisor.hypervisor.hypercall_programs import PROGRAMS, Presenter
+from chronovisor.hypervisor.hypervisor import EngineMaker, Hypervisor
+from chronovisor.hypervisor.kernel_hypercalls import ANSWERS
+from chronovisor.hypervisor.virtual_cpu import VirtualCpu
+from chronovisor.hypervisor.virtual_machine import VirtualMachine
+from chronovisor.hypervisor.xics import (
+    CPPR_SHIFT,
+    FIRST_SOURCE,
+    IPI,
+    LEAST_FAVORED,
+    MFRR_SHIFT,
+    PRESENTER_WORD,
+    XISR,
+    Source,
+)
+from chronovisor.isa.assembly import assemble
+from chronovisor.isa.bits import MSR
+from chronovisor.isa.notation import Machine
+from chronovisor.isa.verifier import verify
+from chronovisor.memory.guest_memory import GuestMemory
+from chronovisor.papr.hcalls import Hcall, PageInit, Status
+from chronovisor.timebase.clock import RealTime, VirtualTime
+
+MODE: Final = (True, False)
+MEMORY: Final = 1 << 18
+CODE, LOG, PAGES = 0x1000, 0x20000, 0x30000
+NUMBERS: Final = range(FIRST_SOURCE, FIRST_SOURCE + 4)
+CALLS: Final = 40
+END: Final = int(Hcall.RTAS)
+BUILT_IN: Final = frozenset({Hcall.SET_SPRG0, Hcall.PAGE_INIT})
+"""Those that Python answers in user space alone."""
+
+_SAVE: Final = "".join(f"mr r{24 + number}, r{number}\n" for number in (3, 4, 5))
+_RESTORE: Final = "".join(f"mr r{number}, r{24 + number}\n" for number in (3, 4, 5))
+EXTERNAL_HANDLER: Final = f"""
+    {_SAVE}
+    li r3, {Hcall.XIRR:#x}
+    sc 1
+    mr r21, r4
+    std r4, 0(r20)
+    addi r20, r20, 8
+    li r3, {Hcall.IPI:#x}
+    li r4, 0
+    li r5, 0xff
+    sc 1
+    li r3, {Hcall.EOI:#x}
+    mr r4, r21
+    sc 1
+    {_RESTORE}
+    rfid
+"""
+DECREMENTER_HANDLER: Final = f"""
+    {_SAVE}
+    li32 r3, 0x7fffffff
+    mtdec r3
+    {_RESTORE}
+    rfid
+"""
+
+
+def _machine(engine: EngineMaker, source: RealTime | VirtualTime) -> tuple[VirtualMachine, VirtualCpu]:
+    """A machine of two vCPUs with presenters, and the first of them at CODE."""
+    machine = VirtualMachine(Hypervisor(source, engine=engine))
+    machine.give_memory(GuestMemory(MEMORY))
+    xics = machine.make_xics()
+    vcpus = [machine.add_vcpu(number) for number in (0, 1)]
+    for vcpu in vcpus:
+        xics.connect(vcpu.number, vcpu)
+    for number in BUILT_IN:
+        machine.hypercalls.enable(number, True)
+    for vector, text in ((0x500, EXTERNAL_HANDLER), (0x900, DECREMENTER_HANDLER)):
+        machine.memory.write(vector, assemble(text, origin=vector, little=False))
+    state = vcpus[0].state
+    state.CIA = CODE
+    state.gpr[20] = LOG
+    return machine, vcpus[0]
+
+
+def _arguments(number: int, draw: random.Random) -> tuple[int, int, int]:
+    page = PAGES + 0x1000 * draw.randrange(4) + draw.choice([0, 0, 0, 8])
+    match number:
+        case Hcall.CPPR:
+            return draw.choice([0, 2, 4, 6, LEAST_FAVORED]), 0, 0
+        case Hcall.EOI:
+            interrupt = draw.choice([0, IPI, IPI, *NUMBERS])
+            return draw.choice([0, 2, 4, 6, LEAST_FAVORED]) << 24 | interrupt, 0, 0
+        case Hcall.IPI:
+            return draw.choice([0, 0, 0, 1, 7]), draw.choice([3, 5, LEAST_FAVORED, LEAST_FAVORED]), 0
+        case Hcall.IPOLL | Hcall.PROD:
+            return draw.choice([0, 0, 1, 7]), 0, 0
+        case Hcall.PAGE_INIT:
+            flags = draw.choice([PageInit.ZERO, PageInit.COPY, PageInit.ZERO | PageInit.COPY])
+            where = draw.choice([page, page, page, MEMORY])
+            return int(flags), where, PAGES + 0x1000 * draw.randrange(5)
+        case _:
+            return draw.getrandbits(31), 0, 0
+
+
+def _course(draw: random.Random) -> str:
+    """A guest that makes calls, logs what they return, and changes its interrupts and its timer between."""
+    lines = []
+    numbers = [int(one.number) for one in PROGRAMS if one.number not in BUILT_IN] + [int(Hcall.PROD)]
+    for _ in range(CALLS):
+        match draw.randrange(6):
+            case 0:
+                lines += [f"li32 r7, {draw.choice([0, 0x8000])}", "mtmsrd r7, 1"]
+            case 1:
+                lines += [f"li32 r7, {draw.choice([1, 20_000, 0xFFFF_FFFF])}", "mtdec r7"]
+        number = draw.choice(numbers)
+        first, second, third = _arguments(number, draw)
+        lines += [
+            f"li32 r6, {third}",
+            f"li32 r5, {second}",
+            f"li32 r4, {first}",
+            f"li32 r3, {number}",
+            "sc 1",
+        ]
+        lines += ["std r3, 0(r20)", "std r4, 8(r20)", "std r5, 16(r20)", "addi r20, r20, 24"]
+    return "\n".join([*lines, f"li32 r3, {END}", "sc 1"])
+
+
+def _set_up(machine: VirtualMachine, draw: random.Random) -> None:
+    xics = machine.xics
+    assert xics is not None
+    for number in NUMBERS:
+        xics.set_source(number, Source(draw.choice([0, 0, 1]), draw.randrange(7)))
+    for _ in range(6):
+        presenter = xics.presenters[draw.choice([0, 0, 1])]
+        match draw.randrange(4):
+            case 0:
+                xics.set_priority(presenter, draw.choice([0, 2, 4, 6, LEAST_FAVORED]))
+            case 1:
+                xics.request(presenter, draw.choice([3, 5, LEAST_FAVORED]))
+            case 2:
+                xics.accept(presenter)
+            case 3:
+                xics.set_line(draw.choice(NUMBERS), True)
+
+
+class _End(NamedTuple):
+    """All that a course can leave behind."""
+
+    gpr: list[int]
+    registers: tuple[int, ...]
+    memory: bytes
+    presenters: tuple[int, ...]
+    sources: tuple[Source, ...]
+    executed: int
+    ticks: int
+
+
+class _Endless(Exception):
+    """A course has not come to its end."""
+
+
+def _run(engine: EngineMaker, seed: int, answers: bool, count: Callable[[Any], None]) -> tuple[_End, int]:
+    """Run a course; what it leaves behind, and how many of its calls programs have answered."""
+    draw = random.Random(seed)
+    source = VirtualTime()
+    machine, vcpu = _machine(engine, source)
+    machine.memory.write(CODE, assemble(_course(draw), origin=CODE, little=False))
+    _set_up(machine, draw)
+    count(machine.engine)
+    if not answers:
+        vcpu.state.answers = 0
+    _limit(machine.engine)
+    ended = vcpu.run()
+    assert isinstance(ended, Hypercall), ended
+    assert ended.number == END
+    state, xics = vcpu.state, machine.xics
+    assert xics is not None
+    registers = (state.CIA, state.MSR, state.get("SPRG0"), state.get("SRR0"), state.get("SRR1"))
+    end = _End(
+        list(state.gpr),
+        registers,
+        machine.memory.read(0, MEMORY),
+        tuple(xics.state(server) for server in (0, 1)),
+        tuple(xics.sources.values()),
+        state.executed,
+        source.ticks(),
+    )
+    return end, state.hypercalls_answered
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _handlers() -> None:
+    library(MODE).ensure()
+
+
+MOST: Final = 100_000
+"""Instructions of a course that has an end."""
+
+
+def _limit(engine: Any) -> None:
+    """Have an engine give up a course that has no end."""
+    run = engine.run
+
+    def limited(state: Thread, budget: int) -> Stop:
+        if state.executed > MOST:
+            raise _Endless
+        stop: Stop = run(state, min(budget, MOST))
+        return stop
+
+    engine.run = limited
+
+
+class _Counted:
+    """What the concrete evaluator's programs do, by their names."""
+
+    def __init__(self) -> None:
+        self.answered: Counter[str] = Counter()
+        self.declined: Counter[str] = Counter()
+
+    def attach(self, engine: Any) -> None:
+        """Count an engine's programs."""
+        names = {one.number: one.program.name for one in PROGRAMS}
+
+        def counted(name: str, execute: Callable[[Any], None]) -> Callable[[Any], None]:
+            def executes(state: Any) -> None:
+                try:
+                    execute(state)
+                except Declined:
+                    self.declined[name] += 1
+                    raise
+                except Resync:
+                    self.answered[name] += 1
+                    raise
+                self.answered[name] += 1
+
+            return executes
+
+        engine._answers = {n: (place, counted(names[n], e)) for n, (place, e) in engine._answers.items()}
+
+
+def _nothing(engine: Any) -> None:
+    """Leave an engine as it is."""
+
+
+SEEDS: Final = share(1_200)
+
+
+def test_programs_answer_as_python_does_to_the_tick_in_every_engine() -> None:
+    counted = _Counted()
+    for seed in range(SEEDS):
+        expected, none = _run(ConcreteEngine, seed, False, _nothing)
+        assert none == 0
+        found, by_programs = _run(ConcreteEngine, seed, True, counted.attach)
+        assert found == expected, f"seed {seed}"
+        assert _run(NativeEngine, seed, True, _nothing) == (expected, by_programs), f"seed {seed}"
+    print(f"answered {dict(counted.answered)}, declined {dict(counted.declined)}")
+    by_python = {one.program.name for one in PROGRAMS if one.number in ANSWERS}
+    assert all(counted.answered[name] > 3 for name in by_python)
+    # H_XIRR declines only if another thread is faster.
+    assert all(counted.declined[name] > 3 for name in by_python - {"h_xirr"})
+
+
+def _wrong_xirr(m: Machine) -> None:
+    presenter = Presenter(m)
+    cleared = presenter.word & ~(XISR | (0xFF << CPPR_SHIFT)) | (presenter.pending_priority << CPPR_SHIFT)
+    presenter.become(m.select(presenter.shows, cleared, presenter.word))
+    m.gpr[4], m.gpr[3] = presenter.xirr, 0
+
+
+def _wrong_cppr(m: Machine) -> None:
+    presenter = Presenter(m)
+    hole = ~(0xFF << CPPR_SHIFT)
+    presenter.become((presenter.word & hole) | ((m.gpr[4] & 0xFF) << CPPR_SHIFT))
+    m.gpr[3] = 0
+
+
+def _wrong_eoi(m: Machine) -> None:
+    Presenter(m).set_priority((m.gpr[4] >> 24) & 0xFF)
+    m.gpr[3] = 0
+
+
+def _wrong_ipi(m: Machine) -> None:
+    with m.when((m.gpr[5] & 0xFF).ne(LEAST_FAVORED)):
+        m.decline()
+    presenter = Presenter(m)
+    presenter.become(presenter.word | (LEAST_FAVORED << MFRR_SHIFT))
+    m.gpr[3] = 0
+
+
+def _wrong_cede(m: Machine) -> None:
+    with m.when((m.shared(PRESENTER_WORD) & XISR).eq(0)):
+        m.decline()
+    m.gpr[3] = 0
+    m.resync()
+
+
+MUTANTS: Final = {
+    "H_XIRR leaves the priority of what it accepted": (Hcall.XIRR, _wrong_xirr),
+    "H_CPPR lets nothing in that waits": (Hcall.CPPR, _wrong_cppr),
+    "H_EOI forgets the source": (Hcall.EOI, _wrong_eoi),
+    "H_IPI takes every target for the caller": (Hcall.IPI, _wrong_ipi),
+    "H_CEDE does not let interrupts in": (Hcall.CEDE, _wrong_cede),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_wrong_program_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    number, meaning = MUTANTS[name]
+    m = Machine()
+    meaning(m)
+    wrong = verify(m.trace.program("wrong", ()))
+    programs = tuple(
+        HypercallProgram(one.number, one.place, wrong) if one.number == number else one for one in PROGRAMS
+    )
+    monkeypatch.setattr(virtual_machine, "PROGRAMS", programs)
+    for seed in range(SEEDS):
+        try:
+            found, _ = _run(ConcreteEngine, seed, True, _nothing)
+        except _Endless:
+            return
+        if found != _run(ConcreteEngine, seed, False, _nothing)[0]:
+            return
+    pytest.fail("nothing differs")
+
+
+def _put_region_in(engine: Engine, state: Thread, hot: int) -> None:
+    """Compile a region around the code at an address and put it in."""
+    assert isinstance(engine, NativeEngine)
+    assert isinstance(state, NativeThread)
+    pages = engine.pages_of(state)
+    page, offset = divmod(hot, 1 << PAGE_SHIFT)
+    snapshots = {0: pages.snapshot(page)}
+    contents = {0: snapshots[0].content}
+    region = tier.load(compile_region(WantedRegion(pages.library.mode, contents, offset)))
+    assert tier.put_in(pages, snapshots, region)
+    assert region.handlers
+
+
+def test_hypercalls_between_regions() -> None:
+    """A loop that is a region, and around it a loop of calls of H_SET_SPRG0, each of which counts once."""
+    text = (
+        f"outer: li r3, {Hcall.SET_SPRG0:#x}; li r9, 10; mtctr r9; "
+        "inner: addi r4, r4, 1; addi r5, r5, 1; addi r6, r6, 1; bdnz inner; "
+        "sc 1; add r7, r7, r3; addi r8, r8, -1; cmpldi r8, 0; bne outer; "
+        f"li32 r3, {END}; sc 1"
+    )
+    made = {}
+    for name, engine in {"regions": NativeEngine, "concrete": ConcreteEngine}.items():
+        machine, vcpu = _machine(engine, VirtualTime())
+        machine.memory.write(CODE, assemble(text, origin=CODE, little=False))
+        state = vcpu.state
+        state.gpr[8] = 100
+        if name == "regions":
+            _put_region_in(machine.engine, state, CODE + 12)
+        ended = vcpu.run()
+        assert isinstance(ended, Hypercall)
+        assert state.hypercalls_answered == 100
+        made[name] = (list(state.gpr), state.get("SPRG0"), state.executed)
+    assert made["regions"] == made["concrete"]
+    assert made["regions"][1] == 1000
+
+
+@pytest.mark.parametrize("engine", [ConcreteEngine, NativeEngine])
+def test_pages_are_filled_as_user_space_fills_them(engine: EngineMaker) -> None:
+    draw = random.Random(7)
+    source = VirtualTime()
+    machine, vcpu = _machine(engine, source)
+    memory, statuses = machine.memory, Counter[Status]()
+    memory.write(CODE, assemble("again: sc 1; li32 r3, 0x58; sc 1; b again", origin=CODE, little=False))
+    for _ in range(60):
+        before = random.Random(draw.random()).randbytes(MEMORY - PAGES)
+        memory.write(PAGES, before)
+        memory.dirty.take()
+        flags, page, origin = _arguments(Hcall.PAGE_INIT, draw)
+        vcpu.state.gpr[3:7] = [int(Hcall.PAGE_INIT), flags, page, origin]
+        vcpu.state.CIA = CODE
+        answered = vcpu.state.hypercalls_answered
+        vcpu.run()
+        assert vcpu.state.hypercalls_answered == answered + 1
+        written = memory.dirty.take()
+        model, expected = _page_init(before, flags, page, origin)
+        status = Status.SUCCESS if expected else Status.PARAMETER
+        statuses[status] += 1
+        assert memory.read(PAGES, MEMORY - PAGES) == model
+        # r3 was overwritten by the second call's number.
+        assert bool(written) == expected
+    assert min(statuses.values()) > 5
+    assert len(statuses) == 2
+
+
+def _page_init(before: bytes, flags: int, page: int, origin: int) -> tuple[bytes, bool]:
+    """What H_PAGE_INIT makes of the memory from PAGES on, and whether it does anything."""
+    copies = bool(flags & PageInit.COPY)
+    for address in (page, *([origin] if copies else [])):
+        if address % 0x1000 or address >= MEMORY:
+            return before, False
+    after = bytearray(before)
+    content = before[origin - PAGES :][:0x1000] if copies else bytes(0x1000)
+    after[page - PAGES : page - PAGES + 0x1000] = content
+    return bytes(after), True
+
+
+@pytest.mark.parametrize("engine", [ConcreteEngine, NativeEngine])
+def test_what_is_not_for_a_program_comes_up(engine: EngineMaker) -> None:
+    """In problem state, or if user space wants the call."""
+    machine, vcpu = _machine(engine, VirtualTime())
+    text = f"li r3, {Hcall.SET_SPRG0:#x}; li r4, 7; sc 1; li32 r3, {END}; sc 1"
+    machine.memory.write(CODE, assemble(text, origin=CODE, little=False))
+    machine.memory.write(0x700, assemble(f"li32 r3, {END}; sc 1", origin=0x700, little=False))
+    machine.hypercalls.enable(Hcall.SET_SPRG0, False)
+    ended = vcpu.run()
+    assert isinstance(ended, Hypercall)
+    assert (ended.number, ended.arguments[0]) == (Hcall.SET_SPRG0, 7)
+    machine.hypercalls.enable(Hcall.SET_SPRG0, True)
+    vcpu.state.CIA = CODE
+    vcpu.state.set_msr(vcpu.state.MSR | int(MSR.PR))
+    ended = vcpu.run()
+    assert isinstance(ended, Hypercall)
+    assert (ended.number, vcpu.state.get("SPRG0"), vcpu.state.get("SRR0")) == (END, 0, CODE + 8)
+    assert vcpu.state.hypercalls_answered == 0
+
+
+def test_one_thread_accepts_while_another_sends() -> None:
+    """The guest's calls run without any lock of Python's. No interrupt is lost, and none comes twice."""
+    machine, vcpu = _machine(NativeEngine, RealTime())
+    memory, xics, monitor = machine.memory, machine.xics, machine.host.scheduler.monitor
+    assert xics is not None
+    memory.write(CODE, assemble(_RECEIVER, origin=CODE, little=False))
+    for number in NUMBERS:
+        xics.set_source(number, Source(0, 3 + number % 3))
+    thread = threading.Thread(target=vcpu.run)
+    thread.start()
+    presenter, sent = xics.presenters[0], Counter[int]()
+    draw, end = random.Random(5), time.monotonic() + 60 + SENT / 100
+
+    def counted(number: int) -> int:
+        return memory.load(LOG + 8 * number, 8, False)
+
+    try:
+        while sum(sent.values()) < SENT and time.monotonic() < end:
+            number = draw.choice([IPI, IPI, *NUMBERS])
+            if counted(number) < sent[number]:
+                continue
+            with monitor:
+                if number == IPI and presenter.mfrr == LEAST_FAVORED:
+                    xics.request(presenter, draw.choice([3, 5]))
+                elif number != IPI and not xics.sources[number].presented:
+                    xics.set_line(number, True)
+                else:
+                    continue
+            sent[number] += 1
+        while any(counted(number) != sent[number] for number in sent) and time.monotonic() < end:
+            time.sleep(0.001)
+        received = Counter({number: counted(number) for number in sent})
+    finally:
+        vcpu.kick()
+        thread.join()
+    print(f"received {received}; {vcpu.state.hypercalls_answered} calls were answered without Python")
+    assert received == sent
+    assert sum(sent.values()) == SENT
+    assert vcpu.state.hypercalls_answered > SENT
+
+
+SENT: Final = share(40_000)
+_RECEIVER: Final = f"""
+again:
+    li r3, {Hcall.CPPR:#x}
+    li r4, 0xff
+    sc 1
+    li r3, {Hcall.XIRR:#x}
+    sc 1
+    mr r21, r4
+    clrldi r5, r4, 40
+    cmpldi r5, 0
+    beq again
+    sldi r6, r5, 3
+    ldx r7, r20, r6
+    addi r7, r7, 1
+    stdx r7, r20, r6
+    cmpldi r5, {IPI}
+    bne ended
+    li r3, {Hcall.IPI:#x}
+    li r4, 0
+    li r5, 0xff
+    sc 1
+ended:
+    li r3, {Hcall.EOI:#x}
+    mr r4, r21
+    sc 1
+    li r3, {Hcall.CPPR:#x}
+    li r4, 4
+    sc 1
+    b again
+"""
