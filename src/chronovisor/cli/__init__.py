@@ -63,6 +63,9 @@ COMMANDS: dict[str, Command] = {
         (ExitStatus.CLOCK_FAULT,),
     ),
     "demo": Command("chronovisor.cli.demo", "See the timebase offset happen, in five acts."),
+    "campaign": Command(
+        "chronovisor.cli.campaign", "Run a question that outgrows one machine, on a cluster or here."
+    ),
     "isa": Command("chronovisor.cli.isa", "List the instructions and registers that are known."),
     "scan": Command(
         "chronovisor.cli.scan", "Find where machine code writes time registers.", (ExitStatus.BAD_IMAGE,)

@@ -40,7 +40,7 @@ All of this assumes that the hosts' clocks run at the same rate.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from chronovisor.timebase.policy import CATCH_UP, TimePolicy
@@ -136,12 +136,14 @@ class Exchange:
     @property
     def least_elapsed(self) -> int:
         """The ticks since the sample if COMMIT took no time at all."""
-        return max(0, self.since_sample.value - READING)
+        least: int = least_elapsed(self.since_sample.value)
+        return least
 
     @property
     def most_elapsed(self) -> int:
         """The ticks since the sample if READY took no time at all and COMMIT took all of the round trip."""
-        return (self.since_sample + self.round_trip).value + 2 * READING
+        most: int = most_elapsed(self.since_sample.value, self.round_trip.value)
+        return most
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,33 +241,81 @@ def plan(
             f"offsets are multiples of 2^24, so the least is 2^23 ({CLOCK_ERROR_LIMIT.value})"
         )
     before, ideal = sample.guest_time, sample.ideal
-    advance = (
-        rounded_advance(
-            elapsed=policy.counted(exchange.least_elapsed) + policy.counted(exchange.most_elapsed),
-            ahead=ideal.least + ideal.most,
-            phase=2 * (exchange.committed.value - before.value),
-            limit=2 * limit.value,
-        )
-        // 2
+    advance, wait, least, most = continued(
+        exchange.least_elapsed,
+        exchange.most_elapsed,
+        ideal.least,
+        ideal.most,
+        phase=exchange.committed.value - before.value,
+        limit=limit.value,
+        counted=policy.counted,
     )
-    wait = Ticks(max(0, -advance))
-    decided = Plan(
+    return Plan(
         offset=Offset((before.value + advance - exchange.committed.value) & MASK64),
-        wait=wait,
-        resume_at=exchange.committed + wait,
-        ideal=ideal,
+        wait=Ticks(wait),
+        resume_at=exchange.committed + Ticks(wait),
+        ideal=IdealInterval(least, most),
         sample=sample,
         exchange=exchange,
         policy=policy,
     )
-    # The wait is part of the time away: the policy decides how much of it counts.
-    least, most = decided.counted
-    moved = advance + wait.value
-    return replace(decided, ideal=IdealInterval(ideal.least + moved - most, ideal.most + moved - least))
 
 
 def _choose(condition: bool, then: int, otherwise: int) -> int:
     return then if condition else otherwise
+
+
+# The functions below have no branch. They run on ints, on a prover's integers, and on arrays of integers,
+# with a `choose` that suits them.
+
+
+def least_elapsed(since_sample: Any, choose: Callable[[Any, Any, Any], Any] = _choose) -> Any:
+    """Return the ticks since the sample if COMMIT took no time; `since_sample` as in `Exchange`."""
+    least = since_sample - READING
+    return choose(least < 0, 0, least)
+
+
+def most_elapsed(since_sample: Any, round_trip: Any) -> Any:
+    """Return the ticks since the sample if COMMIT took all of the `round_trip`."""
+    return since_sample + round_trip + 2 * READING
+
+
+def continued(
+    least: Any,
+    most: Any,
+    ideal_least: Any,
+    ideal_most: Any,
+    phase: Any,
+    limit: Any,
+    counted: Callable[[Any], Any],
+    choose: Callable[[Any, Any, Any], Any] = _choose,
+) -> tuple[Any, Any, Any, Any]:
+    """Return how a guest continues that was away for `least` to `most` ticks: its advance from its stop to
+    the arrival of COMMIT, the wait after it, and the two ends of its lead over its ideal from now on.
+
+    Before the move its lead was `ideal_least` to `ideal_most`. `phase` is any advance that the destination's
+    offsets can give (all others are a multiple of 2^24 ticks away), and `counted` says how many of so many
+    ticks count. All are in ticks.
+    """
+    advance = (
+        rounded_advance(
+            elapsed=counted(least) + counted(most),
+            ahead=ideal_least + ideal_most,
+            phase=2 * phase,
+            limit=2 * limit,
+            choose=choose,
+        )
+        // 2
+    )
+    wait = choose(advance < 0, -advance, 0)
+    # The wait is part of the time away: the policy decides how much of it counts.
+    moved = advance + wait
+    return (
+        advance,
+        wait,
+        ideal_least + moved - counted(most + wait),
+        ideal_most + moved - counted(least + wait),
+    )
 
 
 def rounded_advance(
@@ -277,8 +327,7 @@ def rounded_advance(
     All values are in half ticks, so that the middle of an interval is a whole number. `elapsed` (>= 0; the
     part of the time away that counts) and `ahead` (e_src) are the middles of their intervals. `phase` is any
     advance that the destination's offsets can give; all others are a multiple of 2^25 half ticks away.
-    `limit` is at least 2^24. The function has no branch; it runs on ints, or on a prover's integers with a
-    `choose` of their own.
+    `limit` is at least 2^24.
     """
     step = 2 * GRANULE
 

@@ -1,0 +1,1 @@
+"""Questions that outgrow one machine, cut into tasks for an existing scheduler (Dask's `distributed`)."""

@@ -1,0 +1,33 @@
+"""The campaigns by name. A campaign's module is imported only if the campaign is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Final
+
+from chronovisor.campaigns.campaign import Campaign, CampaignError
+
+CAMPAIGNS: Final = {
+    "fleet": (
+        "chronovisor.campaigns.fleet.campaign",
+        "What do a year's moves do to the clocks of a fleet's guests, under which rule?",
+    ),
+}
+"""The module of each campaign, whose `CAMPAIGN` it is, and the question that the campaign answers."""
+
+
+def campaign_named(name: str) -> Campaign:
+    """Return the campaign of that name. A name with a dot is a module of one's own, whose `CAMPAIGN` it is.
+
+    Raises `CampaignError` if there is none.
+    """
+    home, _ = CAMPAIGNS.get(name, (name, ""))
+    if "." not in home:
+        raise CampaignError(f"there is no campaign {name!r}: there are {', '.join(sorted(CAMPAIGNS))}")
+    try:
+        campaign: Campaign = import_module(home).CAMPAIGN
+    except (ModuleNotFoundError, AttributeError) as error:
+        if home != name:
+            raise
+        raise CampaignError(f"the module {name} has no campaign: {error}") from None
+    return campaign

@@ -1,0 +1,216 @@
+"""The workers: Dask's, on this machine or on a cluster.
+
+Dask sends tasks to workers, and sends a task of a worker that died to another one, a bounded number of times.
+This module adds what is ours: workers must run the same code, and a worker that hangs in a task must die.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from typing import TypeAlias
+
+import dask
+import distributed
+from distributed.scheduler import KilledWorker
+
+from chronovisor.campaigns.campaign import CampaignError, Json, Parameters, Result
+from chronovisor.campaigns.catalogue import campaign_named
+from chronovisor.campaigns.code_version import code_version
+from chronovisor.campaigns.task_case import lost
+
+DEATHS = 2
+"""A task that kills more workers on this machine is given up (after as many tries alone)."""
+_PATIENCE = "10s"
+"""How long an address is tried."""
+
+Numbered: TypeAlias = tuple[int, Json]
+"""A task: its number and its part."""
+
+
+class OtherCodeError(Exception):
+    """A worker runs other code than the client."""
+
+
+def perform(name: str, seed: int, given: Parameters, part: Json, code: str, limit: float) -> Result:
+    """Do a task of the campaign `name` on a worker. A worker that is not done after `limit` seconds dies.
+
+    Raises `OtherCodeError` if this worker's code is not `code`.
+    """
+    if code_version() != code:
+        raise OtherCodeError(code_version())
+    # Works even if the task never gives Python's lock back.
+    stderr = sys.__stderr__
+    if stderr is not None:
+        faulthandler.dump_traceback_later(limit, exit=True, file=stderr)
+    try:
+        return campaign_named(name).perform(seed, given, part)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _code_here() -> str:
+    return code_version()
+
+
+class Cluster:
+    """A scheduler and its workers. `local` or `at` makes one."""
+
+    def __init__(self, client: distributed.Client, where: str) -> None:
+        self._client = client
+        self._where = where
+
+    @property
+    def workers(self) -> int:
+        """The number of workers now."""
+        return len(self._workers)
+
+    @property
+    def _workers(self) -> Mapping[str, Json]:
+        told: Mapping[str, Json] = self._client.scheduler_info(n_workers=-1)["workers"]
+        return told
+
+    def require_same_code(self) -> None:
+        """Raise `CampaignError` if a worker's code is not ours, or if it runs several tasks at once."""
+        here = code_version()
+        threads = {worker: told["nthreads"] for worker, told in self._workers.items()}
+        told = self._client.run(_code_here, on_error="return")
+        for worker, answer in sorted(told.items()):
+            if isinstance(answer, ModuleNotFoundError):
+                raise CampaignError(f"the worker {worker} has no {answer.name}: install Chronovisor there")
+            if isinstance(answer, BaseException):
+                raise CampaignError(f"the worker {worker} does not work: {answer}")
+            if answer != here:
+                raise CampaignError(f"the worker {worker} has version {answer}; this is {here}")
+            if threads.get(worker, 1) != 1:
+                raise CampaignError(
+                    f"the worker {worker} has {threads[worker]} threads: start it with --nthreads 1"
+                )
+
+    def run(
+        self,
+        name: str,
+        seed: int,
+        given: Parameters,
+        tasks: Iterable[Numbered],
+        limit: float,
+        go_on: Callable[[], bool],
+    ) -> Iterator[tuple[int, Result]]:
+        """Do tasks and yield their results as they come. No new task is begun once `go_on()` is false.
+
+        Raises `CampaignError` if a worker has other code, or if the scheduler goes away.
+        """
+        code, waiting = code_version(), iter(tasks)
+        parts: dict[distributed.Future, Numbered] = {}
+        suspects: list[Numbered] = []
+
+        def begin(task: Numbered) -> distributed.Future:
+            future = self._client.submit(perform, name, seed, given, task[1], code, limit, pure=False)
+            parts[future] = task
+            return future
+
+        def more() -> list[distributed.Future]:
+            # If the last worker has just died, its successor takes the next task.
+            free = max(0, max(1, self.workers) - len(parts))
+            return [begin(task) for task in islice(waiting, free)] if go_on() else []
+
+        try:
+            finished = distributed.as_completed(more())
+            for future in finished:
+                number, part = parts.pop(future)
+                result = self._result(future)
+                if result is None:
+                    suspects.append((number, part))
+                else:
+                    yield number, result if isinstance(result, Result) else lost(result, part)
+                finished.update(more())
+            # A task that waited at a worker which another task killed is suspected too: each has a try alone.
+            for number, part in suspects:
+                future = begin((number, part))
+                result = self._result(future) or "its worker died or hung, each time that it was tried"
+                parts.pop(future)
+                yield number, result if isinstance(result, Result) else lost(result, part)
+        finally:
+            self._client.cancel(list(parts))
+
+    def _result(self, future: distributed.Future) -> Result | str | None:
+        """Return a task's result; what is wrong if it has none; None if its workers died.
+
+        Raises `CampaignError` if a worker has other code, or if the scheduler goes away.
+        """
+        try:
+            result = future.result()
+        except OtherCodeError as error:
+            raise CampaignError(f"a worker has version {error}; this is {code_version()}") from None
+        except KilledWorker:
+            return None
+        except distributed.CancelledError:
+            raise CampaignError(f"the scheduler at {self._where} is gone") from None
+        except Exception as error:
+            if self._client.status != "running":
+                raise CampaignError(f"the scheduler at {self._where} is gone") from None
+            return f"the task ends in {type(error).__name__}: {error}"
+        assert isinstance(result, Result)
+        return result
+
+
+@contextmanager
+def local(workers: int, deaths: int = DEATHS) -> Iterator[Cluster]:
+    """Start so many workers on this machine, a process each, which nobody else can talk to."""
+    settings = {
+        "distributed.scheduler.allowed-failures": deaths,
+        "distributed.scheduler.worker-ttl": "60s",
+        "distributed.comm.timeouts.connect": _PATIENCE,
+    }
+    with ExitStack() as stack:
+        stack.enter_context(_quiet())
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+        stack.enter_context(dask.config.set(settings))
+        cluster = stack.enter_context(
+            distributed.LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                dashboard_address=None,
+                silence_logs=logging.CRITICAL,
+                local_directory=scratch,
+                security=True,
+            )
+        )
+        yield Cluster(stack.enter_context(distributed.Client(cluster)), "this machine")
+
+
+@contextmanager
+def at(address: str) -> Iterator[Cluster]:
+    """Use the scheduler at an address (`tcp://HOST:PORT`).
+
+    Raises `CampaignError` if there is none, or if it has no workers.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_quiet())
+        try:
+            client = stack.enter_context(distributed.Client(address, timeout=_PATIENCE))
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CampaignError(f"there is no scheduler at {address}: {reason}") from None
+        try:
+            client.wait_for_workers(1, timeout=_PATIENCE)
+        except TimeoutError:
+            raise CampaignError(f"the scheduler at {address} has no workers") from None
+        yield Cluster(client, address)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Dask's logs from the user: what matters is told by our errors."""
+    log = logging.getLogger("distributed")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

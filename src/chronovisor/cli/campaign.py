@@ -1,0 +1,229 @@
+"""`chronovisor campaign`: run a campaign on this machine's processors or on a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from chronovisor.cli.status import ExitStatus
+
+if TYPE_CHECKING:
+    from chronovisor.campaigns.campaign import Answer, Campaign
+    from chronovisor.campaigns.running import Ended, Hear, Progress
+
+WEEK = 168.0
+"""Hours."""
+
+
+def command(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="The campaign; all are listed without.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="tcp://HOST:PORT", help="Run on the cluster of this Dask scheduler.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Run in so many processes here; one a processor if not given.")
+    ] = None,
+    hours: Annotated[
+        float | None, typer.Option(min=0, max=WEEK, help="Go on for so long, and stop then.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="The same seed gives the same tasks.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with the results in DIR.")] = None,
+    results: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where results go; NAME-SEED if not given.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=NUMBER", help="Set a parameter of the campaign."),
+    ] = None,
+    replay: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Run the case of a failure once more, here.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")] = False,
+) -> int:
+    """Run a campaign: a question that is cut into tasks, on this machine's processors or on a Dask cluster.
+
+    Every result is on the disk before it counts, so a campaign that was ended in any way goes on with
+    --resume. Status 1 says that failures were found.
+    """
+    try:
+        from chronovisor.campaigns.campaign import CampaignError
+        from chronovisor.campaigns.catalogue import CAMPAIGNS, campaign_named
+
+        if name is None:
+            for known, (_, question) in CAMPAIGNS.items():
+                print(f"{known:14} {question}")
+            return ExitStatus.OK
+        try:
+            campaign = campaign_named(name)
+        except CampaignError as error:
+            raise typer.BadParameter(str(error)) from None
+        try:
+            if replay is not None:
+                return _replay(campaign, replay)
+            ended, directory = _run(
+                campaign,
+                scheduler,
+                workers,
+                hours,
+                seed,
+                resume,
+                results,
+                _parameters(set_ or []),
+                not as_json,
+            )
+        except CampaignError as error:
+            print(f"chronovisor: {error}", file=sys.stderr)
+            return ExitStatus.FAILED
+    except ModuleNotFoundError as error:
+        if error.name not in ("distributed", "dask", "numpy", "z3"):
+            raise
+        print(
+            f"chronovisor: campaigns need {error.name}, which is not installed: "
+            "pip install 'chronovisor[campaigns]'",
+            file=sys.stderr,
+        )
+        return ExitStatus.FAILED
+    return _report(campaign, ended, directory, as_json)
+
+
+def _parameters(given: list[str]) -> dict[str, int]:
+    chosen = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        if not value.isdecimal():
+            raise typer.BadParameter(f"{text!r}: write NAME=NUMBER", param_hint="--set")
+        chosen[name] = int(value)
+    return chosen
+
+
+def _run(
+    campaign: Campaign,
+    scheduler: str | None,
+    workers: int | None,
+    hours: float | None,
+    seed: int | None,
+    resume: Path | None,
+    where: Path | None,
+    chosen: dict[str, int],
+    shows: bool,
+) -> tuple[Ended, Path]:
+    from chronovisor.campaigns.campaign import with_defaults
+    from chronovisor.campaigns.results import Header, created, resumed
+
+    if scheduler is not None and workers is not None:
+        raise typer.BadParameter("--scheduler names a cluster, and --workers processes here: give one")
+    if resume is not None and (seed is not None or chosen or where is not None):
+        raise typer.BadParameter("--resume takes seed, parameters and directory from the results: give none")
+    if resume is not None:
+        opened = resumed(resume, campaign.name)
+    else:
+        seed = secrets.randbits(32) if seed is None else seed
+        header = Header.here(campaign.name, seed, with_defaults(campaign, chosen), hours is not None)
+        # Before anything is made: the parameters make sense.
+        campaign.course(header.seed, header.parameters, header.endless)
+        opened = created(where or Path(f"{campaign.name}-{seed}"), header)
+    from chronovisor.campaigns import cluster
+    from chronovisor.campaigns.running import Run
+
+    with opened as results:
+        with (
+            cluster.at(scheduler) if scheduler else cluster.local(workers or os.cpu_count() or 1) as made,
+            _progress(campaign, shows) as hear,
+        ):
+            made.require_same_code()
+            seconds = None if hours is None else hours * 3600
+            ended = Run(campaign, results, made, seconds, hear).to_end()
+        return ended, results.directory
+
+
+@contextmanager
+def _progress(campaign: Campaign, wanted: bool) -> Iterator[Hear]:
+    """Show the progress on stderr, if it is a terminal."""
+    if not (wanted and sys.stderr.isatty()):
+        yield lambda progress: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    bar = Bar(
+        TextColumn(campaign.name),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[words]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task(campaign.name, total=None, words="")
+
+        def hear(progress: Progress) -> None:
+            rate = progress.units_now / progress.seconds
+            words = (
+                f"{progress.units} {campaign.unit}, {rate:.0f} a second, {progress.found} found, "
+                f"{progress.workers} workers"
+            )
+            bar.update(task, completed=progress.tasks, total=progress.of, words=words)
+
+        yield hear
+
+
+def _report(campaign: Campaign, ended: Ended, directory: Path, as_json: bool) -> int:
+    from chronovisor.campaigns.campaign import CampaignError
+    from chronovisor.campaigns.report import write
+
+    try:
+        told = write(campaign, ended, directory)
+    except CampaignError as error:
+        print(f"chronovisor: {error}", file=sys.stderr)
+        return ExitStatus.FAILED
+    if as_json:
+        print(json.dumps(told, indent=2))
+    else:
+        _print(campaign, ended.answer, told, directory)
+    return ExitStatus.FAILED if ended.failures else ExitStatus.OK
+
+
+def _print(campaign: Campaign, answer: Answer, told: dict[str, Any], directory: Path) -> None:
+    from chronovisor.cli.output import show, terminal_width
+    from chronovisor.report.columns import fitting
+
+    for line in fitting(answer.table, terminal_width()):
+        show(line)
+    for line in answer.remarks:
+        show(line)
+    for failure in told["failures"]:
+        show(f"found: {failure['words']}")
+        show(f"  chronovisor campaign {campaign.name} --replay {shlex.quote(failure['file'])}")
+    if not told["whole"]:
+        again = f"chronovisor campaign {campaign.name} --resume {shlex.quote(str(directory))}"
+        show(f"The time was over. To go on: {again}")
+    show(
+        f"{told['done']} {campaign.unit} in {told['tasks']} tasks, {len(told['failures'])} found, "
+        f"{told['seconds']:.1f} s on {told['workers']} workers; the report is in {directory}"
+    )
+
+
+def _replay(campaign: Campaign, path: Path) -> int:
+    from chronovisor.campaigns.case_file import CaseFile
+    from chronovisor.campaigns.report import replayed
+    from chronovisor.cli.output import show
+
+    file = CaseFile.read(path)
+    again = replayed(campaign, file)
+    for line in again.story:
+        show(line)
+    show(f"{'it fails again' if again.fails else 'it does not fail now'}: {file.failure.words}")
+    return ExitStatus.FAILED if again.fails else ExitStatus.OK

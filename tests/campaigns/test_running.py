@@ -1,0 +1,178 @@
+"""Campaigns on worker processes that are killed in the middle, and a client that is."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from campaigns.sums import CAMPAIGN, TRIED
+from chronovisor.campaigns import cluster as cluster_module
+from chronovisor.campaigns.campaign import CampaignError
+from chronovisor.campaigns.case_file import CaseFile
+from chronovisor.campaigns.cluster import Cluster, at, local
+from chronovisor.campaigns.report import replayed, write
+from chronovisor.campaigns.results import FILE, Header, created, resumed
+from chronovisor.campaigns.running import Ended, Progress, Run
+from chronovisor.cli import main
+
+TESTS = Path(__file__).parents[1]
+FIRST = sum(n * n for n in range(100))
+SUM = FIRST + FIRST**2 + (FIRST + 1) ** 2
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(TRIED, str(tmp_path_factory.mktemp("tried")))
+        patched.syspath_prepend(TESTS)
+        with local(2, deaths=0) as made:
+            made.require_same_code()
+            yield made
+
+
+def run(cluster: Cluster, directory: Path, seconds: float | None = None, **chosen: int) -> Ended:
+    header = Header.here(CAMPAIGN.name, 1, {**CAMPAIGN.parameters, **chosen}, seconds is not None)
+    told: list[Progress] = []
+    with created(directory, header) as results:
+        ended = Run(CAMPAIGN, results, cluster, seconds, told.append).to_end()
+    assert [one.tasks for one in told] == list(range(1, ended.progress.tasks + 1))
+    return ended
+
+
+def tasks(directory: Path) -> list[int]:
+    return [json.loads(line)["task"] for line in (directory / FILE).read_text().splitlines()[1:]]
+
+
+def test_workers_that_die_or_hang_cost_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    ended = run(cluster, tmp_path, die_once=3, hang_once=5)
+    assert ended.answer.data == SUM
+    assert ended.is_whole
+    assert not ended.failures
+    assert sorted(tasks(tmp_path)) == list(range(11))
+    assert ended.progress.units == 102
+
+
+def test_a_task_that_kills_its_workers_or_raises_is_found(cluster: Cluster, tmp_path: Path) -> None:
+    chosen = {"die": 2, "raise": 4, "find": 6}
+    ended = run(cluster, tmp_path, **chosen)
+    lost = sum(n * n for n in [*range(20, 30), *range(40, 50)])
+    first = FIRST - lost
+    assert ended.answer.data == first + first**2 + (first + 1) ** 2
+    report = write(CAMPAIGN, ended, tmp_path)
+    assert [(one["task"], one["words"].split(":")[0]) for one in report["failures"]] == [
+        (2, "its worker died or hung, each time that it was tried"),
+        (4, "the task ends in ArithmeticError"),
+        (6, "a square is odd"),
+    ]
+    # But for the one that would kill this process.
+    for one in report["failures"][1:]:
+        assert replayed(CAMPAIGN, CaseFile.read(Path(one["file"]))).fails
+
+
+def test_what_is_there_is_not_done_again(cluster: Cluster, tmp_path: Path) -> None:
+    run(cluster, tmp_path)
+    lines = (tmp_path / FILE).read_bytes().splitlines(keepends=True)
+    kept = [lines[0], *lines[2:7]]
+    (tmp_path / FILE).write_bytes(b"".join(kept) + lines[8][:10])
+    with resumed(tmp_path, CAMPAIGN.name) as results:
+        ended = Run(CAMPAIGN, results, cluster, None, lambda progress: None).to_end()
+    assert ended.answer.data == SUM
+    assert (tmp_path / FILE).read_bytes().startswith(b"".join(kept))
+    assert sorted(tasks(tmp_path)) == list(range(11))
+    assert ended.progress.units == 102
+    assert ended.progress.units_now == 102 - sum(json.loads(line)["done"] for line in kept[1:])
+
+
+def test_an_endless_campaign_ends_by_the_clock(cluster: Cluster, tmp_path: Path) -> None:
+    ended = run(cluster, tmp_path, seconds=0.5, ms=10)
+    assert not ended.is_whole
+    assert ended.progress.units == 10 * len(tasks(tmp_path))
+    assert ended.answer.data == sum(n * n for n in range(ended.progress.units))
+
+
+def test_workers_with_other_code_are_refused_by_name(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_module, "code_version", lambda: "9.9 (other)")
+    with pytest.raises(CampaignError, match=r"the worker \S+ has version .*; this is 9.9 \(other\)"):
+        cluster.require_same_code()
+    # A worker that comes later is found by its first task.
+    with pytest.raises(CampaignError, match=r"a worker has version .*; this is 9.9 \(other\)"):
+        run(cluster, tmp_path)
+
+
+def test_an_address_without_a_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_module, "_PATIENCE", "500ms")
+    for address in ("tcp://127.0.0.1:9", "nonsense://x"):
+        with pytest.raises(CampaignError, match=f"there is no scheduler at {address}"), at(address):
+            pass
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "chronovisor", "campaign", CAMPAIGN.name, *arguments]
+
+
+def test_a_client_that_is_killed_loses_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+    arguments = command("--workers", "1", "--seed", "1", "--set", "ms=50", "--results", str(tmp_path / "it"))
+    client = subprocess.Popen(arguments, env=environment, start_new_session=True)
+    try:
+        while not (tmp_path / "it" / FILE).exists() or len(tasks(tmp_path / "it")) < 3:
+            assert client.poll() is None
+            time.sleep(0.01)
+        client.send_signal(signal.SIGKILL)
+    finally:
+        client.wait()
+        # Its worker would end by itself, later.
+        os.killpg(client.pid, signal.SIGKILL)
+    there = tasks(tmp_path / "it")
+    assert 3 <= len(there) < 11
+    with resumed(tmp_path / "it", CAMPAIGN.name) as results:
+        ended = Run(CAMPAIGN, results, cluster, None, lambda progress: None).to_end()
+    assert ended.answer.data == SUM
+    assert tasks(tmp_path / "it")[: len(there)] == there
+    assert sorted(tasks(tmp_path / "it")) == list(range(11))
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    status = main(["campaign", *arguments])
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    return status, said.err
+
+
+def test_what_makes_no_sense_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for arguments, status, words in [
+        (("fleets",), 2, "there is no campaign 'fleets'"),
+        (("no.such.module",), 2, "the module no.such.module has no campaign"),
+        (("fleet", "--set", "hosts"), 2, "write NAME=NUMBER"),
+        (("fleet", "--set", "host=1"), 1, "fleet has no parameter 'host'"),
+        (("fleet", "--set", "hosts=150"), 1, "a fleet has cells of 100 hosts"),
+        (("fleet", "--workers", "1", "--scheduler", "tcp://x:1"), 2, "give one"),
+        (("fleet", "--resume", "there"), 1, "there/results.jsonl cannot be opened"),
+        (("fleet", "--resume", "there", "--seed", "1"), 2, "give none"),
+        (("fleet", "--replay", "there"), 1, "there cannot be read"),
+    ]:
+        got, said = refused(capsys, *arguments)
+        assert (got, words in said) == (status, True), said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_cluster_is_not_imported_for_other_commands() -> None:
+    program = "import sys, chronovisor.cli as c; c.main(['campaign']); sys.exit('distributed' in sys.modules)"
+    done: Any = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "fleet" in done.stdout
