@@ -1,5 +1,5 @@
-"""The report of a campaign, in the directory of its results: the answer as JSON, its picture, and a file for
-each failure.
+"""The report of a campaign, in the directory of its results: the answer as JSON and as a table in Markdown,
+its picture, and a file for each failure.
 """
 
 from __future__ import annotations
@@ -8,13 +8,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from chronovisor.campaigns.campaign import Campaign, CampaignError, Replay
+from chronovisor.campaigns.campaign import Answer, Campaign, CampaignError, Replay
 from chronovisor.campaigns.case_file import CaseFile, written
 from chronovisor.campaigns.code_version import code_version
 from chronovisor.campaigns.running import Ended
 from chronovisor.campaigns.task_case import part_of
 
 REPORT = "report.json"
+TABLE = "report.md"
 PICTURE = "report.png"
 
 
@@ -45,11 +46,18 @@ def write(campaign: Campaign, ended: Ended, directory: Path) -> dict[str, Any]:
             "answer": answer.data,
         }
         (directory / REPORT).write_text(json.dumps(told, indent=2) + "\n")
+        (directory / TABLE).write_text(_markdown(answer))
         if answer.draw is not None:
             answer.draw(directory / PICTURE)
     except OSError as error:
         raise CampaignError(f"the report cannot be written to {directory}: {error.strerror}") from None
     return told
+
+
+def _markdown(answer: Answer) -> str:
+    head, *rows = answer.table
+    lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def replayed(campaign: Campaign, file: CaseFile) -> Replay:
