@@ -35,9 +35,9 @@ def draw(lines: Sequence[Line], days: int, path: Path) -> None:
     axes = figure.subplots()
     for line, colour in zip(lines, _COLOURS, strict=False):
         parts = range(1, len(line.errors) + 1)
-        times = [0.0, *(days * part / len(line.errors) for part in parts)]
+        times = [days * part / len(line.errors) for part in parts]
         for which, style in ((0, "-"), (1, "--")):
-            values = [_LEAST, *(max(_LEAST, errors[which] * _MS) for errors in line.errors)]
+            values = [max(_LEAST, errors[which] * _MS) for errors in line.errors]
             label = line.words if which == 0 else None
             axes.plot(times, values, style, color=colour, linewidth=1.3, label=label)
     axes.set_yscale("log")

@@ -89,4 +89,10 @@ def _for_programs(tally: Tally) -> Json:
 def milliseconds(ticks: float) -> str:
     """Return a duration in ticks for people: in milliseconds, or in seconds if there are many."""
     value = ticks * 1000 / FREQUENCY
-    return f"{value / 1000:.1f} s" if value >= 10_000 else f"{value:.2f} ms"
+    return (
+        f"{value / 1000:.1f} s"
+        if value >= 10_000
+        else f"{value:.3g} ms"
+        if value < 0.1
+        else f"{value:.2f} ms"
+    )
