@@ -271,10 +271,17 @@ class Thread:
         return True
 
     def probe(self, ea: int, access: str) -> None:
-        """Data storage interrupt if the byte at ``ea`` cannot be accessed."""
+        """Data storage interrupt if the byte at ``ea`` cannot be accessed.
+
+        The page of a byte that can be stored to is in the dirty log then, as after a store: native code logs
+        a page before it knows whether a conditional store will be made.
+        """
         store = access == "store"
-        if self.address(ea, store) >= self.memory.size:
+        address = self.address(ea, store)
+        if address >= self.memory.size:
             self._storage_fault(ea, DSISR.PROTECTION, store)
+        if store:
+            self.memory.dirty.mark(address, 1)
 
     def init_page(self, page: int, origin: int | None) -> bool:
         """Make the page at a real address zeros, or what the page at another is; False outside memory."""

@@ -44,11 +44,15 @@ class AddressError(LookupError):
 class DirtyLog:
     """Which 4 KiB pages were written since the log was last taken."""
 
-    __slots__ = ("pages",)
+    __slots__ = ("on_take", "pages")
 
     def __init__(self, pages: int) -> None:
         self.pages = bytearray(pages)
         """One byte a page, 1 if the page is dirty. A fast store path sets `pages[addr >> 12] = 1`."""
+        self.on_take: list[Callable[[], None]] = []
+        """Called when pages were cleared and before their numbers are handed out. Who may store to a dirty
+        page without marking it again ends that: on return such stores have been made, and the next one marks
+        its page."""
 
     def mark(self, addr: int, size: int) -> None:
         """Mark every page of the `size` bytes at `addr`; nothing if `size` is 0."""
@@ -59,8 +63,9 @@ class DirtyLog:
     def take(self) -> list[int]:
         """The numbers of the dirty pages in rising order; the log is clear afterwards.
 
-        Each page is cleared before its number is handed out and never after: a store by a vCPU that runs
-        meanwhile, which marks its page when it is done, is in this answer or in the next one.
+        Each page is cleared before its number is handed out and never after. A store by a vCPU that runs
+        meanwhile is in this answer or in the next one: the vCPU marks its page when the store is done, or
+        before it makes a number of stores, of which `on_take` awaits those that are under way.
         """
         pages = self.pages
         taken: list[int] = []
@@ -71,6 +76,8 @@ class DirtyLog:
             pages[first:behind] = bytes(behind - first)
             taken += range(first, behind)
             first = pages.find(1, behind)
+        for settle in self.on_take:
+            settle()
         return taken
 
 

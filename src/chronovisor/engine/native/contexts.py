@@ -146,9 +146,7 @@ def _choose_pages(e: ContextEmitter) -> None:
     count = b.load(e.at(mode, ModePages.count.offset), typ=I64)
     e.write("page_table", pages)
     e.write("page_count", b.select(e.any(msr, int(MSR.IR)), word(0), count))
-    translated = e.any(msr, int(MSR.DR))
-    e.write("data_translation", translated)
-    e.write("data_limit", b.select(translated, word(0), b.sub(e.read("memory_size"), word(15))))
+    e.write("data_translation", e.any(msr, int(MSR.DR)))
     wide_mask, narrow_mask = word(REAL_MODE_MASK), word(0xFFFFFFFF)
     e.write("ea_mask", b.select(e.any(msr, int(MSR.SF)), wide_mask, narrow_mask))
 

@@ -75,6 +75,8 @@ class NativeEngine(ConcreteEngine):
         self._retiring = threading.Lock()
         self._enter_native = runtime().enter
         self._hypercall_address = 0
+        # Native code logs a page once, when its TLB gets it for stores.
+        memory.dirty.on_take.append(self.forget_translations)
         self._memory_at = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(memory.data)))
 
     def thread(self, live: LiveRegisters) -> Thread:

@@ -50,7 +50,6 @@ class Registers(ctypes.Structure):
         ),
         *((name, ctypes.c_uint64) for name in STORED),
         # What native code works with: addresses, limits in bytes, masks
-        ("data_limit", ctypes.c_uint64),
         ("dirty_pages", ctypes.c_uint64),
         ("memory_at", ctypes.c_uint64),
         ("memory_size", ctypes.c_uint64),

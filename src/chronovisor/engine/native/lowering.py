@@ -234,28 +234,19 @@ class Lowering(ThreadEmitter):
     def real_address(self, ea: ir.Value, size: int, store: bool) -> ir.Value:
         """The guest real address of ``size`` bytes at an effective one.
 
-        ``data_limit`` says below which address effective addresses are real; it is 0 if they are translated.
-        It leaves out the last bytes of memory, so that no access of up to 16 bytes crosses its end. Any other
-        address is looked up in the TLB and, if that does not have it, in the guest's tables. What then
-        remains, an access that faults or that crosses a page, is the concrete evaluator's.
+        It is looked up in the TLB, even in real mode: a page that the TLB has for stores is in the dirty log.
+        If the TLB does not have the page, `enter` translates. What then remains, an access that faults or
+        that crosses a page, is the concrete evaluator's.
         """
         if not self.sixty_four:
             ea = self.b.and_(ea, word(0xFFFFFFFF))
         b, kind = self.b, "store" if store else "load"
-        beyond, good = self.block_named("beyond"), self.block_named("good")
-        b.cbranch(b.icmp_unsigned("<", ea, self.read("data_limit")), good, beyond)
-        direct = b.block
-
-        b.position_at_end(beyond)
         tlb = self.b.inttoptr(self.read("tlb"), POINTER)
         page = b.lshr(ea, word(PAGE_SHIFT))
         tag, data = self.tlb_entry(tlb, kind, page)
         last = b.lshr(b.add(ea, word(size - 1)), word(PAGE_SHIFT)) if size > 1 else page
         hit, miss = self.block_named("hit"), self.block_named("miss")
         b.cbranch(b.icmp_unsigned("==", b.load(tag, typ=I64), last), hit, miss).set_weights([4000, 1])
-        b.position_at_end(hit)
-        found = b.add(ea, b.load(data, typ=I64))
-        b.branch(good)
 
         # No call here: a handler that calls would save registers whenever it runs. `enter` translates.
         b.position_at_end(miss)
@@ -267,23 +258,8 @@ class Lowering(ThreadEmitter):
         b.position_at_end(bad)
         self.slow()
 
-        b.position_at_end(good)
-        real = b.phi(I64)
-        for value, block in ((ea, direct), (found, hit)):
-            real.add_incoming(value, block)
-        return real
-
-    def mark_dirty(self, real: ir.Value, size: int) -> None:
-        """Log the pages of a store that was just made.
-
-        The fence keeps the log behind the store on machines that reorder stores: a reader that
-        finds a page in the log must find the stored data in memory.
-        """
-        pages = self.b.inttoptr(self.read("dirty_pages"), POINTER)
-        self.b.fence("release")
-        for byte in sorted({0, size - 1}):
-            page = self.b.lshr(self.b.add(real, word(byte)), word(PAGE_SHIFT))
-            self.b.store(ir.Constant(I8, 1), self.at(pages, page))
+        b.position_at_end(hit)
+        return b.add(ea, b.load(data, typ=I64))
 
     def swapped(self, value: ir.Value) -> ir.Value:
         """A value between the guest's byte order and this machine's little-endian one."""

@@ -65,7 +65,6 @@ def _store(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> None:
     size = v.args[1].width // 8
     real = low.real_address(a, size, store=True)
     low.b.store(low.swapped(b), low.at(low.memory, real)).align = 1
-    low.mark_dirty(real, size)
 
 
 _WIDE = ir.IntType(128)
@@ -105,7 +104,7 @@ def _store_conditional(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> ir.
     same_size = low.b.icmp_unsigned("==", low.read("reserved_size"), word(size))
     low.write("reserved_address", word(-1))
     before = low.b.block
-    attempt, stored, after = (low.block_named(n) for n in ("attempt", "stored", "conditional_done"))
+    attempt, after = low.block_named("attempt"), low.block_named("conditional_done")
     low.b.cbranch(low.b.and_(same_place, same_size), attempt, after)
     low.b.position_at_end(attempt)
     expected = _reserved_value(low, b.type.width)
@@ -113,16 +112,11 @@ def _store_conditional(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> ir.
         low.at(low.memory, real), low.swapped(expected), low.swapped(b), "seq_cst", "seq_cst"
     )
     done = low.b.extract_value(pair, 1)
-    low.b.cbranch(done, stored, after)
-    low.b.position_at_end(stored)
-    low.mark_dirty(real, size)
-    marked = low.b.block
     low.b.branch(after)
     low.b.position_at_end(after)
     result = low.b.phi(I1)
     result.add_incoming(ir.Constant(I1, 0), before)
-    result.add_incoming(ir.Constant(I1, 0), attempt)
-    result.add_incoming(ir.Constant(I1, 1), marked)
+    result.add_incoming(done, attempt)
     return result
 
 
@@ -130,7 +124,6 @@ def _zero_block(low: Lowering, v: Value, a: ir.Value) -> None:
     block = low.real_address(low.b.and_(a, word(-CACHE_BLOCK)), CACHE_BLOCK, store=True)
     for offset in range(0, CACHE_BLOCK, 8):
         low.b.store(word(0), low.at(low.memory, low.b.add(block, word(offset))))
-    low.mark_dirty(block, CACHE_BLOCK)
 
 
 def _invalidate_code(low: Lowering, v: Value, a: ir.Value) -> None:

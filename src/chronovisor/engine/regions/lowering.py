@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from llvmlite import ir
 
-from chronovisor.engine.native.emitter import HANDLER, HANDLER_POINTER, I1, I8, I64, POINTER, Rows, word
+from chronovisor.engine.native.emitter import HANDLER, HANDLER_POINTER, I1, I64, POINTER, Rows, word
 from chronovisor.engine.native.layout import (
     OFFSETS,
     PAGE_SHIFT,
@@ -427,18 +427,3 @@ class RegionLowering(Lowering):
         super(Lowering, self).write("CIA", address)
         self.b.store(budget, self.field("budget"))
         self.b.ret(why)
-
-    def mark_dirty(self, real: ir.Value, size: int) -> None:
-        """Log the pages of a store that was just made: the second one only if the store crosses into it."""
-        b = self.b
-        pages = b.inttoptr(self.read("dirty_pages"), POINTER)
-        b.fence("release")
-        first = b.lshr(real, word(PAGE_SHIFT))
-        b.store(ir.Constant(I8, 1), self.at(pages, first))
-        if size > 1:
-            last = b.lshr(b.add(real, word(size - 1)), word(PAGE_SHIFT))
-            crosses = self.unlikely(b.icmp_unsigned("!=", first, last), "crosses")
-            on = b.block
-            with self.elsewhere(crosses):
-                b.store(ir.Constant(I8, 1), self.at(pages, last))
-                b.branch(on)
