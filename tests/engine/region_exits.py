@@ -12,8 +12,8 @@ from chronovisor.engine.native.layout import Left
 from chronovisor.engine.regions.lowering import Exit, RegionLowering
 
 _MOST = 64
-#: Why an instruction is left undone.
-_UNDONE = ("MISSING_LOAD", "MISSING_STORE", "INTERRUPT", "SLOW (memory)", "SLOW (floating point)")
+#: Why an instruction is left undone: only floating point is the concrete evaluator's at times.
+_UNDONE = ("INTERRUPT", "SLOW")
 #: Every exit that programs can take. No instruction of a region hands the thread back once it is done: those
 #: that do so are the handlers' alone.
 EVERY = frozenset(f"{Exit.UNDONE.name} {why}" for why in _UNDONE) | frozenset(
@@ -67,8 +67,4 @@ def _name(low: RegionLowering, exit: Exit, why: Left | ir.Value) -> str:
     if exit is not Exit.UNDONE:
         return exit.name
     assert isinstance(why, Left)
-    if why is not Left.SLOW:
-        return f"{exit.name} {why.name}"
-    assert low.site.program is not None
-    computes = any(statement.op == "ieee" for statement in low.site.program.statements())
-    return f"{exit.name} {why.name} ({'floating point' if computes else 'memory'})"
+    return f"{exit.name} {why.name}"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 from llvmlite import ir
 
 from chronovisor.engine.native.pages import DecodedPages
-from chronovisor.engine.regions import condition, discovery
+from chronovisor.engine.regions import accesses, condition, discovery
 from chronovisor.engine.regions.code import Site
 from chronovisor.engine.regions.lowering import RegionLowering
 from chronovisor.isa.values import Value
@@ -64,7 +64,26 @@ def _the_way_to_the_next_entry_is_short(patch: pytest.MonkeyPatch) -> None:
 
 
 def _stores_are_not_logged(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(RegionLowering, "mark_dirty", lambda low, real, size: None)
+    whole = RegionLowering._look_up
+    patch.setattr(RegionLowering, "_look_up", lambda low, ea, size, store: whole(low, ea, size, False))
+
+
+def _only_the_first_byte_of_a_span_is_looked_up(patch: pytest.MonkeyPatch) -> None:
+    whole = RegionLowering._look_up
+    patch.setattr(RegionLowering, "_look_up", lambda low, ea, size, store: whole(low, ea, 1, store))
+
+
+def _a_distance_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    whole = accesses.near
+
+    def near(sites: Iterable[Site]) -> dict[tuple[int, int], accesses.Access]:
+        return {key: accesses.Access(one.span, one.span.low) for key, one in whole(sites).items()}
+
+    patch.setattr(accesses, "near", near)
+
+
+def _a_register_keeps_its_address(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(accesses._Line, "_unknown", lambda line, v: (("same",), 0))
 
 
 def _a_return_goes_to_the_first_call(patch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,8 @@ class _Draw:
                 lambda: f"stb {r()},{self.place(1)}",
                 lambda: f"lwzu {r()},{draw.randrange(-2, 3) * 4}(r22)",
                 lambda: f"stwu {r()},{draw.randrange(-2, 3) * 4}(r23)",
+                lambda: f"andi. r25,{r()},4088; add r25,r25,r20; ld {r()},0(r25); std {r()},8(r25)",
+                lambda: f"andi. r25,{r()},248; lwzx {r()},r20,r25; addi r25,r25,4; stwx {r()},r25,r20",
                 lambda: f"lmw r{draw.randrange(26, 28)},{draw.randrange(64) * 4}(r20); li r28,3; li r29,2",
                 lambda: "ldarx r4,0,r24; addi r4,r4,1; stdcx. r4,0,r24",
                 lambda: f"tw 4,{r()},{r()}",

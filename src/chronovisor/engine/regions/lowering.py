@@ -6,7 +6,7 @@ exit, so the state is exact whenever anything else looks at it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum, IntEnum
 from types import MappingProxyType
 
@@ -22,10 +22,11 @@ from chronovisor.engine.native.layout import (
     file_field,
 )
 from chronovisor.engine.native.lowering import Lowering, Mode
-from chronovisor.engine.regions import condition
+from chronovisor.engine.regions import accesses, condition
+from chronovisor.engine.regions.code import Site
 from chronovisor.engine.regions.discovery import Region
 from chronovisor.isa.registers import FILES, RegisterFile
-from chronovisor.isa.values import Value, When
+from chronovisor.isa.values import Block, Value, When
 
 #: Registers without a place of their own: two addresses, and CR, whose bits have one each.
 _APART = ("CIA", "NIA", "CR")
@@ -52,6 +53,7 @@ class Exit(Enum):
     REGISTER = "a register says where control goes on"
     SPENT = "the budget may not last to the next entry"
     ELSEWHERE = "the region's pages are mapped in another way"
+    ABSENT = "the TLB does not have the page of an access, or it is in two pages"
     UNDECODED = "control goes on in a page that has no records"
 
 
@@ -62,6 +64,7 @@ _WAYS = {
     Exit.REGISTER: _Way.JUMP,
     Exit.SPENT: _Way.PLAIN,
     Exit.ELSEWHERE: _Way.PLAIN,
+    Exit.ABSENT: _Way.PLAIN,
 }
 """The way of each exit but UNDECODED, which is found out on the ways that go on."""
 
@@ -80,6 +83,11 @@ def define_region(module: ir.Module, mode: Mode, rows: Rows, region: Region) -> 
         b = ir.IRBuilder(handler.append_basic_block())
         arguments = [*handler.args, word(number)]
         b.ret(b.call(made, arguments, cconv="tailcc", tail="musttail"))
+
+
+def _direct(block: Block) -> Iterator[Value]:
+    """The statements of a block that are done whenever the block is."""
+    return (s for s in block if not isinstance(s, When))
 
 
 class RegionLowering(Lowering):
@@ -105,6 +113,13 @@ class RegionLowering(Lowering):
         #: The instruction in the making, and how many of its block are done before it.
         self.site = region.sites[region.entries[0]]
         self.done = 0
+        #: The statement in the making; accesses of the block that share a look into the TLB, and for each
+        #: span that was looked up the real address at distance 0.
+        self._present: Value | None = None
+        self._near: Mapping[tuple[int, int], accesses.Access] = {}
+        self._looked_up: dict[int, ir.Value] = {}
+        #: Sets of bits of MSR: in the block one of each set is known to be a one. A region leaves MSR alone.
+        self._ones: set[int] = set()
         self._check_pages()
         choice = b.switch(self.function.args[4], self.blocks[region.entries[0]])
         for number, entry in enumerate(region.entries[1:], 1):
@@ -226,6 +241,7 @@ class RegionLowering(Lowering):
 
     def statement(self, v: Value) -> None:
         """Do one statement; a value that the instruction determines is a constant."""
+        self._present = v
         known = None if self.lanes else self.site.constant(v)
         if known is not None:
             self.values[id(v)] = ir.Constant(ir.IntType(v.width), known)
@@ -271,10 +287,27 @@ class RegionLowering(Lowering):
 
     def _when(self, guarded: When) -> None:
         known = self.site.constant(guarded.condition)
+        bits = self._tested(guarded)
+        if bits in self._ones:
+            return
         if known is None:
             super()._when(guarded)
+            if bits:
+                self._ones.add(bits)
         elif known:
             self.block(guarded.body)
+
+    def _tested(self, guarded: When) -> int:
+        """The bits of MSR of which one has to be a one, or the guarded statements end in an interrupt; 0 if
+        they do not.
+        """
+        condition, ends = guarded.condition, any(one.op == "interrupt" for one in _direct(guarded.body))
+        if not ends or condition.op != "eq" or self.site.constant(condition.args[1]) != 0:
+            return 0
+        tested = condition.args[0]
+        if tested.op != "and" or (tested.args[0].op, tested.args[0].detail) != ("get", "MSR"):
+            return 0
+        return self.site.constant(tested.args[1]) or 0
 
     # Addresses and counts
 
@@ -342,6 +375,8 @@ class RegionLowering(Lowering):
     def _lower_block(self, offset: int) -> None:
         self.b.position_at_end(self.blocks[offset])
         self.done = 0
+        self._near, self._looked_up = accesses.near(self._line(offset)) if self.sixty_four else {}, {}
+        self._ones = set()
         if offset in self.region.entries:
             self.site = self.region.sites[offset]
             enough = self.b.icmp_signed(">", self._budget(0), word(self.region.longest[offset]))
@@ -356,6 +391,14 @@ class RegionLowering(Lowering):
             if offset in self.blocks or offset not in self.region.sites:
                 self._go_to(offset, self.done)
                 return
+
+    def _line(self, offset: int) -> Iterator[Site]:
+        """The instructions of the block that begins at an offset."""
+        site: Site | None = self.region.sites[offset]
+        while site is not None:
+            yield site
+            offset += 4
+            site = None if site.jumps or offset in self.blocks else self.region.sites.get(offset)
 
     def _lower_one(self) -> bool:
         """One instruction; whether the one behind it follows in the same block."""
@@ -427,3 +470,35 @@ class RegionLowering(Lowering):
         super(Lowering, self).write("CIA", address)
         self.b.store(budget, self.field("budget"))
         self.b.ret(why)
+
+    # Memory
+
+    def real_address(self, ea: ir.Value, size: int, store: bool) -> ir.Value:
+        """The guest real address of ``size`` bytes at an effective one.
+
+        The first of accesses that are near each other looks the page of all of them up. If the TLB does not
+        have it, or if they are in two pages, the instruction's own handler goes on.
+        """
+        access = self._near.get((self.site.offset, id(self._present)))
+        if access is None:
+            return self._look_up(ea, size, store)
+        span, b = access.span, self.b
+        origin = self._looked_up.get(id(span))
+        if origin is None:
+            lowest = b.add(ea, word(span.low - access.distance))
+            origin = b.sub(self._look_up(lowest, span.high - span.low, store), word(span.low))
+            self._looked_up[id(span)] = origin
+        return b.add(origin, word(access.distance))
+
+    def _look_up(self, ea: ir.Value, size: int, store: bool) -> ir.Value:
+        b = self.b
+        if not self.sixty_four:
+            ea = b.and_(ea, word(0xFFFFFFFF))
+        page = b.lshr(ea, word(PAGE_SHIFT))
+        last = b.lshr(b.add(ea, word(size - 1)), word(PAGE_SHIFT)) if size > 1 else page
+        tlb = b.inttoptr(self.read("tlb"), POINTER)
+        tag, data = self.tlb_entry(tlb, "store" if store else "load", page)
+        absent = self.unlikely(b.icmp_unsigned("!=", b.load(tag, typ=I64), last), "absent")
+        with self.elsewhere(absent):
+            self._exit(Exit.ABSENT, word(0), self.address(), self.done)
+        return b.add(ea, b.load(data, typ=I64))
