@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from bench import drift, guest_speed, live_moves, moves, parallel, processors, start_up, switch
+from bench import drift, guest_speed, linux_work, live_moves, moves, parallel, processors, start_up, switch
 
 
 def _guest_speed(console: Console) -> None:
@@ -19,9 +19,11 @@ def _guest_speed(console: Console) -> None:
         ratio = f"{speed.ratio:.3f}" if speed.ratio is not None else "–"
         table.add_row(speed.name, f"{speed.ours_ns:,.1f}", theirs, ratio)
     console.print(table)
-    mean = guest_speed.mean_ratio(speeds)
-    if mean is not None:
-        console.print(f"geometric mean of {', '.join(guest_speed.LOOPS)}: {mean:.3f}")
+    for programs in (guest_speed.FIXED_POINT, guest_speed.FLOATING_POINT):
+        for how, end in (("real mode", ""), ("translated", guest_speed.TRANSLATED)):
+            mean = guest_speed.mean_ratio(speeds, [name + end for name in programs])
+            if mean is not None:
+                console.print(f"geometric mean of {', '.join(programs)}, {how}: {mean:.3f}")
     scaling = guest_speed.scaling(speeds)
     if scaling is not None:
         console.print(
@@ -45,6 +47,7 @@ def main() -> None:
     console = Console()
     _start_up(console)
     _guest_speed(console)
+    linux_work.show(console)
     parallel.show(console)
     switch.show(console)
     moves.show(console)

@@ -10,6 +10,7 @@ import shutil
 import statistics
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -21,8 +22,11 @@ from chronovisor.machine.host import Host
 from chronovisor.timebase.types import FREQUENCY
 
 IMAGE = Path(chronovisor.machine.__path__[0]) / "images" / "bench-le.elf"
-LOOPS = ("integer", "memory", "mixed")
-"""The loops of the geometric mean. The others are single operations."""
+FIXED_POINT = ("integer", "multiply", "copy", "core mix")
+FLOATING_POINT = ("matrix product", "bodies")
+"""The programs of two geometric means."""
+TRANSLATED = ", translated"
+"""The end of a program's name if its addresses are translated; else they are real."""
 ONE, TWO = "one vCPU", "two vCPUs"
 """The integer loop on one vCPU, and on two at once: of the rounds of both together."""
 WAKE_UP = "wake-up"
@@ -31,7 +35,7 @@ RUNS = 3
 """How often each side runs the guest. The medians are reported."""
 
 _LINE = re.compile(r"^(.+): (\d+) rounds in (\d+) ticks\r?$", re.MULTILINE)
-_TIMEOUT = 120
+_TIMEOUT = 300
 
 _RESET = 0x100
 _STUB_AT = 0x40
@@ -124,11 +128,10 @@ def _median(name: str, runs: list[dict[str, float]]) -> float | None:
     return statistics.median(found) if found else None
 
 
-def mean_ratio(speeds: list[Speed]) -> float | None:
-    """The geometric mean over LOOPS."""
-    ratios = [s.ratio for s in speeds if s.name in LOOPS]
-    known = [r for r in ratios if r is not None]
-    return prod(known) ** (1 / len(known)) if len(known) == len(LOOPS) else None
+def mean_ratio(speeds: list[Speed], programs: Sequence[str]) -> float | None:
+    """The geometric mean of some programs' ratios; None if one is not known."""
+    known = [s.ratio for s in speeds if s.name in programs and s.ratio is not None]
+    return prod(known) ** (1 / len(known)) if len(known) == len(programs) else None
 
 
 def scaling(speeds: list[Speed]) -> float | None:

@@ -101,3 +101,23 @@ void vector_xor(u64 rounds)
 		__asm__ volatile("" : : "r"(from), "r"(to) : "memory");
 	}
 }
+
+/* A chain of 64 blocks through ten rounds of AES, by the processor's own instructions: vcipher, vcipherlast. */
+void aes(u64 rounds)
+{
+	static vector blocks[64], keys[11];
+	vector chained = { 0, 0 };
+
+	for (u32 n = 0; n < 11; n++)
+		keys[n] = (vector){ n * 0x9e3779b97f4a7c15, ~(u64)n * 0xbf58476d1ce4e5b9 };
+	while (rounds--) {
+		for (u32 n = 0; n < 64; n++) {
+			chained ^= blocks[n] ^ keys[0];
+			for (u32 m = 1; m < 10; m++)
+				__asm__("vcipher %0,%0,%1" : "+v"(chained) : "v"(keys[m]));
+			__asm__("vcipherlast %0,%0,%1" : "+v"(chained) : "v"(keys[10]));
+			blocks[n] = chained;
+		}
+		__asm__ volatile("" : : "r"(blocks) : "memory");
+	}
+}

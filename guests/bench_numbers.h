@@ -8,3 +8,4 @@ void matrix(u64 rounds);
 void bodies(u64 rounds);
 void vector_copy(u64 rounds);
 void vector_xor(u64 rounds);
+void aes(u64 rounds);

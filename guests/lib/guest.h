@@ -68,6 +68,7 @@ void interrupts_off(void);
 #define H_PROD 0xe8
 #define H_RANDOM 0x300
 #define H_SET_MODE 0x31c
+#define H_REGISTER_PROCESS_TABLE 0x37c
 #define H_RTAS 0xf000
 
 /* Call the hypervisor; the status (r3). `results`, where not 0, takes r4 to r7. */
