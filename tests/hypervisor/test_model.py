@@ -203,7 +203,7 @@ class Course(RuleBasedStateMachine):
             else:
                 self._goes(guest, Link(seed=seed))
 
-    @rule(guest=st.integers(0, len(GUESTS) - 1), lost=st.integers(0, 3))
+    @rule(guest=st.integers(0, len(GUESTS) - 1), lost=st.integers(0, 5))
     def fail_to_move(self, guest: int, lost: int) -> None:
         self._stays(guest, LosingLink(lost), MoveError)
 

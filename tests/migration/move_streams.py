@@ -13,16 +13,16 @@ from chronovisor.machine.vcpu_state import CARRIED, VcpuState
 from chronovisor.machine.wall_clock import TimeOfDay
 from chronovisor.memory import PAGE_SIZE, GuestMemory
 from chronovisor.migration.errors import StreamError
-from chronovisor.migration.messages import Commit, Message, Offer, State
-from chronovisor.migration.stream import Header, Reader, Writer
+from chronovisor.migration.messages import Commit, Measure, Message, Offer, State
+from chronovisor.migration.stream import VERSION, Header, Reader, Writer
 from chronovisor.timebase.handover import Exchange, IdealInterval, Sample, plan
 from chronovisor.timebase.history import AwayClock, History, Hop, HopKind
 from chronovisor.timebase.policy import CATCH_UP, FREEZE, TimePolicy
 from chronovisor.timebase.types import FREQUENCY, GuestTime, HostTime, Offset, Ticks
 
 MEMORY = 4 * PAGE_SIZE + (1 << 20)
-LATER = ("ICP_STATE",)
-"""Registers that moves did not carry in the stream's version 2."""
+_LATER = ("ICP_STATE",)
+"""Registers that came after the first kept streams."""
 HEADER = Header(MEMORY, 2, 1)
 
 
@@ -49,7 +49,7 @@ class BytesPipe:
 
 def vcpu_state(number: int = 0, value: int = 0x0123456789ABCDEF) -> VcpuState:
     # The kept streams have the values that these numbers give: registers that came later come last.
-    numbered = sorted(CARRIED, key=lambda register: register.name in LATER)
+    numbered = sorted(CARRIED, key=lambda register: register.name in _LATER)
     one_regs = {r.name: (value * (n + 1)) & ((1 << (8 * r.size)) - 1) for n, r in enumerate(numbered)}
     regs = Regs(pc=value, gpr=[(value + n) & ((1 << 64) - 1) for n in range(32)])
     return VcpuState(number, regs, Sregs(0x4E1200, 5, [(1, 2), (3, 4)]), one_regs, value)
@@ -127,7 +127,7 @@ def whole_move(header: Header = HEADER) -> bytes:
     pipe = BytesPipe()
     writer = Writer(pipe)
     writer.header(header)
-    for message in (offer(), state(filled_memory(), RUNS), commit()):
+    for message in (offer(), state(filled_memory(), RUNS), Measure(), commit()):
         writer.message(message)
     return bytes(pipe.data)
 
@@ -141,5 +141,8 @@ def read_move(data: bytes, memory: GuestMemory | None = None) -> list[Message]:
     assert isinstance(first, Offer)
     header.check_offer(first)
     messages = [first, reader.message(memory or GuestMemory(MEMORY)), reader.message()]
+    if reader.version == VERSION:
+        assert messages.pop() == Measure()
+        messages.append(reader.message())
     assert pipe.largest <= 1 << 22
     return messages

@@ -33,7 +33,7 @@ from chronovisor.timebase.types import Ticks
 SAMPLE: Final = 200
 WHOLE: Final = 2000
 SOAK: Final = share(WHOLE)
-MESSAGES: Final = 4
+MESSAGES: Final = 5
 """Of a source in virtual time: Offer, State and COMMIT, and one more that never comes; rounds are others."""
 MS: Final = 512_000
 ENDS: Final = re.compile(r"memory=[a-zA-Z]+\n")

@@ -24,6 +24,9 @@ from chronovisor.timebase.types import GuestTime, Ticks
 
 MS = 512_000
 
+BEFORE_COMMIT = ("offer", "its answer", "state", "READY", "measurement", "READY again")
+"""What is delivered before COMMIT, in order."""
+
 
 class LosingLink(Link):
     """A link that loses its delivery number `lost`, and with `for_good` all after it."""
@@ -78,7 +81,7 @@ def assert_goes_on(guest: Guest) -> None:
     assert " lost=0 " in guest.console_text
 
 
-@pytest.mark.parametrize("lost", range(4), ids=["offer", "its answer", "state", "READY"])
+@pytest.mark.parametrize("lost", range(6), ids=BEFORE_COMMIT)
 def test_a_link_lost_before_commit_leaves_the_guest_where_it_was(guest: Guest, away: Host, lost: int) -> None:
     before = everything(guest)
     with pytest.raises(MoveError) as caught:
@@ -89,7 +92,7 @@ def test_a_link_lost_before_commit_leaves_the_guest_where_it_was(guest: Guest, a
     assert_goes_on(guest)
 
 
-@pytest.mark.parametrize("lost", range(4), ids=["offer", "its answer", "state", "READY"])
+@pytest.mark.parametrize("lost", range(6), ids=BEFORE_COMMIT)
 def test_a_guest_that_ran_runs_on(lost: int) -> None:
     hosts = [Host(clock="real"), Host(clock="real", tb_origin=1 << 50)]
     with hosts[0].boot("demo-le.elf", memory="1M") as guest:
@@ -153,7 +156,7 @@ def test_a_commit_that_is_lost_leaves_the_guest_paused_until_the_destination_ans
     guest: Guest, away: Host
 ) -> None:
     with pytest.raises(MoveUndecidedError) as caught:
-        move(guest, away, LosingLink(4, for_good=False))
+        move(guest, away, LosingLink(6, for_good=False))
     assert not guest.running
     assert "\n" not in str(caught.value)
     with pytest.raises(MoveError, match="had not come"):
@@ -165,7 +168,7 @@ def test_a_commit_that_is_lost_leaves_the_guest_paused_until_the_destination_ans
 def test_an_acknowledgement_that_is_lost_can_be_asked_for(guest: Guest, away: Host) -> None:
     before = guest.timebase()
     with pytest.raises(MoveUndecidedError) as caught:
-        move(guest, away, LosingLink(5, for_good=False))
+        move(guest, away, LosingLink(7, for_good=False))
     # The guest is the destination's; here it never runs again by itself.
     assert not guest.running
     record = caught.value.ask().record
@@ -177,7 +180,7 @@ def test_an_acknowledgement_that_is_lost_can_be_asked_for(guest: Guest, away: Ho
 
 def test_a_destination_that_stays_silent_leaves_the_guest_paused(guest: Guest, away: Host) -> None:
     with pytest.raises(MoveUndecidedError) as caught:
-        move(guest, away, LosingLink(5))
+        move(guest, away, LosingLink(7))
     for _ in range(2):
         with pytest.raises(MoveUndecidedError):
             caught.value.ask()

@@ -26,6 +26,7 @@ from chronovisor.migration.messages import (
     Accepted,
     Acknowledged,
     Commit,
+    Measure,
     Message,
     Offer,
     Query,
@@ -283,6 +284,7 @@ class Comes(Enum):
     OFFER = auto()
     ROUND = auto()
     STATE = auto()
+    MEASURE = auto()
     COMMIT = auto()
     QUERY = auto()
     LOSS = auto()
@@ -295,6 +297,7 @@ DESTINATION: Final[dict[Stage, dict[Comes, tuple[type[Message] | None, Stage]]]]
         C.OFFER: (Accepted, S.ACCEPTED),
         C.ROUND: (Aborted, S.WAITING),
         C.STATE: (Aborted, S.WAITING),
+        C.MEASURE: (Aborted, S.WAITING),
         C.COMMIT: (Aborted, S.WAITING),
         C.QUERY: (Unknown, S.WAITING),
         C.LOSS: (None, S.WAITING),
@@ -303,6 +306,7 @@ DESTINATION: Final[dict[Stage, dict[Comes, tuple[type[Message] | None, Stage]]]]
         C.OFFER: (Refused, S.ACCEPTED),
         C.ROUND: (Received, S.ACCEPTED),
         C.STATE: (Ready, S.READY),
+        C.MEASURE: (Aborted, S.GIVEN_UP),
         C.COMMIT: (Aborted, S.GIVEN_UP),
         C.QUERY: (Aborted, S.GIVEN_UP),
         C.LOSS: (None, S.GIVEN_UP),
@@ -311,6 +315,7 @@ DESTINATION: Final[dict[Stage, dict[Comes, tuple[type[Message] | None, Stage]]]]
         C.OFFER: (Refused, S.READY),
         C.ROUND: (Aborted, S.GIVEN_UP),
         C.STATE: (Aborted, S.GIVEN_UP),
+        C.MEASURE: (Ready, S.READY),
         C.COMMIT: (Acknowledged, S.GIVEN),
         C.QUERY: (Aborted, S.GIVEN_UP),
         C.LOSS: (None, S.GIVEN_UP),
@@ -320,6 +325,7 @@ DESTINATION: Final[dict[Stage, dict[Comes, tuple[type[Message] | None, Stage]]]]
         C.OFFER: (Refused, S.GIVEN),
         C.ROUND: (Refused, S.GIVEN),
         C.STATE: (Refused, S.GIVEN),
+        C.MEASURE: (Refused, S.GIVEN),
         C.COMMIT: (Acknowledged, S.GIVEN),
         C.QUERY: (Acknowledged, S.GIVEN),
         C.LOSS: (None, S.GIVEN),
@@ -329,6 +335,7 @@ DESTINATION: Final[dict[Stage, dict[Comes, tuple[type[Message] | None, Stage]]]]
         C.OFFER: (Refused, S.GIVEN_UP),
         C.ROUND: (Aborted, S.GIVEN_UP),
         C.STATE: (Aborted, S.GIVEN_UP),
+        C.MEASURE: (Aborted, S.GIVEN_UP),
         C.COMMIT: (Aborted, S.GIVEN_UP),
         C.QUERY: (Aborted, S.GIVEN_UP),
         C.LOSS: (None, S.GIVEN_UP),
@@ -338,7 +345,7 @@ WAY_TO: Final[dict[Stage, tuple[Comes, ...]]] = {
     S.WAITING: (),
     S.ACCEPTED: (C.OFFER, C.ROUND),
     S.READY: (C.OFFER, C.STATE),
-    S.GIVEN: (C.OFFER, C.STATE, C.COMMIT),
+    S.GIVEN: (C.OFFER, C.STATE, C.MEASURE, C.COMMIT),
     S.GIVEN_UP: (C.OFFER, C.LOSS),
 }
 
@@ -368,7 +375,12 @@ class Captured:
         self.said[C.QUERY] = Query(source.move)
 
     def send(self, message: Message) -> None:
-        for made, comes in ((Offer, C.OFFER), (State, C.STATE), (Commit, C.COMMIT)):
+        for made, comes in (
+            (Offer, C.OFFER),
+            (State, C.STATE),
+            (Measure, C.MEASURE),
+            (Commit, C.COMMIT),
+        ):
             if isinstance(message, made):
                 if isinstance(message, State):
                     message = State(message.machine, message.vcpus, tuple(message.memory), message.typed)

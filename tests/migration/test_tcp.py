@@ -120,7 +120,7 @@ def test_a_guest_comes_over_with_its_time(ends: Ends) -> None:
 
 
 BEFORE_COMMIT = [
-    *((True, at) for at in ("header", "Offer", "Round", "State")),
+    *((True, at) for at in ("header", "Offer", "Round", "State", "Measure")),
     *((False, at) for at in ("header", "Accepted", "Received", "Ready")),
 ]
 FAULTS = ["cut", "silence", "corrupt", "truncate"]

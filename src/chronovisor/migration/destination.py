@@ -21,6 +21,7 @@ from chronovisor.migration.messages import (
     Accepted,
     Acknowledged,
     Commit,
+    Measure,
     Memory,
     Message,
     Offer,
@@ -100,6 +101,8 @@ class Destination:
             case State():
                 self._probe(DestinationPhase.LOAD)
                 return self._prepare(message)
+            case Measure():
+                return self._measure()
             case Commit():
                 self._probe(DestinationPhase.SET_TIME)
                 return self._commit(message, arrived)
@@ -207,6 +210,14 @@ class Destination:
             return self._abort(self._offer.move, str(error))
         # Typed for the guest only once it is given: a later try would type it again.
         self._typed, self.paused_at = state.typed, state.paused_at
+        self._ready_at = self._clock.now()
+        return Ready()
+
+    def _measure(self) -> Message:
+        if self._offer is None or self._guest is None:
+            return Aborted("a measurement came without an offer")
+        if self._loaded is None:
+            return self._abort(self._offer.move, "a measurement came before READY")
         self._ready_at = self._clock.now()
         return Ready()
 

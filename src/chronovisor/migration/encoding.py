@@ -15,7 +15,6 @@ from chronovisor.migration.errors import StreamError
 from chronovisor.migration.guest_encoding import (
     IDEAL,
     MACHINE,
-    MACHINE_BEFORE,
     POLICY,
     RECORD,
     SREGS,
@@ -41,6 +40,7 @@ from chronovisor.migration.messages import (
     Accepted,
     Acknowledged,
     Commit,
+    Measure,
     Message,
     Offer,
     Query,
@@ -56,8 +56,6 @@ from chronovisor.migration.messages import (
 MAXIMUM_TOKEN: Final = 1000
 """Bytes of the secret that a source shows."""
 _MAXIMUM_REGISTERS: Final = 1024
-_MAXIMUM_BITMAP: Final = 1 << 17
-"""Bytes of a bitmap that offers had in version 2: which mebibytes of memory were in use."""
 
 TOPOLOGY = fields_of(check_topology, vcpus=U32, threads=U32)
 _NO_MEMORY: Final[Kind[tuple[Any, ...]]] = Kind(lambda memory: b"", lambda cursor: ())
@@ -65,33 +63,32 @@ _NO_MEMORY: Final[Kind[tuple[Any, ...]]] = Kind(lambda memory: b"", lambda curso
 
 # The messages
 
-_OFFER_FIELDS: Final[dict[str, Kind[Any]]] = {
-    "move": TEXT,
-    "clock": TEXT,
-    "frequency": U64,
-    "origin": U64,
-    "pvr": U32,
-    "dec_bits": U8,
-    "topology": TOPOLOGY,
-    "memory_size": U64,
-    "name": TEXT,
-    "guest_time": GUEST_TIME,
-    "limit": TICKS,
-}
-_STATE_FIELDS: Final[dict[str, Kind[Any]]] = {
-    "vcpus": array_of(VCPU, MAXIMUM_VCPUS, "vCPUs"),
-    "memory": _NO_MEMORY,
-    "typed": TYPED,
-}
 _OFFER = fields_of(
     Offer,
-    **_OFFER_FIELDS,
+    move=TEXT,
+    clock=TEXT,
+    frequency=U64,
+    origin=U64,
+    pvr=U32,
+    dec_bits=U8,
+    topology=TOPOLOGY,
+    memory_size=U64,
+    name=TEXT,
+    guest_time=GUEST_TIME,
+    limit=TICKS,
     policy=POLICY,
     registers=array_of(U64, _MAXIMUM_REGISTERS, "registers"),
     sregs=optional(SREGS),
     token=bytes_of(MAXIMUM_TOKEN, "a token"),
 )
-_STATE = fields_of(State, machine=MACHINE, **_STATE_FIELDS, paused_at=optional(GUEST_TIME))
+_STATE = fields_of(
+    State,
+    machine=MACHINE,
+    vcpus=array_of(VCPU, MAXIMUM_VCPUS, "vCPUs"),
+    memory=_NO_MEMORY,
+    typed=TYPED,
+    paused_at=optional(GUEST_TIME),
+)
 _COMMIT = fields_of(Commit, guest_time=GUEST_TIME, ideal=IDEAL, since_sample=TICKS, dwell=TICKS)
 
 KINDS: Final[dict[int, tuple[type, Kind[Any]]]] = {
@@ -108,22 +105,12 @@ KINDS: Final[dict[int, tuple[type, Kind[Any]]]] = {
     11: (Round, fields_of(Round, number=U32, memory=_NO_MEMORY)),
     12: (Received, fields_of(Received)),
     13: (Running, fields_of(Running, after=TICKS)),
+    14: (Measure, fields_of(Measure)),
 }
 """A message's number in the stream, its type, and how it is written."""
 
-KINDS_BEFORE: Final[dict[int, tuple[type, Kind[Any]]]] = KINDS | {
-    1: (
-        Offer,
-        fields_of(
-            lambda in_use, **fields: Offer(**fields),
-            **_OFFER_FIELDS,
-            in_use=bytes_of(_MAXIMUM_BITMAP, "a bitmap"),
-            policy=POLICY,
-        ),
-    ),
-    4: (State, fields_of(State, machine=MACHINE_BEFORE, **_STATE_FIELDS)),
-}
-"""How version 2 wrote them."""
+KINDS_BEFORE: Final = {number: kind for number, kind in KINDS.items() if kind[0] is not Measure}
+"""Those of version 3."""
 
 NUMBERS: Final = {made: number for number, (made, _) in KINDS.items()}
 

@@ -130,7 +130,7 @@ MACHINE = fields_of(
     joined=array_of(BOOL, MAXIMUM_VCPUS, "vCPUs"),
 )
 MACHINE_BEFORE = fields_of(MachineState, **_MACHINE_FIELDS)
-"""How version 2 of the stream and version 1 of snapshots wrote it: their guests did not translate."""
+"""How version 1 of snapshots wrote it: their guests did not translate."""
 
 
 def _list_of(count: int) -> Kind[list[int]]:

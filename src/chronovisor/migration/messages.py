@@ -7,6 +7,8 @@
                      <-  Received | Aborted
     State            ->                          all but the time (the guest is stopped)
                      <-  Ready | Aborted
+    Measure          ->                          only to have READY again, from a side that is at rest
+                     <-  Ready | Aborted
     Commit           ->                          from here on the destination decides
                      <-  Acknowledged | Aborted
                      <-  Running                 unasked, when it was let go; nothing depends on it
@@ -64,7 +66,7 @@ class Offer:
     registers: tuple[int, ...] = ()
     """KVM's ids of the registers that a move carries and that are not 0 in the guest's first vCPU."""
     sregs: Sregs | None = None
-    """That vCPU's special registers; None from a source that does not say (version 2 of the stream)."""
+    """That vCPU's special registers; None from a source that does not say."""
     token: bytes = b""
     """The secret that the destination's owner gave out, if there is one."""
 
@@ -132,6 +134,15 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class Measure:
+    """Say READY again: its flight is to take as long as COMMIT's.
+
+    The first READY comes behind much work of both sides, and on busy machines it takes longer than COMMIT
+    does. Half the difference would be an error of the guest's clock, and these would add up over many moves.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """The guest is the destination's. Its time was sampled `since_sample` before this; READY came `dwell`
     before.
@@ -186,6 +197,7 @@ Message: TypeAlias = (
     | Received
     | State
     | Ready
+    | Measure
     | Commit
     | Acknowledged
     | Running

@@ -17,7 +17,7 @@ class SourcePhase(Enum):
     ASK = "asks whether the destination can take the guest"
     COPY = "sends memory in rounds while the guest runs"
     STOP = "stops the guest and samples its time"
-    SEND_STATE = "sends the rest of memory and the state, and waits for READY"
+    SEND_STATE = "sends the rest of memory and the state, and has READY twice"
     DECIDE = "rules out cancelling: from here on the destination decides"
     COMMIT = "sends COMMIT and waits for the outcome"
     QUERY = "asks again for the outcome"

@@ -25,6 +25,7 @@ from chronovisor.migration.messages import (
     Accepted,
     Acknowledged,
     Commit,
+    Measure,
     Memory,
     Message,
     Offer,
@@ -75,7 +76,9 @@ class Source:
         self._deciding = threading.Lock()
         self._committed = False
         self._cancelled = threading.Event()
-        self._begun_at = self._saved_at = self._sent_at = self._ready_at = self._answered_at = 0
+        self._begun_at = self._saved_at = self._sent_at = self._answered_at = 0
+        self._loaded_at = self._ready_at = SourceTime(0)
+        """When READY came for the first time, and for the last."""
         self._guest_time = GuestTime(0)
         self._copy = Precopy(guest, limits, self._cancelled, tell)
         self.move = secrets.token_hex(8)
@@ -194,10 +197,16 @@ class Source:
         self._guest_time = self._clock.at(self.stopped_at) + offset
 
     def _send_state(self) -> None:
-        ready = self._ask(self._state())
-        self._ready_at = self._source.ticks()
+        self._loaded_at = self._expect_ready(self._state())
+        self._ready_at = self._expect_ready(Measure())
+
+    def _expect_ready(self, message: Message) -> SourceTime:
+        """Send a message which READY answers; when that came."""
+        ready = self._ask(message)
+        came = self._source.ticks()
         if not isinstance(ready, Ready):
             raise MoveError(f"the destination could not take the guest: {_reason(ready)}")
+        return came
 
     def _decide(self) -> None:
         self._copy.close()
@@ -251,7 +260,7 @@ class Source:
     def _report(self, record: MoveRecord, told: Message | None) -> MoveReport:
         assert self.stopped_at is not None
         last_round = Ticks(self._sent_at - self._saved_at)
-        device_state = Ticks(self._ready_at - self.stopped_at) - last_round
+        device_state = Ticks(self._loaded_at - self.stopped_at) - last_round
         transfer = Transfer(
             rounds=self._copy.rounds,
             memory_bytes=self._guest.memory.size,

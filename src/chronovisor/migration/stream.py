@@ -25,10 +25,10 @@ A frame is a head of 32 bytes and a payload:
           24-27  CRC-32 of the payload
           28-31  CRC-32 of the head until here
 
-Memory that is all zeros has its size in bytes (8 bytes) as its payload. Version 2 added it, and memory that
-comes in rounds. Version 3 added registers and a token to an offer and took its bitmap of memory in use away,
-and added the time at which the guest was paused to its state. This version is written; versions 2 and 3 are
-read. The two directions of one move have one version: the destination answers in the source's.
+Memory that is all zeros has its size in bytes (8 bytes) as its payload. Version 3 added registers and a token
+to an offer, and the time at which the guest was paused to its state. Version 4 added the message `Measure`.
+This version is written; versions 3 and 4 are read. The two directions of one move have one version: the
+destination answers in the source's.
 
 The head's checksum is verified before its length is used, so the reader never waits for a damaged length. No
 frame makes the reader allocate more than `MAXIMUM_STATE`. Memory is read directly into the guest's memory.
@@ -53,8 +53,8 @@ from chronovisor.migration.messages import Message, Offer, Round, State, Zeros
 from chronovisor.timebase.types import FREQUENCY
 
 MAGIC: Final = b"\x89CHRONO\n"
-VERSION: Final = 3
-OLDEST_VERSION: Final = 2
+VERSION: Final = 4
+OLDEST_VERSION: Final = 3
 """The oldest that is read."""
 MEMORY: Final = 100
 """The kind of frames that carry memory."""

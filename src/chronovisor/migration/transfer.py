@@ -33,9 +33,9 @@ class Transfer:
     last_round_ns: int
     """From the sample of the guest's time until memory was handed to the way."""
     device_state_ns: int
-    """From then until READY came: registers and the machine's state, sent and set."""
+    """From then until READY came for the first time: registers and the machine's state, sent and set."""
     handshake_ns: int
-    """From READY until COMMIT reached the destination (the middle of what is known of that)."""
+    """From that READY until COMMIT reached the destination (the middle of what is known of that)."""
     resume_ns: int | None = None
     """From the moment at which the guest was allowed to run until it was let go, by the destination's clock;
     None if the destination did not say.

@@ -111,7 +111,7 @@ def in_virtual_time(chance: random.Random) -> Travelled:
         # The moment of the stop by the one clock, from what the guest's timebase was then.
         stopped_at = (record.guest_tb_before - lead - origins[here]) & MASK64
         hop = Hop(here, there, record, stopped_at)
-        passages.append(Passage(hop, flights[3] + flights[4], (deadline, guest.get("DEC_EXPIRY"))))
+        passages.append(Passage(hop, flights[5] + flights[6], (deadline, guest.get("DEC_EXPIRY"))))
         paused.append(Ticks(stopped_at - paused_at))
         here = there
     guest.run_for(STAY)
@@ -138,8 +138,8 @@ def choose_offset(chance: random.Random) -> int:
 
 
 def _flights(chance: random.Random) -> list[Ticks]:
-    """The flights of a move's messages: offer and answer, state and READY, COMMIT and answer."""
-    flights = [Ticks(chance.randint(LAN[0].value, LAN[1].value)) for _ in range(6)]
+    """The flights of a move's messages: offer and answer, state and READY, READY again, COMMIT and answer."""
+    flights = [Ticks(chance.randint(LAN[0].value, LAN[1].value)) for _ in range(8)]
     # Small guests and large ones, fast wires and slow ones: as likely to take 1 ms as 40.
     flights[2] = Ticks.from_ns(int(chance.choice((1, 3, 10, 40)) * chance.uniform(0.5, 1.2) * 1e6))
     return flights

@@ -62,6 +62,8 @@ class LinuxOnOurHosts:
         self.hosts = [
             Host(clock=clock, tb_origin=origin, cores=CPUS) for origin in choose_origins(chance).values()
         ]
+        # One for all moves: a new one would have the same flights each time, and so the same error.
+        self._link = Link()
         self.guest: Guest | None = None
         self.records: list[MoveRecord] = []
         self.boot_seconds = 0.0
@@ -94,7 +96,7 @@ class LinuxOnOurHosts:
         for _ in range(moves):
             there = self._chance.choice([h for h in self.hosts if self.guest not in h.guests])
             self.listener.moving()
-            self.guest, record = move(self.guest, there, Link())
+            self.guest, record = move(self.guest, there, self._link)
             self.listener.moved()
             self.records.append(record)
             self._wait(PATIENCE)
