@@ -14,6 +14,7 @@ from chronovisor.engine.concrete import ConcreteEngine, Reason
 from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.engine.native.operations import has_wide_atomics
 from chronovisor.engine.native.pages import Records
+from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.state import Thread, ThreadTime
 from chronovisor.isa.bits import MSR
 
@@ -163,10 +164,12 @@ def test_the_concrete_evaluators_conditional_stores_lose_nothing_to_native_code(
 
 def test_records_that_are_replaced_are_kept_while_others_are_let_go() -> None:
     """Whoever is in native code may be among each of them."""
-    engine = Guest(NativeEngine, "nop").engine
+    guest = Guest(NativeEngine, "nop")
+    engine, thread = guest.engine, guest.thread(real=True)
     assert isinstance(engine, NativeEngine)
-    inside, gone, count = 1, 2, 3_000
-    engine._inside.add(inside)
+    assert isinstance(thread, NativeThread)
+    thread.inside = 1
+    gone, count = 2, 3_000
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
 

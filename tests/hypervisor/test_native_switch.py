@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("llvmlite")
 
+from chronovisor.engine.choice import engine_named
 from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.native_switch import NativeSwitch, NativeTimebase, switching
@@ -133,8 +134,9 @@ def test_on_the_machines_own_clock() -> None:
 
 def test_who_has_it() -> None:
     """The machine's own clock, native guests, and the switch that is proven: no stand-in is compiled away."""
-    host = Hypervisor(RealTime(), engine=NativeEngine)
-    assert isinstance(host.switch, NativeSwitch)
-    assert all(type(core.timebase) is NativeTimebase for core in host.cores)
+    for engine in ("threaded", "regions"):
+        host = Hypervisor(RealTime(), engine=engine_named(engine))
+        assert isinstance(host.switch, NativeSwitch)
+        assert all(type(core.timebase) is NativeTimebase for core in host.cores)
     assert not isinstance(Hypervisor(VirtualTime(), engine=NativeEngine).switch, NativeSwitch)
     assert not isinstance(Hypervisor(RealTime()).switch, NativeSwitch)

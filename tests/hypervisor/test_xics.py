@@ -7,20 +7,25 @@ from collections import Counter
 
 import pytest
 
-from chronovisor.engine.hypercalls import LINE_WORD, PlainSharedWords
+from chronovisor.engine.hypercalls import LINE_WORD, PlainSharedWords, SharedWords
 from chronovisor.hypervisor.xics import IPI, LEAST_FAVORED, XISR, Source, Xics
 
 SERVERS = range(3)
 NUMBERS = range(0x1000, 0x1006)
 
 
+class _Thread:
+    def __init__(self) -> None:
+        self.shared: SharedWords = PlainSharedWords()
+
+
 class _Line:
     def __init__(self) -> None:
-        self.shared = PlainSharedWords()
+        self.state = _Thread()
 
     @property
     def level(self) -> bool:
-        return bool(self.shared[LINE_WORD] & XISR)
+        return bool(self.state.shared.words[LINE_WORD] & XISR)
 
     def notice(self) -> None:
         pass

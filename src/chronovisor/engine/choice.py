@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 import platform
 import sys
-from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 
 from chronovisor.engine.concrete import ConcreteEngine
-from chronovisor.memory.guest_memory import GuestMemory
 
 _log = logging.getLogger(__name__)
 
@@ -20,7 +18,7 @@ ENGINES = ("auto", "regions", "threaded", "concrete")
 _NATIVE_PROCESSORS = ("x86_64", "AMD64")
 
 
-def engine_named(name: str) -> Callable[[GuestMemory], ConcreteEngine]:
+def engine_named(name: str) -> type[ConcreteEngine]:
     """What makes a guest's engine: "regions", "threaded", "concrete", or "auto" for regions if they run here.
 
     "threaded" is native code with a function for each instruction; "regions" also compiles hot loops whole.
@@ -42,9 +40,9 @@ def engine_named(name: str) -> Callable[[GuestMemory], ConcreteEngine]:
 
     if name == "threaded":
         return NativeEngine
-    from chronovisor.engine.regions.tier import RegionTier
+    from chronovisor.engine.regions.engine import RegionEngine
 
-    return lambda memory: NativeEngine(memory, RegionTier())
+    return RegionEngine
 
 
 def _no_native_code() -> str | None:

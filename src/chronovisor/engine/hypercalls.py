@@ -13,6 +13,7 @@ changes one by an exchange, and declines if the exchange fails.
 from __future__ import annotations
 
 import threading
+from collections.abc import MutableSequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,35 +39,32 @@ class HypercallProgram:
 class SharedWords(Protocol):
     """Words of 64 bits that a thread's programs and its hypervisor read and change, from any thread."""
 
-    def __getitem__(self, number: int) -> int:
-        """Read a word."""
-
-    def __setitem__(self, number: int, value: int) -> None:
-        """Set a word, whatever it is: only if nobody else may change it now."""
+    words: MutableSequence[int]
+    """All of them in order. One that somebody else may change now is only read here."""
 
     def exchange(self, number: int, expected: int, new: int) -> bool:
         """Set a word if it still is as expected; whether it was. One step for all threads."""
 
 
+class Sharing(Protocol):
+    """A thread, as far as it shares words with its hypervisor."""
+
+    shared: SharedWords
+
+
 class PlainSharedWords:
     """Shared words of a thread that only Python executes."""
 
-    __slots__ = ("_changing", "_words")
+    __slots__ = ("_changing", "words")
 
     def __init__(self) -> None:
-        self._words = [0] * SHARED_WORDS
+        self.words: MutableSequence[int] = [0] * SHARED_WORDS
         self._changing = threading.Lock()
-
-    def __getitem__(self, number: int) -> int:
-        return self._words[number]
-
-    def __setitem__(self, number: int, value: int) -> None:
-        self._words[number] = value
 
     def exchange(self, number: int, expected: int, new: int) -> bool:
         """Set a word if it still is as expected; whether it was."""
         with self._changing:
-            if self._words[number] != expected:
+            if self.words[number] != expected:
                 return False
-            self._words[number] = new
+            self.words[number] = new
             return True

@@ -181,7 +181,7 @@ STATEMENTS: dict[str, Callable[..., str]] = {
     # All translations are forgotten, and every thread has done so when this returns.
     "forget_translations": lambda v, le, a, b, c: f"s.forget_translations({v.detail!r})",
     "await_invalidations": lambda v, le: "pass",
-    "read_shared": lambda v, le: f"s.shared[{v.detail}]",
+    "read_shared": lambda v, le: f"s.shared.words[{v.detail}]",
     "exchange_shared": lambda v, le, a, b: f"s.shared.exchange({v.detail}, {a}, {b})",
     "init_page": lambda v, le, a, b: f"s.init_page({a}, {b if v.detail == 'copy' else None})",
     "decline": lambda v, le: "raise Declined",

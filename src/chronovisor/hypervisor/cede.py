@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from chronovisor.engine.hypercalls import SharedWords
+from chronovisor.engine.state import Thread
 from chronovisor.hypervisor.dispatch import Dispatch
 from chronovisor.hypervisor.interrupts import PendingInterrupts
 from chronovisor.hypervisor.scheduler import Scheduler
@@ -22,10 +22,7 @@ class Sleeper(Protocol):
 
     kicked: bool
     next_dispatch: Dispatch
-
-    @property
-    def shared(self) -> SharedWords:
-        """What its thread shares with its hypervisor."""
+    state: Thread
 
 
 class Cede:
@@ -49,7 +46,7 @@ class Cede:
 
     def prod(self) -> None:
         """Wake the vCPU from H_CEDE: from the present one, otherwise from the next. From any thread."""
-        self._vcpu.shared[PROD_WORD] = 1
+        self._vcpu.state.shared.words[PROD_WORD] = 1
         self._scheduler.changed()
 
     def block(self) -> None:
@@ -77,11 +74,11 @@ class Cede:
             self._look_awake()
 
     def _wakes(self) -> bool:
-        return bool(self._vcpu.shared[PROD_WORD]) or self._pending.wake()
+        return bool(self._vcpu.state.shared.words[PROD_WORD]) or self._pending.wake()
 
     def _look_awake(self) -> None:
         if self._wakes():
-            self._vcpu.shared[PROD_WORD] = 0
+            self._vcpu.state.shared.words[PROD_WORD] = 0
             self.ceded = False
 
     def _woken_by(self) -> DispatchReason:

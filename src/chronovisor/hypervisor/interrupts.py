@@ -43,7 +43,7 @@ class PendingInterrupts:
     def external(self) -> bool:
         """Whether the external interrupt's line is raised, by user space or the interrupt controller."""
         thread = self.thread
-        return self.level or bool(thread.shared[LINE_WORD] & thread.line_mask)
+        return self.level or bool(thread.shared.words[LINE_WORD] & thread.line_mask)
 
     def wake(self) -> bool:
         """Return whether something is pending that ends an H_CEDE (which has set MSR[EE])."""
@@ -64,7 +64,7 @@ class PendingInterrupts:
                 cause, self.machine_check = self.machine_check, None
             engine.interrupt(state, "MACHINE_CHECK", cause)
         elif state.MSR & _EE:
-            if self.external:
+            if self.level or state.shared.words[LINE_WORD] & state.line_mask:
                 engine.interrupt(state, "EXTERNAL", 0)
             elif self._timer.pending():
                 engine.interrupt(state, "DECREMENTER", 0)

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from chronovisor.engine.concrete import Reason, Stop
-from chronovisor.engine.hypercalls import SharedWords
 from chronovisor.engine.interface import Engine
 from chronovisor.engine.state import Thread
 from chronovisor.hypervisor.account import Account
@@ -24,7 +23,7 @@ from chronovisor.hypervisor.virtual_core import VirtualCore
 from chronovisor.hypervisor.vpa import Areas
 from chronovisor.hypervisor.xics import XISR, Xics
 from chronovisor.isa.bits import LPCR, MSR
-from chronovisor.isa.registers import FILES, REGISTERS, SHARED_WORDS
+from chronovisor.isa.registers import FILES, REGISTERS
 from chronovisor.memory.guest_memory import GuestMemory
 from chronovisor.papr.vpa import PreemptReason
 from chronovisor.processor.core import HardwareThread
@@ -66,6 +65,7 @@ class VirtualCpu:
         self.number = number
         self._scheduler = host.scheduler
         self.seat = host.scheduler.seat()
+        self._queue = host.run_queue
         self._is_virtual = host.source.is_virtual
         self._large_width: DecWidth = host.cpu_model.large_decrementer
         self._run_time = RunTime(host.source)
@@ -108,11 +108,6 @@ class VirtualCpu:
     def ceded(self) -> bool:
         """Whether it has made H_CEDE and waits."""
         return self._cede.ceded
-
-    @property
-    def shared(self) -> SharedWords:
-        """What its thread shares with its hypervisor."""
-        return self.state.shared
 
     # From any thread
 
@@ -235,8 +230,10 @@ class VirtualCpu:
                 pass
             return ended
         finally:
+            # Set first, then look, as above.
             self._running = False
-            scheduler.changed()
+            if self._accesses or self._is_virtual:
+                scheduler.changed()
             if bound:
                 scheduler.unbind(self.seat)
 
@@ -274,13 +271,14 @@ class VirtualCpu:
 
     def _guest(self, stay: Stay) -> Exit | None:
         """Run the guest's instructions until the thread has to leave."""
-        engine, hypercalls, cede = self.machine.engine, self.machine.hypercalls, self._cede
+        engine, hypercalls = self.machine.engine, self.machine.hypercalls
+        cede, pending = self._cede, self.pending
         while not self._has_to_leave(stay):
             if cede.ceded:
                 cede.nap(stay)
                 continue
             state = self.state
-            self.pending.deliver(state, engine)
+            pending.deliver(state, engine)
             if self._is_virtual:
                 stop = engine.run(state, self._account.budget(state.MSR, engine.budget))
                 self._account.settle()
@@ -299,13 +297,9 @@ class VirtualCpu:
     def _has_to_leave(self, stay: Stay) -> bool:
         # Clear the request first, then look for its reasons: none that comes in between is missed.
         self.state.exit_request = 0
-        run_queue = self.host.run_queue
-        return (
-            self.kicked
-            or stay.leaving
-            or self.enter_anew
-            or (bool(run_queue.waiting) and run_queue.time_is_up(stay))
-        )
+        if self.kicked or stay.leaving or self.enter_anew:
+            return True
+        return bool(self._queue.waiting) and self._queue.time_is_up(stay)
 
     def _crashed(self, stop: Stop) -> Crashed | None:
         state, crash = self.state, stop.crash
@@ -332,8 +326,7 @@ class VirtualCpu:
                 self.state.set(name, old.get(name))
         for file in FILES.values():
             getattr(self.state, file.attribute)[:] = getattr(old, file.attribute)
-        for word in range(SHARED_WORDS):
-            self.state.shared[word] = old.shared[word]
+        self.state.shared.words[:] = old.shared.words
         self._use_state()
 
     def _use_state(self) -> None:

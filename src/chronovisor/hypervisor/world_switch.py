@@ -77,6 +77,7 @@ class WorldSwitch:
         self._scheduler = host.scheduler
         self._source = host.source
         self._queue = host.run_queue
+        self._has_turns = host.source.is_virtual
 
     def enter(self, vcpu: Traveller) -> Stay | None:
         """Bring the calling thread's vCPU into the guest, and return the stay that it takes part in; None if
@@ -174,8 +175,9 @@ class WorldSwitch:
         return stay
 
     def _enter_as_primary(self, stay: Stay, vcore: VirtualCore) -> None:
-        # Threads that are ready come along now: they wait behind the switch, not for the next entry.
-        self._scheduler.give_way()
+        if self._has_turns:
+            # Threads that are ready come along now: they wait behind the switch, not for the next entry.
+            self._scheduler.give_way()
         # Noted before the switch: an offset that is set during the switch is not the one that is added.
         stay.entered_with = vcore.offset
         try:
@@ -183,7 +185,8 @@ class WorldSwitch:
         except (SwitchBreachError, NoTbu40Error) as error:
             stay.failure = str(error)
             stay.leave_soon()
-        self._scheduler.changed()
+        if len(stay.inside) > 1:
+            self._scheduler.changed()
 
     def _enter_as_secondary(self, stay: Stay, thread: HardwareThread, vcpu: int) -> None:
         """Wait until the core's timebase is the guest's."""

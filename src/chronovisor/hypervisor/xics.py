@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from chronovisor.engine.hypercalls import LINE_WORD, SharedWords
+from chronovisor.engine.hypercalls import LINE_WORD, Sharing
 
 IPI: Final = 2
 """The number of an inter-processor interrupt."""
@@ -40,8 +40,8 @@ class Line(Protocol):
     """The vCPU of a presenter."""
 
     @property
-    def shared(self) -> SharedWords:
-        """What its thread shares with its hypervisor."""
+    def state(self) -> Sharing:
+        """Its thread, one of whose shared words is the presenter."""
 
     def notice(self) -> None:
         """Have it look whether an interrupt is shown: one is now."""
@@ -81,20 +81,20 @@ class Presenter:
     def __init__(self, line: Line) -> None:
         self.line = line
         # It is not known whether a source has waited for it.
-        line.shared[PRESENTER_WORD] = LEAST_FAVORED << MFRR_SHIFT | _NOTHING | WAITING
+        line.state.shared.words[PRESENTER_WORD] = LEAST_FAVORED << MFRR_SHIFT | _NOTHING | WAITING
 
     @property
     def word(self) -> int:
         """All of it, as it is now."""
-        return self.line.shared[PRESENTER_WORD]
+        return self.line.state.shared.words[PRESENTER_WORD]
 
     @word.setter
     def word(self, word: int) -> None:
-        self.line.shared[PRESENTER_WORD] = word
+        self.line.state.shared.words[PRESENTER_WORD] = word
 
     def exchange(self, expected: int, new: int) -> bool:
         """Change it, if it still is as expected; whether it was."""
-        return expected == new or self.line.shared.exchange(PRESENTER_WORD, expected, new)
+        return expected == new or self.line.state.shared.exchange(PRESENTER_WORD, expected, new)
 
     @property
     def cppr(self) -> int:

@@ -27,10 +27,14 @@ from chronovisor.engine.statistics import Instructions
 from chronovisor.isa.bits import MSR
 from chronovisor.memory.guest_memory import GuestMemory
 
+# By plain numbers: a look-up by an enum's members takes twice as long.
 _STOPS: dict[int, Stop] = {
-    Left.BUDGET: Stop(Reason.BUDGET),
-    Left.RESYNC: Stop(Reason.RESYNC),
-    Left.HYPERCALL: Stop(Reason.HYPERCALL),
+    int(left): Stop(reason)
+    for left, reason in (
+        (Left.BUDGET, Reason.BUDGET),
+        (Left.RESYNC, Reason.RESYNC),
+        (Left.HYPERCALL, Reason.HYPERCALL),
+    )
 }
 
 
@@ -38,6 +42,8 @@ _STOPS: dict[int, Stop] = {
 _MODE = int(MSR.SF | MSR.LE)
 #: Samples that are not worth a look.
 _FEW_SAMPLES = 15
+#: Instructions from one look at the number of samples to the next: fewer do not give that many.
+_LOOK_INSTRUCTIONS = 1 << 17
 
 
 class SecondTier(Protocol):
@@ -69,8 +75,7 @@ class NativeEngine(ConcreteEngine):
         #: A byte for each cache block, 1 once it was decoded. It costs memory only for the blocks of code.
         self._code_blocks = mmap.mmap(-1, memory.size // CACHE_BLOCK)
         self.code_blocks_at = ctypes.addressof(ctypes.c_char.from_buffer(self._code_blocks))
-        #: Where the threads are that are in native code; records that were replaced, with who may be there.
-        self._inside: set[int] = set()
+        #: Records that were replaced, and where the threads are that may be among them.
         self._retired: list[tuple[Retired, set[int]]] = []
         self._retiring = threading.Lock()
         self._enter_native = runtime().enter
@@ -152,8 +157,10 @@ class NativeEngine(ConcreteEngine):
             why = self._run_native(state)
             executed = state.executed = end - state.run_left
             live.take_back(state)
-            if self._tier is not None and state.sample_count - state.samples_taken > _FEW_SAMPLES:
-                self._tier.look(state, self._pages_by_table)
+            if executed >= state.look_due and self._tier is not None:
+                if state.sample_count - state.samples_taken > _FEW_SAMPLES:
+                    self._tier.look(state, self._pages_by_table)
+                state.look_due = executed + _LOOK_INSTRUCTIONS
             found = _STOPS.get(why)
             if found is not None:
                 return found
@@ -226,20 +233,16 @@ class NativeEngine(ConcreteEngine):
 
     def _run_native(self, state: NativeThread) -> int:
         """Run the thread; then let go of old records that no thread is among."""
-        at, inside = state.at, self._inside
-        inside.add(at)
-        try:
-            why: int = self._enter_native(state.reference, self._memory_at)
-            return why
-        finally:
-            inside.discard(at)
-            if self._retired:
-                self._leave_retired(at)
+        why: int = self._enter_native(state.reference, self._memory_at)
+        if self._retired:
+            self._leave_retired(state.at)
+        return why
 
     def _retire(self, old: list[Retired]) -> None:
         """Keep records that were replaced as long as a thread that is in native code now may read them."""
+        # A thread that comes in later finds the new records: `enter` says that it is inside before it looks.
         with self._retiring:
-            self._retired += [(records, set(self._inside)) for records in old]
+            self._retired += [(records, {t.at for t in self._threads if t.inside}) for records in old]
 
     def _leave_retired(self, at: int) -> None:
         with self._retiring:

@@ -17,8 +17,8 @@ STORED = tuple(r.name for r in REGISTERS.values() if not r.live)
 
 
 def file_field(file: RegisterFile) -> str:
-    """The name of the field that holds a register file. Python's own view of wide registers is apart."""
-    return file.attribute if file.width == 64 else f"{file.attribute}_words"
+    """The name of the field that holds a register file. Python's own view of the registers is apart."""
+    return f"{file.attribute}_words"
 
 
 #: How many samples of where a thread was are kept, a power of two.

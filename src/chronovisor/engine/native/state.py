@@ -77,21 +77,25 @@ class WideRegisters(MutableSequence[int]):
         raise TypeError("a register file keeps its length")
 
 
+def _view(thread: Registers, file: RegisterFile) -> MutableSequence[int]:
+    """The registers of a file. A field of the structure would make a new array at each access."""
+    if file.width > 64:
+        return WideRegisters(thread, file)
+    at = ctypes.addressof(thread) + OFFSETS[file_field(file)]
+    registers: MutableSequence[int] = (ctypes.c_uint64 * file.count).from_address(at)  # type: ignore[assignment]
+    return registers
+
+
 class NativeSharedWords:
     """The words that a thread shares with its hypervisor, where native code changes them."""
 
-    __slots__ = ("_at", "_exchange", "_words")
+    __slots__ = ("_at", "_exchange", "words")
 
     def __init__(self, thread: int) -> None:
         self._at = thread + OFFSETS["shared_words"]
-        self._words = memoryview((ctypes.c_uint64 * SHARED_WORDS).from_address(self._at)).cast("B").cast("Q")
+        words = (ctypes.c_uint64 * SHARED_WORDS).from_address(self._at)
+        self.words: MutableSequence[int] = memoryview(words).cast("B").cast("Q")  # type: ignore[assignment]
         self._exchange = runtime().exchange_word
-
-    def __getitem__(self, number: int) -> int:
-        return self._words[number]
-
-    def __setitem__(self, number: int, value: int) -> None:
-        self._words[number] = value
 
     def exchange(self, number: int, expected: int, new: int) -> bool:
         """Set a word if it still is as expected; whether it was."""
@@ -122,8 +126,7 @@ class NativeThread(Registers, Thread):
         # Not `byref(self)`: the garbage collector does not see through it and would never free this.
         self.reference = ctypes.c_void_p(self.at)
         for file in FILES.values():
-            if file_field(file) != file.attribute:
-                setattr(self, file.attribute, WideRegisters(self, file))
+            setattr(self, file.attribute, _view(self, file))
         self.code = guest
         self.code_blocks = guest.code_blocks_at
         self.modes = ctypes.addressof(guest.modes)
@@ -132,6 +135,8 @@ class NativeThread(Registers, Thread):
         self.contexts = self._contexts.address
         self.translations = Translations()
         self._known_forgotten = 0
+        self.look_due = 0
+        """When the number of samples is looked at next, as a count of `executed`."""
         self.samples_taken = 0
         """How many samples of where the thread was have been looked at."""
         self.memory = memory
