@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
 from random import Random
 
 import pytest
@@ -11,6 +14,7 @@ from soak import share
 
 from chronovisor.engine.concrete import ConcreteEngine, Reason
 from chronovisor.engine.native import pages as decoded
+from chronovisor.engine.native.compile_service import Prepare
 from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.engine.native.layout import PAGE_SHIFT, RECORD_PLAIN
 from chronovisor.engine.native.state import NativeThread
@@ -304,6 +308,51 @@ class _Noted:
 
     def put(self, task: object) -> None:
         self.tasks.append(task)
+
+
+class _Turns:
+    """A compile service whose requests' turns come when a test says so."""
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        self.prepares: Queue[Prepare] = Queue()
+
+    def ask_in_turn(self, prepare: Prepare) -> None:
+        self.prepares.put(prepare)
+
+
+def test_the_hottest_page_is_compiled_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And not the one that was hot first, or was hot long ago."""
+    monkeypatch.setenv("CHRONOVISOR_CACHE", str(tmp_path))
+    monkeypatch.setattr(tier, "CompileService", _Turns)
+    worker = tier._Worker()
+    monkeypatch.setattr(tier, "_worker", lambda: worker)
+    run = _Run(NativeEngine, _Case("loop: b loop", CODE, KERNEL, {}, 0, "nop"))
+    assert isinstance(run.guest.engine, NativeEngine)
+    assert isinstance(run.thread, NativeThread)
+    pages, made = run.guest.engine.pages_of(run.thread), tier.RegionTier()
+    turns: Queue[Prepare] = worker._service.prepares  # type: ignore[attr-defined]
+    run.thread.samples_taken = run.thread.sample_count = 0
+
+    def sample(page: int, times: int) -> None:
+        for _ in range(times):
+            one = run.thread.samples[run.thread.sample_count % 256]
+            # What is hot tells the page.
+            one.entry, one.base, one.offset = pages.address + 8 * page, page << PAGE_SHIFT, 4 * page
+            run.thread.sample_count += 1
+            made.look(run.thread, {pages.address: pages})
+
+    for page in (1, 2, 3):
+        run.guest.memory.write(page << PAGE_SHIFT, bytes([page]) * 8)
+        sample(page, 1)
+    prepares = []
+    for page, times in ((1, 40), (2, 600), (3, 9)):
+        # The first sample has the disk looked at, which is done before the page counts as hot.
+        while any(heat.waits for (_, number), heat in made._heats.items() if number == page):
+            time.sleep(0.001)
+        sample(page, times)
+        prepares.append(turns.get(timeout=10))
+    asked = [prepare() for prepare in prepares]
+    assert [one and one[0]["hot"] for one in asked] == [8, 12, 4]
 
 
 def test_a_guest_that_makes_endless_new_code_gets_no_more_regions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ has another process compile them; nothing waits for it.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -39,6 +40,8 @@ HOT = 4
 #: How many regions a guest gets, and for how many hot pages they are looked for: new code may never end.
 MOST_REGIONS = 4096
 MOST_LOOKS = 1 << 16
+#: Of so many samples of a guest each counts half as much as the one after them: what was hot once cools down.
+_HALF_LIFE = 256
 #: The pages that a region may have besides its home page: so many before it and behind it.
 _BEFORE, _BEHIND = 8, 16
 
@@ -62,6 +65,16 @@ class _Heat:
     """Whether its regions were looked for on disk."""
     waits: bool = False
     """Whether a region is being made."""
+    _warmth: float = 0.0
+    _moment: int = 0
+
+    def warm(self, moment: int) -> None:
+        """Take a sample outside of regions: the guest's sample of this number."""
+        self._warmth, self._moment = self.warmth(moment) + 1, moment
+
+    def warmth(self, moment: int) -> float:
+        """How many samples came lately, when the guest's latest has this number."""
+        return self._warmth * math.exp2((self._moment - moment) / _HALF_LIFE)
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,11 @@ class _Task:
     hot: int | None
     """The offset for which a region is to be compiled; None: take what is on disk."""
 
+    @property
+    def warmth(self) -> float:
+        """How much of its time the guest lately spent in the page."""
+        return self.heat.warmth(self.tier.samples)
+
 
 class RegionTier:
     """The regions of one guest."""
@@ -87,6 +105,8 @@ class RegionTier:
         self._heats: dict[tuple[int, int], _Heat] = {}
         self.count = 0
         """How many regions were put in."""
+        self.samples = 0
+        """How many samples were taken."""
         self._looks = 0
 
     def look(self, thread: NativeThread, pages_by_table: Mapping[int, DecodedPages]) -> None:
@@ -107,6 +127,9 @@ class RegionTier:
         if heat is None or heat.version != version:
             heat = self._heats[key] = _Heat(version)
         offset = sample.offset
+        self.samples += 1
+        if offset not in heat.covered:
+            heat.warm(self.samples)
         if offset in heat.covered or heat.waits or self._is_full():
             return
         heat.samples[offset] += 1
@@ -172,6 +195,9 @@ class _Worker:
     def __init__(self) -> None:
         self._tasks: SimpleQueue[_Task] = SimpleQueue()
         self._service = CompileService(compile_server.__name__, nice=True, code=REGIONS)
+        #: What is to be compiled: the hottest page is first, not the one that was hot first. The process that
+        #: compiles may have little time on a busy machine.
+        self._waiting: list[_Task] = []
         #: The regions of each home page that is known.
         self._known: dict[str, list[Loaded]] = {}
         self._changing = threading.Lock()
@@ -187,7 +213,8 @@ class _Worker:
 
     def _see_to(self, task: _Task) -> None:
         if not self._is_known(task):
-            self._service.ask_in_turn(partial(self._prepare, task))
+            self._waiting.append(task)
+            self._service.ask_in_turn(self._prepare)
 
     def _is_known(self, task: _Task) -> bool:
         """Put in what is known of the task's page; whether that is all that the task is about."""
@@ -210,7 +237,9 @@ class _Worker:
                     self._known[name] = found
         return self._known[name]
 
-    def _prepare(self, task: _Task) -> tuple[dict[str, object], Taker] | None:
+    def _prepare(self) -> tuple[dict[str, object], Taker] | None:
+        task = max(self._waiting, key=lambda one: one.warmth)
+        self._waiting.remove(task)
         # Meanwhile the guest may have ended, or its region may have been made for another.
         if self._is_known(task) or (pages := task.pages()) is None or task.hot is None:
             return None
