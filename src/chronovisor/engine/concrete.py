@@ -90,6 +90,12 @@ def _interrupt_entry(name: str) -> Execute:
     return compile_program(entry(name), False)
 
 
+@cache
+def _compiled(answer: HypercallProgram) -> Execute:
+    """A program that answers a hypercall, as Python: made when a guest first makes the call."""
+    return compile_program(answer.program, False)
+
+
 def operation(word: int, sixty_four: bool, little: bool) -> Operation:
     """What executes an instruction word in a machine mode: a function and the word's operands."""
     found = decode(word)
@@ -117,7 +123,7 @@ class ConcreteEngine:
             (sixty_four, little): {} for sixty_four in (False, True) for little in (False, True)
         }
         self._made: list[Thread] = []
-        self._answers: dict[int, tuple[int, Execute]] = {}
+        self._answers: dict[int, HypercallProgram] = {}
         memory.on_clear.append(self.forget_all)
 
     def thread(self, live: LiveRegisters) -> Thread:
@@ -126,9 +132,7 @@ class ConcreteEngine:
 
     def answer_hypercalls(self, programs: Sequence[HypercallProgram]) -> None:
         """Have threads that are made from now on answer hypercalls by programs, as their ``answers`` say."""
-        self._answers = {
-            one.number: (1 << one.place, compile_program(one.program, False)) for one in programs
-        }
+        self._answers = {one.number: one for one in programs}
 
     def _known(self, thread: Thread) -> Thread:
         """The thread, to be told when translations are to be forgotten, and for its count of instructions."""
@@ -188,12 +192,12 @@ class ConcreteEngine:
 
     def _hypercall(self, state: Thread) -> Stop | None:
         """Answer a hypercall: None, or why the run ends now."""
-        place, execute = self._answers.get(state.gpr[NUMBER_REGISTER], (0, None))
-        if execute is None or not place & state.answers or state.MSR & MSR.PR:
+        answer = self._answers.get(state.gpr[NUMBER_REGISTER])
+        if answer is None or not state.answers >> answer.place & 1 or state.MSR & MSR.PR:
             return _HYPERCALL
         stop = None
         try:
-            execute(state)
+            _compiled(answer)(state)
         except Declined:
             return _HYPERCALL
         except Resync:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
+from types import FunctionType
 from typing import TYPE_CHECKING
 
 from chronovisor.isa.forms import FIELDS, Field, Form, Kind, without_hints
@@ -208,6 +209,28 @@ def reserved(name: str, form: Form, opcode: int, extended_opcode: int) -> Callab
     return declare
 
 
+def _head(assembly: str) -> re.Match[str]:
+    matched = _MNEMONIC.match(assembly.partition(" ")[0])
+    if matched is None:
+        raise ValueError(f"{assembly!r} does not begin with a mnemonic and its options in brackets")
+    return matched
+
+
+def mnemonic_of(assembly: str) -> str:
+    """The mnemonic in an assembly template, without its options."""
+    return _head(assembly)[1]
+
+
+@cache
+def parameters(function: Callable[..., object]) -> tuple[str, ...]:
+    """The names of a function's parameters, as `inspect.signature` has them, which takes longer."""
+    unwrapped = inspect.unwrap(function)
+    if isinstance(unwrapped, FunctionType) and not hasattr(unwrapped, "__signature__"):
+        code = unwrapped.__code__
+        return code.co_varnames[: code.co_argcount]
+    return tuple(inspect.signature(function).parameters)
+
+
 def _declared(
     assembly: str,
     encoding: tuple[Form, int, int | None],
@@ -216,13 +239,11 @@ def _declared(
     meaning: Meaning,
     cite: str,
 ) -> Instruction:
-    head, _, syntax = assembly.partition(" ")
-    matched = _MNEMONIC.match(head)
-    if matched is None:
-        raise ValueError(f"{assembly!r} does not begin with a mnemonic and its options in brackets")
+    _, _, syntax = assembly.partition(" ")
+    matched = _head(assembly)
     form, opcode, extended_opcode = encoding
     options = re.findall(r"\[(.)\]", matched[2])
-    names = tuple(inspect.signature(meaning).parameters)[1:]
+    names = parameters(meaning)[1:]
     for name in (*names, *fixed):
         if name not in FIELDS:
             raise ValueError(f"{assembly!r}: {name} is not an instruction field")

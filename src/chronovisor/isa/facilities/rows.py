@@ -24,7 +24,7 @@ from functools import cache, wraps
 
 from chronovisor.isa import forms
 from chronovisor.isa.forms import FIELDS, Form, Kind
-from chronovisor.isa.instruction import UNIMPLEMENTED, instruction, unimplemented
+from chronovisor.isa.instruction import instruction, mnemonic_of, parameters, unimplemented
 from chronovisor.isa.notation import Machine
 from chronovisor.isa.values import Meaning
 
@@ -47,6 +47,11 @@ class _Row:
     needs: Meaning
     register: str | None
 
+    def stand_in(self) -> None:
+        """Declare the instruction without a meaning."""
+        declare = unimplemented(self.assembly, self.form, *self.opcodes, cite=self.section, **self.fixed)
+        declare(_stand_in(self.needs, self.register))
+
     def check(self, m: Machine, fields: dict[str, object]) -> None:
         """Go on only if the facility is on."""
         self.needs(m, *(() if self.register is None else (fields[self.register],)))
@@ -59,7 +64,7 @@ MNEMONICS: set[str] = set()
 
 
 def declare(needs: Meaning, table: str) -> None:
-    """Declare each row of `table` as an instruction without a meaning, which needs a facility."""
+    """Declare each row of `table`, an instruction that needs a facility. `complete` has to follow."""
     section = ""
     for line in filter(None, map(str.strip, table.splitlines())):
         if found := _SECTION.match(line):
@@ -69,12 +74,16 @@ def declare(needs: Meaning, table: str) -> None:
         form, *numbers = encoding.split()
         fixed = {name: int(number) for name, number in (part.split("=") for part in numbers if "=" in part)}
         opcodes = tuple(int(part) for part in numbers if "=" not in part)
-        register = _register(assembly) if len(inspect.signature(needs).parameters) > 1 else None
-        row = _Row(assembly, _FORMS[form], opcodes, fixed, section, needs, register)
-        unimplemented(assembly, row.form, *opcodes, cite=section, **fixed)(_stand_in(needs, register))
-        mnemonic = UNIMPLEMENTED[-1].mnemonic
-        _rows[mnemonic] = row
+        register = _register(assembly) if len(parameters(needs)) > 1 else None
+        mnemonic = mnemonic_of(assembly)
+        _rows[mnemonic] = _Row(assembly, _FORMS[form], opcodes, fixed, section, needs, register)
         MNEMONICS.add(mnemonic)
+
+
+def complete() -> None:
+    """Declare the instructions of the rows that have no meaning, once all meanings are declared."""
+    while _rows:
+        _rows.pop(next(iter(_rows))).stand_in()
 
 
 def _register(assembly: str) -> str:
@@ -109,7 +118,6 @@ def meaning(mnemonic: str) -> Callable[[Meaning], Meaning]:
             row.check(m, fields)
             body(m, **fields)
 
-        UNIMPLEMENTED[:] = [one for one in UNIMPLEMENTED if one.mnemonic != mnemonic]
         instruction(row.assembly, row.form, *row.opcodes, cite=row.section, static=(), **row.fixed)(checked)
         return body
 

@@ -1,6 +1,7 @@
 """The instructions, by the book's chapters. Importing this package declares them all."""
 
 import chronovisor.isa.facilities  # noqa: F401 - the rows that the meanings below belong to
+from chronovisor.isa.facilities.rows import complete
 from chronovisor.isa.meanings import (
     arithmetic,
     atomics,
@@ -38,6 +39,8 @@ from chronovisor.isa.meanings import (
     vector_scalar_storage,
     vector_storage,
 )
+
+complete()
 
 __all__ = [
     "arithmetic",

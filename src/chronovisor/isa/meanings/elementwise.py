@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 from chronovisor.isa.facilities.rows import meaning
+from chronovisor.isa.instruction import parameters
 from chronovisor.isa.notation import Machine
 from chronovisor.isa.values import Value
 
@@ -40,7 +40,7 @@ def _declare(mnemonic: str, compute: Callable[..., Value], sources: int) -> None
 
 
 def _sources(function: Elements) -> int:
-    return len(inspect.signature(function).parameters) - 1
+    return len(parameters(function)) - 1
 
 
 def register_wise(mnemonic: str, function: Elements) -> None:
