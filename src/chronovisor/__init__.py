@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from chronovisor.kvm.errors import KvmError
     from chronovisor.kvm.registers import RegisterError
+    from chronovisor.kvm.statistics import Statistics
     from chronovisor.machine.console import Console
     from chronovisor.machine.ending import EndReason, GuestEnd
     from chronovisor.machine.errors import ImageError, MachineError, OutputLostError
@@ -51,6 +52,7 @@ __version__: str
 _HOMES = {
     "kvm.errors": ("KvmError",),
     "kvm.registers": ("RegisterError",),
+    "kvm.statistics": ("Statistics",),
     "machine.console": ("Console",),
     "machine.ending": ("EndReason", "GuestEnd"),
     "machine.errors": ("ImageError", "MachineError", "OutputLostError"),
@@ -109,6 +111,7 @@ __all__ = [
     "RegisterError",
     "RestorationError",
     "SnapshotError",
+    "Statistics",
     "StreamError",
     "Ticks",
     "TimePolicy",

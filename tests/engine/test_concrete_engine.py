@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chronovisor.engine import concrete
 from chronovisor.engine.concrete import ConcreteEngine, Crash, Reason
 from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.isa.bits import DSISR, MSR, ProgramCause
@@ -245,3 +246,13 @@ def test_little_endian_code() -> None:
     guest.memory.store(0x20000, 4, 0x1234_5678, little=True)
     guest.run(2)
     assert (guest["r3"], guest["r5"]) == (0x1234_5678, 1)
+
+
+def test_a_guest_that_makes_endless_new_code_keeps_few_instructions_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(concrete, "MOST_DECODED", 50)
+    guest = Guest("; ".join(["addi r3,r3,1"] * 300))
+    guest.run(300)
+    assert (guest["r3"], guest["CIA"]) == (300, CODE + 1200)
+    assert sum(map(len, guest.engine._decoded.values())) <= 50

@@ -40,6 +40,9 @@ Operation = tuple[Execute, tuple[int, ...]]
 
 _M64 = (1 << 64) - 1
 
+#: Instructions that stay decoded in a mode, at some hundred bytes each: a guest's code may never end.
+MOST_DECODED = 1 << 18
+
 
 class Reason(Enum):
     """Why the engine gave a thread back."""
@@ -264,7 +267,10 @@ class ConcreteEngine:
         found = operation(word, sixty_four, little)
         if state.MSR & MSR.IR or cia == address:
             # `forget` can find only these by their real address.
-            self._decoded[state.mode][address] = found
+            decoded = self._decoded[state.mode]
+            if len(decoded) >= MOST_DECODED:
+                decoded.clear()
+            decoded[address] = found
         return found
 
     def _note_decoding(self, address: int) -> None:
