@@ -20,6 +20,7 @@ from llvmlite import ir
 import chronovisor.isa
 from chronovisor.engine.native.block_decoder import define_decode_block
 from chronovisor.engine.native.contexts import define_adopt, define_ask_flush, define_flush
+from chronovisor.engine.native.crossing import define_cross
 from chronovisor.engine.native.emitter import HANDLER, POINTER
 from chronovisor.engine.native.encoding import Encoding, encoding
 from chronovisor.engine.native.enter import Control, define_entry
@@ -227,6 +228,7 @@ def runtime_module() -> ir.Module:
     control = Control(
         now=define_clock(module),
         translate={access: define_translate(module, access, interrupt) for access in Access},
+        cross={Access.LOAD: define_cross(module, False), Access.STORE: define_cross(module, True)},
         adopt=define_adopt(module),
         flush=define_flush(module),
         invalidate=invalidate,
@@ -249,7 +251,17 @@ def runtime_module() -> ir.Module:
 _MAKERS = tuple(
     sys.modules[f"chronovisor.engine.native.{name}"]
     for name in (
-        *("block_decoder", "compiler", "contexts", "emitter", "encoding", "enter", "fillers", "ieee"),
+        *(
+            "block_decoder",
+            "compiler",
+            "contexts",
+            "crossing",
+            "emitter",
+            "encoding",
+            "enter",
+            "fillers",
+            "ieee",
+        ),
         *("interrupt_entry", "invalidation", "layout", "lowering", "operations", "pairs"),
         *("pure_operations", "residuals", "runtime", "sets", "walk"),
     )

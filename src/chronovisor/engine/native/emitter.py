@@ -197,6 +197,11 @@ class ThreadEmitter(Emitter):
         raised = b.or_(self.read("pending"), b.and_(line, self.read("line_mask")))
         return b.icmp_unsigned("!=", raised, word(0))
 
+    def addresses(self) -> ir.Value:
+        """The bits of an effective address: in 32-bit mode the first page is behind the last one."""
+        narrow = self.b.icmp_signed(">=", self.read("MSR"), word(0))
+        return self.b.select(narrow, word(0xFFFFFFFF), word(-1))
+
     def address_of(self, record: ir.Value) -> ir.Value:
         """The effective address of the instruction with this record, in the page that is being executed."""
         offset = self.b.load(self.at(record, RECORD_OFFSET), typ=I64)

@@ -43,6 +43,7 @@ class Control:
 
     now: ir.Function
     translate: Mapping[Access, ir.Function]
+    cross: Mapping[Access, ir.Function]
     adopt: ir.Function
     flush: ir.Function
     invalidate: ir.Function
@@ -128,6 +129,22 @@ class _Entry(ThreadEmitter):
         b.position_at_end(slow)
         self._leave(Left.SLOW)
 
+    def _missing(self, access: Access, why: ir.PhiInstr, back: ir.Block) -> None:
+        """Have the TLB know the page of an access. If it lies in two pages, have its instruction done."""
+        b = self.b
+        ea = self.read("missing_address")
+        end = b.add(ea, b.sub(self.read("missing_size"), word(1)))
+        pages, second, both = (self.block_named(n) for n in ("pages", "second", "both"))
+        self._translate(access, ea, pages)
+        b.position_at_end(pages)
+        one = b.icmp_unsigned("==", b.lshr(ea, word(PAGE_SHIFT)), b.lshr(end, word(PAGE_SHIFT)))
+        b.cbranch(one, self.again, second)
+        b.position_at_end(second)
+        self._translate(access, b.and_(b.and_(end, word(-(1 << PAGE_SHIFT))), self.addresses()), both)
+        b.position_at_end(both)
+        why.add_incoming(b.call(self.control.cross[access], [self.state, self.memory]), b.block)
+        b.branch(back)
+
     # The blocks
 
     def _define_piece(self) -> None:
@@ -163,11 +180,17 @@ class _Entry(ThreadEmitter):
         record.add_incoming(after, second)
         handler = b.load(self.at(record, RECORD_HANDLER), typ=HANDLER_POINTER)
         why = b.call(handler, [self.state, record, self.memory, size], cconv="tailcc")
+        back = self.block_named("back")
+        first = b.block
+        b.branch(back)
+        b.position_at_end(back)
+        reason = b.phi(I64)
+        reason.add_incoming(why, first)
         self._count(b.sub(self.read("begin"), self.read("budget")))
-        self._go_on(why)
+        self._go_on(reason, back)
 
-    def _go_on(self, why: ir.Value) -> None:
-        """Do what a handler has left undone, and go on."""
+    def _go_on(self, why: ir.Value, back: ir.Block) -> None:
+        """Do what a handler has left undone, and go on; ``back`` is where another handler came back."""
         b, control = self.b, self.control
         other = self.block_named("other")
         choice = b.switch(why, other)
@@ -184,7 +207,7 @@ class _Entry(ThreadEmitter):
         self._leave(why)
         for left, access in ((Left.MISSING_LOAD, Access.LOAD), (Left.MISSING_STORE, Access.STORE)):
             b.position_at_end(cases[left])
-            self._translate(access, self.read("missing_address"), self.again)
+            self._missing(access, why, back)
         b.position_at_end(cases[Left.CONTEXT])
         self._adopt(self.again)
         b.position_at_end(cases[Left.INVALIDATE])

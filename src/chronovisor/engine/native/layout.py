@@ -65,8 +65,11 @@ class Registers(ctypes.Structure):
         ("reserved_high", ctypes.c_uint64),
         # The function that reads the clock: handlers name no address, so that they can be copied anywhere
         ("now", ctypes.c_uint64),
-        # The effective address that the TLB lacks, if a handler was left for that, and the TLB
+        # The access that the TLB lacks, if a handler was left for that: its effective address and its size in
+        # bytes; the bytes of an access that lies in two pages; and the TLB
         ("missing_address", ctypes.c_uint64),
+        ("missing_size", ctypes.c_uint64),
+        ("crossing", ctypes.c_uint64 * 2),
         ("tlb", ctypes.c_uint64),
         # The TLBs that hold once AMR's key 0 becomes 0, 1, 2 or 3 and nothing else changes; 0: not empty yet
         ("tlb_by_key", ctypes.c_uint64 * KEYS),
@@ -227,7 +230,7 @@ class Left(IntEnum):
     DECODE = 4  # not done: the instruction is not decoded yet
     SLOW = 5  # not done, and nothing changed: the concrete evaluator does this one, or says why it cannot be
     # From a handler to `enter`, which goes on by itself:
-    MISSING_LOAD = 6  # not done, and nothing changed: the TLB lacks the page of a load
+    MISSING_LOAD = 6  # not done, and nothing changed: the TLB lacks the page of a load, or it lies in two
     MISSING_STORE = 7  # the same for a store
     CONTEXT = 8  # done, and the registers changed that say how to go on
     INTERRUPT = 9  # not done: the instruction raises an interrupt

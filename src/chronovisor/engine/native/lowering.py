@@ -235,8 +235,7 @@ class Lowering(ThreadEmitter):
         """The guest real address of ``size`` bytes at an effective one.
 
         It is looked up in the TLB, even in real mode: a page that the TLB has for stores is in the dirty log.
-        If the TLB does not have the page, `enter` translates. What then remains, an access that faults or
-        that crosses a page, is the concrete evaluator's.
+        If the TLB does not have the page, or if the access lies in two pages, `enter` sees to that.
         """
         if not self.sixty_four:
             ea = self.b.and_(ea, word(0xFFFFFFFF))
@@ -250,13 +249,9 @@ class Lowering(ThreadEmitter):
 
         # No call here: a handler that calls would save registers whenever it runs. `enter` translates.
         b.position_at_end(miss)
-        absent, bad = self.block_named("absent"), self.block_named("bad")
-        b.cbranch(b.icmp_unsigned("==", page, last), absent, bad)
-        b.position_at_end(absent)
         self.write("missing_address", ea)
+        self.write("missing_size", word(size))
         self.leave(Left.MISSING_STORE if store else Left.MISSING_LOAD, self.address())
-        b.position_at_end(bad)
-        self.slow()
 
         b.position_at_end(hit)
         return b.add(ea, b.load(data, typ=I64))
