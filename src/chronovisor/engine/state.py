@@ -209,11 +209,6 @@ class Thread:
         distance = self.translations.pages[Access.FETCH].get(ea >> PAGE_SHIFT)
         return self.translations.walk(self, ea, Access.FETCH) if distance is None else ea + distance
 
-    def _crosses(self, ea: int, size: int) -> int:
-        """How many bytes of a translated access lie in its first page, if some lie in the next; else 0."""
-        first = PAGE_MASK + 1 - (ea & PAGE_MASK)
-        return first if self.data_translation and first < size else 0
-
     def _storage_fault(self, ea: int, why: int, store: bool) -> None:
         self.DAR = ea if self.MSR & MSR.SF else ea & 0xFFFFFFFF
         self.DSISR = int(why | (DSISR.STORE if store else 0))
@@ -221,7 +216,7 @@ class Thread:
 
     def load(self, ea: int, size: int, little: bool) -> int:
         """``size`` bytes; data storage interrupt if there is no memory."""
-        if (ea & PAGE_MASK) + size > PAGE_MASK + 1 and (first := self._crosses(ea, size)):
+        if (first := PAGE_MASK + 1 - (ea & PAGE_MASK)) < size:
             low, high = self.load(ea, first, little), self.load(ea + first, size - first, little)
             return (high << (8 * first)) | low if little else (low << (8 * (size - first))) | high
         try:
@@ -232,7 +227,7 @@ class Thread:
 
     def store(self, ea: int, value: int, size: int, little: bool) -> None:
         """Store ``size`` bytes; data storage interrupt if there is no memory."""
-        if (ea & PAGE_MASK) + size > PAGE_MASK + 1 and (first := self._crosses(ea, size)):
+        if (first := PAGE_MASK + 1 - (ea & PAGE_MASK)) < size:
             data = (value & ((1 << (8 * size)) - 1)).to_bytes(size, "little" if little else "big")
             # Both pages are looked at before either is written: an interrupted store stores nothing.
             self.probe(ea, "store")
