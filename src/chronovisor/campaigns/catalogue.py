@@ -12,6 +12,10 @@ CAMPAIGNS: Final = {
         "chronovisor.campaigns.fleet.campaign",
         "What do a year's moves do to the clocks of a fleet's guests, under which rule?",
     ),
+    "interleavings": (
+        "chronovisor.campaigns.interleavings",
+        "Do the promises hold in every order of the steps of a virtual core's eight threads?",
+    ),
 }
 """The module of each campaign, whose `CAMPAIGN` it is, and the question that the campaign answers."""
 

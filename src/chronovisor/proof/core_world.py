@@ -12,9 +12,9 @@ from typing import cast
 
 from chronovisor.engine.concrete import ConcreteEngine, Reason, Stop
 from chronovisor.engine.state import Thread
-from chronovisor.hypervisor.exits import FailedEntry, Hypercall
+from chronovisor.hypervisor.exits import Exit, FailedEntry, Hypercall
 from chronovisor.hypervisor.hypervisor import Hypervisor
-from chronovisor.hypervisor.virtual_cpu import VirtualCpu
+from chronovisor.hypervisor.stay import Stay
 from chronovisor.hypervisor.virtual_machine import VirtualMachine
 from chronovisor.hypervisor.world_switch import WorldSwitch
 from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
@@ -22,6 +22,7 @@ from chronovisor.processor.cpu_model import POWER8
 from chronovisor.proof.decrementer import LONGEST_STOP, NOT_TOO_LATE
 from chronovisor.proof.interleaving import Actor, Interleaving
 from chronovisor.proof.paths import Case
+from chronovisor.proof.reduction import Runner, narrowed
 from chronovisor.proof.unknown_time import UnknownTime
 from chronovisor.timebase.clock import RealTime
 from chronovisor.timebase.offset import Applied, Switch, SwitchBreachError, shift
@@ -142,10 +143,12 @@ class World:
         offset: Offset,
         clock: UnknownHostTime | None = None,
         any_first: bool = False,
+        reduced: bool = False,
     ) -> None:
         """With a `clock`, its readings and the offset are unknowns, and no states are merged. The vCPUs are
         equal at the beginning, so the first of them takes the first step, unless `any_first` asks for the
-        orders in which another vCPU does.
+        orders in which another vCPU does. If `reduced`, of orders that differ only in steps that commute one
+        is explored (`reduction.py`); there must be no actors but the vCPUs then.
         """
         self.case = case
         self._clock = clock
@@ -154,7 +157,12 @@ class World:
         self.may_refuse = may_refuse
         self.has_owner = False
         self.order = Interleaving(
-            case, self._name if clock else self._state, self.look, departures, merges=clock is None
+            case,
+            self._name if clock else self._state,
+            self.look,
+            departures,
+            merges=clock is None,
+            narrow=self._narrow if reduced else list,
         )
         self._any_first = any_first
         self.host = host = Hypervisor(
@@ -182,7 +190,9 @@ class World:
         """What the last entry was to add."""
         self.guests: set[int] = set()
         """The numbers of the vCPUs that may execute an instruction now."""
-        self.actors = [_Runner(self, vcpu) for vcpu in self.vcpus]
+        self._stopped: dict[int, tuple[Stay | None, Reason]] = {}
+        """The stay in which each vCPU was last in its guest, and why it left the guest."""
+        self.actors = [Runner(vcpu, self._require_end) for vcpu in self.vcpus]
 
     def _engine(self, memory: GuestMemory) -> _Guest:
         guest = _Guest(memory)
@@ -197,11 +207,18 @@ class World:
         self.order.pause()
         self.look()
         self.guests.discard(number)
-        if state.exit_request and self.case.choose(
+        made_to_leave = state.exit_request and self.case.choose(
             f"step {self.order.step}: is it made to leave", lambda: (0, 1)
-        ):
-            return Stop(Reason.BUDGET)
-        return Stop(Reason.HYPERCALL)
+        )
+        stop = Stop(Reason.BUDGET if made_to_leave else Reason.HYPERCALL)
+        self._stopped[number] = self.vcore.stay, stop.reason
+        return stop
+
+    def _require_end(self, ended: Exit) -> None:
+        self.case.require(
+            "a run ends with its hypercall, or says that its entry failed",
+            isinstance(ended, Hypercall) or (self.may_refuse and isinstance(ended, FailedEntry)),
+        )
 
     def nobody_in_guest(self) -> None:
         """Require that no vCPU runs the guest, so that none sees what a switch does to T."""
@@ -244,15 +261,19 @@ class World:
                 vcpu.decrementer_expiry == self.expiry,
             )
 
+    def _narrow(self, groups: list[list[Actor]]) -> list[list[Actor]]:
+        stay = self.vcore.stay
+        return groups if stay is None or not stay.leaving else narrowed(stay, groups)
+
     def _name(self, actor: Actor | None) -> Hashable:
         """Who an actor is. The vCPUs share a name until one of them has taken a step."""
-        if isinstance(actor, _Runner) and self.order.step <= 1 and not self._any_first:
+        if isinstance(actor, Runner) and self.order.step <= 1 and not self._any_first:
             return "a vCPU"
         return None if actor is None else actor.name
 
     def _state(self, actor: Actor | None) -> Hashable:
         """What the rest of the course depends on: for one actor, or (for None) for what all of them share."""
-        if isinstance(actor, _Runner):
+        if isinstance(actor, Runner):
             vcpu, stay = actor.vcpu, self.vcore.stay
             # The owner sets the offset through this one.
             special = self.has_owner and vcpu is self.vcpus[0]
@@ -260,8 +281,12 @@ class World:
             if actor.finished:
                 return special, own
             thread = vcpu.timer.thread
+            left, why = self._stopped.get(vcpu.number, (None, None))
             return (
                 special,
+                # Whether its run ends with this stay: on the way out no variable says so, but what is
+                # returned.
+                None if stay is None or left is not stay else why,
                 stay is not None and vcpu in stay.inside,
                 stay is not None and stay.primary is vcpu,
                 vcpu.number in self.guests,
@@ -276,7 +301,8 @@ class World:
         return (
             None if stay is None else self.added,
             len(self.host.run_queue.waiting),
-            _snapshot(self.vcore),
+            # When it was queued only matters for what its vCPUs are told of their waits.
+            _snapshot(self.vcore, "queued_at"),
             None if stay is None else _snapshot(stay),
             _snapshot(core),
             core.timebase.adjust,
@@ -285,8 +311,8 @@ class World:
 
 
 def _snapshot(of: object, *but: str) -> Hashable:
-    """The attributes of an object: numbers and times as they are, the length of collections, the type of
-    others.
+    """The attributes of an object: numbers and times as they are, the length of collections, the type's name
+    of others.
     """
     names = getattr(type(of), "__slots__", None) or vars(of)
     return tuple(_plain(getattr(of, name)) for name in names if name not in but)
@@ -297,20 +323,4 @@ def _plain(value: object) -> Hashable:
         return value.value
     if isinstance(value, Sized) and not isinstance(value, str | tuple):
         return len(value)
-    return cast(Hashable, value if isinstance(value, int | str | tuple | None) else type(value))
-
-
-class _Runner(Actor):
-    """A thread of user space that runs a vCPU once."""
-
-    def __init__(self, world: World, vcpu: VirtualCpu) -> None:
-        super().__init__(f"vCPU {vcpu.number}", self._run)
-        self.vcpu = vcpu
-        self._world = world
-
-    def _run(self) -> None:
-        ended = self.vcpu.run()
-        self._world.case.require(
-            "a run ends with its hypercall, or says that its entry failed",
-            isinstance(ended, Hypercall) or (self._world.may_refuse and isinstance(ended, FailedEntry)),
-        )
+    return cast(Hashable, value if isinstance(value, int | str | tuple | None) else type(value).__name__)

@@ -19,17 +19,38 @@ import sys
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
+from hashlib import blake2b
+from itertools import islice
 from queue import SimpleQueue
-from types import FrameType
+from types import CodeType, FrameType
 from typing import TypeAlias
 
 from chronovisor.hypervisor.scheduler import QUANTUM, Seat, Until, never
 from chronovisor.proof.paths import Case
 from chronovisor.timebase.types import SourceTime
 
-Place: TypeAlias = tuple[object, ...]
-"""The instruction that each of an actor's functions is at, the outermost function last."""
+Place: TypeAlias = tuple[tuple[str, object], ...]
+"""Where each of an actor's functions is, the outermost function last: its name, and lines and columns in its
+source. The compiler makes several copies of some lines (a loop's condition, say); from each the same follows.
+"""
+
+
+class _Signal:
+    """Lets one thread wait until another one has given the signal, at most once before each wait.
+
+    A bare lock: `threading.Semaphore` takes several times as long.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self.wait = self._lock.acquire
+
+    def give(self) -> None:
+        """Give the signal. To give it twice has no effect."""
+        if self._lock.locked():
+            self._lock.release()
 
 
 class _Abandoned(BaseException):
@@ -48,7 +69,7 @@ class Actor:
         """The condition that it waits for; None if it waits only for its turn."""
         self.awake = True
         """Whether it checks the condition at its next turn."""
-        self.turn = threading.Semaphore(0)
+        self.turn = _Signal()
 
     @property
     def can_go_on(self) -> bool:
@@ -61,9 +82,12 @@ class Interleaving:
     chooses.
 
     `state` returns what the rest of the course depends on besides the actors' places: for one actor, or (for
-    None) for what all of them share. Actors at one place in equal states are interchangeable. If `merges`,
-    a state that was explored before is not explored again; otherwise every order is followed to its end.
-    `after_each` is called after each step.
+    None) for what all of them share. Its `repr` tells it from all others, in every process. Actors at one
+    place in equal states are interchangeable. If `merges`, a state that was explored before is not explored
+    again; otherwise every order is followed to its end. `after_each` is called after each step.
+
+    `narrow` gets the actors that can continue, in groups of interchangeable ones, and returns the groups of
+    which one takes the next step. Without it, that is each group.
 
     With `departures` only some orders are explored. An actor continues until it has to wait, then the next
     actor in turn does. Passing over an actor is a departure; there are at most so many in an order.
@@ -76,7 +100,9 @@ class Interleaving:
         after_each: Callable[[], None],
         departures: int | None = None,
         merges: bool = True,
+        narrow: Callable[[list[list[Actor]]], list[list[Actor]]] = list,
     ) -> None:
+        self._narrow = narrow
         self._departures = departures
         self._last = 0
         self._case = case
@@ -93,7 +119,7 @@ class Interleaving:
         self.over = False
         """Whether the course has ended. Whatever the actors still do is no part of it."""
         self._failure: BaseException | None = None
-        self._end = threading.Semaphore(0)
+        self._end = _Signal()
 
     # What production code sees
 
@@ -170,7 +196,7 @@ class Interleaving:
         depth, self._depth = self._depth, 0
         actor.place = _place()
         if self._pass_on() is not actor:
-            actor.turn.acquire()
+            actor.turn.wait()
         if self.over:
             raise _Abandoned
         self._running, self._depth, self._seen = actor, depth, False
@@ -183,11 +209,11 @@ class Interleaving:
         for actor in actors:
             _threads.hand_over(partial(self._act, actor))
         self._pass_on()
-        self._end.acquire()
+        self._end.wait()
         self.over = True
         for actor in actors:
             # Actors that have not finished are abandoned where they are.
-            actor.turn.release()
+            actor.turn.give()
         if self._failure is not None:
             raise self._failure
 
@@ -208,7 +234,7 @@ class Interleaving:
         except BaseException as failure:
             self._failure = failure
         self.over = True
-        self._end.release()
+        self._end.give()
         return None
 
     def _next(self) -> Actor:
@@ -225,35 +251,37 @@ class Interleaving:
         self._case.tell(lambda: f"{actor.name} continues")
         if actor is not self._running:
             self._running, self._depth, self._seen = actor, 0, False
-            actor.turn.release()
+            actor.turn.give()
         return actor
 
-    def _whole(self) -> Hashable:
+    def _whole(self) -> bytes:
+        """Return a digest of the state, which is the same in every process."""
         each = [
-            (hash((actor.place, actor.finished, actor.awake, self._state(actor)))) for actor in self._actors
+            repr((actor.place, actor.finished, actor.awake, self._state(actor))) for actor in self._actors
         ]
-        if self._departures is not None:
-            return self._departures, tuple(each[self._last :] + each[: self._last]), self._state(None)
-        return tuple(sorted(each)), self._state(None)
+        if self._departures is None:
+            each.sort()
+        else:
+            each = [str(self._departures), *each[self._last :], *each[: self._last]]
+        return blake2b("\0".join((*each, repr(self._state(None)))).encode(), digest_size=16).digest()
 
     def _able(self) -> list[int]:
         """The numbers of the actors that can continue, one number for interchangeable actors. If departures
         are counted, each number also tells how many actors were passed over.
         """
         count = len(self._actors)
-        able: dict[Hashable, int] = {}
+        groups: dict[Hashable, list[Actor]] = {}
         for number in range(self._last, self._last + count):
             actor = self._actors[number % count]
             if actor.can_go_on:
-                able.setdefault((actor.place, self._state(actor)), number % count)
+                groups.setdefault((actor.place, self._state(actor)), []).append(actor)
+        able = [self._actors.index(group[0]) for group in self._narrow(list(groups.values()))]
         if self._departures is None:
-            return list(able.values())
-        return [passed * count + number for passed, number in enumerate(able.values())][
-            : self._departures + 1
-        ]
+            return able
+        return [passed * count + number for passed, number in enumerate(able)][: self._departures + 1]
 
     def _act(self, actor: Actor) -> None:
-        actor.turn.acquire()
+        actor.turn.wait()
         if self.over:
             return
         try:
@@ -263,7 +291,7 @@ class Interleaving:
         except BaseException as failure:
             if not self.over:
                 self._failure, self.over = failure, True
-                self._end.release()
+                self._end.give()
             return
         if self.over:
             return
@@ -276,9 +304,14 @@ def _place() -> Place:
     frame: FrameType | None = sys._getframe(2)
     found = []
     while frame is not None and frame.f_code is not Interleaving._act.__code__:
-        found.append((id(frame.f_code), frame.f_lasti))
+        found.append((frame.f_code.co_qualname, _position(frame.f_code, frame.f_lasti)))
         frame = frame.f_back
     return tuple(found)
+
+
+@cache
+def _position(code: CodeType, instruction: int) -> object:
+    return next(islice(code.co_positions(), instruction // 2, None))
 
 
 class _Threads:

@@ -274,7 +274,7 @@ def explore(
             return
         path = Path(pending.pop(), exploration)
         try:
-            _run(body, path)
+            run_body(body, path)
         except (NotACase, Merged):
             pass
         except Escaped as escaped:
@@ -346,7 +346,7 @@ def follow(body: Body, values: Mapping[str, int]) -> Course:
     """
     case, broken = Replay(values), None
     try:
-        _run(body, case)
+        run_body(body, case)
     except (Broken, Escaped) as failure:
         broken = failure.words
     return Course(broken, tuple(case.story))
@@ -360,7 +360,7 @@ def replay(body: Body, values: Mapping[str, int]) -> str | None:
     return follow(body, values).broken
 
 
-def _run(body: Body, case: Case) -> None:
+def run_body(body: Body, case: Case) -> None:
     """Run a body. An exception that the body does not expect becomes `Escaped`."""
     try:
         body(case)

@@ -36,15 +36,18 @@ def any_order(
     world_switch: type[WorldSwitch] = WorldSwitch,
     offset: Offset = OFFSET,
     offset_set: Offset = OFFSET_SET,
+    reduced: bool = False,
 ) -> None:
     """Each vCPU runs once, and they take their steps in any order.
 
     Meanwhile an `owner` may set `offset_set`. If `fails`, the timebase fails at some step, or the same
     interrupt comes for another cause. If `may_refuse`, any entry may be refused. With `departures`, only the
-    orders are explored that depart from taking turns at most so often.
+    orders are explored that depart from taking turns at most so often. If `reduced`, orders that differ in
+    steps that commute are explored once; that is for vCPUs alone.
     """
+    assert not (reduced and (owner or fails or departures is not None)), "only vCPUs alone are reduced"
     case.assume(EVERY_STEP, True)
-    world = World(case, threads, world_switch, may_refuse, departures, offset)
+    world = World(case, threads, world_switch, may_refuse, departures, offset, reduced=reduced)
     others = []
     if owner:
         first = world.vcpus[0]
