@@ -14,7 +14,6 @@ from chronovisor.engine.concrete import ConcreteEngine, Reason, Stop
 from chronovisor.engine.state import Thread
 from chronovisor.hypervisor.exits import Exit, FailedEntry, Hypercall
 from chronovisor.hypervisor.hypervisor import Hypervisor
-from chronovisor.hypervisor.stay import Stay
 from chronovisor.hypervisor.virtual_machine import VirtualMachine
 from chronovisor.hypervisor.world_switch import WorldSwitch
 from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
@@ -22,7 +21,7 @@ from chronovisor.processor.cpu_model import POWER8
 from chronovisor.proof.decrementer import LONGEST_STOP, NOT_TOO_LATE
 from chronovisor.proof.interleaving import Actor, Interleaving
 from chronovisor.proof.paths import Case
-from chronovisor.proof.reduction import Runner, narrowed
+from chronovisor.proof.reduction import Runner, is_at, narrowed
 from chronovisor.proof.unknown_time import UnknownTime
 from chronovisor.timebase.clock import RealTime
 from chronovisor.timebase.offset import Applied, Switch, SwitchBreachError, shift
@@ -93,6 +92,7 @@ class _AnySwitch(Switch):
         """Switch, or refuse."""
         world = self._world
         world.added = offset
+        world.stopped.clear()
         if world.may_refuse and world.case.choose(
             f"step {world.order.step}: is the entry refused", lambda: (0, 1)
         ):
@@ -190,8 +190,8 @@ class World:
         """What the last entry was to add."""
         self.guests: set[int] = set()
         """The numbers of the vCPUs that may execute an instruction now."""
-        self._stopped: dict[int, tuple[Stay | None, Reason]] = {}
-        """The stay in which each vCPU was last in its guest, and why it left the guest."""
+        self.stopped: dict[int, Reason] = {}
+        """Why each vCPU that was in its guest since the last entry has left it."""
         self.actors = [Runner(vcpu, self._require_end) for vcpu in self.vcpus]
 
     def _engine(self, memory: GuestMemory) -> _Guest:
@@ -211,7 +211,7 @@ class World:
             f"step {self.order.step}: is it made to leave", lambda: (0, 1)
         )
         stop = Stop(Reason.BUDGET if made_to_leave else Reason.HYPERCALL)
-        self._stopped[number] = self.vcore.stay, stop.reason
+        self.stopped[number] = stop.reason
         return stop
 
     def _require_end(self, ended: Exit) -> None:
@@ -263,7 +263,7 @@ class World:
 
     def _narrow(self, groups: list[list[Actor]]) -> list[list[Actor]]:
         stay = self.vcore.stay
-        return groups if stay is None or not stay.leaving else narrowed(stay, groups)
+        return groups if stay is None or not stay.leaving else narrowed(stay, groups, self.in_guest)
 
     def _name(self, actor: Actor | None) -> Hashable:
         """Who an actor is. The vCPUs share a name until one of them has taken a step."""
@@ -281,12 +281,10 @@ class World:
             if actor.finished:
                 return special, own
             thread = vcpu.timer.thread
-            left, why = self._stopped.get(vcpu.number, (None, None))
             return (
                 special,
-                # Whether its run ends with this stay: on the way out no variable says so, but what is
-                # returned.
-                None if stay is None or left is not stay else why,
+                # On the way out, what is returned says whether the run ends, and no variable does.
+                self.stopped.get(vcpu.number) if is_at(actor, WorldSwitch.leave) else None,
                 stay is not None and vcpu in stay.inside,
                 stay is not None and stay.primary is vcpu,
                 vcpu.number in self.guests,
@@ -299,7 +297,7 @@ class World:
         core = self.core
         stay = self.vcore.stay
         return (
-            None if stay is None else self.added,
+            None if stay is None or stay.applied is None else self.added,
             len(self.host.run_queue.waiting),
             # When it was queued only matters for what its vCPUs are told of their waits.
             _snapshot(self.vcore, "queued_at"),

@@ -27,10 +27,12 @@ found as well.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from chronovisor.hypervisor.exits import Exit
 from chronovisor.hypervisor.stay import Stay
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
+from chronovisor.hypervisor.world_switch import WorldSwitch
 from chronovisor.proof.interleaving import Actor
 
 
@@ -42,13 +44,22 @@ class Runner(Actor):
         self.vcpu = vcpu
 
 
-def narrowed(stay: Stay, groups: list[list[Actor]]) -> list[list[Actor]]:
-    """Return the groups of interchangeable actors whose steps are enough while `stay` ends."""
-    inside = []
-    for group in groups:
+def is_at(actor: Actor, *functions: Callable[..., Any]) -> bool:
+    """Return whether an actor is in one of some functions, or in what they call."""
+    names = {function.__qualname__ for function in functions}
+    return any(name in names for name, _ in actor.place)
+
+
+def narrowed(stay: Stay, groups: list[list[Actor]], in_guest: Callable[..., Any]) -> list[list[Actor]]:
+    """Return the groups of interchangeable actors whose steps are enough while `stay` ends.
+
+    A vCPU that is in its guest is in the function `in_guest`.
+    """
+    # Those that have passed the barrier are newcomers again.
+    comes_out = in_guest, WorldSwitch.leave, WorldSwitch._enter_as_primary, WorldSwitch._enter_as_secondary
+    inside = [group for group in groups if is_at(group[0], *comes_out)]
+    for group in inside:
         vcpus = [actor.vcpu for actor in group if isinstance(actor, Runner)]
-        if vcpus and vcpus[0] in stay.inside:
-            if len(vcpus) > 1 and stay.primary not in vcpus:
-                return [group]
-            inside.append(group)
+        if len(vcpus) > 1 and stay.primary not in vcpus:
+            return [group]
     return inside if inside and stay.kept + 1 < len(stay.inside) else groups
