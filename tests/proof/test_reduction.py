@@ -206,3 +206,15 @@ def test_without_the_reason_of_a_stop_states_would_be_taken_for_equal(
     monkeypatch.setattr(core_world.World, "_state", without)
     with pytest.raises(AssertionError):
         compare_courses({"threads": 3}, 30)
+
+
+def test_what_a_stay_has_not_set_yet_is_part_of_its_state() -> None:
+    def snapshot(**changed: int) -> Any:
+        stay = Stay(None, None, None)  # type: ignore[arg-type]
+        for name, value in changed.items():
+            setattr(stay, name, value)
+        return core_world._snapshot(stay)
+
+    assert snapshot(out=1) != snapshot(kept=1)
+    assert snapshot(out=1, kept=1) == snapshot(kept=1, out=1) != snapshot()
+    assert snapshot(out=0) == snapshot()

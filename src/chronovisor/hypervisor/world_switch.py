@@ -77,7 +77,10 @@ class WorldSwitch:
         self._scheduler = host.scheduler
         self._source = host.source
         self._queue = host.run_queue
-        self._has_turns = host.source.is_virtual
+        self.gives_way = host.source.is_virtual
+        """Whether threads that are ready come along with the primary: they wait behind its switch, and not
+        for the next entry.
+        """
 
     def enter(self, vcpu: Traveller) -> Stay | None:
         """Bring the calling thread's vCPU into the guest, and return the stay that it takes part in; None if
@@ -175,8 +178,7 @@ class WorldSwitch:
         return stay
 
     def _enter_as_primary(self, stay: Stay, vcore: VirtualCore) -> None:
-        if self._has_turns:
-            # Threads that are ready come along now: they wait behind the switch, not for the next entry.
+        if self.gives_way:
             self._scheduler.give_way()
         # Noted before the switch: an offset that is set during the switch is not the one that is added.
         stay.entered_with = vcore.offset

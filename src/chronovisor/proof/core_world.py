@@ -175,6 +175,8 @@ class World:
         )
         host.scheduler = self.order
         host.world_switch = world_switch(host)
+        # As in virtual time, so that others come between an entry's beginning and its switch.
+        host.world_switch.gives_way = True
         host.switch = _SoundSwitch(self) if clock else _AnySwitch(self)
         self.core = host.cores[0]
         self.machine = VirtualMachine(host, THREADS)
@@ -309,11 +311,18 @@ class World:
 
 
 def _snapshot(of: object, *but: str) -> Hashable:
-    """The attributes of an object: numbers and times as they are, the length of collections, the type's name
-    of others.
+    """The attributes of an object by name: numbers and times as they are, the length of collections, the name
+    of others' types. Attributes that still have their class's value count too.
     """
-    names = getattr(type(of), "__slots__", None) or vars(of)
-    return tuple(_plain(getattr(of, name)) for name in names if name not in but)
+    kind = type(of)
+    names = {name for name, value in vars(kind).items() if not name.startswith("__") and _is_plain(value)}
+    names.update(getattr(kind, "__slots__", None) or vars(of))
+    return tuple((name, _plain(getattr(of, name))) for name in sorted(names.difference(but)))
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a class's attribute is a value, and not a function or property."""
+    return not callable(value) and not hasattr(value, "__get__")
 
 
 def _plain(value: object) -> Hashable:
