@@ -23,7 +23,7 @@ from chronovisor.cli.demo.linux.without import play_without
 from chronovisor.cli.demo.watched import SilentGuestError
 from chronovisor.report.clock_check.lines import Back
 from chronovisor.report.clock_check.report import Bounds, ClockStep, Limits, Report
-from chronovisor.report.linux_picture import LinuxPicture, draw
+from chronovisor.report.linux_picture import LinuxPicture, draw, error_label
 
 SECOND = 1_000_000_000
 
@@ -220,3 +220,7 @@ def test_the_act_as_a_whole(tmp_path: Path) -> None:
     assert [check.seen for check in played.checks if not check.ok] == []
     assert len(played.checks) >= 6
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_error_that_is_rounded_to_zero_has_no_minus() -> None:
+    assert [error_label(ms) for ms in (-0.04, 0.04, -0.06)] == ["+0.0 ms", "+0.0 ms", "-0.1 ms"]

@@ -20,7 +20,7 @@ BOOT_SECONDS: Final = 300
 """More than a boot takes on a machine that does much else: the run ends by itself long before."""
 
 COMPLAINTS: Final = re.compile(
-    r"Oops|BUG|Call Trace|WARNING: CPU|Unable to handle|illegal|stall|soft lockup|failed self"
+    r"Oops|BUG|Call Trace|WARNING: (?:CPU|Ignoring)|Unable to handle|illegal|stall|soft lockup|failed self"
 )
 """What a guest prints if something went wrong in it."""
 

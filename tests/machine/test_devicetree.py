@@ -44,6 +44,13 @@ def test_a_node_a_core_and_a_server_a_thread(tree: Any) -> None:
         assert node.get_property("ibm,dec-bits") is None
 
 
+def test_the_processor_has_radix_trees_and_no_transactional_memory(tree: Any) -> None:
+    length, kind, *features = tree.get_property("ibm,pa-features", "/cpus/PowerPC,POWER@0").data
+    assert (length, kind) == (len(features), 0)
+    assert features[40] & 0x80
+    assert not features[22] & 0x80
+
+
 def test_rtas_services_have_different_tokens(tree: Any) -> None:
     tokens = {
         name: words(tree, f"/rtas/{name}")[0]

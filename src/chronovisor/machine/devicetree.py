@@ -41,6 +41,13 @@ VECTOR_5: Final = bytes([25, *[0] * 23, 0x40, 0, 0x40])
 Byte 24 says radix trees alone, byte 26 that the guest invalidates translations itself
 (LoPAR, "Option Vector 5").
 """
+_PA_FEATURES: Final = {0: (0, 1, 3, 6), 5: (0,), 40: (0,)}
+"""What `ibm,pa-features` says the processor has: bits of its bytes, the most significant first.
+
+Byte 0: a memory management unit, floating point, the run latch, no-execute. Byte 5: little-endian mode. Byte
+40: radix trees. Byte 22 would be transactional memory. Without the property Linux goes by its own table, but
+believes that radix trees were disabled.
+"""
 RADIX_PAGE_SIZES: Final = ((0x0, 12), (0x5, 16), (0x1, 21), (0x2, 30))
 """Encodings of page sizes in tlbie's AP field, and log2 of the size in bytes (Book III 5.9.3)."""
 _CACHE_LINE: Final = 128
@@ -161,11 +168,19 @@ def _cpus(root: Any, options: TreeOptions) -> None:
         _words(cpu, "ibm,ppc-interrupt-gserver#s", *(word for s in servers for word in (s, 0)))
         for feature in ("64-bit", "ibm,purr", "ibm,spurr"):
             cpu.append(fdt.Property(feature))
+        _bytes(cpu, "ibm,pa-features", _pa_features())
         _words(cpu, "ibm,vmx", 2)
         _words(cpu, "ibm,dfp", 1)
         encodings = ((encoding << 29) | shift for encoding, shift in RADIX_PAGE_SIZES)
         _words(cpu, "ibm,processor-radix-AP-encodings", *encodings)
         _words(cpu, "ibm,mmu-pid-bits", _PID_BITS)
+
+
+def _pa_features() -> bytes:
+    """The attribute's length, its type 0, and its bytes (LoPAR, "ibm,pa-features")."""
+    length = max(_PA_FEATURES) + 1
+    bits = (sum(0x80 >> bit for bit in _PA_FEATURES.get(byte, ())) for byte in range(length))
+    return bytes((length, 0, *bits))
 
 
 def _interrupt_controller(root: Any, topology: Topology) -> None:

@@ -76,6 +76,11 @@ def _draw_errors(axes: Axes, picture: LinuxPicture) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def error_label(ms: float) -> str:
+    """An error of a clock in milliseconds, with its sign; what is rounded to 0 is +0.0."""
+    return f"{ms:+z.1f} ms"
+
+
 def _draw_course(
     axes: Axes, values: Sequence[float], colour: str, marker: str, label: str, end: str = ""
 ) -> None:
@@ -83,7 +88,7 @@ def _draw_course(
     axes.step(moves, values, where="post", color=colour, linewidth=1)
     axes.plot(moves, values, marker, color=colour, label=label)
     axes.annotate(
-        f"{values[-1]:+.1f} ms{end}",
+        f"{error_label(values[-1])}{end}",
         (moves[-1], values[-1]),
         xytext=(8, 8),
         textcoords="offset points",
