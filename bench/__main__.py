@@ -5,7 +5,18 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from bench import drift, guest_speed, linux_work, live_moves, moves, parallel, processors, start_up, switch
+from bench import (
+    drift,
+    exit_parts,
+    guest_speed,
+    linux_work,
+    live_moves,
+    moves,
+    parallel,
+    processors,
+    start_up,
+    switch,
+)
 
 
 def _guest_speed(console: Console) -> None:
@@ -50,6 +61,7 @@ def main() -> None:
     linux_work.show(console)
     parallel.show(console)
     switch.show(console)
+    exit_parts.show(console)
     moves.show(console)
     live_moves.show(console)
     drift.show(console)

@@ -30,12 +30,12 @@ from chronovisor.engine.concrete import ConcreteEngine
 from chronovisor.hypervisor.exits import Exit, Hypercall, Kicked
 from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.run_queue import TIME_SLICE
-from chronovisor.hypervisor.scheduler import QUANTUM, scheduler_for
+from chronovisor.hypervisor.scheduler import QUANTUM, Parallel, scheduler_for
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.papr.hcalls import Hcall
 from chronovisor.timebase.clock import RealTime, VirtualTime
 from chronovisor.timebase.trace import HostTimeRestored, OffsetApplied
-from chronovisor.timebase.types import Offset
+from chronovisor.timebase.types import Offset, SourceTime
 
 
 def busy_guest(host: Hypervisor, name: int, vcpus: int, stride: int) -> Guest:
@@ -255,3 +255,36 @@ def test_one_that_rested_is_not_ahead_of_the_others_for_as_long() -> None:
     both_for(50 * TIME_SLICE.value, early)
     had, others = both_for(20 * TIME_SLICE.value, early, late)
     assert abs(others - had) <= 4 * TIME_SLICE.value
+
+
+def test_a_wait_sleeps_up_to_shortly_before_its_deadline_and_then_looks_at_the_clock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A machine wakes a thread some microseconds late; the last ones before the deadline are not slept."""
+
+    class Clock(RealTime):
+        """A clock that goes on as it is looked at, and as the thread sleeps."""
+
+        now, looks = 0, 0
+
+        def ticks(self) -> SourceTime:
+            self.now += 512
+            self.looks += 1
+            return SourceTime(self.now)
+
+    clock = Clock()
+    scheduler = Parallel(clock)
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        clock.now += round(seconds * clock.frequency)
+
+    monkeypatch.setattr(scheduler._condition, "wait", sleep)
+    deadline = SourceTime(SECOND)
+    with scheduler.monitor:
+        scheduler.wait(lambda: False, lambda: deadline)
+    assert len(slept) == 1
+    assert 0.9999 < slept[0] < 1 - 25e-6
+    assert clock.now >= deadline
+    assert clock.looks > 20

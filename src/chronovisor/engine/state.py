@@ -149,6 +149,10 @@ class Thread:
             if name in TRANSLATION_CONTEXT:
                 self.new_context()
 
+    def arguments(self, first: int, count: int) -> tuple[int, ...]:
+        """General purpose registers from number `first` on."""
+        return tuple(self.gpr[first : first + count])
+
     def set_msr(self, value: int) -> None:
         """Set MSR and what follows from it."""
         self.MSR = value

@@ -61,7 +61,7 @@ class Cede:
             ready = self._timer.due() if reason is DispatchReason.DECREMENTER_INTERRUPT else now
             ready = min(max(begun, ready), now)
             self._vcpu.next_dispatch.woken(reason, ready - begun, now - ready)
-            self._look_awake()
+            self._awake()
 
     def nap(self, stay: Stay) -> None:
         """Wait on the hardware thread while siblings run, for what ends H_CEDE or the virtual core's stay."""
@@ -71,15 +71,15 @@ class Cede:
                 stay.leave_soon()
                 self._scheduler.changed()
             self._scheduler.wait(lambda: self._vcpu.kicked or stay.leaving or self._wakes(), self._timer.due)
-            self._look_awake()
+            if self._wakes():
+                self._awake()
 
     def _wakes(self) -> bool:
         return bool(self._vcpu.state.shared.words[PROD_WORD]) or self._pending.wake()
 
-    def _look_awake(self) -> None:
-        if self._wakes():
-            self._vcpu.state.shared.words[PROD_WORD] = 0
-            self.ceded = False
+    def _awake(self) -> None:
+        self._vcpu.state.shared.words[PROD_WORD] = 0
+        self.ceded = False
 
     def _woken_by(self) -> DispatchReason:
         """Return what ends the H_CEDE, the most urgent reason first."""

@@ -18,7 +18,6 @@ from chronovisor.papr.hcalls import CALL_ARGUMENTS, Hcall, SetMode, Status
 from chronovisor.timebase.types import MASK64
 
 _PR = int(MSR.PR)
-_ARGUMENTS = slice(4, 4 + CALL_ARGUMENTS)
 # Module-level names: looking a member up in an Enum takes as long as reading a clock.
 _SUCCESS, _PARAMETER = Status.SUCCESS, Status.PARAMETER
 
@@ -109,7 +108,7 @@ class KernelHypercalls:
             if status is not None:
                 gpr[3] = status & MASK64
                 return None
-        return Hypercall(number, tuple(gpr[_ARGUMENTS]))
+        return Hypercall(number, state.arguments(4, CALL_ARGUMENTS))
 
     def _refuse_user(self, state: Thread) -> None:
         """Give `sc 1` in problem state to the guest's kernel: it is no hypercall."""

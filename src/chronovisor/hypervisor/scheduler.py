@@ -17,10 +17,15 @@ from typing import Protocol
 from weakref import WeakValueDictionary
 
 from chronovisor.timebase.clock import TickSource, VirtualTime
-from chronovisor.timebase.types import SourceTime
+from chronovisor.timebase.types import SourceTime, Ticks
 
 QUANTUM = 1000
 """The most instructions that a vCPU executes before others have their turn in virtual time."""
+
+_POLLED = Ticks.from_ns(25_000).value
+"""How long before its deadline a wait looks at the clock instead of sleeping, in ticks. A machine wakes a
+thread about so much late.
+"""
 
 Until = Callable[[], SourceTime | None]
 """Returns the tick of the clock at which a wait ends in any case, or None for never. It is called again
@@ -151,7 +156,9 @@ class Parallel:
                 left = deadline - self._source.ticks()
                 if left <= 0:
                     return
-                self._condition.wait(min(left / self._source.frequency, threading.TIMEOUT_MAX))
+                left -= _POLLED
+                if left > 0:
+                    self._condition.wait(min(left / self._source.frequency, threading.TIMEOUT_MAX))
         finally:
             self._waiting -= 1
 

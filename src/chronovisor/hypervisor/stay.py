@@ -63,9 +63,10 @@ class Stay:
 
     def leave_soon(self) -> None:
         """Make every thread that is in the guest come out."""
-        self.leaving = True
-        for occupant in self.inside:
-            occupant.state.exit_request = 1
+        if not self.leaving:
+            self.leaving = True
+            for occupant in self.inside:
+                occupant.state.exit_request = 1
 
     @property
     def all_out(self) -> bool:

@@ -129,7 +129,8 @@ class WorldSwitch:
             ended = self._source.ticks()
             vcpu.end(stay, ended)
             stay.out += 1
-            if self._host.observer is not None:
+            observed = self._host.observer is not None
+            if observed:
                 thread = vcpu.number % vcpu.vcore.stride
                 self._tell(ThreadOut(stay.core.number, thread, vcpu.number))
             try:
@@ -144,7 +145,7 @@ class WorldSwitch:
                 # Behind the barrier: T is the host's again, so DEC + T is an expiry in host time.
                 if stay.host_timebase is not None and vcpu.timer.thread is not None:
                     expiry = vcpu.timer.keep(stay.host_timebase, vcpu.vcore.offset, stay.entered_with, ended)
-                    if self._host.observer is not None:
+                    if observed:
                         self._tell(DecrementerKept(vcpu.number, expiry))
                 stay.kept += 1
                 if stay.kept == len(stay.inside):

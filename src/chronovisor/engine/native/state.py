@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 import sys
 from collections.abc import Iterable, MutableSequence
 from typing import Literal, Protocol, SupportsIndex, overload
@@ -127,6 +128,7 @@ class NativeThread(Registers, Thread):
         self.reference = ctypes.c_void_p(self.at)
         for file in FILES.values():
             setattr(self, file.attribute, _view(self, file))
+        self._gpr_bytes = memoryview(self.gpr).cast("B")  # type: ignore[arg-type]
         self.code = guest
         self.code_blocks = guest.code_blocks_at
         self.modes = ctypes.addressof(guest.modes)
@@ -153,6 +155,11 @@ class NativeThread(Registers, Thread):
         self.shared = NativeSharedWords(self.at)
         self.dirty_pages = ctypes.addressof(ctypes.c_char.from_buffer(memory.dirty.pages))
         self.set_msr(self.MSR)
+
+    def arguments(self, first: int, count: int) -> tuple[int, ...]:
+        """General purpose registers from number `first` on."""
+        # Five times as fast as a slice of an array.
+        return struct.unpack_from(f"{count}Q", self._gpr_bytes, 8 * first)
 
     @property
     def mode(self) -> tuple[bool, bool]:  # type: ignore[override]
