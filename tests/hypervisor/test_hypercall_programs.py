@@ -13,7 +13,6 @@ import pytest
 from soak import share
 
 from chronovisor.engine.concrete import ConcreteEngine, Stop
-from chronovisor.engine.endings import Declined, Resync
 from chronovisor.engine.hypercalls import HypercallProgram
 from chronovisor.engine.interface import Engine
 from chronovisor.engine.native.engine import NativeEngine
@@ -241,22 +240,17 @@ class _Counted:
     def attach(self, engine: Any) -> None:
         """Count an engine's programs."""
         names = {one.number: one.program.name for one in PROGRAMS}
+        answer = engine._hypercall
 
-        def counted(name: str, execute: Callable[[Any], None]) -> Callable[[Any], None]:
-            def executes(state: Any) -> None:
-                try:
-                    execute(state)
-                except Declined:
-                    self.declined[name] += 1
-                    raise
-                except Resync:
-                    self.answered[name] += 1
-                    raise
-                self.answered[name] += 1
+        def counted(state: Thread) -> Stop | None:
+            name, before = names.get(state.gpr[3]), state.hypercalls_answered
+            stop: Stop | None = answer(state)
+            if name is not None:
+                answered = state.hypercalls_answered > before
+                (self.answered if answered else self.declined)[name] += 1
+            return stop
 
-            return executes
-
-        engine._answers = {n: (place, counted(names[n], e)) for n, (place, e) in engine._answers.items()}
+        engine._hypercall = counted
 
 
 def _nothing(engine: Any) -> None:
