@@ -16,6 +16,11 @@ CAMPAIGNS: Final = {
         "chronovisor.campaigns.interleavings",
         "Do the promises hold in every order of the steps of a virtual core's eight threads?",
     ),
+    "drift": (
+        "chronovisor.campaigns.drift",
+        "How far do thousands of hops take a guest's clock, over many seeds?",
+    ),
+    "proofs": ("chronovisor.campaigns.proofs", "Do all claims hold, if each has hours for its proof?"),
 }
 """The module of each campaign, whose `CAMPAIGN` it is, and the question that the campaign answers."""
 
