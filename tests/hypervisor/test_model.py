@@ -14,6 +14,7 @@ from typing import Any, Final
 import pytest
 from fleet import CEDE, INSTRUCTION, PROD, READ, SPIN, TIMER, Fleet, Task
 from hypothesis import HealthCheck, Phase, settings
+from hypothesis import seed as with_seed
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from model import GRANULE, LIMIT, MASK, ModelGuest, rounded, signed
@@ -425,18 +426,21 @@ class Course(RuleBasedStateMachine):
         return found
 
 
-def run_courses(steps: int) -> None:
-    """Run courses of at least so many steps in all."""
+def run_courses(steps: int, drawn_from: int | None = None) -> None:
+    """Run courses of at least so many steps in all; the same courses each time if they are `drawn_from` a
+    seed.
+    """
     Course.steps = 0
     while Course.steps < steps:
         run_state_machine_as_test(
-            Course,
+            Course if drawn_from is None else with_seed(drawn_from + Course.steps)(lambda: Course()),
             settings=settings(
                 # In batches: what is remembered of a campaign's courses grows with each.
                 max_examples=min(BATCH, -(-(steps - Course.steps) // COURSE)),
                 derandomize=False,
                 stateful_step_count=COURSE,
                 deadline=None,
+                **({} if drawn_from is None else {"database": None}),
                 phases=[Phase.reuse, Phase.generate, Phase.shrink],
                 print_blob=True,
                 suppress_health_check=list(HealthCheck),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 from snapshot_files import mutated
@@ -43,8 +44,11 @@ class WatchedFile(BytesIO):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return small_snapshot(tmp_path_factory.mktemp("fuzz") / "small")
+
+
+def small_snapshot(path: Path) -> bytes:
     """A snapshot of a small guest with two vCPUs and some history."""
-    path = tmp_path_factory.mktemp("fuzz") / "small"
     with Host(clock="virtual", cpu="power8", threads=2) as host:
         guest = host.boot(timer_guest(), memory="1M", smp=2, threads=2)
         for offset in (1, 1 << 63):

@@ -7,6 +7,7 @@ from typing import Final
 
 from chronovisor.campaigns.campaign import Campaign, CampaignError
 
+_CHECKOUT: Final = "chronovisor.campaigns.checkout"
 CAMPAIGNS: Final = {
     "fleet": (
         "chronovisor.campaigns.fleet.campaign",
@@ -20,9 +21,18 @@ CAMPAIGNS: Final = {
         "chronovisor.campaigns.drift",
         "How far do thousands of hops take a guest's clock, over many seeds?",
     ),
+    "oracle": (_CHECKOUT, "Do instructions and programs do what they do in QEMU?"),
+    "fuzz": (_CHECKOUT, "Can a stream, a snapshot or a guest's page table do harm?"),
+    "faults": (
+        _CHECKOUT,
+        "If anything fails in a move, does at most one side run, its time in order?",
+    ),
+    "model": (_CHECKOUT, "Do the promises hold over random courses of a fleet?"),
     "proofs": ("chronovisor.campaigns.proofs", "Do all claims hold, if each has hours for its proof?"),
 }
-"""The module of each campaign, whose `CAMPAIGN` it is, and the question that the campaign answers."""
+"""The module of each campaign, and the question that the campaign answers. The module has the campaign as its
+`CAMPAIGN`; that of a checkout's campaigns has them in its `CAMPAIGNS`, by name.
+"""
 
 
 def campaign_named(name: str) -> Campaign:
@@ -34,7 +44,8 @@ def campaign_named(name: str) -> Campaign:
     if "." not in home:
         raise CampaignError(f"there is no campaign {name!r}: there are {', '.join(sorted(CAMPAIGNS))}")
     try:
-        campaign: Campaign = import_module(home).CAMPAIGN
+        module = import_module(home)
+        campaign: Campaign = module.CAMPAIGNS[name] if home == _CHECKOUT else module.CAMPAIGN
     except (ModuleNotFoundError, AttributeError) as error:
         if home != name:
             raise

@@ -1,0 +1,129 @@
+"""Campaigns whose code is in the tests of a checkout.
+
+Each task is a run of `tests/long.py`, in a process of its own, with a seed of its own. Every worker needs a
+checkout in which Chronovisor is installed in place.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+import chronovisor
+from chronovisor.campaigns.campaign import (
+    Answer,
+    Batch,
+    CampaignError,
+    Course,
+    Failure,
+    Json,
+    Parameters,
+    Replay,
+    Result,
+)
+
+TESTS: Final = Path(chronovisor.__file__).parents[2] / "tests"
+MODULE: Final = "long"
+SHOWN: Final = 40
+"""Lines of a failure's output that are kept."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a run of `tests/long.py` ended."""
+
+    status: int
+    output: str
+
+    @property
+    def words(self) -> str:
+        """What is wrong, in one line."""
+        lines = [line for line in self.output.splitlines() if line.strip()]
+        errors = [line for line in lines if line[:1].isalpha() and "Error" in line.split(":")[0]]
+        return (errors or lines or [f"it ends with status {self.status}"])[-1][:200]
+
+
+def run(name: str, seed: int, cases: int, limit: float) -> Run:
+    """Run a campaign of `tests/long.py` for at most `limit` seconds.
+
+    Raises `CampaignError` if there is no checkout.
+    """
+    if not (TESTS / f"{MODULE}.py").exists():
+        raise CampaignError(
+            f"the campaign {name} needs a checkout of the project: there is no {TESTS / MODULE}.py"
+        )
+    command = [sys.executable, "-m", MODULE, name, str(seed), str(cases)]
+    try:
+        done = subprocess.run(
+            command, cwd=TESTS, capture_output=True, text=True, errors="replace", timeout=limit, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return Run(-1, f"it did not end within {limit:.0f} s")
+    return Run(done.returncode, done.stdout if done.returncode == 0 else done.stdout + done.stderr)
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A campaign of `tests/long.py`."""
+
+    name: str
+    unit: str
+    cases: int
+    """Cases of a task."""
+    tasks: int
+    parameters: Parameters = field(init=False)
+    time_limit: float = 3600.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parameters", {"tasks": self.tasks, "cases": self.cases})
+
+    def course(self, seed: int, given: Parameters, endless: bool) -> Course:
+        """Return the course: a task for each seed."""
+        for name in given:
+            if given[name] < 1:
+                raise CampaignError(f"{name}={given[name]}: at least 1")
+        return self._course(seed, given, endless)
+
+    def _course(self, seed: int, given: Parameters, endless: bool) -> Course:
+        seeds = count(seed) if endless else range(seed, seed + given["tasks"])
+        results = yield Batch(seeds, None if endless else given["tasks"])
+        done = sum(result.done for result in results)
+        failed = [result.data["seed"] for result in results if result.found]
+        rows = [
+            (self.unit, "seeds", "seeds that fail"),
+            (str(done), str(len(results)), ", ".join(map(str, failed)) or "none"),
+        ]
+        return Answer(rows, {"done": done, "seeds": len(results), "failed": failed})
+
+    def perform(self, seed: int, given: Parameters, part: Json) -> Result:
+        """Run the cases of one seed."""
+        ended = run(self.name, part, given["cases"], 0.9 * self.time_limit)
+        if ended.status == 0:
+            return Result(int(ended.output.split()[-1]), {"seed": part})
+        case = {"seed": part, "cases": given["cases"], "output": ended.output.splitlines()[-SHOWN:]}
+        return Result(0, {"seed": part}, (Failure(ended.words, case),))
+
+    def replay(self, seed: int, given: Parameters, case: Json) -> Replay:
+        """Run the cases of a seed once more."""
+        try:
+            numbers = int(case["seed"]), int(case["cases"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CampaignError(f"this is no case of {self.name}: {error}") from None
+        ended = run(self.name, *numbers, self.time_limit)
+        return Replay(ended.status != 0, tuple(ended.output.splitlines()[-SHOWN:]))
+
+
+CAMPAIGNS: Final = {
+    one.name: one
+    for one in (
+        Checkout("oracle", "cases", cases=20_000, tasks=50),
+        Checkout("fuzz", "cases", cases=50_000, tasks=40),
+        Checkout("faults", "moves", cases=1_000, tasks=100),
+        Checkout("model", "steps", cases=10_000, tasks=20),
+    )
+}
+"""The campaigns by name."""
