@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import threading
 from random import Random
 
 import pytest
@@ -11,6 +12,7 @@ from handlers import ensure
 
 from chronovisor.engine.native.block_decoder import BLOCK_INSTRUCTIONS, LOW_BITS
 from chronovisor.engine.native.decode_table import significant
+from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.engine.native.layout import (
     PAGE_SHIFT,
     RECORD_HANDLER,
@@ -29,6 +31,7 @@ from chronovisor.memory.guest_memory import GuestMemory
 
 from . import decoded_in_python
 from . import drawn as cases
+from .native_guest import CODE, Guest
 
 SIZE = 1 << 20
 #: Fields of branches, of which short distances and distances to the page's ends matter most.
@@ -182,3 +185,39 @@ def test_other_than_significant_bits_make_no_difference() -> None:
             assert _handler(word) == _handler(other), (hex(word), hex(other))
             count += word != other
     assert count > 10 * len(INSTRUCTIONS)
+
+
+def test_words_that_are_known_are_decoded_without_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second guest comes to the same words; then to one that is new."""
+    asked: list[int] = []
+    decode_in_python = DecodedPages.decode
+
+    def counted(pages: DecodedPages, address: int) -> bool:
+        asked.append(address)
+        return decode_in_python(pages, address)
+
+    text = "; ".join(["addi r3,r3,1", "xor r4,r4,r3", "mulld r5,r4,r3"] * 60) + "; sc 1"
+    first = Guest(NativeEngine, text)
+    first.until_called(first.thread())
+    monkeypatch.setattr(DecodedPages, "decode", counted)
+    second = Guest(NativeEngine, text)
+    thread = second.thread()
+    second.until_called(thread)
+    assert thread.gpr[3] == 60
+    assert not asked
+    assert second.engine._code_blocks[CODE // CACHE_BLOCK] == 1  # type: ignore[attr-defined]
+
+
+def test_code_that_another_thread_decodes_is_decoded_once() -> None:
+    """Two threads come to the same new code at the same time, time and again."""
+    text = "; ".join(f"addi r3,r3,{n}" for n in range(200)) + "; sc 1"
+    for _ in range(50):
+        guest = Guest(NativeEngine, text)
+        threads = [guest.thread(real=True) for _ in range(2)]
+        runners = [threading.Thread(target=guest.until_called, args=(thread,)) for thread in threads]
+        for runner in runners:
+            runner.start()
+        for runner in runners:
+            runner.join(60)
+            assert not runner.is_alive()
+        assert [thread.gpr[3] for thread in threads] == [sum(range(200))] * 2

@@ -224,7 +224,7 @@ class _Decoder(Emitter):
         b.position_at_end(done)
 
 
-def define_decode_block(module: ir.Module) -> None:
+def define_decode_block(module: ir.Module) -> ir.Function:
     """Define ``decode_block(significant, slots, count, records, words, swap, offset)``.
 
     It fills the records of a block from its words in memory, of which the first is ``offset`` bytes from the
@@ -239,3 +239,4 @@ def define_decode_block(module: ir.Module) -> None:
     e.publish()
     early = e.b.icmp_unsigned("!=", e.b.load(e.early, typ=I64), word(0))
     e.b.ret(e.b.select(early, word(DONE_EARLY), word(DONE)))
+    return e.function

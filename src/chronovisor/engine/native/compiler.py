@@ -21,6 +21,7 @@ import chronovisor.isa
 from chronovisor.engine.native.block_decoder import define_decode_block
 from chronovisor.engine.native.contexts import define_adopt, define_ask_flush, define_flush
 from chronovisor.engine.native.crossing import define_cross
+from chronovisor.engine.native.decoding import define_decode
 from chronovisor.engine.native.emitter import HANDLER, POINTER
 from chronovisor.engine.native.encoding import Encoding, encoding
 from chronovisor.engine.native.enter import Control, define_entry
@@ -225,10 +226,12 @@ def runtime_module() -> ir.Module:
     module = new_module("runtime")
     interrupt = define_interrupt(module)
     invalidate = define_invalidate(module, define_forget_pages(module), define_ask_flush(module))
+    undecoded = define_leaving(module, "chronovisor_undecoded", Left.DECODE)
     control = Control(
         now=define_clock(module),
         translate={access: define_translate(module, access, interrupt) for access in Access},
         cross={Access.LOAD: define_cross(module, False), Access.STORE: define_cross(module, True)},
+        decode=define_decode(module, undecoded, define_decode_block(module)),
         adopt=define_adopt(module),
         flush=define_flush(module),
         invalidate=invalidate,
@@ -238,12 +241,11 @@ def runtime_module() -> ir.Module:
     define_entry(module, control)
     define_leaving(module, "chronovisor_slow", Left.SLOW)
     again = define_again(module)
-    define_blank(module, define_leaving(module, "chronovisor_undecoded", Left.DECODE), again)
+    define_blank(module, undecoded, again)
     define_retire(module, again)
     define_exchange(module)
     define_exchange_word(module)
     define_fill_nothing(module)
-    define_decode_block(module)
     return module
 
 

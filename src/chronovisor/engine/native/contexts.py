@@ -133,12 +133,17 @@ def _context_key(e: ContextEmitter) -> ir.Value:
     return b.or_(b.or_(b.or_(mode, wide), b.or_(fetch_key, process)), word(_USED))
 
 
+def mode_pages(e: ThreadEmitter) -> ir.Value:
+    """The address of the `ModePages` of the thread's machine mode."""
+    b, msr = e.b, e.read("MSR")
+    number = b.or_(b.shl(b.lshr(msr, word(63)), word(1)), b.and_(msr, word(int(MSR.LE))))
+    return e.at(b.inttoptr(e.read("modes"), POINTER), b.mul(number, word(ctypes.sizeof(ModePages))))
+
+
 def _choose_pages(e: ContextEmitter) -> None:
     """Use the decoded pages of the machine mode. If the mode has no pages, end the function with 0."""
     b, msr = e.b, e.read("MSR")
-    number = b.or_(b.shl(b.lshr(msr, word(63)), word(1)), b.and_(msr, word(int(MSR.LE))))
-    modes = b.inttoptr(e.read("modes"), POINTER)
-    mode = e.at(modes, b.mul(number, word(ctypes.sizeof(ModePages))))
+    mode = mode_pages(e)
     pages = b.load(e.at(mode, ModePages.table.offset), typ=I64)
     with e.elsewhere(e.unlikely(b.icmp_unsigned("==", pages, word(0)), "no_pages")):
         e.write("context_key", word(0))

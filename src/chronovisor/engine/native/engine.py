@@ -227,6 +227,7 @@ class NativeEngine(ConcreteEngine):
             self._pages_by_table = {pages.address: pages for pages in self._pages.values()}
         told = self.modes[mode_number(mode)]
         if not told.table and found.library.ready:
+            told.early, told.decoding = found.early_at, ctypes.addressof(found.library.decoding)
             told.count, told.table = found.count, found.address
             self._ready[state.MSR & _MODE] = found
         return found

@@ -44,6 +44,7 @@ class Control:
     now: ir.Function
     translate: Mapping[Access, ir.Function]
     cross: Mapping[Access, ir.Function]
+    decode: ir.Function
     adopt: ir.Function
     flush: ir.Function
     invalidate: ir.Function
@@ -199,7 +200,7 @@ class _Entry(ThreadEmitter):
         cases = {}
         for left in (
             *(Left.MISSING_LOAD, Left.MISSING_STORE, Left.CONTEXT, Left.RESYNC),
-            *(Left.INTERRUPT, Left.INVALIDATE, Left.SYNCHRONIZE, Left.HYPERCALL),
+            *(Left.INTERRUPT, Left.INVALIDATE, Left.SYNCHRONIZE, Left.HYPERCALL, Left.DECODE),
         ):
             cases[left] = self.block_named(left.name.lower())
             choice.add_case(word(left), cases[left])
@@ -208,6 +209,12 @@ class _Entry(ThreadEmitter):
         for left, access in ((Left.MISSING_LOAD, Access.LOAD), (Left.MISSING_STORE, Access.STORE)):
             b.position_at_end(cases[left])
             self._missing(access, why, back)
+        b.position_at_end(cases[Left.DECODE])
+        decoded = b.call(control.decode, [self.state])
+        with self.elsewhere(self.unlikely(b.not_(decoded), "undecoded")):
+            self._leave(Left.DECODE)
+        b.branch(self.again)
+
         b.position_at_end(cases[Left.CONTEXT])
         self._adopt(self.again)
         b.position_at_end(cases[Left.INVALIDATE])

@@ -184,9 +184,26 @@ CONTEXTS = 64
 
 
 class ModePages(ctypes.Structure):
-    """The table of decoded pages of a machine mode, 0 if native code has none, and how many pages it has."""
+    """The table of decoded pages of a machine mode, 0 if native code has none, and how many pages it has.
 
-    _fields_ = [("table", ctypes.c_uint64), ("count", ctypes.c_uint64)]
+    ``early`` is the address of a byte for each page, 1 if handlers to come will change the page's records.
+    ``decoding`` is the address of the mode's `Decoding`.
+    """
+
+    _fields_ = [(name, ctypes.c_uint64) for name in ("table", "count", "early", "decoding")]
+
+
+class Decoding(ctypes.Structure):
+    """How native code decodes in a machine mode: the table of slots, 0 if there is none.
+
+    Whoever changes it, records or the table of decoded pages has ``lock``, which is 1 then. ``swapped`` is 1
+    if the bytes of instruction words are reversed, ``complete`` is 1 if no pairs are still to come.
+    """
+
+    _fields_ = [
+        (name, ctypes.c_uint64)
+        for name in ("lock", "significant", "slots", "slot_count", "swapped", "complete")
+    ]
 
 
 def mode_number(mode: tuple[bool, bool]) -> int:

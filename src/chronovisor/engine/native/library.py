@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -16,7 +17,8 @@ from llvmlite import ir
 from chronovisor.engine.native import code_cache, compile_server, compiler, sets
 from chronovisor.engine.native.block_decoder import COPIES
 from chronovisor.engine.native.compile_service import CompileService, Urgency
-from chronovisor.engine.native.decode_table import DecodeTable, Handler, Handlers
+from chronovisor.engine.native.decode_table import DecodeTable, Handler, Handlers, Slots
+from chronovisor.engine.native.layout import Decoding
 from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.native.operations import is_native
 from chronovisor.engine.native.pairs import Key, Pair
@@ -155,6 +157,29 @@ class _Loaded:
     pairs: list[tuple[Pair, Handler]]
 
 
+class RecordLock:
+    """The lock of a mode's records, which native code takes too. A context; not to be taken twice.
+
+    Native code has it for microseconds and waits for nothing meanwhile. If native code does not get the lock
+    at once, it leaves the decoding to Python.
+    """
+
+    def __init__(self, decoding: Decoding) -> None:
+        self._among_python = threading.Lock()
+        self._decoding = decoding
+        self._at = ctypes.addressof(decoding) + Decoding.lock.offset
+        self._exchange = runtime().exchange_word
+
+    def __enter__(self) -> None:
+        self._among_python.acquire()
+        while not self._exchange(self._at, 0, 1):
+            os.sched_yield()
+
+    def __exit__(self, *error: object) -> None:
+        self._decoding.lock = 0
+        self._among_python.release()
+
+
 class HandlerLibrary:
     """The handlers of a machine mode that are loaded; it grows while guests run.
 
@@ -175,12 +200,25 @@ class HandlerLibrary:
         self._changed = threading.Condition()
         self.table = self._new_table()
         """How words are decoded, with the handlers of this generation."""
+        self.decoding = Decoding(swapped=not mode[1])
+        """How native code decodes in this mode."""
+        self.changing = RecordLock(self.decoding)
+        """Taken to change records, tables of decoded pages and what native code decodes with."""
+        self._told: tuple[DecodeTable, Slots] | None = None
         self._executed_slowly = 0
         #: The sets that every guest wants, as far as they are still to be compiled.
         self._to_compile = [one for one in (sets.everyday(mode), sets.paired(mode)) if not self._is_kept(one)]
 
     def _new_table(self) -> DecodeTable:
         return DecodeTable(self.find, self.pairs, runtime().slow)
+
+    def tell(self) -> None:
+        """Have native code decode with the present table. The caller has the lock ``changing``."""
+        table, told = self.table, self.decoding
+        # The slots stay as long as native code knows them.
+        self._told = table, table.slots
+        told.significant, told.complete = table.significant_at, self.has_pairs
+        told.slots, told.slot_count = ctypes.addressof(table.slots), len(table.slots)
 
     def find(self, key: Key) -> tuple[Handlers | None, bool]:
         """An instruction's handlers, or None, and then whether they were asked for and may come later."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -70,15 +69,18 @@ class DecodedPages:
         self._versions: dict[int, int] = {}
         #: The real addresses of the entries of regions that have code of a page.
         self._entries: dict[int, set[int]] = {}
-        #: Pages with records that handlers to come will change.
-        self._early: set[int] = set()
-        self._changing = threading.Lock()
+        self._changing = self.library.changing
         self.count = memory.size >> PAGE_SHIFT
         """How many pages real memory has that the mode can address."""
         if not mode[0]:
             self.count = min(self.count, 1 << (32 - PAGE_SHIFT))
         self.table = (ctypes.c_uint64 * (memory.size >> PAGE_SHIFT))()
         self.address = ctypes.addressof(self.table)
+        #: A byte for each page, 1 if handlers to come will change the page's records.
+        self._early = mmap.mmap(-1, len(self.table))
+        self.early_at = ctypes.addressof(ctypes.c_char.from_buffer(self._early))
+        with self._changing:
+            self.library.tell()
 
     def add(self, page: int) -> bool:
         """Make the records of the page with this number; False if it has some."""
@@ -99,7 +101,7 @@ class DecodedPages:
             page = next(iter(self._records))
             records = self._records.pop(page)
             self.table[page] = 0
-            self._early.discard(page)
+            self._early[page] = 0
             self._take_out(page)
             runtime().retire(ctypes.addressof(records))
             return [records]
@@ -128,7 +130,8 @@ class DecodedPages:
                 return False
             early = self._decode_block(ctypes.addressof(records) + (8 * place), start)
             if early or not self.library.has_pairs:
-                self._early.add(address >> PAGE_SHIFT)
+                self._early[address >> PAGE_SHIFT] = 1
+            self.library.tell()
             return True
 
     def _decode_block(self, records_at: int, start: int) -> bool:
@@ -231,8 +234,15 @@ class DecodedPages:
         """Have those pages decoded anew that new handlers may change; their old records, as `forget` does."""
         with self._changing:
             self.generation = self.library.generation
-            early, self._early = self._early, set()
-            return [self._retire(page) for page in early]
+            self.library.tell()
+            return [self._retire(page) for page in self._take_early()]
+
+    def _take_early(self) -> Iterator[int]:
+        page = self._early.find(b"\x01")
+        while page >= 0:
+            self._early[page] = 0
+            yield page
+            page = self._early.find(b"\x01", page)
 
     def _retire(self, page: int) -> Retired:
         records = self._records[page]
