@@ -39,6 +39,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             yield made
 
 
+def test_workers_take_no_profiles(cluster: Cluster) -> None:
+    told = cluster._client.run(lambda dask_worker: sorted(dask_worker.periodic_callbacks))
+    assert len(told) == 2
+    for callbacks in told.values():
+        assert "heartbeat" in callbacks
+        assert not [name for name in callbacks if name.startswith("profile")]
+
+
 def run(cluster: Cluster, directory: Path, seconds: float | None = None, **chosen: int) -> Ended:
     header = Header.here(CAMPAIGN.name, 1, {**CAMPAIGN.parameters, **chosen}, seconds is not None)
     told: list[Progress] = []

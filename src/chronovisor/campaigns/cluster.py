@@ -58,12 +58,29 @@ def _code_here() -> str:
     return code_version()
 
 
+class _NoProfiles(distributed.WorkerPlugin):  # type: ignore[misc]
+    """Has a worker take no profiles of its tasks.
+
+    Dask looks at all threads' frames a hundred times a second (`sys._current_frames`). If a task has many
+    threads, CPython 3.11 can wait for itself in that call for ever, with its lock held.
+    """
+
+    name = "chronovisor-no-profiles"
+
+    def setup(self, worker: distributed.Worker) -> None:
+        """Called on each worker, those that come later included."""
+        for callback in ("profile", "profile-cycle"):
+            if callback in worker.periodic_callbacks:
+                worker.periodic_callbacks.pop(callback).stop()
+
+
 class Cluster:
     """A scheduler and its workers. `local` or `at` makes one."""
 
     def __init__(self, client: distributed.Client, where: str) -> None:
         self._client = client
         self._where = where
+        client.register_plugin(_NoProfiles())
 
     @property
     def workers(self) -> int:
