@@ -10,6 +10,7 @@ import faulthandler
 import logging
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import islice
@@ -26,6 +27,10 @@ from chronovisor.campaigns.task_case import lost
 
 DEATHS = 2
 """A task that kills more workers on this machine is given up (after as many tries alone)."""
+AHEAD = 2
+"""Tasks for each worker that are with the scheduler at once, so that no worker waits for the next one."""
+_FRESH = 1.0
+"""Seconds for which the number of workers is not asked for again."""
 _PATIENCE = "10s"
 """How long an address is tried."""
 
@@ -80,12 +85,16 @@ class Cluster:
     def __init__(self, client: distributed.Client, where: str) -> None:
         self._client = client
         self._where = where
+        self._count, self._counted = 0, -_FRESH
         client.register_plugin(_NoProfiles())
 
     @property
     def workers(self) -> int:
-        """The number of workers now."""
-        return len(self._workers)
+        """The number of workers, as it was a second ago or later."""
+        now = time.monotonic()
+        if now >= self._counted + _FRESH:
+            self._count, self._counted = len(self._workers), now
+        return self._count
 
     @property
     def _workers(self) -> Mapping[str, Json]:
@@ -133,7 +142,7 @@ class Cluster:
 
         def more() -> list[distributed.Future]:
             # If the last worker has just died, its successor takes the next task.
-            free = max(0, max(1, self.workers) - len(parts))
+            free = max(0, max(1, AHEAD * self.workers) - len(parts))
             return [begin(task) for task in islice(waiting, free)] if go_on() else []
 
         try:
@@ -192,7 +201,8 @@ def local(workers: int, deaths: int = DEATHS) -> Iterator[Cluster]:
             distributed.LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
-                dashboard_address=None,
+                # Any free port, where Dask insists on one.
+                dashboard_address="127.0.0.1:0",
                 silence_logs=logging.CRITICAL,
                 local_directory=scratch,
                 security=True,
