@@ -61,7 +61,7 @@ def start(
         executed, accounted = state.executed - accounted, state.executed
         source.advance(executed * TICKS)
 
-    line = SimpleNamespace(external=False)
+    line = SimpleNamespace(level=False)
     live = LiveRegisters(thread, {"VTB": RunningCounter(run_time)}, line, account, TICKS, lambda count: count)
     state = engine.thread(live)
     state.CIA = 0x1000
