@@ -35,6 +35,7 @@ RUNS = 3
 """How often each side runs the guest. The medians are reported."""
 
 _LINE = re.compile(r"^(.+): (\d+) rounds in (\d+) ticks\r?$", re.MULTILINE)
+_RESULT = re.compile(r"^(.+): result ([0-9a-f]+)\r?$", re.MULTILINE)
 _TIMEOUT = 300
 
 _RESET = 0x100
@@ -44,6 +45,9 @@ _STUB = """
     mtsrr0 r4
     mfmsr r4
     ori r4, r4, {little}
+    li r5, 1
+    sldi r5, r5, 63
+    or r4, r4, r5
     mtsrr1 r4
     rfid
 """
@@ -52,7 +56,8 @@ _STUB = """
 def firmware(image: Image) -> bytes:
     """The image laid out from address 0, as firmware that QEMU starts at the system reset vector.
 
-    A few instructions below the vectors bring the processor into the image's byte order and go to its entry.
+    A few instructions below the vectors bring the processor into 64-bit mode and the image's byte order, and
+    go to its entry.
     """
     memory = bytearray(max(segment.end for segment in image.segments))
     for segment in image.segments:
@@ -77,23 +82,33 @@ class Speed:
         return None if self.qemu_ns is None else self.qemu_ns / self.ours_ns
 
 
-def _rounds(text: str) -> dict[str, float]:
-    return {name: int(ticks) * 1e9 / FREQUENCY / int(rounds) for name, rounds, ticks in _LINE.findall(text)}
+@dataclass(frozen=True)
+class Run:
+    """A run of the guest: each loop's nanoseconds a round, and what some rounds of each found."""
+
+    rounds: dict[str, float]
+    results: dict[str, str]
+
+    @classmethod
+    def read(cls, text: str) -> Run:
+        """From what the guest printed."""
+        ns = {name: int(ticks) * 1e9 / FREQUENCY / int(rounds) for name, rounds, ticks in _LINE.findall(text)}
+        return cls(ns, dict(_RESULT.findall(text)))
 
 
-def here() -> dict[str, float]:
-    """The guest on an embedded host with the real clock: name -> ns a round."""
+def here() -> Run:
+    """The guest on an embedded host with the real clock."""
     with Host(cores=2) as host:
         guest = host.boot(IMAGE, "16M", smp=2)
         guest.run(_TIMEOUT)
-        return _rounds(guest.console_text)
+        return Run.read(guest.console_text)
 
 
-def in_qemu() -> dict[str, float]:
-    """The same guest in QEMU (TCG), on one vCPU; empty if QEMU is not installed."""
+def in_qemu() -> Run | None:
+    """The same guest in QEMU (TCG), on one vCPU; None if QEMU is not installed."""
     qemu = shutil.which("qemu-system-ppc64")
     if qemu is None:
-        return {}
+        return None
     with tempfile.TemporaryDirectory() as directory:
         laid_out = Path(directory) / "guest.bin"
         laid_out.write_bytes(firmware(read_image(str(IMAGE))))
@@ -108,18 +123,28 @@ def in_qemu() -> dict[str, float]:
             check=False,
             stdin=subprocess.DEVNULL,
         )
-    if not (rounds := _rounds(done.stdout)):
+    run = Run.read(done.stdout)
+    if not run.results:
         raise RuntimeError(f"QEMU did not run the guest: {done.stderr.strip()}")
-    return rounds
+    return run
 
 
 def measure() -> list[Speed]:
-    """Every loop of the guest, here and in QEMU, in turns."""
+    """Every loop of the guest, here and in QEMU, in turns.
+
+    RuntimeError if a program finds something else in one of the runs.
+    """
     ours: list[dict[str, float]] = []
     theirs: list[dict[str, float]] = []
+    results: dict[str, str] = {}
     for _ in range(RUNS):
-        ours.append(here())
-        theirs.append(in_qemu())
+        for run, runs in ((here(), ours), (in_qemu(), theirs)):
+            if run is None:
+                continue
+            runs.append(run.rounds)
+            results = results or run.results
+            if wrong := sorted(name for name in results if run.results.get(name) != results[name]):
+                raise RuntimeError(f"not every run has the same results: {', '.join(wrong)}")
     return [Speed(name, _median(name, ours) or 0.0, _median(name, theirs)) for name in ours[0]]
 
 
