@@ -9,7 +9,7 @@ import pytest
 from llvmlite import ir
 
 from chronovisor.engine.native.pages import DecodedPages
-from chronovisor.engine.regions import accesses, condition, discovery
+from chronovisor.engine.regions import accesses, bit_registers, discovery
 from chronovisor.engine.regions.code import Site
 from chronovisor.engine.regions.lowering import RegionLowering
 from chronovisor.isa.values import Value
@@ -50,13 +50,22 @@ def _changed_code_stays(patch: pytest.MonkeyPatch) -> None:
 
 
 def _one_bit_of_a_field_is_lost(patch: pytest.MonkeyPatch) -> None:
-    whole = condition.replaced
+    whole = bit_registers.replaced
 
-    def replaced(site: Site, v: Value) -> tuple[int, Value] | None:
+    def replaced(site: Site, v: Value) -> tuple[str, int, Value] | None:
         found = whole(site, v)
-        return None if found is None else (found[0] & (found[0] - 1), found[1])
+        return None if found is None else (found[0], found[1] & (found[1] - 1), found[2])
 
-    patch.setattr(condition, "replaced", replaced)
+    patch.setattr(bit_registers, "replaced", replaced)
+
+
+def _a_carry_is_kept_for_the_whole_region(patch: pytest.MonkeyPatch) -> None:
+    whole = bit_registers.BitRegister.replace
+
+    def replace(register: bit_registers.BitRegister, ones: int, value: ir.Value) -> None:
+        whole(register, ones & ~(1 << 29), value)
+
+    patch.setattr(bit_registers.BitRegister, "replace", replace)
 
 
 def _the_way_to_the_next_entry_is_short(patch: pytest.MonkeyPatch) -> None:

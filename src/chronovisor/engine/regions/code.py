@@ -77,6 +77,10 @@ class Site:
         statements = list(self.program.statements())
         if any(s.op in _HANDLERS_ALONE or (s.op == "set" and s.detail == "MSR") for s in statements):
             return False
+        # XER says which registers a string instruction uses.
+        files = (s for s in statements if s.op in ("read_file", "write_file"))
+        if any(self.constant(s.args[0]) is None for s in files):
+            return False
         return not any(not isinstance(s, When) and s.op == "interrupt" for s in self.program.body)
 
     @cached_property

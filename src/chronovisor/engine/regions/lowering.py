@@ -22,14 +22,17 @@ from chronovisor.engine.native.layout import (
     file_field,
 )
 from chronovisor.engine.native.lowering import Lowering, Mode
-from chronovisor.engine.regions import accesses, condition
+from chronovisor.engine.regions import accesses, bit_registers
+from chronovisor.engine.regions.bit_registers import BitRegister
 from chronovisor.engine.regions.code import Site
 from chronovisor.engine.regions.discovery import Region
 from chronovisor.isa.registers import FILES, RegisterFile
 from chronovisor.isa.values import Block, Value, When
 
-#: Registers without a place of their own: two addresses, and CR, whose bits have one each.
-_APART = ("CIA", "NIA", "CR")
+#: Addresses, which have no place of their own.
+_ADDRESSES = ("CIA", "NIA")
+#: The most bits of a register that have a place each.
+_MOST_BITS = 32
 
 
 #: The region's function: a handler with one more argument, the number of the entry.
@@ -83,6 +86,16 @@ def define_region(module: ir.Module, mode: Mode, rows: Rows, region: Region) -> 
         b = ir.IRBuilder(handler.append_basic_block())
         arguments = [*handler.args, word(number)]
         b.ret(b.call(made, arguments, cconv="tailcc", tail="musttail"))
+
+
+def _whole(v: Value) -> Value | None:
+    """What is read or set as a whole by a statement that may be one about single bits."""
+    while True:
+        if bit_registers.is_read(v) or (v.op == "set" and v.detail in bit_registers.NAMES):
+            return v
+        if v.op not in ("lshr", "and", "or", "extract"):
+            return None
+        v = v.args[0]
 
 
 def _direct(block: Block) -> Iterator[Value]:
@@ -176,6 +189,7 @@ class RegionLowering(Lowering):
         files: dict[tuple[str, int], None] = {}
         changed: dict[tuple[str, int], None] = {}
         named: dict[str, None] = {}
+        self._bits = dict(self._bit_registers())
         for site in self.region.sites.values():
             assert site.program is not None
             for s in site.program.statements():
@@ -185,20 +199,26 @@ class RegionLowering(Lowering):
                     files[str(s.detail), number] = None
                     if s.op == "write_file":
                         changed[str(s.detail), number] = None
-                elif s.op == "set" and s.detail not in _APART:
+                elif s.op == "set" and s.detail not in _ADDRESSES and s.detail not in self._bits:
                     named[str(s.detail)] = None
         self._files = {key: b.alloca(ir.IntType(FILES[key[0]].width)) for key in files}
         places = {name: b.alloca(I64) for name in named}
         self._changed = list(changed)
-        mask = condition.changed(self.region.sites.values())
-        self._condition = condition.ConditionRegister(b, mask, self.read("CR"))
-        #: Values that are made only if something needs them, and the condition register's version then.
-        self._deferred: dict[int, int] = {}
+        #: Values of registers kept bit by bit, which are made only if something needs them: the register, and
+        #: its version then.
+        self._deferred: dict[int, tuple[BitRegister, int]] = {}
         for key, place in self._files.items():
             b.store(self._file_load(key), place)
         for name, place in places.items():
             b.store(self.read(name), place)
         self._named = places
+
+    def _bit_registers(self) -> Iterator[tuple[str, BitRegister]]:
+        """The registers that are kept bit by bit, by their names."""
+        for name in bit_registers.NAMES:
+            ones = bit_registers.changed(self.region.sites.values(), name)
+            if ones.bit_count() <= _MOST_BITS:
+                yield name, BitRegister(self.b, name, ones, super().read(name))
 
     def _file_place(self, key: tuple[str, int]) -> ir.Value:
         file = FILES[key[0]]
@@ -216,8 +236,9 @@ class RegionLowering(Lowering):
             b.store(value, self._file_place(key)).align = 8
         for name, place in self._named.items():
             super().write(name, b.load(place, typ=I64))
-        if self._condition.changes:
-            super().write("CR", self._condition.whole())
+        for name, register in self._bits.items():
+            if register.changes:
+                super().write(name, register.whole())
 
     def register(self, file: RegisterFile, number: ir.Value) -> ir.Value:
         """The place of a register of a file; its number is known."""
@@ -245,45 +266,54 @@ class RegionLowering(Lowering):
         known = None if self.lanes else self.site.constant(v)
         if known is not None:
             self.values[id(v)] = ir.Constant(ir.IntType(v.width), known)
-        elif self.lanes or not self._condition_statement(v):
+        elif self.lanes or not self._bit_statement(v):
             self.by_operation(v)
 
     def value(self, value: Value) -> ir.Value:
         """The LLVM value of a traced one."""
-        version = self._deferred.pop(id(value), None)
-        if version is not None:
-            assert version == self._condition.version, "the condition register was written in between"
-            if condition.is_read(value):
-                self.values[id(value)] = self._condition.read()
+        deferred = self._deferred.pop(id(value), None)
+        if deferred is not None:
+            register, version = deferred
+            assert version == register.version, "the register was written in between"
+            if bit_registers.is_read(value):
+                self.values[id(value)] = register.read()
             else:
                 self.by_operation(value)
         return super().value(value)
 
-    def _condition_statement(self, v: Value) -> bool:
-        """Do a statement about the condition register bit by bit; False if that is not possible."""
-        if condition.is_read(v):
-            pass
-        elif v.op in ("lshr", "and") and condition.is_read(v.args[0]):
-            if self.site.constant(v.args[1]) is None:
-                return False
-        elif v.op == "or" and condition.replaced(self.site, v) is not None:
-            pass
-        elif v.op == "extract" and v.args[0].op == "lshr" and condition.is_read(v.args[0].args[0]):
-            shift = self.site.constant(v.args[0].args[1])
-            if shift is None or id(v.args[0]) not in self._deferred:
+    def _bit_statement(self, v: Value) -> bool:
+        """Do a statement about a register that is kept bit by bit; False if that is not possible."""
+        read = _whole(v)
+        register = None if read is None else self._bits.get(str(read.detail))
+        if register is None:
+            return False
+        if v.op == "set":
+            found = bit_registers.replaced(self.site, v.args[0])
+            if found is None or found[0] != v.detail:
+                register.replace(register.all, self.value(v.args[0]))
+            else:
+                register.replace(found[1], self.value(found[2]))
+            return True
+        if v.op == "extract":
+            shift = self._shift(v.args[0])
+            if shift is None:
                 return False
             assert isinstance(v.detail, int)
-            self.values[id(v)] = self._condition.part(shift + v.detail, v.width)
+            self.values[id(v)] = register.part(shift + v.detail, v.width)
             return True
-        elif v.op == "set" and v.detail == "CR":
-            found = condition.replaced(self.site, v.args[0])
-            mask, new = found if found is not None else ((1 << condition.WIDTH) - 1, v.args[0])
-            self._condition.replace(mask, self.value(new))
-            return True
-        else:
+        if v.op in ("lshr", "and") and self.site.constant(v.args[1]) is None:
             return False
-        self._deferred[id(v)] = self._condition.version
+        if v.op == "or" and bit_registers.replaced(self.site, v) is None:
+            return False
+        self._deferred[id(v)] = register, register.version
         return True
+
+    def _shift(self, v: Value) -> int | None:
+        """By how many bits a register that was read is shifted; None if the value is no such register."""
+        if bit_registers.is_read(v):
+            return 0
+        is_shifted = v.op == "lshr" and bit_registers.is_read(v.args[0]) and id(v) in self._deferred
+        return self.site.constant(v.args[1]) if is_shifted else None
 
     def _when(self, guarded: When) -> None:
         known = self.site.constant(guarded.condition)

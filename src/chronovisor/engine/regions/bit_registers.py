@@ -1,0 +1,114 @@
+"""CR and XER in a region: each bit that the region changes is a value of one bit.
+
+Meanings read and write these registers as a whole. Here a field's change becomes that of its bits, and a test
+of a bit reads that bit, so a compare and the branch behind it meet in one value, as do two additions and the
+carry between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from llvmlite import ir
+
+from chronovisor.engine.native.emitter import I1, I64, word
+from chronovisor.engine.regions.code import Site
+from chronovisor.isa.registers import REGISTERS
+from chronovisor.isa.values import Value, mask
+
+NAMES: Final = ("CR", "XER")
+
+
+def is_read(v: Value) -> bool:
+    """Whether a value is one of the registers as a whole."""
+    return v.op == "get" and v.detail in NAMES
+
+
+def replaced(site: Site, v: Value) -> tuple[str, int, Value] | None:
+    """The register that a value is, but for some bits; these bits as a mask; what has their new values.
+
+    None if the value is no such register with some known bits replaced.
+    """
+    if v.op != "or" or v.args[0].op != "and" or not is_read(v.args[0].args[0]):
+        return None
+    read, kept = v.args[0].args[0], site.constant(v.args[0].args[1])
+    return None if kept is None else (str(read.detail), ~kept & mask(read.width), v.args[1])
+
+
+def bits(ones: int) -> Iterator[int]:
+    """The numbers of the bits of a mask that are ones; 0 is the least significant."""
+    while ones:
+        lowest = ones & -ones
+        yield lowest.bit_length() - 1
+        ones ^= lowest
+
+
+def changed(sites: Iterable[Site], name: str) -> int:
+    """The bits of a register that any of the instructions changes, as a mask."""
+    whole = mask(REGISTERS[name].width)
+    found = 0
+    for site in sites:
+        assert site.program is not None
+        for s in site.program.statements():
+            if s.op == "set" and s.detail == name:
+                one = replaced(site, s.args[0])
+                found |= whole if one is None or one[0] != name else one[1]
+    return found
+
+
+class BitRegister:
+    """A register of one region. ``whole`` is its value at the region's entry, 64 bits."""
+
+    def __init__(self, builder: ir.IRBuilder, name: str, ones: int, whole: ir.Value) -> None:
+        self._b = builder
+        self._width = REGISTERS[name].width
+        self.all = mask(self._width)
+        """All bits, as a mask."""
+        self._ones = ones
+        self._entered = whole
+        self._places = {number: builder.alloca(I1) for number in bits(ones)}
+        for number, place in self._places.items():
+            builder.store(self._bit_of(whole, number), place)
+        self.changes = bool(ones)
+        """Whether the region changes it."""
+        #: How often it was written: a value that was read before a write must not be taken behind it.
+        self.version = 0
+
+    def _bit_of(self, value: ir.Value, number: int) -> ir.Value:
+        shifted = self._b.lshr(value, ir.Constant(value.type, number)) if number else value
+        return self._b.trunc(shifted, I1)
+
+    def bit(self, number: int) -> ir.Value:
+        """A bit: 0 is the least significant."""
+        place = self._places.get(number)
+        return self._bit_of(self._entered, number) if place is None else self._b.load(place, typ=I1)
+
+    def part(self, low: int, width: int) -> ir.Value:
+        """Some neighbouring bits, from ``low`` up."""
+        kind = ir.IntType(width)
+        result: ir.Value = ir.Constant(kind, 0)
+        for number in range(width):
+            bit = self.bit(low + number)
+            wide = bit if width == 1 else self._b.zext(bit, kind)
+            result = self._b.or_(result, self._b.shl(wide, ir.Constant(kind, number)))
+        return result
+
+    def whole(self) -> ir.Value:
+        """The register, 64 bits."""
+        result = self._b.and_(self._entered, word(~self._ones & self.all))
+        for number in self._places:
+            wide = self._b.zext(self.bit(number), I64)
+            result = self._b.or_(result, self._b.shl(wide, word(number)))
+        return result
+
+    def replace(self, ones: int, value: ir.Value) -> None:
+        """Give the bits of a mask their values in ``value``, which has the register's width."""
+        for number, bit in [(number, self._bit_of(value, number)) for number in bits(ones)]:
+            self._b.store(bit, self._places[number])
+        self.version += 1
+
+    def read(self) -> ir.Value:
+        """The register in its width."""
+        whole = self.whole()
+        return whole if self._width == I64.width else self._b.trunc(whole, ir.IntType(self._width))
