@@ -64,11 +64,19 @@ def model(seed: int, count: int) -> int:
     return Course.steps
 
 
+def boots(seed: int, count: int) -> int:
+    """Boot Debian's kernel with moves at random moments, and check its clocks."""
+    from linux_guest.boots import boots
+
+    return boots(seed, count)
+
+
 CAMPAIGNS: Final[dict[str, Callable[[int, int], int]]] = {
     "oracle": oracle,
     "fuzz": fuzz,
     "faults": faults,
     "model": model,
+    "boots": boots,
 }
 
 

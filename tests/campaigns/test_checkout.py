@@ -27,6 +27,7 @@ def test_every_campaign_is_there_by_its_name() -> None:
         ("faults", 3),
         pytest.param("model", 100, marks=pytest.mark.soak),
         pytest.param("fuzz", 3000, marks=pytest.mark.soak),
+        pytest.param("boots", 1, marks=[pytest.mark.soak, pytest.mark.oracle]),
         pytest.param("oracle", 500, marks=[pytest.mark.soak, pytest.mark.oracle]),
     ],
 )

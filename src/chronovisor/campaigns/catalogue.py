@@ -28,6 +28,7 @@ CAMPAIGNS: Final = {
         "If anything fails in a move, does at most one side run, its time in order?",
     ),
     "model": (_CHECKOUT, "Do the promises hold over random courses of a fleet?"),
+    "boots": (_CHECKOUT, "Does Linux boot and keep its clocks if it moves at random moments of its boot?"),
     "proofs": ("chronovisor.campaigns.proofs", "Do all claims hold, if each has hours for its proof?"),
 }
 """The module of each campaign, and the question that the campaign answers. The module has the campaign as its

@@ -73,7 +73,7 @@ class Checkout:
     name: str
     unit: str
     cases: int
-    """Cases of a task."""
+    """Cases of a task (for `boots`: boots, each with several moves)."""
     tasks: int
     parameters: Parameters = field(init=False)
     time_limit: float = 3600.0
@@ -124,6 +124,7 @@ CAMPAIGNS: Final = {
         Checkout("fuzz", "cases", cases=50_000, tasks=40),
         Checkout("faults", "moves", cases=1_000, tasks=100),
         Checkout("model", "steps", cases=10_000, tasks=20),
+        Checkout("boots", "moves", cases=10, tasks=20),
     )
 }
 """The campaigns by name."""
