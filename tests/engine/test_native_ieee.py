@@ -21,6 +21,7 @@ from chronovisor.engine.native.ieee import HOSTED, modes
 from chronovisor.engine.native.residuals import Nearest, has_host_arithmetic
 from chronovisor.isa.ieee import IEEE, ROUNDING_WIDTH
 from chronovisor.isa.ieee.formats import BINARY32, BINARY64
+from chronovisor.isa.ieee.rounding import OVERFLOW_ENABLED, UNDERFLOW_ENABLED
 
 from .hosted import compiled
 
@@ -36,7 +37,8 @@ def _operands(random: Random, name: str) -> list[int]:
     made: list[int] = []
     for width in IEEE[name].operands:
         if width == ROUNDING_WIDTH:
-            made.append(random.randrange(4))
+            enabled = random.choice((0, 0, UNDERFLOW_ENABLED, OVERFLOW_ENABLED))
+            made.append(random.randrange(4) | enabled)
         elif name.startswith(("signed", "unsigned")):
             made.append(value(random) & ((1 << width) - 1))
         elif made and random.random() < 0.2:

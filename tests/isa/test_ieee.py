@@ -22,6 +22,7 @@ from chronovisor.isa.ieee.formats import (
     Format,
     Kind,
 )
+from chronovisor.isa.ieee.rounding import MODE, OVERFLOW_ENABLED, UNDERFLOW_ENABLED
 
 _INVALID = int(
     FPSCR.VXSNAN | FPSCR.VXISI | FPSCR.VXIDI | FPSCR.VXZDZ | FPSCR.VXIMZ | FPSCR.VXSQRT | FPSCR.VXCVI
@@ -427,3 +428,44 @@ def test_exact_zeros_have_the_sign_of_the_rounding_mode() -> None:
         assert outcome("add binary64", _ONE, _ONE | _MINUS, rounding) == (expected, 0)
         assert outcome("add binary64", _MINUS, _MINUS, rounding) == (_MINUS, 0)
         assert outcome("add binary64", 0, _MINUS, rounding) == (expected, 0)
+
+
+def test_enabled_overflows_and_underflows_agree_with_rationals() -> None:
+    """The result is as if exponents had no bounds, times a power of two, in the operands' format."""
+    random = Random(7)
+    enabled = MODE + 1 | OVERFLOW_ENABLED
+    large = small = 0
+    for name, narrow, by in (
+        ("multiply binary64", BINARY64, 1536),
+        ("multiply binary64 as binary32", BINARY32, 192),
+    ):
+        for _ in range(3_000):
+            # Squares of numbers near the roots of the largest and the smallest ones.
+            exponent = random.choice((-1, 1)) * (narrow.bias // 2 + random.randrange(-2, 4))
+            a, b = (
+                (exponent + BINARY64.bias << 52)
+                + (random.getrandbits(narrow.fraction_bits) << 52 - narrow.fraction_bits)
+                for _ in range(2)
+            )
+            product = exact(BINARY64, a) * exact(BINARY64, b)
+            bits, raised = outcome(name, a, b, enabled)
+            found = exact(BINARY64, bits)
+            unit = Fraction(2) ** by
+            if raised & FPSCR.OX:
+                large, found = large + 1, found * unit
+                assert found >= Fraction(2) ** (narrow.bias + 1)
+            elif raised & FPSCR.UX:
+                small, found = small + 1, found / unit
+                assert product < Fraction(2) ** narrow.smallest_exponent
+            else:
+                assert Fraction(2) ** narrow.smallest_exponent <= product < Fraction(2) ** (narrow.bias + 1)
+            assert abs(found / product - 1) <= Fraction(1, 2**narrow.precision)
+            assert (found != product) == bool(raised & FPSCR.FI)
+    assert large > 500
+    assert small > 500
+
+
+def test_an_enabled_underflow_need_not_be_inexact() -> None:
+    smallest = 1 << 52
+    for rounding, raised in ((0, 0), (UNDERFLOW_ENABLED, int(FPSCR.UX)), (OVERFLOW_ENABLED, 0)):
+        assert outcome("subtract binary64", smallest, 1, rounding)[1] == raised

@@ -94,7 +94,7 @@ def status(random: Random) -> int:
     """An FPSCR: any rounding mode, now and then enables and exceptions from before."""
     bits = random.getrandbits(2)
     if random.getrandbits(2) == 0:
-        bits |= random.getrandbits(32) & int(FPSCR.VE | FPSCR.ZE | FPSCR.XE)
+        bits |= random.getrandbits(32) & int(FPSCR.VE | FPSCR.OE | FPSCR.UE | FPSCR.ZE | FPSCR.XE)
     if random.getrandbits(2) == 0:
         bits |= random.getrandbits(32) & ~0xFFF & ~int(FPSCR.FEX | FPSCR.VX)
     return bits

@@ -105,3 +105,17 @@ def test_enabled_exceptions_interrupt() -> None:
             assert case.words[(answer.srr0 - case.address) // 4] == word(case)
     assert len(made) >= 60
     assert interrupts > len(made) // 4
+
+
+@pytest.mark.parametrize("enable", [FPSCR.OE, FPSCR.XE])
+def test_an_enabled_exception_of_an_element_leaves_a_vector_alone(enable: FPSCR) -> None:
+    """QEMU sets the target, so it cannot say."""
+    (instruction,) = (one for one in floating_point.instructions() if one.mnemonic == "xvadddp")
+    largest = 0x7FEF_FFFF_FFFF_FFFF
+    for case in floating_point.cases(Random(3), places(), instruction, 1):
+        for status, stays in ((0, False), (int(enable), True)):
+            operands = (largest << 64 | largest).to_bytes(16, "big") * 4
+            memory = status.to_bytes(8, "big") + case.memory[8:16] + operands + case.memory[80:]
+            found = seen(Evaluator().evaluate(replace(case, memory=memory)))
+            assert (found.target == largest << 64 | largest) is stays
+            assert bool(found.fpscr & FPSCR.OX)

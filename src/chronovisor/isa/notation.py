@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 
 from chronovisor.isa.bits import FPSCR, FSCR, MSR, XER, ProgramCause
 from chronovisor.isa.ieee import IEEE, RAISED_WIDTH, ROUNDING_WIDTH
+from chronovisor.isa.ieee.rounding import OVERFLOW_ENABLED, UNDERFLOW_ENABLED
 from chronovisor.isa.registers import FILES, REGISTERS, VIEWS, Privilege, Register, RegisterFile
 from chronovisor.isa.source_lines import NOTATION
 from chronovisor.isa.values import Operand, Trace, Value, mask
@@ -176,7 +177,8 @@ class Machine:
         """IEEE arithmetic: its result, and the bits of FPSCR that it raises (64 bits).
 
         ``name`` is one of ``chronovisor.isa.ieee.IEEE``. The last operand of all but comparisons is the
-        rounding mode: 64 bits of FPSCR, of which RN counts, or a number of ``Rounding``, known or not.
+        rounding mode: 64 bits of FPSCR, of which RN counts, a number of ``Rounding``, known or not, or
+        `rounding`.
         """
         operation = IEEE[name]
         values = []
@@ -186,6 +188,12 @@ class Machine:
             values.append(self.value(operand, width))
         both = self.trace.emit("ieee", operation.width + RAISED_WIDTH, tuple(values), name)
         return both.trunc(operation.width), both.extract(operation.width, RAISED_WIDTH).zext(64)
+
+    def rounding(self) -> Value:
+        """How FPSCR has scalar arithmetic round: RN, and above it whether UX and OX are enabled."""
+        fpscr = self["FPSCR"]
+        enabled = (fpscr >> 2) & (UNDERFLOW_ENABLED | OVERFLOW_ENABLED)
+        return ((fpscr & int(FPSCR.RN)) | enabled).trunc(ROUNDING_WIDTH)
 
     # Control
 

@@ -30,22 +30,37 @@ from chronovisor.engine.native.residuals import (
     within,
 )
 from chronovisor.isa.bits import FPSCR
-from chronovisor.isa.ieee import IEEE, RAISED_WIDTH
+from chronovisor.isa.ieee import IEEE, RAISED_WIDTH, ROUNDING_WIDTH
 from chronovisor.isa.ieee.conversions import EQUAL, GREATER, LESS, UNORDERED
 from chronovisor.isa.ieee.formats import BINARY32, BINARY64, Format
-from chronovisor.isa.ieee.rounding import INEXACT, Rounding
+from chronovisor.isa.ieee.rounding import INEXACT, MODE, UNDERFLOW_ENABLED, Rounding
 from chronovisor.isa.values import Value
 
 #: An operation: (emitter, operands…, rounding mode) -> the bits of the result, and what is raised.
 Computed: TypeAlias = "tuple[ir.Value, ir.Value]"
 Operation: TypeAlias = Callable[..., Computed]
 
-_MODE = ir.IntType(3)
+_OPERAND = ir.IntType(ROUNDING_WIDTH)
 _FLOATS: Final = {BINARY64.name: DOUBLE, BINARY32.name: SINGLE}
 
 
 def _mode(rounding: Rounding) -> ir.Constant:
-    return ir.Constant(_MODE, int(rounding))
+    return ir.Constant(_OPERAND, int(rounding))
+
+
+def _operand(bits: int) -> ir.Constant:
+    return ir.Constant(_OPERAND, bits)
+
+
+def _mode_of(e: Emitter, rounding: ir.Value) -> ir.Value:
+    """The rounding mode of a rounding operand, without what is enabled."""
+    return rounding if isinstance(rounding, ir.Constant) else e.b.and_(rounding, _operand(MODE))
+
+
+def _is_tiny(e: Emitter, to: Format, number: ir.Value) -> ir.Value:
+    """1 bit: a number that is not zero and smaller than the normal ones."""
+    tiny = within(e, number, None, to.smallest_exponent)
+    return e.b.and_(tiny, e.b.not_(is_zero(e, number)))
 
 
 def _number(e: Emitter, form: Format, bits: ir.Value) -> ir.Value:
@@ -87,14 +102,19 @@ def _rounded(e: Emitter, form: Format, to: Format, near: Nearest, rounding: ir.V
     inexact = f.fcmp_unordered("!=", rest, real(0.0))
     larger = f.xor(_negative(e, bits), _negative(e, bits_of(e, rest)))
     nearest = f.block
-    directed = e.unlikely(f.icmp_unsigned("!=", rounding, _mode(Rounding.NEAREST_EVEN)), "directed")
+    unusual = e.unlikely(f.icmp_unsigned("!=", rounding, _mode(Rounding.NEAREST_EVEN)), "directed")
     on = f.block
-    with e.elsewhere(directed):
+    with e.elsewhere(unusual):
+        # No result that overflows comes here. An exact one that is tiny may: that is an underflow if enabled.
+        enabled = f.icmp_unsigned("!=", f.and_(rounding, _operand(UNDERFLOW_ENABLED)), _operand(0))
+        require(e, f.not_(f.and_(enabled, _is_tiny(e, to, number))))
+        mode = _mode_of(e, rounding)
         # A sum of 0 is negative in this mode unless both addends are positive zeros.
-        down = f.icmp_unsigned("==", rounding, _mode(Rounding.DOWN))
+        down = f.icmp_unsigned("==", mode, _mode(Rounding.DOWN))
         require(e, f.not_(f.and_(down, is_zero(e, number))))
-        up = f.icmp_unsigned("==", rounding, _mode(Rounding.UP))
-        outward = f.select(_negative(e, bits), down, up)
+        up = f.icmp_unsigned("==", mode, _mode(Rounding.UP))
+        to_nearest = f.icmp_unsigned("==", mode, _mode(Rounding.NEAREST_EVEN))
+        outward = f.select(to_nearest, larger, f.select(_negative(e, bits), down, up))
         step = f.sub(f.zext(outward, bits.type), f.zext(larger, bits.type))
         other = f.select(inexact, f.add(bits, step), bits)
         last = f.block
@@ -164,6 +184,7 @@ _TO_INTEGRAL: Final[dict[Rounding, Callable[[Emitter, ir.Value], ir.Value]]] = {
 def _to_integral(e: Emitter, number: ir.Value, rounding: ir.Value) -> tuple[ir.Value, ir.Value]:
     """A double that is no NaN rounded to an integer, and what that raises."""
     f = e.b
+    rounding = _mode_of(e, rounding)
     if isinstance(rounding, ir.Constant):
         integer = _TO_INTEGRAL[Rounding(rounding.constant)](e, number)
     else:

@@ -6,7 +6,8 @@ arithmetic gives the bits of a result that is no NaN. What is left unknown, each
 - the sign and the fraction of a NaN, which is a quiet one;
 - all bits of FPSCR that the operation could raise;
 - the whole result of a conversion, and of an operation that rounds to another precision than its operands';
-- the whole result of an operation that rounds to nearest with ties away or to odd.
+- the whole result of an operation that rounds to nearest with ties away or to odd, or with overflow or
+  underflow enabled.
 
 A claim that holds for all of these holds for the processor.
 """
@@ -42,7 +43,7 @@ def _unknown(width: int, what: str) -> z3.BitVecRef:
 
 
 def _mode(rounding: z3.BitVecRef) -> z3.FPRMRef:
-    """The rounding mode of a number of 0 to 3."""
+    """The rounding mode of an operand of 0 to 3."""
     modes = {Rounding.TOWARD_ZERO: z3.RTZ(), Rounding.UP: z3.RTP(), Rounding.DOWN: z3.RTN()}
     term = z3.RNE()
     for number, mode in modes.items():
@@ -57,6 +58,7 @@ def _computed(operation: str, form: Format, operands: tuple[z3.BitVecRef, ...]) 
     )
     nan = form.default_nan | _unknown(form.width, "nan")
     return z3.If(
+        # Other modes, and enabled exceptions.
         z3.UGE(rounding, int(Rounding.NEAREST_AWAY)),
         _unknown(form.width, "rounded"),
         z3.If(z3.fpIsNaN(result), nan, z3.fpToIEEEBV(result)),

@@ -21,8 +21,8 @@ from chronovisor.isa.ieee.rounding import Result, Rounding
 RAISED_WIDTH: Final = 32
 """The bits above a result: the bits of FPSCR's lower half that the operation raises."""
 
-ROUNDING_WIDTH: Final = 3
-"""The bits of a rounding mode."""
+ROUNDING_WIDTH: Final = 5
+"""The bits of a rounding operand: a `Rounding`, and which exceptions are enabled (`rounding.MODE`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from math import isqrt
 
 from chronovisor.isa.bits import FPSCR
 from chronovisor.isa.ieee.formats import Format, Kind, Number
-from chronovisor.isa.ieee.rounding import Result, Rounding, rounded
+from chronovisor.isa.ieee.rounding import MODE, Result, Rounding, adjusted, rounded
 
 
 def quiet_nan(form: Format, *operands: int) -> Result | None:
@@ -60,6 +60,8 @@ def finish(
     form: Format, to: Format, negative: bool, significand: int, exponent: int, rounding: int
 ) -> Result:
     """Round ``significand * 2**exponent`` to ``to``, and give it in ``form``."""
+    if rounding > MODE and (trapped := adjusted(form, to, negative, significand, exponent, rounding)):
+        return trapped
     bits, raised = rounded(to, negative, significand, exponent, rounding)
     return Result(bits if to is form else widened(form, to, bits), raised)
 
@@ -71,7 +73,7 @@ def _sum(form: Format, to: Format, a: Number, b: Number, rounding: int) -> Resul
     if total:
         return finish(form, to, total < 0, abs(total), exponent, rounding)
     both = a.kind is b.kind is Kind.ZERO and a.negative == b.negative
-    return _zero(form, a.negative if both else rounding == Rounding.DOWN)
+    return _zero(form, a.negative if both else rounding & MODE == Rounding.DOWN)
 
 
 def _flipped(number: Number, flip: bool) -> Number:

@@ -10,6 +10,11 @@ from chronovisor.isa.ieee.formats import Format
 
 INEXACT = int(FPSCR.XX | FPSCR.FI)
 
+MODE = 0x7
+"""The bits of a rounding operand that are a `Rounding`; above them are FPSCR's enable bits of …"""
+UNDERFLOW_ENABLED = 0x8
+OVERFLOW_ENABLED = 0x10
+
 
 class Rounding(IntEnum):
     """How to round. The first four have the numbers of FPSCR[RN]."""
@@ -39,7 +44,7 @@ def rounded_integer(negative: bool, significand: int, drop: int, rounding: int) 
     if not rest:
         return kept, 0
     half = 1 << (drop - 1)
-    match rounding:
+    match rounding & MODE:
         case Rounding.NEAREST_EVEN:
             up = rest > half or (rest == half and kept & 1 == 1)
         case Rounding.NEAREST_AWAY:
@@ -57,15 +62,16 @@ def rounded_integer(negative: bool, significand: int, drop: int, rounding: int) 
 
 def _overflow(negative: bool, rounding: int) -> bool:
     """Whether a result that is too large becomes an infinity, rather than the largest finite number."""
-    if rounding in (Rounding.NEAREST_EVEN, Rounding.NEAREST_AWAY):
+    mode = rounding & MODE
+    if mode in (Rounding.NEAREST_EVEN, Rounding.NEAREST_AWAY):
         return True
-    return rounding == (Rounding.DOWN if negative else Rounding.UP)
+    return mode == (Rounding.DOWN if negative else Rounding.UP)
 
 
 def rounded(to: Format, negative: bool, significand: int, exponent: int, rounding: int) -> Result:
     """Round ``significand * 2**exponent``, which is not zero, to a format.
 
-    Results are those of disabled overflow and underflow exceptions, whatever FPSCR[OE] and FPSCR[UE] are.
+    Results are those of disabled overflow and underflow exceptions; `adjusted` has those of enabled ones.
     Tininess is detected before rounding; a tiny result raises UX if it is inexact, too. FR, which the book
     leaves undefined on overflow, says there as elsewhere whether the result's magnitude is too large.
     """
@@ -83,3 +89,26 @@ def rounded(to: Format, negative: bool, significand: int, exponent: int, roundin
     elif tiny and raised:
         raised |= int(FPSCR.UX)
     return Result(to.signed(negative, magnitude), raised)
+
+
+def adjusted(
+    form: Format, to: Format, negative: bool, significand: int, exponent: int, rounding: int
+) -> Result | None:
+    """The result in ``form`` of an enabled overflow or underflow, None if there is neither.
+
+    Source: Book I 4.4.3 and 4.4.4.
+    The number is rounded to the precision of ``to`` without regard to its range. Then its exponent is made
+    smaller or larger by three quarters of the range of exponents. An enabled underflow need not be inexact.
+    """
+    leading = significand.bit_length() - 1 + exponent
+    last = leading - to.fraction_bits
+    kept, raised = rounded_integer(negative, significand, last - exponent, rounding)
+    by = 3 * (to.bias + 1) // 2
+    if rounding & UNDERFLOW_ENABLED and leading < to.smallest_exponent:
+        raised |= int(FPSCR.UX)
+    elif rounding & OVERFLOW_ENABLED and kept.bit_length() + last > to.bias + 1:
+        raised |= int(FPSCR.OX)
+        by = -by
+    else:
+        return None
+    return Result(rounded(form, negative, kept, last + by, Rounding.TOWARD_ZERO).bits, raised)

@@ -16,9 +16,9 @@ from chronovisor.isa.values import Operand, Value
 def compute(
     m: Machine, operation: str, precision: Format, *operands: Operand, form: Format = BINARY64
 ) -> tuple[Value, Value]:
-    """Do arithmetic in a format, rounded to a precision by FPSCR[RN]: the result, and what is raised."""
+    """Do arithmetic in a format, rounded to a precision as FPSCR has it: the result, and what is raised."""
     formats = form.name if precision is form else f"{form.name} as {precision.name}"
-    return m.ieee(f"{operation} {formats}", *operands, m["FPSCR"])
+    return m.ieee(f"{operation} {formats}", *operands, m.rounding())
 
 
 def negated_unless_nan(m: Machine, form: Format, result: Value) -> Value:

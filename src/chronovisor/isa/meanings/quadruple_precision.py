@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from chronovisor.isa.facilities.rows import meaning
-from chronovisor.isa.ieee import Rounding
+from chronovisor.isa.ieee import ROUNDING_WIDTH, Rounding
 from chronovisor.isa.ieee.formats import BINARY64, BINARY128
+from chronovisor.isa.ieee.rounding import MODE
 from chronovisor.isa.meanings.floating_point_arithmetic import negated_unless_nan
 from chronovisor.isa.meanings.floating_point_compare import compare
 from chronovisor.isa.meanings.floating_point_exceptions import INVALID, finish, result_class
@@ -34,7 +35,8 @@ def _set_doubleword(m: Machine, VRT: Value, result: Value, raised: Value, flags:
 
 
 def _rounding(m: Machine, to_odd: bool) -> Operand:
-    return int(Rounding.TO_ODD) if to_odd else m["FPSCR"]
+    by_status = m.rounding()
+    return (by_status & ~MODE) | int(Rounding.TO_ODD) if to_odd else by_status
 
 
 def _declare_binary(name: str, operation: str, to_odd: bool) -> None:
@@ -84,12 +86,12 @@ def _chosen_rounding(m: Machine, R: int, RMC: Value) -> Value:
     own = (0b00, 0b01, 0b10, 0b11)
     if R:
         modes = (Rounding.NEAREST_EVEN, Rounding.TOWARD_ZERO, Rounding.UP, Rounding.DOWN)
-        chosen = m.value(int(modes[0]), 3)
+        chosen = m.value(int(modes[0]), ROUNDING_WIDTH)
         for number, mode in zip(own[1:], modes[1:], strict=True):
             chosen = m.select(RMC.eq(number), int(mode), chosen)
         return chosen
     # Of the other numbers the book reserves 1 and 2.
-    by_status = (m["FPSCR"] & 3).trunc(3)
+    by_status = (m["FPSCR"] & 3).trunc(ROUNDING_WIDTH)
     return m.select(RMC.eq(0b11), by_status, int(Rounding.NEAREST_AWAY))
 
 
@@ -106,7 +108,7 @@ _declare_to_integral("xsrqpix", keeps_inexact=True)
 
 @meaning("xsrqpxp")
 def xsrqpxp(m: Machine, R: int, VRT: Value, VRB: Value, RMC: Value) -> None:
-    mode = _chosen_rounding(m, R, RMC)
+    mode = _chosen_rounding(m, R, RMC) | (m.rounding() & ~MODE)
     _set_quadruple(m, VRT, m.ieee("round binary128 as extended", m.vr[VRB], mode))
 
 

@@ -67,11 +67,13 @@ def elements(m: Machine, width: int, element: Element, *sources: Value) -> tuple
 
 
 def vector(m: Machine, XT: Value, outcome: tuple[Value, Value]) -> None:
-    """End a vector instruction."""
+    """End a vector instruction. An enabled exception of any element leaves the whole target alone."""
     result, raised = outcome
+    enabled = (raised >> 25) & (m["FPSCR"] >> 3) & 0xF
 
     def write() -> None:
-        m.vsr[XT] = result
+        with m.when(enabled.eq(0)):
+            m.vsr[XT] = result
 
     finish_without_flags(m, raised, write)
 

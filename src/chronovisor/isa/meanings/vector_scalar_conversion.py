@@ -61,7 +61,7 @@ def xsrsp(m: Machine, XT: Value, XB: Value) -> None:
 
 @meaning("xscvdpsp")
 def xscvdpsp(m: Machine, XT: Value, XB: Value) -> None:
-    result, raised = m.ieee("convert binary64 to binary32", first(m, XB), m["FPSCR"])
+    result, raised = m.ieee("convert binary64 to binary32", first(m, XB), m.rounding())
     flags = result_class(m, BINARY32, BINARY32, result)
     finish(m, raised, lambda: _set_word(m, XT, result), flags)
 
