@@ -262,6 +262,7 @@ _MAKERS = tuple(
             "encoding",
             "enter",
             "fillers",
+            "hosted",
             "ieee",
         ),
         *("interrupt_entry", "invalidation", "layout", "lowering", "operations", "pairs"),

@@ -23,6 +23,7 @@ from chronovisor.engine.native.emitter import (
     word,
 )
 from chronovisor.engine.native.encoding import Encoding, Source, register_or_zero
+from chronovisor.engine.native.hosted import Host, hosts
 from chronovisor.engine.native.layout import (
     OFFSETS,
     PAGE_SHIFT,
@@ -61,6 +62,11 @@ class Lowering(ThreadEmitter):
         #: Why the `resync` that follows hands the thread back: a `Left`, or 0 if nothing asks for that.
         self.attention = self.b.alloca(I64)
         self.b.store(word(0), self.attention)
+        #: What computes the program's result in place of its statements; the registers that were read, and
+        #: the values that depend on them.
+        self.host: Host | None = None
+        self._sources: list[Value] = []
+        self._derived: set[int] = set()
         #: An operand that names a register, and what is in that register.
         self.link: tuple[str, ir.Value] | None = None
 
@@ -68,11 +74,30 @@ class Lowering(ThreadEmitter):
         """Do what a program does, with its operands as the record has them."""
         self.encoding = encoding
         self.values = {}
+        self.begin(program)
         self.block(program.body)
+
+    def begin(self, program: Program) -> None:
+        """The statements that follow are a program's."""
+        self.host, self._sources, self._derived = hosts().get(program.name), [], set()
+
+    def is_hosted(self, v: Value) -> bool:
+        """Whether a statement is done with by what this machine has for the whole program."""
+        if self.host is None:
+            return False
+        if v.op == "read_file":
+            self._sources.append(v)
+            self._derived.add(id(v))
+        elif v.op == "write_file":
+            self.values[id(v.args[1])] = self.host(self, *map(self.value, self._sources))
+        elif any(id(a) in self._derived for a in v.args):
+            self._derived.add(id(v))
+            return True
+        return False
 
     def inline(self, program: Program, operand: ir.Value) -> None:
         """Do what a program of one operand does as part of the present one."""
-        outer, self.encoding = self.encoding, None
+        outer, self.encoding, self.host = self.encoding, None, None
         self.values.update((id(s), operand) for s in program.statements() if s.op == "operand")
         self.block(program.body)
         self.encoding = outer
@@ -95,6 +120,8 @@ class Lowering(ThreadEmitter):
 
     def statement(self, v: Value) -> None:
         """Do one statement as the encoding says."""
+        if self.is_hosted(v):
+            return
         if v.op == "operand" and id(v) in self.values:
             return
         source = Source.COMPUTED if self.encoding is None or self.lanes else self.encoding.sources[id(v)]

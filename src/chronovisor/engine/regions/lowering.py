@@ -263,6 +263,8 @@ class RegionLowering(Lowering):
     def statement(self, v: Value) -> None:
         """Do one statement; a value that the instruction determines is a constant."""
         self._present = v
+        if self.is_hosted(v):
+            return
         known = None if self.lanes else self.site.constant(v)
         if known is not None:
             self.values[id(v)] = ir.Constant(ir.IntType(v.width), known)
@@ -437,6 +439,7 @@ class RegionLowering(Lowering):
         self.values, self._deferred = {}, {}
         self.ended = False
         self.b.store(ir.Constant(I1, 0), self.jumped)
+        self.begin(site.program)
         self.block(site.program.body)
         if self.ended:
             self.ended = False
