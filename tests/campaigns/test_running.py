@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import distributed
 import pytest
 
 from campaigns.sums import CAMPAIGN, TRIED
@@ -184,3 +185,43 @@ def test_the_cluster_is_not_imported_for_other_commands() -> None:
     done: Any = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "fleet" in done.stdout
+
+
+@pytest.mark.soak
+def test_a_scheduler_elsewhere_is_used_and_may_go_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(TRIED, str(tmp_path))
+    monkeypatch.syspath_prepend(TESTS)
+    monkeypatch.setattr(cluster_module, "_PATIENCE", "5s")
+    # Not a context: it is closed in the middle.
+    elsewhere = distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=60
+    )
+    address = elsewhere.scheduler_address
+    with at(address) as made:
+        made.require_same_code()
+        assert run(made, tmp_path / "one").answer.data == SUM
+    header = Header.here(CAMPAIGN.name, 1, {**CAMPAIGN.parameters, "ms": 100}, False)
+
+    def hear(progress: Progress) -> None:
+        if progress.tasks == 3:
+            elsewhere.close()
+
+    with created(tmp_path / "two", header) as results:
+        with at(address) as made, pytest.raises(CampaignError, match=f"the scheduler at {address} is gone"):
+            Run(CAMPAIGN, results, made, None, hear).to_end()
+        assert len(results) >= 3
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.soak
+def test_a_worker_with_several_threads_is_refused_by_name() -> None:
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0", silence_logs=60
+        ) as elsewhere,
+        at(elsewhere.scheduler_address) as made,
+        pytest.raises(CampaignError, match=r"the worker tcp://\S+ has 2 threads: start it with --nthreads 1"),
+    ):
+        made.require_same_code()

@@ -31,6 +31,7 @@ AHEAD = 2
 """Tasks for each worker that are with the scheduler at once, so that no worker waits for the next one."""
 _FRESH = 1.0
 """Seconds for which the number of workers is not asked for again."""
+_NOTHING = logging.CRITICAL + 1
 _PATIENCE = "10s"
 """How long an address is tried."""
 
@@ -98,7 +99,8 @@ class Cluster:
 
     @property
     def _workers(self) -> Mapping[str, Json]:
-        told: Mapping[str, Json] = self._client.scheduler_info(n_workers=-1)["workers"]
+        # Without a scheduler there is nothing in it.
+        told: Mapping[str, Json] = self._client.scheduler_info(n_workers=-1).get("workers", {})
         return told
 
     def require_same_code(self) -> None:
@@ -203,7 +205,7 @@ def local(workers: int, deaths: int = DEATHS) -> Iterator[Cluster]:
                 threads_per_worker=1,
                 # Any free port, where Dask insists on one.
                 dashboard_address="127.0.0.1:0",
-                silence_logs=logging.CRITICAL,
+                silence_logs=_NOTHING,
                 local_directory=scratch,
                 security=True,
             )
@@ -234,10 +236,15 @@ def at(address: str) -> Iterator[Cluster]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep Dask's logs from the user: what matters is told by our errors."""
-    log = logging.getLogger("distributed")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
+    # Dask has given each of its loggers a level of its own.
+    logs = [
+        logging.getLogger(name) for name in logging.root.manager.loggerDict if name.startswith("distributed")
+    ]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(_NOTHING)
     try:
         yield
     finally:
-        log.setLevel(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)

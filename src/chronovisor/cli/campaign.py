@@ -8,7 +8,7 @@ import secrets
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -125,26 +125,29 @@ def _run(
         raise typer.BadParameter("--scheduler names a cluster, and --workers processes here: give one")
     if resume is not None and (seed is not None or chosen or where is not None):
         raise typer.BadParameter("--resume takes seed, parameters and directory from the results: give none")
-    if resume is not None:
-        opened = resumed(resume, campaign.name)
-    else:
+    header = None
+    if resume is None:
         seed = secrets.randbits(32) if seed is None else seed
         header = Header.here(campaign.name, seed, with_defaults(campaign, chosen), hours is not None)
         # Before anything is made: the parameters make sense.
         campaign.course(header.seed, header.parameters, header.endless)
-        opened = created(where or Path(f"{campaign.name}-{seed}"), header)
     from chronovisor.campaigns import cluster
     from chronovisor.campaigns.running import Run
 
-    with opened as results:
-        with (
-            cluster.at(scheduler) if scheduler else cluster.local(workers or os.cpu_count() or 1) as made,
-            _progress(campaign, shows) as hear,
-        ):
-            made.require_same_code()
-            seconds = None if hours is None else hours * 3600
-            ended = Run(campaign, results, made, seconds, hear).to_end()
-        return ended, results.directory
+    with ExitStack() as stack:
+        if resume is not None:
+            results = stack.enter_context(resumed(resume, campaign.name))
+        made = stack.enter_context(
+            cluster.at(scheduler) if scheduler else cluster.local(workers or os.cpu_count() or 1)
+        )
+        made.require_same_code()
+        if header is not None:
+            # Last, so that a campaign that cannot begin leaves no directory.
+            where = where or Path(f"{campaign.name}-{header.seed}")
+            results = stack.enter_context(created(where, header))
+        hear = stack.enter_context(_progress(campaign, shows))
+        seconds = None if hours is None else hours * 3600
+        return Run(campaign, results, made, seconds, hear).to_end(), results.directory
 
 
 @contextmanager
