@@ -154,7 +154,7 @@ def _draw_errors(axes: Axes, journey: Journey, limit: Ticks) -> None:
     axes.plot(hops, ours, "o", color=_GUEST, label="this guest")
     for values, colour in ((theirs, _OTHER_RULE), (ours, _GUEST)):
         axes.annotate(
-            f"{values[-1]:+.1f} ms",
+            f"{values[-1]:+z.1f} ms",
             (hops[-1], values[-1]),
             xytext=(8, 0),
             textcoords="offset points",

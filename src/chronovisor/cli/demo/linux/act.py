@@ -214,7 +214,7 @@ def _judge_set_back(act: Act, set_back: SetBack) -> None:
 
 def _judge_peer(act: Act, peer: LinuxJourney) -> None:
     end = ", then it printed no more" if peer.silent else ""
-    seen = f"; its clock was last seen {peer.errors_ms[-1]:+.1f} ms off this machine's"
+    seen = f"; its clock was last seen {peer.errors_ms[-1]:+z.1f} ms off this machine's"
     act.check(
         "the same guest, with the same checker, between two QEMUs",
         f"QEMU {qemu.version()} moved it {peer.moves} time{'s' * (peer.moves > 1)}{end}"
@@ -237,12 +237,12 @@ def _table(told: Told) -> Table:
     for number in range(told.ours.moves):
         row = [
             str(number + 1),
-            f"{told.ours.errors_ms[number + 1]:+.1f}",
-            f"{Ticks(by_records[number]).seconds * 1000:+.1f}",
+            f"{told.ours.errors_ms[number + 1]:+z.1f}",
+            f"{Ticks(by_records[number]).seconds * 1000:+z.1f}",
             f"{told.ours.downtimes_ms[number]:.1f}",
         ]
         if told.peer is not None:
-            row += [_of(told.peer.errors_ms, number + 1, "+.1f"), _of(told.peer.downtimes_ms, number, ".0f")]
+            row += [_of(told.peer.errors_ms, number + 1, "+z.1f"), _of(told.peer.downtimes_ms, number, ".0f")]
         table.add_row(*row)
     return table
 
