@@ -9,7 +9,17 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
-from chronovisor.campaigns.campaign import Answer, Batch, Course, Failure, Json, Parameters, Replay, Result
+from chronovisor.campaigns.campaign import (
+    Answer,
+    Batch,
+    CampaignError,
+    Course,
+    Failure,
+    Json,
+    Parameters,
+    Replay,
+    Result,
+)
 
 TRIED = "SUMS_TRIED"
 """Names the directory in which tasks note that they were tried."""
@@ -36,6 +46,7 @@ class Sums:
             "die": 999,
             "raise": 999,
             "find": 999,
+            "cannot": 0,
         }
     )
     time_limit: float = 2.0
@@ -56,6 +67,8 @@ class Sums:
     def perform(self, seed: int, given: Parameters, part: Json) -> Result:
         number = part["from"] // given["each"]
         time.sleep(given["ms"] / 1000)
+        if given["cannot"]:
+            raise CampaignError("there are no numbers here")
         if number == given["die"] or (number == given["die_once"] and _first_time(part)):
             os.kill(os.getpid(), signal.SIGKILL)
         if number == given["hang_once"] and _first_time(part):

@@ -115,8 +115,13 @@ def test_workers_with_other_code_are_refused_by_name(
     with pytest.raises(CampaignError, match=r"the worker \S+ has version .*; this is 9.9 \(other\)"):
         cluster.require_same_code()
     # A worker that comes later is found by its first task.
-    with pytest.raises(CampaignError, match=r"a worker has version .*; this is 9.9 \(other\)"):
+    with pytest.raises(CampaignError, match=r"the worker tls://\S+ has version .*; this is 9.9 \(other\)"):
         run(cluster, tmp_path)
+
+
+def test_a_campaign_that_cannot_run_at_a_worker_ends(cluster: Cluster, tmp_path: Path) -> None:
+    with pytest.raises(CampaignError, match="no numbers here"):
+        run(cluster, tmp_path, cannot=1)
 
 
 def test_an_address_without_a_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,6 +169,9 @@ def test_what_makes_no_sense_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(TESTS)
+    with created(tmp_path / "endless", Header.here(CAMPAIGN.name, 1, CAMPAIGN.parameters, endless=True)):
+        pass
     for arguments, status, words in [
         (("fleets",), 2, "there is no campaign 'fleets'"),
         (("no.such.module",), 2, "the module no.such.module has no campaign"),
@@ -174,10 +182,12 @@ def test_what_makes_no_sense_is_one_line(
         (("fleet", "--resume", "there"), 1, "there/results.jsonl cannot be opened"),
         (("fleet", "--resume", "there", "--seed", "1"), 2, "give none"),
         (("fleet", "--replay", "there"), 1, "there cannot be read"),
+        (("fleet", "--replay", "there", "--json"), 1, '{"error": "there cannot be read'),
+        (("campaigns.sums", "--resume", "endless"), 1, "ends by the clock: give --hours"),
     ]:
         got, said = refused(capsys, *arguments)
         assert (got, words in said) == (status, True), said
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["endless"]
 
 
 def test_the_cluster_is_not_imported_for_other_commands() -> None:

@@ -49,7 +49,7 @@ def perform(name: str, seed: int, given: Parameters, part: Json, code: str, limi
     Raises `OtherCodeError` if this worker's code is not `code`.
     """
     if code_version() != code:
-        raise OtherCodeError(code_version())
+        raise OtherCodeError(f"the worker {distributed.get_worker().address} has version {code_version()}")
     # Works even if the task never gives Python's lock back.
     stderr = sys.__stderr__
     if stderr is not None:
@@ -169,12 +169,15 @@ class Cluster:
     def _result(self, future: distributed.Future) -> Result | str | None:
         """Return a task's result; what is wrong if it has none; None if its workers died.
 
-        Raises `CampaignError` if a worker has other code, or if the scheduler goes away.
+        Raises `CampaignError` if the campaign cannot run at a worker, or if the scheduler goes away.
         """
         try:
             result = future.result()
         except OtherCodeError as error:
-            raise CampaignError(f"a worker has version {error}; this is {code_version()}") from None
+            raise CampaignError(f"{error}; this is {code_version()}") from None
+        except CampaignError:
+            # The campaign cannot run there: no other task can.
+            raise
         except KilledWorker:
             return None
         except distributed.CancelledError:

@@ -149,13 +149,14 @@ def _stands_for() -> None:
 
 
 def _explain(error: Exception, given: Sequence[str]) -> int:
+    from chronovisor.campaigns.campaign import CampaignError
     from chronovisor.kvm.errors import KvmError
     from chronovisor.machine.control import INTERNAL, UNDECIDED, USAGE, ControlError
     from chronovisor.machine.errors import ImageError, MachineError, OutputLostError
 
     if isinstance(error, ImageError):
         return _say(str(error), ExitStatus.BAD_IMAGE, given)
-    if isinstance(error, OutputLostError):
+    if isinstance(error, OutputLostError | CampaignError):
         return _say(str(error), ExitStatus.FAILED, given)
     if isinstance(error, MachineError | KvmError):
         return _say(str(error), ExitStatus.USAGE, given)

@@ -56,45 +56,30 @@ def command(
     Every result is on the disk before it counts, so a campaign that was ended in any way goes on with
     --resume. Status 1 says that failures were found.
     """
-    try:
-        from chronovisor.campaigns.campaign import CampaignError
-        from chronovisor.campaigns.catalogue import CAMPAIGNS, campaign_named
+    from chronovisor.campaigns.campaign import CampaignError
+    from chronovisor.campaigns.catalogue import CAMPAIGNS, campaign_named
 
-        if name is None:
-            for known, (_, question) in CAMPAIGNS.items():
-                print(f"{known:14} {question}")
-            return ExitStatus.OK
+    if name is None:
+        for known, (_, question) in CAMPAIGNS.items():
+            print(f"{known:14} {question}")
+        return ExitStatus.OK
+    try:
         try:
             campaign = campaign_named(name)
         except CampaignError as error:
             raise typer.BadParameter(str(error)) from None
-        try:
-            if replay is not None:
-                return _replay(campaign, replay)
-            ended, directory = _run(
-                campaign,
-                scheduler,
-                workers,
-                hours,
-                seed,
-                resume,
-                results,
-                _parameters(set_ or []),
-                not as_json,
-            )
-        except CampaignError as error:
-            print(f"chronovisor: {error}", file=sys.stderr)
-            return ExitStatus.FAILED
+        if replay is not None:
+            return _replay(campaign, replay)
+        ended, directory = _run(
+            campaign, scheduler, workers, hours, seed, resume, results, _parameters(set_ or []), not as_json
+        )
+        return _report(campaign, ended, directory, as_json)
     except ModuleNotFoundError as error:
         if error.name not in ("distributed", "dask", "numpy", "z3"):
             raise
-        print(
-            f"chronovisor: campaigns need {error.name}, which is not installed: "
-            "pip install 'chronovisor[campaigns]'",
-            file=sys.stderr,
-        )
-        return ExitStatus.FAILED
-    return _report(campaign, ended, directory, as_json)
+        raise CampaignError(
+            f"campaigns need {error.name}, which is not installed: pip install 'chronovisor[campaigns]'"
+        ) from None
 
 
 def _parameters(given: list[str]) -> dict[str, int]:
@@ -118,7 +103,7 @@ def _run(
     chosen: dict[str, int],
     shows: bool,
 ) -> tuple[Ended, Path]:
-    from chronovisor.campaigns.campaign import with_defaults
+    from chronovisor.campaigns.campaign import CampaignError, with_defaults
     from chronovisor.campaigns.results import Header, created, resumed
 
     if scheduler is not None and workers is not None:
@@ -137,6 +122,8 @@ def _run(
     with ExitStack() as stack:
         if resume is not None:
             results = stack.enter_context(resumed(resume, campaign.name))
+            if results.header.endless and hours is None:
+                raise CampaignError(f"the campaign in {resume} ends by the clock: give --hours")
         made = stack.enter_context(
             cluster.at(scheduler) if scheduler else cluster.local(workers or os.cpu_count() or 1)
         )
@@ -184,14 +171,9 @@ def _progress(campaign: Campaign, wanted: bool) -> Iterator[Hear]:
 
 
 def _report(campaign: Campaign, ended: Ended, directory: Path, as_json: bool) -> int:
-    from chronovisor.campaigns.campaign import CampaignError
     from chronovisor.campaigns.report import write
 
-    try:
-        told = write(campaign, ended, directory)
-    except CampaignError as error:
-        print(f"chronovisor: {error}", file=sys.stderr)
-        return ExitStatus.FAILED
+    told = write(campaign, ended, directory)
     if as_json:
         print(json.dumps(told, indent=2))
     else:
