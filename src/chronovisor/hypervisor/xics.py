@@ -187,9 +187,13 @@ class Xics:
         """
         while True:
             word = presenter.word
-            if presenter.exchange(word, word & ~(0xFF << MFRR_SHIFT) | mfrr << MFRR_SHIFT):
+            new = word & ~(0xFF << MFRR_SHIFT) | mfrr << MFRR_SHIFT
+            shows = mfrr != LEAST_FAVORED and _lets_in(word, mfrr)
+            if presenter.exchange(word, _showing(new, IPI, mfrr) if shows else new):
                 break
-        self._present_waiting(presenter)
+        if shows:
+            self._reject((word & XISR) >> XISR_SHIFT)
+            presenter.line.notice()
 
     def state(self, server: int) -> int:
         """A presenter's state in 64 bits, as KVM_REG_PPC_ICP_STATE has it."""
