@@ -128,8 +128,10 @@ class Evaluation:
             access = Access.STORE if store else Access.LOAD
             address = z3.simplify(z3.If(translated, self._translate(ea, access, translated), address))
         if self.state.memory_size is not None:
-            last = self.state.memory_size - size
-            self._fault(ea, DSISR.PROTECTION, store, z3.UGT(address, last))
+            end = self.state.memory_size
+            # An access that begins in memory and leaves it faults at the page that is missing.
+            there = z3.If(z3.ULT(address, end), end - address, z3.BitVecVal(0, 64))
+            self._fault(ea + there, DSISR.PROTECTION, store, z3.UGT(address, end - size))
         return address
 
     def _translate(self, ea: z3.BitVecRef, access: Access, when: z3.BoolRef) -> z3.BitVecRef:
