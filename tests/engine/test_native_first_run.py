@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
 import sys
 import threading
@@ -239,16 +238,6 @@ def test_code_that_cannot_be_linked_is_not_kept_and_costs_nothing_but_speed(
     guest.advance(thread, 3_000)
     assert _state(guest, thread) == _after(ConcreteEngine, 3_010)
     assert not cache.exists()
-
-
-def test_guests_come_before_a_nice_compiling_process(cache: Path) -> None:
-    service = CompileService(nice=True)
-    _ask(service, _single("addo r3,r4,r5"))
-    assert service._child is not None
-    pid = service._child._process.pid
-    assert os.getpriority(os.PRIO_PROCESS, pid) == 10
-    autogroup = Path(f"/proc/{pid}/autogroup")
-    assert not autogroup.exists() or autogroup.read_text().split()[-1] == "10"
 
 
 def test_what_takes_long_is_told(

@@ -7,7 +7,6 @@ other, the most urgent first, and passes the answers on. The thread only waits; 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import json
@@ -22,7 +21,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
-from pathlib import Path
 from queue import PriorityQueue
 from typing import IO
 
@@ -36,7 +34,6 @@ Taker = Callable[["bytes | None"], None]
 
 #: Seconds after which a user at a terminal is told what takes so long.
 _PATIENCE = 0.5
-_NICE = "10"
 #: Processes that may fail before compiling is given up.
 _MOST_FAILURES = 3
 #: Seconds that one request may take: the largest takes half a minute on a slow machine that is busy.
@@ -72,10 +69,10 @@ class _Failed(Exception):
 class _Child:
     """A compiling process."""
 
-    def __init__(self, server: str, nice: bool) -> None:
+    def __init__(self, server: str) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
         self._is_late = False
-        command = [*(("nice", "-n", _NICE) if nice else ()), sys.executable, "-m", server]
+        command = [sys.executable, "-m", server]
         try:
             # A session of its own: Ctrl-C is meant for the guest. It ends with its input.
             self._process = subprocess.Popen(
@@ -88,10 +85,6 @@ class _Child:
             )
         except OSError as error:
             raise _Failed(f"{sys.executable}: {error.strerror}") from error
-        if nice:
-            # Linux may weigh sessions against each other: then a process is nice only within its own.
-            with contextlib.suppress(OSError):
-                Path(f"/proc/{self._process.pid}/autogroup").write_text(_NICE)
 
     def compile(self, asked: dict[str, object], slow: Callable[[], None]) -> bytes:
         """The answer to a request; ``slow`` is called if it takes longer than a moment."""
@@ -143,16 +136,13 @@ class _Child:
 class CompileService:
     """Has one thing after the other compiled, the most urgent first, then in the order of the requests.
 
-    ``server`` is the name of the module whose process compiles; ``code`` counts the time that this takes. If
-    ``nice``, guests come first.
+    ``server`` is the name of the module whose process compiles; ``code`` counts the time that this takes. The
+    process has the guests' own priority: they are slow until it is done.
     """
 
-    def __init__(
-        self, server: str = compile_server.__name__, nice: bool = False, code: NativeCode = HANDLERS
-    ) -> None:
+    def __init__(self, server: str = compile_server.__name__, code: NativeCode = HANDLERS) -> None:
         self._server = server
         self._code = code
-        self._nice = nice
         self._wanted: PriorityQueue[_Queued] = PriorityQueue()
         self._count = itertools.count()
         self._child: _Child | None = None
@@ -209,7 +199,7 @@ class CompileService:
         try:
             begin = time.monotonic()
             if self._child is None:
-                self._child = _Child(self._server, self._nice)
+                self._child = _Child(self._server)
             answer = self._child.compile(asked, slow)
             self._code.add_compiling(time.monotonic() - begin)
             return answer

@@ -194,7 +194,7 @@ class _Worker:
 
     def __init__(self) -> None:
         self._tasks: SimpleQueue[_Task] = SimpleQueue()
-        self._service = CompileService(compile_server.__name__, nice=True, code=REGIONS)
+        self._service = CompileService(compile_server.__name__, code=REGIONS)
         #: What is to be compiled: the hottest page is first, not the one that was hot first. The process that
         #: compiles may have little time on a busy machine.
         self._waiting: list[_Task] = []
