@@ -55,6 +55,7 @@ COMMANDS: dict[str, Command] = {
     "history": Command("chronovisor.cli.history", "Show the life of a guest's clock."),
     "ps": Command("chronovisor.cli.ps", "List the guests that run on this machine, with their times."),
     "reg": Command("chronovisor.cli.reg", "Show or set registers of a running guest."),
+    "gdb": Command("chronovisor.cli.gdb", "Let gdb at a running guest."),
     "dtl": Command("chronovisor.cli.dtl", "Show a dispatch trace log, from a guest or a file."),
     "doctor": Command("chronovisor.cli.doctor", "Show what this machine can do, and what is missing."),
     "cache": Command("chronovisor.cli.cache", "Show or clear the compiled code that is kept on disk."),

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from chronovisor.cli.debugging import GdbTime, parse_debugger
 from chronovisor.cli.host_options import (
     Clock,
     ClockOption,
@@ -78,6 +79,15 @@ def command(
     trace_switch: Annotated[
         bool, typer.Option("--trace-switch", help="Print what each entry and exit does to time, on stderr.")
     ] = False,
+    gdb: Annotated[
+        str,
+        typer.Option(
+            help="Let gdb connect: to a port of this machine, or to a unix socket.",
+            metavar="[HOST:]PORT|unix:PATH",
+        ),
+    ] = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Run nothing before gdb says so.")] = False,
+    gdb_time: GdbTime = "freeze",
     stats: Stats = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Say how the guest ended as one JSON object, on stderr.")
@@ -95,6 +105,7 @@ def command(
         raise MachineError(f"rtc {rtc!r}: write base=utc, base=localtime or base=DATE")
     if (image is None) == (kernel is None):
         raise MachineError("run: give one image, as IMAGE or as --kernel FILE")
+    debugger = parse_debugger(gdb, wait, gdb_time)
     console = Console(write_stdout)
     with Host(
         tb_origin=tb_origin,
@@ -120,7 +131,7 @@ def command(
         )
         guest.wall_clock.start(base)
         with typing_into(console):
-            end = run_named(guest, name or generated_name(), seconds)
+            end = run_named(guest, name or generated_name(), seconds, debugger=debugger)
         if stats:
             tell_statistics(guest.statistics(), as_json)
     return tell_end(end, as_json)

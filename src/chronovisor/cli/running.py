@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator
 from contextlib import nullcontext
 from typing import Any, Final
 
+from chronovisor.cli.debugging import DebuggerOptions, Debugging
 from chronovisor.cli.move_request import read_request
 from chronovisor.cli.output import printable
 from chronovisor.cli.status import ExitStatus
@@ -59,11 +60,13 @@ def run_named(
     server: ControlServer | None = None,
     begun: Callable[[], None] = lambda: None,
     paused: Pause | None = None,
+    debugger: DebuggerOptions | None = None,
 ) -> GuestEnd:
     """Let the guest run until its end here, and have it found by `name` meanwhile.
 
     `server` answers for the name already, if there is one, and is not closed; `begun` is called when the
-    guest runs and is found. A guest that came `paused` runs when it is resumed.
+    guest runs and is found. A guest that came `paused` runs when it is resumed. A `debugger` can connect
+    before it runs.
     MachineError if the name is taken.
     """
     guest.name = name
@@ -72,9 +75,13 @@ def run_named(
     with ControlServer(name, {}) if server is None else nullcontext(server) as answering:
         answering.handlers.update(service.handlers)
         try:
-            end = guest.run(timeout, begun, paused=paused is not None)
+            if debugger is not None:
+                service.debugging.open(debugger)
+            waits = paused is not None or (debugger is not None and debugger.wait)
+            end = guest.run(timeout, begun, paused=waits)
         finally:
             service.departure.wait_until_done()
+            service.debugging.close()
     return guest.end or end
 
 
@@ -119,6 +126,7 @@ class _Service:
         self._guest = guest
         self.departure = Departure(guest, say)
         self._time_away = TimeAway(guest, self.departure)
+        self.debugging = Debugging(guest, self._time_away, say)
         self.handlers: dict[str, RequestHandler] = {
             "ps": self._ps,
             "reg": self._reg,
@@ -127,6 +135,7 @@ class _Service:
             "stop": self._stop,
             "kill": kill_this_process,
             **self._time_away.handlers,
+            **self.debugging.handlers,
         }
 
     def _ps(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,8 @@ class TimeAway:
     def __init__(self, guest: Guest, departure: Departure) -> None:
         self._guest = guest
         self._departure = departure
+        self._debugged = False
+        """Whether a debugger keeps the guest stopped."""
         self.handlers: dict[str, RequestHandler] = {
             "pause": self._pause,
             "resume": self._resume,
@@ -30,10 +32,41 @@ class TimeAway:
         }
 
     @property
+    def guest_time(self) -> int:
+        """The guest's timebase now, or at which it was paused."""
+        stopped = self.stopped_time
+        return (self._guest.timebase() if stopped is None else stopped).value
+
+    @property
     def stopped_time(self) -> GuestTime | None:
         """The guest's time at which it was paused; None if it is not paused."""
         paused = self._departure.paused
         return None if paused is None else paused.guest_time
+
+    def stop(self) -> None:
+        """Stop the guest for a debugger, or keep it stopped; `resume` is the debugger's until `go_on`.
+
+        MachineError if it moves, or if it is not known whether it runs elsewhere.
+        """
+        from chronovisor.migration.pause import Pause
+
+        with self._departure.no_move():
+            self.check_decided()
+            self._debugged = True
+            if self._departure.paused is None:
+                self._departure.paused = Pause(self._guest, goes_on=True)
+
+    def go_on(self, policy: TimePolicy) -> None:
+        """Let the guest go on for a debugger, its time as the policy says. Virtual time stood still."""
+        with self._departure.no_move():
+            self._debugged = False
+            paused, self._departure.paused = self._departure.paused, None
+            if self._guest.end is not None:
+                return
+            if paused is None or self._guest.system.clock.source.is_virtual:
+                self._guest.resume()
+            else:
+                paused.resume(policy)
 
     def _pause(self, request: dict[str, Any]) -> dict[str, Any]:
         from chronovisor.migration.pause import Pause
@@ -53,6 +86,8 @@ class TimeAway:
             self.check_decided()
             if self._departure.paused is None:
                 raise MachineError(f"{self._guest.name} is not paused")
+            if self._debugged:
+                raise MachineError(f"{self._guest.name} was stopped by a debugger: continue it there")
             hop = self._departure.paused.resume(policy, limit)
             self._departure.paused = None
         return hop.as_json()

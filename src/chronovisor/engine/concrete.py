@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -50,6 +50,7 @@ class Reason(Enum):
     BUDGET = "the budget of instructions is used up"
     RESYNC = "machine state changed: look at interrupts and deadlines again"
     HYPERCALL = "the guest called the hypervisor; CIA is behind the call"
+    BREAKPOINT = "CIA is at a breakpoint"
     CRASH_LOOP = "an interrupt's handler raises that interrupt at its first instruction, for ever"
 
 
@@ -74,6 +75,7 @@ class Stop:
 _BUDGET = Stop(Reason.BUDGET)
 _RESYNC = Stop(Reason.RESYNC)
 _HYPERCALL = Stop(Reason.HYPERCALL)
+_BREAKPOINT = Stop(Reason.BREAKPOINT)
 
 
 @cache
@@ -126,6 +128,8 @@ class ConcreteEngine:
             (sixty_four, little): {} for sixty_four in (False, True) for little in (False, True)
         }
         self._made: list[Thread] = []
+        self.breakpoints: frozenset[int] = frozenset()
+        """The real addresses of instructions before which a run stops."""
         self._answers: dict[int, HypercallProgram] = {}
         memory.on_clear.append(self.forget_all)
 
@@ -159,13 +163,48 @@ class ConcreteEngine:
             for place in range(block, block + CACHE_BLOCK, 4):
                 decoded.pop(place, None)
 
+    def forget_code(self, address: int, size: int) -> None:
+        """Decode anew what was decoded of these real addresses: memory was changed from outside."""
+        for block in range(address & -CACHE_BLOCK, address + size, CACHE_BLOCK):
+            self.forget(block)
+
     def forget_all(self) -> None:
         """Decode everything anew: memory was changed from outside."""
         for decoded in self._decoded.values():
             decoded.clear()
 
+    def break_at(self, addresses: Collection[int]) -> None:
+        """Have runs stop before the instructions at these real addresses, and at no others.
+
+        No thread may be running.
+        """
+        self.breakpoints = frozenset(addresses)
+
     def run(self, state: Thread, budget: int) -> Stop:
         """Execute up to ``budget`` instructions; stops early for what only the caller can do."""
+        return self._run_to_breakpoint(state, budget) if self.breakpoints else self._run(state, budget)
+
+    def step(self, state: Thread) -> Stop:
+        """Execute one instruction, even at a breakpoint."""
+        return self._run(state, 1)
+
+    def _run_to_breakpoint(self, state: Thread, budget: int) -> Stop:
+        end = state.executed + budget
+        while state.executed < end:
+            if self._at_breakpoint(state):
+                return _BREAKPOINT
+            stop = self._run(state, 1)
+            if stop is not _BUDGET:
+                return stop
+        return _BUDGET
+
+    def _at_breakpoint(self, state: Thread) -> bool:
+        try:
+            return state.fetch_address() in self.breakpoints
+        except GuestInterrupt:
+            return False
+
+    def _run(self, state: Thread, budget: int) -> Stop:
         end = state.executed + budget
         while True:
             try:

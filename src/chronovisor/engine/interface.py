@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from chronovisor.engine.concrete import Stop
@@ -29,6 +29,18 @@ class Engine(Protocol):
 
     def run(self, state: Thread, budget: int) -> Stop:
         """Execute at most `budget` instructions."""
+
+    def break_at(self, addresses: Collection[int]) -> None:
+        """Have runs stop before the instructions at these real addresses, and at no others.
+
+        No thread may be running.
+        """
+
+    def step(self, state: Thread) -> Stop:
+        """Execute one instruction, even at a breakpoint."""
+
+    def forget_code(self, address: int, size: int) -> None:
+        """Decode anew what was decoded of these real addresses: memory was changed from outside."""
 
     def interrupt(self, state: Thread, name: str, cause: int = 0) -> None:
         """Enter an interrupt that came from outside, between two instructions."""

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from chronovisor.engine.endings import GuestInterrupt, TableChanged
 from chronovisor.engine.hypercalls import PlainSharedWords, SharedWords
-from chronovisor.engine.translation import PAGE_MASK, PAGE_SHIFT, Translations
+from chronovisor.engine.translation import PAGE_MASK, PAGE_SHIFT, Translations, looked_up
 from chronovisor.isa.bits import DSISR, LPCR, MSR
 from chronovisor.isa.radix import Access
 from chronovisor.isa.registers import FILES, REGISTERS, TRANSLATION_CONTEXT
@@ -212,6 +212,19 @@ class Thread:
             raise GuestInterrupt("INSTRUCTION_STORAGE", int(DSISR.NO_TRANSLATION))
         distance = self.translations.pages[Access.FETCH].get(ea >> PAGE_SHIFT)
         return self.translations.walk(self, ea, Access.FETCH) if distance is None else ea + distance
+
+    def looked_up(self, ea: int) -> int | None:
+        """The real address to which an effective address leads, for a debugger; None if to none.
+
+        Permissions do not count, and nothing that the guest can see changes.
+        """
+        if not self.MSR & MSR.SF:
+            ea &= 0xFFFFFFFF
+        if self.MSR & MSR.DR:
+            found = looked_up(self, self.load_real, ea) if self.LPCR & LPCR.HR else None
+        else:
+            found = ea & REAL_MODE_MASK
+        return found if found is not None and found < self.memory.size else None
 
     def _storage_fault(self, ea: int, why: int, store: bool) -> None:
         self.DAR = ea if self.MSR & MSR.SF else ea & 0xFFFFFFFF

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, Final, Protocol
 
-from chronovisor.engine.endings import TableChanged
+from chronovisor.engine.endings import GuestInterrupt, TableChanged
 from chronovisor.engine.python_source import compile_program
 from chronovisor.isa.bits import MSR
 from chronovisor.isa.radix import KEY_SHIFT, Access, translation
@@ -28,6 +28,33 @@ class Context(Protocol):
     MSR: int
     AMR: int
     IAMR: int
+
+
+class _Onlooker:
+    """Walks a thread's tables as its most privileged code could, and changes neither tables nor registers."""
+
+    def __init__(self, context: Context, load_real: Callable[[int], int]) -> None:
+        self.PATE1, self.PIDR, self.MSR = context.PATE1, context.PIDR, context.MSR & ~int(MSR.PR)
+        self.AMR = self.IAMR = self.DAR = self.DSISR = 0
+        self.load_real = load_real
+
+    def update_real(self, address: int, old: int, new: int) -> None:
+        """Leave a page's reference bit as it is."""
+
+
+def looked_up(thread: Context, load_real: Callable[[int], int], ea: int) -> int | None:
+    """Return the real address to which a thread's tables lead, whatever they permit; None if to none.
+
+    Nothing that the guest can see changes.
+    """
+    onlooker = _Onlooker(thread, load_real)
+    for access in (Access.LOAD, Access.FETCH):
+        try:
+            return int(_walk(access)(onlooker, ea)[0])
+        except GuestInterrupt:
+            # A page may be for fetches alone.
+            continue
+    return None
 
 
 @cache

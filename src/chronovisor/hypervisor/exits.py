@@ -40,5 +40,15 @@ class Crashed:
     message: str
 
 
-OtherExit: TypeAlias = Kicked | FailedEntry | Crashed
+@dataclass(frozen=True, slots=True)
+class Debugged:
+    """A debugger's wish was met: the instruction at `address` is next. `stepped`: after a single step; if
+    not, there is a breakpoint.
+    """
+
+    address: int
+    stepped: bool
+
+
+OtherExit: TypeAlias = Kicked | FailedEntry | Crashed | Debugged
 Exit: TypeAlias = Hypercall | OtherExit

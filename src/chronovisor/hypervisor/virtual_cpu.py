@@ -13,7 +13,7 @@ from chronovisor.hypervisor.account import Account
 from chronovisor.hypervisor.cede import Cede
 from chronovisor.hypervisor.dispatch import Dispatch
 from chronovisor.hypervisor.dispatch_log_writer import DispatchLogWriter
-from chronovisor.hypervisor.exits import Crashed, Exit, FailedEntry, Kicked
+from chronovisor.hypervisor.exits import Crashed, Debugged, Exit, FailedEntry, Kicked
 from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.interrupts import PendingInterrupts
 from chronovisor.hypervisor.kernel_hypercalls import KernelHypercalls
@@ -37,6 +37,7 @@ from chronovisor.timebase.types import GuestTime, Offset, SourceTime
 _EE, _ME, _HV, _LD = int(MSR.EE), int(MSR.ME), int(MSR.HV), int(LPCR.LD)
 # A module-level name: looking a member up in an Enum takes as long as reading a clock.
 _HYPERCALL = Reason.HYPERCALL
+_BREAKPOINT = Reason.BREAKPOINT
 
 
 class Machine(Protocol):
@@ -80,6 +81,10 @@ class VirtualCpu:
         """Whether its run is to end."""
         self.enter_anew = False
         """Whether its thread is to leave and enter once more, for what takes effect at an entry."""
+        self.single_step = False
+        """Whether a debugger wants its run to end after one instruction."""
+        self._stepped = False
+        """Whether that instruction is done, and its run has not yet ended for it."""
         self._cede = Cede(self, self.timer, self.pending, host.scheduler, host.source)
         self.prod: Callable[[], None] = self._cede.prod
         """Wakes it from H_CEDE: from the present one, otherwise from the next. From any thread."""
@@ -257,6 +262,10 @@ class VirtualCpu:
         if self.kicked:
             self.kicked = False
             return Kicked()
+        if self._stepped:
+            # It was a hypercall that user space has answered.
+            self._stepped = False
+            return Debugged(self.state.CIA, True)
         if self._cede.ceded:
             self._cede.block()
             return None
@@ -278,6 +287,8 @@ class VirtualCpu:
                 cede.nap(stay)
                 continue
             state = self.state
+            if self.single_step:
+                return self._step()
             pending.deliver(state, engine)
             if self._is_virtual:
                 stop = engine.run(state, self._account.budget(state.MSR, engine.budget))
@@ -285,6 +296,8 @@ class VirtualCpu:
             else:
                 stop = engine.run(state, engine.budget)
             ended = hypercalls.answer(self) if stop.reason is _HYPERCALL else self._crashed(stop)
+            if stop.reason is _BREAKPOINT:
+                return Debugged(state.CIA, False)
             if ended is not None:
                 return ended
             if self._is_virtual:
@@ -293,6 +306,18 @@ class VirtualCpu:
             stay.time_slice_over = True
         self.enter_anew = False
         return None
+
+    def _step(self) -> Exit:
+        """Execute one instruction. No interrupt from outside comes before it: who steps through code does not
+        want to end in its handlers.
+        """
+        stop = self.machine.engine.step(self.state)
+        self._account.settle()
+        ended = self.machine.hypercalls.answer(self) if stop.reason is _HYPERCALL else self._crashed(stop)
+        if ended is None:
+            return Debugged(self.state.CIA, True)
+        self._stepped = True
+        return ended
 
     def _has_to_leave(self, stay: Stay) -> bool:
         # Clear the request first, then look for its reasons: none that comes in between is missed.

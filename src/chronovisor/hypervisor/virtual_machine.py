@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from chronovisor.engine.interface import Engine
 from chronovisor.hypervisor.hypercall_programs import PROGRAMS
 from chronovisor.hypervisor.hypervisor import Hypervisor
@@ -89,6 +91,10 @@ class VirtualMachine:
         for vcpu in self.vcpus.values():
             vcpu.state.set("PATE1", process_table)
         self.engine.forget_translations()
+
+    def break_at(self, addresses: Collection[int]) -> None:
+        """Have vCPUs stop before the instructions at these real addresses, and at no others. None may run."""
+        self.engine.break_at(addresses)
 
     def close(self) -> None:
         """Give up the vCPUs. None may be running."""

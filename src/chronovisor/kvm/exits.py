@@ -33,6 +33,18 @@ class Interrupted:
     reason: ClassVar[ExitReason] = ExitReason.INTR
 
 
+@dataclass(frozen=True, slots=True)
+class DebugExit:
+    """KVM_EXIT_DEBUG: the instruction at effective address `address` is next.
+
+    `stepped`: a single step is done (KVM_SET_GUEST_DEBUG); otherwise there is a breakpoint.
+    """
+
+    reason: ClassVar[ExitReason] = ExitReason.DEBUG
+    address: int
+    stepped: bool
+
+
 @dataclass(slots=True)
 class MmioExit:
     """KVM_EXIT_MMIO: an access to a guest real address that has no memory.
@@ -78,4 +90,4 @@ class InternalError:
     message: str
 
 
-Exit = HcallExit | Interrupted | MmioExit | FailEntry | SystemEvent | InternalError
+Exit = HcallExit | Interrupted | DebugExit | MmioExit | FailEntry | SystemEvent | InternalError

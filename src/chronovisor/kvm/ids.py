@@ -174,6 +174,7 @@ class ExitReason(IntEnum):
     """`kvm_run.exit_reason`: why KVM_RUN came back to user space."""
 
     UNKNOWN = 0
+    DEBUG = 4
     MMIO = 6
     SHUTDOWN = 8
     FAIL_ENTRY = 9

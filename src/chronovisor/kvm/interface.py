@@ -7,7 +7,7 @@ KVM_GET_MP_STATE is absent, as it is in the kernel's Book3S: user space knows wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -163,6 +163,19 @@ class Vm(Protocol):
         ENOENT for a slot that holds no memory or whose pages are not logged.
         """
 
+    def break_at(self, addresses: Collection[int]) -> None:
+        """Have vCPUs end their runs (`DebugExit`) before the instructions at these guest real addresses, and
+        at no others. No vCPU may be in `run()`.
+
+        Guest memory does not change. KVM has no such call: there user space writes an illegal instruction
+        into memory. EOPNOTSUPP on a real kernel.
+        """
+
+    def memory_changed(self, address: int, size: int) -> None:
+        """Say that user space changed what may be instructions, at a guest real address. No vCPU may be in
+        `run()`. A real kernel's user space has the processor do what `icbi` does.
+        """
+
     def statistics(self) -> Statistics | None:
         """What executed the guest's instructions; None if the processor itself does. No vCPU may be in
         `run()`; the machine may be closed.
@@ -229,6 +242,18 @@ class Vcpu(Protocol):
         """KVM_ENABLE_CAP on the vCPU: PPC_PAPR, without which hypercalls do not reach user space.
 
         IRQ_XICS (a device's descriptor, a server's number) connects the vCPU to the interrupt controller.
+        """
+
+    def single_step(self, on: bool) -> None:
+        """KVM_SET_GUEST_DEBUG with KVM_GUESTDBG_SINGLESTEP, or without: whether a run ends (`DebugExit`)
+        after one instruction. No interrupt from outside comes before that instruction. A breakpoint at it
+        does not count. EOPNOTSUPP if the host cannot.
+        """
+
+    def translate(self, address: int) -> int | None:
+        """KVM_TRANSLATE: the guest real address behind an effective address of data; None if there is none.
+
+        Permissions do not count, and nothing that the guest can see changes. EOPNOTSUPP if the host cannot.
         """
 
     def interrupt(self, level: bool) -> None:

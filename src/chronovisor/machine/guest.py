@@ -6,12 +6,12 @@ import random
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from chronovisor.kvm.exits import Exit, FailEntry, HcallExit, InternalError, MmioExit, SystemEvent
+from chronovisor.kvm.exits import DebugExit, Exit, FailEntry, HcallExit, InternalError, MmioExit, SystemEvent
 from chronovisor.kvm.ids import MemoryFlag, SystemEventType
 from chronovisor.kvm.interface import Device, System, Vcpu, Vm
 from chronovisor.kvm.registers import read_register, write_register
@@ -92,6 +92,12 @@ class Guest:
         self.closed = False
         self.history = History(0)
         """What happened to its time; moves and snapshots carry it along."""
+        self.little_endian: bool | None = None
+        """The byte order of the image that it began with; None if it began elsewhere."""
+        self.on_debug_exit: Callable[[int, DebugExit], None] = lambda vcpu, exit_: None
+        """Told, on a vCPU's thread, of a single step that is done or a breakpoint: the guest stops."""
+        self.on_end: Callable[[], None] = lambda: None
+        """Told, on any thread, when it has ended."""
         self._carried_time_of_day: TimeOfDay | None = None
         self._threads = VcpuThreads(vcpus, system.clock.source.is_virtual, self._handle, self._broke)
         self.platform = Platform(
@@ -182,6 +188,11 @@ class Guest:
         """Stop all vCPUs between two instructions, and come back when they are out of the guest."""
         self._threads.ask_to_stop()
         self._threads.wait_until_idle()
+
+    def hold_back(self, vcpus: Collection[int]) -> None:
+        """Have these vCPUs, and no others, wait while the guest runs from now on. The guest is paused."""
+        for thread in self._threads.all:
+            thread.held = thread.vcpu.id in vcpus
 
     def held(self) -> AbstractContextManager[None]:
         """A context in which the guest is paused; it goes on afterwards if it ran before."""
@@ -376,18 +387,26 @@ class Guest:
         finally:
             self.pause()
 
+    def is_stopped(self, vcpu: int) -> bool:
+        """Whether a vCPU is stopped as RTAS counts it: it was not started, or it stopped itself."""
+        return next(thread.stopped for thread in self._threads.all if thread.vcpu.id == vcpu)
+
     def _finish(self, end: GuestEnd) -> None:
         with self._threads.changed:
             if self.end is None:
                 self.end = end
             self._threads.changed.notify_all()
         self._threads.ask_to_stop()
+        self.on_end()
 
     def _handle(self, thread: VcpuThread, exit_: Exit) -> None:
         number = thread.vcpu.id
         match exit_:
             case HcallExit():
                 answer_hypercall(self.platform, thread, exit_)
+            case DebugExit():
+                self._threads.ask_to_stop()
+                self.on_debug_exit(number, exit_)
             case SystemEvent(type=SystemEventType.CRASH, message=message):
                 self.platform.crash(f"the guest crashed: {message}")
             case MmioExit(phys_addr=address, is_write=is_write):

@@ -101,6 +101,7 @@ class Start:
         tree = flatten(options)
         tree_at = free.take(len(tree), "the device tree")
         memory.write(tree_at, tree)
+        guest.little_endian = image.little
         first = guest.vcpus[0]
         regs = first.get_regs()
         regs.pc = image.entry

@@ -27,10 +27,17 @@ class VcpuThread:
         """It asked to stop and has not yet left the guest."""
         self.joined = False
         """It made H_JOIN, and waits for H_PROD."""
+        self.held = False
+        """A debugger keeps it from running while others run."""
         self.active = False
         """Its thread is at the guest: inside `run()` or handling an exit."""
         self.tasks: list[VcpuTask] = []
         self.thread: threading.Thread | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it runs if the guest does."""
+        return not (self.stopped or self.joined or self.held)
 
 
 class VcpuThreads:
@@ -66,7 +73,7 @@ class VcpuThreads:
                 return
             self._start_threads()
             for thread in self.all:
-                if not (thread.stopped or thread.joined):
+                if thread.ready:
                     self._set_off(thread)
             self.permitted = True
             self.changed.notify_all()
@@ -91,7 +98,7 @@ class VcpuThreads:
                 return False
             prepare(target.vcpu)
             target.stopped = False
-            if self.permitted:
+            if self.permitted and target.ready:
                 self._set_off(target)
             self.changed.notify_all()
             return True
@@ -110,7 +117,7 @@ class VcpuThreads:
             if not target.joined:
                 return False
             target.joined = False
-            if self.permitted and not target.active:
+            if self.permitted and target.ready and not target.active:
                 self._set_off(target)
             self.changed.notify_all()
             return True
@@ -199,7 +206,7 @@ class VcpuThreads:
                 if self._anew is not None:
                     if self._all_out():
                         self._begin_anew(self._anew)
-                elif self.permitted and not (thread.stopped or thread.joined):
+                elif self.permitted and thread.ready:
                     # It was prodded while it left for H_JOIN.
                     self._set_off(thread)
                 if not thread.active:
@@ -215,7 +222,7 @@ class VcpuThreads:
         except Exception as error:
             self._failed(self.all[0], error)
         self._anew = None
-        if self.permitted:
+        if self.permitted and self.all[0].ready:
             self._set_off(self.all[0])
 
     def _run_guest(self, thread: VcpuThread) -> None:

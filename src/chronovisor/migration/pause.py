@@ -18,11 +18,12 @@ from chronovisor.timebase.types import GuestTime, SourceTime, Ticks
 class Pause:
     """Stops `guest`, and knows since when: one that did not run is away from now on, and stays stopped.
 
-    Its registers and its offset may be read and set during the pause.
+    Its registers and its offset may be read and set during the pause. One that `goes_on` runs afterwards even
+    if it does not run now.
     """
 
-    def __init__(self, guest: Guest) -> None:
-        self._ran = guest.running
+    def __init__(self, guest: Guest, goes_on: bool = False) -> None:
+        self._ran = guest.running or goes_on
         guest.pause()
         self._guest = guest
         self.stopped_at = guest.system.clock.source.ticks()

@@ -10,7 +10,8 @@ from __future__ import annotations
 import ctypes
 import mmap
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Protocol
 
 from chronovisor.engine.concrete import ConcreteEngine, Reason, Stop
@@ -129,6 +130,22 @@ class NativeEngine(ConcreteEngine):
         for pages in self._pages.values():
             pages.forget_all()
 
+    def break_at(self, addresses: Collection[int]) -> None:
+        """Have runs stop before the instructions at these real addresses, and at no others. No thread runs.
+
+        Native code leaves these instructions to the concrete evaluator, which stops before them.
+        """
+        super().break_at(addresses)
+        for pages in self._pages.values():
+            self._retire(pages.leave_at(self.breakpoints))
+
+    def step(self, state: Thread) -> Stop:
+        """Execute one instruction, even at a breakpoint."""
+        assert isinstance(state, NativeThread)
+        self.pages_of(state)
+        state.live.lend(state)
+        return self._interpret(state, super().step)
+
     def run(self, state: Thread, budget: int) -> Stop:
         """Execute up to ``budget`` instructions; stops early for what only the caller can do.
 
@@ -175,12 +192,17 @@ class NativeEngine(ConcreteEngine):
         return _STOPS[Left.BUDGET]
 
     def _run_concrete(self, state: NativeThread, budget: int) -> Stop:
-        """Have the concrete evaluator execute instructions; invalidations wait for it as for native code."""
+        """Have the concrete evaluator execute instructions."""
+        return self._interpret(state, partial(super().run, budget=budget))
+
+    @staticmethod
+    def _interpret(state: NativeThread, execute: Callable[[Thread], Stop]) -> Stop:
+        """Have the concrete evaluator `execute`; invalidations wait for it as for native code."""
         state.inside = 1
         state.catch_up()
         before = state.executed
         try:
-            return super().run(state, budget)
+            return execute(state)
         finally:
             state.interpreted += state.executed - before
             state.inside = 0
@@ -221,6 +243,7 @@ class NativeEngine(ConcreteEngine):
         if found is None:
             # If two threads come at once, the first decides.
             made = DecodedPages(self.memory, mode, self._code_blocks)
+            made.leave_at(self.breakpoints)
             if not self._pages:
                 made.library.need_everyday()
             found = self._pages.setdefault(mode, made)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -65,6 +65,8 @@ class DecodedPages:
         #: Whether the bytes of instruction words are in this machine's order.
         self._swapped = not mode[1]
         self._records: dict[int, ctypes.Array[ctypes.c_uint64]] = {}
+        #: Offsets of the instructions that native code leaves to the concrete evaluator, by page.
+        self._left: dict[int, set[int]] = {}
         #: How often each page's code has changed.
         self._versions: dict[int, int] = {}
         #: The real addresses of the entries of regions that have code of a page.
@@ -109,8 +111,44 @@ class DecodedPages:
     def _put(self, page: int) -> None:
         records = Records()
         runtime().blank(ctypes.addressof(records))
+        if page in self._left:
+            self._decode_page(page, records)
         self._records[page] = records
         self.table[page] = ctypes.addressof(records)
+
+    def leave_at(self, addresses: Collection[int]) -> list[Retired]:
+        """Have native code leave the instructions at these real addresses, and at no others, undone.
+
+        Records that are replaced are returned, as `forget` does.
+        """
+        with self._changing:
+            before, self._left = self._left, {}
+            for address in addresses:
+                self._left.setdefault(address >> PAGE_SHIFT, set()).add(address & _PAGE_MASK)
+            changed = [p for p in {*before, *self._left} if before.get(p) != self._left.get(p)]
+            for page in changed:
+                # A region may have code of a page that has no records.
+                self._take_out(page)
+            return [self._retire(page) for page in changed if page in self._records]
+
+    def _decode_page(self, page: int, records: Retired) -> None:
+        """Decode all of a page, so that nothing else will, and leave what is to be left in it."""
+        first = page << PAGE_SHIFT
+        # As in `decode`: marked before memory is read.
+        self._code_blocks[first // CACHE_BLOCK : first // CACHE_BLOCK + _PAGE_BLOCKS] = b"\x01" * _PAGE_BLOCKS
+        content = (ctypes.c_ubyte * (1 << PAGE_SHIFT)).from_buffer_copy(self._memory.data, first)
+        for offset in self._left[page]:
+            # No instruction: otherwise the one before it could have a handler that does both.
+            content[offset : offset + 4] = bytes(4)
+        at, early = ctypes.addressof(records), not self.library.has_pairs
+        for inside in range(0, 1 << PAGE_SHIFT, CACHE_BLOCK):
+            place = at + inside // 4 * RECORD_SIZE
+            early |= self._decode_block(place, ctypes.addressof(content) + inside, inside)
+        if early:
+            self._early[page] = 1
+        self.library.tell()
+        for offset in self._left[page]:
+            records[offset // 4 * _RECORD_WORDS] = runtime().slow.far.address
 
     def decode(self, address: int) -> bool:
         """Decode the block that holds the real address, from memory as it is now.
@@ -128,20 +166,22 @@ class DecodedPages:
             place = (start & _PAGE_MASK) // 4 * _RECORD_WORDS
             if records[place] != runtime().undecoded_address:
                 return False
-            early = self._decode_block(ctypes.addressof(records) + (8 * place), start)
+            early = self._decode_block(
+                ctypes.addressof(records) + (8 * place), self._memory_at + start, start & _PAGE_MASK
+            )
             if early or not self.library.has_pairs:
                 self._early[address >> PAGE_SHIFT] = 1
             self.library.tell()
             return True
 
-    def _decode_block(self, records_at: int, start: int) -> bool:
-        """Decode a block; whether handlers that are to come will change its records."""
-        table, inside = self.library.table, start & _PAGE_MASK
+    def _decode_block(self, records_at: int, block_at: int, inside: int) -> bool:
+        """Decode a block of a page; whether handlers that are to come will change its records."""
+        table = self.library.table
         while True:
             slots = table.slots
             left: int = runtime().decode_block(
                 *(table.significant_at, ctypes.addressof(slots), len(slots)),
-                *(records_at, self._memory_at + start, self._swapped, inside),
+                *(records_at, block_at, self._swapped, inside),
             )
             if left < 0:
                 return left == DONE_EARLY
@@ -173,7 +213,9 @@ class DecodedPages:
             self.add(address >> PAGE_SHIFT)
             self.decode(address)
         with self._changing:
-            if any(self._versions.get(one.page, 0) != one.version for one in made_of):
+            if any(
+                self._versions.get(one.page, 0) != one.version or one.page in self._left for one in made_of
+            ):
                 return False
             for address, handler in entries.items():
                 records, place = self._record(address)

@@ -13,7 +13,15 @@ from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.kvm.embedded.one_regs import Stored, get_one_reg, set_one_reg
 from chronovisor.kvm.embedded.xics_device import XICS_DESCRIPTOR
 from chronovisor.kvm.errors import KvmError
-from chronovisor.kvm.exits import Exit, FailEntry, HcallExit, InternalError, Interrupted, SystemEvent
+from chronovisor.kvm.exits import (
+    DebugExit,
+    Exit,
+    FailEntry,
+    HcallExit,
+    InternalError,
+    Interrupted,
+    SystemEvent,
+)
 from chronovisor.kvm.ids import Cap, SystemEventType
 from chronovisor.kvm.structures import Regs, Sregs
 from chronovisor.papr.hcalls import CALL_ARGUMENTS
@@ -155,6 +163,16 @@ class EmbeddedVcpu:
         except ValueError as error:
             raise KvmError(errno.EBUSY, str(error)) from None
 
+    def single_step(self, on: bool) -> None:
+        """KVM_SET_GUEST_DEBUG."""
+        with self._vcpu.access():
+            self._vcpu.single_step = on
+
+    def translate(self, address: int) -> int | None:
+        """KVM_TRANSLATE."""
+        with self._vcpu.access():
+            return self._vcpu.state.looked_up(address)
+
     def interrupt(self, level: bool) -> None:
         """KVM_INTERRUPT."""
         self._vcpu.set_external(level)
@@ -174,6 +192,8 @@ class EmbeddedVcpu:
         match ended:
             case hypervisor_exits.Kicked():
                 return Interrupted()
+            case hypervisor_exits.Debugged(address, stepped):
+                return DebugExit(address, stepped)
             case hypervisor_exits.FailedEntry(message):
                 return FailEntry(0, message)
             case hypervisor_exits.Crashed(vector, srr0, srr1, message):

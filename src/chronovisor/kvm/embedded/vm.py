@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from typing import Final
 
@@ -136,6 +136,14 @@ class EmbeddedVm:
         if not self._logging:
             raise KvmError(errno.ENOENT, f"the pages of slot {slot} are not logged")
         return self._machine.memory.dirty.take()
+
+    def break_at(self, addresses: Collection[int]) -> None:
+        """Chronovisor's own: breakpoints that are not in guest memory."""
+        self._machine.break_at(addresses)
+
+    def memory_changed(self, address: int, size: int) -> None:
+        """Have instructions that were changed from outside be decoded anew."""
+        self._machine.engine.forget_code(address, size)
 
     def statistics(self) -> Statistics:
         """What the machine's engine has counted."""

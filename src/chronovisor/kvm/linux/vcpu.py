@@ -235,6 +235,15 @@ class LinuxVcpu:
         with self._outside:
             enable_cap(self._open(), cap, args, flags)
 
+    def single_step(self, on: bool) -> None:
+        """Refused: not done here."""
+        if on:
+            raise KvmError(errno.EOPNOTSUPP, "single steps on the kernel's KVM are not implemented")
+
+    def translate(self, address: int) -> int | None:
+        """Refused: the kernel translates no addresses for user space on Power."""
+        raise KvmError(errno.EOPNOTSUPP, "the kernel's KVM translates no addresses on Power")
+
     def interrupt(self, level: bool) -> None:
         """KVM_INTERRUPT."""
         line = InterruptLevel.SET_LEVEL if level else InterruptLevel.UNSET

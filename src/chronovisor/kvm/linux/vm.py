@@ -6,7 +6,7 @@ import ctypes
 import errno
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from chronovisor.kvm.errors import KvmError
@@ -176,6 +176,15 @@ class LinuxVm:
             last = (start + length - 1 - kept.guest_phys_addr) // mmap.PAGESIZE
             written.update(page for page in range(first, last + 1) if 0 <= page < pages)
         return sorted(written)
+
+    def break_at(self, addresses: Collection[int]) -> None:
+        """Refused: the kernel has no breakpoints outside guest memory."""
+        if addresses:
+            raise KvmError(errno.EOPNOTSUPP, "breakpoints: the kernel's KVM has none outside guest memory")
+
+    def memory_changed(self, address: int, size: int) -> None:
+        """Refused: this would need the instruction icbi on the guest's memory."""
+        raise KvmError(errno.EOPNOTSUPP, "changing memory of a guest that the processor itself runs")
 
     def statistics(self) -> None:
         """None: the processor executes the guest's instructions."""

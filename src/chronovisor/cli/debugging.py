@@ -1,0 +1,97 @@
+"""What a running guest's process does for debuggers: `run --gdb`, and `gdb` on a guest that runs already.
+
+The debugger's modules are imported when one is asked for: `run` starts without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+
+import typer
+
+from chronovisor.cli.time_away import TimeAway
+from chronovisor.cli.time_options import MAX_STEP_DEFAULT, TIME_HELP, parse_policy
+from chronovisor.machine.control import RequestHandler
+from chronovisor.machine.errors import MachineError
+from chronovisor.machine.guest import Guest
+from chronovisor.timebase.policy import TimePolicy
+
+if TYPE_CHECKING:
+    from chronovisor.machine.debugger.gdb_server import GdbServer
+
+ANY_PORT: Final = "127.0.0.1:0"
+"""A port of this machine that is free."""
+GdbTime: TypeAlias = Annotated[
+    str, typer.Option(help=f"While a debugger has the guest stopped: {TIME_HELP}", metavar="POLICY")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class DebuggerOptions:
+    """Where debuggers connect, whether the guest waits for one, and what stops are to its clock."""
+
+    address: str
+    wait: bool
+    policy: TimePolicy
+
+
+def parse_debugger(address: str, wait: bool, time: str) -> DebuggerOptions | None:
+    """Return what `--gdb`, `--wait` and `--gdb-time` say; None without a debugger.
+
+    MachineError for what makes no sense.
+    """
+    if not address:
+        if wait:
+            raise MachineError("--wait waits for a debugger: say with --gdb where it connects")
+        return None
+    return DebuggerOptions(address, wait, parse_policy(time, MAX_STEP_DEFAULT))
+
+
+@dataclass(frozen=True, slots=True)
+class _DebuggedTime:
+    """Stops and resumes the guest as `pause` and `resume` do."""
+
+    time_away: TimeAway
+    policy: TimePolicy
+
+    def stop(self) -> None:
+        self.time_away.stop()
+
+    def go_on(self) -> None:
+        self.time_away.go_on(self.policy)
+
+
+class Debugging:
+    """The debuggers of one guest: one place where they connect, once it is asked for."""
+
+    def __init__(self, guest: Guest, time_away: TimeAway, tell: Callable[[str], None]) -> None:
+        self._guest = guest
+        self._time_away = time_away
+        self._tell = tell
+        self._server: GdbServer | None = None
+        self.handlers: dict[str, RequestHandler] = {"gdb": self._gdb}
+
+    def open(self, options: DebuggerOptions) -> str:
+        """Listen, and return what gdb's `target remote` takes. With `wait` the guest is stopped first."""
+        from chronovisor.machine.debugger.gdb_server import GdbServer
+
+        if self._server is None:
+            time = _DebuggedTime(self._time_away, options.policy)
+            self._server = GdbServer(
+                self._guest, options.address, time, lambda: self._time_away.guest_time, self._tell
+            )
+            if options.wait:
+                time.stop()
+            self._tell(f"gdb can connect: target remote {self._server.address}")
+        return self._server.address
+
+    def close(self) -> None:
+        """Tell a debugger how the guest ended, and listen no more."""
+        if self._server is not None:
+            self._server.close()
+
+    def _gdb(self, request: dict[str, Any]) -> dict[str, Any]:
+        policy = TimePolicy.parse(request["time"])
+        return {"address": self.open(DebuggerOptions(request["address"] or ANY_PORT, False, policy))}

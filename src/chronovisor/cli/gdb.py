@@ -1,0 +1,46 @@
+"""`chronovisor gdb`: let gdb at a guest that runs already."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from typing import Annotated
+
+import typer
+
+from chronovisor.cli.debugging import GdbTime
+from chronovisor.cli.time_options import MAX_STEP_DEFAULT, parse_policy
+from chronovisor.machine.control import PATIENCE, ask
+from chronovisor.machine.errors import MachineError
+
+_DEBUGGERS = ("gdb-multiarch", "powerpc64le-linux-gnu-gdb", "gdb")
+
+
+def command(
+    name: Annotated[str, typer.Argument(help="The guest, as `ps` lists it.")],
+    at: Annotated[
+        str,
+        typer.Option(help="Where to listen; a free port of this machine.", metavar="[HOST:]PORT|unix:PATH"),
+    ] = "",
+    gdb_time: GdbTime = "freeze",
+    symbols: Annotated[
+        str, typer.Option(help="With --attach: the ELF file of what the guest runs.", metavar="FILE")
+    ] = "",
+    attach: Annotated[bool, typer.Option("--attach", help="Become gdb, connected to the guest.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")] = False,
+) -> None:
+    """Have a running guest listen for a debugger, and say where. The guest goes on until gdb connects.
+
+    A guest that listens already goes on listening where it does.
+    """
+    answer = ask(
+        name, "gdb", PATIENCE, address=at or None, time=str(parse_policy(gdb_time, MAX_STEP_DEFAULT))
+    )
+    connect = f"target remote {answer['address']}"
+    if attach:
+        found = next((path for one in _DEBUGGERS if (path := shutil.which(one))), None)
+        if found is None:
+            raise MachineError(f"there is no gdb here; install gdb-multiarch, then: {connect}")
+        os.execv(found, [found, *([symbols] if symbols else []), "-ex", connect])
+    print(json.dumps(answer) if as_json else connect)

@@ -1,0 +1,192 @@
+"""One gdb at a guest: from its connection, which stops the guest, to its end, which lets the guest go on."""
+
+from __future__ import annotations
+
+import binascii
+import contextlib
+import select
+import socket
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from chronovisor.machine.debugger.gdb_commands import OK, UNKNOWN, Commands, thread_number
+from chronovisor.machine.debugger.gdb_protocol import (
+    ACKNOWLEDGED,
+    NOT_ACKNOWLEDGED,
+    Damaged,
+    Interrupt,
+    Packet,
+    Reader,
+    Repeat,
+    frame,
+)
+from chronovisor.machine.debugger.inspector import Inspector
+from chronovisor.machine.errors import MachineError
+
+_TRAP: Final = 5
+"""SIGTRAP, by gdb's numbers: a breakpoint or a step."""
+_INTERRUPTED: Final = 2
+"""SIGINT: it was stopped from outside."""
+_EXPEDITED: Final = (1, 64, 67)
+"""The registers that gdb asks for at once at each stop: the stack pointer, pc, lr."""
+_PIECE: Final = 1 << 16
+_SEND_PATIENCE: Final = 10.0
+"""Seconds for a debugger to take an answer."""
+
+
+class Gone(Exception):
+    """The debugger has gone away."""
+
+
+class Session:
+    """The talk with one debugger, on the thread that calls `run`.
+
+    `wake` becomes readable if the guest stops itself, and when the guest's process is about to end.
+    """
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        wake: socket.socket,
+        inspector: Inspector,
+        guest_time: Callable[[], int],
+    ) -> None:
+        self._connection = connection
+        self._wake = wake
+        self._inspector = inspector
+        self._guest_time = guest_time
+        self._commands: Commands
+        self._reader = Reader()
+        self._acknowledges = True
+        self._last = b""
+        self._runs = self._closing = False
+        self._stop_reply = b""
+
+    def run(self) -> None:
+        """Serve the debugger until it leaves, kills the guest or vanishes, or the guest ends."""
+        self._connection.settimeout(_SEND_PATIENCE)
+        self._inspector.stop()
+        self._commands = Commands(self._inspector, self._guest_time)
+        self._stopped_by(_INTERRUPTED)
+        with contextlib.suppress(Gone, OSError):
+            while self._inspector.guest.end is None:
+                self._wait()
+            self._send(self._how_it_ended())
+        if not self._closing:
+            self._inspector.leave()
+
+    def _wait(self) -> None:
+        ready, _, _ = select.select([self._connection, self._wake], [], [])
+        if self._wake in ready:
+            if not self._wake.recv(_PIECE):
+                self._closing = True
+                if self._inspector.guest.end is None:
+                    raise Gone
+            self._look_for_stop()
+        if self._connection in ready:
+            received = self._connection.recv(_PIECE)
+            if not received:
+                raise Gone
+            for event in self._reader.feed(received):
+                self._take(event)
+
+    def _take(self, event: Packet | Interrupt | Repeat | Damaged) -> None:
+        match event:
+            case Interrupt():
+                if self._runs:
+                    self._interrupt()
+            case Repeat():
+                self._connection.sendall(self._last)
+            case Damaged():
+                if self._acknowledges:
+                    self._connection.sendall(NOT_ACKNOWLEDGED)
+            case Packet(data):
+                if self._acknowledges:
+                    self._connection.sendall(ACKNOWLEDGED)
+                # A debugger that asks while the guest runs has lost count: nothing is answered.
+                if not self._runs:
+                    self._answer(data)
+
+    def _send(self, data: bytes) -> None:
+        self._last = frame(data)
+        self._connection.sendall(self._last)
+
+    # Requests
+
+    def _answer(self, request: bytes) -> None:
+        if request == b"?":
+            self._send(self._stop_reply)
+        elif request == b"QStartNoAckMode":
+            self._send(OK)
+            self._acknowledges = False
+        elif request[:1] == b"D" or request[:6] == b"vDetach":
+            self._send(OK)
+            raise Gone
+        elif request == b"k" or request.startswith(b"vKill;"):
+            if request != b"k":
+                self._send(OK)
+            self._inspector.guest.stop()
+            raise Gone
+        elif request == b"vCont?":
+            self._send(b"vCont;c;C;s;S;t")
+        elif request.startswith(b"vCont;"):
+            self._continue(request[6:].split(b";"))
+        elif request[:1] in (b"c", b"C", b"s", b"S"):
+            # The address that may follow is one that gdb has not sent for decades.
+            self._continue([request[:1] + b":" + thread_number(self._commands.chosen), b"c"])
+        else:
+            self._send(self._commands.answer(request))
+
+    def _continue(self, actions: Iterable[bytes]) -> None:
+        """Let threads go on as vCont's actions say: for each the first that names it, or names no thread."""
+        decided: dict[int, bytes] = {}
+        everyone = [vcpu.id for vcpu in self._inspector.vcpus]
+        try:
+            for action in actions:
+                what, _, whose = action.partition(b":")
+                named = everyone if whose in (b"", b"-1") else [self._commands.thread(whose).id]
+                for vcpu in named:
+                    decided.setdefault(vcpu, what[:1].lower())
+            run = [vcpu for vcpu, what in decided.items() if what == b"c"]
+            step = [vcpu for vcpu, what in decided.items() if what == b"s"]
+            self._inspector.resume(run, step)
+        except (ValueError, MachineError) as error:
+            self._send(UNKNOWN if isinstance(error, ValueError) else b"E." + str(error).encode())
+            return
+        self._runs = True
+
+    # Stops
+
+    def _interrupt(self) -> None:
+        try:
+            self._inspector.stop()
+        except MachineError as error:
+            # It is on its way to another host. It stays under way.
+            self._send(b"O" + binascii.hexlify(f"{error}\n".encode()))
+            return
+        self._tell_stop(_INTERRUPTED)
+
+    def _look_for_stop(self) -> None:
+        if not self._runs:
+            return
+        stopped = self._inspector.take_stop()
+        if stopped is None:
+            return
+        self._inspector.stop()
+        self._commands.chosen = self._inspector.vcpu(stopped.vcpu)
+        self._tell_stop(_TRAP)
+
+    def _tell_stop(self, signal: int) -> None:
+        self._runs = False
+        if self._inspector.guest.end is None:
+            self._stopped_by(signal)
+            self._send(self._stop_reply)
+
+    def _stopped_by(self, signal: int) -> None:
+        values = b"".join(b"%x:%s;" % (number, self._commands.value(number)) for number in _EXPEDITED)
+        self._stop_reply = b"T%02xthread:%s;%s" % (signal, thread_number(self._commands.chosen), values)
+
+    def _how_it_ended(self) -> bytes:
+        end = self._inspector.guest.end
+        assert end is not None
+        return b"W%02x" % (not end.ok)

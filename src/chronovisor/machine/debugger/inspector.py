@@ -1,0 +1,168 @@
+"""The one place that stops a guest, looks into it and changes it, for whatever protocol a tool speaks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+from chronovisor.kvm.exits import DebugExit
+from chronovisor.kvm.interface import Vcpu
+from chronovisor.kvm.registers import read_register
+from chronovisor.machine.errors import MachineError
+from chronovisor.machine.guest import Guest
+from chronovisor.memory.guest_memory import PAGE_SIZE, AddressError
+
+
+class StoppedTime(Protocol):
+    """Stops a guest and lets it go on, and decides what its clock makes of the time between."""
+
+    def stop(self) -> None:
+        """Have all vCPUs out of the guest; nothing if they are. MachineError if it cannot be stopped now."""
+
+    def go_on(self) -> None:
+        """Let the guest run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A vCPU that has stopped its guest: it is at a breakpoint, or has done its single step."""
+
+    vcpu: int
+    exit: DebugExit
+
+
+class NoAddressError(LookupError):
+    """An effective address that leads to no memory."""
+
+
+class Inspector:
+    """Stops one guest, looks into it and changes it. All but `stop` is for a guest that is stopped.
+
+    `wake` is called, on any thread, when the guest has stopped itself for a debugger's wish, or has ended.
+    """
+
+    def __init__(self, guest: Guest, time: StoppedTime, wake: Callable[[], None]) -> None:
+        self.guest = guest
+        self._time = time
+        self._wake = wake
+        self._changing = threading.Lock()
+        self._stopped: Stopped | None = None
+        self._breakpoints: dict[int, int] = {}
+        self.real_addresses = False
+        """Whether memory is read and written by guest real addresses, not by a vCPU's effective ones."""
+        guest.on_debug_exit, guest.on_end = self._on_debug_exit, wake
+
+    # Stopping and going on
+
+    @property
+    def vcpus(self) -> list[Vcpu]:
+        """The guest's vCPUs."""
+        return self.guest.vcpus
+
+    def stop(self) -> None:
+        """Stop the guest between two instructions; MachineError if that cannot be done now."""
+        self._time.stop()
+
+    def take_stop(self) -> Stopped | None:
+        """What has stopped the guest since it was resumed: told once."""
+        with self._changing:
+            stopped, self._stopped = self._stopped, None
+        return stopped
+
+    def resume(self, run: Collection[int], step: Collection[int]) -> None:
+        """Let vCPUs run, or each do one instruction, by their ids; the others wait."""
+        with self._changing:
+            self._stopped = None
+        for vcpu in self.vcpus:
+            vcpu.single_step(vcpu.id in step)
+        self.guest.hold_back({vcpu.id for vcpu in self.vcpus} - {*run, *step})
+        self._time.go_on()
+
+    def leave(self) -> None:
+        """Take all breakpoints out and let the guest run as if no debugger had come. It may be stopped or
+        have ended.
+        """
+        if self.guest.end is not None or self.guest.closed:
+            return
+        self.stop()
+        self._breakpoints.clear()
+        self.guest.vm.break_at(())
+        self.resume({vcpu.id for vcpu in self.vcpus}, ())
+
+    def _on_debug_exit(self, vcpu: int, exit_: DebugExit) -> None:
+        with self._changing:
+            if self._stopped is None:
+                self._stopped = Stopped(vcpu, exit_)
+        self._wake()
+
+    # Breakpoints
+
+    def add_breakpoint(self, vcpu: Vcpu, address: int) -> None:
+        """Have vCPUs stop before the instruction to which an effective address leads this vCPU now.
+
+        It stays with the instruction, as one in memory would: whatever address leads there. NoAddressError if
+        there is no memory.
+        """
+        self._breakpoints[address] = self._real(vcpu, address)
+        self._put_breakpoints_in()
+
+    def remove_breakpoint(self, address: int) -> None:
+        """Take out what `add_breakpoint` was given this address for; nothing if there is none."""
+        if self._breakpoints.pop(address, None) is not None:
+            self._put_breakpoints_in()
+
+    def _put_breakpoints_in(self) -> None:
+        self.guest.vm.break_at(set(self._breakpoints.values()))
+
+    # Registers
+
+    def read(self, vcpu: Vcpu, register: str) -> int:
+        """A register by a name of `kvm.registers`, unsigned."""
+        return read_register(vcpu, register)
+
+    def write(self, vcpu: Vcpu, register: str, value: int) -> None:
+        """Set a register."""
+        self.guest.set(register, value, vcpu.id)
+
+    # Memory
+
+    def read_memory(self, vcpu: Vcpu, address: int, size: int) -> bytes:
+        """The bytes at an address up to the first that is not there; NoAddressError if the first is not."""
+        found = bytearray()
+        while len(found) < size:
+            at = address + len(found)
+            piece = min(size - len(found), PAGE_SIZE - at % PAGE_SIZE)
+            try:
+                found += self.guest.memory.read(self._real(vcpu, at), piece)
+            except (NoAddressError, AddressError):
+                if found:
+                    break
+                raise NoAddressError from None
+        return bytes(found)
+
+    def write_memory(self, vcpu: Vcpu, address: int, data: bytes) -> None:
+        """Write bytes; NoAddressError, and nothing is written, if any of the addresses is not there."""
+        places, done = [], 0
+        while done < len(data):
+            piece = min(len(data) - done, PAGE_SIZE - (address + done) % PAGE_SIZE)
+            places.append((self._real(vcpu, address + done), data[done : done + piece]))
+            done += piece
+        for real, part in places:
+            self.guest.memory.write(real, part)
+            self.guest.vm.memory_changed(real, len(part))
+
+    def _real(self, vcpu: Vcpu, address: int) -> int:
+        address &= (1 << 64) - 1
+        real = address if self.real_addresses else vcpu.translate(address)
+        if real is None or real >= self.guest.memory.size:
+            raise NoAddressError
+        return real
+
+    def vcpu(self, number: int) -> Vcpu:
+        """A vCPU by its id; MachineError if there is none."""
+        for vcpu in self.vcpus:
+            if vcpu.id == number:
+                return vcpu
+        raise MachineError(f"there is no vCPU {number}")

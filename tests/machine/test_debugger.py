@@ -1,0 +1,351 @@
+"""Guests under gdb itself, and what a debugger that is none can send."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+from elf_files import POWER_OFF, program
+
+from chronovisor.machine import Guest, Host, MachineError
+from chronovisor.machine.debugger.gdb_protocol import PACKET_SIZE, Damaged, Interrupt, Packet, Reader, frame
+from chronovisor.machine.debugger.gdb_server import GdbServer
+from chronovisor.machine.debugger.inspector import Inspector
+from chronovisor.timebase.types import Ticks
+
+GDB: Final = "gdb-multiarch"
+needs_gdb = pytest.mark.skipif(shutil.which(GDB) is None, reason=f"needs Debian's {GDB}")
+
+COUNT: Final = f"""
+    lis r9,0x4; li r5,0; li r6,0
+loop: addi r5,r5,1
+    addi r6,r6,2
+    cmpld r5,r9
+    blt loop
+done: {POWER_OFF}
+"""
+LOOP_AT: Final = 0x1000C
+"""The address of `loop`; the loop has four instructions."""
+TURNS: Final = 0x40000
+FOR_EVER: Final = program("li r5,0\nloop: addi r5,r5,1\nmr r6,r5\nb loop")
+ENDLESS_AT: Final = 0x10004
+"""The address of its `loop`."""
+
+
+class PlainTime:
+    """Stops a guest and lets it go on; its clock goes on."""
+
+    def __init__(self, guest: Guest) -> None:
+        self._guest = guest
+
+    def stop(self) -> None:
+        self._guest.pause()
+
+    def go_on(self) -> None:
+        self._guest.resume()
+
+
+@contextlib.contextmanager
+def debugged(guest: Guest, address: str = "127.0.0.1:0") -> Iterator[GdbServer]:
+    server = GdbServer(guest, address, PlainTime(guest), lambda: guest.timebase().value)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def gdb(server: GdbServer, *commands: str, little: bool = True) -> str:
+    """What gdb says to some commands, once it is connected."""
+    first = [f"set endian {'little' if little else 'big'}", "set confirm off", "set width 0"]
+    words = [GDB, "-nx", "-batch"]
+    for command in (*first, f"target remote {server.address}", *commands):
+        words += ["-ex", command]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=100)
+    return done.stdout + done.stderr
+
+
+def number(said: str, name: str) -> list[int]:
+    """The values that gdb printed for `printf "NAME=%lu\\n"`."""
+    return [int(value) for value in re.findall(rf"{name}=(\d+)", said)]
+
+
+@needs_gdb
+@pytest.mark.parametrize("engine", ["regions", "concrete"])
+@pytest.mark.parametrize("little", [True, False])
+def test_registers_memory_steps_and_breakpoints(little: bool, engine: str) -> None:
+    with Host(engine=engine) as host:
+        guest = host.boot(program(COUNT, little))
+        code = guest.memory.read(LOOP_AT, 16)
+        with debugged(guest) as server:
+            said = gdb(
+                server,
+                *("info registers pc", f"hbreak *{LOOP_AT + 4:#x}", "continue", "continue"),
+                *('printf "r5=%lu\\n", $r5', "stepi", 'printf "pc=%lu\\n", $pc', 'printf "r6=%lu\\n", $r6'),
+                *("set $r31 = 0x1234567890", "set $cr = 0x12345678", "set $f3 = 2.5", "set $vr4.uint128 = 7"),
+                *("p/x $r31", "p/x $cr", "p $f3", "p $vr4.uint128", f"x/i {LOOP_AT:#x}"),
+                *("set {long}0x20000 = 0x0102030405060708", "p/x {long}0x20000", "x/2xb 0x20000"),
+                *(
+                    "monitor reg TB_OFFSET",
+                    "monitor time",
+                    "p/x $lpcr_64",
+                    "info threads",
+                    "monitor nonsense",
+                ),
+                *(f"tbreak *{LOOP_AT + 8:#x}", "set $r5 = 0x3fff0", "delete 1", "continue", "detach"),
+                little=little,
+            )
+            ended = guest.run(60, paused=True)
+        assert ended.ok, said
+        # Gdb was never able to see a changed instruction, because there was none.
+        assert guest.memory.read(LOOP_AT, 16) == code
+        assert number(said, "r5") == [2], said
+        assert number(said, "pc") == [LOOP_AT + 8]
+        assert number(said, "r6") == [4]
+        for expected in (
+            *(
+                "= 0x1234567890\n",
+                "= 0x12345678\n",
+                "= 2.5\n",
+                "= 7\n",
+                "addi    r5,r5,1",
+                "= 0x102030405060708",
+            ),
+            *(f"0x{'08' if little else '01'}\t0x{'07' if little else '02'}", "TB_OFFSET 0x0000000000000000"),
+            *("guest timebase  0x", "vCPU 0: offset 0x0, DEC ", "Thread 1 (vCPU 0)", "there is no command"),
+            *("Temporary breakpoint 2, ", "detached"),
+        ):
+            assert expected in said, (expected, said)
+        assert guest.get("R31") == 0x1234567890
+        assert guest.get("FPR3") == 0x4004_0000_0000_0000
+        assert guest.get("VR4") == 7
+        assert guest.get("R5") == TURNS
+
+
+@needs_gdb
+def test_a_breakpoint_comes_into_a_loop_that_is_compiled_whole() -> None:
+    with Host(engine="regions") as host:
+        guest = host.boot(FOR_EVER)
+        guest.resume()
+        deadline = time.monotonic() + 60
+        while not (found := guest.statistics()) or not found.instructions.regions:
+            assert time.monotonic() < deadline, "no region came"
+            time.sleep(0.05)
+        with debugged(guest) as server:
+            # The second instruction shares a handler with the first.
+            said = gdb(
+                server,
+                *(
+                    f"break *{ENDLESS_AT + 4:#x}",
+                    "continue",
+                    'printf "r5=%lu\\n", $r5',
+                    'printf "r6=%lu\\n", $r6',
+                ),
+                *("continue", 'printf "r5=%lu\\n", $r5', 'printf "r6=%lu\\n", $r6', "detach"),
+            )
+            first, second = number(said, "r5")
+            assert second == first + 1, said
+            assert number(said, "r6") == [first - 1, first]
+            # It runs on without its breakpoint.
+            assert guest.running
+            assert guest.get("R5") > second
+
+
+def test_no_region_comes_over_a_breakpoint() -> None:
+    """The breakpoint is on a path that is seldom taken, in a loop that is hot."""
+    with Host(engine="regions") as host:
+        guest = host.boot(program("li r5,0\nli r6,0\nloop: addi r5,r5,1\nclrldi. r7,r5,42\nbne loop\nb loop"))
+        inspector = Inspector(guest, PlainTime(guest), lambda: None)
+        vcpu = guest.vcpus[0]
+        inspector.add_breakpoint(vcpu, 0x10014)
+        for turn in range(1, 25):
+            inspector.resume([vcpu.id], [])
+            deadline = time.monotonic() + 20
+            while guest.running:
+                assert time.monotonic() < deadline, f"missed after {turn} stops, at {guest.get('R5'):#x}"
+                time.sleep(0.001)
+            inspector.stop()
+            stopped = inspector.take_stop()
+            assert stopped is not None
+            assert stopped.exit.address == 0x10014
+            assert guest.get("R5") == turn << 22
+            # As gdb does: a step goes over the breakpoint.
+            inspector.resume([], [vcpu.id])
+            while guest.running:
+                time.sleep(0.001)
+            inspector.stop()
+            assert guest.get("PC") == 0x10008
+
+
+@needs_gdb
+@pytest.mark.parametrize("engine", ["regions", "concrete"])
+def test_in_virtual_time_a_debugger_leaves_no_trace(engine: str) -> None:
+    def run(is_debugged: bool) -> tuple[int, int, int]:
+        with Host(clock="virtual", engine=engine, tb_origin=99) as host:
+            guest = host.boot("hello-le.elf")
+            if is_debugged:
+                with debugged(guest) as server:
+                    said = gdb(
+                        server,
+                        *("break *0x10048", "continue", "stepi", "stepi", "continue", "delete", "continue"),
+                    )
+                assert said.count("Breakpoint 1, 0x") == 2, said
+                assert "exited normally" in said
+            else:
+                assert guest.run(60).ok
+            return host.timebase.value, guest.get("R1"), len(guest.console_text)
+
+    assert run(True) == run(False)
+
+
+def test_a_step_counts_one_instruction() -> None:
+    with Host(clock="virtual") as host:
+        guest = host.boot(FOR_EVER)
+        guest.run_for(Ticks(25600))
+        vcpu, before, at = guest.vcpus[0], host.timebase, guest.get("PC")
+        vcpu.single_step(True)
+        guest.resume()
+        while guest.running:
+            time.sleep(0.01)
+        guest.pause()
+        vcpu.single_step(False)
+        assert host.timebase - before == Ticks(256)
+        assert guest.get("PC") == (at + 4 if at != ENDLESS_AT + 8 else ENDLESS_AT)
+
+
+# What a debugger that is none can send
+
+
+class Peer:
+    """A plain connection to the server."""
+
+    def __init__(self, server: GdbServer) -> None:
+        host, port = server.address.rsplit(":", 1)
+        self.socket = socket.create_connection((host, int(port)), timeout=20)
+
+    def ask(self, request: bytes) -> bytes:
+        """Send a request and return the answer's data; it is acknowledged."""
+        self.socket.sendall(frame(request))
+        return self.answer()
+
+    def answer(self) -> bytes:
+        received = b""
+        while not re.search(rb"#[0-9a-f]{2}$", received):
+            piece = self.socket.recv(4096)
+            assert piece, received
+            received += piece
+        self.socket.sendall(b"+")
+        return received.lstrip(b"+-")[1:-3]
+
+
+def test_requests_that_make_no_sense_are_answered_and_the_guest_lives() -> None:
+    with Host() as host:
+        guest = host.boot(FOR_EVER)
+        guest.resume()
+        with debugged(guest) as server:
+            peer = Peer(server)
+            assert peer.ask(b"?").startswith(b"T02thread:1;")
+            assert not guest.running
+            for request in (
+                *(
+                    b"m",
+                    b"mxyz,4",
+                    b"m0",
+                    b"m0,",
+                    b"M0,4:00",
+                    b"M0,2:zz",
+                    b"X0,3:ab",
+                    b"p",
+                    b"pffff",
+                    b"P0",
+                    b"G00",
+                ),
+                *(b"P0=00", b"P40=zz", b"Z0", b"Z0,zz,4", b"Hg7f", b"T7f", b"qXfer:features:read:other:0,10"),
+                *(
+                    b"qRcmd,zz",
+                    b"qThreadExtraInfo,99",
+                    b"vCont;c:zz",
+                    b"vCont;c:77",
+                    b"qXfer:features:read:target.xml:",
+                ),
+            ):
+                answer = peer.ask(request)
+                assert answer.startswith(b"E") or answer == b"", (request, answer)
+            assert peer.ask(b"m%x,4" % (guest.memory.size + 4096)) == b"E0e"
+            assert peer.ask(b"Z0,%x,4" % (1 << 40)) == b"E0e"
+            for request in (
+                b"",
+                b"vMustReplyEmpty",
+                b"Z2,10000,8",
+                b"qNoSuchThing",
+                b"\xff\x00",
+                b"jThreads",
+            ):
+                assert peer.ask(request) == b"", request
+            peer.socket.sendall(b"$m0,4#00")
+            assert peer.socket.recv(10) == b"-"
+            peer.socket.sendall(b"garbage" + bytes(range(256)) + b"$" + b"a" * (3 * PACKET_SIZE) + b"#00")
+            assert peer.ask(b"?").startswith(b"T02")
+            # It vanishes: the guest goes on, its breakpoint is gone.
+            assert peer.ask(b"Z0,%x,4" % ENDLESS_AT) == b"OK"
+            peer.socket.close()
+            deadline = time.monotonic() + 20
+            while not guest.running:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            time.sleep(0.05)
+            assert guest.running
+            # The next one is welcome, and a second one is not.
+            peer = Peer(server)
+            assert peer.ask(b"?").startswith(b"T02")
+            assert b"another debugger" in Peer(server).ask(b"qSupported")
+            peer.socket.sendall(frame(b"vCont;c"))
+            time.sleep(0.05)
+            peer.socket.sendall(b"+\x03")
+            assert peer.answer().startswith(b"T02thread:1;")
+            peer.socket.sendall(frame(b"k"))
+            deadline = time.monotonic() + 20
+            while guest.end is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+
+
+def test_packets_in_pieces_and_with_escapes() -> None:
+    sent = (
+        frame(b"X0,4:}$#*")
+        + b"\x03"
+        + frame(b"?")
+        + b"$abc#zz"
+        + b"$old$new#"
+        + b"%02x" % (sum(b"new") & 255)
+    )
+    assert b"$#" not in sent
+    expected = [Packet(b"X0,4:}$#*"), Interrupt(), Packet(b"?"), Damaged(), Packet(b"new")]
+    for size in (1, 2, 7, len(sent)):
+        reader = Reader()
+        found = [event for at in range(0, len(sent), size) for event in reader.feed(sent[at : at + size])]
+        assert found == expected
+
+
+def test_where_debuggers_connect(tmp_path: Path) -> None:
+    with Host() as host:
+        guest = host.boot(FOR_EVER)
+        path = tmp_path / "gdb"
+        with debugged(guest, f"unix:{path}") as server:
+            assert server.address == str(path)
+            assert path.stat().st_mode & 0o777 == 0o600
+            with pytest.raises(MachineError, match="in use"), debugged(guest, f"unix:{path}"):
+                pass
+        assert not path.exists()
+        with debugged(guest) as server, pytest.raises(MachineError, match="in use"):
+            GdbServer(guest, server.address, PlainTime(guest), lambda: 0)
+        for address in ("0.0.0.0:1234", "nowhere", "1.2.3.4:70000", "", "unix:" + "x" * 200):
+            with pytest.raises(MachineError, match="gdb "):
+                GdbServer(guest, address, PlainTime(guest), lambda: 0)
