@@ -133,11 +133,7 @@ def test_registers_memory_steps_and_breakpoints(little: bool, engine: str) -> No
 def test_a_breakpoint_comes_into_a_loop_that_is_compiled_whole() -> None:
     with Host(engine="regions") as host:
         guest = host.boot(FOR_EVER)
-        guest.resume()
-        deadline = time.monotonic() + 60
-        while not (found := guest.statistics()) or not found.instructions.regions:
-            assert time.monotonic() < deadline, "no region came"
-            time.sleep(0.05)
+        run_until_it_is_hot(guest)
         with debugged(guest) as server:
             # The second instruction shares a handler with the first.
             said = gdb(
@@ -158,14 +154,25 @@ def test_a_breakpoint_comes_into_a_loop_that_is_compiled_whole() -> None:
             assert guest.get("R5") > second
 
 
+def run_until_it_is_hot(guest: Guest) -> None:
+    """Let a guest run until some of its code runs in regions."""
+    guest.resume()
+    deadline = time.monotonic() + 60
+    while not (found := guest.statistics()) or not found.instructions.regions:
+        assert time.monotonic() < deadline, "no region came"
+        time.sleep(0.05)
+
+
 def test_no_region_comes_over_a_breakpoint() -> None:
     """The breakpoint is on a path that is seldom taken, in a loop that is hot."""
     with Host(engine="regions") as host:
         guest = host.boot(program("li r5,0\nli r6,0\nloop: addi r5,r5,1\nclrldi. r7,r5,42\nbne loop\nb loop"))
+        run_until_it_is_hot(guest)
         inspector = Inspector(guest, PlainTime(guest), lambda: None)
-        vcpu = guest.vcpus[0]
+        inspector.stop()
+        vcpu, before = guest.vcpus[0], guest.get("R5") >> 22
         inspector.add_breakpoint(vcpu, 0x10014)
-        for turn in range(1, 25):
+        for turn in range(before + 1, before + 25):
             inspector.resume([vcpu.id], [])
             deadline = time.monotonic() + 20
             while guest.running:
