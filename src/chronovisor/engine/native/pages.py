@@ -139,7 +139,7 @@ class DecodedPages:
         content = (ctypes.c_ubyte * (1 << PAGE_SHIFT)).from_buffer_copy(self._memory.data, first)
         for offset in self._left[page]:
             # No instruction: otherwise the one before it could have a handler that does both.
-            content[offset : offset + 4] = bytes(4)
+            content[offset : offset + 4] = [0] * 4
         at, early = ctypes.addressof(records), not self.library.has_pairs
         for inside in range(0, 1 << PAGE_SHIFT, CACHE_BLOCK):
             place = at + inside // 4 * RECORD_SIZE
