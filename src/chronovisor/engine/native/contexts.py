@@ -13,7 +13,7 @@ from typing import Final
 from llvmlite import ir
 
 from chronovisor.engine.native.emitter import I1, I8, I64, POINTER, VOID, ThreadEmitter, word
-from chronovisor.engine.native.layout import CONTEXTS, KEYS, TLB_ENTRIES, ModePages, ThreadContext, Tlb
+from chronovisor.engine.native.layout import CONTEXTS, KEYS, ModePages, ThreadContext, Tlb
 from chronovisor.engine.state import REAL_MODE_MASK
 from chronovisor.isa.bits import MSR
 from chronovisor.isa.radix import KEY_SHIFT
@@ -57,9 +57,8 @@ class ContextEmitter(ThreadEmitter):
         """Forget everything that a TLB has."""
         self.count_invalidation(tlb)
         fill = self.function.module.declare_intrinsic("llvm.memset", [POINTER, I64])
-        tags = self.at(tlb, Tlb.load_tags.offset)
-        size = word(3 * 8 * TLB_ENTRIES)
-        self.b.call(fill, [tags, ir.Constant(I8, 0xFF), size, ir.Constant(I1, 0)])
+        entries, size = self.at(tlb, Tlb.load.offset), word(ctypes.sizeof(Tlb) - Tlb.load.offset)
+        self.b.call(fill, [entries, ir.Constant(I8, 0xFF), size, ir.Constant(I1, 0)])
 
 
 def define_adopt(module: ir.Module) -> ir.Function:

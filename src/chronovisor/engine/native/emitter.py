@@ -7,6 +7,7 @@ result. :class:`ThreadEmitter` adds what all functions over a thread's state sha
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import TypeAlias
@@ -21,6 +22,7 @@ from chronovisor.engine.native.layout import (
     RECORD_SIZE,
     TLB_ENTRIES,
     Tlb,
+    TlbEntry,
 )
 from chronovisor.isa.values import Block, Value, When
 
@@ -209,10 +211,10 @@ class ThreadEmitter(Emitter):
 
     def tlb_entry(self, tlb: ir.Value, kind: str, page: ir.Value) -> tuple[ir.Value, ir.Value]:
         """The addresses of the tag and of the data of an effective page's entry in a TLB."""
-        place = self.b.shl(self.b.and_(page, word(TLB_ENTRIES - 1)), word(3))
-        tags = self.at(tlb, getattr(Tlb, f"{kind}_tags").offset)
-        data = self.at(tlb, getattr(Tlb, f"{kind}_data").offset)
-        return self.at(tags, place), self.at(data, place)
+        size = ctypes.sizeof(TlbEntry).bit_length() - 1
+        place = self.b.shl(self.b.and_(page, word(TLB_ENTRIES - 1)), word(size))
+        entry = self.at(self.at(tlb, getattr(Tlb, kind).offset), place)
+        return entry, self.at(entry, TlbEntry.data.offset)
 
     def record_at(self, address: ir.Value) -> tuple[ir.Value, ir.Block]:
         """The record of the instruction at an effective address, and the block for one without a record.

@@ -145,23 +145,30 @@ TLB_ENTRIES = 1024
 TLB_INVALID = (1 << 64) - 1
 
 
+class TlbEntry(ctypes.Structure):
+    """The number of an effective page as the tag, or TLB_INVALID; and what belongs to the page.
+
+    For data that is the difference between real and effective address; for code, the address of the real
+    page's entry in the table of decoded pages.
+    """
+
+    _fields_ = [("tag", ctypes.c_uint64), ("data", ctypes.c_uint64)]
+
+
 class Tlb(ctypes.Structure):
     """What a thread has translated, direct-mapped by the number of the effective page.
 
-    A tag is the number of an effective page, or TLB_INVALID. To it belongs, for data, the difference between
-    real and effective address; for code, the address of the real page's entry in the table of decoded pages.
     ``generation`` counts how often entries were invalidated: a thread withdraws an entry that it has made
     from tables that it read before.
     """
 
     _fields_ = [
         ("generation", ctypes.c_uint64),
-        ("load_tags", ctypes.c_uint64 * TLB_ENTRIES),
-        ("store_tags", ctypes.c_uint64 * TLB_ENTRIES),
-        ("fetch_tags", ctypes.c_uint64 * TLB_ENTRIES),
-        ("load_data", ctypes.c_uint64 * TLB_ENTRIES),
-        ("store_data", ctypes.c_uint64 * TLB_ENTRIES),
-        ("fetch_data", ctypes.c_uint64 * TLB_ENTRIES),
+        # To the size of an entry, so that no entry is in two cache lines.
+        ("unused", ctypes.c_uint64),
+        ("load", TlbEntry * TLB_ENTRIES),
+        ("store", TlbEntry * TLB_ENTRIES),
+        ("fetch", TlbEntry * TLB_ENTRIES),
     ]
 
 

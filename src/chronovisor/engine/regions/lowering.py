@@ -18,6 +18,7 @@ from chronovisor.engine.native.layout import (
     PAGE_SHIFT,
     RECORD_HANDLER,
     RECORD_PLAIN,
+    RECORD_SIZE,
     Left,
     file_field,
 )
@@ -98,6 +99,11 @@ def _whole(v: Value) -> Value | None:
         v = v.args[0]
 
 
+def _record_offset(offset: int) -> int:
+    """How far behind the records of its page an instruction's record is, in bytes."""
+    return offset // 4 * RECORD_SIZE
+
+
 def _direct(block: Block) -> Iterator[Value]:
     """The statements of a block that are done whenever the block is."""
     return (s for s in block if not isinstance(s, When))
@@ -121,6 +127,10 @@ class RegionLowering(Lowering):
         self.exit_block = self.block_named("exit")
         before = self._of_entry(lambda entry: entry >> PAGE_SHIFT << PAGE_SHIFT)
         self.home = b.sub(self.read("page_base"), before)
+        #: The records of the home page, if that is the page that the thread executes in the region.
+        self.records: ir.Value | None = None
+        if all(entry >> PAGE_SHIFT == 0 for entry in region.entries):
+            self.records = self.at(self.record, self._of_entry(lambda entry: -_record_offset(entry)))
         self._load_registers()
         self.blocks = {o: self.block_named(f"at_{o:x}") for o in region.sites if self._begins_block(o)}
         #: The instruction in the making, and how many of its block are done before it.
@@ -485,7 +495,7 @@ class RegionLowering(Lowering):
         b.position_at_end(leaves)
         self._return(why, address, budget)
         b.position_at_end(jumps)
-        record, missing = self.record_at(address)
+        record, missing = self._record_of(address)
         # Records that were made since the region was put in have no other handler.
         plain = b.load(self.at(record, RECORD_PLAIN), typ=I64)
         wanted = b.icmp_unsigned("==", way, word(_Way.PLAIN))
@@ -498,6 +508,27 @@ class RegionLowering(Lowering):
         b.position_at_end(missing)
         self._taken(Exit.UNDECODED, Left.FETCH)
         self._return(word(Left.FETCH), address, budget)
+
+    def _record_of(self, address: ir.Value) -> tuple[ir.Value, ir.Block]:
+        """As `record_at`; within the home page nothing has to be looked up."""
+        if self.records is None:
+            return self.record_at(address)
+        b = self.b
+        near, far, found = (self.block_named(n) for n in ("near", "far", "at_record"))
+        inside = b.sub(address, self.home)
+        b.cbranch(b.icmp_unsigned("<", inside, word(1 << PAGE_SHIFT)), near, far)
+        b.position_at_end(near)
+        here = self.at(self.records, b.mul(b.lshr(inside, word(2)), word(RECORD_SIZE)))
+        b.branch(found)
+        b.position_at_end(far)
+        elsewhere, missing = self.record_at(address)
+        end = b.block
+        b.branch(found)
+        b.position_at_end(found)
+        record = b.phi(POINTER)
+        record.add_incoming(here, near)
+        record.add_incoming(elsewhere, end)
+        return record, missing
 
     def _return(self, why: ir.Value, address: ir.Value, budget: ir.Value) -> None:
         super(Lowering, self).write("CIA", address)

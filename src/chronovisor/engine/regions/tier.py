@@ -17,7 +17,7 @@ from weakref import ReferenceType, ref
 
 from chronovisor.engine.native import code_cache, compiler
 from chronovisor.engine.native.compile_service import CompileService, Taker
-from chronovisor.engine.native.layout import PAGE_SHIFT, SAMPLES, TLB_ENTRIES, Sample, Tlb
+from chronovisor.engine.native.layout import PAGE_SHIFT, SAMPLES, TLB_ENTRIES, Sample, Tlb, TlbEntry
 from chronovisor.engine.native.library import runtime
 from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.native.pages import DecodedPages, Snapshot
@@ -174,7 +174,8 @@ def _is_mapped(sample: Sample, distance: int) -> bool:
     tlb = Tlb.from_address(sample.tlb)
     effective = (sample.base >> PAGE_SHIFT) + distance
     place = effective % TLB_ENTRIES
-    return bool(tlb.fetch_tags[place] == effective and tlb.fetch_data[place] == sample.entry + 8 * distance)
+    known: TlbEntry = tlb.fetch[place]
+    return bool(known.tag == effective and known.data == sample.entry + 8 * distance)
 
 
 def put_in(pages: DecodedPages, snapshots: Mapping[int, Snapshot], one: Loaded) -> bool:
