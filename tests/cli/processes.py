@@ -90,6 +90,11 @@ class Machine:
         assert "watching" in process.line()
         return process
 
+    def start_waiting(self, name: str, *options: str) -> Process:
+        """A guest that does not run before somebody says so, and then ends by itself."""
+        self.processes.append(process := Process("run", "hello-le.elf", "--name", name, *options))
+        return process
+
     def receive(
         self, name: str, *options: str, at: str = "tcp:127.0.0.1:0", once: bool = True
     ) -> tuple[Process, str]:

@@ -1,0 +1,68 @@
+"""`run --gdb` and `chronovisor gdb` as commands."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from processes import Machine
+
+from chronovisor.cli.status import ExitStatus
+from chronovisor.machine.files import SHIPPED
+
+needs_gdb = pytest.mark.skipif(shutil.which("gdb-multiarch") is None, reason="needs Debian's gdb-multiarch")
+
+
+def gdb(address: str, *commands: str) -> str:
+    words = [
+        "gdb-multiarch",
+        "-nx",
+        "-batch",
+        str(SHIPPED / "demo-le.elf"),
+        "-ex",
+        f"target remote {address}",
+    ]
+    for command in commands:
+        words += ["-ex", command]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    return done.stdout + done.stderr
+
+
+@needs_gdb
+def test_a_running_guest_is_debugged_and_its_time_stands_still_meanwhile(
+    machine: Machine, tmp_path: Path
+) -> None:
+    guest = machine.run("alice")
+    _, before, _ = guest.timebase()
+    place = str(tmp_path / "gdb")
+    status, out, _ = machine.does("gdb", "alice", "--at", f"unix:{place}")
+    assert (status, out) == (ExitStatus.OK, f"target remote {place}\n")
+    # Asked again, it is where it is.
+    assert machine.asks("gdb", "alice", "--at", "1") == {"address": place}
+    said = gdb(place, "shell sleep 1", "monitor time", "shell sleep 1", "monitor time", "detach")
+    first, second = (int(found, 16) for found in re.findall(r"guest timebase +(0x\w+)", said))
+    assert first == second > before, said
+    earlier, later = (int(found, 16) for found in re.findall(r"host timebase +(0x\w+)", said))
+    assert later - earlier > 500_000_000
+    _, after, _ = guest.timebase()
+    assert after - first < later - earlier, "the second in which it was stopped counts"
+    assert after > first
+    assert machine.state("alice") == "running"
+
+
+def test_a_guest_waits_for_its_debugger(machine: Machine) -> None:
+    machine.fails(ExitStatus.USAGE, "--gdb", "run", "hello-le.elf", "--wait")
+    machine.fails(ExitStatus.USAGE, "this machine alone", "run", "hello-le.elf", "--gdb", "0.0.0.0:1234")
+    machine.fails(ExitStatus.USAGE, "no guest named", "gdb", "nobody")
+    waiting = machine.start_waiting("bob", "--gdb", "0", "--wait")
+    found = re.fullmatch(r"chronovisor: gdb can connect: target remote (\S+)\n", waiting.error_line())
+    assert found is not None, waiting.errors
+    assert machine.state("bob") == "paused"
+    machine.fails(ExitStatus.USAGE, "continue it there", "resume", "bob")
+    said = gdb(found[1], "continue") if shutil.which("gdb-multiarch") else ""
+    if said:
+        assert "exited normally" in said
+        assert waiting.ends() == ExitStatus.OK

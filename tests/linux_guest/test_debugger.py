@@ -1,0 +1,94 @@
+"""A Linux guest with two vCPUs under gdb, with the kernel's symbols."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from chronovisor.machine import EndReason, Host
+from chronovisor.machine.debugger.gdb_server import GdbServer
+from chronovisor.machine.guest import Guest
+from chronovisor.timebase.types import Ticks
+from linux_guest.guests import OWN, THREE_LINES, busybox
+
+pytestmark = pytest.mark.oracle
+GDB = "gdb-multiarch"
+
+
+class PlainTime:
+    """Stops a guest and lets it go on; its clock goes on."""
+
+    def __init__(self, guest: Guest) -> None:
+        self.stop, self.go_on = guest.pause, guest.resume
+
+
+def gdb(kernel: Path, server: GdbServer, *commands: str) -> str:
+    words = [
+        GDB,
+        "-nx",
+        "-batch",
+        "-ex",
+        "set width 0",
+        str(kernel),
+        "-ex",
+        f"target remote {server.address}",
+    ]
+    for command in commands:
+        words += ["-ex", command]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=200)
+    return done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which(GDB) is None, reason=f"needs Debian's {GDB}")
+def test_the_kernel_with_its_symbols_and_two_vcpus() -> None:
+    kernel = OWN.vmlinux()
+    with Host(cores=2) as host:
+        guest = host.boot(kernel, "512M", smp=2, append="console=hvc0 quiet")
+        server = GdbServer(guest, "127.0.0.1:0", PlainTime(guest), lambda: guest.timebase().value)
+        said = gdb(
+            kernel,
+            server,
+            # Set in real mode, hit in translated mode.
+            *("break start_kernel", "continue", "bt 2", "p/x $msr & 0x30", "stepi", "info symbol $pc"),
+            *("break start_secondary", "continue", "info threads", "bt 2", "delete"),
+            *("break decrementer_set_next_event", "continue", "info symbol $pc", "x/s (char *)&linux_banner"),
+            *("stepi", "stepi", "info symbol $pc", "monitor time", "kill"),
+        )
+        end = guest.run(100, paused=True)
+        server.close()
+    assert end.reason is EndReason.STOPPED, (end, said)
+    for expected in (
+        *("hit Breakpoint 1, 0x", "in start_kernel ()", "in start_here_common ()", "$1 = 0x30\n"),
+        *("[Switching to Thread 2]", "Thread 2 hit Breakpoint 2, ", "in start_secondary_prolog ()"),
+        *("Thread 1 (vCPU 0) 0x", "decrementer_set_next_event + 12 in section .text", '"Linux version '),
+        *("vCPU 1: offset 0x0, DEC ", "decrementer_set_next_event + 20 in section .text", "killed"),
+    ):
+        assert expected in said, (expected, said)
+
+
+@pytest.mark.skipif(shutil.which(GDB) is None, reason=f"needs Debian's {GDB}")
+@pytest.mark.soak
+def test_interrupted_again_and_again() -> None:
+    """Ctrl-C at any moment, registers and memory of both vCPUs looked at, steps of one of them."""
+    kernel = OWN.vmlinux()
+    with Host(cores=2) as host:
+        guest = host.boot(
+            kernel, "512M", smp=2, append="console=hvc0 quiet", initrd=busybox(THREE_LINES), reboots=False
+        )
+        server = GdbServer(guest, "127.0.0.1:0", PlainTime(guest), lambda: guest.timebase().value)
+        for turn in range(20):
+            guest.run_for(Ticks.from_ns(50_000_000))
+            if guest.end is not None:
+                break
+            said = gdb(
+                kernel, server, "info threads", "x/2i $pc", "stepi", "thread 2", "info registers", "detach"
+            )
+            assert "lpcr_64" in said, (turn, said)
+            guest.pause()
+        end = guest.run(200) if guest.end is None else guest.end
+        server.close()
+    assert end.ok
+    assert "init: running" in guest.console_text
