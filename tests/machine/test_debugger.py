@@ -18,7 +18,7 @@ from elf_files import POWER_OFF, program
 from chronovisor.machine import Guest, Host, MachineError
 from chronovisor.machine.debugger.gdb_protocol import PACKET_SIZE, Damaged, Interrupt, Packet, Reader, frame
 from chronovisor.machine.debugger.gdb_server import GdbServer
-from chronovisor.machine.debugger.inspector import Inspector
+from chronovisor.machine.debugger.inspector import Inspector, Watching
 from chronovisor.timebase.types import Ticks
 
 GDB: Final = "gdb-multiarch"
@@ -227,6 +227,88 @@ def test_a_step_counts_one_instruction() -> None:
         assert guest.get("PC") == (at + 4 if at != ENDLESS_AT + 8 else ENDLESS_AT)
 
 
+WATCHED: Final = """
+    lis r4,2; li r5,0
+loop: addi r5,r5,1
+    std r5,8(r4)
+    andi. r6,r5,0xff
+    bne loop
+    stw r5,0(r4)
+    ld r7,0(r4)
+    b loop
+"""
+
+
+@needs_gdb
+@pytest.mark.parametrize("little", [True, False])
+def test_watchpoints(little: bool) -> None:
+    with Host() as host:
+        guest = host.boot(program(WATCHED, little))
+        with debugged(guest) as server:
+            said = gdb(
+                server,
+                *("watch {int}0x20000", "continue", "continue", 'printf "r5=%lu\\n", $r5', "delete"),
+                *("rwatch {int}0x20000", "continue", 'printf "r5=%lu\\n", $r5', "delete"),
+                *("awatch {int}0x20000", "continue", "continue", 'printf "pc=%lu\\n", $pc', "kill"),
+                little=little,
+            )
+        assert said.count("Old value = 0\nNew value = 256\n") == 1, said
+        assert said.count("Old value = 256\nNew value = 512\n") == 1
+        assert number(said, "r5") == [512, 512]
+        assert "Hardware read watchpoint 2: {int}0x20000\n\nValue = 512" in said
+        access = "Hardware access (read/write) watchpoint 3: {int}0x20000\n\n"
+        assert f"{access}Old value = 512\nNew value = 768" in said
+        assert f"{access}Value = 768" in said
+
+
+FACILITIES_ON: Final = "lis r4,2; lis r8,2; lis r7,0x280; ori r7,r7,0x2000; mfmsr r6; or r6,r6,r7; mtmsrd r6"
+ACCESSES: Final = {
+    **dict.fromkeys(("stb r5,4(r4)", "stdu r5,0(r4)", "stmw r31,4(r4)", "stvx v1,0,r4", "dcbz 0,r4"), True),
+    **dict.fromkeys(("stdcx. r5,0,r4", "ldat r5,r4,0", "stxv vs1,0(r4)", "sth r5,-1(r4)"), True),
+    **dict.fromkeys(
+        ("lbz r5,4(r4)", "ldarx r5,0,r4", "lvx v1,0,r4", "lxvx vs1,0,r4", "lmw r31,4(r4)"), False
+    ),
+}
+"""Accesses to the doubleword at 0x20000, and whether they store."""
+
+
+@pytest.mark.parametrize("engine", ["regions", "concrete"])
+def test_every_kind_of_access_is_watched_and_not_made(engine: str) -> None:
+    body = "\n".join(f"ldarx r6,0,r8\n{one}" if one.startswith("stdcx") else one for one in ACCESSES)
+    with Host(engine=engine) as host:
+        guest = host.boot(program(f"{FACILITIES_ON}\n{body}\nb .", little=False))
+        inspector = Inspector(guest, PlainTime(guest), lambda: None)
+        vcpu, found = guest.vcpus[0], []
+        inspector.add_watchpoint(vcpu, 0x20000, 8, Watching.ALL)
+        for _ in range(len(ACCESSES) + 1):
+            inspector.resume([vcpu.id], [])
+            wait_until_it_stops(guest)
+            inspector.stop()
+            stopped = inspector.take_stop()
+            assert stopped is not None
+            assert stopped.exit.watchpoint is not None
+            found.append(stopped.exit.address)
+            before = guest.memory.read(0x20000, 8)
+            guest.memory.write(0x20000, b"unharmed")
+            inspector.resume([vcpu.id], [])
+            wait_until_it_stops(guest)
+            inspector.stop()
+            assert inspector.take_stop() == stopped
+            assert guest.memory.read(0x20000, 8) == b"unharmed"
+            guest.memory.write(0x20000, before)
+            inspector.resume([], [vcpu.id])
+            wait_until_it_stops(guest)
+            inspector.stop()
+        assert found == [0x1001C + 4 * n for n in range(len(ACCESSES) + 1)]
+
+
+def wait_until_it_stops(guest: Guest) -> None:
+    deadline = time.monotonic() + 20
+    while guest.running:
+        assert time.monotonic() < deadline, f"it runs on, at {guest.get('PC'):#x}"
+        time.sleep(0.001)
+
+
 # What a debugger that is none can send
 
 
@@ -290,7 +372,7 @@ def test_requests_that_make_no_sense_are_answered_and_the_guest_lives() -> None:
             for request in (
                 b"",
                 b"vMustReplyEmpty",
-                b"Z2,10000,8",
+                b"Z7,10000,8",
                 b"qNoSuchThing",
                 b"\xff\x00",
                 b"jThreads",

@@ -33,6 +33,7 @@ from chronovisor.isa.interrupts import (
 )
 from chronovisor.isa.notation import Machine
 from chronovisor.memory.guest_memory import AddressError, GuestMemory
+from chronovisor.memory.watched import WatchedError, WatchedMemory, Watchpoint
 
 #: What executes an instruction or an interrupt's entry: (state, *operands).
 Execute = Callable[..., None]
@@ -51,6 +52,7 @@ class Reason(Enum):
     RESYNC = "machine state changed: look at interrupts and deadlines again"
     HYPERCALL = "the guest called the hypervisor; CIA is behind the call"
     BREAKPOINT = "CIA is at a breakpoint"
+    WATCHPOINT = "the instruction at CIA, which is not done, accesses a watched place"
     CRASH_LOOP = "an interrupt's handler raises that interrupt at its first instruction, for ever"
 
 
@@ -70,6 +72,7 @@ class Stop:
 
     reason: Reason
     crash: Crash | None = None
+    watchpoint: Watchpoint | None = None
 
 
 _BUDGET = Stop(Reason.BUDGET)
@@ -130,6 +133,7 @@ class ConcreteEngine:
         self._made: list[Thread] = []
         self.breakpoints: frozenset[int] = frozenset()
         """The real addresses of instructions before which a run stops."""
+        self._watched: WatchedMemory | None = None
         self._answers: dict[int, HypercallProgram] = {}
         memory.on_clear.append(self.forget_all)
 
@@ -182,11 +186,29 @@ class ConcreteEngine:
 
     def run(self, state: Thread, budget: int) -> Stop:
         """Execute up to ``budget`` instructions; stops early for what only the caller can do."""
+        if self._watched is not None:
+            return self._run_watched(state, budget, self._watched)
         return self._run_to_breakpoint(state, budget) if self.breakpoints else self._run(state, budget)
 
     def step(self, state: Thread) -> Stop:
         """Execute one instruction, even at a breakpoint."""
         return self._run(state, 1)
+
+    def watch(self, watchpoints: Collection[Watchpoint]) -> None:
+        """Have runs stop before instructions that access these places, and no others. No thread may run.
+
+        A step does not look at them. While there are any, the concrete evaluator does everything.
+        """
+        self._watched = WatchedMemory(self.memory, watchpoints) if watchpoints else None
+
+    def _run_watched(self, state: Thread, budget: int, watched: WatchedMemory) -> Stop:
+        plain, state.memory = state.memory, watched
+        try:
+            return self._run_to_breakpoint(state, budget)
+        except WatchedError as error:
+            return Stop(Reason.WATCHPOINT, watchpoint=error.watchpoint)
+        finally:
+            state.memory = plain
 
     def _run_to_breakpoint(self, state: Thread, budget: int) -> Stop:
         end = state.executed + budget

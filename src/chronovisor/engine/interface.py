@@ -9,6 +9,7 @@ from chronovisor.engine.concrete import Stop
 from chronovisor.engine.hypercalls import HypercallProgram
 from chronovisor.engine.state import LiveRegisters, Thread
 from chronovisor.engine.statistics import Instructions
+from chronovisor.memory.watched import Watchpoint
 
 
 class Engine(Protocol):
@@ -35,6 +36,9 @@ class Engine(Protocol):
 
         No thread may be running.
         """
+
+    def watch(self, watchpoints: Collection[Watchpoint]) -> None:
+        """Have runs stop before instructions that access these places, and no others. No thread may run."""
 
     def step(self, state: Thread) -> Stop:
         """Execute one instruction, even at a breakpoint."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
+from chronovisor.memory.watched import Watchpoint
+
 
 class Hypercall(NamedTuple):
     """The guest made a hypercall that user space has to answer: its number (r3) and r4 to r12, unsigned
@@ -42,12 +44,13 @@ class Crashed:
 
 @dataclass(frozen=True, slots=True)
 class Debugged:
-    """A debugger's wish was met: the instruction at `address` is next. `stepped`: after a single step; if
-    not, there is a breakpoint.
+    """A debugger's wish was met: the instruction at `address` is next. `stepped`: after a single step. With a
+    `watchpoint` the instruction accesses that place; otherwise there is a breakpoint.
     """
 
     address: int
     stepped: bool
+    watchpoint: Watchpoint | None = None
 
 
 OtherExit: TypeAlias = Kicked | FailedEntry | Crashed | Debugged

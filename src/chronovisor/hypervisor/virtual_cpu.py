@@ -37,7 +37,7 @@ from chronovisor.timebase.types import GuestTime, Offset, SourceTime
 _EE, _ME, _HV, _LD = int(MSR.EE), int(MSR.ME), int(MSR.HV), int(LPCR.LD)
 # A module-level name: looking a member up in an Enum takes as long as reading a clock.
 _HYPERCALL = Reason.HYPERCALL
-_BREAKPOINT = Reason.BREAKPOINT
+_DEBUG = (Reason.BREAKPOINT, Reason.WATCHPOINT)
 
 
 class Machine(Protocol):
@@ -296,8 +296,8 @@ class VirtualCpu:
             else:
                 stop = engine.run(state, engine.budget)
             ended = hypercalls.answer(self) if stop.reason is _HYPERCALL else self._crashed(stop)
-            if stop.reason is _BREAKPOINT:
-                return Debugged(state.CIA, False)
+            if stop.reason in _DEBUG:
+                return Debugged(state.CIA, False, stop.watchpoint)
             if ended is not None:
                 return ended
             if self._is_virtual:

@@ -13,6 +13,7 @@ from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.hypervisor.xics import Xics
 from chronovisor.isa.bits import LPCR
 from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
+from chronovisor.memory.watched import Watchpoint
 
 
 class NumberInUseError(ValueError):
@@ -95,6 +96,10 @@ class VirtualMachine:
     def break_at(self, addresses: Collection[int]) -> None:
         """Have vCPUs stop before the instructions at these real addresses, and at no others. None may run."""
         self.engine.break_at(addresses)
+
+    def watch(self, watchpoints: Collection[Watchpoint]) -> None:
+        """Have vCPUs stop before instructions that access these places, and no others. None may run."""
+        self.engine.watch(watchpoints)
 
     def close(self) -> None:
         """Give up the vCPUs. None may be running."""

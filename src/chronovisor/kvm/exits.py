@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from chronovisor.kvm.ids import ExitReason, SystemEventType
+from chronovisor.memory.watched import Watchpoint
 
 
 @dataclass(slots=True)
@@ -37,12 +38,14 @@ class Interrupted:
 class DebugExit:
     """KVM_EXIT_DEBUG: the instruction at effective address `address` is next.
 
-    `stepped`: a single step is done (KVM_SET_GUEST_DEBUG); otherwise there is a breakpoint.
+    `stepped`: a single step is done (KVM_SET_GUEST_DEBUG). With a `watchpoint` the instruction accesses that
+    place; otherwise there is a breakpoint.
     """
 
     reason: ClassVar[ExitReason] = ExitReason.DEBUG
     address: int
     stepped: bool
+    watchpoint: Watchpoint | None = None
 
 
 @dataclass(slots=True)

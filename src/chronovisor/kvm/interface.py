@@ -16,7 +16,7 @@ from chronovisor.kvm.statistics import Statistics
 from chronovisor.kvm.structures import Regs, Sregs
 
 if TYPE_CHECKING:
-    from chronovisor.memory import GuestMemory
+    from chronovisor.memory import GuestMemory, Watchpoint
     from chronovisor.timebase.clock import HostClock, TickSource
     from chronovisor.timebase.trace import Observer
 
@@ -169,6 +169,11 @@ class Vm(Protocol):
 
         Guest memory does not change. KVM has no such call: there user space writes an illegal instruction
         into memory. EOPNOTSUPP on a real kernel.
+        """
+
+    def watch(self, watchpoints: Collection[Watchpoint]) -> None:
+        """Have vCPUs end their runs (`DebugExit`) before instructions that access these places, and no
+        others. No vCPU may be in `run()`. EOPNOTSUPP on a real kernel.
         """
 
     def memory_changed(self, address: int, size: int) -> None:

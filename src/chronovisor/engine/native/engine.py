@@ -158,7 +158,7 @@ class NativeEngine(ConcreteEngine):
         while executed < end:
             msr = state.MSR
             pages = self._ready.get(msr & _MODE) or self.pages_of(state)
-            if msr & STEPPED or not pages.library.ready:
+            if msr & STEPPED or self._watched is not None or not pages.library.ready:
                 live.lend(state)
                 on_machine_clock = not state.ticks_per_instruction
                 stop = self._run_concrete(state, min(end - executed, ConcreteEngine.budget))

@@ -192,8 +192,8 @@ class EmbeddedVcpu:
         match ended:
             case hypervisor_exits.Kicked():
                 return Interrupted()
-            case hypervisor_exits.Debugged(address, stepped):
-                return DebugExit(address, stepped)
+            case hypervisor_exits.Debugged(address, stepped, watchpoint):
+                return DebugExit(address, stepped, watchpoint)
             case hypervisor_exits.FailedEntry(message):
                 return FailEntry(0, message)
             case hypervisor_exits.Crashed(vector, srr0, srr1, message):

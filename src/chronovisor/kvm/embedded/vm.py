@@ -18,6 +18,7 @@ from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.ids import Cap, DeviceType, MemoryFlag, MmuV3Flag
 from chronovisor.kvm.statistics import Instructions, NativeCode, Statistics
 from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
+from chronovisor.memory.watched import Watchpoint
 from chronovisor.papr.hcalls import name_of
 
 MAX_VCPUS: Final = 2048
@@ -140,6 +141,10 @@ class EmbeddedVm:
     def break_at(self, addresses: Collection[int]) -> None:
         """Chronovisor's own: breakpoints that are not in guest memory."""
         self._machine.break_at(addresses)
+
+    def watch(self, watchpoints: Collection[Watchpoint]) -> None:
+        """Chronovisor's own: watchpoints, as many as wished."""
+        self._machine.watch(watchpoints)
 
     def memory_changed(self, address: int, size: int) -> None:
         """Have instructions that were changed from outside be decoded anew."""

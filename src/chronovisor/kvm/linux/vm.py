@@ -22,7 +22,7 @@ from chronovisor.kvm.linux.layouts import (
     MmuV3Configuration,
 )
 from chronovisor.kvm.linux.vcpu import LinuxVcpu
-from chronovisor.memory import PAGE_SIZE, GuestMemory
+from chronovisor.memory import PAGE_SIZE, GuestMemory, Watchpoint
 
 _ADDRESS_LENGTH_SHIFT: Final = 64
 """The registers of areas with a length are `address << 64 | length`."""
@@ -181,6 +181,11 @@ class LinuxVm:
         """Refused: the kernel has no breakpoints outside guest memory."""
         if addresses:
             raise KvmError(errno.EOPNOTSUPP, "breakpoints: the kernel's KVM has none outside guest memory")
+
+    def watch(self, watchpoints: Collection[Watchpoint]) -> None:
+        """Refused: not done here."""
+        if watchpoints:
+            raise KvmError(errno.EOPNOTSUPP, "watchpoints on the kernel's KVM are not implemented")
 
     def memory_changed(self, address: int, size: int) -> None:
         """Refused: this would need the instruction icbi on the guest's memory."""

@@ -14,7 +14,7 @@ from chronovisor.kvm.interface import Vcpu
 from chronovisor.kvm.registers import RegisterError, read_register
 from chronovisor.machine.debugger import monitor_commands
 from chronovisor.machine.debugger.gdb_protocol import PACKET_SIZE
-from chronovisor.machine.debugger.inspector import Inspector, NoAddressError
+from chronovisor.machine.debugger.inspector import Inspector, NoAddressError, Watching
 from chronovisor.machine.debugger.target_description import (
     CORE,
     FPU,
@@ -33,6 +33,11 @@ _MSR_LE: Final = 1
 _FEATURES: Final = b"PacketSize=%x;qXfer:features:read+;QStartNoAckMode+;vContSupported+" % PACKET_SIZE
 _MOST_READ: Final = (PACKET_SIZE - 16) // 2
 """Bytes of memory in one answer."""
+
+
+_BREAKPOINTS: Final = (0, 1)
+"""The types of Z packets: software and hardware breakpoints, which are the same here."""
+_WATCHPOINTS: Final = {2: Watching.STORES, 3: Watching.LOADS, 4: Watching.ALL}
 
 
 class Commands:
@@ -137,17 +142,23 @@ class Commands:
         return OK
 
     def _insert(self, rest: bytes) -> bytes:
-        kind, address, *_ = rest.split(b",")
-        if kind not in (b"0", b"1"):
+        kind, address, size = _place(rest)
+        if kind in _BREAKPOINTS:
+            self.inspector.add_breakpoint(self.chosen, address)
+        elif kind in _WATCHPOINTS:
+            self.inspector.add_watchpoint(self.chosen, address, size, _WATCHPOINTS[kind])
+        else:
             return UNKNOWN
-        self.inspector.add_breakpoint(self.chosen, int(address, 16))
         return OK
 
     def _remove(self, rest: bytes) -> bytes:
-        kind, address, *_ = rest.split(b",")
-        if kind not in (b"0", b"1"):
+        kind, address, size = _place(rest)
+        if kind in _BREAKPOINTS:
+            self.inspector.remove_breakpoint(address)
+        elif kind in _WATCHPOINTS:
+            self.inspector.remove_watchpoint(address, size, _WATCHPOINTS[kind])
+        else:
             return UNKNOWN
-        self.inspector.remove_breakpoint(int(address, 16))
         return OK
 
     # Threads
@@ -215,6 +226,12 @@ class Commands:
 
     def _set_little(self, little: bool) -> None:
         self.order = "little" if little else "big"
+
+
+def _place(rest: bytes) -> tuple[int, int, int]:
+    """Kind, address and size of a break- or watchpoint. ValueError."""
+    kind, address, size = rest.split(b";")[0].split(b",")
+    return int(kind, 16), int(address, 16), int(size, 16)
 
 
 def thread_number(vcpu: Vcpu) -> bytes:

@@ -174,17 +174,27 @@ class Session:
             return
         self._inspector.stop()
         self._commands.chosen = self._inspector.vcpu(stopped.vcpu)
-        self._tell_stop(_TRAP)
+        hit = stopped.exit.watchpoint
+        if hit is None:
+            self._tell_stop(_TRAP)
+        else:
+            address, what = self._inspector.watched_address(hit)
+            self._tell_stop(_TRAP, b"%s:%x;" % (what.value.encode(), address))
 
-    def _tell_stop(self, signal: int) -> None:
+    def _tell_stop(self, signal: int, why: bytes = b"") -> None:
         self._runs = False
         if self._inspector.guest.end is None:
-            self._stopped_by(signal)
+            self._stopped_by(signal, why)
             self._send(self._stop_reply)
 
-    def _stopped_by(self, signal: int) -> None:
+    def _stopped_by(self, signal: int, why: bytes = b"") -> None:
         values = b"".join(b"%x:%s;" % (number, self._commands.value(number)) for number in _EXPEDITED)
-        self._stop_reply = b"T%02xthread:%s;%s" % (signal, thread_number(self._commands.chosen), values)
+        self._stop_reply = b"T%02x%sthread:%s;%s" % (
+            signal,
+            why,
+            thread_number(self._commands.chosen),
+            values,
+        )
 
     def _how_it_ended(self) -> bytes:
         end = self._inspector.guest.end

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
 from chronovisor.kvm.exits import DebugExit
@@ -12,6 +13,7 @@ from chronovisor.kvm.interface import Vcpu
 from chronovisor.kvm.registers import read_register
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
+from chronovisor.memory import Watchpoint
 from chronovisor.memory.guest_memory import PAGE_SIZE, AddressError
 
 
@@ -33,6 +35,14 @@ class Stopped:
     exit: DebugExit
 
 
+class Watching(Enum):
+    """Which accesses a watchpoint is about."""
+
+    STORES = "watch"
+    LOADS = "rwatch"
+    ALL = "awatch"
+
+
 class NoAddressError(LookupError):
     """An effective address that leads to no memory."""
 
@@ -50,6 +60,7 @@ class Inspector:
         self._changing = threading.Lock()
         self._stopped: Stopped | None = None
         self._breakpoints: dict[int, int] = {}
+        self._watchpoints: dict[tuple[int, int, Watching], Watchpoint] = {}
         self.real_addresses = False
         """Whether memory is read and written by guest real addresses, not by a vCPU's effective ones."""
         guest.on_debug_exit, guest.on_end = self._on_debug_exit, wake
@@ -89,6 +100,8 @@ class Inspector:
         self.stop()
         self._breakpoints.clear()
         self.guest.vm.break_at(())
+        self._watchpoints.clear()
+        self.guest.vm.watch(())
         self.resume({vcpu.id for vcpu in self.vcpus}, ())
 
     def _on_debug_exit(self, vcpu: int, exit_: DebugExit) -> None:
@@ -115,6 +128,27 @@ class Inspector:
 
     def _put_breakpoints_in(self) -> None:
         self.guest.vm.break_at(set(self._breakpoints.values()))
+
+    def add_watchpoint(self, vcpu: Vcpu, address: int, size: int, what: Watching) -> None:
+        """Have vCPUs stop before an instruction that accesses what this vCPU has at an effective address.
+
+        The guest runs slowly until it is removed. NoAddressError if there is no memory.
+        """
+        if not 0 < size <= PAGE_SIZE - address % PAGE_SIZE:
+            raise MachineError(f"a watchpoint of {size} bytes at {address:#x}: it has to be in one page")
+        self._watchpoints[address, size, what] = Watchpoint(
+            self._real(vcpu, address), size, what is not Watching.STORES, what is not Watching.LOADS
+        )
+        self.guest.vm.watch(self._watchpoints.values())
+
+    def remove_watchpoint(self, address: int, size: int, what: Watching) -> None:
+        """Take out what `add_watchpoint` was given this for; nothing if there is none."""
+        if self._watchpoints.pop((address, size, what), None) is not None:
+            self.guest.vm.watch(self._watchpoints.values())
+
+    def watched_address(self, hit: Watchpoint) -> tuple[int, Watching]:
+        """The effective address that a watchpoint was set at, and what for."""
+        return next((key[0], key[2]) for key, one in self._watchpoints.items() if one == hit)
 
     # Registers
 
