@@ -85,6 +85,27 @@ def test_a_reboot_begins_with_the_same_memory_and_a_later_time(clock: str) -> No
         assert guest.get("DEC_EXPIRY") - before.value > 0x7FFF_FFFF
 
 
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_its_owner_can_have_it_begin_again_while_it_runs_and_while_it_is_paused(clock: str) -> None:
+    with Host(clock=clock, cores=2) as host:
+        guest = speaker(host, "")
+        asked: list[bool] = []
+        guest.platform.on_restart = asked.append
+        assert guest.run_until("A.")
+        guest.platform.reboot(by_guest=False)
+        assert guest.run_until("A.A.")
+        guest.resume()
+        with guest.holding:
+            guest.platform.reboot(by_guest=False)
+        assert guest.run_until("A.A.A.")
+        type_at_dots(guest, "")
+        guest.console.type("r")
+        assert guest.run_until("A.A.A.A.")
+        guest.console.type("q")
+        assert guest.run(60).reason is EndReason.POWER_OFF
+        assert (asked, guest.console_text) == ([False, False, True], "A.A.A.A.")
+
+
 def test_without_reboots_a_reboot_is_the_end() -> None:
     with Host(cores=2) as host:
         end = speaker(host, "r", reboots=False).run(60)

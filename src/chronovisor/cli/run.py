@@ -76,6 +76,14 @@ def command(
     no_reboot: Annotated[
         bool, typer.Option("--no-reboot", help="End with status 7 if the guest reboots.")
     ] = False,
+    qmp: Annotated[
+        str,
+        typer.Option(
+            help="Answer QMP there, QEMU's monitor protocol: at a unix socket, or a port of this machine's "
+            "loopback.",
+            metavar="unix:PATH|tcp:HOST:PORT",
+        ),
+    ] = "",
     trace_switch: Annotated[
         bool, typer.Option("--trace-switch", help="Print what each entry and exit does to time, on stderr.")
     ] = False,
@@ -131,7 +139,7 @@ def command(
         )
         guest.wall_clock.start(base)
         with typing_into(console):
-            end = run_named(guest, name or generated_name(), seconds, debugger=debugger)
+            end = run_named(guest, name or generated_name(), seconds, debugger=debugger, qmp=qmp)
         if stats:
             tell_statistics(guest.statistics(), as_json)
     return tell_end(end, as_json)

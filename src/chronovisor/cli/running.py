@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Generator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 from chronovisor.cli.debugging import DebuggerOptions, Debugging
@@ -27,6 +27,7 @@ from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
 from chronovisor.migration.departure import Departure
 from chronovisor.migration.errors import MoveError, MoveUndecidedError
+from chronovisor.migration.move_status import MoveStatus
 from chronovisor.migration.pause import Pause
 from chronovisor.migration.transfer import MoveReport
 
@@ -61,18 +62,24 @@ def run_named(
     begun: Callable[[], None] = lambda: None,
     paused: Pause | None = None,
     debugger: DebuggerOptions | None = None,
+    qmp: str = "",
 ) -> GuestEnd:
     """Let the guest run until its end here, and have it found by `name` meanwhile.
 
     `server` answers for the name already, if there is one, and is not closed; `begun` is called when the
     guest runs and is found. A guest that came `paused` runs when it is resumed. A `debugger` can connect
     before it runs.
+    A monitor answers at `qmp`; if the guest has moved away, it keeps this process until it is told to quit or
+    has no client left.
     MachineError if the name is taken.
     """
     guest.name = name
     service = _Service(guest)
     service.departure.paused = paused
-    with ControlServer(name, {}) if server is None else nullcontext(server) as answering:
+    with (
+        service.monitor(qmp) if qmp else nullcontext(),
+        ControlServer(name, {}) if server is None else nullcontext(server) as answering,
+    ):
         answering.handlers.update(service.handlers)
         try:
             if debugger is not None:
@@ -124,7 +131,8 @@ class _Service:
 
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
-        self.departure = Departure(guest, say)
+        self._moves = MoveStatus()
+        self.departure = Departure(guest, say, self._moves.probe)
         self._time_away = TimeAway(guest, self.departure)
         self.debugging = Debugging(guest, self._time_away, say)
         self.handlers: dict[str, RequestHandler] = {
@@ -132,6 +140,7 @@ class _Service:
             "reg": self._reg,
             "dtl": self._dtl,
             "migrate": self._migrate,
+            "reset": self._reset,
             "stop": self._stop,
             "kill": kill_this_process,
             **self._time_away.handlers,
@@ -198,6 +207,19 @@ class _Service:
         packed = base64.b64encode(b"".join(entry.pack() for entry in log.entries)).decode()
         return {"first": log.first, "end": log.written, "entries": packed}
 
+    def monitor(self, address: str) -> AbstractContextManager[object]:
+        """Return the monitor for QMP's clients; MachineError if it cannot listen at the address."""
+        # Most guests have none.
+        from chronovisor.cli.monitor import Monitor
+
+        return Monitor(self._guest, self.departure, self._moves, self.handlers, address)
+
+    def _reset(self, request: dict[str, Any]) -> dict[str, Any]:
+        with self.departure.no_move(), self._guest.holding:
+            self._time_away.check_decided()
+            self._guest.platform.reboot(by_guest=False)
+        return {}
+
     def _stop(self, request: dict[str, Any]) -> dict[str, Any]:
         with self.departure.no_move():
             self._time_away.check_decided()
@@ -208,10 +230,14 @@ class _Service:
         if request["cancel"]:
             return {"cancelled": self.departure.cancel()}
         if request["force_resume"]:
-            return {"resumed": self.departure.force_resume()}
+            self._moves.take_back(move := self.departure.force_resume())
+            return {"resumed": move}
         if request["resolve"]:
-            return _moving(self.departure, self.departure.resolve)
-        return _moving(self.departure, lambda: self.departure.migrate(**read_request(request)))
+            return self._moving(self.departure.resolve)
+        return self._moving(lambda: self.departure.migrate(**read_request(request)))
+
+    def _moving(self, move: Callable[[], MoveReport]) -> Generator[dict[str, Any], None, dict[str, Any]]:
+        return _moving(self.departure, lambda: self._moves.follow(move))
 
 
 def _moving(

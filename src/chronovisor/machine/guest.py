@@ -227,6 +227,11 @@ class Guest:
         """Whether it may run now."""
         return self._threads.permitted and self.end is None
 
+    def thread_id(self, vcpu: int = 0) -> int:
+        """Return the host's id of the thread that runs a vCPU; 0 before the guest first ran."""
+        thread = next(thread.thread for thread in self._threads.all if thread.vcpu.id == vcpu)
+        return (thread.native_id or 0) if thread is not None else 0
+
     @property
     def console_text(self) -> str:
         """What the guest has printed so far."""

@@ -55,6 +55,8 @@ class Platform:
         """Ends that."""
         self.restart: Callable[[], None] | None = None
         """Starts the guest again from its beginning while no vCPU runs; None if a reboot ends its run."""
+        self.on_restart: Callable[[bool], None] = lambda by_guest: None
+        """Told, on any thread, when the guest starts again: whether it asked for that itself."""
         self.why_no_restart = (
             "; it cannot start again here, because its kernel stayed where it began: name one with --kernel"
         )
@@ -128,10 +130,14 @@ class Platform:
         """End the guest as it wishes."""
         self._finish(GuestEnd(EndReason.POWER_OFF, "the guest powered off"))
 
-    def reboot(self) -> None:
-        """Start the guest again; end its run if that cannot be done here."""
+    def reboot(self, by_guest: bool = True) -> None:
+        """Start the guest again; end its run if that cannot be done here.
+
+        From any thread; one that is not a vCPU's holds the guest's `holding` meanwhile.
+        """
         if self.restart is not None:
             self._threads.begin_anew(self.restart)
+            self.on_restart(by_guest)
         else:
             self.end_at_reboot(self.why_no_restart)
 

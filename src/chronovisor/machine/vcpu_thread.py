@@ -125,11 +125,14 @@ class VcpuThreads:
     def begin_anew(self, prepare: Callable[[], None]) -> None:
         """Have every vCPU leave the guest, call `prepare` when all are out, and let the first one go on.
 
-        Call it from a vCPU's thread, which handles an exit. A guest that is asked to stop meanwhile is
-        prepared first. `prepare` is called on a vCPU's thread.
+        From any thread. A guest that is asked to stop meanwhile is prepared first. `prepare` is called on a
+        vCPU's thread, or here if all are out already: a paused guest begins when it is resumed.
         """
         with self.changed:
             self._anew = prepare
+            if self._all_out():
+                self._begin_anew(prepare)
+                return
         for thread in self.all:
             thread.vcpu.kick()
 

@@ -46,8 +46,20 @@ class Departure:
         self._asked_at: TcpChannel | None = None
         self._leaving: tuple[Source, TcpChannel] | None = None
         self._progress: Progress | None = None
-        self.paused: Pause | None = None
+        self._paused: Pause | None = None
+        self.on_pause: Callable[[bool], None] = lambda paused: None
+        """Told when the guest's owner has stopped it (True), and when it goes on."""
+
+    @property
+    def paused(self) -> Pause | None:
         """The pause in which its owner keeps the guest; None for a guest that runs."""
+        return self._paused
+
+    @paused.setter
+    def paused(self, pause: Pause | None) -> None:
+        was, self._paused = self._paused, pause
+        if (was is None) != (pause is None):
+            self.on_pause(pause is not None)
 
     @property
     def offset(self) -> Offset | None:

@@ -1,0 +1,317 @@
+"""QMP's commands, done by what answers `pause`, `resume`, `migrate`, `reg` and `stop`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Final
+
+from chronovisor import __version__
+from chronovisor.cli.monitor_socket import listen
+from chronovisor.cli.move_request import choose_token, write_request
+from chronovisor.machine.control import RequestHandler
+from chronovisor.machine.ending import EndReason, GuestEnd
+from chronovisor.machine.errors import MachineError
+from chronovisor.machine.guest import Guest
+from chronovisor.machine.qmp.declarations import SCHEMA
+from chronovisor.machine.qmp.server import QmpServer
+from chronovisor.machine.qmp.session import Implementation
+from chronovisor.migration.address import parse_address
+from chronovisor.migration.departure import Departure
+from chronovisor.migration.move_status import COMPLETED, DEVICE, MoveStatus
+from chronovisor.migration.precopy import LEAST_BANDWIDTH, MoveLimits
+from chronovisor.timebase.handover import CLOCK_ERROR_LIMIT
+from chronovisor.timebase.policy import CATCH_UP, FREEZE
+
+_QEMU: Final = {"major": 7, "minor": 2, "micro": 0}
+"""The version of QEMU whose answers ours were compared with."""
+_RUN_STATES: Final = {
+    "running": "running",
+    "paused": "paused",
+    "undecided": "finish-migrate",
+    "ended": "shutdown",
+}
+_CAUSES: Final = {
+    EndReason.POWER_OFF: "guest-shutdown",
+    EndReason.REBOOT: "guest-reset",
+    EndReason.PANIC: "guest-panic",
+    EndReason.CRASH: "guest-panic",
+    EndReason.INTERNAL_ERROR: "host-error",
+    EndReason.OUTPUT_LOST: "host-error",
+}
+_LONGEST_DOWNTIME: Final = 2_000_000
+"""Milliseconds; QEMU's limit too."""
+_QUIT_PATIENCE: Final = 2.0
+"""Seconds in which a guest that was told to quit has ended."""
+
+
+class Monitor:
+    """Answers QMP's clients at `address` inside the context, for a guest that `handlers` control.
+
+    MachineError if it cannot listen there. At the context's end clients are told how the guest ended. If it
+    has moved away, the monitor stays until a client says `quit` or there is no client.
+    """
+
+    def __init__(
+        self,
+        guest: Guest,
+        departure: Departure,
+        moves: MoveStatus,
+        handlers: Mapping[str, RequestHandler],
+        address: str,
+    ) -> None:
+        self._guest = guest
+        self._departure = departure
+        self._moves = moves
+        self._handlers = handlers
+        self._events_of_moves = False
+        self._stopped_for_move = False
+        self._limits = MoveLimits()
+        self._quit = False
+        self._told_end = threading.Event()
+        listener, path = listen(address)
+        version = {"qemu": _QEMU, "package": f"chronovisor {__version__}"}
+        self._server = QmpServer(
+            listener,
+            SCHEMA,
+            self._implementations(version),
+            {"QMP": {"version": version, "capabilities": []}},
+            lambda: path.unlink(missing_ok=True) if path is not None else None,
+        )
+        departure.on_pause = self._tell_pause
+        moves.changed = self._tell_move
+        guest.platform.on_restart = self._tell_restart
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
+    ) -> None:
+        end = self._guest.end
+        try:
+            if kind is None and end is not None and end.reason is EndReason.MOVED:
+                self._server.wait_for_clients(lambda: self._quit)
+        finally:
+            self._server.tell("SHUTDOWN", self._cause(end))
+            self._told_end.set()
+            self._server.close()
+
+    def _implementations(self, version: dict[str, Any]) -> dict[str, Implementation]:
+        guest = self._guest
+        return {
+            "query-version": lambda given: version,
+            "query-commands": lambda given: [{"name": command.name} for command in SCHEMA.commands],
+            "query-qmp-schema": lambda given: SCHEMA.introspect(),
+            "query-name": lambda given: {"name": guest.name},
+            "query-status": self._query_status,
+            "query-cpus-fast": self._query_cpus,
+            "stop": self._stop,
+            "cont": self._cont,
+            "system_reset": lambda given: self._handlers["reset"]({}),
+            "system_powerdown": self._power_down,
+            "quit": self._end,
+            "migrate": self._migrate,
+            "migrate_cancel": self._cancel,
+            "query-migrate": self._query_migrate,
+            "migrate-set-parameters": self._set_parameters,
+            "query-migrate-parameters": self._query_parameters,
+            "migrate-set-capabilities": self._set_capabilities,
+            "query-migrate-capabilities": self._query_capabilities,
+            "human-monitor-command": self._human,
+        }
+
+    # The guest
+
+    def _query_status(self, given: dict[str, Any]) -> dict[str, Any]:
+        state, running = self._departure.state, self._guest.running
+        if self._moved:
+            status = "postmigrate"
+        elif state == "moving":
+            status = "running" if running else "finish-migrate"
+        else:
+            status = _RUN_STATES[state]
+        return {"running": running, "singlestep": False, "status": status, "x-chronovisor": state}
+
+    @property
+    def _moved(self) -> bool:
+        return self._guest.end is not None and self._guest.end.reason is EndReason.MOVED
+
+    def _query_cpus(self, given: dict[str, Any]) -> list[dict[str, Any]]:
+        threads = self._guest.topology.threads
+        return [
+            {
+                "cpu-index": vcpu,
+                "thread-id": self._guest.thread_id(vcpu),
+                "target": "ppc64",
+                "props": {"core-id": vcpu - vcpu % threads},
+            }
+            for vcpu in range(self._guest.topology.vcpus)
+        ]
+
+    def _stop(self, given: dict[str, Any]) -> None:
+        if self._departure.paused is None and not self._moved:
+            self._handlers["pause"]({})
+
+    def _cont(self, given: dict[str, Any]) -> None:
+        if self._moved:
+            raise MachineError(f"{self._guest.name} has moved away, so it cannot go on here")
+        if self._departure.paused is not None:
+            self._handlers["resume"]({"time": str(FREEZE), "limit": CLOCK_ERROR_LIMIT.value})
+
+    def _power_down(self, given: dict[str, Any]) -> None:
+        raise MachineError(
+            "the machine has no power button: shut the guest down from inside, or say quit to end it at once"
+        )
+
+    def _end(self, given: dict[str, Any]) -> None:
+        self._quit = True
+        try:
+            if self._guest.end is None:
+                self._handlers["stop"]({})
+        except BaseException:
+            self._quit = False
+            raise
+        self._server.look_again()
+        # Clients hear of the end first, as from QEMU.
+        self._told_end.wait(_QUIT_PATIENCE)
+
+    # Its moves
+
+    def _migrate(self, given: dict[str, Any]) -> None:
+        if self._moves.under_way or self._departure.state not in ("running", "paused"):
+            raise MachineError(f"{self._guest.name} cannot move now: it is {self._departure.state}")
+        # What is wrong with an address is told at once, and not as a move that failed.
+        parse_address(given["uri"]).resolve()
+        limits = self._limits
+        request = {"cancel": False, "force_resume": False, "resolve": False} | write_request(
+            given["uri"],
+            False,
+            None,
+            None,
+            limits.downtime,
+            limits.bandwidth,
+            limits.clock_error,
+            CATCH_UP,
+            choose_token("", ""),
+            None,
+            None,
+        )
+        self._moves.begin()
+        threading.Thread(target=self._follow, args=(request,), name="monitor's move", daemon=True).start()
+
+    def _follow(self, request: dict[str, Any]) -> None:
+        try:
+            for _ in self._handlers["migrate"](request):
+                pass
+        except Exception as error:
+            # `query-migrate` has it if the move itself failed.
+            self._moves.fail(str(error))
+
+    def _cancel(self, given: dict[str, Any]) -> None:
+        if self._moves.under_way:
+            self._handlers["migrate"]({"cancel": True})
+
+    def _query_migrate(self, given: dict[str, Any]) -> dict[str, Any]:
+        moves, progress = self._moves, self._departure.progress
+        answer: dict[str, Any] = {}
+        if moves.status is None:
+            return answer
+        answer["status"] = moves.status
+        if moves.error:
+            answer["error-desc"] = moves.error
+        if moves.status != "failed":
+            answer["total-time"] = round(moves.duration * 1000)
+        if moves.report is not None:
+            record, transfer = moves.report.record, moves.report.transfer
+            answer["downtime"] = round(record.downtime_ns / 1e6)
+            answer["ram"] = self._ram(
+                transfer.sent_bytes, 0, transfer.sent_bytes * 1e9 / transfer.duration_ns, transfer.rounds
+            )
+            answer["x-chronovisor"] = moves.report.as_json()
+        elif progress is not None:
+            answer["ram"] = self._ram(
+                progress.sent_bytes, progress.remaining_bytes, progress.rate, progress.round
+            )
+        return answer
+
+    def _ram(self, sent: int, remaining: int, rate: float, rounds: int) -> dict[str, Any]:
+        return {
+            "transferred": sent,
+            "remaining": remaining,
+            "total": self._guest.memory.size,
+            "mbps": rate * 8 / 1e6,
+            "dirty-sync-count": rounds,
+            "page-size": self._guest.system.host.page_size,
+        }
+
+    def _set_parameters(self, given: dict[str, Any]) -> None:
+        downtime = given.get("downtime-limit", self._limits.downtime * 1000)
+        bandwidth = given.get("max-bandwidth", self._limits.bandwidth or 0)
+        if not 0 <= downtime <= _LONGEST_DOWNTIME:
+            raise MachineError(
+                f"Parameter 'downtime-limit' expects an integer in the range of 0 to {_LONGEST_DOWNTIME} ms"
+            )
+        if bandwidth < 0 or 0 < bandwidth < LEAST_BANDWIDTH:
+            raise MachineError(
+                f"Parameter 'max-bandwidth' expects 0 or at least {LEAST_BANDWIDTH} bytes a second"
+            )
+        self._limits = MoveLimits(downtime / 1000, bandwidth or None)
+
+    def _query_parameters(self, given: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "downtime-limit": round(self._limits.downtime * 1000),
+            "max-bandwidth": self._limits.bandwidth or 0,
+        }
+
+    def _set_capabilities(self, given: dict[str, Any]) -> None:
+        for wanted in given["capabilities"]:
+            self._events_of_moves = wanted["state"]
+
+    def _query_capabilities(self, given: dict[str, Any]) -> list[dict[str, Any]]:
+        return [{"capability": "events", "state": self._events_of_moves}]
+
+    # For people
+
+    def _human(self, given: dict[str, Any]) -> str:
+        words = given["command-line"].split()
+        if words == ["info", "status"]:
+            status = self._query_status({})
+            other = "" if status["status"] in ("running", "paused") else f" ({status['status']})"
+            return f"VM status: {'running' if status['running'] else 'paused'}{other}\r\n"
+        if words[:2] == ["info", "registers"] and words[2:] in ([], ["-a"]):
+            first = given.get("cpu-index", 0)
+            vcpus = range(self._guest.topology.vcpus) if words[2:] else [first]
+            return "\r\n".join(self._registers(vcpu) for vcpu in vcpus)
+        return f"unknown command: '{given['command-line']}'\r\n"
+
+    def _registers(self, vcpu: int) -> str:
+        shown = self._handlers["reg"]({"vcpu": vcpu, "register": None, "value": None})
+        lines = [f"{name:12} {found['value']:0{2 * found['size']}x}" for name, found in shown.items()]
+        return "\r\n".join([f"CPU#{vcpu}", *lines, ""])
+
+    # Events
+
+    def _tell_pause(self, paused: bool) -> None:
+        self._server.tell("STOP" if paused else "RESUME", {})
+
+    def _tell_restart(self, by_guest: bool) -> None:
+        reason = "guest-reset" if by_guest else "host-qmp-system-reset"
+        self._server.tell("RESET", {"guest": by_guest, "reason": reason})
+
+    def _tell_move(self, status: str) -> None:
+        if status == DEVICE and self._departure.paused is None:
+            self._stopped_for_move = True
+            self._server.tell("STOP", {})
+        if self._events_of_moves:
+            self._server.tell("MIGRATION", {"status": status})
+        if self._stopped_for_move and self._guest.running and status not in (DEVICE, COMPLETED):
+            self._stopped_for_move = False
+            self._server.tell("RESUME", {})
+
+    def _cause(self, end: GuestEnd | None) -> dict[str, Any]:
+        if self._quit:
+            return {"guest": False, "reason": "host-qmp-quit"}
+        reason = "host-signal" if end is None else _CAUSES.get(end.reason, "host-signal")
+        return {"guest": reason.startswith("guest"), "reason": reason}

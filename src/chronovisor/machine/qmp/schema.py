@@ -1,0 +1,184 @@
+"""The notation in which QMP's commands, types and events are declared, and what follows from a declaration:
+the checks of arguments and the answers to `query-commands` and `query-qmp-schema`.
+
+A type is a builtin's name, the name of a declared one, or `[name]` for an array of it. Words of errors are
+QEMU's, because scripts may look for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+_BUILTINS: Final[Mapping[str, tuple[str, str, tuple[type, ...]]]] = {
+    "str": ("string", "string", (str,)),
+    "int": ("int", "integer", (int,)),
+    "number": ("number", "number", (int, float)),
+    "bool": ("boolean", "boolean", (bool,)),
+    "any": ("value", "value", (object,)),
+}
+"""JSON's type as the schema names it, as errors name it, and Python's."""
+_NOTHING: Final = "0"
+"""The name of the object without members, as an argument or an answer."""
+
+
+class ArgumentError(Exception):
+    """Arguments that the schema does not allow: a line for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A named value in an object: an argument, a field of an answer or of an event."""
+
+    name: str
+    type: str
+    doc: str
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Enumeration:
+    """A type with listed values, all strings."""
+
+    name: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """A type of objects."""
+
+    name: str
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command. `returns` is the type of its answer; None for an object without members."""
+
+    name: str
+    doc: str
+    arguments: tuple[Member, ...] = ()
+    returns: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event, which every client is sent."""
+
+    name: str
+    doc: str
+    data: tuple[Member, ...] = ()
+
+
+@dataclass(frozen=True)
+class Schema:
+    """All that a monitor has, by declaration."""
+
+    commands: tuple[Command, ...]
+    events: tuple[Event, ...]
+    types: tuple[Enumeration | Structure, ...]
+    _types: dict[str, Enumeration | Structure] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._types.update({declared.name: declared for declared in self.types})
+
+    def command(self, name: str) -> Command | None:
+        """Return the command of that name, if there is one."""
+        return next((command for command in self.commands if command.name == name), None)
+
+    def check(self, command: Command, arguments: Mapping[str, Any]) -> None:
+        """ArgumentError unless the command takes these arguments."""
+        self._check_members(command.arguments, arguments)
+
+    def introspect(self) -> list[dict[str, Any]]:
+        """Return the answer to `query-qmp-schema`: a list of QEMU's `SchemaInfo`."""
+        used: dict[str, None] = {_NOTHING: None}
+        answer: list[dict[str, Any]] = []
+
+        def members(of: tuple[Member, ...]) -> list[dict[str, Any]]:
+            for member in of:
+                used[member.type] = None
+            return [{"name": m.name, "type": m.type} | ({"default": None} if m.optional else {}) for m in of]
+
+        objects: list[dict[str, Any]] = []
+
+        def anonymous(name: str, of: tuple[Member, ...]) -> str:
+            if not of:
+                return _NOTHING
+            objects.append({"name": name, "meta-type": "object", "members": members(of)})
+            return name
+
+        for command in self.commands:
+            returns = command.returns or _NOTHING
+            used[returns] = None
+            arguments = anonymous(f"{command.name}-arg", command.arguments)
+            answer.append(
+                {"name": command.name, "meta-type": "command", "arg-type": arguments, "ret-type": returns}
+            )
+        for event in self.events:
+            data = anonymous(f"{event.name}-arg", event.data)
+            answer.append({"name": event.name, "meta-type": "event", "arg-type": data})
+        described: set[str] = set()
+        while waiting := [name for name in used if name not in described]:
+            for name in waiting:
+                described.add(name)
+                if name.startswith("["):
+                    used[name[1:-1]] = None
+                    objects.append({"name": name, "meta-type": "array", "element-type": name[1:-1]})
+                elif name in _BUILTINS:
+                    objects.append({"name": name, "meta-type": "builtin", "json-type": _BUILTINS[name][0]})
+                else:
+                    objects.append(self._describe(name, members))
+        return answer + objects
+
+    def _describe(
+        self, name: str, members: Callable[[tuple[Member, ...]], list[dict[str, Any]]]
+    ) -> dict[str, Any]:
+        if name == _NOTHING:
+            return {"name": name, "meta-type": "object", "members": []}
+        declared = self._types[name]
+        if isinstance(declared, Structure):
+            return {"name": name, "meta-type": "object", "members": members(declared.members)}
+        values = declared.values
+        return {
+            "name": name,
+            "meta-type": "enum",
+            "members": [{"name": value} for value in values],
+            "values": list(values),
+        }
+
+    def _check_members(self, members: tuple[Member, ...], given: Mapping[str, Any], inside: str = "") -> None:
+        for member in members:
+            if member.name in given:
+                self._check(member.type, given[member.name], f"{inside}{member.name}")
+            elif not member.optional:
+                raise ArgumentError(f"Parameter '{inside}{member.name}' is missing")
+        known = {member.name for member in members}
+        for name in given:
+            if name not in known:
+                raise ArgumentError(f"Parameter '{inside}{name}' is unexpected")
+
+    def _check(self, type_: str, value: Any, where: str) -> None:
+        if type_.startswith("["):
+            _expect(isinstance(value, list), where, "array")
+            for number, element in enumerate(value):
+                self._check(type_[1:-1], element, f"{where}[{number}]")
+        elif type_ in _BUILTINS:
+            _, expected, types = _BUILTINS[type_]
+            # To Python a truth value is an integer.
+            right = isinstance(value, types) and (type_ in ("bool", "any") or not isinstance(value, bool))
+            _expect(right, where, expected)
+        elif isinstance(declared := self._types[type_], Structure):
+            _expect(isinstance(value, dict), where, "object")
+            self._check_members(declared.members, value, f"{where}.")
+        else:
+            _expect(isinstance(value, str), where, "string")
+            if value not in declared.values:
+                raise ArgumentError(f"Parameter '{where}' does not accept value '{value}'")
+
+
+def _expect(right: bool, where: str, expected: str) -> None:
+    if not right:
+        raise ArgumentError(f"Invalid parameter type for '{where}', expected: {expected}")

@@ -1,0 +1,168 @@
+"""The monitor's socket: clients that come and go, their requests one after the other, and events to all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from chronovisor.machine.qmp.json_stream import JsonStream
+from chronovisor.machine.qmp.schema import Schema
+from chronovisor.machine.qmp.session import Implementation, Session
+
+MOST_CLIENTS: Final = 8
+"""At a time; others wait until one of these has gone, as the second one does under QEMU."""
+_MOST_WAITING: Final = 1024
+"""Answers and events that wait for a client that does not read; a client with more is dropped."""
+_PATIENCE: Final = 2.0
+"""Seconds in which a client that does not read is given what it has not read, when the monitor ends."""
+
+
+class QmpServer:
+    """Answers clients at `listener` until it is closed, by the `implementations` of the schema's commands.
+
+    `greeting` is what a client is told first. ValueError unless each command has an implementation.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        schema: Schema,
+        implementations: Mapping[str, Implementation],
+        greeting: dict[str, Any],
+        closed: Callable[[], None] = lambda: None,
+    ) -> None:
+        declared = {command.name for command in schema.commands} - {"qmp_capabilities"}
+        if declared != set(implementations):
+            raise ValueError(f"declared or done, not both: {sorted(declared ^ set(implementations))}")
+        self._listener = listener
+        self._schema = schema
+        self._implementations = implementations
+        self._greeting = greeting
+        self._closed = closed
+        self._clients: list[_Client] = []
+        self._changed = threading.Condition()
+        self._closing = False
+        threading.Thread(target=self._accept, name="monitor", daemon=True).start()
+
+    def tell(self, event: str, data: Mapping[str, Any]) -> None:
+        """Send an event to all clients. From any thread; it waits for none of them."""
+        seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+        told: dict[str, Any] = {
+            "timestamp": {"seconds": seconds, "microseconds": nanoseconds // 1000},
+            "event": event,
+        }
+        if data:
+            told["data"] = dict(data)
+        with self._changed:
+            clients = list(self._clients)
+        for client in clients:
+            if client.session.negotiated:
+                client.send(told)
+
+    def wait_for_clients(self, enough: Callable[[], bool]) -> None:
+        """Wait until no client is connected, or it is `enough`, which `look_again` has looked at."""
+        with self._changed:
+            self._changed.wait_for(lambda: enough() or not self._clients)
+
+    def look_again(self) -> None:
+        """Have `wait_for_clients` look whether it is enough."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let requests that are being answered finish, and turn all clients away."""
+        self._closed()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            clients = list(self._clients)
+        for client in clients:
+            client.finish()
+
+    def _accept(self) -> None:
+        while self._wait_for_room():
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with self._changed:
+                client = _Client(connection, Session(self._schema, self._implementations), self._gone)
+                self._clients.append(client)
+            client.send(self._greeting)
+            client.begin()
+
+    def _wait_for_room(self) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing or len(self._clients) < MOST_CLIENTS)
+            return not self._closing
+
+    def _gone(self, client: _Client) -> None:
+        with self._changed:
+            self._clients.remove(client)
+            self._changed.notify_all()
+
+
+class _Client:
+    """A connection, with a thread that reads and answers and one that writes."""
+
+    def __init__(self, connection: socket.socket, session: Session, gone: Callable[[_Client], None]) -> None:
+        self.session = session
+        self._connection = connection
+        self._gone = gone
+        self._waiting: queue.Queue[dict[str, Any] | None] = queue.Queue(_MOST_WAITING)
+        self._reader = threading.Thread(target=self._read, name="monitor client", daemon=True)
+        self._writer = threading.Thread(target=self._write, name="monitor answers", daemon=True)
+
+    def begin(self) -> None:
+        self._reader.start()
+        self._writer.start()
+
+    def send(self, message: dict[str, Any]) -> None:
+        try:
+            self._waiting.put_nowait(message)
+        except queue.Full:
+            self._drop()
+
+    def finish(self) -> None:
+        """Read no more requests, send what waits, and end."""
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RD)
+        for thread in (self._reader, self._writer):
+            if thread.is_alive() and thread is not threading.current_thread():
+                thread.join(_PATIENCE)
+
+    def _drop(self) -> None:
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+
+    def _read(self) -> None:
+        stream = JsonStream()
+        with contextlib.suppress(OSError):
+            while data := self._connection.recv(65536):
+                for request in stream.feed(data):
+                    self.send(self.session.answer(request))
+        with contextlib.suppress(queue.Full):
+            self._waiting.put(None, timeout=_PATIENCE)
+        self._writer.join()
+        self._connection.close()
+        self._gone(self)
+
+    def _write(self) -> None:
+        while (message := self._waiting.get()) is not None:
+            try:
+                self._connection.sendall(json.dumps(message).encode() + b"\r\n")
+            except OSError:
+                self._drop()
+                break
+        # What comes now is not sent: `_read` must not wait for room.
+        while message is not None:
+            message = self._waiting.get()

@@ -1,0 +1,90 @@
+"""How far a guest's latest move from here is, in the words of QEMU's `MigrationStatus`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from chronovisor.migration.errors import MoveCancelledError, MoveUndecidedError
+from chronovisor.migration.phases import DestinationPhase, SourcePhase
+from chronovisor.migration.transfer import MoveReport
+
+SETUP: Final = "setup"
+ACTIVE: Final = "active"
+DEVICE: Final = "device"
+"""The guest is stopped, and the rest of it is sent."""
+COMPLETED: Final = "completed"
+CANCELLED: Final = "cancelled"
+FAILED: Final = "failed"
+UNDECIDED: Final = "x-undecided"
+"""Ours: QEMU has no moves whose outcome is unknown."""
+_STATUSES: Final = {SourcePhase.COPY: ACTIVE, SourcePhase.SEND_STATE: DEVICE}
+
+
+class MoveStatus:
+    """Follows moves. `probe` is for their source, and `changed` is told of each new status, on any thread."""
+
+    def __init__(self) -> None:
+        self.status: str | None = None
+        """None before the first move."""
+        self.error = ""
+        """Why a move did not succeed."""
+        self.report: MoveReport | None = None
+        """Of a completed move."""
+        self.changed: Callable[[str], None] = lambda status: None
+        self._begun = self._over = 0.0
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a move is being made."""
+        return self.status in (SETUP, ACTIVE, DEVICE)
+
+    @property
+    def duration(self) -> float:
+        """Seconds that the move has taken, or took."""
+        return (time.monotonic() if self.under_way else self._over) - self._begun
+
+    def begin(self) -> None:
+        """Say that a move is to be made; nothing if that is known."""
+        if not self.under_way:
+            self.error, self.report, self._begun = "", None, time.monotonic()
+            self._set(SETUP)
+
+    def probe(self, phase: SourcePhase | DestinationPhase) -> None:
+        """Note a phase of the source that begins."""
+        if isinstance(phase, SourcePhase) and phase in _STATUSES:
+            self._set(_STATUSES[phase])
+
+    def follow(self, move: Callable[[], MoveReport]) -> MoveReport:
+        """Make the move, or ask again what became of it, and note how that ends."""
+        self.begin()
+        try:
+            self.report = move()
+        except BaseException as error:
+            self.error = str(error)
+            undecided = isinstance(error, MoveUndecidedError)
+            cancelled = isinstance(error, MoveCancelledError)
+            self._finish(UNDECIDED if undecided else CANCELLED if cancelled else FAILED)
+            raise
+        self._finish(COMPLETED)
+        return self.report
+
+    def fail(self, why: str) -> None:
+        """Note that a move did not even begin; nothing if it is known how the move ended."""
+        if self.under_way:
+            self.error = why
+            self._finish(FAILED)
+
+    def take_back(self, move: str) -> None:
+        """Note that the guest of an undecided move goes on here, as its operator says."""
+        self.error = f"move {move} was undecided, and its operator let the guest go on here"
+        self._finish(FAILED)
+
+    def _finish(self, status: str) -> None:
+        self._over = time.monotonic()
+        self._set(status)
+
+    def _set(self, status: str) -> None:
+        self.status = status
+        self.changed(status)

@@ -1,0 +1,202 @@
+"""QMP over sockets: its own client from PyPI, clients that misbehave, and a move."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import Machine
+from qemu.qmp import ExecuteError, QMPClient
+
+from chronovisor.cli.status import ExitStatus
+from chronovisor.machine.qmp.server import MOST_CLIENTS
+
+
+class RawClient:
+    """A socket, and what comes from it."""
+
+    def __init__(self, path: Path) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(20)
+        self.socket.connect(str(path))
+        self._lines = self.socket.makefile("rb")
+
+    def hear(self) -> Any:
+        line = self._lines.readline()
+        return json.loads(line) if line else None
+
+    def say(self, data: bytes) -> Any:
+        self.socket.sendall(data)
+        return self.hear()
+
+    def close(self) -> None:
+        self._lines.close()
+        self.socket.close()
+
+
+async def heard(client: QMPClient, last: str) -> list[dict[str, Any]]:
+    """The events up to `last`, without their timestamps."""
+    events: list[dict[str, Any]] = []
+    while not events or events[-1]["event"] != last:
+        event = dict(await asyncio.wait_for(client.events.get(), 20))
+        assert abs(event.pop("timestamp")["seconds"] - time.time()) < 60
+        events.append(event)
+    return events
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_guest_under_its_own_client(machine: Machine, tmp_path: Path) -> None:
+    path = tmp_path / "qmp"
+    process = machine.run("one", "--qmp", f"unix:{path},server=on,wait=off")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    misbehave(path)
+
+    async def control() -> None:
+        client = QMPClient("test")
+        await client.connect(str(path))
+        assert client.greeting is not None
+        assert (await client.execute("query-status"))["status"] == "running"  # type: ignore[index]
+        assert await client.execute("query-name") == {"name": "one"}
+        (vcpu,) = await client.execute("query-cpus-fast")  # type: ignore[misc]
+        assert Path(f"/proc/{process.pid}/task/{vcpu['thread-id']}").exists()
+        assert {"name": "stop"} in await client.execute("query-commands")  # type: ignore[operator]
+        for command in ("stop", "stop", "query-status"):
+            status: Any = await client.execute(command)
+        assert (status["status"], status["running"]) == ("paused", False)
+        assert await human(client, "info status") == "VM status: paused\r\n"
+        assert "PC " in await human(client, "info registers")
+        assert machine.state("one") == "paused"
+        machine.asks("resume", "one")
+        assert await client.execute("cont") == {}
+        for command, reason in (("nope", "CommandNotFound"), ("system_powerdown", "GenericError")):
+            with pytest.raises(ExecuteError) as caught:
+                await client.execute(command)
+            assert caught.value.error_class == reason
+        with pytest.raises(ExecuteError, match="loopback"):
+            await client.execute("migrate", {"uri": "tcp:192.0.2.1:4444"})
+        await client.execute("stop")
+        await client.execute("system_reset")
+        await client.execute("cont")
+        assert "watching" in await asyncio.to_thread(process.line)
+        assert await client.execute("quit") == {}
+        told = await heard(client, "SHUTDOWN")
+        asked = {"event": "RESET", "data": {"guest": False, "reason": "host-qmp-system-reset"}}
+        stop, resume = {"event": "STOP"}, {"event": "RESUME"}
+        end = {"event": "SHUTDOWN", "data": {"guest": False, "reason": "host-qmp-quit"}}
+        assert told == [stop, resume, stop, asked, resume, end]
+        # The process may be gone already.
+        with contextlib.suppress(EOFError):
+            await client.disconnect()
+
+    asyncio.run(asyncio.wait_for(control(), 50))
+    assert process.ends() == ExitStatus.ENDED
+    assert not path.exists()
+
+
+async def human(client: QMPClient, line: str) -> str:
+    return str(await client.execute("human-monitor-command", {"command-line": line}))
+
+
+def misbehave(path: Path) -> None:
+    """Clients that send rubbish, leave at once, or are too many; the monitor goes on."""
+    for rubbish in (b"\0\xff\n", b'{"a":' * 1000 + b"\n", b"x" * (1 << 20) + b"\n"):
+        client = RawClient(path)
+        assert "QMP" in client.hear()
+        assert client.say(rubbish)["error"]["class"] == "GenericError"
+        assert client.say(b'{"execute":"qmp_capabilities"}') == {"return": {}}
+        client.socket.sendall(b'{"execute":"query-qmp-schema"}' * 50)
+        client.close()
+    two = [RawClient(path), RawClient(path)]
+    for client in two:
+        client.hear()
+        assert client.say(b'{"execute":"qmp_capabilities"}') == {"return": {}}
+    answer = two[0].say(b'{"execute":"query-status","id":{"a":1}}')
+    assert answer["id"] == {"a": 1}
+    assert two[1].say(b'{"execute":"query-status"}')["return"] == answer["return"]
+    for client in two:
+        client.close()
+    many = [RawClient(path) for _ in range(MOST_CLIENTS)]
+    assert all("QMP" in client.hear() for client in many)
+    waiting = RawClient(path)
+    waiting.socket.settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        waiting.socket.recv(1)
+    many.pop().close()
+    waiting.socket.settimeout(20)
+    assert waiting.socket.recv(6) == b'{"QMP"'
+    for client in [*many, waiting]:
+        client.close()
+
+
+def test_a_move_by_the_monitor(machine: Machine, tmp_path: Path) -> None:
+    path = tmp_path / "qmp"
+    process = machine.run("one", "--qmp", f"unix:{path}")
+    _, address = machine.receive("two")
+
+    async def control() -> None:
+        client = QMPClient("test")
+        await client.connect(str(path))
+        assert await client.execute("query-migrate") == {}
+        assert await client.execute("migrate_cancel") == {}
+        events = {"capability": "events", "state": True}
+        await client.execute("migrate-set-capabilities", {"capabilities": [events]})
+        await client.execute("migrate-set-parameters", {"downtime-limit": 200})
+        await client.execute("migrate", {"uri": f"unix:{tmp_path}/nobody"})
+        while (failed := await client.execute("query-migrate"))["status"] == "setup":  # type: ignore[index]
+            await asyncio.sleep(0.01)
+        assert failed["status"] == "failed"  # type: ignore[index]
+        assert "nobody" in failed["error-desc"]  # type: ignore[index]
+        await client.execute("migrate", {"uri": address})
+        told: list[dict[str, Any]] = []
+        while {"event": "MIGRATION", "data": {"status": "completed"}} not in told:
+            told += await heard(client, "MIGRATION")
+        statuses = [event.get("data", event["event"]) for event in told]
+        moved = [{"status": s} for s in ("setup", "failed", "setup", "active")]
+        assert statuses == [*moved, "STOP", {"status": "device"}, {"status": "completed"}]
+        done: Any = await client.execute("query-migrate")
+        assert done["ram"]["total"] == 2 << 20
+        assert done["downtime"] == round(done["x-chronovisor"]["downtime_ns"] / 1e6)
+        assert (await client.execute("query-status"))["status"] == "postmigrate"  # type: ignore[index]
+        with pytest.raises(ExecuteError):
+            await client.execute("cont")
+        await client.execute("quit")
+        # The process may be gone already.
+        with contextlib.suppress(EOFError):
+            await client.disconnect()
+
+    asyncio.run(asyncio.wait_for(control(), 50))
+    assert process.ends() == ExitStatus.OK
+    assert machine.state("two") == "running"
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("tcp:192.0.2.1:4444", "loopback"),
+        ("tcp:example.org:4444", "loopback"),
+        ("unix:/nowhere/at/all", "cannot be listened at"),
+        ("unix:/tmp/qmp", "directory of your own"),
+        ("vc", "write tcp:"),
+        ("tcp:127.0.0.1:0,telnet=on", "QEMU's options"),
+    ],
+)
+def test_addresses_that_are_refused(machine: Machine, address: str, words: str) -> None:
+    machine.fails(ExitStatus.USAGE, words, "run", "hello-le.elf", "--engine", "concrete", "--qmp", address)
+
+
+def test_a_socket_in_use_and_one_that_was_left(machine: Machine, tmp_path: Path) -> None:
+    path = tmp_path / "qmp"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen()
+        machine.fails(ExitStatus.USAGE, "in use", "run", "hello-le.elf", "--qmp", f"unix:{path}")
+    assert machine.does("run", "hello-le.elf", "--engine", "concrete", "--qmp", f"unix:{path}")[0] == 0
+    assert not os.path.lexists(path)
