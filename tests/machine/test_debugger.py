@@ -406,6 +406,38 @@ def test_requests_that_make_no_sense_are_answered_and_the_guest_lives() -> None:
                 time.sleep(0.01)
 
 
+def test_a_breakpoint_is_reached_while_the_guest_cannot_be_stopped() -> None:
+    """As while it is on its way to another host."""
+
+    class BusyTime(PlainTime):
+        busy = False
+
+        def stop(self) -> None:
+            if self.busy:
+                raise MachineError("it is on its way")
+            super().stop()
+
+    with Host() as host:
+        guest = host.boot(FOR_EVER)
+        moving = BusyTime(guest)
+        server = GdbServer(guest, "127.0.0.1:0", moving, lambda: 0)
+        peer = Peer(server)
+        assert peer.ask(b"Z0,%x,4" % ENDLESS_AT) == b"OK"
+        moving.busy = True
+        peer.socket.sendall(frame(b"vCont;c"))
+        wait_until_it_stops(guest)
+        peer.socket.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            peer.socket.recv(1) and peer.socket.recv(10)
+        peer.socket.sendall(b"\x03")
+        assert peer.answer() == b"O" + b"it is on its way\n".hex().encode()
+        moving.busy = False
+        peer.socket.settimeout(20)
+        assert peer.answer().startswith(b"T05thread:1;")
+        assert peer.ask(b"D") == b"OK"
+        server.close()
+
+
 def test_packets_in_pieces_and_with_escapes() -> None:
     sent = (
         frame(b"X0,4:}$#*")

@@ -59,14 +59,14 @@ class TimeAway:
     def go_on(self, policy: TimePolicy) -> None:
         """Let the guest go on for a debugger, its time as the policy says. Virtual time stood still."""
         with self._departure.no_move():
-            self._debugged = False
-            paused, self._departure.paused = self._departure.paused, None
-            if self._guest.end is not None:
-                return
-            if paused is None or self._guest.system.clock.source.is_virtual:
-                self._guest.resume()
-            else:
-                paused.resume(policy)
+            self.check_decided()
+            paused = self._departure.paused
+            if self._guest.end is None:
+                if paused is None or self._guest.system.clock.source.is_virtual:
+                    self._guest.resume()
+                else:
+                    paused.resume(policy)
+            self._departure.paused, self._debugged = None, False
 
     def _pause(self, request: dict[str, Any]) -> dict[str, Any]:
         from chronovisor.migration.pause import Pause

@@ -97,7 +97,7 @@ class GdbServer:
         self._waking.setblocking(False)
         self._inspector = Inspector(guest, time, self._wake_up)
         self._serving = threading.Lock()
-        self._threads: set[threading.Thread] = set()
+        self._session: threading.Thread | None = None
         threading.Thread(target=self._accept, name="gdb", daemon=True).start()
 
     @property
@@ -116,8 +116,8 @@ class GdbServer:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._waking.close()
-        for thread in list(self._threads):
-            thread.join(timeout)
+        if self._session is not None:
+            self._session.join(timeout)
 
     def _wake_up(self) -> None:
         # A full buffer wakes as well; a closed one has nobody to wake.
@@ -130,33 +130,34 @@ class GdbServer:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            thread = threading.Thread(target=self._serve, args=(connection,), name="debugger", daemon=True)
-            self._threads.add(thread)
-            thread.start()
+            if not self._serving.acquire(blocking=False):
+                # On this thread: however many come, nothing grows.
+                with connection:
+                    self._refuse(connection, _ONE_AT_A_TIME)
+                continue
+            self._session = threading.Thread(
+                target=self._serve, args=(connection,), name="debugger", daemon=True
+            )
+            self._session.start()
 
     def _serve(self, connection: socket.socket) -> None:
-        try:
-            with connection:
-                if not self._serving.acquire(blocking=False):
-                    self._refuse(connection, _ONE_AT_A_TIME)
-                    return
-                try:
-                    if connection.family != socket.AF_UNIX:
-                        # An acknowledgement and the answer behind it are two small pieces.
-                        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    self._tell("a debugger has come: the guest is stopped")
-                    Session(connection, self._wake, self._inspector, self._guest_time).run()
-                    self._tell("the debugger has left")
-                except MachineError as error:
-                    self._refuse(connection, b"E." + str(error).encode())
-                finally:
-                    self._serving.release()
-        finally:
-            self._threads.discard(threading.current_thread())
+        with connection:
+            try:
+                if connection.family != socket.AF_UNIX:
+                    # An acknowledgement and the answer behind it are two small pieces.
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._tell("a debugger has come: the guest is stopped")
+                Session(connection, self._wake, self._inspector, self._guest_time).run()
+                self._tell("the debugger has left")
+            except MachineError as error:
+                self._tell(f"the debugger has left: {error}")
+                self._refuse(connection, b"E." + str(error).encode())
+            finally:
+                self._serving.release()
 
     @staticmethod
     def _refuse(connection: socket.socket, why: bytes) -> None:
         with contextlib.suppress(OSError):
-            connection.settimeout(2.0)
+            connection.settimeout(1.0)
             connection.recv(4096)
             connection.sendall(ACKNOWLEDGED + frame(why))

@@ -20,7 +20,7 @@ from chronovisor.machine.debugger.gdb_protocol import (
     Repeat,
     frame,
 )
-from chronovisor.machine.debugger.inspector import Inspector
+from chronovisor.machine.debugger.inspector import Inspector, Stopped
 from chronovisor.machine.errors import MachineError
 
 _TRAP: Final = 5
@@ -30,6 +30,8 @@ _INTERRUPTED: Final = 2
 _EXPEDITED: Final = (1, 64, 67)
 """The registers that gdb asks for at once at each stop: the stack pointer, pc, lr."""
 _PIECE: Final = 1 << 16
+_BETWEEN_TRIES: Final = 0.2
+"""Seconds until a guest that could not be stopped is stopped again."""
 _SEND_PATIENCE: Final = 10.0
 """Seconds for a debugger to take an answer."""
 
@@ -60,29 +62,34 @@ class Session:
         self._acknowledges = True
         self._last = b""
         self._runs = self._closing = False
+        self._unheeded: Stopped | None = None
+        """What has stopped the guest while it moved away."""
         self._stop_reply = b""
 
     def run(self) -> None:
         """Serve the debugger until it leaves, kills the guest or vanishes, or the guest ends."""
         self._connection.settimeout(_SEND_PATIENCE)
         self._inspector.stop()
-        self._commands = Commands(self._inspector, self._guest_time)
-        self._stopped_by(_INTERRUPTED)
-        with contextlib.suppress(Gone, OSError):
-            while self._inspector.guest.end is None:
-                self._wait()
-            self._send(self._how_it_ended())
-        if not self._closing:
-            self._inspector.leave()
+        try:
+            self._commands = Commands(self._inspector, self._guest_time)
+            self._stopped_by(_INTERRUPTED)
+            with contextlib.suppress(Gone, OSError):
+                while self._inspector.guest.end is None:
+                    self._wait()
+                self._send(self._how_it_ended())
+        finally:
+            if not self._closing:
+                self._inspector.leave()
 
     def _wait(self) -> None:
-        ready, _, _ = select.select([self._connection, self._wake], [], [])
+        patience = None if self._unheeded is None else _BETWEEN_TRIES
+        ready, _, _ = select.select([self._connection, self._wake], [], [], patience)
         if self._wake in ready:
             if not self._wake.recv(_PIECE):
                 self._closing = True
                 if self._inspector.guest.end is None:
                     raise Gone
-            self._look_for_stop()
+        self._look_for_stop()
         if self._connection in ready:
             received = self._connection.recv(_PIECE)
             if not received:
@@ -169,10 +176,15 @@ class Session:
     def _look_for_stop(self) -> None:
         if not self._runs:
             return
-        stopped = self._inspector.take_stop()
+        stopped = self._unheeded or self._inspector.take_stop()
         if stopped is None:
             return
-        self._inspector.stop()
+        try:
+            self._inspector.stop()
+        except MachineError:
+            # It is on its way to another host, and stands still. If it does not get there, it is told of later.
+            self._unheeded = stopped
+            return
         self._commands.chosen = self._inspector.vcpu(stopped.vcpu)
         hit = stopped.exit.watchpoint
         if hit is None:
@@ -182,7 +194,7 @@ class Session:
             self._tell_stop(_TRAP, b"%s:%x;" % (what.value.encode(), address))
 
     def _tell_stop(self, signal: int, why: bytes = b"") -> None:
-        self._runs = False
+        self._runs, self._unheeded = False, None
         if self._inspector.guest.end is None:
             self._stopped_by(signal, why)
             self._send(self._stop_reply)
