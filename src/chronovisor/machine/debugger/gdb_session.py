@@ -84,11 +84,10 @@ class Session:
     def _wait(self) -> None:
         patience = None if self._unheeded is None else _BETWEEN_TRIES
         ready, _, _ = select.select([self._connection, self._wake], [], [], patience)
-        if self._wake in ready:
-            if not self._wake.recv(_PIECE):
-                self._closing = True
-                if self._inspector.guest.end is None:
-                    raise Gone
+        if self._wake in ready and not self._wake.recv(_PIECE):
+            self._closing = True
+            if self._inspector.guest.end is None:
+                raise Gone
         self._look_for_stop()
         if self._connection in ready:
             received = self._connection.recv(_PIECE)
@@ -182,7 +181,7 @@ class Session:
         try:
             self._inspector.stop()
         except MachineError:
-            # It is on its way to another host, and stands still. If it does not get there, it is told of later.
+            # It is on its way to another host, and stands still. If it stays here, this is told later.
             self._unheeded = stopped
             return
         self._commands.chosen = self._inspector.vcpu(stopped.vcpu)
