@@ -169,7 +169,7 @@ class Monitor:
         self._quit = True
         try:
             if self._guest.end is None:
-                self._handlers["stop"]({})
+                self._handlers["stop"]({"reason": EndReason.QUIT.value})
         except BaseException:
             self._quit = False
             raise

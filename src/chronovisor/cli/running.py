@@ -41,6 +41,8 @@ STATUSES: Final = {
     EndReason.CRASH: ExitStatus.CRASH,
     EndReason.TIMED_OUT: ExitStatus.TIMED_OUT,
     EndReason.STOPPED: ExitStatus.ENDED,
+    # As QEMU ends.
+    EndReason.QUIT: ExitStatus.OK,
     EndReason.OUTPUT_LOST: ExitStatus.FAILED,
     EndReason.INTERNAL_ERROR: ExitStatus.INTERNAL_ERROR,
 }
@@ -223,7 +225,7 @@ class _Service:
     def _stop(self, request: dict[str, Any]) -> dict[str, Any]:
         with self.departure.no_move():
             self._time_away.check_decided()
-            self._guest.stop()
+            self._guest.stop(EndReason(request.get("reason", EndReason.STOPPED.value)))
         return {}
 
     def _migrate(self, request: dict[str, Any]) -> Any:

@@ -18,6 +18,8 @@ class EndReason(Enum):
     MOVED = "moved"
     TIMED_OUT = "timed out"
     STOPPED = "stopped"
+    QUIT = "quit"
+    """Its owner ended the run as intended, by the monitor."""
     OUTPUT_LOST = "output lost"
     INTERNAL_ERROR = "internal error"
 

@@ -202,9 +202,9 @@ class Guest:
         """End the guest here because it goes on elsewhere: `where`, for people."""
         self._finish(GuestEnd(EndReason.MOVED, f"the guest went to {where}"))
 
-    def stop(self) -> None:
+    def stop(self, reason: EndReason = EndReason.STOPPED) -> None:
         """End the guest because its owner wishes so. From any thread."""
-        self._finish(GuestEnd(EndReason.STOPPED, "the guest was stopped"))
+        self._finish(GuestEnd(reason, "the guest was stopped"))
 
     def close(self) -> None:
         """End the guest's threads and give its memory back."""

@@ -26,7 +26,7 @@ COMMANDS: Final = (
         "Nothing if it runs."),
     Command("system_reset", "Starts the guest again from its beginning; with `--no-reboot` it ends instead."),
     Command("system_powerdown", "Answered with an error: the machine has no power button."),
-    Command("quit", "Ends the guest and its process, as `chronovisor stop`."),
+    Command("quit", "Ends the guest as `chronovisor stop`, and its process with status 0."),
     Command("migrate", "Begins a move to a `chronovisor receive` and returns; `query-migrate` tells of it.",
         (Member("uri", "str", "`tcp:HOST:PORT` of this machine's loopback, or `unix:PATH`"),
          Member("detach", "bool", "taken and ignored, as by QEMU", optional=True))),

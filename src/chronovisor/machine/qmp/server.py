@@ -17,8 +17,10 @@ from chronovisor.machine.qmp.session import Implementation, Session
 
 MOST_CLIENTS: Final = 8
 """At a time; others wait until one of these has gone, as the second one does under QEMU."""
-_MOST_WAITING: Final = 1024
-"""Answers and events that wait for a client that does not read; a client with more is dropped."""
+_MOST_EVENTS: Final = 1024
+"""Events that wait for a client that does not read; a client with more is dropped."""
+_MOST_ANSWERS: Final = 16
+"""Answers that wait for a client to read; its further requests are not read until then."""
 _PATIENCE: Final = 2.0
 """Seconds in which a client that does not read is given what it has not read, when the monitor ends."""
 
@@ -86,7 +88,10 @@ class QmpServer:
             self._changed.notify_all()
             clients = list(self._clients)
         for client in clients:
-            client.finish()
+            client.read_no_more()
+        deadline = time.monotonic() + _PATIENCE
+        for client in clients:
+            client.finish(deadline)
 
     def _accept(self) -> None:
         while self._wait_for_room():
@@ -118,7 +123,8 @@ class _Client:
         self.session = session
         self._connection = connection
         self._gone = gone
-        self._waiting: queue.Queue[dict[str, Any] | None] = queue.Queue(_MOST_WAITING)
+        self._waiting: queue.Queue[dict[str, Any] | None] = queue.Queue(_MOST_EVENTS + _MOST_ANSWERS)
+        self._room = threading.Semaphore(_MOST_ANSWERS)
         self._reader = threading.Thread(target=self._read, name="monitor client", daemon=True)
         self._writer = threading.Thread(target=self._write, name="monitor answers", daemon=True)
 
@@ -132,13 +138,15 @@ class _Client:
         except queue.Full:
             self._drop()
 
-    def finish(self) -> None:
-        """Read no more requests, send what waits, and end."""
+    def read_no_more(self) -> None:
+        """Take no more requests."""
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RD)
-        for thread in (self._reader, self._writer):
-            if thread.is_alive() and thread is not threading.current_thread():
-                thread.join(_PATIENCE)
+
+    def finish(self, deadline: float) -> None:
+        """Send what waits, until `deadline` (of `time.monotonic`) at the latest, and end."""
+        self._reader.join(max(0.0, deadline - time.monotonic()))
+        self._drop()
 
     def _drop(self) -> None:
         with contextlib.suppress(OSError):
@@ -149,20 +157,20 @@ class _Client:
         with contextlib.suppress(OSError):
             while data := self._connection.recv(65536):
                 for request in stream.feed(data):
+                    self._room.acquire()
                     self.send(self.session.answer(request))
-        with contextlib.suppress(queue.Full):
-            self._waiting.put(None, timeout=_PATIENCE)
+        # The writer makes room: it writes, or its connection is broken and it throws away.
+        self._waiting.put(None)
         self._writer.join()
         self._connection.close()
         self._gone(self)
 
     def _write(self) -> None:
         while (message := self._waiting.get()) is not None:
+            # After an error what comes is thrown away: `_read` must not wait for room.
             try:
                 self._connection.sendall(json.dumps(message).encode() + b"\r\n")
             except OSError:
                 self._drop()
-                break
-        # What comes now is not sent: `_read` must not wait for room.
-        while message is not None:
-            message = self._waiting.get()
+            if "event" not in message:
+                self._room.release()

@@ -1,0 +1,86 @@
+"""The monitor's server: clients that do not read hold nobody up, and cost little."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chronovisor.machine.qmp.schema import Command, Schema
+from chronovisor.machine.qmp.server import QmpServer
+
+SCHEMA = Schema((Command("qmp_capabilities", ""), Command("work", "", returns="str")), (), ())
+NEGOTIATE, WORK = b'{"execute":"qmp_capabilities"}', b'{"execute":"work"}'
+
+
+class Server:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        listener.listen()
+        self.done = 0
+        self.server = QmpServer(listener, SCHEMA, {"work": self._work}, {"QMP": {}})
+
+    def _work(self, given: dict[str, Any]) -> str:
+        self.done += 1
+        return "x" * 10_000
+
+    def client(self) -> socket.socket:
+        """A client that has negotiated."""
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(20)
+        client.connect(str(self.path))
+        client.sendall(NEGOTIATE)
+        with client.makefile("rb") as lines:
+            assert json.loads(lines.readline()) == {"QMP": {}}
+            assert json.loads(lines.readline()) == {"return": {}}
+        return client
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    made = Server(tmp_path / "qmp")
+    yield made
+    made.server.close()
+
+
+def test_each_command_is_done_or_the_server_does_not_start() -> None:
+    with socket.socket(socket.AF_UNIX) as listener, pytest.raises(ValueError, match="work"):
+        QmpServer(listener, SCHEMA, {}, {})
+
+
+def test_a_client_that_reads_no_events_is_dropped_and_others_go_on(server: Server) -> None:
+    deaf, other = server.client(), server.client()
+    for number in range(5000):
+        server.server.tell("NEWS", {"number": number})
+        if number % 100 == 99:
+            # The other one keeps up.
+            heard = b""
+            while heard.count(b"\n") < 100:
+                heard += other.recv(65536)
+    deaf.settimeout(20)
+    received = b""
+    while data := deaf.recv(1 << 20):
+        received += data
+    assert 100 < received.count(b"\n") < 5000
+    other.sendall(WORK)
+    assert other.recv(65536).startswith(b'{"return": "xxx')
+
+
+def test_a_client_that_reads_no_answers_is_not_served_and_is_left_behind_at_the_end(server: Server) -> None:
+    deaf = server.client()
+    deaf.sendall(WORK * 500)
+    before, last = time.monotonic(), -1
+    while server.done != last and time.monotonic() < before + 10:
+        last = server.done
+        time.sleep(0.1)
+    assert 16 <= server.done < 200
+    server.server.tell("NEWS", {})
+    server.server.close()
+    server.server.wait_for_clients(lambda: False)
