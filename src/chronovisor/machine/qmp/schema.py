@@ -176,7 +176,9 @@ class Schema:
         else:
             _expect(isinstance(value, str), where, "string")
             if value not in declared.values:
-                raise ArgumentError(f"Parameter '{where}' does not accept value '{value}'")
+                # QEMU names the member alone here.
+                name = where.rpartition(".")[2]
+                raise ArgumentError(f"Parameter '{name}' does not accept value '{value}'")
 
 
 def _expect(right: bool, where: str, expected: str) -> None:
