@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faulty_way import Fault
 from processes import Machine
 from qemu.qmp import ExecuteError, QMPClient
 
@@ -154,13 +155,28 @@ def test_a_move_by_the_monitor(machine: Machine, tmp_path: Path) -> None:
             await asyncio.sleep(0.01)
         assert failed["status"] == "failed"  # type: ignore[index]
         assert "nobody" in failed["error-desc"]  # type: ignore[index]
+        broken = machine.way(address, Fault(True, "State", "cut"))
+        await client.execute("migrate", {"uri": str(broken.address)})
+        told = await heard(client, "RESUME")
+        silent = machine.way(address, Fault(False, "Accepted", "silence"))
+        await client.execute("migrate", {"uri": str(silent.address)})
+        assert await asyncio.to_thread(silent.struck.wait, 20)
+        with pytest.raises(ExecuteError, match="cannot move now"):
+            await client.execute("migrate", {"uri": address})
+        await client.execute("migrate_cancel")
+        while {"event": "MIGRATION", "data": {"status": "cancelled"}} not in told:
+            told += await heard(client, "MIGRATION")
         await client.execute("migrate", {"uri": address})
-        told: list[dict[str, Any]] = []
         while {"event": "MIGRATION", "data": {"status": "completed"}} not in told:
             told += await heard(client, "MIGRATION")
-        statuses = [event.get("data", event["event"]) for event in told]
-        moved = [{"status": s} for s in ("setup", "failed", "setup", "active")]
-        assert statuses == [*moved, "STOP", {"status": "device"}, {"status": "completed"}]
+        statuses = [event.get("data", {}).get("status", event["event"]) for event in told]
+        expected = [
+            *("setup", "failed"),
+            *("setup", "active", "STOP", "device", "failed", "RESUME"),
+            *("setup", "cancelled"),
+            *("setup", "active", "STOP", "device", "completed"),
+        ]
+        assert statuses == expected
         done: Any = await client.execute("query-migrate")
         assert done["ram"]["total"] == 2 << 20
         assert done["downtime"] == round(done["x-chronovisor"]["downtime_ns"] / 1e6)
