@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import Machine
+from processes import Machine, Process
 
 REQUESTS: list[Any] = [
     {"execute": "query-status"},
     {"execute": "qmp_capabilities"},
     {"execute": "qmp_capabilities", "id": 7},
+    {"execute": "query-status"},
+    {"execute": "human-monitor-command", "arguments": {"command-line": "info status"}},
+    {"execute": "stop"},
     {"execute": "cont"},
     {"execute": "query-status", "id": [1, None]},
     {"execute": "cont"},
@@ -105,8 +108,8 @@ def test_answers_and_events_are_qemus(machine: Machine, tmp_path: Path) -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        process = machine.run("one", "--qmp", f"unix:{ours}")
-        machine.asks("pause", "one")
+        options = ("--memory", "2M", "--name", "one", "--paused", "--qmp", f"unix:{ours}")
+        machine.processes.append(process := Process("run", "demo-le.elf", *options))
         expected, found = conversation(theirs), conversation(ours)
         assert qemu.wait(20) == process.ends() == 0
     finally:

@@ -128,6 +128,8 @@ class Monitor:
         state, running = self._departure.state, self._guest.running
         if self._moved:
             status = "postmigrate"
+        elif state == "paused" and not self._guest.thread_id():
+            status = "prelaunch"
         elif state == "moving":
             status = "running" if running else "finish-migrate"
         else:

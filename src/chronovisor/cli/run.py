@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -32,6 +32,10 @@ from chronovisor.machine.host import Host
 from chronovisor.machine.sizes import parse_topology
 from chronovisor.report.switch_trace import line
 from chronovisor.timebase.trace import Event
+
+if TYPE_CHECKING:
+    from chronovisor.machine.guest import Guest
+    from chronovisor.migration.pause import Pause
 
 
 def command(
@@ -84,6 +88,10 @@ def command(
             metavar="unix:PATH|tcp:HOST:PORT",
         ),
     ] = "",
+    paused: Annotated[
+        bool,
+        typer.Option("--paused", help="Run nothing before `chronovisor resume`, or `cont` of a monitor."),
+    ] = False,
     trace_switch: Annotated[
         bool, typer.Option("--trace-switch", help="Print what each entry and exit does to time, on stderr.")
     ] = False,
@@ -139,10 +147,24 @@ def command(
         )
         guest.wall_clock.start(base)
         with typing_into(console):
-            end = run_named(guest, name or generated_name(), seconds, debugger=debugger, qmp=qmp)
+            end = run_named(
+                guest,
+                name or generated_name(),
+                seconds,
+                paused=_not_begun(guest) if paused else None,
+                debugger=debugger,
+                qmp=qmp,
+            )
         if stats:
             tell_statistics(guest.statistics(), as_json)
     return tell_end(end, as_json)
+
+
+def _not_begun(guest: Guest) -> Pause:
+    # Few runs need it.
+    from chronovisor.migration.pause import Pause
+
+    return Pause(guest, goes_on=True)
 
 
 def _print_event(event: Event) -> None:

@@ -69,10 +69,9 @@ def run_named(
     """Let the guest run until its end here, and have it found by `name` meanwhile.
 
     `server` answers for the name already, if there is one, and is not closed; `begun` is called when the
-    guest runs and is found. A guest that came `paused` runs when it is resumed. A `debugger` can connect
-    before it runs.
-    A monitor answers at `qmp`; if the guest has moved away, it keeps this process until it is told to quit or
-    has no client left.
+    guest runs and is found. A guest that is `paused` runs when it is resumed. A `debugger` can connect
+    before it runs. A monitor answers at `qmp`; if the guest has moved away, it keeps this process until it is
+    told to quit or has no client left.
     MachineError if the name is taken.
     """
     guest.name = name

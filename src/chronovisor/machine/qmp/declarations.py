@@ -68,7 +68,7 @@ TYPES: Final = (
         (Member("qemu", "VersionTriple", "QEMU's version"), Member("package", "str", "Chronovisor's"))),
     Structure("CommandInfo", (Member("name", "str", "the command's"),)),
     Structure("NameInfo", (Member("name", "str", "as `chronovisor ps` lists it", optional=True),)),
-    Enumeration("RunState", ("running", "paused", "finish-migrate", "postmigrate", "shutdown")),
+    Enumeration("RunState", ("prelaunch", "running", "paused", "finish-migrate", "postmigrate", "shutdown")),
     Structure("StatusInfo",
         (Member("running", "bool", "whether vCPUs may execute"),
          Member("singlestep", "bool", "never"),

@@ -1,0 +1,61 @@
+"""How a move ends, in QEMU's words."""
+
+from __future__ import annotations
+
+import pytest
+
+from chronovisor.machine.errors import MachineError
+from chronovisor.migration.errors import MoveCancelledError, MoveError, MoveUndecidedError
+from chronovisor.migration.move_status import MoveStatus
+from chronovisor.migration.phases import DestinationPhase, SourcePhase
+from chronovisor.migration.transfer import MoveReport
+
+
+def refuse() -> MoveReport:
+    raise AssertionError("nobody asks")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (MoveError("it broke"), "failed"),
+        (MachineError("it broke"), "failed"),
+        (MoveCancelledError("it broke"), "cancelled"),
+        (MoveUndecidedError("a1", "it broke", refuse), "x-undecided"),
+    ],
+)
+def test_how_it_ends(error: Exception, status: str) -> None:
+    told: list[str] = []
+    moves = MoveStatus()
+    moves.changed = told.append
+
+    def move() -> MoveReport:
+        assert moves.under_way
+        for phase in (*SourcePhase, *DestinationPhase):
+            moves.probe(phase)
+        raise error
+
+    moves.begin()
+    with pytest.raises(type(error)):
+        moves.follow(move)
+    assert told == ["setup", "active", "device", status]
+    assert moves.error == str(error)
+    assert not moves.under_way
+    assert moves.duration == moves.duration >= 0
+    moves.fail("too late to matter")
+    assert moves.status == status
+
+
+def test_an_undecided_move_that_its_operator_takes_back_has_failed() -> None:
+    moves = MoveStatus()
+    moves.begin()
+    moves.take_back("a1")
+    assert (moves.status, "a1" in moves.error) == ("failed", True)
+
+
+def test_a_move_that_did_not_begin_has_failed() -> None:
+    moves = MoveStatus()
+    assert moves.status is None
+    moves.begin()
+    moves.fail("why")
+    assert (moves.status, moves.error) == ("failed", "why")
