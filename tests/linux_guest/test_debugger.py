@@ -22,7 +22,7 @@ class PlainTime:
     """Stops a guest and lets it go on; its clock goes on."""
 
     def __init__(self, guest: Guest) -> None:
-        self.stop, self.go_on = guest.pause, guest.resume
+        self.stop, self.go_on, self.step_on = guest.pause, guest.resume, guest.resume
 
 
 def gdb(kernel: Path, server: GdbServer, *commands: str) -> str:

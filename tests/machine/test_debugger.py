@@ -52,6 +52,8 @@ class PlainTime:
     def go_on(self) -> None:
         self._guest.resume()
 
+    step_on = go_on
+
 
 @contextlib.contextmanager
 def debugged(guest: Guest, address: str = "127.0.0.1:0") -> Iterator[GdbServer]:
@@ -436,6 +438,31 @@ def test_a_breakpoint_is_reached_while_the_guest_cannot_be_stopped() -> None:
         assert peer.answer().startswith(b"T05thread:1;")
         assert peer.ask(b"D") == b"OK"
         server.close()
+
+
+def test_steps_through_a_range() -> None:
+    """As gdb steps through a line of source: it is told of the end alone."""
+    text = "li r5,0\nli r6,3\nmtctr r6\nloop: addi r5,r5,1\nbdnz loop\nback: nop\nb back"
+    with Host() as host:
+        guest = host.boot(program(text))
+        with debugged(guest) as server:
+            peer = Peer(server)
+            assert b";r" in peer.ask(b"vCont?")
+            assert peer.ask(b"vCont;r10000,10014:1").startswith(b"T05thread:1;")
+            assert (guest.get("PC"), guest.get("R5")) == (0x10014, 3)
+            # Not through a breakpoint.
+            guest.set("PC", 0x10000)
+            assert peer.ask(b"Z0,10010,4") == b"OK"
+            assert peer.ask(b"vCont;r10000,10014:1;c").startswith(b"T05")
+            assert (guest.get("PC"), guest.get("R5")) == (0x10010, 1)
+            # Nor for ever: it is interrupted.
+            guest.set("PC", 0x10014)
+            peer.socket.sendall(frame(b"vCont;r10014,1001c:1"))
+            time.sleep(0.1)
+            peer.socket.sendall(b"\x03")
+            assert peer.answer().startswith(b"T02thread:1;")
+            for wrong in (b"vCont;r", b"vCont;rzz,1:1", b"vCont;r1:1"):
+                assert peer.ask(wrong) == b""
 
 
 def test_packets_in_pieces_and_with_escapes() -> None:

@@ -62,6 +62,9 @@ class _DebuggedTime:
     def go_on(self) -> None:
         self.time_away.go_on(self.policy)
 
+    def step_on(self) -> None:
+        self.time_away.step_on()
+
 
 class Debugging:
     """The debuggers of one guest: one place where they connect, once it is asked for."""

@@ -68,6 +68,13 @@ class TimeAway:
                     paused.resume(policy)
             self._departure.paused, self._debugged = None, False
 
+    def step_on(self) -> None:
+        """Let the guest go on that a debugger's step has stopped, unless it was paused meanwhile."""
+        with self._departure.no_move():
+            self.check_decided()
+            if self._departure.paused is None and self._guest.end is None:
+                self._guest.resume()
+
     def _pause(self, request: dict[str, Any]) -> dict[str, Any]:
         from chronovisor.migration.pause import Pause
 

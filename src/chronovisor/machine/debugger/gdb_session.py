@@ -62,6 +62,8 @@ class Session:
         self._acknowledges = True
         self._last = b""
         self._runs = self._closing = False
+        self._through = range(0)
+        """The addresses through which steps go on by themselves."""
         self._unheeded: Stopped | None = None
         """What has stopped the guest while it moved away."""
         self._stop_reply = b""
@@ -134,7 +136,7 @@ class Session:
             self._inspector.guest.stop()
             raise Gone
         elif request == b"vCont?":
-            self._send(b"vCont;c;C;s;S;t")
+            self._send(b"vCont;c;C;s;S;t;r")
         elif request.startswith(b"vCont;"):
             self._continue(request[6:].split(b";"))
         elif request[:1] in (b"c", b"C", b"s", b"S"):
@@ -146,6 +148,7 @@ class Session:
     def _continue(self, actions: Iterable[bytes]) -> None:
         """Let threads go on as vCont's actions say: for each the first that names it, or names no thread."""
         decided: dict[int, bytes] = {}
+        through = range(0)
         everyone = [vcpu.id for vcpu in self._inspector.vcpus]
         try:
             for action in actions:
@@ -153,13 +156,16 @@ class Session:
                 named = everyone if whose in (b"", b"-1") else [self._commands.thread(whose).id]
                 for vcpu in named:
                     decided.setdefault(vcpu, what[:1].lower())
+                if what[:1] == b"r":
+                    first, end = (int(part, 16) for part in what[1:].split(b","))
+                    through = range(first, end)
             run = [vcpu for vcpu, what in decided.items() if what == b"c"]
-            step = [vcpu for vcpu, what in decided.items() if what == b"s"]
+            step = [vcpu for vcpu, what in decided.items() if what in (b"s", b"r")]
             self._inspector.resume(run, step)
         except (ValueError, MachineError) as error:
             self._send(UNKNOWN if isinstance(error, ValueError) else b"E." + str(error).encode())
             return
-        self._runs = True
+        self._runs, self._through = True, through
 
     # Stops
 
@@ -179,6 +185,9 @@ class Session:
         if stopped is None:
             return
         try:
+            if self._is_on_its_way(stopped):
+                self._inspector.step_on()
+                return
             self._inspector.stop()
         except MachineError:
             # It is on its way to another host, and stands still. If it stays here, this is told later.
@@ -191,6 +200,12 @@ class Session:
         else:
             address, what = self._inspector.watched_address(hit)
             self._tell_stop(_TRAP, b"%s:%x;" % (what.value.encode(), address))
+
+    def _is_on_its_way(self, stopped: Stopped) -> bool:
+        """Whether a single step was one of many through a line of source, and none has come to its end."""
+        address = stopped.exit.address
+        is_inside = stopped.exit.stepped and address in self._through
+        return is_inside and not self._inspector.is_breakpoint(address)
 
     def _tell_stop(self, signal: int, why: bytes = b"") -> None:
         self._runs, self._unheeded = False, None

@@ -26,6 +26,11 @@ class StoppedTime(Protocol):
     def go_on(self) -> None:
         """Let the guest run."""
 
+    def step_on(self) -> None:
+        """Let a guest run again that has just stopped itself, as if it had not; nothing if it was stopped by
+        someone else, too. MachineError if it cannot go on now.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
@@ -90,6 +95,14 @@ class Inspector:
             vcpu.single_step(vcpu.id in step)
         self.guest.hold_back({vcpu.id for vcpu in self.vcpus} - {*run, *step})
         self._time.go_on()
+
+    def step_on(self) -> None:
+        """Have a vCPU that has done its single step do another, and let those run that ran. MachineError."""
+        self._time.step_on()
+
+    def is_breakpoint(self, address: int) -> bool:
+        """Whether `add_breakpoint` was given this address."""
+        return address in self._breakpoints
 
     def leave(self) -> None:
         """Take all breakpoints out and let the guest run as if no debugger had come. It may be stopped or
