@@ -135,10 +135,10 @@ class GdbServer:
                 with connection:
                     self._refuse(connection, _ONE_AT_A_TIME)
                 continue
-            self._session = threading.Thread(
-                target=self._serve, args=(connection,), name="debugger", daemon=True
-            )
-            self._session.start()
+            session = threading.Thread(target=self._serve, args=(connection,), name="debugger", daemon=True)
+            session.start()
+            # Only now: one that has not begun cannot be waited for.
+            self._session = session
 
     def _serve(self, connection: socket.socket) -> None:
         with connection:
