@@ -21,7 +21,7 @@ from chronovisor.engine.native.layout import (
     RECORD_WIDE,
 )
 from chronovisor.engine.native.library import HandlerLibrary, library
-from chronovisor.engine.native.pages import DecodedPages
+from chronovisor.engine.native.pages import DecodedPages, Retired
 from chronovisor.engine.native.pairs import Key, Pair, pairs, target
 from chronovisor.engine.state import CACHE_BLOCK
 from chronovisor.isa.decode import decode
@@ -221,3 +221,23 @@ def test_code_that_another_thread_decodes_is_decoded_once() -> None:
             runner.join(60)
             assert not runner.is_alive()
         assert [thread.gpr[3] for thread in threads] == [sum(range(200))] * 2
+
+
+def test_a_page_with_a_breakpoint_is_decoded_anew_once_when_handlers_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    memory = GuestMemory(1 << 16)
+    pages = DecodedPages(memory, (True, True), mmap.mmap(-1, memory.size // CACHE_BLOCK))
+    # As long as pairs are to come, every page that is decoded may change.
+    monkeypatch.setattr(pages.library, "has_pairs", False)
+    assert pages.leave_at([0x1008]) == []
+    assert pages.add(1)
+    old: list[Retired] = []
+    refreshing = threading.Thread(target=lambda: old.extend(pages.refresh()), daemon=True)
+    refreshing.start()
+    refreshing.join(20)
+    assert not refreshing.is_alive(), "it never comes to an end"
+    assert len(old) == 1
+    monkeypatch.setattr(pages.library, "has_pairs", True)
+    assert len(pages.refresh()) == 1
+    assert pages.refresh() == []

@@ -277,7 +277,8 @@ class DecodedPages:
         with self._changing:
             self.generation = self.library.generation
             self.library.tell()
-            return [self._retire(page) for page in self._take_early()]
+            # All at first: a page with something to leave is decoded at once, and may be early again.
+            return [self._retire(page) for page in list(self._take_early())]
 
     def _take_early(self) -> Iterator[int]:
         page = self._early.find(b"\x01")
