@@ -30,7 +30,7 @@ from chronovisor.migration.stream import Header, Reader, Writer
 from chronovisor.migration.tcp import TimeLimits
 from chronovisor.timebase.types import GRANULE, Ticks
 
-LIMITS = TimeLimits(0.5, 0.5, start=0)
+LIMITS = TimeLimits(1.2, 1.2, start=0)
 ORIGIN = (1 << 63) + 987_654_321
 
 

@@ -13,7 +13,7 @@ from . import generate, interrupts, programs
 from .case import Case, Outcome
 from .ours import Evaluator
 from .qemu import run_batch
-from .qemu_errata import compared, label
+from .qemu_errata import compared, is_transactional_without_rc, label
 
 BATCH = 20_000
 
@@ -21,6 +21,9 @@ QEMU_ALONE = frozenset(
     (
         *("31/210", "31/242", "31/595", "31/659"),  # segment registers, which version 3.0B does not have
         *("31/150", "31/182", "31/214", "31/694", "31/726"),  # conditional stores without Rc
+        *(
+            f"31/{number}" for number in (654, 686, 750, 782, 814, 846, 878, 910, 942, 1006)
+        ),  # transactions without Rc
         *(f"19/{number}" for number in range(32, 1024, 32)),  # mcrf, of which QEMU ignores reserved bits
     )
 )
@@ -98,6 +101,8 @@ def lacking(case: Case, answer: Outcome) -> bool:
         return False
     illegal = answer.vector == 0x700 and bool(answer.srr1 & (1 << 19))
     unavailable = answer.vector in (0x800, 0xF20, 0xF40, 0xF60)
+    if answer.vector == 0xF60 and is_transactional_without_rc(case.words[0]):
+        return True
     return not (answer.srr0 == case.address and (illegal or unavailable))
 
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from chronovisor.isa.decode import decode
-from chronovisor.isa.instruction import Instruction
+from chronovisor.isa.instruction import UNIMPLEMENTED, Instruction
 
 from . import decimal_errata
-from .case import BLOCK, MSR_PR, MSR_SF, SPR_NAMES, Case, Outcome, describe, fields
+from .case import BLOCK, MSR_PR, MSR_SF, Case, Outcome, describe, fields
 
 _ALL = (1 << 64) - 1
 _HIGH = (_ALL << 32) & _ALL
@@ -436,6 +436,11 @@ def compared(case: Case, expected: Outcome, found: Outcome) -> str | None:
     return f"{label(case)} {describe(case)} -> " + "; ".join(said[:5]) + more
 
 
+def is_transactional_without_rc(word: int) -> bool:
+    """Whether a word that is no instruction is a transactional one without Rc: QEMU ignores that bit."""
+    return word >> 26 == 31 and decode(word | 1) in UNIMPLEMENTED
+
+
 def label(case: Case) -> str:
     """What kind of case it is: its instruction's mnemonic, "unknown word", or "program"."""
     if len(case.words) > 1:
@@ -448,4 +453,7 @@ def label(case: Case) -> str:
     return instruction.mnemonic
 
 
-__all__ = ["NOT_DRAWN", "QEMU", "SPR_NAMES", "UNDEFINED", "Exemption", "compared", "is_exempt", "label"]
+__all__ = [
+    *("NOT_DRAWN", "QEMU", "SPR_NAMES", "UNDEFINED", "Exemption", "compared", "is_exempt"),
+    *("is_transactional_without_rc", "label"),
+]
