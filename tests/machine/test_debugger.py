@@ -15,6 +15,7 @@ from typing import Final
 import pytest
 from elf_files import POWER_OFF, program
 
+from chronovisor.isa.assembly import assemble
 from chronovisor.machine import Guest, Host, MachineError
 from chronovisor.machine.debugger.gdb_protocol import PACKET_SIZE, Damaged, Interrupt, Packet, Reader, frame
 from chronovisor.machine.debugger.gdb_server import GdbServer
@@ -227,6 +228,21 @@ def test_a_step_counts_one_instruction() -> None:
         vcpu.single_step(False)
         assert host.timebase - before == Ticks(256)
         assert guest.get("PC") == (at + 4 if at != ENDLESS_AT + 8 else ENDLESS_AT)
+
+
+@pytest.mark.parametrize("engine", ["regions", "concrete"])
+def test_code_that_is_written_is_executed(engine: str) -> None:
+    with Host(engine=engine) as host:
+        guest = host.boot(FOR_EVER)
+        if engine == "regions":
+            run_until_it_is_hot(guest)
+        inspector = Inspector(guest, PlainTime(guest), lambda: None)
+        inspector.stop()
+        inspector.real_addresses = True
+        inspector.write_memory(guest.vcpus[0], ENDLESS_AT, assemble("b .", ENDLESS_AT, little=True))
+        inspector.resume([0], [])
+        time.sleep(0.1)
+        assert guest.get("PC") == ENDLESS_AT
 
 
 WATCHED: Final = """
