@@ -245,6 +245,16 @@ def test_code_that_is_written_is_executed(engine: str) -> None:
         assert guest.get("PC") == ENDLESS_AT
 
 
+@pytest.mark.parametrize("engine", ["regions", "concrete"])
+def test_an_instructions_address_has_no_two_lowest_bits(engine: str) -> None:
+    with Host(clock="virtual", engine=engine) as host:
+        guest = host.boot(FOR_EVER)
+        guest.set("PC", ENDLESS_AT + 3)
+        guest.run_for(Ticks(256 * 6))
+        assert guest.end is None
+        assert (guest.get("PC"), guest.get("R5")) == (ENDLESS_AT, 2)
+
+
 WATCHED: Final = """
     lis r4,2; li r5,0
 loop: addi r5,r5,1

@@ -113,6 +113,8 @@ class EmbeddedVcpu:
         for value in (*values.values(), *regs.gpr, *regs.sprg):
             if not 0 <= value <= MASK64:
                 raise KvmError(errno.EINVAL, f"{value:#x} does not fit a register of 64 bits")
+        # Instructions are words at multiples of 4: the processor has no other bits of their address.
+        values["CIA"] &= ~3
         with self._vcpu.access():
             state = self._vcpu.state
             for name, value in values.items():

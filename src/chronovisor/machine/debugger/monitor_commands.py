@@ -49,14 +49,15 @@ def answer(
 
 
 def _time(inspector: Inspector, guest_time: Callable[[], int]) -> str:
-    host = inspector.guest.system.clock.now().value
+    clock = inspector.guest.system.clock
+    host, frequency = clock.now().value, clock.source.frequency
     now = guest_time()
     lines = [f"host timebase   {host:#018x}", f"guest timebase  {now:#018x}"]
     for vcpu in inspector.vcpus:
         offset, expiry = inspector.read(vcpu, "TB_OFFSET"), inspector.read(vcpu, "DEC_EXPIRY")
         left = (expiry - now) & MASK64
         signed = left - (1 << 64) if left >> 63 else left
-        lines.append(f"vCPU {vcpu.id}: offset {offset:#x}, DEC {signed} ({signed / 512_000_000:+.6f} s)")
+        lines.append(f"vCPU {vcpu.id}: offset {offset:#x}, DEC {signed} ({signed / frequency:+.6f} s)")
     return "\n".join(lines) + "\n"
 
 
