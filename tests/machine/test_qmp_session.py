@@ -78,6 +78,14 @@ def test_errors_are_qemus(request_: str, kind: str, desc: str) -> None:
     assert negotiated().answer(value) == expected | identified
 
 
+@pytest.mark.parametrize("number", [1 << 64, -1 - (1 << 63), 10**100])
+def test_a_number_of_more_than_64_bits_is_refused(number: int) -> None:
+    request = {"execute": "migrate-set-parameters", "arguments": {"max-bandwidth": number}}
+    error = negotiated().answer(request)["error"]
+    assert "64 bits" in error["desc"]
+    assert len(error["desc"]) < 100
+
+
 def test_nothing_is_done_before_the_negotiation() -> None:
     answer = session().answer({"execute": "stop", "id": [1]})
     assert answer["error"]["class"] == "CommandNotFound"
@@ -97,7 +105,7 @@ def test_values_are_found_wherever_the_pieces_end() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        b"hello", b"{]", b"}", b'{"a":NaN}', b'{"a":"\xff"}', b'{"a":' + b"1" * 5000 + b"}",
+        b"hello", b"{]", b"}", b'{"a":NaN}', b'{"a":1e999}', b'{"a":"\xff"}', b'{"a":' + b"1" * 5000 + b"}",
         b"[" * (DEEPEST + 1), b'{"a":' * 100_000, b'"' + b"x" * LONGEST, b'{"' + b"[" * (2 * LONGEST),
     ],
 )  # fmt: skip

@@ -35,14 +35,14 @@ def test_how_it_ends(error: Exception, status: str) -> None:
             moves.probe(phase)
         raise error
 
-    moves.begin()
+    number = moves.begin()
     with pytest.raises(type(error)):
         moves.follow(move)
     assert told == ["setup", "active", "device", status]
     assert moves.error == str(error)
     assert not moves.under_way
     assert moves.duration == moves.duration >= 0
-    moves.fail("too late to matter")
+    moves.fail(number, "too late to matter")
     assert moves.status == status
 
 
@@ -53,9 +53,12 @@ def test_an_undecided_move_that_its_operator_takes_back_has_failed() -> None:
     assert (moves.status, "a1" in moves.error) == ("failed", True)
 
 
-def test_a_move_that_did_not_begin_has_failed() -> None:
+def test_a_move_that_did_not_begin_has_failed_and_no_other_has() -> None:
     moves = MoveStatus()
     assert moves.status is None
-    moves.begin()
-    moves.fail("why")
+    first = moves.begin()
+    moves.fail(first, "why")
     assert (moves.status, moves.error) == ("failed", "why")
+    moves.begin()
+    moves.fail(first, "told late")
+    assert (moves.status, moves.error) == ("setup", "")

@@ -82,3 +82,11 @@ Stats: TypeAlias = Annotated[
 RunTimeout: TypeAlias = Annotated[
     str, typer.Option(help="Seconds of real time after which the guest is ended.", metavar="SECONDS")
 ]
+Qmp: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        help="Answer QMP there, QEMU's monitor protocol: at a unix socket, or a port of this machine's "
+        "loopback.",
+        metavar="unix:PATH|tcp:HOST:PORT",
+    ),
+]

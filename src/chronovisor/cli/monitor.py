@@ -200,16 +200,18 @@ class Monitor:
             None,
             None,
         )
-        self._moves.begin()
-        threading.Thread(target=self._follow, args=(request,), name="monitor's move", daemon=True).start()
+        follow = threading.Thread(
+            target=self._follow, args=(request, self._moves.begin()), name="monitor's move", daemon=True
+        )
+        follow.start()
 
-    def _follow(self, request: dict[str, Any]) -> None:
+    def _follow(self, request: dict[str, Any], number: int) -> None:
         try:
             for _ in self._handlers["migrate"](request):
                 pass
         except Exception as error:
-            # `query-migrate` has it if the move itself failed.
-            self._moves.fail(str(error))
+            # If the move itself failed, that is known already, and there may be another one by now.
+            self._moves.fail(number, str(error))
 
     def _cancel(self, given: dict[str, Any]) -> None:
         if self._moves.under_way:

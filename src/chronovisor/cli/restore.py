@@ -20,6 +20,7 @@ from chronovisor.cli.host_options import (
     MemoryLimit,
     Provider,
     ProviderOption,
+    Qmp,
     RunTimeout,
     Stats,
     TbOrigin,
@@ -68,6 +69,7 @@ def command(
     kernel: Kernel = "",
     initrd: Initrd = "",
     append: Append = "",
+    qmp: Qmp = "",
     timeout: RunTimeout = "",
     stats: Stats = False,
     as_json: Annotated[
@@ -111,7 +113,7 @@ def command(
                 if as_json:
                     print(json.dumps(hop), file=sys.stderr, flush=True)
 
-            end = run_named(guest, name, seconds, server, begun)
+            end = run_named(guest, name, seconds, server, begun, qmp=qmp)
         if stats:
             tell_statistics(guest.statistics(), as_json)
     return tell_end(end, as_json)

@@ -17,6 +17,7 @@ from chronovisor.cli.host_options import (
     EngineOption,
     Provider,
     ProviderOption,
+    Qmp,
     RunTimeout,
     Stats,
     TbOrigin,
@@ -80,14 +81,7 @@ def command(
     no_reboot: Annotated[
         bool, typer.Option("--no-reboot", help="End with status 7 if the guest reboots.")
     ] = False,
-    qmp: Annotated[
-        str,
-        typer.Option(
-            help="Answer QMP there, QEMU's monitor protocol: at a unix socket, or a port of this machine's "
-            "loopback.",
-            metavar="unix:PATH|tcp:HOST:PORT",
-        ),
-    ] = "",
+    qmp: Qmp = "",
     paused: Annotated[
         bool,
         typer.Option("--paused", help="Run nothing before `chronovisor resume`, or `cont` of a monitor."),

@@ -34,6 +34,7 @@ class MoveStatus:
         """Of a completed move."""
         self.changed: Callable[[str], None] = lambda status: None
         self._begun = self._over = 0.0
+        self._number = 0
 
     @property
     def under_way(self) -> bool:
@@ -45,11 +46,13 @@ class MoveStatus:
         """Seconds that the move has taken, or took."""
         return (time.monotonic() if self.under_way else self._over) - self._begun
 
-    def begin(self) -> None:
-        """Say that a move is to be made; nothing if that is known."""
+    def begin(self) -> int:
+        """Say that a move is to be made, unless that is known; return the move's number."""
         if not self.under_way:
+            self._number += 1
             self.error, self.report, self._begun = "", None, time.monotonic()
             self._set(SETUP)
+        return self._number
 
     def probe(self, phase: SourcePhase | DestinationPhase) -> None:
         """Note a phase of the source that begins."""
@@ -70,9 +73,9 @@ class MoveStatus:
         self._finish(COMPLETED)
         return self.report
 
-    def fail(self, why: str) -> None:
-        """Note that a move did not even begin; nothing if it is known how the move ended."""
-        if self.under_way:
+    def fail(self, number: int, why: str) -> None:
+        """Note that the move of this number did not even begin; nothing if it is known how it ended."""
+        if self.under_way and number == self._number:
             self.error = why
             self._finish(FAILED)
 

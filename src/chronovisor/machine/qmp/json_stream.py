@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
@@ -90,9 +91,17 @@ class JsonStream:
 
     def _decoded(self) -> Any | JsonError:
         try:
-            return json.loads(self._reset().decode(), parse_constant=_refuse_constant)
+            text = self._reset().decode()
+            return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
         except ValueError as error:
             return JsonError(f"JSON parse error, {error}")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("a number is too large")
+    return number
 
 
 def _refuse_constant(name: str) -> NoReturn:

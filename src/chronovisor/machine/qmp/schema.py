@@ -19,6 +19,8 @@ _BUILTINS: Final[Mapping[str, tuple[str, str, tuple[type, ...]]]] = {
     "any": ("value", "value", (object,)),
 }
 """JSON's type as the schema names it, as errors name it, and Python's."""
+_INTEGERS: Final = range(-(1 << 63), 1 << 64)
+"""Integers with or without a sign, of 64 bits."""
 _NOTHING: Final = "0"
 """The name of the object without members, as an argument or an answer."""
 
@@ -170,6 +172,8 @@ class Schema:
             # To Python a truth value is an integer.
             right = isinstance(value, types) and (type_ in ("bool", "any") or not isinstance(value, bool))
             _expect(right, where, expected)
+            if type_ == "int" and value not in _INTEGERS:
+                raise ArgumentError(f"Parameter '{where}' expects an integer of 64 bits")
         elif isinstance(declared := self._types[type_], Structure):
             _expect(isinstance(value, dict), where, "object")
             self._check_members(declared.members, value, f"{where}.")
