@@ -12,11 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import hypothesis.strategies as st
 import pytest
 from elf_files import POWER_OFF, program
+from hypothesis import given
 
 from chronovisor.isa.assembly import assemble
 from chronovisor.machine import Guest, Host, MachineError
+from chronovisor.machine.debugger.gdb_commands import Commands
 from chronovisor.machine.debugger.gdb_protocol import PACKET_SIZE, Damaged, Interrupt, Packet, Reader, frame
 from chronovisor.machine.debugger.gdb_server import GdbServer
 from chronovisor.machine.debugger.inspector import Inspector, Watching
@@ -506,6 +509,46 @@ def test_packets_in_pieces_and_with_escapes() -> None:
         reader = Reader()
         found = [event for at in range(0, len(sent), size) for event in reader.feed(sent[at : at + size])]
         assert found == expected
+
+
+@given(st.binary(), st.binary(max_size=40))
+def test_any_data_comes_through_a_packet(data: bytes, rubbish: bytes) -> None:
+    assert list(Reader().feed(frame(data))) == [Packet(data)]
+    # What came before a packet is forgotten with it, if it was the end of another.
+    assert list(Reader().feed(rubbish.replace(b"#", b"") + frame(data)))[-1] == Packet(data)
+
+
+def test_any_request_is_answered() -> None:
+    with Host() as host:
+        guest = host.boot(FOR_EVER, smp=2)
+        commands = Commands(Inspector(guest, PlainTime(guest), lambda: None), lambda: 0)
+        letters = st.sampled_from([bytes((letter,)) for letter in b"gGpPmMXHTzZqQ"])
+        words = st.sampled_from(
+            (
+                *(
+                    b"Xfer:features:read:target.xml:",
+                    b"Rcmd,",
+                    b"ThreadExtraInfo,",
+                    b"qemu.PhyMemMode:",
+                    b"g",
+                    b"0,",
+                ),
+                *(b"10000,", b",", b"-1", b":", b";", b"=", b"8", b"2,20000,8", b"ffffffffffffffff,", b"1"),
+                *(b"time".hex().encode(), b"reg R3 99999999999999999999".hex().encode(), b"00" * 40),
+            )
+        )
+        answered = 0
+
+        @given(letters, st.lists(st.one_of(words, st.binary(max_size=6)), max_size=4))
+        def ask(letter: bytes, rest: list[bytes]) -> None:
+            nonlocal answered
+            answer = commands.answer(letter + b"".join(rest))
+            assert len(answer) <= PACKET_SIZE
+            answered += answer != b"" and not answer.startswith(b"E")
+
+        ask()
+        assert answered
+        assert guest.end is None
 
 
 def test_where_debuggers_connect(tmp_path: Path) -> None:
