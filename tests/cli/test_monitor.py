@@ -26,10 +26,10 @@ NEGOTIATE = b'{"execute":"qmp_capabilities"}'
 class RawClient:
     """A socket, and what comes from it."""
 
-    def __init__(self, path: Path) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
+    def __init__(self, place: Path | int) -> None:
+        self.socket = socket.socket(socket.AF_INET if isinstance(place, int) else socket.AF_UNIX)
         self.socket.settimeout(20)
-        self.socket.connect(str(path))
+        self.socket.connect(("127.0.0.1", place) if isinstance(place, int) else str(place))
         self._lines = self.socket.makefile("rb")
 
     def hear(self) -> Any:
@@ -217,6 +217,8 @@ def test_a_move_by_the_monitor(machine: Machine, tmp_path: Path) -> None:
     ("address", "words"),
     [
         ("tcp:192.0.2.1:4444", "loopback"),
+        ("tcp:127.0.0.1:0", "ports are 1 to"),
+        ("tls:127.0.0.1:4444", "loopback"),
         ("tcp:example.org:4444", "loopback"),
         ("unix:/nowhere/at/all", "cannot be listened at"),
         ("unix:/tmp/qmp", "directory of your own"),
@@ -239,12 +241,16 @@ def test_a_socket_in_use_and_one_that_was_left(machine: Machine, tmp_path: Path)
 
 
 def test_a_restored_guest_has_a_monitor_too(machine: Machine, tmp_path: Path) -> None:
-    path, saved = tmp_path / "qmp", str(tmp_path / "saved")
+    saved = str(tmp_path / "saved")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
     machine.run("one")
     machine.asks("snapshot", "one", saved)
-    machine.processes.append(process := Process("restore", saved, "--name", "two", "--qmp", f"unix:{path}"))
+    machine.processes.append(
+        process := Process("restore", saved, "--name", "two", "--qmp", f"tcp:localhost:{port}")
+    )
     assert "two goes on" in process.error_line()
-    client = RawClient(path)
+    client = RawClient(port)
     client.hear()
     assert client.say(NEGOTIATE) == {"return": {}}
     assert client.say(b'{"execute":"query-name"}') == {"return": {"name": "two"}}

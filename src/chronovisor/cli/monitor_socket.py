@@ -25,7 +25,8 @@ def listen(text: str) -> tuple[socket.socket, Path | None]:
     address_text, comma, options = text.partition(",")
     if not _QEMU_OPTIONS.fullmatch(comma + options):
         raise MachineError(f"--qmp {text!r}: of QEMU's options server, nowait and wait=off are taken")
-    address = parse_address(address_text, listen=True)
+    # Not any free port: nobody would be told which.
+    address = parse_address(address_text)
     try:
         if isinstance(address, UnixAddress):
             return _listen_at_file(Path(address.path))
