@@ -79,7 +79,7 @@ def _parts(vcpu: VirtualCpu) -> dict[str, Callable[[], object]]:
 
     def timer() -> None:
         vcpu.timer.load(thread, 32, offset, offset, now)
-        vcpu.timer.keep(timebase, offset, offset, now)  # type: ignore[arg-type]
+        vcpu.timer.keep(timebase, offset, offset, now)  # type: ignore[arg-type]  # a count of ticks
 
     def switch() -> None:
         host.switch.leave(timebase, host.switch.enter(timebase, offset))

@@ -45,6 +45,11 @@ class RawClient:
         self.socket.close()
 
 
+async def ask(client: QMPClient, command: str) -> Any:
+    """What a command returns. The client's own types know no more than that it is an object."""
+    return await client.execute(command)
+
+
 async def heard(client: QMPClient, last: str) -> list[dict[str, Any]]:
     """The events up to `last`, without their timestamps."""
     events: list[dict[str, Any]] = []
@@ -66,11 +71,11 @@ def test_a_guest_under_its_own_client(machine: Machine, tmp_path: Path) -> None:
         client = QMPClient("test")
         await client.connect(str(path))
         assert client.greeting is not None
-        assert (await client.execute("query-status"))["status"] == "running"  # type: ignore[index]
+        assert (await ask(client, "query-status"))["status"] == "running"
         assert await client.execute("query-name") == {"name": "one"}
-        (vcpu,) = await client.execute("query-cpus-fast")  # type: ignore[misc]
+        (vcpu,) = await ask(client, "query-cpus-fast")
         assert Path(f"/proc/{process.pid}/task/{vcpu['thread-id']}").exists()
-        assert {"name": "stop"} in await client.execute("query-commands")  # type: ignore[operator]
+        assert {"name": "stop"} in await ask(client, "query-commands")
         for command in ("stop", "stop", "query-status"):
             status: Any = await client.execute(command)
         assert (status["status"], status["running"]) == ("paused", False)
@@ -165,7 +170,7 @@ def test_a_move_by_the_monitor(machine: Machine, tmp_path: Path) -> None:
         await client.execute("migrate-set-capabilities", {"capabilities": [events]})
         await client.execute("migrate-set-parameters", {"downtime-limit": 200})
         await client.execute("migrate", {"uri": f"unix:{tmp_path}/nobody"})
-        while (failed := await client.execute("query-migrate"))["status"] == "setup":  # type: ignore[index]
+        while (failed := await ask(client, "query-migrate"))["status"] == "setup":
             await asyncio.sleep(0.01)
         assert failed["status"] == "failed"  # type: ignore[index]
         assert "nobody" in failed["error-desc"]  # type: ignore[index]
@@ -200,7 +205,7 @@ def test_a_move_by_the_monitor(machine: Machine, tmp_path: Path) -> None:
         done: Any = await client.execute("query-migrate")
         assert done["ram"]["total"] == 2 << 20
         assert done["downtime"] == round(done["x-chronovisor"]["downtime_ns"] / 1e6)
-        assert (await client.execute("query-status"))["status"] == "postmigrate"  # type: ignore[index]
+        assert (await ask(client, "query-status"))["status"] == "postmigrate"
         with pytest.raises(ExecuteError):
             await client.execute("cont")
         await client.execute("quit")

@@ -32,7 +32,8 @@ MODES = {
 CASES = 120
 
 
-def _guest(engine: type[ConcreteEngine], mode: int, second: str, text: str) -> Guest:
+def _guest(engine: type[ConcreteEngine], mode: int, second: str, text: str) -> tuple[Guest, int]:
+    """A guest with two pages mapped, and its process table."""
     guest = Guest(engine, text, msr=mode | ME | FACILITIES)
     tables = PageTables(guest.memory)
     real, flags = SECOND_PAGES[second]
@@ -42,14 +43,13 @@ def _guest(engine: type[ConcreteEngine], mode: int, second: str, text: str) -> G
     # In real mode the effective address is where the bytes are.
     for place in (DATA, DATA + 0x3000, EFFECTIVE, EFFECTIVE + 0x1000):
         guest.memory.write(place, random.Random(place).randbytes(0x1000))
-    guest.process_table = tables.process_table  # type: ignore[attr-defined]
-    return guest
+    return guest, tables.process_table
 
 
 def _seen(engine: type[ConcreteEngine], mode: int, second: str, text: str, **r: int) -> tuple[object, object]:
-    guest = _guest(engine, mode, second, text)
+    guest, process_table = _guest(engine, mode, second, text)
     thread = guest.thread(**r)
-    values = {"LPCR": int(LPCR.HR | LPCR.UPRT), "PATE1": guest.process_table, "PIDR": PID}  # type: ignore[attr-defined]
+    values = {"LPCR": int(LPCR.HR | LPCR.UPRT), "PATE1": process_table, "PIDR": PID}
     for name, value in values.items():
         thread.set(name, value)
     thread.vsr[9] = int.from_bytes(random.Random(9).randbytes(16), "big")
@@ -68,7 +68,7 @@ def test_bytes_come_from_and_go_to_both_pages(mode: str, monkeypatch: pytest.Mon
         return run_concrete(engine, state, budget)
 
     monkeypatch.setattr(NativeEngine, "_run_concrete", counted)
-    draw, done = random.Random(mode), Counter[str]()
+    draw, done = random.Random(mode), Counter[tuple[str, str]]()
     for _ in range(CASES):
         size = draw.choice(list(SIZES))
         second = draw.choice(list(SECOND_PAGES)) if MODES[mode] & DR else "elsewhere"
@@ -80,7 +80,7 @@ def test_bytes_come_from_and_go_to_both_pages(mode: str, monkeypatch: pytest.Mon
             _seen(e, MODES[mode], second, text, **given) for e in (ConcreteEngine, NativeEngine)
         )
         assert native == concrete, f"{text} at {ea:#x}, second page {second}"
-        done["load" if name.startswith("l") else "store", second] += 1  # type: ignore[index]
+        done["load" if name.startswith("l") else "store", second] += 1
     assert sum(done.values()) == CASES
     assert len(done) == (2 * len(SECOND_PAGES) if MODES[mode] & DR else 2)
     # An access whose page is looked up in the tables for the first time may fault: natively, too.
@@ -88,7 +88,7 @@ def test_bytes_come_from_and_go_to_both_pages(mode: str, monkeypatch: pytest.Mon
 
 
 def test_the_pages_of_a_store_across_two_are_both_dirty() -> None:
-    guest = _guest(NativeEngine, SF, "elsewhere", "std r4,0(r3)")
+    guest, _ = _guest(NativeEngine, SF, "elsewhere", "std r4,0(r3)")
     thread = guest.thread(r3=EFFECTIVE + 0xFFC, r4=5)
     guest.memory.dirty.take()
     guest.engine.run(thread, 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -64,7 +65,19 @@ class Answer:
     remarks: Sequence[str] = ()
     """Lines to print below the table."""
     draw: Callable[[Path], None] | None = None
-    """Writes the picture, as PNG; None if there is none."""
+    """Writes the picture, as PNG; None for a campaign without a picture."""
+
+
+def seeds(first: int, number: int, endless: bool) -> Batch:
+    """Return a batch with a task for each seed, from the `first` on."""
+    return Batch(count(first)) if endless else Batch(range(first, first + number), number)
+
+
+def check_counts(given: Parameters) -> None:
+    """Raise `CampaignError` for a parameter below 1, if all are counts."""
+    for name, value in given.items():
+        if value < 1:
+            raise CampaignError(f"{name}={value}: at least 1")
 
 
 Course: TypeAlias = Generator[Batch, list[Result], Answer]

@@ -21,7 +21,7 @@ class CaseFile:
 
     @classmethod
     def read(cls, path: Path) -> CaseFile:
-        """Read the file of a failure. Raises `CampaignError` if it is none."""
+        """Read the file of a failure. Raises `CampaignError` for any other file."""
         try:
             told = json.loads(path.read_text())
             return cls(Header(**told["header"]), Failure(**told["failure"]))

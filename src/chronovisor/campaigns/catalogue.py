@@ -39,7 +39,7 @@ CAMPAIGNS: Final = {
 def campaign_named(name: str) -> Campaign:
     """Return the campaign of that name. A name with a dot is a module of one's own, whose `CAMPAIGN` it is.
 
-    Raises `CampaignError` if there is none.
+    Raises `CampaignError` for an unknown name.
     """
     home, _ = CAMPAIGNS.get(name, (name, ""))
     if "." not in home:

@@ -9,14 +9,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Final
 
 import chronovisor
 from chronovisor.campaigns.campaign import (
     Answer,
-    Batch,
     CampaignError,
     Course,
     Failure,
@@ -24,6 +22,8 @@ from chronovisor.campaigns.campaign import (
     Parameters,
     Replay,
     Result,
+    check_counts,
+    seeds,
 )
 
 TESTS: Final = Path(chronovisor.__file__).parents[2] / "tests"
@@ -83,14 +83,11 @@ class Checkout:
 
     def course(self, seed: int, given: Parameters, endless: bool) -> Course:
         """Return the course: a task for each seed."""
-        for name in given:
-            if given[name] < 1:
-                raise CampaignError(f"{name}={given[name]}: at least 1")
+        check_counts(given)
         return self._course(seed, given, endless)
 
     def _course(self, seed: int, given: Parameters, endless: bool) -> Course:
-        seeds = count(seed) if endless else range(seed, seed + given["tasks"])
-        results = yield Batch(seeds, None if endless else given["tasks"])
+        results = yield seeds(seed, given["tasks"], endless)
         done = sum(result.done for result in results)
         failed = [result.data["seed"] for result in results if result.found]
         rows = [

@@ -64,7 +64,7 @@ def _code_here() -> str:
     return code_version()
 
 
-class _NoProfiles(distributed.WorkerPlugin):  # type: ignore[misc]
+class _NoProfiles(distributed.WorkerPlugin):  # type: ignore[misc]  # Dask has no types
     """Has a worker take no profiles of its tasks.
 
     Dask looks at all threads' frames a hundred times a second (`sys._current_frames`). If a task has many
@@ -220,7 +220,7 @@ def local(workers: int, deaths: int = DEATHS) -> Iterator[Cluster]:
 def at(address: str) -> Iterator[Cluster]:
     """Use the scheduler at an address (`tcp://HOST:PORT`).
 
-    Raises `CampaignError` if there is none, or if it has no workers.
+    Raises `CampaignError` if no scheduler answers, or if it has no workers.
     """
     with ExitStack() as stack:
         stack.enter_context(_quiet())

@@ -6,12 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Any, Final
 
 from chronovisor.campaigns.campaign import (
     Answer,
-    Batch,
     CampaignError,
     Course,
     Failure,
@@ -19,6 +17,8 @@ from chronovisor.campaigns.campaign import (
     Parameters,
     Replay,
     Result,
+    check_counts,
+    seeds,
 )
 from chronovisor.report import drift
 from chronovisor.report.drift import BIAS_US, CONTENDERS, DOWNTIMES_MS, LIMIT, Contender
@@ -72,14 +72,11 @@ class Drift:
 
     def course(self, seed: int, given: Parameters, endless: bool) -> Course:
         """Return the course: a task for each seed."""
-        for name in given:
-            if given[name] < 1:
-                raise CampaignError(f"{name}={given[name]}: at least 1")
+        check_counts(given)
         return self._course(seed, given, endless)
 
     def _course(self, seed: int, given: Parameters, endless: bool) -> Course:
-        seeds = count(seed) if endless else range(seed, seed + given["seeds"])
-        results = yield Batch(seeds, None if endless else given["seeds"])
+        results = yield seeds(seed, given["seeds"], endless)
         rows: list[tuple[str, ...]] = [
             (
                 "rule",

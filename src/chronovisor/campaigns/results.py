@@ -129,7 +129,7 @@ def created(directory: Path, header: Header) -> Iterator[Results]:
 def resumed(directory: Path, campaign: str) -> Iterator[Results]:
     """Open the results in a directory to go on with their `campaign`.
 
-    Raises `CampaignError` if there are none, or if they are of another campaign or of other code.
+    Raises `CampaignError` if the directory has no results, or those of another campaign or of other code.
     """
     try:
         file = open(directory / FILE, "r+b", buffering=0)  # noqa: SIM115 (closed below)

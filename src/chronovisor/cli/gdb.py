@@ -32,7 +32,7 @@ def command(
 ) -> None:
     """Have a running guest listen for a debugger, and say where. The guest goes on until gdb connects.
 
-    A guest that listens already goes on listening where it does.
+    A guest that already listens keeps its address.
     """
     answer = ask(
         name, "gdb", PATIENCE, address=at or None, time=str(parse_policy(gdb_time, MAX_STEP_DEFAULT))

@@ -15,7 +15,7 @@ _CODE = ("NATIVE CODE", "COMPILED", "COMPILING", "FROM DISK", "LINKING", "BYTES"
 
 
 def tell_statistics(found: Statistics | None, as_json: bool) -> None:
-    """Print a guest's statistics on stderr: as tables, or as one JSON object; None: there are none."""
+    """Print a guest's statistics on stderr: as tables, or as one JSON object (None: not counted)."""
     if as_json:
         shown = None if found is None else asdict(found)
         print(json.dumps({"statistics": shown}), file=sys.stderr, flush=True)

@@ -186,7 +186,7 @@ class CompileService:
 
     @staticmethod
     def _hand_over(code: bytes | None, take: Taker) -> None:
-        """Give code to its taker. If it cannot be linked, say so, and that there is none."""
+        """Give code to its taker. If it cannot be linked, say so and give None."""
         try:
             take(code)
         except (RuntimeError, ValueError) as error:

@@ -199,6 +199,11 @@ class ThreadEmitter(Emitter):
         raised = b.or_(self.read("pending"), b.and_(line, self.read("line_mask")))
         return b.icmp_unsigned("!=", raised, word(0))
 
+    def log_page(self, real: ir.Value) -> None:
+        """Put the page of a real address into the dirty log."""
+        pages = self.b.inttoptr(self.read("dirty_pages"), POINTER)
+        self.b.store(ir.Constant(I8, 1), self.at(pages, self.b.lshr(real, word(PAGE_SHIFT))))
+
     def addresses(self) -> ir.Value:
         """The bits of an effective address: in 32-bit mode the first page is behind the last one."""
         narrow = self.b.icmp_signed(">=", self.read("MSR"), word(0))

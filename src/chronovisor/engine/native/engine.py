@@ -76,7 +76,7 @@ class NativeEngine(ConcreteEngine):
         #: A byte for each cache block, 1 once it was decoded. It costs memory only for the blocks of code.
         self._code_blocks = mmap.mmap(-1, memory.size // CACHE_BLOCK)
         self.code_blocks_at = ctypes.addressof(ctypes.c_char.from_buffer(self._code_blocks))
-        #: Records that were replaced, and where the threads are that may be among them.
+        #: Records that were replaced, and the threads that may still execute them, by their addresses.
         self._retired: list[tuple[Retired, set[int]]] = []
         self._retiring = threading.Lock()
         self._enter_native = runtime().enter

@@ -122,12 +122,10 @@ def _init_page(e: _Answers, v: Value, page: ir.Value, origin: ir.Value) -> ir.Va
             copy = ir.FunctionType(VOID, [POINTER, POINTER, I64, I1])
             memmove = e.function.module.declare_intrinsic("llvm.memmove", [POINTER, POINTER, I64], copy)
             b.call(memmove, [place, e.at(base, origin), size, plain])
-        # The log comes behind the stores, as everywhere.
+        # These stores use no entry of the TLB, so the log comes behind them. The program has seen to it that
+        # the place is a whole page.
         b.fence("release")
-        pages = b.inttoptr(e.read("dirty_pages"), POINTER)
-        for byte in (0, _PAGE_SIZE - 1):
-            number = b.lshr(b.add(page, word(byte)), word(PAGE_SHIFT))
-            b.store(ir.Constant(I8, 1), e.at(pages, number))
+        e.log_page(page)
     return there
 
 

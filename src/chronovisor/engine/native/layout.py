@@ -201,7 +201,7 @@ class ModePages(ctypes.Structure):
 
 
 class Decoding(ctypes.Structure):
-    """How native code decodes in a machine mode: the table of slots, 0 if there is none.
+    """How native code decodes in a machine mode: the table of slots, 0 before there is one.
 
     Whoever changes it, records or the table of decoded pages has ``lock``, which is 1 then. ``swapped`` is 1
     if the bytes of instruction words are reversed, ``complete`` is 1 if no pairs are still to come.

@@ -7,7 +7,7 @@ import struct
 import sys
 from collections.abc import Iterable, MutableSequence
 from functools import cache
-from typing import Literal, Protocol, SupportsIndex, overload
+from typing import Literal, Protocol, SupportsIndex, cast, overload
 
 from chronovisor.engine.native.layout import (
     OFFSETS,
@@ -90,8 +90,7 @@ def _view(thread: Registers, file: RegisterFile) -> MutableSequence[int]:
     if file.width > 64:
         return WideRegisters(thread, file)
     at = ctypes.addressof(thread) + OFFSETS[file_field(file)]
-    registers: MutableSequence[int] = (ctypes.c_uint64 * file.count).from_address(at)  # type: ignore[assignment]
-    return registers
+    return cast("MutableSequence[int]", (ctypes.c_uint64 * file.count).from_address(at))
 
 
 class NativeSharedWords:
@@ -102,7 +101,7 @@ class NativeSharedWords:
     def __init__(self, thread: int) -> None:
         self._at = thread + OFFSETS["shared_words"]
         words = (ctypes.c_uint64 * SHARED_WORDS).from_address(self._at)
-        self.words: MutableSequence[int] = memoryview(words).cast("B").cast("Q")  # type: ignore[assignment]
+        self.words = cast("MutableSequence[int]", memoryview(words).cast("B").cast("Q"))
         self._exchange = runtime().exchange_word
 
     def exchange(self, number: int, expected: int, new: int) -> bool:
@@ -135,7 +134,7 @@ class NativeThread(Registers, Thread):
         self.reference = ctypes.c_void_p(self.at)
         for file in FILES.values():
             setattr(self, file.attribute, _view(self, file))
-        self._gpr_bytes = memoryview(self.gpr).cast("B")  # type: ignore[arg-type]
+        self._gpr_bytes = memoryview(cast("ctypes.Array[ctypes.c_uint64]", self.gpr)).cast("B")
         self.code = guest
         self.code_blocks = guest.code_blocks_at
         self.modes = ctypes.addressof(guest.modes)

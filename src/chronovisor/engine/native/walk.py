@@ -9,7 +9,6 @@ from llvmlite import ir
 
 from chronovisor.engine.native.emitter import (
     FAULTED,
-    I8,
     I64,
     NOT_TRANSLATED,
     POINTER,
@@ -65,11 +64,6 @@ class _Walk(ThreadEmitter):
         """Where the byte at a real address is in this process."""
         return self.b.inttoptr(self.b.add(self.read("memory_at"), address), POINTER)
 
-    def log(self, real: ir.Value) -> None:
-        """Put the page of a real address into the dirty log."""
-        pages = self.b.inttoptr(self.read("dirty_pages"), POINTER)
-        self.b.store(ir.Constant(I8, 1), self.at(pages, self.b.lshr(real, word(PAGE_SHIFT))))
-
     def fail(self) -> None:
         """Return without a translation."""
         self.b.ret(word(NOT_TRANSLATED))
@@ -89,7 +83,7 @@ class _Walk(ThreadEmitter):
         if self.access is Access.STORE:
             # Stores by this entry do not log their page: it is in the log before the first of them. Whoever
             # takes the log has the entry forgotten.
-            self.log(real)
+            self.log_page(real)
         b.store(page, tag)
         b.fence("seq_cst")
         # Another thread may have invalidated what was read since the walk began.
@@ -116,7 +110,7 @@ def _update_real(walk: _Walk, v: Value, address: ir.Value, old: ir.Value, new: i
     failed = b.xor(b.extract_value(pair, 1), ir.Constant(ir.IntType(1), 1))
     with walk.elsewhere(walk.unlikely(failed, "changed")):
         walk.fail()
-    walk.log(address)
+    walk.log_page(address)
 
 
 def _translated(walk: _Walk, v: Value, real: ir.Value, size: ir.Value) -> None:

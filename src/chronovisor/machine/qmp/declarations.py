@@ -30,7 +30,7 @@ COMMANDS: Final = (
     Command("migrate", "Begins a move to a `chronovisor receive` and returns; `query-migrate` tells of it.",
         (Member("uri", "str", "`tcp:HOST:PORT` of this machine's loopback, or `unix:PATH`"),
          Member("detach", "bool", "taken and ignored, as by QEMU", optional=True))),
-    Command("migrate_cancel", "Cancels the move. Nothing if there is none; an error if it is too late."),
+    Command("migrate_cancel", "Cancels the move, if one is under way; an error if it is too late for that."),
     Command("query-migrate", "What is known of the latest move. Without one, an object without members.",
         returns="MigrationInfo"),
     Command("migrate-set-parameters", "Sets what the moves that this monitor begins may cost.",
