@@ -54,9 +54,7 @@ class TimePolicy:
                     return cls(Ticks(int(ticks)))
             except ArithmeticError:
                 pass
-        raise PolicyError(
-            f"time {text!r}: write freeze, catch-up, or bounded:SECONDS as in bounded:1.5"
-        )
+        raise PolicyError(f"time {text!r}: write freeze, catch-up, or bounded:SECONDS as in bounded:1.5")
 
     def __str__(self) -> str:
         for name, policy in NAMED.items():
