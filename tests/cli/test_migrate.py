@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -297,7 +298,8 @@ def test_a_slow_move_says_how_far_it_is_and_can_be_cancelled(machine: Machine) -
     assert machine.state("there") == "running"
     before, guest, after = there.timebase()
     assert before - GRANULE <= guest - ORIGIN <= after + GRANULE
-    assert "given up" in other.error_line()
+    # The second line is of a source that was stopped before it made its offer.
+    assert re.search("the move was given up|a guest was not taken", other.error_line())
 
 
 def test_ending_a_run_gives_its_name_back(machine: Machine) -> None:

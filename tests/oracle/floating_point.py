@@ -100,10 +100,12 @@ def status(random: Random) -> int:
     return bits
 
 
-def _fields(random: Random, instruction: Instruction) -> tuple[dict[str, int], dict[int, int], int | None]:
-    """The fields of a word, which registers are operands (number -> place), and the target's register."""
+def _fields(
+    random: Random, instruction: Instruction
+) -> tuple[dict[str, int], dict[int, list[int]], int | None]:
+    """The fields of a word, the registers that are operands (number -> its places), the target."""
     numbers: dict[str, int] = {}
-    places: dict[int, int] = {}
+    places: dict[int, list[int]] = {}
     target = None
     for field in instruction.fields:
         letter = field.name[-1] if field.name[-1] in _PLACES else ""
@@ -120,7 +122,7 @@ def _fields(random: Random, instruction: Instruction) -> tuple[dict[str, int], d
             number = random.getrandbits(width) % ((1 << width) - 1)
         numbers[field.name] = number
         register = number + (32 if field.name.startswith("VR") else 0)
-        places.setdefault(register, _PLACES[letter])
+        places.setdefault(register, []).append(_PLACES[letter])
         if letter == "T":
             target = register
     return numbers, places, target
@@ -130,7 +132,7 @@ def cases(random: Random, place: Iterator[int], chosen: Instruction, inputs: int
     """`inputs` cases of one word of an instruction, at the next place."""
     numbers, registers, target = _fields(random, chosen)
     words = [_lfd(_SCRATCH, STATUS), _MTFSF_ALL]
-    words += [_vector(844, register, at) for register, at in registers.items()]
+    words += [_vector(844, register, at[0]) for register, at in registers.items()]
     words += [chosen.encode(**numbers), _MFFS | _SCRATCH << 21, _stfd(_SCRATCH, AFTER)]
     if target is not None:
         words.append(_vector(972, target, TARGET))
@@ -144,6 +146,9 @@ def cases(random: Random, place: Iterator[int], chosen: Instruction, inputs: int
             near = random.getrandbits(3) == 0
             bits = first ^ (random.getrandbits(1) << 127) if near else operand(random)
             memory[at - BLOCK : at - BLOCK + 16] = bits.to_bytes(16, "big")
+        for at, *others in registers.values():
+            for other in others:
+                memory[other - BLOCK : other - BLOCK + 16] = memory[at - BLOCK : at - BLOCK + 16]
         gpr = list(BACKGROUND)
         for at, register in _ADDRESS.items():
             gpr[register] = at
