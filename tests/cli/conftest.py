@@ -1,5 +1,8 @@
 """The machine that the commands' tests run their processes on."""
 
+import contextlib
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +19,9 @@ def machine(
     yield made
     for process in made.processes:
         process.kill()
+    for pid in made.detached:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     for started in made.started:
         started.kill()
         started.wait()

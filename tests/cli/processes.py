@@ -33,9 +33,10 @@ def ticks() -> int:
 class Process:
     """A command that goes on, and its guest's console."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, of_a_guest: bool = True) -> None:
+        options = ("--engine", "concrete", "--timeout", "60") if of_a_guest else ()
         self._process = subprocess.Popen(
-            [*COMMAND, *arguments, "--engine", "concrete", "--timeout", "60"],
+            [*COMMAND, *arguments, *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -82,12 +83,31 @@ class Machine:
         self.processes: list[Process] = []
         self.ways: list[FaultyWay] = []
         self.started: list[subprocess.Popen[bytes]] = []
+        self.detached: list[int] = []
 
     def run(self, name: str, *options: str) -> Process:
         self.processes.append(
             process := Process("run", "demo-le.elf", "--memory", "2M", "--name", name, *options)
         )
         assert "watching" in process.line()
+        return process
+
+    def run_detached(self, name: str, *options: str) -> Any:
+        """A guest in the background, and what the command told of it."""
+        return self.detach("run", "demo-le.elf", "--memory", "2M", "--name", name, *options)
+
+    def detach(self, *arguments: str) -> Any:
+        """Run a command in the background."""
+        options = ("--detach", "--json", "--engine", "concrete", "--timeout", "60")
+        done = subprocess.run([*COMMAND, *arguments, *options], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (ExitStatus.OK, "")
+        told = json.loads(done.stdout)
+        self.detached.append(told["pid"])
+        return told
+
+    def start_command(self, *arguments: str) -> Process:
+        """A command beside the guests', with its input and output."""
+        self.processes.append(process := Process(*arguments, of_a_guest=False))
         return process
 
     def start_waiting(self, name: str, *options: str) -> Process:

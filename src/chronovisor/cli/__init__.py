@@ -37,6 +37,8 @@ COMMANDS: dict[str, Command] = {
         (ExitStatus.BAD_IMAGE, *OF_A_GUEST),
     ),
     "guests": Command("chronovisor.cli.guests", "List the guests that come with Chronovisor."),
+    "console": Command("chronovisor.cli.console", "Attach to a running guest's console."),
+    "wait": Command("chronovisor.cli.wait", "Wait for a guest's end.", OF_A_GUEST),
     "stop": Command("chronovisor.cli.stop", "End a running guest."),
     "kill": Command("chronovisor.cli.kill", "End a guest's process at once."),
     "receive": Command(

@@ -12,7 +12,8 @@ from typing import Annotated, BinaryIO, Final
 
 import typer
 
-from chronovisor.cli.running import parse_seconds, say
+from chronovisor.cli.output import say
+from chronovisor.cli.running import parse_seconds
 from chronovisor.cli.status import ExitStatus
 from chronovisor.machine.control import PATIENCE, ask
 from chronovisor.machine.errors import MachineError

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from chronovisor.cli.running import say
+from chronovisor.cli.output import say
 from chronovisor.machine.control import ControlServer
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest

@@ -22,7 +22,8 @@ from chronovisor.cli.move_request import (
     choose_token,
     write_request,
 )
-from chronovisor.cli.running import parse_seconds, say
+from chronovisor.cli.output import say
+from chronovisor.cli.running import parse_seconds
 from chronovisor.cli.time_options import (
     MAX_STEP_DEFAULT,
     TIME_HELP,

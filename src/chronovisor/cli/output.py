@@ -28,6 +28,11 @@ def show(line: str) -> None:
     print(printable(line))
 
 
+def say(line: str) -> None:
+    """Tell the user something beside the guest's console."""
+    print(f"chronovisor: {printable(line)}", file=sys.stderr, flush=True)
+
+
 def terminal_width() -> int | None:
     """Return how many columns the terminal has that is the standard output; None if it is not a terminal."""
     try:

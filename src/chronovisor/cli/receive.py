@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
+from chronovisor.cli.background import LOG_SIZE_DEFAULT, Detach, Foreground, LogSize, choose_ground
+from chronovisor.cli.guest_end import tell_end
 from chronovisor.cli.host_options import (
     Clock,
     Cpu,
@@ -37,11 +38,12 @@ from chronovisor.cli.move_request import (
     choose_credentials,
     choose_token,
 )
+from chronovisor.cli.output import say
 from chronovisor.cli.reboot_options import Append, Initrd, Kernel, after_reboot
-from chronovisor.cli.running import generated_name, parse_seconds, run_named, say, tell_end
+from chronovisor.cli.running import before_the_guest, generated_name, parse_seconds, run_named
 from chronovisor.cli.statistics import tell_statistics
 from chronovisor.cli.status import ExitStatus
-from chronovisor.cli.terminal import end_this_process, typing_into, write_stdout
+from chronovisor.cli.terminal import typing_into
 from chronovisor.machine.console import Console
 from chronovisor.machine.control import ControlServer
 from chronovisor.machine.ending import EndReason, GuestEnd
@@ -49,7 +51,7 @@ from chronovisor.machine.errors import MachineError
 from chronovisor.machine.host import Host
 from chronovisor.machine.rehearsal import rehearse
 from chronovisor.machine.run_directory import state_directory
-from chronovisor.machine.sizes import parse_size, parse_u64
+from chronovisor.machine.sizes import parse_bytes, parse_size, parse_u64
 from chronovisor.migration.address import parse_address
 from chronovisor.migration.arrival import Arrivals, Arrived, Terms
 from chronovisor.migration.outcomes import RecordedOutcomes
@@ -116,6 +118,8 @@ def command(
     ] = None,
     token: Token = "",
     token_file: TokenFile = "",
+    detach: Detach = False,
+    log_size: LogSize = LOG_SIZE_DEFAULT,
     once: Annotated[
         bool, typer.Option("--once", help="End when one guest has come and has ended or moved on.")
     ] = False,
@@ -151,7 +155,8 @@ def command(
     if credentials is not None and (warning := credentials.warning()) is not None:
         say(warning)
     again = after_reboot(kernel, initrd, append)
-    console = Console(write_stdout)
+    log_bytes = parse_bytes(log_size, "log size")
+    ground = choose_ground(detach, as_json)
     keeps_name = not name
     name = name or generated_name()
 
@@ -175,45 +180,43 @@ def command(
     rehearsal = threading.Thread(
         target=rehearse, args=(cpu.value, engine.value, provider.value), name="rehearsal", daemon=True
     )
-    terms = Terms(
-        host_for,
-        console,
-        RecordedOutcomes(state_directory() / "moves"),
-        parse_size(memory_limit),
-        limits,
-        say,
-        rehearsal.join,
-        credentials,
-        choose_token(token, token_file),
-        frozenset(name.lower() for name in allow or ()),
-    )
-    waiting = {"name": name, "pid": os.getpid(), "state": "waiting"}
-    nothing = dict.fromkeys(("vcpus", "memory", "host_tb", "guest_tb", "tb_offset"))
-
-    def ps(request: dict[str, Any]) -> dict[str, Any]:
-        return waiting | nothing
-
-    with ControlServer(name, {"ps": ps, "stop": end_this_process}) as server, typing_into(console):
-        rehearsal.start()
-        arrivals = Arrivals(place, terms)
-        say(f"{name} waits at {arrivals.address}")
-        try:
-            while True:
-                arrived = arrivals.wait(seconds)
-                if arrived is None:
-                    say(f"no guest came in {seconds:g} s")
-                    return ExitStatus.TIMED_OUT
-                with arrived.host:
-                    end = _run(arrived, name, keeps_name, seconds, server, stats, as_json)
-                status = tell_end(end, as_json)
-                if once or end.reason not in _NEXT_AFTER:
-                    return status
-                console.begin_anew()
-                server.handlers = {"ps": ps, "stop": end_this_process}
-                arrivals.take_another()
-                say(f"{name} waits for the next guest at {arrivals.address}")
-        finally:
-            arrivals.close()
+    before = before_the_guest(name, "waiting")
+    with ground, ControlServer(name, before) as server:
+        console = Console(ground.begin_output(name, log_bytes))
+        terms = Terms(
+            host_for,
+            console,
+            RecordedOutcomes(state_directory() / "moves"),
+            parse_size(memory_limit),
+            limits,
+            say,
+            rehearsal.join,
+            credentials,
+            choose_token(token, token_file),
+            frozenset(name.lower() for name in allow or ()),
+        )
+        with typing_into(console):
+            rehearsal.start()
+            arrivals = Arrivals(place, terms)
+            ground.begun(address=str(arrivals.address))
+            say(f"{name} waits at {arrivals.address}")
+            try:
+                while True:
+                    arrived = arrivals.wait(seconds)
+                    if arrived is None:
+                        say(f"no guest came in {seconds:g} s")
+                        return ExitStatus.TIMED_OUT
+                    with arrived.host:
+                        end = _run(arrived, name, keeps_name, seconds, server, ground, stats, as_json)
+                    status = tell_end(end, as_json)
+                    if once or end.reason not in _NEXT_AFTER:
+                        return status
+                    console.begin_anew()
+                    server.handlers = dict(before)
+                    arrivals.take_another()
+                    say(f"{name} waits for the next guest at {arrivals.address}")
+            finally:
+                arrivals.close()
 
 
 def _run(
@@ -222,6 +225,7 @@ def _run(
     keeps_name: bool,
     seconds: float | None,
     server: ControlServer,
+    ground: Foreground,
     stats: bool,
     as_json: bool,
 ) -> GuestEnd:
@@ -239,7 +243,7 @@ def _run(
             print(json.dumps(record.as_json()), file=sys.stderr, flush=True)
 
     with naming:
-        end = run_named(guest, name, seconds, server, begun, paused)
+        end = run_named(guest, name, seconds, server, begun, paused, ended=ground.ended)
     if stats:
         tell_statistics(guest.statistics(), as_json)
     return end

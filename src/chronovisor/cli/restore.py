@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from contextlib import ExitStack
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from chronovisor.cli.background import LOG_SIZE_DEFAULT, Detach, LogSize, choose_ground
+from chronovisor.cli.guest_end import tell_end
 from chronovisor.cli.hop_record import summary
 from chronovisor.cli.host_options import (
     Clock,
@@ -26,10 +27,11 @@ from chronovisor.cli.host_options import (
     TbOrigin,
     TicksPerInstruction,
 )
+from chronovisor.cli.output import say
 from chronovisor.cli.reboot_options import Append, Initrd, Kernel, after_reboot
-from chronovisor.cli.running import generated_name, parse_seconds, run_named, say, tell_end
+from chronovisor.cli.running import before_the_guest, generated_name, parse_seconds, run_named
 from chronovisor.cli.statistics import tell_statistics
-from chronovisor.cli.terminal import typing_into, write_stdout
+from chronovisor.cli.terminal import typing_into
 from chronovisor.cli.time_options import (
     MAX_STEP_DEFAULT,
     TIME_HELP,
@@ -47,7 +49,7 @@ from chronovisor.machine.errors import MachineError
 from chronovisor.machine.host import Host
 from chronovisor.machine.rehearsal import rehearse
 from chronovisor.machine.run_directory import check_name
-from chronovisor.machine.sizes import parse_size
+from chronovisor.machine.sizes import parse_bytes, parse_size
 from chronovisor.migration.snapshot_format import SnapshotHeader
 from chronovisor.migration.snapshot_restore import check, opened, restore_from
 
@@ -69,6 +71,8 @@ def command(
     kernel: Kernel = "",
     initrd: Initrd = "",
     append: Append = "",
+    detach: Detach = False,
+    log_size: LogSize = LOG_SIZE_DEFAULT,
     qmp: Qmp = "",
     timeout: RunTimeout = "",
     stats: Stats = False,
@@ -87,12 +91,14 @@ def command(
     policy, limit = parse_policy(time, max_step), parse_limit(clock_error_limit)
     seconds, most = parse_seconds(timeout), parse_size(memory_limit)
     again = after_reboot(kernel, initrd, append)
-    console = Console(write_stdout)
-    with ExitStack() as stack:
+    log_bytes = parse_bytes(log_size, "log size")
+    ground = choose_ground(detach, as_json)
+    with ground, ExitStack() as stack:
         with opened(file) as reader:
             name = name or _name_of(reader.header)
             # Taken before the guest is made: a name that is in use ends it before anything is done.
-            server = stack.enter_context(ControlServer(name, {"ps": lambda request: _restoring(name)}))
+            server = stack.enter_context(ControlServer(name, before_the_guest(name, "restoring")))
+            console = Console(ground.begin_output(name, log_bytes))
             cpu, host = _host_for(reader.header, tb_origin, clock, ticks_per_instruction, engine, provider)
             stack.enter_context(host)
             host.after_reboot = again
@@ -106,6 +112,7 @@ def command(
             hop = restored.hop.as_json()
 
             def begun() -> None:
+                ground.begun()
                 say(f"{name} goes on: {summary(hop)}")
                 note = step_note(hop["elapsed_ticks"], hop["counted_ticks"], time, max_step)
                 if note is not None:
@@ -113,15 +120,10 @@ def command(
                 if as_json:
                     print(json.dumps(hop), file=sys.stderr, flush=True)
 
-            end = run_named(guest, name, seconds, server, begun, qmp=qmp)
+            end = run_named(guest, name, seconds, server, begun, qmp=qmp, ended=ground.ended)
         if stats:
             tell_statistics(guest.statistics(), as_json)
     return tell_end(end, as_json)
-
-
-def _restoring(name: str) -> dict[str, Any]:
-    nothing = dict.fromkeys(("vcpus", "memory", "host_tb", "guest_tb", "tb_offset"))
-    return {"name": name, "pid": os.getpid(), "state": "restoring", **nothing}
 
 
 def _name_of(header: SnapshotHeader) -> str:

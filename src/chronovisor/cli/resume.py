@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from chronovisor.cli.hop_record import summary
-from chronovisor.cli.running import say
+from chronovisor.cli.output import say
 from chronovisor.cli.time_options import (
     MAX_STEP_DEFAULT,
     TIME_HELP,

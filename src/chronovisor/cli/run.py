@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from chronovisor.cli.background import LOG_SIZE_DEFAULT, Detach, LogSize, choose_ground
 from chronovisor.cli.debugging import GdbTime, parse_debugger
+from chronovisor.cli.guest_end import tell_end
 from chronovisor.cli.host_options import (
     Clock,
     ClockOption,
@@ -23,14 +26,15 @@ from chronovisor.cli.host_options import (
     TbOrigin,
     TicksPerInstruction,
 )
-from chronovisor.cli.running import generated_name, parse_seconds, run_named, tell_end
+from chronovisor.cli.running import before_the_guest, generated_name, parse_seconds, run_named
 from chronovisor.cli.statistics import tell_statistics
-from chronovisor.cli.terminal import typing_into, write_stdout
+from chronovisor.cli.terminal import typing_into
 from chronovisor.kvm.interface import TICKS_PER_INSTRUCTION
 from chronovisor.machine.console import Console
+from chronovisor.machine.control import ControlServer
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.host import Host
-from chronovisor.machine.sizes import parse_topology
+from chronovisor.machine.sizes import parse_bytes, parse_topology
 from chronovisor.report.switch_trace import line
 from chronovisor.timebase.trace import Event
 
@@ -81,6 +85,8 @@ def command(
     no_reboot: Annotated[
         bool, typer.Option("--no-reboot", help="End with status 7 if the guest reboots.")
     ] = False,
+    detach: Detach = False,
+    log_size: LogSize = LOG_SIZE_DEFAULT,
     qmp: Qmp = "",
     paused: Annotated[
         bool,
@@ -106,7 +112,8 @@ def command(
     """Run an ELF guest, its console on the terminal, until it powers off.
 
     Ctrl-C ends it until it reads its console; from then on every key is the guest's. Ctrl-] twice ends it at
-    any time.
+    any time. With --detach this returns when the guest has begun: `console` attaches to it, `wait` tells how
+    it ends, `stop` ends it.
     """
     topology = parse_topology(smp)
     seconds = parse_seconds(timeout)
@@ -115,19 +122,26 @@ def command(
         raise MachineError(f"rtc {rtc!r}: write base=utc, base=localtime or base=DATE")
     if (image is None) == (kernel is None):
         raise MachineError("run: give one image, as IMAGE or as --kernel FILE")
+    log_bytes = parse_bytes(log_size, "log size")
     debugger = parse_debugger(gdb, wait, gdb_time)
-    console = Console(write_stdout)
-    with Host(
-        tb_origin=tb_origin,
-        clock=clock.value,
-        cores=topology.cores if host_cores is None else host_cores,
-        threads=topology.threads,
-        cpu=cpu.value,
-        engine=engine.value,
-        observer=_print_event if trace_switch else None,
-        provider=provider.value,
-        ticks_per_instruction=ticks_per_instruction,
-    ) as host:
+    ground = choose_ground(detach, as_json)
+    name = name or generated_name()
+    with ground, ExitStack() as stack:
+        # Taken before anything is done: the name may be in use.
+        server = stack.enter_context(ControlServer(name, before_the_guest(name, "starting")))
+        console = Console(ground.begin_output(name, log_bytes))
+        host = Host(
+            tb_origin=tb_origin,
+            clock=clock.value,
+            cores=topology.cores if host_cores is None else host_cores,
+            threads=topology.threads,
+            cpu=cpu.value,
+            engine=engine.value,
+            observer=_print_event if trace_switch else None,
+            provider=provider.value,
+            ticks_per_instruction=ticks_per_instruction,
+        )
+        stack.enter_context(host)
         guest = host.boot(
             image or kernel or "",
             memory,
@@ -143,11 +157,14 @@ def command(
         with typing_into(console):
             end = run_named(
                 guest,
-                name or generated_name(),
+                name,
                 seconds,
+                server,
+                begun=ground.begun,
                 paused=_not_begun(guest) if paused else None,
                 debugger=debugger,
                 qmp=qmp,
+                ended=ground.ended,
             )
         if stats:
             tell_statistics(guest.statistics(), as_json)

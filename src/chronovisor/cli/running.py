@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import base64
-import json
 import math
 import os
-import sys
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 from chronovisor.cli.debugging import DebuggerOptions, Debugging
+from chronovisor.cli.guest_end import end_as_json, ended_by
 from chronovisor.cli.move_request import read_request
-from chronovisor.cli.output import printable
-from chronovisor.cli.status import ExitStatus
-from chronovisor.cli.terminal import kill_this_process
+from chronovisor.cli.output import say
+from chronovisor.cli.terminal import end_this_process, kill_this_process
 from chronovisor.cli.time_away import TimeAway
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.registers import read_register, register_names, register_size
-from chronovisor.machine.control import FAILED, UNDECIDED, ControlError, ControlServer, RequestHandler
+from chronovisor.machine.console_sessions import ConsoleSessions
+from chronovisor.machine.control import (
+    FAILED,
+    UNDECIDED,
+    ControlError,
+    ControlServer,
+    RequestHandler,
+)
 from chronovisor.machine.dispatch_log_reader import vcpus_with_log
 from chronovisor.machine.ending import EndReason, GuestEnd
 from chronovisor.machine.errors import MachineError
@@ -31,22 +37,10 @@ from chronovisor.migration.move_status import MoveStatus
 from chronovisor.migration.pause import Pause
 from chronovisor.migration.transfer import MoveReport
 
+_SIGN_OF_LIFE: Final = 1.0
+"""Seconds from one sign of life to the next, to those who wait for the guest's end."""
 _BETWEEN_PROGRESS: Final = 0.2
 """Seconds from one line about a move's progress to the next."""
-STATUSES: Final = {
-    EndReason.POWER_OFF: ExitStatus.OK,
-    EndReason.MOVED: ExitStatus.OK,
-    EndReason.REBOOT: ExitStatus.REBOOT,
-    EndReason.PANIC: ExitStatus.PANIC,
-    EndReason.CRASH: ExitStatus.CRASH,
-    EndReason.TIMED_OUT: ExitStatus.TIMED_OUT,
-    EndReason.STOPPED: ExitStatus.ENDED,
-    # As QEMU ends.
-    EndReason.QUIT: ExitStatus.OK,
-    EndReason.OUTPUT_LOST: ExitStatus.FAILED,
-    EndReason.INTERNAL_ERROR: ExitStatus.INTERNAL_ERROR,
-}
-
 _ENTRIES_SENT: Final = 8192
 """Entries of a dispatch trace log in one answer: some half of the longest line."""
 
@@ -65,13 +59,14 @@ def run_named(
     paused: Pause | None = None,
     debugger: DebuggerOptions | None = None,
     qmp: str = "",
+    ended: Callable[[dict[str, Any]], None] = lambda end: None,
 ) -> GuestEnd:
     """Let the guest run until its end here, and have it found by `name` meanwhile.
 
     `server` answers for the name already, if there is one, and is not closed; `begun` is called when the
-    guest runs and is found. A guest that is `paused` runs when it is resumed. A `debugger` can connect
-    before it runs. A monitor answers at `qmp`; if the guest has moved away, it keeps this process until it is
-    told to quit or has no client left.
+    guest runs and is found, `ended` (see `end_as_json`) before its name is given back. A guest that is
+    `paused` runs when it is resumed. A `debugger` can connect before it runs. A monitor answers at `qmp`; if
+    the guest has moved away, it keeps this process until it is told to quit or has no client left.
     MachineError if the name is taken.
     """
     guest.name = name
@@ -87,31 +82,26 @@ def run_named(
                 service.debugging.open(debugger)
             waits = paused is not None or (debugger is not None and debugger.wait)
             end = guest.run(timeout, begun, paused=waits)
-        finally:
             service.departure.wait_until_done()
+            end = guest.end or end
+            service.end = end_as_json(end)
+        except BaseException as error:
+            service.departure.wait_until_done()
+            service.end = ended_by(error)
+            raise
+        finally:
             service.debugging.close()
-    return guest.end or end
+            if service.end is not None:
+                ended(service.end)
+            service.close()
+    return end
 
 
-def tell_end(end: GuestEnd, as_json: bool = False) -> ExitStatus:
-    """Say on stderr how the guest ended, unless it powered off; return the command's status.
-
-    `as_json` says it in any case, as one object: `reason`, `message`, `status`.
-    """
-    status = STATUSES[end.reason]
-    if end.details:
-        print(end.details, file=sys.stderr, end="")
-    if as_json:
-        ended = {"reason": end.reason.value, "message": end.message, "status": int(status)}
-        print(json.dumps(ended), file=sys.stderr, flush=True)
-    elif end.reason is not EndReason.POWER_OFF:
-        say(end.message)
-    return status
-
-
-def say(line: str) -> None:
-    """Tell the user something beside the guest's console."""
-    print(f"chronovisor: {printable(line)}", file=sys.stderr, flush=True)
+def before_the_guest(name: str, state: str) -> dict[str, RequestHandler]:
+    """Return what a process answers that has no guest yet."""
+    nothing = dict.fromkeys(("vcpus", "memory", "host_tb", "guest_tb", "tb_offset"))
+    answer = {"name": name, "pid": os.getpid(), "state": state, **nothing}
+    return {"ps": lambda request: answer, "stop": end_this_process}
 
 
 def parse_seconds(text: str, what: str = "timeout") -> float | None:
@@ -136,6 +126,10 @@ class _Service:
         self.departure = Departure(guest, say, self._moves.probe)
         self._time_away = TimeAway(guest, self.departure)
         self.debugging = Debugging(guest, self._time_away, say)
+        self._console = ConsoleSessions(guest.console)
+        self.end: dict[str, Any] | None = None
+        """How the guest ended, for those who wait for that."""
+        self._over = threading.Event()
         self.handlers: dict[str, RequestHandler] = {
             "ps": self._ps,
             "reg": self._reg,
@@ -144,9 +138,25 @@ class _Service:
             "reset": self._reset,
             "stop": self._stop,
             "kill": kill_this_process,
+            "wait": self._wait,
+            "console": self._console.answer,
             **self._time_away.handlers,
             **self.debugging.handlers,
         }
+
+    def close(self) -> None:
+        """End the sessions at the console, and tell those who wait for the guest's end."""
+        self._console.close()
+        self._over.set()
+
+    def _wait(self, request: dict[str, Any]) -> Generator[dict[str, Any], None, dict[str, Any]]:
+        """Tell how the guest ended, once it has; nothing after `within` seconds. Give signs of life."""
+        deadline = math.inf if request["within"] is None else time.monotonic() + request["within"]
+        while not self._over.wait(max(0, min(_SIGN_OF_LIFE, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline:
+                return {}
+            yield {}
+        return self.end or {}
 
     def _ps(self, request: dict[str, Any]) -> dict[str, Any]:
         guest = self._guest

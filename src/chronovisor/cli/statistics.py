@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from chronovisor.cli.running import say
+from chronovisor.cli.output import say
 from chronovisor.kvm.statistics import NativeCode, Statistics
 from chronovisor.report.columns import aligned
 

@@ -28,7 +28,7 @@ _BETWEEN_LOOKS: Final = 0.2
 
 _BEFORE_KILL: Final = 0.05
 """Seconds in which an answer is sent before the process ends."""
-_terminal: _Terminal | None = None
+_terminal: Terminal | None = None
 """The terminal whose settings have to be restored."""
 _quit = False
 """Whether the user has typed the escape sequence."""
@@ -51,9 +51,10 @@ def typing_into(console: Console) -> Iterator[None]:
     then. They are restored too while the process is stopped (SIGTSTP).
     """
     stop_reader, tell_reader = os.pipe()
-    with _Terminal() as terminal, _signals({signal.SIGPIPE: _exit_if_unread, signal.SIGTERM: _exit}):
+    with Terminal() as terminal, signals({signal.SIGPIPE: _exit_if_unread, signal.SIGTERM: end_orderly}):
         if os.isatty(STDIN):
             print("chronovisor: Ctrl-] twice ends the run", file=sys.stderr, flush=True)
+            console.occupied = "the console is on the terminal of its run"
         console.on_reader(terminal.give_keys_away)
         reader = threading.Thread(target=_read, args=(console, stop_reader), name="stdin", daemon=True)
         reader.start()
@@ -84,7 +85,7 @@ def _die() -> None:
     os._exit(ExitStatus.KILLED)
 
 
-class _Terminal:
+class Terminal:
     """Passes on each key without echo inside the context, if the standard input is our terminal."""
 
     def __init__(self) -> None:
@@ -93,12 +94,12 @@ class _Terminal:
         self._changing = threading.RLock()
         self._all_keys = False
 
-    def __enter__(self) -> _Terminal:
+    def __enter__(self) -> Terminal:
         global _terminal
         _terminal = self
         if os.isatty(STDIN) and signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
             self._handlers.enter_context(
-                _signals({signal.SIGTSTP: self._stop, signal.SIGCONT: self._continue})
+                signals({signal.SIGTSTP: self._stop, signal.SIGCONT: self._continue})
             )
         self._leave_line_mode()
         return self
@@ -143,7 +144,7 @@ class _Terminal:
     def _stop(self, number: int, _frame: FrameType | None) -> None:
         """Restore the terminal and stop the process, as SIGTSTP does by default."""
         self.restore()
-        with _signals({number: signal.SIG_DFL}):
+        with signals({number: signal.SIG_DFL}):
             # The process stops in this call. `_continue` runs when it is continued.
             signal.raise_signal(number)
 
@@ -154,7 +155,7 @@ class _Terminal:
 
 
 @contextlib.contextmanager
-def _signals(handlers: dict[int, Any]) -> Iterator[None]:
+def signals(handlers: dict[int, Any]) -> Iterator[None]:
     """Handle signals inside the context."""
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
@@ -164,7 +165,8 @@ def _signals(handlers: dict[int, Any]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _exit(_number: int, _frame: FrameType | None) -> None:
+def end_orderly(_number: int, _frame: FrameType | None) -> None:
+    """End this process for a signal, with all that `finally` and contexts do."""
     sys.exit(ExitStatus.QUIT if _quit else ExitStatus.ENDED)
 
 
@@ -185,7 +187,7 @@ def is_in_foreground() -> bool:
         return False
 
 
-class _EscapeSequence:
+class EscapeSequence:
     """Looks for Ctrl-] twice in a row among the keys."""
 
     def __init__(self) -> None:
@@ -206,7 +208,7 @@ def _end_by_user() -> None:
 
 
 def _read(console: Console, stop: int) -> None:
-    escape = _EscapeSequence()
+    escape = EscapeSequence()
     with contextlib.suppress(OSError, ValueError):
         while True:
             # A process in the background would be stopped if it read its terminal.

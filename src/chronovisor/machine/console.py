@@ -24,10 +24,14 @@ class Console:
     """
 
     def __init__(self, sink: Sink | BinaryIO | None = None) -> None:
+        self.occupied = ""
+        """Why nobody else can type; empty if somebody can."""
         self._sink = _as_sink(sink)
         self._lock = threading.Lock()
         self._was_read = threading.Condition(self._lock)
+        self._was_printed = threading.Condition(self._lock)
         self._printed = bytearray()
+        self._forgotten = 0
         self._typed: deque[int] = deque()
         self._watchers: list[Callable[[], None]] = []
         self._input_watchers: list[Callable[[], None]] = []
@@ -39,7 +43,8 @@ class Console:
         with self._lock:
             self._printed += data
             if len(self._printed) > KEPT_BYTES:
-                del self._printed[: len(self._printed) - KEPT_BYTES]
+                self._forget(len(self._printed) - KEPT_BYTES)
+            self._was_printed.notify_all()
             watchers = list(self._watchers)
         if self._sink is not None:
             try:
@@ -86,7 +91,7 @@ class Console:
     def begin_anew(self) -> None:
         """Forget what was printed and what was typed and not read: another guest gets this console."""
         with self._lock:
-            self._printed.clear()
+            self._forget(len(self._printed))
             self._typed.clear()
         self._tell_reader(False)
 
@@ -112,6 +117,28 @@ class Console:
     def text(self) -> str:
         """What the guest printed so far, as text. Bytes that are not UTF-8 become U+FFFD."""
         return self.printed.decode(errors="replace")
+
+    @property
+    def last_line(self) -> int:
+        """The position, as `since` counts, at which the line begins that was printed last."""
+        with self._lock:
+            # Its end may be printed already.
+            return self._forgotten + self._printed.rfind(b"\n", 0, max(0, len(self._printed) - 1)) + 1
+
+    def since(self, position: int, within: float = 0.0) -> tuple[bytes, int]:
+        """Return what was printed from a position on, and the position behind it: the count of bytes that
+        were printed before.
+
+        If there is nothing, wait `within` seconds for it. What is no longer kept is left out.
+        """
+        with self._lock:
+            self._was_printed.wait_for(lambda: self._forgotten + len(self._printed) > position, within)
+            found = bytes(memoryview(self._printed)[max(0, position - self._forgotten) :])
+            return found, self._forgotten + len(self._printed)
+
+    def _forget(self, count: int) -> None:
+        del self._printed[:count]
+        self._forgotten += count
 
     def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
         """Call `watcher` after each output, on the vCPU's thread. Call the function that is returned to end

@@ -2,7 +2,8 @@
 before that line any number of lines about progress.
 
 A request is `{"command": …, …}`. `{"progress": …}` says how far it has come; the last line is
-`{"answer": …}` or `{"error": line, "kind": what kind}`.
+`{"answer": …}` or `{"error": line, "kind": what kind}`. After some answers the connection stays, for bytes
+that are no lines (`Conversation`).
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import json
 import socket
 import struct
 import threading
-from collections.abc import Callable, Generator, Mapping
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Final, TypeAlias
 
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.registers import RegisterError
@@ -23,7 +25,17 @@ from chronovisor.machine.run_directory import claim, socket_path
 RequestHandler: TypeAlias = Callable[[dict[str, Any]], Any]
 """Answers a request with something that JSON can say; or with a generator, which yields how far it has come
 and returns the answer. A generator that is closed earlier has nobody left to tell, and may go on by itself.
+An answer can be a `Conversation`.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """An answer after which the connection belongs to `hold` until that returns."""
+
+    answer: Any
+    hold: Callable[[socket.socket], None]
+
 
 MAXIMUM_LINE: Final = 1 << 20
 """Bytes."""
@@ -47,6 +59,14 @@ class ControlError(Exception):
     def __init__(self, message: str, kind: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+class NotRunningError(MachineError):
+    """No process answers for a guest."""
+
+
+class ProcessEndedError(MachineError):
+    """A guest's process ended before it answered."""
 
 
 class ControlServer:
@@ -97,13 +117,13 @@ class ControlServer:
                 return
             self._requests.add(threading.current_thread())
             try:
-                with contextlib.closing(self._replies(line)) as replies:
+                with contextlib.closing(self._replies(line, connection)) as replies:
                     for reply in replies:
                         connection.sendall(json.dumps(reply).encode() + b"\n")
             finally:
                 self._requests.discard(threading.current_thread())
 
-    def _replies(self, line: bytes) -> Generator[dict[str, Any], None, None]:
+    def _replies(self, line: bytes, connection: socket.socket) -> Generator[dict[str, Any], None, None]:
         """Give the lines that answer a request; the last of them is the answer or an error."""
         try:
             request = json.loads(line)
@@ -118,13 +138,18 @@ class ControlServer:
             answer = handler(request)
             if isinstance(answer, Generator):
                 answer = yield from _as_progress(answer)
-            yield {"answer": answer}
+            if not isinstance(answer, Conversation):
+                yield {"answer": answer}
+                return
         except ControlError as error:
             yield _error(str(error), error.kind)
         except (MachineError, KvmError, RegisterError) as error:
             yield _error(str(error), USAGE)
         except Exception as error:
             yield _error(f"internal error: {type(error).__name__}: {error}", INTERNAL)
+        else:
+            yield {"answer": answer.answer}
+            answer.hold(connection)
 
 
 def ask(
@@ -136,49 +161,90 @@ def ask(
 ) -> Any:
     """Have the process of the guest `name` do something; its answer. `hear` is told how far it has come.
 
-    MachineError if no such guest runs, or it does not answer in `timeout` seconds; ControlError if its
-    answer is an error.
+    NotRunningError if no such guest runs, ProcessEndedError if its process ends meanwhile, MachineError if
+    nothing comes for `timeout` seconds; ControlError if its answer is an error.
     """
+    with _connected(name, timeout) as connection, connection.makefile("rb") as lines:
+        return _asked(name, connection, lines, {"command": command, **request}, hear)
+
+
+@contextlib.contextmanager
+def converse(name: str, command: str, timeout: float, **request: Any) -> Iterator[tuple[Any, socket.socket]]:
+    """Have the process of the guest `name` begin a conversation: its answer, and the connection meanwhile.
+
+    Errors as `ask`.
+    """
+    # Without a buffer: what follows the answer is not for it.
+    with _connected(name, timeout) as connection, connection.makefile("rb", buffering=0) as lines:
+        answer = _asked(name, connection, lines, {"command": command, **request})
+        connection.settimeout(None)
+        yield answer, connection
+
+
+@contextlib.contextmanager
+def _connected(name: str, timeout: float | None) -> Iterator[socket.socket]:
     path = socket_path(name)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)
         try:
             connection.connect(str(path))
-            connection.sendall(json.dumps({"command": command, **request}).encode() + b"\n")
-            lines = connection.makefile("rb")
-            while True:
-                line = lines.readline(MAXIMUM_LINE)
-                if not line.endswith(b"\n"):
-                    raise MachineError(f"{name}: its process ended before it answered")
-                answer = json.loads(line)
-                if "progress" not in answer:
-                    break
-                hear(answer["progress"])
         except (FileNotFoundError, ConnectionRefusedError):
-            raise MachineError(
-                f"no guest named {name} runs here; `chronovisor ps` lists those that do"
-            ) from None
+            raise _nobody(name) from None
         except TimeoutError:
-            raise MachineError(
-                f"{name}: its process has not answered for {timeout:g} s; it may be stopped"
-            ) from None
+            raise _silent(name, timeout) from None
         except OSError as error:
             raise MachineError(f"{name}: {error.strerror or error}") from None
+        yield connection
+
+
+def _asked(
+    name: str,
+    connection: socket.socket,
+    lines: BinaryIO | socket.SocketIO,
+    request: dict[str, Any],
+    hear: Callable[[Any], None] = lambda progress: None,
+) -> Any:
+    try:
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        while True:
+            line = lines.readline(MAXIMUM_LINE)
+            if not line.endswith(b"\n"):
+                raise _ended(name)
+            answer = json.loads(line)
+            if "progress" not in answer:
+                break
+            hear(answer["progress"])
+    except TimeoutError:
+        raise _silent(name, connection.gettimeout()) from None
+    except (BrokenPipeError, ConnectionResetError):
+        raise _ended(name) from None
+    except OSError as error:
+        raise MachineError(f"{name}: {error.strerror or error}") from None
     if "error" in answer:
         raise ControlError(answer["error"], answer["kind"])
     return answer["answer"]
 
 
+def _nobody(name: str) -> NotRunningError:
+    return NotRunningError(f"no guest named {name} runs here; `chronovisor ps` lists those that do")
+
+
+def _ended(name: str) -> ProcessEndedError:
+    return ProcessEndedError(f"{name}: its process ended before it answered")
+
+
+def _silent(name: str, timeout: float | None) -> MachineError:
+    return MachineError(f"{name}: its process has not answered for {timeout or 0:g} s; it may be stopped")
+
+
 def process_id(name: str) -> int:
-    """Return the id of the process that answers for a name; MachineError if no process does."""
+    """Return the id of the process that answers for a name; NotRunningError if no process does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         try:
             connection.connect(str(socket_path(name)))
             credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
         except OSError:
-            raise MachineError(
-                f"no guest named {name} runs here; `chronovisor ps` lists those that do"
-            ) from None
+            raise _nobody(name) from None
     process, _, _ = _PEER_CREDENTIALS.unpack(credentials)
     return int(process)
 

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from chronovisor.cli.clockcheck.guest_half import ARCHITECTURES, initramfs, program, write
 from chronovisor.cli.clockcheck.source import Log, Source, opened
-from chronovisor.cli.running import parse_seconds, say
+from chronovisor.cli.output import say
+from chronovisor.cli.running import parse_seconds
 from chronovisor.cli.status import ExitStatus
 from chronovisor.machine.errors import MachineError
 from chronovisor.report.clock_check import ClockCheck, Limits, Report

@@ -25,7 +25,7 @@ from chronovisor.cli.demo.travel import Travel, in_virtual_time
 from chronovisor.cli.demo.two_processes import TwoProcesses
 from chronovisor.cli.demo.watched import SilentGuestError
 from chronovisor.cli.host_options import Clock
-from chronovisor.cli.running import say
+from chronovisor.cli.output import say
 from chronovisor.cli.status import ExitStatus
 from chronovisor.machine.errors import MachineError
 from chronovisor.migration.errors import MoveError, MoveUndecidedError
