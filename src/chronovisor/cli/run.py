@@ -10,6 +10,7 @@ import typer
 
 from chronovisor.cli.background import LOG_SIZE_DEFAULT, Detach, LogSize, choose_ground
 from chronovisor.cli.debugging import GdbTime, parse_debugger
+from chronovisor.cli.device_options import Disk
 from chronovisor.cli.guest_end import tell_end
 from chronovisor.cli.host_options import (
     Clock,
@@ -35,6 +36,7 @@ from chronovisor.machine.control import ControlServer
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.host import Host
 from chronovisor.machine.sizes import parse_bytes, parse_topology
+from chronovisor.machine.vio.attachments import Attachments
 from chronovisor.report.switch_trace import line
 from chronovisor.timebase.trace import Event
 
@@ -53,6 +55,7 @@ def command(
     initrd: Annotated[
         str | None, typer.Option(help="The initial RAM disk of a Linux kernel.", metavar="FILE")
     ] = None,
+    disk: Disk = None,
     memory: Annotated[str, typer.Option(help="The guest's memory: bytes, or 512K, 64M, 1G.")] = "64M",
     smp: Annotated[str, typer.Option(help="vCPUs: N, or N,threads=T for virtual cores of T threads.")] = "1",
     host_cores: Annotated[
@@ -124,6 +127,7 @@ def command(
         raise MachineError("run: give one image, as IMAGE or as --kernel FILE")
     log_bytes = parse_bytes(log_size, "log size")
     debugger = parse_debugger(gdb, wait, gdb_time)
+    attachments = Attachments.parse(disk or ())
     ground = choose_ground(detach, as_json)
     name = name or generated_name()
     with ground, ExitStack() as stack:
@@ -142,6 +146,7 @@ def command(
             ticks_per_instruction=ticks_per_instruction,
         )
         stack.enter_context(host)
+        host.attachments = attachments
         guest = host.boot(
             image or kernel or "",
             memory,

@@ -70,6 +70,7 @@ def run_named(
     MachineError if the name is taken.
     """
     guest.name = name
+    guest.platform.on_trouble = say
     service = _Service(guest)
     service.departure.paused = paused
     with (

@@ -44,7 +44,10 @@ class Engine(Protocol):
         """Execute one instruction, even at a breakpoint."""
 
     def forget_code(self, address: int, size: int) -> None:
-        """Decode anew what was decoded of these real addresses: memory was changed from outside."""
+        """Decode anew what was decoded of these real addresses: memory was changed from outside.
+
+        Threads may run.
+        """
 
     def interrupt(self, state: Thread, name: str, cause: int = 0) -> None:
         """Enter an interrupt that came from outside, between two instructions."""

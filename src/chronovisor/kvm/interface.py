@@ -181,6 +181,13 @@ class Vm(Protocol):
         `run()`. A real kernel's user space has the processor do what `icbi` does.
         """
 
+    def device_wrote(self, address: int, size: int) -> None:
+        """Say that a device of user space's has written memory, at a guest real address. vCPUs may run.
+
+        A guest that learns of it afterwards and executes what is there executes what was written, without
+        `icbi`: a POWER9's instruction caches see what devices write. A real kernel needs no such call.
+        """
+
     def statistics(self) -> Statistics | None:
         """What executed the guest's instructions; None if the processor itself does. No vCPU may be in
         `run()`; the machine may be closed.

@@ -5,7 +5,7 @@ Sources: Devicetree Specification 0.4; LoPAR 1.1 for the nodes and properties of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,8 +15,9 @@ from chronovisor.kvm.interface import HostFacts
 from chronovisor.machine.interrupt_sources import CONSOLE
 from chronovisor.machine.nvram import SIZE as NVRAM_SIZE
 from chronovisor.machine.sizes import Topology
+from chronovisor.machine.vio.device import FIRST_UNIT, VioDevice
 
-VTY_UNIT: Final = 0x7100_0000
+VTY_UNIT: Final = FIRST_UNIT
 """The console's unit address, the `termno` of H_PUT_TERM_CHAR; 0 means it too."""
 _NVRAM_UNIT: Final = 0x7100_0001
 _EDGE: Final = 0
@@ -31,6 +32,8 @@ HYPERTAS_FUNCTIONS: Final = (
         "hcall-set-mode",
         "hcall-interrupt",
         "hcall-vio",
+        "hcall-tce",
+        "hcall-multi-tce",
         "hcall-join",
         "hcall-cpu-char",
     ),
@@ -73,6 +76,8 @@ class TreeOptions:
     """Whether the machine has an interrupt controller for its devices."""
     initrd: tuple[int, int] | None = None
     """Real addresses of the initial RAM disk's first byte and of the byte behind its last."""
+    devices: Sequence[VioDevice] = ()
+    """Its virtual devices besides the console and the NVRAM."""
 
 
 def flatten(options: TreeOptions) -> bytes:
@@ -138,11 +143,28 @@ def flatten(options: TreeOptions) -> bytes:
     _strings(nvram, "compatible", "qemu,spapr-nvram")
     _words(nvram, "reg", _NVRAM_UNIT)
     _words(nvram, "#bytes", NVRAM_SIZE)
+    for device in options.devices:
+        _virtual_device(vdevice, device)
 
     _interrupt_controller(root, options.topology)
 
     blob: bytes = tree.to_dtb(version=17, boot_cpuid_phys=0)
     return blob
+
+
+def _virtual_device(bus: Any, device: VioDevice) -> None:
+    """A device with a window into guest memory (LoPAR, "Virtual I/O Device Node Properties")."""
+    node = _node(bus, f"{device.kind}@{device.unit:x}")
+    _strings(node, "name", device.kind)
+    _strings(node, "device_type", device.device_type)
+    _strings(node, "compatible", device.compatible)
+    _words(node, "reg", device.unit)
+    _words(node, "interrupts", device.source, _EDGE)
+    _words(node, "ibm,#dma-address-cells", 2)
+    _words(node, "ibm,#dma-size-cells", 2)
+    _words(node, "ibm,my-dma-window", *device.dma_window)
+    for name, value in device.properties().items():
+        _bytes(node, name, value)
 
 
 def _cpus(root: Any, options: TreeOptions) -> None:

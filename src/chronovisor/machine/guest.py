@@ -26,6 +26,7 @@ from chronovisor.machine.platform import Platform
 from chronovisor.machine.services import NO_TRANSLATION, Translation
 from chronovisor.machine.sizes import Topology
 from chronovisor.machine.vcpu_thread import VcpuThread, VcpuThreads
+from chronovisor.machine.vio.attachments import NOTHING, Attachments
 from chronovisor.machine.wall_clock import TimeOfDay, WallClock
 from chronovisor.memory import GuestMemory
 from chronovisor.papr.dispatch_log import DispatchLog
@@ -75,6 +76,7 @@ class Guest:
         console: Console,
         name: str,
         controller: Device | None = None,
+        attachments: Attachments = NOTHING,
     ) -> None:
         self.system = system
         self.vm = vm
@@ -101,7 +103,16 @@ class Guest:
         self._carried_time_of_day: TimeOfDay | None = None
         self._threads = VcpuThreads(vcpus, system.clock.source.is_virtual, self._handle, self._broke)
         self.platform = Platform(
-            vm, memory, console, self.wall_clock, self.random, self._threads, self._finish, controller
+            vm,
+            memory,
+            console,
+            self.wall_clock,
+            self.random,
+            self._threads,
+            self._finish,
+            controller,
+            attachments,
+            system.clock.source.is_virtual,
         )
         """What its own calls reach."""
 
@@ -174,20 +185,25 @@ class Guest:
     def resume(self) -> None:
         """Let the guest go on, and return at once. If another thread holds it, wait for that thread first.
 
-        MachineError if it has ended.
+        MachineError if it has ended, or if another process has its disk.
         """
         with self.holding:
             if self.end is not None:
                 raise MachineError(f"{self.name}: the guest has ended ({self.end.message}); boot it again")
+            self.platform.vio.resume()
             self._threads.resume()
         if self.console.typed:
             # It may have come after the state was saved that this guest was made of.
             self.platform.tell_of_input()
 
     def pause(self) -> None:
-        """Stop all vCPUs between two instructions, and come back when they are out of the guest."""
+        """Stop all vCPUs between two instructions, and come back when they are out of the guest.
+
+        Its devices have finished by then what they had begun.
+        """
         self._threads.ask_to_stop()
         self._threads.wait_until_idle()
+        self.platform.vio.pause()
 
     def hold_back(self, vcpus: Collection[int]) -> None:
         """Have these vCPUs, and no others, wait while the guest runs from now on. The guest is paused."""
@@ -211,6 +227,7 @@ class Guest:
         self.closed = True
         self.platform.ignore_console()
         self._threads.close()
+        self.platform.vio.close()
         self.vm.close()
         self.memory.release()
 

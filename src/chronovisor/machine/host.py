@@ -18,6 +18,7 @@ from chronovisor.machine.files import find_image
 from chronovisor.machine.guest import MEMORY_SLOT, Guest
 from chronovisor.machine.sizes import Topology, check_topology, parse_size, parse_u64
 from chronovisor.machine.start import Start, set_decrementers
+from chronovisor.machine.vio.attachments import NOTHING
 from chronovisor.memory import GuestMemory
 from chronovisor.papr.hcalls import Hcall
 from chronovisor.timebase.clock import HostClock, RealTime, TickSource, VirtualTime
@@ -69,6 +70,8 @@ class Host:
     def _open(self, system: System) -> None:
         self.system = system
         self.guests: list[Guest] = []
+        self.attachments = NOTHING
+        """The disks of guests that are prepared from now on. One guest at a time can run with a disk."""
         self.after_reboot: Start | None = None
         """What a guest that began elsewhere begins with if it reboots here; None if a reboot ends its run."""
 
@@ -112,6 +115,7 @@ class Host:
             else:
                 guest.platform.restart, guest.platform.why_no_restart = None, ""
             start.begin(guest)
+            guest.platform.vio.take()
             for vcpu in range(guest.topology.vcpus):
                 guest.set("TB_OFFSET", offset, vcpu)
             # After the offset: they expire at a moment of the guest's time.
@@ -141,11 +145,13 @@ class Host:
         try:
             vm.set_user_memory_region(MEMORY_SLOT, 0, 0, guest_memory)
             vcpus, controller = _create_vcpus(vm, topology)
+            console = console if isinstance(console, Console) else Console(console)
+            guest = Guest(
+                self.system, vm, vcpus, guest_memory, topology, console, name, controller, self.attachments
+            )
         except BaseException:
             vm.close()
             raise
-        console = console if isinstance(console, Console) else Console(console)
-        guest = Guest(self.system, vm, vcpus, guest_memory, topology, console, name, controller)
         # Guests that moved elsewhere were closed by their move.
         self.guests = [*(other for other in self.guests if not other.closed), guest]
         if self.after_reboot is not None:

@@ -1,18 +1,19 @@
-"""The hypercalls that user space answers: console, RTAS, processor modes; all others are H_FUNCTION."""
+"""The hypercalls that user space answers: console, RTAS, modes, devices; all others are H_FUNCTION."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from chronovisor.kvm.exits import HcallExit
 from chronovisor.kvm.ids import ONE_REG_BY_NAME, MmuV3Flag
 from chronovisor.kvm.interface import Vcpu
 from chronovisor.machine.devicetree import VTY_UNIT
 from chronovisor.machine.entry import MSR_EE
+from chronovisor.machine.hypercall import DONE, Answer, HypercallFunction
 from chronovisor.machine.rtas import call_rtas
 from chronovisor.machine.services import LPCR_AIL, LPCR_ILE, Machine, Translation
 from chronovisor.machine.vcpu_thread import VcpuThread
+from chronovisor.machine.vio.hypercalls import HANDLERS as DEVICE_HANDLERS
 from chronovisor.memory import PAGE_SIZE, AddressError
 from chronovisor.papr.hcalls import Hcall, PageInit, SetMode, Status
 
@@ -22,18 +23,6 @@ _CALL_BYTES: Final = 16
 """How many characters H_PUT_TERM_CHAR and H_GET_TERM_CHAR carry at most."""
 _LARGEST_PROCESS_TABLE: Final = 24
 """As log2 of its size in bytes, less 12."""
-
-
-class Answer(NamedTuple):
-    """A hypercall's status and its results, for r4 and on."""
-
-    status: Status
-    results: tuple[int, ...] = ()
-
-
-_DONE: Final = Answer(Status.SUCCESS)
-
-HypercallFunction = Callable[[Machine, VcpuThread, tuple[int, ...]], Answer]
 
 
 def answer_hypercall(machine: Machine, caller: VcpuThread, call: HcallExit) -> None:
@@ -50,7 +39,7 @@ def _put_term_char(machine: Machine, _caller: VcpuThread, args: tuple[int, ...])
     if length:
         text = ((args[2] << 64) | args[3]).to_bytes(_CALL_BYTES, "big")
         machine.console.write(text[:length])
-    return _DONE
+    return DONE
 
 
 def _get_term_char(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
@@ -59,15 +48,6 @@ def _get_term_char(machine: Machine, _caller: VcpuThread, args: tuple[int, ...])
     typed = machine.console.read(_CALL_BYTES)
     words = int.from_bytes(typed.ljust(_CALL_BYTES, b"\0"), "big")
     return Answer(Status.SUCCESS, (len(typed), words >> 64, words & ((1 << 64) - 1)))
-
-
-def _vio_signal(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
-    """H_VIO_SIGNAL: have typed input interrupt the guest, as it does from the start, or not."""
-    unit, mode = args[:2]
-    if unit != VTY_UNIT or mode > 1:
-        return Answer(Status.PARAMETER)
-    machine.console_signals = bool(mode)
-    return _DONE
 
 
 def _vasi_state(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
@@ -80,7 +60,7 @@ def _join(machine: Machine, caller: VcpuThread, _args: tuple[int, ...]) -> Answe
     """H_JOIN: wait for H_PROD, whatever interrupts come; the last one that runs is told so instead."""
     if caller.vcpu.get_regs().msr & MSR_EE:
         return Answer(Status.BAD_MODE)
-    return _DONE if machine.join(caller) else Answer(Status.CONTINUE)
+    return DONE if machine.join(caller) else Answer(Status.CONTINUE)
 
 
 def _prod(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
@@ -89,7 +69,7 @@ def _prod(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answe
     if target is None:
         return Answer(Status.PARAMETER)
     machine.prod(target)
-    return _DONE
+    return DONE
 
 
 def _rtas(machine: Machine, caller: VcpuThread, args: tuple[int, ...]) -> Answer:
@@ -104,7 +84,7 @@ def _set_sprg0(_machine: Machine, caller: VcpuThread, args: tuple[int, ...]) -> 
     regs = caller.vcpu.get_regs()
     regs.sprg[0] = args[0]
     caller.vcpu.set_regs(regs)
-    return _DONE
+    return DONE
 
 
 def _page_init(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
@@ -121,7 +101,7 @@ def _page_init(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> 
         machine.memory.write(destination, bytes(PAGE_SIZE))
     if copied:
         machine.memory.write(destination, copied)
-    return _DONE
+    return DONE
 
 
 def _set_mode(machine: Machine, caller: VcpuThread, args: tuple[int, ...]) -> Answer:
@@ -136,12 +116,12 @@ def _set_mode(machine: Machine, caller: VcpuThread, args: tuple[int, ...]) -> An
         if flags > 1:
             return Answer(Status.UNSUPPORTED_FLAG_START)
         _set_lpcr(machine, caller, LPCR_ILE, LPCR_ILE if flags else 0)
-        return _DONE
+        return DONE
     if flags not in (0, 3):
         # The values between were taken out of the architecture, and KVM refuses them too.
         return Answer(Status.UNSUPPORTED_FLAG_START)
     _set_lpcr(machine, caller, LPCR_AIL, flags << LPCR_AIL_SHIFT)
-    return _DONE
+    return DONE
 
 
 def _set_lpcr(machine: Machine, caller: VcpuThread, mask: int, value: int) -> None:
@@ -170,7 +150,7 @@ def _register_process_table(machine: Machine, _caller: VcpuThread, args: tuple[i
         return Answer(Status.P4)
     kinds = MmuV3Flag.RADIX | (MmuV3Flag.GTSE if flags & _PROCESS_TABLE_GTSE else 0)
     machine.translate(Translation(kinds, _RADIX_PARTITION | table | size))
-    return _DONE
+    return DONE
 
 
 def _cpu_characteristics(_machine: Machine, _caller: VcpuThread, _args: tuple[int, ...]) -> Answer:
@@ -179,9 +159,9 @@ def _cpu_characteristics(_machine: Machine, _caller: VcpuThread, _args: tuple[in
 
 
 _HANDLERS: Final[dict[int, HypercallFunction]] = {
+    **DEVICE_HANDLERS,
     Hcall.PUT_TERM_CHAR: _put_term_char,
     Hcall.GET_TERM_CHAR: _get_term_char,
-    Hcall.VIO_SIGNAL: _vio_signal,
     Hcall.VASI_STATE: _vasi_state,
     Hcall.JOIN: _join,
     Hcall.PROD: _prod,

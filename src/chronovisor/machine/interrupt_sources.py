@@ -16,7 +16,6 @@ from chronovisor.kvm.interface import Device, Vm
 
 CONSOLE: Final = 0x1100
 """The source of the console."""
-NUMBERS: Final = (CONSOLE,)
 LEAST_FAVORED: Final = 0xFF
 """The priority of a source that sends no interrupt."""
 _AT_START: Final = XicsSource.MASKED | (LEAST_FAVORED << XicsSource.PRIORITY_SHIFT)
@@ -37,23 +36,29 @@ class InterruptSources:
     def __init__(self, vm: Vm, controller: Device | None) -> None:
         self._vm = vm
         self._controller = controller
+        self._numbers = [CONSOLE]
         # A source is changed by reading and writing its state.
         self._changing = threading.Lock()
         self.reset()
 
     def __contains__(self, number: int) -> bool:
-        return self._controller is not None and number in NUMBERS
+        return self._controller is not None and number in self._numbers
+
+    def add(self, number: int) -> None:
+        """Have another source, masked."""
+        self._numbers.append(number)
+        self.states = [SourceState(number, _AT_START)]
 
     def reset(self) -> None:
         """Give every source the state that it has when the machine is switched on: masked."""
-        self.states = [SourceState(number, _AT_START) for number in NUMBERS]
+        self.states = [SourceState(number, _AT_START) for number in self._numbers]
 
     @property
     def states(self) -> Sequence[SourceState]:
         """All sources; take them while the guest is paused."""
         if self._controller is None:
             return ()
-        return tuple(SourceState(n, self._controller.get_attr(XicsGroup.SOURCES, n)) for n in NUMBERS)
+        return tuple(SourceState(n, self._controller.get_attr(XicsGroup.SOURCES, n)) for n in self._numbers)
 
     @states.setter
     def states(self, states: Sequence[SourceState]) -> None:
@@ -88,7 +93,7 @@ class InterruptSources:
                 self._vm.irq_line(number, False)
 
     def _get(self, number: int) -> int:
-        if self._controller is None or number not in NUMBERS:
+        if self._controller is None or number not in self._numbers:
             raise KeyError(number)
         return self._controller.get_attr(XicsGroup.SOURCES, number)
 

@@ -16,6 +16,9 @@ from chronovisor.machine.nvram import Nvram
 from chronovisor.machine.services import LPCR_AIL, LPCR_ILE, NO_TRANSLATION, SuspendStatus, Translation
 from chronovisor.machine.suspension import Suspension, VasiState
 from chronovisor.machine.vcpu_thread import VcpuTask, VcpuThread, VcpuThreads
+from chronovisor.machine.vio.attachments import Attachments
+from chronovisor.machine.vio.bus import VioBus
+from chronovisor.machine.vio.device import Surroundings
 from chronovisor.machine.wall_clock import WallClock
 from chronovisor.memory import GuestMemory
 from chronovisor.papr.hcalls import Hcall
@@ -36,6 +39,8 @@ class Platform:
         threads: VcpuThreads,
         finish: Callable[[GuestEnd], None],
         controller: Device | None,
+        attachments: Attachments,
+        virtual: bool,
     ) -> None:
         self._vm = vm
         self._threads = threads
@@ -47,6 +52,14 @@ class Platform:
         self.translation = NO_TRANSLATION
         self.interrupts = InterruptSources(vm, controller)
         self.nvram = Nvram()
+        self.on_trouble: Callable[[str], None] = lambda line: None
+        """Told in a line, on any thread, of what goes wrong with a device outside the guest."""
+        around = Surroundings(
+            memory, vm.device_wrote, self.interrupts.pulse, virtual, lambda line: self.on_trouble(line)
+        )
+        self.vio = VioBus(attachments.open(around))
+        for device in self.vio.devices:
+            self.interrupts.add(device.source)
         self.suspension: Suspension | None = None
         """The last request that the guest suspend itself for a move."""
         self.console_signals = True
@@ -74,6 +87,7 @@ class Platform:
 
     def reset(self) -> None:
         """Give the devices the state that they have when the machine is switched on. No vCPU may run."""
+        self.vio.reset()
         self.interrupts.reset()
         self.console_signals = True
         self._answer_prod_below(True)

@@ -12,6 +12,7 @@ from chronovisor.machine.interrupt_sources import InterruptSources
 from chronovisor.machine.nvram import Nvram
 from chronovisor.machine.suspension import VasiState
 from chronovisor.machine.vcpu_thread import VcpuTask, VcpuThread
+from chronovisor.machine.vio.bus import VioBus
 from chronovisor.machine.wall_clock import WallClock
 from chronovisor.memory import GuestMemory
 
@@ -53,6 +54,7 @@ class Machine(Protocol):
     random: random.Random
     interrupts: InterruptSources
     nvram: Nvram
+    vio: VioBus
     console_signals: bool
     """Whether typed input interrupts the guest."""
 

@@ -97,6 +97,7 @@ class Start:
             rtas_size=PAGE_SIZE,
             interrupts=CONSOLE in guest.platform.interrupts,
             initrd=ramdisk,
+            devices=guest.platform.vio.devices,
         )
         tree = flatten(options)
         tree_at = free.take(len(tree), "the device tree")

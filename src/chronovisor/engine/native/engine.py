@@ -124,6 +124,19 @@ class NativeEngine(ConcreteEngine):
             if old is not None:
                 self._retire([old])
 
+    def forget_code(self, address: int, size: int) -> None:
+        """Decode anew what was decoded of these real addresses; threads may run."""
+        # Memory was changed before this: a thread that marks a block later reads what is there now.
+        behind = -(-(address + size) // CACHE_BLOCK)
+        block = self._code_blocks.find(b"\x01", address // CACHE_BLOCK, behind)
+        pages_changed = set()
+        while block >= 0:
+            super().forget(block * CACHE_BLOCK)
+            pages_changed.add(block * CACHE_BLOCK >> PAGE_SHIFT)
+            block = self._code_blocks.find(b"\x01", block + 1, behind)
+        for pages in tuple(self._pages.values()):
+            self._retire([old for page in pages_changed if (old := pages.forget_page(page)) is not None])
+
     def forget_all(self) -> None:
         """Decode everything anew: memory was changed from outside, while no thread ran."""
         super().forget_all()

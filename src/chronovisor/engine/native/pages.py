@@ -272,6 +272,12 @@ class DecodedPages:
                 return None
             return self._retire(page)
 
+    def forget_page(self, page: int) -> Retired | None:
+        """Have all of a page decoded anew; its old records, as `forget` does."""
+        with self._changing:
+            self._take_out(page)
+            return self._retire(page) if page in self._records else None
+
     def refresh(self) -> list[Retired]:
         """Have those pages decoded anew that new handlers may change; their old records, as `forget` does."""
         with self._changing:

@@ -150,6 +150,10 @@ class EmbeddedVm:
         """Have instructions that were changed from outside be decoded anew."""
         self._machine.engine.forget_code(address, size)
 
+    def device_wrote(self, address: int, size: int) -> None:
+        """Have instructions that a device has written over be decoded anew."""
+        self._machine.engine.forget_code(address, size)
+
     def statistics(self) -> Statistics:
         """What the machine's engine has counted."""
         return Statistics(

@@ -191,6 +191,9 @@ class LinuxVm:
         """Refused: this would need the instruction icbi on the guest's memory."""
         raise KvmError(errno.EOPNOTSUPP, "changing memory of a guest that the processor itself runs")
 
+    def device_wrote(self, address: int, size: int) -> None:
+        """Nothing: the processor's caches see it."""
+
     def statistics(self) -> None:
         """None: the processor executes the guest's instructions."""
 

@@ -1,0 +1,15 @@
+"""The options of commands that say what devices a guest has."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import typer
+
+Disk: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A disk, once for each: a file with its contents. With ro the guest may only read it.",
+        metavar="FILE[,ro][,format=raw]",
+    ),
+]

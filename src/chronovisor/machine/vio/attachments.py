@@ -1,0 +1,45 @@
+"""What a user attaches to a guest, and the devices that the guest has for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from chronovisor.machine.disk_file import DiskFile, DiskOption
+from chronovisor.machine.errors import MachineError
+from chronovisor.machine.vio.device import FIRST_UNIT, Surroundings, VioDevice
+from chronovisor.machine.vio.vscsi import DiskAdapter
+
+MOST_DISKS: Final = 8
+_FIRST_DISK: Final = FIRST_UNIT + 0x10
+"""The unit of the first disk's adapter; the others follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attachments:
+    """Disks in their order. The same attachments give a guest the same devices on every host."""
+
+    disks: tuple[DiskOption, ...] = ()
+
+    @classmethod
+    def parse(cls, disks: Sequence[str] = ()) -> Attachments:
+        """Read what a user wrote, as `DiskOption.parse` does; MachineError for what makes no sense."""
+        if len(disks) > MOST_DISKS:
+            raise MachineError(f"{len(disks)} disks: a guest has {MOST_DISKS} at most")
+        return cls(tuple(DiskOption.parse(disk) for disk in disks))
+
+    def open(self, around: Surroundings) -> list[VioDevice]:
+        """Return the devices, with their files open and not locked; MachineError if one cannot be opened."""
+        devices: list[VioDevice] = []
+        try:
+            for number, disk in enumerate(self.disks):
+                devices.append(DiskAdapter(_FIRST_DISK + number, around, DiskFile(disk)))
+        except BaseException:
+            for device in devices:
+                device.close()
+            raise
+        return devices
+
+
+NOTHING: Final = Attachments()

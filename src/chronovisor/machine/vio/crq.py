@@ -1,0 +1,66 @@
+"""A queue in guest memory through which a device sends messages of 16 bytes (LoPAR 1.1, "CRQ").
+
+The guest reads entry after entry and clears the first byte of each, which is not 0 while it waits.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from chronovisor.machine.vio.dma_window import DmaError, DmaWindow
+
+MESSAGE: Final = 16
+"""Bytes."""
+_GRANULE: Final = 4096
+_LARGEST: Final = 1 << 20
+"""Bytes that a queue can have. Linux has one of a page, 64 KiB at most."""
+
+
+class Queue(NamedTuple):
+    """Where the queue is, and the offset of the entry that is next; all 0 if there is none."""
+
+    address: int = 0
+    """An I/O address."""
+    size: int = 0
+    next: int = 0
+
+
+class CommandQueue:
+    """One device's; it has none until the guest registers it."""
+
+    def __init__(self, window: DmaWindow) -> None:
+        self._window = window
+        self.queue = Queue()
+        """As it is kept."""
+
+    @property
+    def registered(self) -> bool:
+        """Whether there is a queue."""
+        return self.queue.size > 0
+
+    def register(self, address: int, size: int) -> bool:
+        """Have a queue from now on; False if it cannot be there. The device has none before."""
+        if address % _GRANULE or size % _GRANULE or not 0 < size <= _LARGEST:
+            return False
+        self.queue = Queue(address, size)
+        return True
+
+    def free(self) -> None:
+        """Have no queue."""
+        self.queue = Queue()
+
+    def send(self, message: bytes) -> bool:
+        """Put a message into the queue; False if it is full, cannot be reached, or is not there."""
+        address, size, at = self.queue
+        if not size:
+            return False
+        try:
+            if self._window.read(address + at, 1)[0]:
+                return False
+            self._window.write(address + at + 1, message[1:])
+            # Last: the guest may look at any time.
+            self._window.write(address + at, message[:1])
+        except DmaError:
+            return False
+        self.queue = Queue(address, size, (at + MESSAGE) % size)
+        return True

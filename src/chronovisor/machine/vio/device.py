@@ -1,0 +1,103 @@
+"""What all virtual devices of a guest have: a unit address, an interrupt source, a window into its memory."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from chronovisor.machine.vio.dma_window import WINDOW_SIZE, DmaWindow
+from chronovisor.memory import GuestMemory
+
+FIRST_UNIT: Final = 0x7100_0000
+_FIRST_SOURCE: Final = 0x1100
+"""Of the console, which is the first unit."""
+_WINDOWS: Final = 1 << 31
+"""A window is named by its device's unit with this bit: the LIOBN of the TCE hypercalls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a device reaches of its machine."""
+
+    memory: GuestMemory
+    changed: Callable[[int, int], None]
+    """Told of memory that the device has written: a real address and a size."""
+    interrupt: Callable[[int], None]
+    """Sends an interrupt of a source; from any thread."""
+    virtual: bool
+    """Whether the machine is in virtual time: the device then does everything within the call that asks."""
+    tell: Callable[[str], None]
+    """Told in a line, for people, of what goes wrong outside the guest; on any thread."""
+
+
+class VioDevice(ABC):
+    """A virtual device. Its methods but `interrupt` are called by one thread at a time."""
+
+    kind: str
+    """What the device tree calls it."""
+    device_type: str
+    """The node's `device_type`."""
+    compatible: str
+    """By which the guest finds its driver."""
+
+    def __init__(self, unit: int, around: Surroundings) -> None:
+        self.unit = unit
+        """Its address on the bus."""
+        self.source = source_of(unit)
+        """The number of its interrupt source."""
+        self.window = DmaWindow(around.memory, around.changed)
+        self.around = around
+        self.signals = False
+        """Whether it may interrupt the guest (H_VIO_SIGNAL)."""
+
+    @property
+    def window_number(self) -> int:
+        """The LIOBN of its window."""
+        return self.unit | _WINDOWS
+
+    @property
+    def dma_window(self) -> tuple[int, ...]:
+        """The words of `ibm,my-dma-window`: the window's number, its first I/O address, its size."""
+        return (self.window_number, 0, 0, 0, WINDOW_SIZE)
+
+    def properties(self) -> Mapping[str, bytes]:
+        """Return what the device tree says of it besides what it says of all."""
+        return {}
+
+    def interrupt(self) -> None:
+        """Interrupt the guest if it wishes so. From any thread."""
+        if self.signals:
+            self.around.interrupt(self.source)
+
+    def reset(self) -> None:
+        """Be as when the machine is switched on. No vCPU runs."""
+        self.pause()
+        self.signals = False
+        self.window.clear()
+
+    @abstractmethod
+    def pause(self) -> None:
+        """Finish what was begun, and touch the guest no more until `resume`. No vCPU runs."""
+
+    @abstractmethod
+    def resume(self) -> None:
+        """Go on. MachineError if what is outside the guest is not there any more."""
+
+    @abstractmethod
+    def take(self) -> None:
+        """Have what is outside the guest for this guest alone; MachineError if another has it. Repeatable."""
+
+    @abstractmethod
+    def give_up(self) -> None:
+        """Let another process have what `take` took, up to date. The device is paused."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give up everything; it is not used again."""
+
+
+def source_of(unit: int) -> int:
+    """Return the number of a unit's interrupt source."""
+    return _FIRST_SOURCE + unit - FIRST_UNIT

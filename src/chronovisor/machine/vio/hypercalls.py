@@ -1,0 +1,115 @@
+"""The hypercalls of virtual devices: TCEs, command queues, interrupts (LoPAR 1.1, 14.5 and 17)."""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from chronovisor.machine.devicetree import VTY_UNIT
+from chronovisor.machine.hypercall import DONE, Answer, HypercallFunction
+from chronovisor.machine.services import Machine
+from chronovisor.machine.vcpu_thread import VcpuThread
+from chronovisor.machine.vio.vscsi import DiskAdapter
+from chronovisor.memory import PAGE_SIZE, AddressError
+from chronovisor.papr.hcalls import Hcall, Status
+
+_LIST: Final = PAGE_SIZE // 8
+"""Entries that one H_PUT_TCE_INDIRECT sets at most."""
+_MOST_STUFFED: Final = 1 << 16
+
+
+def _put_tce(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
+    """H_PUT_TCE: set the entry of one I/O page."""
+    return _put(machine, args[0], args[1], args[2:3])
+
+
+def _put_tce_indirect(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
+    """H_PUT_TCE_INDIRECT: set the entries of I/O pages in a row, from a list in a page of guest memory."""
+    window, address, where, count = args[:4]
+    if where % PAGE_SIZE or not 0 < count <= _LIST:
+        return Answer(Status.PARAMETER)
+    try:
+        entries = struct.unpack(f">{count}Q", machine.memory.read(where, 8 * count))
+    except AddressError:
+        return Answer(Status.PARAMETER)
+    return _put(machine, window, address, entries)
+
+
+def _stuff_tce(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
+    """H_STUFF_TCE: set the entries of I/O pages in a row to one value."""
+    window, address, entry, count = args[:4]
+    if count > _MOST_STUFFED:
+        return Answer(Status.PARAMETER)
+    return _put(machine, window, address, (entry,) * count)
+
+
+def _put(machine: Machine, number: int, address: int, entries: tuple[int, ...]) -> Answer:
+    window = machine.vio.window(number)
+    if window is None or address % PAGE_SIZE or not window.put(address, entries):
+        return Answer(Status.PARAMETER)
+    return DONE
+
+
+def _get_tce(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
+    """H_GET_TCE: the entry of one I/O page."""
+    window = machine.vio.window(args[0])
+    entry = None if window is None else window.get(args[1])
+    return Answer(Status.PARAMETER) if entry is None else Answer(Status.SUCCESS, (entry,))
+
+
+def _vio_signal(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
+    """H_VIO_SIGNAL: whether a device may interrupt the guest. The console may from the start."""
+    unit, mode = args[:2]
+    if mode > 1:
+        return Answer(Status.PARAMETER)
+    if unit == VTY_UNIT:
+        machine.console_signals = bool(mode)
+        return DONE
+    device = machine.vio.device(unit)
+    if device is None:
+        return Answer(Status.PARAMETER)
+    device.signals = bool(mode)
+    return DONE
+
+
+def _register_queue(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
+    """H_REG_CRQ: have a device send its messages into a queue."""
+    adapter = _adapter(machine, args[0])
+    return Answer(Status.PARAMETER if adapter is None else adapter.register_queue(args[1], args[2]))
+
+
+def _free_queue(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
+    """H_FREE_CRQ: the guest's queue is gone."""
+    adapter = _adapter(machine, args[0])
+    return Answer(Status.PARAMETER if adapter is None else adapter.free_queue())
+
+
+def _enable_queue(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
+    """H_ENABLE_CRQ: queues stay enabled here, over moves too."""
+    return Answer(Status.PARAMETER) if _adapter(machine, args[0]) is None else DONE
+
+
+def _send(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
+    """H_SEND_CRQ: a message of 16 bytes for a device."""
+    adapter = _adapter(machine, args[0])
+    if adapter is None:
+        return Answer(Status.PARAMETER)
+    return Answer(adapter.send(struct.pack(">QQ", args[1], args[2])))
+
+
+def _adapter(machine: Machine, unit: int) -> DiskAdapter | None:
+    device = machine.vio.device(unit)
+    return device if isinstance(device, DiskAdapter) else None
+
+
+HANDLERS: Final[dict[int, HypercallFunction]] = {
+    Hcall.PUT_TCE: _put_tce,
+    Hcall.PUT_TCE_INDIRECT: _put_tce_indirect,
+    Hcall.STUFF_TCE: _stuff_tce,
+    Hcall.GET_TCE: _get_tce,
+    Hcall.VIO_SIGNAL: _vio_signal,
+    Hcall.REG_CRQ: _register_queue,
+    Hcall.FREE_CRQ: _free_queue,
+    Hcall.ENABLE_CRQ: _enable_queue,
+    Hcall.SEND_CRQ: _send,
+}

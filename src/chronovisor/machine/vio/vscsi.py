@@ -1,0 +1,273 @@
+"""A disk behind a virtual SCSI adapter, `IBM,v-scsi` (LoPAR 1.1, "Virtual SCSI"; T10's SRP).
+
+The guest sends requests through H_SEND_CRQ. Each names an information unit in guest memory. The answer goes
+back into the same place, then a message into the guest's queue, then an interrupt. The disk's own thread does
+the commands in their order, so the guest goes on meanwhile. Data goes straight between the file and guest
+memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from chronovisor.machine.disk_file import DiskFile
+from chronovisor.machine.errors import MachineError
+from chronovisor.machine.vio import scsi, srp
+from chronovisor.machine.vio.crq import MESSAGE, CommandQueue, Queue
+from chronovisor.machine.vio.device import Surroundings, VioDevice
+from chronovisor.machine.vio.dma_window import Access, DmaError, Mapped, Run
+from chronovisor.machine.vio.scsi import ScsiError
+from chronovisor.machine.vio.scsi_disk import ScsiDisk
+from chronovisor.machine.vio.worker import Worker
+from chronovisor.papr.hcalls import Status
+
+REQUESTS: Final = 128
+"""How many the guest may have under way."""
+_MANAGEMENT_REQUESTS: Final = 4
+"""Beyond these, for those that a login does not count."""
+_FLAT: Final = 0x3FFF
+"""The target, bus and unit in the first two bytes of a LUN. The disk is number 0 of each."""
+_NO_INQUIRY: Final = bytes((0x7F, 0, 0x06, 0x02, 31)).ljust(36, b"\0")
+"""What INQUIRY says of a unit that is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskState:
+    """A disk adapter as moves and snapshots carry it. It has no request under way."""
+
+    unit: int
+    size: int
+    """The disk's, in bytes."""
+    read_only: bool
+    signals: bool
+    window: tuple[Mapped, ...]
+    queue: Queue
+
+
+class DiskAdapter(VioDevice):
+    """The adapter and its one disk."""
+
+    kind = "v-scsi"
+    device_type = "vscsi"
+    compatible = "IBM,v-scsi"
+
+    def __init__(self, unit: int, around: Surroundings, file: DiskFile) -> None:
+        super().__init__(unit, around)
+        self.file = file
+        self._queue = CommandQueue(self.window)
+        self._disk = ScsiDisk(file, f"{unit:x}", around.tell)
+        self._worker = Worker(f"disk {unit:x}", threaded=not around.virtual)
+
+    # Hypercalls
+
+    def register_queue(self, address: int, size: int) -> Status:
+        """H_REG_CRQ."""
+        if self._queue.registered:
+            return Status.RESOURCE
+        return Status.SUCCESS if self._queue.register(address, size) else Status.PARAMETER
+
+    def free_queue(self) -> Status:
+        """H_FREE_CRQ: BUSY as long as requests are under way."""
+        if self._worker.unfinished:
+            return Status.BUSY
+        self._queue.free()
+        return Status.SUCCESS
+
+    def send(self, message: bytes) -> Status:
+        """H_SEND_CRQ: a message of the guest's. One that makes no sense has no answer."""
+        if not self._queue.registered:
+            return Status.CLOSED
+        if message[0] == srp.Message.INITIALIZATION:
+            if message[1] == srp.Initialization.BEGIN:
+                self._send(srp.initialization(srp.Initialization.COMPLETE))
+        elif message[0] == srp.Message.REQUEST:
+            if self._worker.unfinished >= REQUESTS + _MANAGEMENT_REQUESTS:
+                return Status.DROPPED
+            request = srp.parse_message(message)
+            self._worker.give(lambda: self._serve(request))
+        return Status.SUCCESS
+
+    # Requests
+
+    def _serve(self, request: srp.Request) -> None:
+        """Answer a request, on the disk's thread."""
+        try:
+            unit = self.window.read(request.address, request.size)
+            tag = srp.tag_of(unit)
+            if request.format == srp.Format.MANAGEMENT:
+                answer = self._manage(unit)
+            elif request.format == srp.Format.SRP:
+                answer = self._answer(unit, tag)
+            else:
+                return
+            self.window.write(request.address, answer)
+        except (DmaError, srp.UnitError):
+            # There is nobody who could be told.
+            return
+        self._send(srp.answer_message(request.format, len(answer), tag))
+
+    def _manage(self, unit: bytes) -> bytes:
+        kind, buffer = srp.parse_management(unit)
+        if kind != srp.Management.ADAPTER_INFO:
+            return srp.management_answer(unit, srp.MANAGEMENT_NOT_SUPPORTED)
+        self.window.write(buffer.address, srp.adapter_info()[: buffer.size])
+        return srp.management_answer(unit, 0)
+
+    def _answer(self, unit: bytes, tag: int) -> bytes:
+        if unit[0] == srp.Opcode.LOGIN_REQUEST:
+            return srp.login_response(tag, REQUESTS)
+        if unit[0] == srp.Opcode.TASK_MANAGEMENT:
+            # Requests are done in their order, so all that came before it are done.
+            return srp.task_response(tag)
+        if unit[0] != srp.Opcode.COMMAND:
+            raise srp.UnitError(f"an information unit of type {unit[0]:#x}")
+        command = srp.parse_command(unit)
+        transfer = _Transfer(self, command)
+        try:
+            if command.lun & _FLAT:
+                _no_such_unit(command.cdb, transfer)
+            else:
+                self._disk.execute(command.cdb, transfer)
+        except ScsiError as error:
+            return srp.response(tag, scsi.Status.CHECK_CONDITION, error.sense.pack(), 0, 0)
+        except (DmaError, srp.UnitError):
+            return srp.response(tag, scsi.Status.CHECK_CONDITION, scsi.DATA_PHASE_ERROR.pack(), 0, 0)
+        return srp.response(tag, scsi.Status.GOOD, b"", *transfer.left())
+
+    def _send(self, message: bytes) -> None:
+        # A queue that is full loses messages. Linux's has room for all that may be under way.
+        if self._queue.send(message.ljust(MESSAGE, b"\0")):
+            self.interrupt()
+
+    # Its life
+
+    def reset(self) -> None:
+        """Be as when the machine is switched on."""
+        super().reset()
+        self._queue.free()
+
+    def pause(self) -> None:
+        """Finish all requests."""
+        self._worker.wait()
+
+    def resume(self) -> None:
+        """Go on."""
+
+    def take(self) -> None:
+        """Lock the file."""
+        self.file.lock()
+
+    def give_up(self) -> None:
+        """Have the file on the disk, and unlock it."""
+        self.file.unlock()
+
+    def close(self) -> None:
+        """End the disk's thread and close the file."""
+        self._worker.close()
+        self.file.close()
+
+    def save(self) -> DiskState:
+        """Return its state, while it is paused."""
+        return DiskState(
+            self.unit,
+            self.file.size,
+            self.file.read_only,
+            self.signals,
+            self.window.save(),
+            self._queue.queue,
+        )
+
+    def load(self, state: DiskState) -> None:
+        """Go on from a saved state. MachineError if the disk here is another."""
+        if (state.size, state.read_only) != (self.file.size, self.file.read_only):
+            raise MachineError(
+                f"disk {self.file.path}: it has {_size(self.file.size, self.file.read_only)}, "
+                f"and the guest's has {_size(state.size, state.read_only)}"
+            )
+        self.signals = state.signals
+        self.window.load(state.window)
+        self._queue.queue = state.queue
+
+
+def _size(size: int, read_only: bool) -> str:
+    return f"{size} bytes{' and is read-only' if read_only else ''}"
+
+
+def _no_such_unit(cdb: bytes, transfer: _Transfer) -> None:
+    if cdb[0] == scsi.Operation.INQUIRY and not cdb[1] & 1:
+        transfer.give(_NO_INQUIRY[: int.from_bytes(cdb[3:5], "big")])
+    else:
+        raise ScsiError(scsi.NO_SUCH_UNIT)
+
+
+class _Transfer:
+    """A command's data in guest memory, through the adapter's window."""
+
+    def __init__(self, adapter: DiskAdapter, command: srp.Command) -> None:
+        self._window = adapter.window
+        self._command = command
+        self._given = self._taken = 0
+
+    def left(self) -> tuple[int, int]:
+        """Return how many bytes of the buffers were not used: of that for the device, of that from it."""
+        out, into = (sum(piece.size for piece in self._pieces(data)) for data in self._data)
+        return max(0, out - self._taken), max(0, into - self._given)
+
+    def give(self, data: bytes) -> None:
+        """Hand data to the guest, as much as it has room for."""
+        runs = self._runs(self._command.into, Access.WRITE, len(data))
+        at = 0
+        for run in runs:
+            self._window.view(run)[:] = data[at : at + run.size]
+            at += run.size
+        self._window.wrote(runs)
+        self._given = at
+
+    def take(self, size: int) -> bytes:
+        """Return data of the guest's; ScsiError if it is less."""
+        taken = b"".join(bytes(view) for view in self._exactly(self._command.out, Access.READ, size)[1])
+        self._taken = size
+        return taken
+
+    def fill(self, size: int, read: Callable[[Sequence[memoryview]], None]) -> None:
+        """Have `read` fill so many bytes of guest memory; ScsiError if it has less room."""
+        runs, views = self._exactly(self._command.into, Access.WRITE, size)
+        try:
+            read(views)
+        finally:
+            self._window.wrote(runs)
+        self._given = size
+
+    def drain(self, size: int, write: Callable[[Sequence[memoryview]], None]) -> None:
+        """Have `write` take so many bytes of guest memory; ScsiError if they are less."""
+        write(self._exactly(self._command.out, Access.READ, size)[1])
+        self._taken = size
+
+    @property
+    def _data(self) -> tuple[srp.Data, srp.Data]:
+        return self._command.out, self._command.into
+
+    def _exactly(self, data: srp.Data, access: Access, size: int) -> tuple[list[Run], list[memoryview]]:
+        runs = self._runs(data, access, size)
+        if sum(run.size for run in runs) != size:
+            raise ScsiError(scsi.DATA_PHASE_ERROR)
+        return runs, [self._window.view(run) for run in runs]
+
+    def _pieces(self, data: srp.Data) -> tuple[srp.Piece, ...]:
+        if data.table is None:
+            return data.pieces
+        if data.table.size > srp.LARGEST_TABLE:
+            raise srp.UnitError(f"a table of descriptors of {data.table.size} bytes")
+        return srp.parse_descriptors(self._window.read(*data.table))
+
+    def _runs(self, data: srp.Data, access: Access, size: int) -> list[Run]:
+        """The guest memory of the data's first `size` bytes, or of all if that is less."""
+        runs: list[Run] = []
+        for address, length in self._pieces(data):
+            piece = min(length, size)
+            if piece:
+                runs += self._window.runs(address, piece, access)
+            size -= piece
+        return runs
