@@ -1,7 +1,7 @@
 """A SCSI disk over a file: what each command does (T10: SPC-4 for all devices, SBC-3 for disks).
 
 A write is acknowledged when the file has it. It is safe from a crash of the host after SYNCHRONIZE CACHE, or
-at once if the command says so (FUA). The disk tells that it has a write cache, which is the host's page cache.
+at once if the command says so (FUA). The disk tells that it has a write cache: this is the host's page cache.
 """
 
 from __future__ import annotations

@@ -202,6 +202,11 @@ def _no_such_unit(cdb: bytes, transfer: _Transfer) -> None:
         raise ScsiError(scsi.NO_SUCH_UNIT)
 
 
+def _counted(size: int) -> int:
+    """A number of bytes as the answer's field of 32 bits can hold it."""
+    return max(0, min(size, 0xFFFF_FFFF))
+
+
 class _Transfer:
     """A command's data in guest memory, through the adapter's window."""
 
@@ -213,7 +218,7 @@ class _Transfer:
     def left(self) -> tuple[int, int]:
         """Return how many bytes of the buffers were not used: of that for the device, of that from it."""
         out, into = (sum(piece.size for piece in self._pieces(data)) for data in self._data)
-        return max(0, out - self._taken), max(0, into - self._given)
+        return _counted(out - self._taken), _counted(into - self._given)
 
     def give(self, data: bytes) -> None:
         """Hand data to the guest, as much as it has room for."""
