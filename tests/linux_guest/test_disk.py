@@ -1,0 +1,91 @@
+"""Debian's kernel uses a virtual disk by its own driver: ext4 on it, and a program executed from it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chronovisor.machine.console import Console
+from chronovisor.machine.guest import EndReason, Guest
+from chronovisor.machine.host import Host
+from chronovisor.machine.vio.attachments import Attachments
+from linux_guest.guests import BOOT_SECONDS, COMPLAINTS, OWN, Lines, busybox
+from linux_guest.modules import DISK, loading, modules
+
+pytestmark = pytest.mark.oracle
+SIZE = 64 << 20
+INIT = """#!/bin/busybox sh
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t devtmpfs dev /dev
+{loading}
+mkdir /mnt
+mount /dev/sda /mnt
+cd /mnt
+{commands}
+cd /
+umount /mnt
+poweroff -f
+"""
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file with an empty file system, which is whole at the test's end too."""
+    path = tmp_path / "disk"
+    with path.open("wb") as file:
+        file.truncate(SIZE)
+    subprocess.run(["mkfs.ext4", "-q", str(path)], check=True)
+    yield path
+    subprocess.run(["e2fsck", "-fn", str(path)], check=True, capture_output=True)
+
+
+def archive(commands: str) -> bytes:
+    found = modules(OWN, DISK)
+    return busybox(INIT.format(loading=loading(found), commands=commands), found)
+
+
+def read_file(disk: Path, name: str) -> bytes:
+    """Return a file's content by the host's own tools."""
+    shown = subprocess.run(["debugfs", "-R", f"cat {name}", str(disk)], check=True, capture_output=True)
+    return shown.stdout
+
+
+def boot(host: Host, disk: Path, commands: str, lines: Lines) -> Guest:
+    host.attachments = Attachments.parse([str(disk)])
+    append = "console=hvc0 cryptomgr.notests quiet"
+    return host.boot(
+        OWN.vmlinux(), "256M", 2, append=append, initrd=archive(commands), console=Console(lines)
+    )
+
+
+WORK = """
+dd if=/dev/urandom of=random bs=64k count=64 2>/dev/null
+sha256sum random >sum
+cp /bin/busybox echo
+sync
+echo 3 >/proc/sys/vm/drop_caches
+sha256sum -c sum
+./echo "executed from the disk"
+for n in 1 2 3 4 5 6 7 8; do (echo $n | dd of=small$n conv=fsync 2>/dev/null) & done
+wait
+cat small*
+"""
+
+
+WORKED = ["random: OK", "executed from the disk", *"12345678"]
+
+
+def test_a_file_system_on_a_disk(disk: Path) -> None:
+    lines = Lines()
+    with Host() as host:
+        guest = boot(host, disk, WORK, lines)
+        end = guest.run(BOOT_SECONDS)
+        assert end.reason is EndReason.POWER_OFF, lines.text
+    assert [line for line in lines.lines if line in WORKED] == WORKED
+    assert not COMPLAINTS.search(lines.text)
+    assert read_file(disk, "echo")[:4] == b"\x7fELF"
+    assert len(read_file(disk, "random")) == 64 << 16
