@@ -63,6 +63,7 @@ def boot(host: Host, disk: Path, commands: str, lines: Lines) -> Guest:
 
 
 WORK = """
+echo
 dd if=/dev/urandom of=random bs=64k count=64 2>/dev/null
 sha256sum random >sum
 cp /bin/busybox echo
