@@ -7,13 +7,13 @@ from typing import Final
 from chronovisor.kvm.exits import HcallExit
 from chronovisor.kvm.ids import ONE_REG_BY_NAME, MmuV3Flag
 from chronovisor.kvm.interface import Vcpu
+from chronovisor.machine.device_hypercalls import HANDLERS as DEVICE_HANDLERS
 from chronovisor.machine.devicetree import VTY_UNIT
 from chronovisor.machine.entry import MSR_EE
 from chronovisor.machine.hypercall import DONE, Answer, HypercallFunction
 from chronovisor.machine.rtas import call_rtas
 from chronovisor.machine.services import LPCR_AIL, LPCR_ILE, Machine, Translation
 from chronovisor.machine.vcpu_thread import VcpuThread
-from chronovisor.machine.vio.hypercalls import HANDLERS as DEVICE_HANDLERS
 from chronovisor.memory import PAGE_SIZE, AddressError
 from chronovisor.papr.hcalls import Hcall, PageInit, SetMode, Status
 
