@@ -127,6 +127,9 @@ class FakeVm:
     def get_dirty_log(self, slot: int) -> list[int]:
         return []
 
+    def device_wrote(self, address: int, size: int) -> None:
+        pass
+
     def statistics(self) -> None:
         pass
 
