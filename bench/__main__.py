@@ -16,6 +16,7 @@ from bench import (
     processors,
     start_up,
     switch,
+    traces,
 )
 
 
@@ -62,6 +63,7 @@ def main() -> None:
     parallel.show(console)
     switch.show(console)
     exit_parts.show(console)
+    traces.show(console)
     moves.show(console)
     live_moves.show(console)
     drift.show(console)

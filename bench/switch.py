@@ -34,7 +34,7 @@ OFFSET = Offset(64 * GRANULE)
 _CODE_AT = 0x1000
 _SIXTY_FOUR_BIT_LITTLE_ENDIAN = (1 << 63) | (1 << 12) | 1
 _MODE = (True, True)
-_LAST = int(Hcall.RTAS)
+LAST = int(Hcall.RTAS)
 _LOOP = """
     li32 r5, 0x7fffffff
     mtdec r5
@@ -63,11 +63,11 @@ class Figure:
     """The most that an offset may add; None if the operation does not use the offset."""
 
 
-def _calling(number: int, offset: Offset) -> Vcpu:
+def calling(number: int, offset: Offset) -> Vcpu:
     """A vCPU whose guest makes a hypercall ROUNDS times, then one of another number."""
     vm = open_system(HostOptions(source=RealTime(), engine="regions")).create_vm()
     memory = GuestMemory(1 << 20)
-    text = _LOOP.format(rounds=ROUNDS, number=number, last=_LAST)
+    text = _LOOP.format(rounds=ROUNDS, number=number, last=LAST)
     memory.write(_CODE_AT, assemble(text, origin=_CODE_AT, little=True))
     vm.set_user_memory_region(0, 0, 0, memory)
     vcpu = vm.create_vcpu(0)
@@ -85,7 +85,7 @@ def _answer_all(vcpu: Vcpu) -> None:
         call = vcpu.run()
         if not isinstance(call, HcallExit):
             raise RuntimeError(f"the guest came out with {call}")
-        if call.nr == _LAST:
+        if call.nr == LAST:
             return
         call.ret = 0
 
@@ -107,7 +107,7 @@ def hypercalls(number: int, offset: Offset) -> Callable[[], Callable[[], None]]:
     """Prepares a guest that makes ROUNDS hypercalls of a number, under an offset."""
 
     def make() -> Callable[[], None]:
-        vcpu = _calling(number, offset)
+        vcpu = calling(number, offset)
         return lambda: _answer_all(vcpu)
 
     return make

@@ -7,7 +7,7 @@ import sys
 import threading
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -44,6 +44,7 @@ from chronovisor.cli.running import before_the_guest, generated_name, parse_seco
 from chronovisor.cli.statistics import tell_statistics
 from chronovisor.cli.status import ExitStatus
 from chronovisor.cli.terminal import typing_into
+from chronovisor.cli.tracing import Trace, tracing
 from chronovisor.machine.console import Console
 from chronovisor.machine.control import ControlServer
 from chronovisor.machine.ending import EndReason, GuestEnd
@@ -57,6 +58,11 @@ from chronovisor.migration.arrival import Arrivals, Arrived, Terms
 from chronovisor.migration.outcomes import RecordedOutcomes
 from chronovisor.migration.stream import Header
 from chronovisor.migration.tcp import TimeLimits
+from chronovisor.migration.tracing import UNTRACED
+from chronovisor.timebase.clock import RealTime
+
+if TYPE_CHECKING:
+    from chronovisor.report.trace.file import TraceFile
 
 _NEXT_AFTER: Final = frozenset(
     {EndReason.POWER_OFF, EndReason.REBOOT, EndReason.PANIC, EndReason.CRASH, EndReason.MOVED}
@@ -123,6 +129,7 @@ def command(
     once: Annotated[
         bool, typer.Option("--once", help="End when one guest has come and has ended or moved on.")
     ] = False,
+    trace: Trace = "",
     stats: Stats = False,
     as_json: Annotated[
         bool,
@@ -181,7 +188,7 @@ def command(
         target=rehearse, args=(cpu.value, engine.value, provider.value), name="rehearsal", daemon=True
     )
     before = before_the_guest(name, "waiting")
-    with ground, ControlServer(name, before) as server:
+    with ground, ControlServer(name, before) as server, tracing(trace, RealTime()) as traced:
         console = Console(ground.begin_output(name, log_bytes))
         terms = Terms(
             host_for,
@@ -194,6 +201,7 @@ def command(
             credentials,
             choose_token(token, token_file),
             frozenset(name.lower() for name in allow or ()),
+            trace=UNTRACED if traced is None else traced.moves,
         )
         with typing_into(console):
             rehearsal.start()
@@ -207,7 +215,7 @@ def command(
                         say(f"no guest came in {seconds:g} s")
                         return ExitStatus.TIMED_OUT
                     with arrived.host:
-                        end = _run(arrived, name, keeps_name, seconds, server, ground, stats, as_json)
+                        end = _run(arrived, name, keeps_name, seconds, server, ground, traced, stats, as_json)
                     status = tell_end(end, as_json)
                     if once or end.reason not in _NEXT_AFTER:
                         return status
@@ -226,11 +234,14 @@ def _run(
     seconds: float | None,
     server: ControlServer,
     ground: Foreground,
+    trace: TraceFile | None,
     stats: bool,
     as_json: bool,
 ) -> GuestEnd:
     guest, paused = arrived.start()
     came, record = guest.name, arrived.record
+    if trace is not None:
+        trace.moves.ends("completed", record.as_json())
 
     naming = ExitStack()
 
@@ -243,7 +254,7 @@ def _run(
             print(json.dumps(record.as_json()), file=sys.stderr, flush=True)
 
     with naming:
-        end = run_named(guest, name, seconds, server, begun, paused, ended=ground.ended)
+        end = run_named(guest, name, seconds, server, begun, paused, trace=trace, ended=ground.ended)
     if stats:
         tell_statistics(guest.statistics(), as_json)
     return end

@@ -41,6 +41,7 @@ from chronovisor.cli.time_options import (
     parse_policy,
     step_note,
 )
+from chronovisor.cli.tracing import Trace, tracing
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.interface import TICKS_PER_INSTRUCTION
 from chronovisor.machine.console import Console
@@ -75,6 +76,7 @@ def command(
     log_size: LogSize = LOG_SIZE_DEFAULT,
     qmp: Qmp = "",
     timeout: RunTimeout = "",
+    trace: Trace = "",
     stats: Stats = False,
     as_json: Annotated[
         bool,
@@ -107,7 +109,7 @@ def command(
                 # A first run takes a while to begin: time that the guest would see pass.
                 rehearse(cpu.value, engine.value, provider.value)
             restored = restore_from(reader, host, console, policy, limit, most)
-        with typing_into(console):
+        with tracing(trace, host.clock.source) as traced, typing_into(console):
             guest = restored.start(running=False)
             hop = restored.hop.as_json()
 
@@ -120,7 +122,7 @@ def command(
                 if as_json:
                     print(json.dumps(hop), file=sys.stderr, flush=True)
 
-            end = run_named(guest, name, seconds, server, begun, qmp=qmp, ended=ground.ended)
+            end = run_named(guest, name, seconds, server, begun, qmp=qmp, trace=traced, ended=ground.ended)
         if stats:
             tell_statistics(guest.statistics(), as_json)
     return tell_end(end, as_json)

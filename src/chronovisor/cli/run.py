@@ -30,6 +30,7 @@ from chronovisor.cli.host_options import (
 from chronovisor.cli.running import before_the_guest, generated_name, parse_seconds, run_named
 from chronovisor.cli.statistics import tell_statistics
 from chronovisor.cli.terminal import typing_into
+from chronovisor.cli.tracing import Trace, tracing
 from chronovisor.kvm.interface import TICKS_PER_INSTRUCTION
 from chronovisor.machine.console import Console
 from chronovisor.machine.control import ControlServer
@@ -107,6 +108,7 @@ def command(
     ] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Run nothing before gdb says so.")] = False,
     gdb_time: GdbTime = "freeze",
+    trace: Trace = "",
     stats: Stats = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Say how the guest ended as one JSON object, on stderr.")
@@ -159,7 +161,7 @@ def command(
             reboots=not no_reboot,
         )
         guest.wall_clock.start(base)
-        with typing_into(console):
+        with tracing(trace, host.clock.source) as traced, typing_into(console):
             end = run_named(
                 guest,
                 name,
@@ -169,6 +171,7 @@ def command(
                 paused=_not_begun(guest) if paused else None,
                 debugger=debugger,
                 qmp=qmp,
+                trace=traced,
                 ended=ground.ended,
             )
         if stats:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from chronovisor.cli.debugging import DebuggerOptions, Debugging
 from chronovisor.cli.guest_end import end_as_json, ended_by
@@ -35,7 +35,11 @@ from chronovisor.migration.departure import Departure
 from chronovisor.migration.errors import MoveError, MoveUndecidedError
 from chronovisor.migration.move_status import MoveStatus
 from chronovisor.migration.pause import Pause
+from chronovisor.migration.tracing import UNTRACED, MoveTrace
 from chronovisor.migration.transfer import MoveReport
+
+if TYPE_CHECKING:
+    from chronovisor.report.trace.file import TraceFile
 
 _SIGN_OF_LIFE: Final = 1.0
 """Seconds from one sign of life to the next, to those who wait for the guest's end."""
@@ -59,6 +63,7 @@ def run_named(
     paused: Pause | None = None,
     debugger: DebuggerOptions | None = None,
     qmp: str = "",
+    trace: TraceFile | None = None,
     ended: Callable[[dict[str, Any]], None] = lambda end: None,
 ) -> GuestEnd:
     """Let the guest run until its end here, and have it found by `name` meanwhile.
@@ -66,12 +71,15 @@ def run_named(
     `server` answers for the name already, if there is one, and is not closed; `begun` is called when the
     guest runs and is found, `ended` (see `end_as_json`) before its name is given back. A guest that is
     `paused` runs when it is resumed. A `debugger` can connect before it runs. A monitor answers at `qmp`; if
-    the guest has moved away, it keeps this process until it is told to quit or has no client left.
+    the guest has moved away, it keeps this process until it is told to quit or has no client left. The
+    `trace` is told what the guest does.
     MachineError if the name is taken.
     """
     guest.name = name
     guest.platform.on_trouble = say
-    service = _Service(guest)
+    service = _Service(guest, UNTRACED if trace is None else trace.moves)
+    if trace is not None:
+        guest.trace(trace.guest(guest.system.clock, name))
     service.departure.paused = paused
     with (
         service.monitor(qmp) if qmp else nullcontext(),
@@ -121,10 +129,10 @@ def parse_seconds(text: str, what: str = "timeout") -> float | None:
 class _Service:
     """What a running guest's process answers."""
 
-    def __init__(self, guest: Guest) -> None:
+    def __init__(self, guest: Guest, trace: MoveTrace) -> None:
         self._guest = guest
         self._moves = MoveStatus()
-        self.departure = Departure(guest, say, self._moves.probe)
+        self.departure = Departure(guest, say, self._moves.probe, trace)
         self._time_away = TimeAway(guest, self.departure)
         self.debugging = Debugging(guest, self._time_away, say)
         self._console = ConsoleSessions(guest.console)

@@ -49,30 +49,38 @@ class Cede:
         self._vcpu.state.shared.words[PROD_WORD] = 1
         self._scheduler.changed()
 
-    def block(self) -> None:
-        """Wait, without a core, for what ends H_CEDE or the run."""
+    def block(self) -> DispatchReason | None:
+        """Wait, without a core, for what ends H_CEDE or the run; return what ended H_CEDE, None for the run's
+        end.
+        """
         begun = self._source.ticks()
         with self._scheduler.monitor:
             self._scheduler.wait(lambda: self._vcpu.kicked or self._wakes(), self._timer.due)
             if not self._wakes():
-                return
+                return None
             reason, now = self._woken_by(), self._source.ticks()
             # A vCPU that its decrementer wakes was ready at the expiry, however late its thread looked.
             ready = self._timer.due() if reason is DispatchReason.DECREMENTER_INTERRUPT else now
             ready = min(max(begun, ready), now)
             self._vcpu.next_dispatch.woken(reason, ready - begun, now - ready)
             self._awake()
+            return reason
 
-    def nap(self, stay: Stay) -> None:
-        """Wait on the hardware thread while siblings run, for what ends H_CEDE or the virtual core's stay."""
+    def nap(self, stay: Stay) -> DispatchReason | None:
+        """Wait on the hardware thread while siblings run, for what ends H_CEDE or the virtual core's stay;
+        return what ended H_CEDE, None for the stay's end.
+        """
         with self._scheduler.monitor:
             if stay.all_ceded and not self._wakes():
                 # No vCPU runs the guest: give the core back.
                 stay.leave_soon()
                 self._scheduler.changed()
             self._scheduler.wait(lambda: self._vcpu.kicked or stay.leaving or self._wakes(), self._timer.due)
-            if self._wakes():
-                self._awake()
+            if not self._wakes():
+                return None
+            reason = self._woken_by()
+            self._awake()
+            return reason
 
     def _wakes(self) -> bool:
         return bool(self._vcpu.state.shared.words[PROD_WORD]) or self._pending.wake()

@@ -49,8 +49,9 @@ class PendingInterrupts:
         """Return whether something is pending that ends an H_CEDE (which has set MSR[EE])."""
         return self.external or self.system_reset or self.machine_check is not None or self._timer.pending()
 
-    def deliver(self, state: Thread, engine: Engine) -> None:
-        """Enter the pending interrupt of the highest rank that MSR lets through, if there is one.
+    def deliver(self, state: Thread, engine: Engine) -> str | None:
+        """Enter the pending interrupt of the highest rank that MSR lets through, if there is one; return its
+        name.
 
         The order is that of Power ISA 3.0B Book III 6.7.2: system reset and machine check, which nothing
         masks, then external before decrementer. An entry clears MSR[EE], so an instruction boundary takes at
@@ -59,12 +60,17 @@ class PendingInterrupts:
         if self.system_reset:
             self.system_reset = False
             engine.interrupt(state, "SYSTEM_RESET", 0)
-        elif self.machine_check is not None:
+            return "SYSTEM_RESET"
+        if self.machine_check is not None:
             with self._monitored.monitor:
                 cause, self.machine_check = self.machine_check, None
             engine.interrupt(state, "MACHINE_CHECK", cause)
-        elif state.MSR & _EE:
+            return "MACHINE_CHECK"
+        if state.MSR & _EE:
             if self.level or state.shared.words[LINE_WORD] & state.line_mask:
                 engine.interrupt(state, "EXTERNAL", 0)
-            elif self._timer.pending():
+                return "EXTERNAL"
+            if self._timer.pending():
                 engine.interrupt(state, "DECREMENTER", 0)
+                return "DECREMENTER"
+        return None

@@ -25,11 +25,12 @@ from chronovisor.hypervisor.xics import XISR, Xics
 from chronovisor.isa.bits import LPCR, MSR
 from chronovisor.isa.registers import FILES, REGISTERS
 from chronovisor.memory.guest_memory import GuestMemory
-from chronovisor.papr.vpa import PreemptReason
+from chronovisor.papr.vpa import DispatchReason, PreemptReason
 from chronovisor.processor.core import HardwareThread
 from chronovisor.processor.counters import RunningCounter, RunTime
 from chronovisor.processor.live_registers import LiveRegisters
 from chronovisor.timebase.decrementer import DecWidth
+from chronovisor.timebase.run_trace import RunTrace
 from chronovisor.timebase.trace import DispatchLogged
 from chronovisor.timebase.types import GuestTime, Offset, SourceTime
 
@@ -85,6 +86,8 @@ class VirtualCpu:
         """Whether a debugger wants its run to end after one instruction."""
         self._stepped = False
         """Whether that instruction is done, and its run has not yet ended for it."""
+        self.trace: RunTrace | None = None
+        """Told what happens in its runs; changed inside `access`."""
         self._cede = Cede(self, self.timer, self.pending, host.scheduler, host.source)
         self.prod: Callable[[], None] = self._cede.prod
         """Wakes it from H_CEDE: from the present one, otherwise from the next. From any thread."""
@@ -187,6 +190,9 @@ class VirtualCpu:
         self._live.begin(thread)
         if self.areas.any:
             self._log_dispatch(stay, thread)
+        trace = self.trace
+        if trace is not None and (trace.told or not self.next_dispatch.is_plain):
+            trace.entered(now, stay.entered_with, stay.core.number, self.next_dispatch.enqueued)
 
     def _log_dispatch(self, stay: Stay, thread: HardwareThread) -> None:
         if self.areas.begin_dispatch(self.memory):
@@ -202,6 +208,8 @@ class VirtualCpu:
             # It never began.
             return
         self._run_time.stop(now)
+        if self.trace is not None and self.trace.told:
+            self.trace.left(now, self.state.executed, self.state.hypercalls_answered)
         ceded = self._cede.ceded
         if ceded:
             self.next_dispatch = Dispatch(PreemptReason.CEDE)
@@ -267,35 +275,62 @@ class VirtualCpu:
             self._stepped = False
             return Debugged(self.state.CIA, True)
         if self._cede.ceded:
-            self._cede.block()
+            self._wait_told(self._cede.block)
             return None
+        trace = self.trace
+        if trace is not None:
+            if trace.told:
+                trace.entering()
+            else:
+                trace = None
         world_switch = self.host.world_switch
         stay = world_switch.enter(self)
-        if stay is None:
-            return None
-        try:
-            return FailedEntry(stay.failure) if stay.failure is not None else self._guest(stay)
-        finally:
-            world_switch.leave(self, stay)
+        if stay is not None:
+            try:
+                return FailedEntry(stay.failure) if stay.failure is not None else self._guest(stay)
+            finally:
+                world_switch.leave(self, stay)
+                if trace is not None:
+                    trace.out()
+        elif trace is not None:
+            trace.out()
+        return None
+
+    def _wait_told(self, wait: Callable[[], DispatchReason | None]) -> None:
+        """Wait in H_CEDE."""
+        trace = self.trace
+        if trace is None:
+            wait()
+            return
+        trace.ceding()
+        reason = wait()
+        trace.woken("KICK" if reason is None else reason.name)
 
     def _guest(self, stay: Stay) -> Exit | None:
         """Run the guest's instructions until the thread has to leave."""
         engine, hypercalls = self.machine.engine, self.machine.hypercalls
-        cede, pending = self._cede, self.pending
+        cede, pending, trace = self._cede, self.pending, self.trace
         while not self._has_to_leave(stay):
             if cede.ceded:
-                cede.nap(stay)
+                self._wait_told(lambda: cede.nap(stay))
                 continue
             state = self.state
             if self.single_step:
                 return self._step()
-            pending.deliver(state, engine)
+            interrupt = pending.deliver(state, engine)
+            if trace is not None and interrupt is not None:
+                trace.interrupted(interrupt, self._late(interrupt))
             if self._is_virtual:
                 stop = engine.run(state, self._account.budget(state.MSR, engine.budget))
                 self._account.settle()
             else:
                 stop = engine.run(state, engine.budget)
-            ended = hypercalls.answer(self) if stop.reason is _HYPERCALL else self._crashed(stop)
+            if stop.reason is _HYPERCALL:
+                ended = hypercalls.answer(self) if trace is None else self._answer_told(trace)
+            else:
+                ended = self._crashed(stop)
+                if trace is not None:
+                    trace.executed(state.executed, state.hypercalls_answered)
             if stop.reason in _DEBUG:
                 return Debugged(state.CIA, False, stop.watchpoint)
             if ended is not None:
@@ -306,6 +341,21 @@ class VirtualCpu:
             stay.time_slice_over = True
         self.enter_anew = False
         return None
+
+    def _answer_told(self, trace: RunTrace) -> Exit | None:
+        """Answer a hypercall, and tell of one that is answered here."""
+        number = self.state.gpr[3]
+        begun = trace.now() if trace.times_calls else None
+        ended = self.machine.hypercalls.answer(self)
+        if ended is None:
+            trace.called(number, begun)
+        return ended
+
+    def _late(self, interrupt: str) -> int:
+        """How many ticks ago an interrupt was due, if that is known."""
+        if interrupt != "DECREMENTER":
+            return 0
+        return max(0, self.host.source.ticks() - self.timer.due())
 
     def _step(self) -> Exit:
         """Execute one instruction. No interrupt from outside comes before it: who steps through code does not

@@ -18,6 +18,7 @@ from chronovisor.kvm.structures import Regs, Sregs
 if TYPE_CHECKING:
     from chronovisor.memory import GuestMemory, Watchpoint
     from chronovisor.timebase.clock import HostClock, TickSource
+    from chronovisor.timebase.run_trace import RunTrace
     from chronovisor.timebase.trace import Observer
 
 
@@ -266,6 +267,11 @@ class Vcpu(Protocol):
         """KVM_TRANSLATE: the guest real address behind an effective address of data; None if there is none.
 
         Permissions do not count, and nothing that the guest can see changes. EOPNOTSUPP if the host cannot.
+        """
+
+    def trace(self, trace: RunTrace | None) -> None:
+        """Tell `trace` what happens inside this vCPU's runs from now on; None: nobody. KVM has no such call:
+        a real kernel tells of it in traces of its own, and `trace` is told nothing.
         """
 
     def interrupt(self, level: bool) -> None:

@@ -25,6 +25,7 @@ from chronovisor.machine.interrupt_sources import SourceState
 from chronovisor.machine.platform import Platform
 from chronovisor.machine.services import NO_TRANSLATION, Translation
 from chronovisor.machine.sizes import Topology
+from chronovisor.machine.tracing import GuestTrace
 from chronovisor.machine.vcpu_thread import VcpuThread, VcpuThreads
 from chronovisor.machine.vio.attachments import NOTHING, Attachments
 from chronovisor.machine.wall_clock import TimeOfDay, WallClock
@@ -209,6 +210,14 @@ class Guest:
         """Have these vCPUs, and no others, wait while the guest runs from now on. The guest is paused."""
         for thread in self._threads.all:
             thread.held = thread.vcpu.id in vcpus
+
+    def trace(self, trace: GuestTrace | None) -> None:
+        """Tell `trace` what the guest does from now on; None: nobody.
+
+        A running guest is paused for a moment.
+        """
+        with self.held():
+            self._threads.trace(trace)
 
     def held(self) -> AbstractContextManager[None]:
         """A context in which the guest is paused; it goes on afterwards if it ran before."""

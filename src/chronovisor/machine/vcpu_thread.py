@@ -9,8 +9,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from chronovisor.kvm.exits import Exit, Interrupted
+from chronovisor.kvm.exits import Exit, HcallExit, Interrupted
 from chronovisor.kvm.interface import Vcpu
+from chronovisor.machine.tracing import GuestTrace, VcpuTrace
 
 VcpuTask = Callable[[Vcpu], None]
 """Something done to a vCPU while it is outside the guest."""
@@ -29,6 +30,7 @@ class VcpuThread:
         """It made H_JOIN, and waits for H_PROD."""
         self.held = False
         """A debugger keeps it from running while others run."""
+        self.trace: VcpuTrace | None = None
         self.active = False
         """Its thread is at the guest: inside `run()` or handling an exit."""
         self.tasks: list[VcpuTask] = []
@@ -56,6 +58,7 @@ class VcpuThreads:
     ) -> None:
         self.all = [VcpuThread(vcpu, stopped=number > 0) for number, vcpu in enumerate(vcpus)]
         self.changed = threading.Condition()
+        self._trace: GuestTrace | None = None
         self._is_virtual = is_virtual
         self._handle = handle
         self._failed = failed
@@ -76,6 +79,7 @@ class VcpuThreads:
                 if thread.ready:
                     self._set_off(thread)
             self.permitted = True
+            self._tell_permitted()
             self.changed.notify_all()
 
     def ask_to_stop(self) -> None:
@@ -83,6 +87,7 @@ class VcpuThreads:
         when.
         """
         self.permitted = False
+        self._tell_permitted()
         for thread in self.all:
             thread.vcpu.kick()
 
@@ -90,6 +95,18 @@ class VcpuThreads:
         """Wait until no vCPU is at the guest."""
         with self.changed:
             self.changed.wait_for(self._idle)
+
+    def trace(self, trace: GuestTrace | None) -> None:
+        """Tell `trace` what happens from now on. No vCPU may be at the guest."""
+        self._trace = trace
+        for thread in self.all:
+            thread.trace = None if trace is None else trace.vcpu(thread.vcpu.id)
+            thread.vcpu.trace(thread.trace)
+        self._tell_permitted()
+
+    def _tell_permitted(self) -> None:
+        if self._trace is not None:
+            self._trace.may_run(self.permitted)
 
     def start(self, target: VcpuThread, prepare: VcpuTask) -> bool:
         """Start a stopped vCPU after `prepare` set its registers; False if it is not stopped."""
@@ -229,8 +246,10 @@ class VcpuThreads:
             self._set_off(self.all[0])
 
     def _run_guest(self, thread: VcpuThread) -> None:
+        # It changes only while no vCPU is at the guest.
+        trace = thread.trace
         while True:
-            exit_ = thread.vcpu.run()
+            exit_ = thread.vcpu.run() if trace is None else run_told(thread.vcpu, trace)
             if isinstance(exit_, Interrupted):
                 with self.changed:
                     self._do_tasks(thread)
@@ -239,6 +258,8 @@ class VcpuThreads:
                     return
             else:
                 self._handle(thread, exit_)
+                if trace is not None:
+                    trace.handled()
                 if thread.stopping or thread.joined:
                     thread.vcpu.kick()
 
@@ -248,3 +269,12 @@ class VcpuThreads:
             task(thread.vcpu)
         if tasks:
             self.changed.notify_all()
+
+
+def run_told(vcpu: Vcpu, trace: VcpuTrace) -> Exit:
+    """Run a vCPU, and tell of the run."""
+    trace.run_begins()
+    exit_ = vcpu.run()
+    # Not by name: an enum's names take long to read, and most runs may only be counted.
+    trace.run_ends(exit_.reason, exit_.nr if isinstance(exit_, HcallExit) else None)
+    return exit_

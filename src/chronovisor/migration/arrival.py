@@ -35,9 +35,10 @@ from chronovisor.migration.messages import (
 )
 from chronovisor.migration.outcomes import Outcomes
 from chronovisor.migration.pause import Pause
-from chronovisor.migration.phases import Probe, no_probe
+from chronovisor.migration.phases import Probe, also_told, no_probe
 from chronovisor.migration.stream import Header, Reader, Writer
 from chronovisor.migration.tcp import SocketPipe, TimeLimits, checked, in_words, names_in, peer_of
+from chronovisor.migration.tracing import UNTRACED, MoveTrace
 from chronovisor.timebase.record import MoveRecord
 
 MAXIMUM_CONNECTIONS: Final = 16
@@ -69,6 +70,8 @@ class Terms:
     """
     probe: Probe = no_probe
     """Told of each phase of a move before it begins."""
+    trace: MoveTrace = UNTRACED
+    """Told of each move, from its offer on; its owner ends one that succeeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +205,7 @@ class Arrivals:
         if not self._taking.acquire(blocking=False):
             self._refuse(writer, "another guest has come here, or is coming", "")
             return
-        host = None
+        host, trace = None, self._terms.trace
         try:
             if header.memory_size > self._terms.memory_limit:
                 raise MachineError(
@@ -211,7 +214,9 @@ class Arrivals:
                 )
             host = self._terms.host_for(header)
             self._terms.be_ready()
-            destination = Destination(host, self._terms.console, self._terms.outcomes, self._terms.probe)
+            trace.begins(f"from {peer}")
+            probe = also_told(self._terms.probe, trace.phase)
+            destination = Destination(host, self._terms.console, self._terms.outcomes, probe)
             answer = destination.handle(offer)
             if isinstance(answer, Refused):
                 raise MachineError(answer.reason)
@@ -219,11 +224,13 @@ class Arrivals:
             # Whatever it was, the next guest may do better.
             if host is not None:
                 host.close()
+            trace.ends("refused", {})
             self._taking.release()
             self._refuse(writer, str(error), peer)
             return
         reason = self._take(destination, host, reader, writer, answer)
         if reason is not None:
+            trace.ends("failed", {})
             host.close()
             self._terms.tell(f"the move was given up, and the guest does not run here: {reason}")
             self._taking.release()

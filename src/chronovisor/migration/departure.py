@@ -12,11 +12,12 @@ from chronovisor.machine.guest import Guest
 from chronovisor.migration.address import Place
 from chronovisor.migration.credentials import Credentials
 from chronovisor.migration.errors import MoveError, MoveUndecidedError
-from chronovisor.migration.phases import Probe, no_probe
+from chronovisor.migration.phases import Probe, also_told, no_probe
 from chronovisor.migration.precopy import MoveLimits, Progress
 from chronovisor.migration.source import Source
 from chronovisor.migration.stream import Header
 from chronovisor.migration.tcp import TcpChannel, TimeLimits, client_context
+from chronovisor.migration.tracing import UNTRACED, MoveTrace
 from chronovisor.migration.transfer import MoveReport
 from chronovisor.timebase.types import Offset
 
@@ -31,14 +32,20 @@ class Departure:
     """Moves a guest away, and knows whether one of its moves is undecided.
 
     The guest that has gone ends with `EndReason.MOVED` here. `tell` is told, in a line each, what became of
-    the guest when that is not what was asked for; `probe` is told of each phase of a move before it begins.
+    the guest when that is not what was asked for; `probe` is told of each phase of a move before it begins,
+    and `trace` of the whole move.
     """
 
     def __init__(
-        self, guest: Guest, tell: Callable[[str], None] = lambda line: None, probe: Probe = no_probe
+        self,
+        guest: Guest,
+        tell: Callable[[str], None] = lambda line: None,
+        probe: Probe = no_probe,
+        trace: MoveTrace = UNTRACED,
     ) -> None:
         self._guest = guest
-        self._probe = probe
+        self._trace = trace
+        self._probe = also_told(probe, trace.phase)
         self._tell = tell
         self._busy = threading.Lock()
         self._going_to: Place | None = None
@@ -132,6 +139,7 @@ class Departure:
                 token=token,
                 probe=self._probe,
             )
+            self._trace.begins(f"to {address}")
             try:
                 self._progress = Progress()
                 self._leaving = source, channel
@@ -180,6 +188,7 @@ class Departure:
 
     def _note(self, progress: Progress) -> None:
         self._progress = progress
+        self._trace.round(progress.round)
 
     def _settle(self, attempt: Callable[[], MoveReport], channel: TcpChannel) -> MoveReport:
         try:
@@ -187,14 +196,17 @@ class Departure:
         except MoveUndecidedError as undecided:
             if self._undecided is None:
                 self._tell(str(undecided))
+            self._trace.ends("undecided", {})
             self._undecided, self._asked_at = undecided, channel
             raise
         except MoveError:
+            self._trace.ends("failed", {})
             self._undecided = self._asked_at = None
             raise
         finally:
             channel.close()
         self._undecided = self._asked_at = None
+        self._trace.ends("completed", report.as_json())
         self._guest.leave(str(channel.address))
         return report
 

@@ -40,3 +40,13 @@ Probe: TypeAlias = Callable[["SourcePhase | DestinationPhase"], None]
 
 def no_probe(phase: SourcePhase | DestinationPhase) -> None:
     """Do nothing: the probe of a move that nobody watches."""
+
+
+def also_told(first: Probe, second: Probe) -> Probe:
+    """Return a probe that tells both."""
+
+    def told(phase: SourcePhase | DestinationPhase) -> None:
+        first(phase)
+        second(phase)
+
+    return told

@@ -25,6 +25,7 @@ from chronovisor.kvm.exits import (
 from chronovisor.kvm.ids import Cap, SystemEventType
 from chronovisor.kvm.structures import Regs, Sregs
 from chronovisor.papr.hcalls import CALL_ARGUMENTS
+from chronovisor.timebase.run_trace import RunTrace
 from chronovisor.timebase.types import MASK64
 
 _SCALARS: Final = {
@@ -174,6 +175,11 @@ class EmbeddedVcpu:
         """KVM_TRANSLATE."""
         with self._vcpu.access():
             return self._vcpu.state.looked_up(address)
+
+    def trace(self, trace: RunTrace | None) -> None:
+        """Tell what happens inside runs."""
+        with self._vcpu.access():
+            self._vcpu.trace = trace
 
     def interrupt(self, level: bool) -> None:
         """KVM_INTERRUPT."""

@@ -39,6 +39,7 @@ from chronovisor.kvm.linux.layouts import (
     SpecialRegisters,
 )
 from chronovisor.kvm.structures import Regs, Sregs
+from chronovisor.timebase.run_trace import RunTrace
 from chronovisor.timebase.types import MASK64
 
 KICK_SIGNAL: Final = signal.SIGURG
@@ -243,6 +244,9 @@ class LinuxVcpu:
     def translate(self, address: int) -> int | None:
         """Refused: the kernel translates no addresses for user space on Power."""
         raise KvmError(errno.EOPNOTSUPP, "the kernel's KVM translates no addresses on Power")
+
+    def trace(self, trace: RunTrace | None) -> None:
+        """Tell nothing: the kernel traces its half itself."""
 
     def interrupt(self, level: bool) -> None:
         """KVM_INTERRUPT."""

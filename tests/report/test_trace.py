@@ -1,0 +1,230 @@
+"""Traces of guests, read back: what is in them is declared, nests, and says what really happened."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from trace_rules import PHASES, check, read
+
+import chronovisor as cv
+from chronovisor.kvm.ids import ExitReason
+from chronovisor.papr.hcalls import Hcall
+from chronovisor.report.trace import file, recorder, reference
+from chronovisor.report.trace import vocabulary as v
+from chronovisor.report.trace.file import TraceFile
+from chronovisor.report.trace.reading import TraceFormatError, Track, read_trace
+from chronovisor.timebase.clock import HostClock, VirtualTime
+from chronovisor.timebase.types import GRANULE, MASK64, Offset
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "machine"))
+from elf_files import program
+from two_vcpus import TWO_CPUS
+
+
+@contextmanager
+def traced(path: Path, source: cv.VirtualTime) -> Iterator[TraceFile]:
+    def lost(error: Exception) -> None:
+        raise error
+
+    trace = TraceFile(path, source, lost)
+    try:
+        yield trace
+    finally:
+        trace.close()
+
+
+def named(tracks: list[Track], name: str) -> Track:
+    (found,) = (track for track in tracks if track.name == name)
+    return found
+
+
+def trace_of(path: Path, image: str | bytes, offset: int = 0, **options: int) -> list[Track]:
+    source = cv.VirtualTime()
+    with (
+        cv.Host(clock=source, tb_origin=MASK64 - 5, engine="concrete") as host,
+        traced(path, source) as trace,
+    ):
+        guest = host.boot(image, tb_offset=offset, **options)
+        guest.trace(trace.guest(host.clock, "guest"))
+        assert guest.run().message == "the guest powered off"
+    return read(path)
+
+
+def test_a_guests_trace_says_what_it_did_in_both_times(tmp_path: Path) -> None:
+    tracks = trace_of(tmp_path / "trace", "hello-be", 3 * GRANULE)
+    assert check(tracks) > 50
+    vcpu = named(tracks, "vCPU 0")
+    assert [track.name for track in tracks][:3] == ["chronovisor", "moves", "guest"]
+    names = Counter(event.name for event in vcpu.slices)
+    assert names["H_PUT_TERM_CHAR"] > 3
+    assert names["guest"] == names["enter"] == names["leave"] > names["H_PUT_TERM_CHAR"]
+    assert names["decrementer"] == 1
+    for event in vcpu.slices:
+        if event.name == "guest":
+            assert event.values["offset"] == 3 * GRANULE
+            for end in ("", ", at the end"):
+                ahead = int(event.values[f"guest_tb{end}"]) - int(event.values[f"host_tb{end}"])
+                assert ahead & MASK64 == 3 * GRANULE
+            # The trace's clock is the host's, without its origin.
+            passed = int(event.values["host_tb, at the end"]) - int(event.values["host_tb"]) & MASK64
+            assert event.end is not None
+            assert abs(passed * 125 // 64 - (event.end - event.begin)) <= 1
+    (first, *_) = (event for event in vcpu.slices if event.name == "guest")
+    assert named(tracks, "vCPU 0 timebase offset").counts == [(first.begin, 3 * GRANULE)]
+    exits = Counter(str(event.values["exit"]) for event in vcpu.slices if event.name == "run")
+    assert exits["PAPR_HCALL"] == sum(e.name.startswith("H_") and not e.inside for e in vcpu.slices)
+    assert set(exits) == {"PAPR_HCALL", "INTR"}
+
+
+def test_a_trace_in_virtual_time_repeats_itself(tmp_path: Path) -> None:
+    """Two vCPUs share a core: the order of their stays, and what each lost to the other, are in the trace."""
+    one, two = (trace_of(tmp_path / name, program(TWO_CPUS), smp=2) for name in "ab")
+    assert one == two
+    assert check(one) > 30
+    stays = [[e for e in named(one, f"vCPU {n}").slices if e.name == "guest"] for n in (0, 1)]
+    assert all(
+        mine.end <= theirs.begin or theirs.end <= mine.begin for mine in stays[0] for theirs in stays[1]
+    )
+    assert named(one, "vCPU 1 stolen time").counts
+
+
+def test_what_comes_too_fast_is_counted_and_none_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def calls(tracks: list[Track]) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for event in named(tracks, "vCPU 0").slices:
+            if event.name.startswith("H_"):
+                found[event.name] += 1
+            for name, value in event.values.items():
+                if name.startswith("H_"):
+                    found[name] += int(value)
+        return found
+
+    everything = trace_of(tmp_path / "a", "hello-be")
+    monkeypatch.setattr(recorder, "ALLOWANCE", 60)
+    monkeypatch.setattr(recorder, "EVENTS_A_SECOND", 2_000)
+    part = trace_of(tmp_path / "b", "hello-be")
+    check(part)
+    runs = [event for event in named(part, "vCPU 0").slices if event.name == "runs that were only counted"]
+    assert sum(int(event.values["runs"]) for event in runs) > 5
+    assert len(named(part, "vCPU 0").slices) < len(named(everything, "vCPU 0").slices) // 2
+    assert calls(part) == calls(everything)
+    assert calls(part)["H_PUT_TERM_CHAR"] > 3
+
+
+def one_recorder(sink: recorder.Sink) -> recorder.VcpuRecorder:
+    return recorder.GuestRecorder(sink, HostClock(VirtualTime()), "guest").vcpu(0)
+
+
+def test_a_guest_that_calls_with_any_number_makes_no_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P12: neither the recorder nor the trace grows with the numbers that a guest thinks of."""
+    monkeypatch.setattr(recorder, "ALLOWANCE", 100)
+    told = one_recorder(sink := recorder.Sink())
+    for number in range(0x10_0000, 0x10_0000 + 3000):
+        told.run_begins()
+        told.called(number, told.now() if told.times_calls else None)
+        told.run_ends(ExitReason.PAPR_HCALL, number)
+        told.handled()
+    told.close()
+    assert len(sink.events) < 200
+    names = {event.name for event in sink.events}
+    names |= {
+        name for event in sink.events if isinstance(event, recorder.Event) for name in event.values or {}
+    }
+    assert {name for name in names if name.startswith("H_")} == {v.UNKNOWN_HYPERCALL}
+
+
+def test_events_that_nobody_writes_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "MOST_WAITING", 500)
+    told = one_recorder(sink := recorder.Sink())
+    for _ in range(1000):
+        told.run_begins()
+        told.entering() if told.told else None
+        told.run_ends(ExitReason.PAPR_HCALL, Hcall.RTAS)
+        told.handled()
+    assert len(sink.events) < 600
+
+
+def test_a_full_disk_ends_the_trace_and_not_the_guest(tmp_path: Path) -> None:
+    source = cv.VirtualTime()
+    lost: list[Exception] = []
+    trace = TraceFile(Path("/dev/full"), source, lost.append)
+    with cv.Host(clock=source, engine="concrete") as host:
+        guest = host.boot("hello-be")
+        guest.trace(told := trace.guest(host.clock, "guest"))
+        assert guest.run().message == "the guest powered off"
+        trace.close()
+        assert [error.args[1] for error in lost] == ["No space left on device"]
+        assert trace.sink.off
+        trace.sink.events.clear()
+        # What is told afterwards goes nowhere.
+        vcpu = told.vcpu(0)
+        for _ in range(100):
+            vcpu.run_begins()
+            vcpu.entered(source.ticks(), Offset(GRANULE), 0, 7)
+            vcpu.run_ends(ExitReason.INTR, None)
+        told.may_run(False)
+        assert not trace.sink.events
+
+
+def test_a_trace_ends_before_it_fills_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file, "LARGEST", 2000)
+    lost: list[Exception] = []
+    source = cv.VirtualTime()
+    trace = TraceFile(tmp_path / "trace", source, lost.append)
+    with cv.Host(clock=source, engine="concrete") as host:
+        guest = host.boot("hello-be")
+        guest.trace(trace.guest(host.clock, "guest"))
+        assert guest.run().message == "the guest powered off"
+        trace.close()
+    (error,) = lost
+    assert "2000 bytes" in str(error)
+    assert 1000 < (tmp_path / "trace").stat().st_size <= 2000
+    assert named(read(tmp_path / "trace"), "vCPU 0").slices
+
+
+def test_what_is_no_trace_is_refused_in_words(tmp_path: Path) -> None:
+    trace_of(tmp_path / "trace", "hello-be")
+    whole = (tmp_path / "trace").read_bytes()
+    for data, words in {
+        b"hello": "no trace",
+        b"\x0a\xff\xff\xff\xff\xff": "no trace",
+        b"\x0a\xff\xff\xff\x7f": "a packet of",
+        b"\x0a\x03\xff\xff\xff": "none of Perfetto's",
+        whole + b"\x0a\x04\x5a\x02\x58\x63": "not announced",
+    }.items():
+        with pytest.raises(TraceFormatError, match=words):
+            read_trace(io.BytesIO(data))
+
+
+def test_a_trace_that_was_cut_off_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    trace_of(tmp_path / "trace", "hello-be")
+    whole = (tmp_path / "trace").read_bytes()
+    events = -1
+    for length in range(0, len(whole), 97):
+        tracks = read_trace(io.BytesIO(whole[:length]))
+        more = sum(len(track.slices) for track in tracks)
+        assert more >= events
+        events = more
+    assert events > 50
+
+
+def test_the_page_lists_what_is_in_a_trace() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "traces.md").read_text()
+    assert reference.renewed(page) == page
+    assert len(PHASES) == 13
+    told = page.split("- Moves:")[1].split("\n\n")[0]
+    assert {name for name in PHASES if re.search(rf"\b{name}\b", told)} == PHASES
+
+
+def test_declared_names_are_distinct() -> None:
+    names = [one.name for one in (*v.SLICES, *v.INSTANTS)]
+    assert len(names) == len(set(names)) > 10
