@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from chronovisor.machine.console import Console
 from chronovisor.machine.guest import EndReason, Guest
 from chronovisor.machine.host import Host
 from chronovisor.machine.vio.attachments import Attachments
+from chronovisor.migration.move import move
 from linux_guest.guests import BOOT_SECONDS, COMPLAINTS, OWN, Lines, busybox
 from linux_guest.modules import DISK, loading, modules
 
@@ -54,39 +57,55 @@ def read_file(disk: Path, name: str) -> bytes:
     return shown.stdout
 
 
-def boot(host: Host, disk: Path, commands: str, lines: Lines) -> Guest:
-    host.attachments = Attachments.parse([str(disk)])
+def boot(host: Host, lines: Lines) -> Guest:
     append = "console=hvc0 cryptomgr.notests quiet"
-    return host.boot(
-        OWN.vmlinux(), "256M", 2, append=append, initrd=archive(commands), console=Console(lines)
-    )
+    return host.boot(OWN.vmlinux(), "256M", 2, append=append, initrd=archive(WORK), console=Console(lines))
 
 
 WORK = """
 echo
-dd if=/dev/urandom of=random bs=64k count=64 2>/dev/null
+dd if=/dev/urandom of=random bs=64k count=8 2>/dev/null
 sha256sum random >sum
 cp /bin/busybox echo
 sync
 echo 3 >/proc/sys/vm/drop_caches
 sha256sum -c sum
 ./echo "executed from the disk"
-for n in 1 2 3 4 5 6 7 8; do (echo $n | dd of=small$n conv=fsync 2>/dev/null) & done
-wait
-cat small*
+(read line; touch /tmp/stop) </dev/hvc0 &
+echo "writing"
+n=0
+while [ ! -e /tmp/stop ]; do
+  n=$((n + 1))
+  cp random copy$((n % 4))
+  sync
+  echo 3 >/proc/sys/vm/drop_caches
+  cmp random copy$((n % 4)) || echo "differs"
+done
+echo "copied: $n"
 """
+MOVES = 3
 
 
-WORKED = ["random: OK", "executed from the disk", *"12345678"]
-
-
-def test_a_file_system_on_a_disk(disk: Path) -> None:
+def test_a_file_system_on_a_disk_that_moves(disk: Path) -> None:
     lines = Lines()
-    with Host() as host:
-        guest = boot(host, disk, WORK, lines)
-        end = guest.run(BOOT_SECONDS)
-        assert end.reason is EndReason.POWER_OFF, lines.text
-    assert [line for line in lines.lines if line in WORKED] == WORKED
+    hosts = [Host(tb_origin=number << 50) for number in range(2)]
+    for host in hosts:
+        host.attachments = Attachments.parse([str(disk)])
+    guest = boot(hosts[0], lines)
+    assert guest.run_until("writing\r\n")
+    guest.resume()
+    for number in range(MOVES):
+        time.sleep(0.3)
+        guest, _ = move(guest, hosts[1 - number % 2])
+    guest.console.type(b"stop\n")
+    end = guest.run(BOOT_SECONDS)
+    assert end.reason is EndReason.POWER_OFF, lines.text
+    for host in hosts:
+        host.close()
+    assert {"random: OK", "executed from the disk"} <= set(lines.lines)
+    assert "differs" not in lines.text
+    (copied,) = re.findall(r"copied: (\d+)", lines.text)
+    assert int(copied) > 0
     assert not COMPLAINTS.search(lines.text)
     assert read_file(disk, "echo")[:4] == b"\x7fELF"
-    assert len(read_file(disk, "random")) == 64 << 16
+    assert read_file(disk, "random") == read_file(disk, "copy1")

@@ -10,11 +10,14 @@ from chronovisor.machine.interrupt_sources import SourceState
 from chronovisor.machine.services import Translation
 from chronovisor.machine.sizes import Topology
 from chronovisor.machine.vcpu_state import CARRIED, VcpuState
+from chronovisor.machine.vio.crq import Queue
+from chronovisor.machine.vio.dma_window import Mapped
+from chronovisor.machine.vio.vscsi import DiskState
 from chronovisor.machine.wall_clock import TimeOfDay
 from chronovisor.memory import PAGE_SIZE, GuestMemory
 from chronovisor.migration.errors import StreamError
 from chronovisor.migration.messages import Commit, Measure, Message, Offer, State
-from chronovisor.migration.stream import VERSION, Header, Reader, Writer
+from chronovisor.migration.stream import MAXIMUM_STATE, Header, Reader, Writer
 from chronovisor.timebase.handover import Exchange, IdealInterval, Sample, plan
 from chronovisor.timebase.history import AwayClock, History, Hop, HopKind
 from chronovisor.timebase.policy import CATCH_UP, FREEZE, TimePolicy
@@ -71,12 +74,21 @@ def offer(**changed: object) -> Offer:
         "registers": (CARRIED[0].id, CARRIED[-1].id),
         "sregs": Sregs(0x4E1200, 5, [(1, 2)]),
         "token": b"a secret",
+        "devices": (DISK.unit,),
     }
     return Offer(**(facts | changed))  # type: ignore[arg-type]
 
 
 TRANSLATION = Translation(3, (1 << 63) | 0x8000C)
 SOURCES = (SourceState(0x1100, 1 << 41),)
+DISK = DiskState(
+    0x7100_0010,
+    1 << 40,
+    False,
+    True,
+    (Mapped(1, (1, (1 << 64) - 1)), Mapped(65535, (3,))),
+    Queue(4096, 65536, 16),
+)
 
 
 def state(memory: GuestMemory, runs: list[tuple[int, int]]) -> State:
@@ -91,6 +103,7 @@ def state(memory: GuestMemory, runs: list[tuple[int, int]]) -> State:
             False,
             b"nvram",
             (True, False),
+            (DISK,),
         ),
         (vcpu_state(0), vcpu_state(1, 5)),
         tuple((addr, memory.view[addr : addr + size]) for addr, size in runs),
@@ -140,9 +153,8 @@ def read_move(data: bytes, memory: GuestMemory | None = None) -> list[Message]:
     first = reader.message()
     assert isinstance(first, Offer)
     header.check_offer(first)
-    messages = [first, reader.message(memory or GuestMemory(MEMORY)), reader.message()]
-    if reader.version == VERSION:
-        assert messages.pop() == Measure()
-        messages.append(reader.message())
-    assert pipe.largest <= 1 << 22
-    return messages
+    stopped = reader.message(memory or GuestMemory(MEMORY))
+    assert reader.message() == Measure()
+    committed = reader.message()
+    assert pipe.largest <= MAXIMUM_STATE
+    return [first, stopped, committed]

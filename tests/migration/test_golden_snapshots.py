@@ -11,11 +11,13 @@ from golden_snapshots import DIRECTORY, GUESTS
 
 from chronovisor.cli import main
 from chronovisor.machine.host import Host
-from chronovisor.migration.snapshot_format import VERSION
+from chronovisor.migration.snapshot_format import OLDEST_VERSION, VERSION
 from chronovisor.migration.snapshot_restore import opened, restore_from
 from chronovisor.timebase.history import AwayClock
 
-KEPT = sorted(path for path in DIRECTORY.glob("format-*/*.xz") if not path.name.endswith(".json.xz"))
+ALL = sorted(path for path in DIRECTORY.glob("format-*/*.xz") if not path.name.endswith(".json.xz"))
+TOO_OLD = [path for path in ALL if int(path.parent.name.removeprefix("format-")) < OLDEST_VERSION]
+KEPT = [path for path in ALL if path not in TOO_OLD]
 
 
 @pytest.fixture(params=KEPT, ids=[f"{path.parent.name} {path.stem}" for path in KEPT])
@@ -30,6 +32,17 @@ def test_this_version_has_some() -> None:
     assert {(path.parent.name, path.stem) for path in KEPT} >= {
         (f"format-{VERSION}", name) for name in GUESTS
     }
+
+
+@pytest.mark.parametrize("packed", TOO_OLD, ids=lambda path: path.parent.name)
+def test_one_that_is_too_old_is_refused_by_its_number(
+    packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "old"
+    path.write_bytes(lzma.decompress(packed.read_bytes()))
+    assert main(["inspect", str(path)]) != 0
+    number = packed.parent.name.removeprefix("format-")
+    assert f"format version {number}" in capsys.readouterr().err
 
 
 def test_they_hold_what_they_held(kept: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,9 +38,14 @@ def test_what_is_written_is_the_current_format() -> None:
 def test_each_format_is_read(version: int) -> None:
     memory = GuestMemory(MEMORY)
     said, stopped, committed = read_move(stream(version), memory)
-    assert said == offer()
     assert isinstance(stopped, State)
-    assert replace(stopped, memory=()) == replace(state(memory, []), memory=())
+    expected, stands = offer(), replace(state(memory, []), memory=())
+    if version < 5:
+        # The guests of that time had no virtual devices.
+        expected = replace(expected, devices=())
+        stands = replace(stands, machine=replace(stands.machine, devices=()))
+    assert said == expected
+    assert replace(stopped, memory=()) == stands
     assert committed == commit()
     sent = filled_memory()
     assert RUNS

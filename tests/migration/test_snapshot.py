@@ -116,7 +116,7 @@ def test_the_header_is_plain(saved: Path) -> None:
     """Read by hand, at the offsets that the format's description gives."""
     data = saved.read_bytes()
     assert data[:8] == b"\x89CHRSNP\n"
-    assert struct.unpack_from(">HHIQI", data, 8) == (2, 144, 1, 1 << 20, 1)
+    assert struct.unpack_from(">HHIQI", data, 8) == (3, 144, 1, 1 << 20, 1)
     assert struct.unpack_from(">I", data, 28) == (0x4E1200,)
     assert struct.unpack_from(">Q", data, 32) == (FREQUENCY,)
     assert struct.unpack_from(">Q", data, 40)[0] == sum(size for _, size in inspect(saved).runs)

@@ -112,7 +112,7 @@ def test_the_header_is_plain() -> None:
     """Read by hand, at the offsets that the format's description gives."""
     data = Header(64 << 20, 4, 2).encode()
     assert data[:8] == b"\x89CHRONO\n"
-    assert struct.unpack_from(">HHIQI", data, 8) == (4, 48, 2, 64 << 20, 4)
+    assert struct.unpack_from(">HHIQI", data, 8) == (5, 48, 2, 64 << 20, 4)
     assert struct.unpack_from(">Q", data, 32) == (512_000_000,)
     assert len(data) == 48
     assert struct.unpack_from(">I", data, 44)[0] == crc32(data[:44])

@@ -379,7 +379,7 @@ def test_an_offer_takes_no_memory_until_memory_comes() -> None:
     with Host(engine="concrete") as host:
         destination = Destination(host)
         size = 256 << 20
-        made = replace(offer(), sregs=None, memory_size=size, clock=clock_name(host.clock.source))
+        made = replace(offer(devices=()), sregs=None, memory_size=size, clock=clock_name(host.clock.source))
         assert destination.handle(made) == Accepted()
         memory = destination.memory
         assert memory is not None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from chronovisor.cli.background import LOG_SIZE_DEFAULT, Detach, Foreground, LogSize, choose_ground
+from chronovisor.cli.device_options import Disk
 from chronovisor.cli.guest_end import tell_end
 from chronovisor.cli.host_options import (
     Clock,
@@ -53,6 +54,7 @@ from chronovisor.machine.host import Host
 from chronovisor.machine.rehearsal import rehearse
 from chronovisor.machine.run_directory import state_directory
 from chronovisor.machine.sizes import parse_bytes, parse_size, parse_u64
+from chronovisor.machine.vio.attachments import Attachments
 from chronovisor.migration.address import parse_address
 from chronovisor.migration.arrival import Arrivals, Arrived, Terms
 from chronovisor.migration.outcomes import RecordedOutcomes
@@ -90,6 +92,7 @@ def command(
     cpu: CpuOption = Cpu.auto,
     provider: ProviderOption = Provider.auto,
     memory_limit: MemoryLimit = "4G",
+    disk: Disk = None,
     kernel: Kernel = "",
     initrd: Initrd = "",
     append: Append = "",
@@ -162,6 +165,8 @@ def command(
     if credentials is not None and (warning := credentials.warning()) is not None:
         say(warning)
     again = after_reboot(kernel, initrd, append)
+    attachments = Attachments.parse(disk or ())
+    attachments.check()
     log_bytes = parse_bytes(log_size, "log size")
     ground = choose_ground(detach, as_json)
     keeps_name = not name
@@ -179,6 +184,7 @@ def command(
             provider=provider.value,
         )
         host.after_reboot = again
+        host.attachments = attachments
         return host
 
     # Opened once before a guest comes: a missing provider should be known now.

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from chronovisor.cli.background import LOG_SIZE_DEFAULT, Detach, LogSize, choose_ground
+from chronovisor.cli.device_options import Disk
 from chronovisor.cli.guest_end import tell_end
 from chronovisor.cli.hop_record import summary
 from chronovisor.cli.host_options import (
@@ -51,6 +52,7 @@ from chronovisor.machine.host import Host
 from chronovisor.machine.rehearsal import rehearse
 from chronovisor.machine.run_directory import check_name
 from chronovisor.machine.sizes import parse_bytes, parse_size
+from chronovisor.machine.vio.attachments import Attachments
 from chronovisor.migration.snapshot_format import SnapshotHeader
 from chronovisor.migration.snapshot_restore import check, opened, restore_from
 
@@ -69,6 +71,7 @@ def command(
     engine: EngineOption = Engine.auto,
     provider: ProviderOption = Provider.auto,
     memory_limit: MemoryLimit = "4G",
+    disk: Disk = None,
     kernel: Kernel = "",
     initrd: Initrd = "",
     append: Append = "",
@@ -93,6 +96,7 @@ def command(
     policy, limit = parse_policy(time, max_step), parse_limit(clock_error_limit)
     seconds, most = parse_seconds(timeout), parse_size(memory_limit)
     again = after_reboot(kernel, initrd, append)
+    attachments = Attachments.parse(disk or ())
     log_bytes = parse_bytes(log_size, "log size")
     ground = choose_ground(detach, as_json)
     with ground, ExitStack() as stack:
@@ -104,6 +108,7 @@ def command(
             cpu, host = _host_for(reader.header, tb_origin, clock, ticks_per_instruction, engine, provider)
             stack.enter_context(host)
             host.after_reboot = again
+            host.attachments = attachments
             check(reader.header, host, most)
             if clock is Clock.real:
                 # A first run takes a while to begin: time that the guest would see pass.

@@ -11,13 +11,13 @@ import ctypes
 import errno
 import fcntl
 import os
-import stat
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from chronovisor.machine.errors import MachineError
+from chronovisor.machine.files import FileError, open_descriptor
 
 SECTOR: Final = 512
 """Bytes."""
@@ -87,29 +87,23 @@ class DiskFile:
 
     def _open(self) -> int:
         try:
-            # Without O_NONBLOCK, opening a pipe would wait for its other end.
-            mode = os.O_RDONLY if self.read_only else os.O_RDWR
-            return os.open(self.path, mode | os.O_NONBLOCK | os.O_CLOEXEC)
-        except ValueError as error:
-            raise self._refused(str(error)) from None
-        except OSError as error:
-            hint = "; `,ro` gives it to the guest to be read" if error.errno in _NOT_WRITABLE else ""
-            raise self._refused(f"{error.strerror}{'' if self.read_only else hint}") from None
+            return open_descriptor(self.path, os.O_RDONLY if self.read_only else os.O_RDWR)
+        except FileError as error:
+            readable = not self.read_only and os.path.isfile(self.path) and os.access(self.path, os.R_OK)
+            raise self._refused(f"{error}{_ONLY_READABLE if readable else ''}") from None
 
     def _measure(self, form: str) -> int:
-        found = os.fstat(self._descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise self._refused("this is not a regular file")
+        size = os.fstat(self._descriptor).st_size
         if not form and os.pread(self._descriptor, len(_QCOW2), 0) == _QCOW2:
             raise self._refused(
                 "it looks like a disk of format qcow2: have `qemu-img convert -O raw` make a raw one, "
                 "or write format=raw if its bytes are the disk's"
             )
-        if found.st_size == 0 or found.st_size % SECTOR:
+        if size == 0 or size % SECTOR:
             raise self._refused(
-                f"it has {found.st_size} bytes, and a disk has whole sectors of {SECTOR}: is it truncated?"
+                f"it has {size} bytes, and a disk has whole sectors of {SECTOR}: is it truncated?"
             )
-        return found.st_size
+        return size
 
     def lock(self) -> None:
         """Lock it, once or again; MachineError if another process has it."""
@@ -129,12 +123,16 @@ class DiskFile:
         """Have all that was written on the disk, and let others lock it; MachineError if that fails."""
         if not self._locked:
             return
+        self.save()
+        fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
+        self._locked = False
+
+    def save(self) -> None:
+        """Have all that was written on the disk, as `flush`; MachineError if that fails."""
         try:
             self.flush()
         except OSError as error:
             raise self._refused(f"what the guest wrote could not be saved: {error.strerror}") from None
-        fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
-        self._locked = False
 
     def read(self, offset: int, into: Sequence[memoryview]) -> None:
         """Fill memory from an offset on; OSError if that fails, EIO if the file is shorter by now."""
@@ -179,6 +177,6 @@ class DiskFile:
         return MachineError(f"disk {self.path}: {reason}")
 
 
-_NOT_WRITABLE: Final = (errno.EACCES, errno.EROFS, errno.EPERM)
+_ONLY_READABLE: Final = "; with `,ro` behind it the guest may only read it"
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)

@@ -23,20 +23,25 @@ class FileError(Exception):
 
 def open_regular(path: str | Path) -> BinaryIO:
     """Open a regular file; FileError if it is anything else, or cannot be read."""
+    return os.fdopen(open_descriptor(path, os.O_RDONLY), "rb")
+
+
+def open_descriptor(path: str | Path, mode: int) -> int:
+    """Open a regular file, with os.O_RDWR also to write to it; FileError as `open_regular`."""
     try:
         # Without O_NONBLOCK, opening a pipe would wait for a process that writes to it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, mode | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise FileError(error.strerror or str(error)) from None
     except ValueError as error:
         raise FileError(str(error)) from None
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):
+    kind = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(kind):
         os.close(descriptor)
         raise FileError(
-            "this is a directory, not a regular file" if stat.S_ISDIR(mode) else "this is not a regular file"
+            "this is a directory, not a regular file" if stat.S_ISDIR(kind) else "this is not a regular file"
         )
-    return os.fdopen(descriptor, "rb")
+    return descriptor
 
 
 def read_regular(path: str | Path, limit: int = LARGEST) -> bytes:

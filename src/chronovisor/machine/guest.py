@@ -27,7 +27,7 @@ from chronovisor.machine.services import NO_TRANSLATION, Translation
 from chronovisor.machine.sizes import Topology
 from chronovisor.machine.tracing import GuestTrace
 from chronovisor.machine.vcpu_thread import VcpuThread, VcpuThreads
-from chronovisor.machine.vio.attachments import NOTHING, Attachments
+from chronovisor.machine.vio.attachments import NOTHING, Attachments, DeviceState
 from chronovisor.machine.wall_clock import TimeOfDay, WallClock
 from chronovisor.memory import GuestMemory
 from chronovisor.papr.dispatch_log import DispatchLog
@@ -58,6 +58,8 @@ class MachineState:
     nvram: bytes = b""
     joined: tuple[bool, ...] = ()
     """Which vCPUs wait in H_JOIN; empty for none."""
+    devices: tuple[DeviceState, ...] = ()
+    """Its virtual devices; they have no request under way."""
 
 
 class Guest:
@@ -348,6 +350,7 @@ class Guest:
             self.platform.console_signals,
             self.platform.nvram.contents,
             self.platform.joined if any(self.platform.joined) else (),
+            self.platform.vio.save(),
         )
 
     @machine_state.setter
@@ -366,6 +369,7 @@ class Guest:
             self.platform.joined = state.joined
         if state.nvram:
             self.platform.nvram.contents = state.nvram
+        self.platform.vio.load(state.devices)
 
     @property
     def ideal(self) -> IdealInterval:

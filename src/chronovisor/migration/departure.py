@@ -175,9 +175,10 @@ class Departure:
             undecided = self._undecided
             if undecided is None:
                 raise MachineError(f"{self._guest.name} has no move whose outcome is unknown")
-            self._undecided = self._asked_at = None
             if self.paused is None:
+                # MachineError if the other side has its disk: then it runs there.
                 self._guest.resume()
+            self._undecided = self._asked_at = None
             self._tell(f"the guest goes on here by its operator's word; move {undecided.move} is forgotten")
             return undecided.move
 
@@ -202,6 +203,11 @@ class Departure:
         except MoveError:
             self._trace.ends("failed", {})
             self._undecided = self._asked_at = None
+            if not self._guest.running and self._guest.end is None and self.paused is None:
+                # Another process took its disk meanwhile: it waits until its owner resumes it.
+                from chronovisor.migration.pause import Pause
+
+                self.paused = Pause(self._guest, goes_on=True)
             raise
         finally:
             channel.close()

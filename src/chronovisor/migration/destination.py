@@ -171,7 +171,9 @@ class Destination:
             self._guest = self._host.prepare(
                 offer.memory_size, offer.topology.vcpus, offer.topology.threads, self._console, offer.name
             )
+            self._guest.platform.vio.check(offer.devices)
         except (KvmError, MachineError) as error:
+            self._discard()
             return Refused(str(error))
         if offer.sregs is not None:
             reason = vcpu_state.misfit(self._guest.vcpus[0], offer.sregs, offer.registers)
@@ -206,7 +208,7 @@ class Destination:
         try:
             _fill(self._guest.memory, state.memory)
             self._loaded = load(self._guest, state.machine, state.vcpus)
-        except (KvmError, LookupError, ValueError) as error:
+        except (KvmError, LookupError, MachineError, ValueError) as error:
             return self._abort(self._offer.move, str(error))
         # Typed for the guest only once it is given: a later try would type it again.
         self._typed, self.paused_at = state.typed, state.paused_at
@@ -242,7 +244,9 @@ class Destination:
                 Sample(commit.guest_time, commit.ideal), exchange, self._offer.limit, self._offer.policy
             )
             self._guest = self._loaded.set_clock(decided.offset).set_deadlines().release()
-        except (HandoverError, KvmError, RestorationError) as error:
+            # The source has given them up.
+            self._guest.platform.vio.take()
+        except (HandoverError, KvmError, MachineError, RestorationError) as error:
             return self._abort(self._offer.move, str(error))
         hop = Hop.planned(HopKind.MOVE, AwayClock.EXCHANGE, decided, self._offer.origin, self._clock.origin)
         outcome = Acknowledged(hop.record)

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from chronovisor.machine.sizes import MAXIMUM_VCPUS, check_topology
+from chronovisor.migration.device_encoding import MAXIMUM_DEVICES
 from chronovisor.migration.errors import StreamError
 from chronovisor.migration.guest_encoding import (
     IDEAL,
     MACHINE,
+    MACHINE_BEFORE,
     POLICY,
     RECORD,
     SREGS,
@@ -63,39 +65,44 @@ _NO_MEMORY: Final[Kind[tuple[Any, ...]]] = Kind(lambda memory: b"", lambda curso
 
 # The messages
 
-_OFFER = fields_of(
-    Offer,
-    move=TEXT,
-    clock=TEXT,
-    frequency=U64,
-    origin=U64,
-    pvr=U32,
-    dec_bits=U8,
-    topology=TOPOLOGY,
-    memory_size=U64,
-    name=TEXT,
-    guest_time=GUEST_TIME,
-    limit=TICKS,
-    policy=POLICY,
-    registers=array_of(U64, _MAXIMUM_REGISTERS, "registers"),
-    sregs=optional(SREGS),
-    token=bytes_of(MAXIMUM_TOKEN, "a token"),
-)
-_STATE = fields_of(
-    State,
-    machine=MACHINE,
-    vcpus=array_of(VCPU, MAXIMUM_VCPUS, "vCPUs"),
-    memory=_NO_MEMORY,
-    typed=TYPED,
-    paused_at=optional(GUEST_TIME),
-)
+_OFFER_FIELDS: Final[dict[str, Kind[Any]]] = {
+    "move": TEXT,
+    "clock": TEXT,
+    "frequency": U64,
+    "origin": U64,
+    "pvr": U32,
+    "dec_bits": U8,
+    "topology": TOPOLOGY,
+    "memory_size": U64,
+    "name": TEXT,
+    "guest_time": GUEST_TIME,
+    "limit": TICKS,
+    "policy": POLICY,
+    "registers": array_of(U64, _MAXIMUM_REGISTERS, "registers"),
+    "sregs": optional(SREGS),
+    "token": bytes_of(MAXIMUM_TOKEN, "a token"),
+}
+_OFFER = fields_of(Offer, **_OFFER_FIELDS, devices=array_of(U32, MAXIMUM_DEVICES, "devices"))
+
+
+def _state(machine: Kind[Any]) -> Kind[State]:
+    return fields_of(
+        State,
+        machine=machine,
+        vcpus=array_of(VCPU, MAXIMUM_VCPUS, "vCPUs"),
+        memory=_NO_MEMORY,
+        typed=TYPED,
+        paused_at=optional(GUEST_TIME),
+    )
+
+
 _COMMIT = fields_of(Commit, guest_time=GUEST_TIME, ideal=IDEAL, since_sample=TICKS, dwell=TICKS)
 
 KINDS: Final[dict[int, tuple[type, Kind[Any]]]] = {
     1: (Offer, _OFFER),
     2: (Accepted, fields_of(Accepted)),
     3: (Refused, fields_of(Refused, reason=TEXT)),
-    4: (State, _STATE),
+    4: (State, _state(MACHINE)),
     5: (Ready, fields_of(Ready)),
     6: (Commit, _COMMIT),
     7: (Acknowledged, fields_of(Acknowledged, record=RECORD)),
@@ -109,8 +116,12 @@ KINDS: Final[dict[int, tuple[type, Kind[Any]]]] = {
 }
 """A message's number in the stream, its type, and how it is written."""
 
-KINDS_BEFORE: Final = {number: kind for number, kind in KINDS.items() if kind[0] is not Measure}
-"""Those of version 3."""
+KINDS_BEFORE: Final[dict[int, tuple[type, Kind[Any]]]] = {
+    **KINDS,
+    1: (Offer, fields_of(Offer, **_OFFER_FIELDS)),
+    4: (State, _state(MACHINE_BEFORE)),
+}
+"""Those of version 4."""
 
 NUMBERS: Final = {made: number for number, (made, _) in KINDS.items()}
 

@@ -18,6 +18,7 @@ from chronovisor.machine.services import Translation
 from chronovisor.machine.sizes import MAXIMUM_VCPUS
 from chronovisor.machine.vcpu_state import CARRIED, VcpuState
 from chronovisor.machine.wall_clock import TimeOfDay
+from chronovisor.migration.device_encoding import DEVICES
 from chronovisor.migration.errors import StreamError
 from chronovisor.migration.kinds import (
     BOOL,
@@ -119,18 +120,15 @@ _MACHINE_FIELDS: Final[dict[str, Kind[Any]]] = {
     "time_of_day": TIME_OF_DAY,
     "random_state": Kind(_write_random_state, _read_random_state),
     "history": HISTORY,
+    "translation": fields_of(Translation, flags=U32, process_table=U64),
+    "sources": array_of(fields_of(SourceState, number=U32, state=U64), MAXIMUM_SOURCES, "interrupt sources"),
+    "console_signals": BOOL,
+    "nvram": bytes_of(MAXIMUM_NVRAM, "NVRAM"),
+    "joined": array_of(BOOL, MAXIMUM_VCPUS, "vCPUs"),
 }
-MACHINE = fields_of(
-    MachineState,
-    **_MACHINE_FIELDS,
-    translation=fields_of(Translation, flags=U32, process_table=U64),
-    sources=array_of(fields_of(SourceState, number=U32, state=U64), MAXIMUM_SOURCES, "interrupt sources"),
-    console_signals=BOOL,
-    nvram=bytes_of(MAXIMUM_NVRAM, "NVRAM"),
-    joined=array_of(BOOL, MAXIMUM_VCPUS, "vCPUs"),
-)
+MACHINE = fields_of(MachineState, **_MACHINE_FIELDS, devices=DEVICES)
 MACHINE_BEFORE = fields_of(MachineState, **_MACHINE_FIELDS)
-"""How version 1 of snapshots wrote it: their guests did not translate."""
+"""How version 4 of streams and version 2 of snapshots wrote it: without virtual devices."""
 
 
 def _list_of(count: int) -> Kind[list[int]]:

@@ -69,6 +69,8 @@ class Offer:
     """That vCPU's special registers; None from a source that does not say."""
     token: bytes = b""
     """The secret that the destination's owner gave out, if there is one."""
+    devices: tuple[int, ...] = ()
+    """The units of the guest's virtual devices, for which the destination must have some too."""
 
 
 @dataclass(frozen=True, slots=True)

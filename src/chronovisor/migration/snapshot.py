@@ -72,6 +72,7 @@ def _write(guest: Guest, file: BinaryIO, paused: Pause | None, read: ReadClocks)
         origin=clock.origin,
         reading=reading,
     )
+    guest.platform.vio.flush()
     machine = guest.machine_state if paused is None else paused.machine_state()
     host, vcpus = guest.system.host, guest.vcpus
     runs = runs_in_use(guest.memory)

@@ -48,15 +48,15 @@ from chronovisor.memory import PAGE_SIZE, GuestMemory
 from chronovisor.timebase.types import GuestTime
 
 MAGIC: Final = b"\x89CHRSNP\n"
-VERSION: Final = 2
-OLDEST_VERSION: Final = 1
+VERSION: Final = 3
+OLDEST_VERSION: Final = 2
 
 TIME: Final = b"TIME"
 MACHINE: Final = b"MACH"
 VCPU: Final = b"VCPU"
 MEMORY: Final = b"MEMO"
 TAIL: Final = b"TAIL"
-LIMITS: Final = {TIME: 1 << 10, MACHINE: 1 << 18, VCPU: 1 << 14, MEMORY: 1 << 20, TAIL: 0}
+LIMITS: Final = {TIME: 1 << 10, MACHINE: 1 << 23, VCPU: 1 << 14, MEMORY: 1 << 20, TAIL: 0}
 """Each kind of section, and how long one can be, in bytes."""
 
 _HEADER: Final = struct.Struct(">8sHHIQIIQQIIQQ64sI")
@@ -121,7 +121,7 @@ class SnapshotHeader:
             raise SnapshotError(
                 f"it is of format version {version}, "
                 f"and this Chronovisor reads {OLDEST_VERSION} to {VERSION}: "
-                + ("update it" if version > VERSION else "no Chronovisor wrote that")
+                + ("update it" if version > VERSION else "an older one reads that")
             )
         if len(data) != HEADER_SIZE:
             raise SnapshotError("it ends within its header")

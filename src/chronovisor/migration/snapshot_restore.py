@@ -89,6 +89,7 @@ def restore_from(
         contents = read_contents(reader, guest.memory)
         guest.console.type(contents.typed)
         loaded = load(guest, contents.machine, contents.vcpus)
+        guest.platform.vio.take()
         clock = host.system.clock
         away_clock, absence = contents.time.away(clock, read(clock.source), policy)
         decided = plan(Sample(contents.time.guest_time, guest.ideal), absence, limit, policy)

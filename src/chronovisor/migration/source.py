@@ -164,6 +164,7 @@ class Source:
             registers=vcpu_state.in_use(first),
             sregs=first.sregs,
             token=self._token,
+            devices=tuple(device.unit for device in self._guest.platform.vio.devices),
         )
         answer = self._ask(offer)
         if not isinstance(answer, Accepted):
@@ -172,6 +173,8 @@ class Source:
     def _send_rounds(self) -> None:
         if self._was_running and not self._source.is_virtual:
             self._copy.run(self._ask)
+            # Most of it, so that little is left when the guest has stopped.
+            self._guest.platform.vio.flush()
 
     def _await_suspension(self, asked: Suspension) -> None:
         asked.begin()
@@ -210,6 +213,7 @@ class Source:
 
     def _decide(self) -> None:
         self._copy.close()
+        self._guest.platform.vio.give_up()
         with self._deciding:
             self._copy.check()
             self._committed = True
@@ -276,7 +280,10 @@ class Source:
 
     def _take_back(self) -> None:
         if self._was_running and self._guest.end is None:
-            self._guest.resume()
+            try:
+                self._guest.resume()
+            except MachineError as error:
+                raise MoveError(f"the move failed, and the guest stays paused here: {error}") from error
 
     def _ask(self, message: Message) -> Message:
         self._channel.send(message)

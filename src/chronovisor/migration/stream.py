@@ -25,10 +25,10 @@ A frame is a head of 32 bytes and a payload:
           24-27  CRC-32 of the payload
           28-31  CRC-32 of the head until here
 
-Memory that is all zeros has its size in bytes (8 bytes) as its payload. Version 3 added registers and a token
-to an offer, and the time at which the guest was paused to its state. Version 4 added the message `Measure`.
-This version is written; versions 3 and 4 are read. The two directions of one move have one version: the
-destination answers in the source's.
+Memory that is all zeros has its size in bytes (8 bytes) as its payload. Version 4 added the message
+`Measure`, version 5 the guest's virtual devices to an offer and to its state. This version is written;
+versions 4 and 5 are read. The two directions of one move have one version: the destination answers in the
+source's.
 
 The head's checksum is verified before its length is used, so the reader never waits for a damaged length. No
 frame makes the reader allocate more than `MAXIMUM_STATE`. Memory is read directly into the guest's memory.
@@ -53,8 +53,8 @@ from chronovisor.migration.messages import Message, Offer, Round, State, Zeros
 from chronovisor.timebase.types import FREQUENCY
 
 MAGIC: Final = b"\x89CHRONO\n"
-VERSION: Final = 4
-OLDEST_VERSION: Final = 3
+VERSION: Final = 5
+OLDEST_VERSION: Final = 4
 """The oldest that is read."""
 MEMORY: Final = 100
 """The kind of frames that carry memory."""
@@ -64,8 +64,8 @@ MAXIMUM_RUN: Final = 1 << 20
 """Bytes of memory in one frame."""
 MAXIMUM_MESSAGE: Final = 1 << 18
 """Bytes of a message, but a State's, …"""
-MAXIMUM_STATE: Final = 1 << 22
-"""… which 256 vCPUs fill to less than half."""
+MAXIMUM_STATE: Final = 1 << 23
+"""… which 256 vCPUs and the full TCE tables of 10 devices fill to less than this."""
 PIECE: Final = 1 << 18
 """Bytes of memory that are read at a time, so that they are checked while the next ones arrive."""
 

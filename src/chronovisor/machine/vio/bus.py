@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from chronovisor.machine.errors import MachineError
 from chronovisor.machine.vio.device import VioDevice
 from chronovisor.machine.vio.dma_window import DmaWindow
 
@@ -45,10 +47,37 @@ class VioBus:
         for device in self.devices:
             device.take()
 
+    def flush(self) -> None:
+        """Have what is outside the guest up to date; MachineError if that fails. The guest may run."""
+        for device in self.devices:
+            device.flush()
+
     def give_up(self) -> None:
         """Let another process have what `take` took, up to date; the devices are paused."""
         for device in self.devices:
             device.give_up()
+
+    def save(self) -> tuple[Any, ...]:
+        """Return the devices' states; they are paused."""
+        return tuple(device.save() for device in self.devices)
+
+    def load(self, states: Sequence[Any]) -> None:
+        """Have the devices go on from saved states.
+
+        MachineError if there are others here than there were. ValueError if a state makes no sense.
+        """
+        self.check([state.unit for state in states])
+        for state in states:
+            self._by_unit[state.unit].load(state)
+
+    def check(self, units: Sequence[int]) -> None:
+        """MachineError if a guest with devices at these units cannot be here."""
+        for unit in units:
+            if unit not in self._by_unit:
+                raise MachineError(f"the guest has a device {unit:x} and none is attached here for it")
+        for device in self.devices:
+            if device.unit not in units:
+                raise MachineError(f"{device.describe()} is attached here that the guest does not have")
 
     def close(self) -> None:
         """Close every device."""

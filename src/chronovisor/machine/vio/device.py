@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from chronovisor.machine.vio.dma_window import WINDOW_SIZE, DmaWindow
 from chronovisor.memory import GuestMemory
@@ -90,8 +90,24 @@ class VioDevice(ABC):
         """Have what is outside the guest for this guest alone; MachineError if another has it. Repeatable."""
 
     @abstractmethod
+    def flush(self) -> None:
+        """Have what is outside the guest up to date; MachineError if that fails. From any thread."""
+
+    @abstractmethod
     def give_up(self) -> None:
         """Let another process have what `take` took, up to date. The device is paused."""
+
+    @abstractmethod
+    def save(self) -> Any:
+        """Return its state as moves and snapshots carry it: a value with its `unit`. It is paused."""
+
+    @abstractmethod
+    def load(self, state: Any) -> None:
+        """Go on from a saved state. MachineError if it is that of another device, ValueError if of none."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Return what it is, for people, with its article."""
 
     @abstractmethod
     def close(self) -> None:

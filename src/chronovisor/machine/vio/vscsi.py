@@ -159,9 +159,17 @@ class DiskAdapter(VioDevice):
         """Lock the file."""
         self.file.lock()
 
+    def flush(self) -> None:
+        """Have all that was acknowledged on the disk."""
+        self.file.save()
+
     def give_up(self) -> None:
         """Have the file on the disk, and unlock it."""
         self.file.unlock()
+
+    def describe(self) -> str:
+        """Return what it is, for people."""
+        return "a disk"
 
     def close(self) -> None:
         """End the disk's thread and close the file."""
@@ -181,6 +189,8 @@ class DiskAdapter(VioDevice):
 
     def load(self, state: DiskState) -> None:
         """Go on from a saved state. MachineError if the disk here is another."""
+        if not isinstance(state, DiskState):
+            raise MachineError(f"disk {self.file.path}: the guest has another device in its place")
         if (state.size, state.read_only) != (self.file.size, self.file.read_only):
             raise MachineError(
                 f"disk {self.file.path}: it has {_size(self.file.size, self.file.read_only)}, "
