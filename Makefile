@@ -10,7 +10,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kvm lint soak bench guests clean
+.PHONY: help demo test test-kvm lint soak bench docs guests clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -36,6 +36,10 @@ soak: $(VENV)/dev ## the long campaigns, about 15 minutes on two cores; SOAK=100
 bench: $(VENV)/dev ## the figures, against a peer in the same run where there is one
 	@$(BIN)/python -m bench $(ARGS)
 
+docs: $(VENV)/docs ## the documentation as a site: build/docs/index.html
+	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --builder html docs build/docs
+	@echo "build/docs/index.html"
+
 guests: ## the guests' ELF files, made anew (needs Debian's gcc and gcc-{powerpc64le,powerpc64,aarch64}-linux-gnu)
 	@$(MAKE) --no-print-directory -C guests
 
@@ -51,6 +55,10 @@ $(BIN)/python:
 
 $(VENV)/ready: $(BIN)/python pyproject.toml
 	@$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/docs: $(VENV)/ready
+	@$(PIP) install --editable '.[docs]'
 	@touch $@
 
 $(VENV)/dev: $(VENV)/ready

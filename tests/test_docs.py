@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import chronovisor
+
 ROOT = Path(__file__).parents[1]
 OFFSET = (ROOT / "docs" / "timebase-offset.md").read_text()
 PATH = re.compile(r"`((?:[a-z_0-9]+/)+(?:[a-z_0-9]+\.py)?)(::\w+)?`")
@@ -46,3 +48,22 @@ def test_every_episode_of_the_history_is_named() -> None:
     }
     assert len(told) > 20
     assert told <= {test for _, test in _named()}
+
+
+def test_the_site_has_every_public_name() -> None:
+    shown = re.findall(r"^\.\. auto\w+:: chronovisor\.(\w+)$", (ROOT / "docs" / "api.md").read_text(), re.M)
+    assert sorted(shown) == sorted(chronovisor.__all__)
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    """On the site `make docs` sees to that. In the repository, README and the others are read as they are."""
+    followed = 0
+    for page in (
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "docs" / "tutorials").glob("*.md"),
+    ):
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text()):
+            followed += 1
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    assert followed > 40

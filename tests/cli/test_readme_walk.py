@@ -1,20 +1,15 @@
 """The commands that the README shows work as written, on a terminal, to their end."""
 
-import fcntl
-import os
-import pty
 import re
-import select
 import shlex
 import shutil
-import struct
 import sys
-import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from terminals import Terminal
 
 from chronovisor.cli.status import ExitStatus
 from chronovisor.machine.files import SHIPPED
@@ -22,8 +17,6 @@ from chronovisor.machine.files import SHIPPED
 README = Path(__file__).parents[2] / "README.md"
 GOES_ON = {"run": "watching", "receive": "waits at", "restore": "goes on"}
 """The commands that keep their terminal in the walk, and what they print when they are ready."""
-WITHIN = 60.0
-"""Seconds for each command."""
 
 
 def blocks(heading: str) -> list[list[str]]:
@@ -31,49 +24,6 @@ def blocks(heading: str) -> list[list[str]]:
     section = README.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
     found = re.findall(r"(?:^    .+\n)+", section, re.MULTILINE)
     return [[line.split("#")[0].strip() for line in block.splitlines()] for block in found]
-
-
-class Terminal:
-    """A command on a terminal of its own, 80 columns wide."""
-
-    def __init__(self, command: str, directory: Path) -> None:
-        words = shlex.split(command.replace("/tmp/", f"{directory}/"))
-        assert words[0] == "chronovisor"
-        self.command, self.text = command, ""
-        self.pid, self._end = pty.fork()
-        if self.pid == 0:
-            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
-            os.chdir(directory)
-            os.execv(sys.executable, [sys.executable, "-m", *words])
-
-    def until(self, words: str) -> None:
-        while words not in self.text:
-            assert self._read(), f"{self.command} ended without {words!r}:\n{self.text}"
-
-    def type(self, keys: str) -> None:
-        os.write(self._end, keys.encode())
-
-    def ends(self) -> int:
-        while self._read():
-            pass
-        _, status = os.waitpid(self.pid, 0)
-        self.pid = 0
-        return os.waitstatus_to_exitcode(status)
-
-    def close(self) -> None:
-        os.close(self._end)
-        if self.pid:
-            os.waitpid(self.pid, 0)
-
-    def _read(self) -> bool:
-        assert select.select([self._end], [], [], WITHIN)[0], f"{self.command} is silent:\n{self.text}"
-        try:
-            data = os.read(self._end, 4096)
-        except OSError:
-            # The last process of a terminal has ended.
-            return False
-        self.text += data.decode()
-        return bool(data)
 
 
 class Walk:
@@ -84,7 +34,9 @@ class Walk:
         self.terminals: list[Terminal] = []
 
     def starts(self, command: str) -> Terminal:
-        self.terminals.append(terminal := Terminal(command, self.directory))
+        words = shlex.split(command.replace("/tmp/", f"{self.directory}/"))
+        assert words[0] == "chronovisor"
+        self.terminals.append(terminal := Terminal([sys.executable, "-m", *words], self.directory))
         return terminal
 
     def does(self, command: str) -> str:
