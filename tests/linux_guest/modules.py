@@ -11,6 +11,8 @@ from linux_guest.guests import Kernel
 
 DISK = ("crct10dif_generic", "sd_mod", "ibmvscsi", "crc32c_generic", "ext4")
 """What a file system of ext4 on a virtual disk needs."""
+NETWORK = ("ibmveth",)
+"""What a virtual network card needs."""
 
 
 def modules(kernel: Kernel, names: Iterable[str]) -> dict[str, bytes]:

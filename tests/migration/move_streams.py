@@ -12,6 +12,7 @@ from chronovisor.machine.sizes import Topology
 from chronovisor.machine.vcpu_state import CARRIED, VcpuState
 from chronovisor.machine.vio.crq import Queue
 from chronovisor.machine.vio.dma_window import Mapped
+from chronovisor.machine.vio.lan import NetworkState, ReceiveQueue
 from chronovisor.machine.vio.vscsi import DiskState
 from chronovisor.machine.wall_clock import TimeOfDay
 from chronovisor.memory import PAGE_SIZE, GuestMemory
@@ -74,7 +75,7 @@ def offer(**changed: object) -> Offer:
         "registers": (CARRIED[0].id, CARRIED[-1].id),
         "sregs": Sregs(0x4E1200, 5, [(1, 2)]),
         "token": b"a secret",
-        "devices": (DISK.unit,),
+        "devices": (DISK.unit, NETWORK.unit),
     }
     return Offer(**(facts | changed))  # type: ignore[arg-type]
 
@@ -88,6 +89,16 @@ DISK = DiskState(
     True,
     (Mapped(1, (1, (1 << 64) - 1)), Mapped(65535, (3,))),
     Queue(4096, 65536, 16),
+)
+NETWORK = NetworkState(
+    0x7100_0020,
+    b"\x52\x54\x00abc",
+    True,
+    (Mapped(7, (5,)),),
+    0x3000,
+    ReceiveQueue(0x5000, 0x100, 0x40, True),
+    (1 << 63, 3 << 62),
+    9,
 )
 
 
@@ -103,7 +114,7 @@ def state(memory: GuestMemory, runs: list[tuple[int, int]]) -> State:
             False,
             b"nvram",
             (True, False),
-            (DISK,),
+            (DISK, NETWORK),
         ),
         (vcpu_state(0), vcpu_state(1, 5)),
         tuple((addr, memory.view[addr : addr + size]) for addr, size in runs),

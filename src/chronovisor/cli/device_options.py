@@ -13,3 +13,10 @@ Disk: TypeAlias = Annotated[
         metavar="FILE[,ro][,format=raw]",
     ),
 ]
+Net: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        help="The guest's network: passt (this machine's, without privileges), or a tap device.",
+        metavar="passt|tap=NAME|none[,mac=ADDRESS]",
+    ),
+]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from chronovisor.cli.background import LOG_SIZE_DEFAULT, Detach, Foreground, LogSize, choose_ground
-from chronovisor.cli.device_options import Disk
+from chronovisor.cli.device_options import Disk, Net
 from chronovisor.cli.guest_end import tell_end
 from chronovisor.cli.host_options import (
     Clock,
@@ -93,6 +93,7 @@ def command(
     provider: ProviderOption = Provider.auto,
     memory_limit: MemoryLimit = "4G",
     disk: Disk = None,
+    net: Net = "none",
     kernel: Kernel = "",
     initrd: Initrd = "",
     append: Append = "",
@@ -165,7 +166,7 @@ def command(
     if credentials is not None and (warning := credentials.warning()) is not None:
         say(warning)
     again = after_reboot(kernel, initrd, append)
-    attachments = Attachments.parse(disk or ())
+    attachments = Attachments.parse(disk or (), net)
     attachments.check()
     log_bytes = parse_bytes(log_size, "log size")
     ground = choose_ground(detach, as_json)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from chronovisor.cli.background import LOG_SIZE_DEFAULT, Detach, LogSize, choose_ground
-from chronovisor.cli.device_options import Disk
+from chronovisor.cli.device_options import Disk, Net
 from chronovisor.cli.guest_end import tell_end
 from chronovisor.cli.hop_record import summary
 from chronovisor.cli.host_options import (
@@ -72,6 +72,7 @@ def command(
     provider: ProviderOption = Provider.auto,
     memory_limit: MemoryLimit = "4G",
     disk: Disk = None,
+    net: Net = "none",
     kernel: Kernel = "",
     initrd: Initrd = "",
     append: Append = "",
@@ -96,7 +97,7 @@ def command(
     policy, limit = parse_policy(time, max_step), parse_limit(clock_error_limit)
     seconds, most = parse_seconds(timeout), parse_size(memory_limit)
     again = after_reboot(kernel, initrd, append)
-    attachments = Attachments.parse(disk or ())
+    attachments = Attachments.parse(disk or (), net)
     log_bytes = parse_bytes(log_size, "log size")
     ground = choose_ground(detach, as_json)
     with ground, ExitStack() as stack:

@@ -10,7 +10,7 @@ import typer
 
 from chronovisor.cli.background import LOG_SIZE_DEFAULT, Detach, LogSize, choose_ground
 from chronovisor.cli.debugging import GdbTime, parse_debugger
-from chronovisor.cli.device_options import Disk
+from chronovisor.cli.device_options import Disk, Net
 from chronovisor.cli.guest_end import tell_end
 from chronovisor.cli.host_options import (
     Clock,
@@ -57,6 +57,7 @@ def command(
         str | None, typer.Option(help="The initial RAM disk of a Linux kernel.", metavar="FILE")
     ] = None,
     disk: Disk = None,
+    net: Net = "none",
     memory: Annotated[str, typer.Option(help="The guest's memory: bytes, or 512K, 64M, 1G.")] = "64M",
     smp: Annotated[str, typer.Option(help="vCPUs: N, or N,threads=T for virtual cores of T threads.")] = "1",
     host_cores: Annotated[
@@ -129,7 +130,7 @@ def command(
         raise MachineError("run: give one image, as IMAGE or as --kernel FILE")
     log_bytes = parse_bytes(log_size, "log size")
     debugger = parse_debugger(gdb, wait, gdb_time)
-    attachments = Attachments.parse(disk or ())
+    attachments = Attachments.parse(disk or (), net)
     ground = choose_ground(detach, as_json)
     name = name or generated_name()
     with ground, ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""The hypercalls of virtual devices: TCEs, command queues, interrupts (LoPAR 1.1, 14.5 and 17)."""
+"""The hypercalls of virtual devices: TCEs, interrupts, command queues, networks (LoPAR 1.1, 14.5 and 17)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from chronovisor.machine.devicetree import VTY_UNIT
 from chronovisor.machine.hypercall import DONE, Answer, HypercallFunction
 from chronovisor.machine.services import Machine
 from chronovisor.machine.vcpu_thread import VcpuThread
+from chronovisor.machine.vio.lan import NetworkAdapter
 from chronovisor.machine.vio.vscsi import DiskAdapter
 from chronovisor.memory import PAGE_SIZE, AddressError
 from chronovisor.papr.hcalls import Hcall, Status
@@ -97,6 +98,60 @@ def _send(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answe
     return Answer(adapter.send(struct.pack(">QQ", args[1], args[2])))
 
 
+def _register_lan(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
+    """H_REGISTER_LOGICAL_LAN: have a card use a list of buffers and a receive queue."""
+    card = _card(machine, args[0])
+    return Answer(Status.PARAMETER if card is None else card.register(*args[1:5]))
+
+
+def _free_lan(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
+    """H_FREE_LOGICAL_LAN: the buffers and the queue are gone."""
+    card = _card(machine, args[0])
+    return Answer(Status.PARAMETER if card is None else card.free())
+
+
+def _add_lan_buffer(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
+    """H_ADD_LOGICAL_LAN_BUFFER: another buffer for a frame."""
+    card = _card(machine, args[0])
+    return Answer(Status.PARAMETER if card is None else card.add_buffer(args[1]))
+
+
+def _free_lan_buffer(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
+    """H_FREE_LOGICAL_LAN_BUFFER: a buffer of some size is gone."""
+    card = _card(machine, args[0])
+    return Answer(Status.PARAMETER if card is None else card.free_buffer(args[1]))
+
+
+def _send_lan(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
+    """H_SEND_LOGICAL_LAN: a frame in up to six pieces; the token for going on with it is always 0."""
+    card = _card(machine, args[0])
+    if card is None:
+        return Answer(Status.PARAMETER)
+    return Answer(card.send(args[1:7], args[7]), (0,))
+
+
+def _multicast(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
+    """H_MULTICAST_CTRL: which frames for many the card takes."""
+    card = _card(machine, args[0])
+    return Answer(Status.PARAMETER if card is None else card.multicast(args[1]))
+
+
+def _change_address(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
+    """H_CHANGE_LOGICAL_LAN_MAC: another address of the card."""
+    card = _card(machine, args[0])
+    return Answer(Status.PARAMETER if card is None else card.change_address(args[1]))
+
+
+def _lan_attributes(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
+    """H_ILLAN_ATTRIBUTES: there is none, of checksums, large frames or trunks, and none can be set."""
+    return Answer(Status.PARAMETER) if _card(machine, args[0]) is None else Answer(Status.SUCCESS, (0,))
+
+
+def _card(machine: Machine, unit: int) -> NetworkAdapter | None:
+    device = machine.vio.device(unit)
+    return device if isinstance(device, NetworkAdapter) else None
+
+
 def _adapter(machine: Machine, unit: int) -> DiskAdapter | None:
     device = machine.vio.device(unit)
     return device if isinstance(device, DiskAdapter) else None
@@ -112,4 +167,12 @@ HANDLERS: Final[dict[int, HypercallFunction]] = {
     Hcall.FREE_CRQ: _free_queue,
     Hcall.ENABLE_CRQ: _enable_queue,
     Hcall.SEND_CRQ: _send,
+    Hcall.REGISTER_LOGICAL_LAN: _register_lan,
+    Hcall.FREE_LOGICAL_LAN: _free_lan,
+    Hcall.ADD_LOGICAL_LAN_BUFFER: _add_lan_buffer,
+    Hcall.FREE_LOGICAL_LAN_BUFFER: _free_lan_buffer,
+    Hcall.SEND_LOGICAL_LAN: _send_lan,
+    Hcall.MULTICAST_CTRL: _multicast,
+    Hcall.CHANGE_LOGICAL_LAN_MAC: _change_address,
+    Hcall.ILLAN_ATTRIBUTES: _lan_attributes,
 }

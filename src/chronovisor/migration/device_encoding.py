@@ -8,6 +8,7 @@ from typing import Any, Final
 from chronovisor.machine.vio.attachments import DeviceState
 from chronovisor.machine.vio.crq import Queue
 from chronovisor.machine.vio.dma_window import WINDOW_SIZE, Mapped
+from chronovisor.machine.vio.lan import MOST_BUFFERS, NetworkState, ReceiveQueue
 from chronovisor.machine.vio.vscsi import DiskState
 from chronovisor.memory import PAGE_SIZE
 from chronovisor.migration.errors import StreamError
@@ -51,7 +52,19 @@ _WINDOW = array_of(
 )
 _QUEUE = fields_of(Queue, address=U64, size=U32, next=U32)
 _DISK = fields_of(DiskState, unit=U32, size=U64, read_only=BOOL, signals=BOOL, window=_WINDOW, queue=_QUEUE)
-_KINDS: Final[dict[int, tuple[type[Any], Kind[Any]]]] = {1: (DiskState, _DISK)}
+_MAC_BYTES: Final = 6
+_NETWORK = fields_of(
+    NetworkState,
+    unit=U32,
+    mac=bytes_of(_MAC_BYTES, "an address"),
+    signals=BOOL,
+    window=_WINDOW,
+    buffer_list=U64,
+    queue=fields_of(ReceiveQueue, address=U64, size=U32, next=U32, toggle=BOOL),
+    buffers=array_of(U64, MOST_BUFFERS, "buffers"),
+    dropped=U64,
+)
+_KINDS: Final[dict[int, tuple[type[Any], Kind[Any]]]] = {1: (DiskState, _DISK), 2: (NetworkState, _NETWORK)}
 """A device's number in the formats, the type of its state, and how it is written."""
 _NUMBERS: Final = {made: number for number, (made, _) in _KINDS.items()}
 

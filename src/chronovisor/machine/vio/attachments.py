@@ -8,41 +8,52 @@ from typing import Final, TypeAlias
 
 from chronovisor.machine.disk_file import DiskFile, DiskOption
 from chronovisor.machine.errors import MachineError
+from chronovisor.machine.network import NetworkOption
 from chronovisor.machine.vio.device import FIRST_UNIT, Surroundings, VioDevice
+from chronovisor.machine.vio.lan import NetworkAdapter, NetworkState
 from chronovisor.machine.vio.vscsi import DiskAdapter, DiskState
 
 MOST_DISKS: Final = 8
+_NETWORK: Final = FIRST_UNIT + 0x20
 _FIRST_DISK: Final = FIRST_UNIT + 0x10
 """The unit of the first disk's adapter; the others follow."""
 
-DeviceState: TypeAlias = DiskState
+DeviceState: TypeAlias = DiskState | NetworkState
 """What is kept of a device."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attachments:
-    """Disks in their order. The same attachments give a guest the same devices on every host."""
+    """Disks in their order, and a network. The same give a guest the same devices on every host."""
 
     disks: tuple[DiskOption, ...] = ()
+    network: NetworkOption | None = None
 
     @classmethod
-    def parse(cls, disks: Sequence[str] = ()) -> Attachments:
-        """Read what a user wrote, as `DiskOption.parse` does; MachineError for what makes no sense."""
+    def parse(cls, disks: Sequence[str] = (), network: str = "none") -> Attachments:
+        """Read what a user wrote, as `DiskOption.parse` and `NetworkOption.parse` do."""
         if len(disks) > MOST_DISKS:
             raise MachineError(f"{len(disks)} disks: a guest has {MOST_DISKS} at most")
-        return cls(tuple(DiskOption.parse(disk) for disk in disks))
+        return cls(tuple(DiskOption.parse(disk) for disk in disks), NetworkOption.parse(network))
 
     def check(self) -> None:
-        """MachineError if a file cannot be a disk now; it is known before a guest comes."""
+        """MachineError if a file cannot be a disk now, or there is no such network."""
         for disk in self.disks:
             DiskFile(disk).close()
+        if self.network is not None:
+            self.network.check()
 
     def open(self, around: Surroundings) -> list[VioDevice]:
         """Return the devices, with their files open and not locked; MachineError if one cannot be opened."""
+        if self.network is not None and around.virtual:
+            raise MachineError("a guest in virtual time has no network: its runs could not be repeated")
         devices: list[VioDevice] = []
         try:
             for number, disk in enumerate(self.disks):
                 devices.append(DiskAdapter(_FIRST_DISK + number, around, DiskFile(disk)))
+            if self.network is not None:
+                link = self.network.open()
+                devices.append(NetworkAdapter(_NETWORK, around, self.network.address(), link))
         except BaseException:
             for device in devices:
                 device.close()

@@ -5,6 +5,7 @@ The guest reads entry after entry and clears the first byte of each, which is no
 
 from __future__ import annotations
 
+import threading
 from typing import Final, NamedTuple
 
 from chronovisor.machine.vio.dma_window import DmaError, DmaWindow
@@ -30,6 +31,7 @@ class CommandQueue:
 
     def __init__(self, window: DmaWindow) -> None:
         self._window = window
+        self._sending = threading.Lock()
         self.queue = Queue()
         """As it is kept."""
 
@@ -50,17 +52,21 @@ class CommandQueue:
         self.queue = Queue()
 
     def send(self, message: bytes) -> bool:
-        """Put a message into the queue; False if it is full, cannot be reached, or is not there."""
-        address, size, at = self.queue
-        if not size:
-            return False
-        try:
-            if self._window.read(address + at, 1)[0]:
+        """Put a message into the queue; False if it is full, cannot be reached, or is not there.
+
+        From any thread.
+        """
+        with self._sending:
+            address, size, at = self.queue
+            if not size:
                 return False
-            self._window.write(address + at + 1, message[1:])
-            # Last: the guest may look at any time.
-            self._window.write(address + at, message[:1])
-        except DmaError:
-            return False
-        self.queue = Queue(address, size, (at + MESSAGE) % size)
-        return True
+            try:
+                if self._window.read(address + at, 1)[0]:
+                    return False
+                self._window.write(address + at + 1, message[1:])
+                # Last: the guest may look at any time.
+                self._window.write(address + at, message[:1])
+            except DmaError:
+                return False
+            self.queue = Queue(address, size, (at + MESSAGE) % size)
+            return True

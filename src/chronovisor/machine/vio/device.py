@@ -111,7 +111,7 @@ class VioDevice(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Give up everything; it is not used again."""
+        """Give up everything; it is not used again. Repeatable."""
 
 
 def source_of(unit: int) -> int:

@@ -112,7 +112,7 @@ class DmaWindow:
         """Return what is at an I/O address; DmaError if the device may not read it."""
         return b"".join(bytes(self.view(run)) for run in self.runs(address, size, Access.READ))
 
-    def write(self, address: int, data: bytes) -> None:
+    def write(self, address: int, data: bytes | memoryview) -> None:
         """Write to an I/O address; DmaError, and nothing written, if the device may not."""
         runs = self.runs(address, len(data), Access.WRITE)
         at = 0

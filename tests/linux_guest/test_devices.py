@@ -1,11 +1,15 @@
-"""Debian's kernel uses a virtual disk by its own driver: ext4 on it, and a program executed from it."""
+"""Debian's kernel uses a virtual disk and a network card by its own drivers, also while it moves."""
 
 from __future__ import annotations
 
+import random
 import re
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -16,15 +20,20 @@ from chronovisor.machine.host import Host
 from chronovisor.machine.vio.attachments import Attachments
 from chronovisor.migration.move import move
 from linux_guest.guests import BOOT_SECONDS, COMPLAINTS, OWN, Lines, busybox
-from linux_guest.modules import DISK, loading, modules
+from linux_guest.modules import DISK, NETWORK, loading, modules
 
 pytestmark = pytest.mark.oracle
 SIZE = 64 << 20
+SERVED = 512 << 10
+"""Bytes of the file that the guest fetches."""
 INIT = """#!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t devtmpfs dev /dev
 {loading}
+ifconfig lo up
+ifconfig eth0 up
+udhcpc -i eth0 -s /bin/configure -q -n >/dev/null 2>&1
 mkdir /mnt
 mount /dev/sda /mnt
 cd /mnt
@@ -46,9 +55,39 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["e2fsck", "-fn", str(path)], check=True, capture_output=True)
 
 
+CONFIGURE = b"""#!/bin/sh
+[ "$1" = bound ] || exit 0
+ifconfig $interface $ip netmask $subnet
+route add default gw $router
+echo $router >/tmp/router
+"""
+"""What BusyBox's DHCP client calls with the addresses that it was given."""
+
+
 def archive(commands: str) -> bytes:
-    found = modules(OWN, DISK)
-    return busybox(INIT.format(loading=loading(found), commands=commands), found)
+    found = modules(OWN, (*DISK, *NETWORK))
+    init = INIT.format(loading=loading(found), commands=commands)
+    return busybox(init, {**found, "configure": CONFIGURE})
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[int]:
+    """The port of a server on this machine's loopback that has a file of random bytes."""
+    directory = tmp_path / "served"
+    directory.mkdir()
+    (directory / "random").write_bytes(random.Random(0).randbytes(SERVED))
+    handler = partial(QuietHandler, directory=str(directory))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
 
 
 def read_file(disk: Path, name: str) -> bytes:
@@ -57,14 +96,14 @@ def read_file(disk: Path, name: str) -> bytes:
     return shown.stdout
 
 
-def boot(host: Host, lines: Lines) -> Guest:
-    append = "console=hvc0 cryptomgr.notests quiet"
-    return host.boot(OWN.vmlinux(), "256M", 2, append=append, initrd=archive(WORK), console=Console(lines))
+def boot(host: Host, port: int, lines: Lines) -> Guest:
+    append, initrd = "console=hvc0 cryptomgr.notests quiet", archive(WORK.replace("PORT", str(port)))
+    return host.boot(OWN.vmlinux(), "256M", 2, append=append, initrd=initrd, console=Console(lines))
 
 
 WORK = """
 echo
-dd if=/dev/urandom of=random bs=64k count=8 2>/dev/null
+wget -q http://$(cat /tmp/router):PORT/random
 sha256sum random >sum
 cp /bin/busybox echo
 sync
@@ -82,16 +121,17 @@ while [ ! -e /tmp/stop ]; do
   cmp random copy$((n % 4)) || echo "differs"
 done
 echo "copied: $n"
+wget -q -O - http://$(cat /tmp/router):PORT/random | cmp - random && echo "served again"
 """
-MOVES = 3
+MOVES = 2
 
 
-def test_a_file_system_on_a_disk_that_moves(disk: Path) -> None:
+def test_a_guest_that_moves_with_its_disk_and_a_network(disk: Path, server: int) -> None:
     lines = Lines()
     hosts = [Host(tb_origin=number << 50) for number in range(2)]
     for host in hosts:
-        host.attachments = Attachments.parse([str(disk)])
-    guest = boot(hosts[0], lines)
+        host.attachments = Attachments.parse([str(disk)], "passt")
+    guest = boot(hosts[0], server, lines)
     assert guest.run_until("writing\r\n")
     guest.resume()
     for number in range(MOVES):
@@ -102,10 +142,10 @@ def test_a_file_system_on_a_disk_that_moves(disk: Path) -> None:
     assert end.reason is EndReason.POWER_OFF, lines.text
     for host in hosts:
         host.close()
-    assert {"random: OK", "executed from the disk"} <= set(lines.lines)
+    assert {"random: OK", "executed from the disk", "served again"} <= set(lines.lines), lines.text
     assert "differs" not in lines.text
     (copied,) = re.findall(r"copied: (\d+)", lines.text)
     assert int(copied) > 0
     assert not COMPLAINTS.search(lines.text)
     assert read_file(disk, "echo")[:4] == b"\x7fELF"
-    assert read_file(disk, "random") == read_file(disk, "copy1")
+    assert read_file(disk, "random") == read_file(disk, "copy1") == random.Random(0).randbytes(SERVED)

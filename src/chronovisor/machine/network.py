@@ -1,0 +1,255 @@
+"""What is at the other end of a guest's network: passt, or a tap device of the machine.
+
+passt is a process without privileges that gives its guest the machine's own network: the guest's connections
+become connections of passt's. It speaks over a unix socket, each frame behind its length in 4 bytes (the
+protocol of QEMU's `-netdev stream`). A tap device is a network card of the machine's, for bridges and routes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import select
+import shutil
+import socket
+import struct
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from chronovisor.machine.errors import MachineError
+
+LARGEST_FRAME: Final = 65535 + 18
+"""Bytes: the longest packet, behind a header with a VLAN's tag."""
+_LENGTH: Final = struct.Struct(">I")
+_CHUNK: Final = 1 << 18
+"""Bytes that are read at once."""
+_TUNSETIFF: Final = 0x4004_54CA
+_TAP_WITHOUT_HEADER: Final = 0x1002
+"""IFF_TAP and IFF_NO_PI (the kernel's Documentation/networking/tuntap.rst)."""
+_INTERFACE: Final = struct.Struct("16sH22x")
+_LONGEST_NAME: Final = 15
+_MAC: Final = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
+_OWN_PREFIX: Final = bytes((0x52, 0x54, 0x00))
+"""How addresses of virtual cards begin, as QEMU's do."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkOption:
+    """A network as a user names it."""
+
+    tap: str = ""
+    """A tap device's name; passt if there is none."""
+    mac: bytes = b""
+    """The card's address; a random one if there is none."""
+
+    @classmethod
+    def parse(cls, text: str) -> NetworkOption | None:
+        """Read `passt|tap=NAME|none[,mac=ADDRESS]`; None for no network, MachineError for something else."""
+        kind, *options = text.split(",")
+        mac = b""
+        for option in options:
+            key, _, value = option.partition("=")
+            if key != "mac" or not _MAC.fullmatch(value) or int(value[:2], 16) & 1:
+                raise MachineError(f"net {text!r}: {option!r} is no option: write mac=52:54:00:12:34:56")
+            mac = bytes.fromhex(value.replace(":", ""))
+        name, given, tap = kind.partition("=")
+        if kind == "none" and not options:
+            return None
+        if kind == "passt":
+            return cls(mac=mac)
+        if name == "tap" and given and 0 < len(tap.encode()) <= _LONGEST_NAME:
+            return cls(tap, mac)
+        raise MachineError(f"net {text!r}: write passt, tap=NAME or none")
+
+    def check(self) -> None:
+        """MachineError if there is no such network here."""
+        if not self.tap and shutil.which("passt") is None:
+            raise MachineError(
+                "net passt: there is no program of that name here: install Debian's package passt"
+            )
+
+    def open(self) -> Link:
+        """Return the open link; MachineError if there is none."""
+        self.check()
+        return Tap(self.tap) if self.tap else Passt()
+
+    def address(self) -> bytes:
+        """Return the card's address."""
+        return self.mac or _OWN_PREFIX + os.urandom(3)
+
+
+class LinkEndedError(Exception):
+    """The other end is gone; the text says how."""
+
+
+class Link(ABC):
+    """The way to the other end. One thread sends, another receives."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._closing = os.eventfd(0, os.EFD_CLOEXEC)
+
+    def receive(self) -> Sequence[memoryview]:
+        """Wait for frames and return them; none after `interrupt`. LinkEndedError if none can come."""
+        ready = select.poll()
+        ready.register(self._descriptor, select.POLLIN)
+        ready.register(self._closing, select.POLLIN)
+        if any(descriptor == self._closing for descriptor, _ in ready.poll()):
+            return ()
+        return self._receive()
+
+    def interrupt(self) -> None:
+        """Have `receive` return, now and for ever. From any thread."""
+        os.eventfd_write(self._closing, 1)
+
+    @abstractmethod
+    def _receive(self) -> Sequence[memoryview]:
+        """Return frames that are there."""
+
+    @abstractmethod
+    def send(self, frame: Sequence[memoryview]) -> bool:
+        """Send a frame, which lies in pieces; False if it is lost because the other end is slow, or gone."""
+
+    def close(self) -> None:
+        """End it. No other method is called then."""
+        os.close(self._closing)
+
+
+class Passt(Link):
+    """A passt process of this guest's own."""
+
+    def __init__(self) -> None:
+        self._socket, other = socket.socketpair()
+        said, say = os.pipe()
+        # Whatever it says: it must never wait for us to read that.
+        os.set_blocking(say, False)
+        os.set_blocking(said, False)
+        self._said = said
+        try:
+            self._process = subprocess.Popen(
+                ["passt", "--foreground", "--quiet", "--fd", str(other.fileno())],
+                pass_fds=(other.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=say,
+                # Keys that end this process must not end passt first.
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._socket.close()
+            os.close(said)
+            raise MachineError(f"net passt: it cannot be started: {error.strerror}") from None
+        finally:
+            other.close()
+            os.close(say)
+        super().__init__(self._socket.fileno())
+        self._received = bytearray()
+        self._unsent = b""
+
+    def _receive(self) -> Sequence[memoryview]:
+        try:
+            data = self._socket.recv(_CHUNK)
+        except OSError as error:
+            raise LinkEndedError(self._how_it_ended(error.strerror or "")) from None
+        if not data:
+            raise LinkEndedError(self._how_it_ended(""))
+        self._received += data
+        whole, at, frames = memoryview(bytes(self._received)), 0, []
+        while len(whole) - at >= _LENGTH.size:
+            (size,) = _LENGTH.unpack_from(whole, at)
+            if size > LARGEST_FRAME:
+                raise LinkEndedError(f"passt sent a frame of {size} bytes")
+            if len(whole) - at - _LENGTH.size < size:
+                break
+            at += _LENGTH.size
+            frames.append(whole[at : at + size])
+            at += size
+        del self._received[:at]
+        return frames
+
+    def _how_it_ended(self, reason: str) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            status = self._process.wait(1)
+            reason = reason or f"with status {status}"
+        with contextlib.suppress(OSError):
+            lines = os.read(self._said, _CHUNK).decode(errors="replace").splitlines()
+            # Without a system log it complains about that for each line.
+            if told := [line for line in lines if line.strip() and "syslog" not in line]:
+                reason += f", saying {told[-1].strip()!r}"
+        return f"passt has ended {reason}"
+
+    def send(self, frame: Sequence[memoryview]) -> bool:
+        """Send a frame; what is begun is finished before the next."""
+        try:
+            if self._unsent:
+                self._unsent = self._unsent[self._socket.send(self._unsent, socket.MSG_DONTWAIT) :]
+                if self._unsent:
+                    return False
+            head = _LENGTH.pack(sum(len(piece) for piece in frame))
+            sent = self._socket.sendmsg([head, *frame], (), socket.MSG_DONTWAIT)
+        except OSError:
+            return False
+        if sent < _LENGTH.size + sum(len(piece) for piece in frame):
+            self._unsent = b"".join((head, *frame))[sent:]
+        return True
+
+    def close(self) -> None:
+        """End passt, too."""
+        super().close()
+        self._socket.close()
+        self._process.terminate()
+        try:
+            self._process.wait(2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        os.close(self._said)
+
+
+class Tap(Link):
+    """A tap device, which is made if the user may do that."""
+
+    def __init__(self, name: str) -> None:
+        try:
+            descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                fcntl.ioctl(descriptor, _TUNSETIFF, _INTERFACE.pack(name.encode(), _TAP_WITHOUT_HEADER))
+            except OSError:
+                os.close(descriptor)
+                raise
+        except OSError as error:
+            hint = (
+                f": make it with `ip tuntap add {name} mode tap user $USER`"
+                if error.errno == errno.EPERM
+                else ""
+            )
+            raise MachineError(f"net tap={name}: {error.strerror}{hint}") from None
+        super().__init__(descriptor)
+        self._name = name
+
+    def _receive(self) -> Sequence[memoryview]:
+        try:
+            return (memoryview(os.read(self._descriptor, LARGEST_FRAME)),)
+        except BlockingIOError:
+            return ()
+        except OSError as error:
+            raise LinkEndedError(f"{self._name}: {error.strerror}") from None
+
+    def send(self, frame: Sequence[memoryview]) -> bool:
+        """Send a frame; the device drops it if it is down."""
+        try:
+            os.writev(self._descriptor, frame)
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the device; it stays if it was there before."""
+        super().close()
+        os.close(self._descriptor)

@@ -1,0 +1,340 @@
+"""A network card, `IBM,l-lan` (LoPAR 1.1, "Interpartition Logical LAN").
+
+The guest hands buffers to the card by H_ADD_LOGICAL_LAN_BUFFER. A frame goes into the smallest one that it
+fits into, then an entry of 16 bytes into the guest's receive queue, then an interrupt. Frames of the guest's
+come by H_SEND_LOGICAL_LAN, in up to six pieces, and go straight from guest memory to the other end.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from chronovisor.machine.errors import MachineError
+from chronovisor.machine.network import LARGEST_FRAME, Link, LinkEndedError
+from chronovisor.machine.vio.device import Surroundings, VioDevice
+from chronovisor.machine.vio.dma_window import Access, DmaError, Mapped
+from chronovisor.papr.hcalls import Status
+
+MOST_BUFFERS: Final = 4096
+PIECES: Final = 6
+"""Of a frame that the guest sends."""
+_HEADER: Final = 8
+"""Bytes in front of a frame in its buffer: what the guest finds the buffer again by."""
+_ENTRY: Final = struct.Struct(">I8s")
+_FLAGS: Final = struct.Struct(">I")
+_ENTRY_SIZE: Final = 16
+_TOGGLE, _VALID = 0x8000_0000, 0x4000_0000
+"""Flags of an entry of the receive queue. The toggle is 1 in the first pass through the queue."""
+_PAGE: Final = 4096
+_DROPPED_AT: Final = _PAGE - 8
+"""Where the buffer list's page has the number of frames for which there was no buffer."""
+_SHORTEST: Final = 14
+_PATIENCE: Final = 0.1
+"""Seconds for which a frame waits for a buffer."""
+_MULTICAST: Final = 0xF_0003
+"""All flags of H_MULTICAST_CTRL."""
+
+
+class Descriptor(NamedTuple):
+    """A piece of memory, as the hypercalls name it in 64 bits."""
+
+    valid: bool
+    size: int
+    address: int
+    """An I/O address."""
+
+    @classmethod
+    def of(cls, word: int) -> Descriptor:
+        """Unpack it."""
+        return cls(bool(word >> 63), word >> 32 & 0xFF_FFFF, word & 0xFFFF_FFFF)
+
+
+class ReceiveQueue(NamedTuple):
+    """Where the queue is, the offset of the entry that is next, and the toggle; all 0 if there is none."""
+
+    address: int = 0
+    size: int = 0
+    next: int = 0
+    toggle: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkState:
+    """A card as moves and snapshots carry it."""
+
+    unit: int
+    mac: bytes
+    signals: bool
+    window: tuple[Mapped, ...]
+    buffer_list: int
+    """The I/O address of the page that the guest gave for it."""
+    queue: ReceiveQueue
+    buffers: tuple[int, ...]
+    """Descriptors, each of 64 bits."""
+    dropped: int
+
+
+class NetworkAdapter(VioDevice):
+    """The card, and the link to the other end."""
+
+    kind = "l-lan"
+    device_type = "network"
+    compatible = "IBM,l-lan"
+
+    def __init__(self, unit: int, around: Surroundings, mac: bytes, link: Link) -> None:
+        super().__init__(unit, around)
+        self._mac = mac
+        self._link = link
+        self._sending = threading.Lock()
+        self._up = True
+        """Whether the other end is there."""
+        self._changed = threading.Condition(threading.RLock())
+        self._going = self._closing = False
+        self._thread: threading.Thread | None = None
+        self._unregister()
+
+    def _unregister(self) -> None:
+        self._buffer_list = 0
+        self._queue = ReceiveQueue()
+        self._buffers: dict[int, deque[int]] = {}
+        """Descriptors by the sizes of their buffers."""
+        self._count = self._dropped = 0
+
+    def properties(self) -> Mapping[str, bytes]:
+        """Return what the driver asks for: the address, and that there are no filters of multicast."""
+        return {"local-mac-address": self._mac, "ibm,mac-address-filters": bytes(4)}
+
+    # Hypercalls
+
+    def register(self, buffer_list: int, queue: int, filters: int, mac: int) -> Status:
+        """H_REGISTER_LOGICAL_LAN."""
+        where = Descriptor.of(queue)
+        if buffer_list % _PAGE or filters % _PAGE:
+            return Status.PARAMETER
+        if not where.valid or not where.size or where.size % _ENTRY_SIZE or where.address % _ENTRY_SIZE:
+            return Status.PARAMETER
+        with self._changed:
+            if self._queue.size:
+                return Status.RESOURCE
+            try:
+                self.window.write(buffer_list, bytes(_PAGE))
+                self.window.runs(where.address, where.size, Access.WRITE)
+            except DmaError:
+                return Status.PARAMETER
+            self._buffer_list = buffer_list
+            self._queue = ReceiveQueue(where.address, where.size, 0, True)
+            self._mac = _address(mac)
+            self._changed.notify_all()
+        return Status.SUCCESS
+
+    def free(self) -> Status:
+        """H_FREE_LOGICAL_LAN: no buffer is used any more."""
+        with self._changed:
+            self._unregister()
+            self._changed.notify_all()
+        return Status.SUCCESS
+
+    def add_buffer(self, word: int) -> Status:
+        """H_ADD_LOGICAL_LAN_BUFFER."""
+        buffer = Descriptor.of(word)
+        if not buffer.valid or buffer.size <= _HEADER or buffer.address % 4:
+            return Status.PARAMETER
+        with self._changed:
+            if not self._queue.size or self._count >= MOST_BUFFERS:
+                return Status.RESOURCE
+            self._buffers.setdefault(buffer.size, deque()).append(word)
+            self._count += 1
+            self._changed.notify_all()
+        return Status.SUCCESS
+
+    def free_buffer(self, size: int) -> Status:
+        """H_FREE_LOGICAL_LAN_BUFFER: take a buffer of that size back."""
+        with self._changed:
+            return Status.NOT_FOUND if self._take(size, size) is None else Status.SUCCESS
+
+    def send(self, words: Sequence[int], token: int) -> Status:
+        """H_SEND_LOGICAL_LAN. A frame that the other end does not take is lost."""
+        if token:
+            # No call is ever left unfinished.
+            return Status.PARAMETER
+        frame: list[memoryview] = []
+        try:
+            for word in words[:PIECES]:
+                piece = Descriptor.of(word)
+                if not piece.valid:
+                    break
+                frame += map(self.window.view, self.window.runs(piece.address, piece.size, Access.READ))
+        except DmaError:
+            return Status.PARAMETER
+        if not _SHORTEST <= sum(map(len, frame)) <= LARGEST_FRAME:
+            return Status.PARAMETER
+        with self._sending:
+            return Status.SUCCESS if self._up and self._link.send(frame) else Status.DROPPED
+
+    def multicast(self, flags: int) -> Status:
+        """H_MULTICAST_CTRL: every frame for many is handed over, whatever filters the guest wishes."""
+        return Status.PARAMETER if flags & ~_MULTICAST else Status.SUCCESS
+
+    def change_address(self, mac: int) -> Status:
+        """H_CHANGE_LOGICAL_LAN_MAC."""
+        self._mac = _address(mac)
+        return Status.SUCCESS
+
+    # Frames that come
+
+    def _listen(self) -> None:
+        try:
+            while not self._closing:
+                frames = self._link.receive()
+                with self._changed:
+                    handed = [self._deliver(frame) for frame in frames]
+                    if any(handed):
+                        self.interrupt()
+        except LinkEndedError as error:
+            self._up = False
+            self.around.tell(f"network {self.unit:x}: {error}; the guest goes on without it")
+
+    def _deliver(self, frame: memoryview) -> bool:
+        """Put a frame into a buffer; False if it is not for the guest, or there is no buffer for it."""
+        for_many = frame[0] & 1 if len(frame) >= _SHORTEST else False
+        if not for_many and frame[: len(self._mac)] != self._mac:
+            return False
+        needed = len(frame) + _HEADER
+        self._changed.wait_for(lambda: self._closing or self._going)
+        if not self._has(needed):
+            # The guest has to see what came before, or it would hand over no buffer.
+            self.interrupt()
+            self._changed.wait_for(
+                lambda: self._closing or (self._going and (self._has(needed) or not self._queue.size)),
+                _PATIENCE,
+            )
+            self._changed.wait_for(lambda: self._closing or self._going)
+        if self._closing or not self._queue.size:
+            return False
+        word = self._take(needed, max(self._buffers, default=0))
+        if word is None:
+            self._dropped += 1
+        try:
+            if word is not None:
+                self._fill(Descriptor.of(word).address, frame)
+                return True
+            self.window.write(self._buffer_list + _DROPPED_AT, struct.pack(">Q", self._dropped))
+        except DmaError:
+            # The guest has taken away what it had given.
+            pass
+        return False
+
+    def _has(self, size: int) -> bool:
+        return max(self._buffers, default=0) >= size
+
+    def _take(self, least: int, most: int) -> int | None:
+        """Take the smallest buffer of these sizes; None if there is none."""
+        size = min((size for size in self._buffers if least <= size <= most), default=None)
+        if size is None:
+            return None
+        buffers = self._buffers[size]
+        word = buffers.popleft()
+        if not buffers:
+            del self._buffers[size]
+        self._count -= 1
+        return word
+
+    def _fill(self, address: int, frame: memoryview) -> None:
+        correlator = self.window.read(address, _HEADER)
+        self.window.write(address + _HEADER, frame)
+        where, size, at, toggle = self._queue
+        self.window.write(where + at + _FLAGS.size, _ENTRY.pack(len(frame), correlator))
+        # Last: the guest may look at any time.
+        flags = _VALID | _HEADER | (_TOGGLE if toggle else 0)
+        self.window.write(where + at, _FLAGS.pack(flags))
+        behind = at + _ENTRY_SIZE
+        self._queue = ReceiveQueue(where, size, behind % size, toggle ^ (behind == size))
+
+    # Its life
+
+    def reset(self) -> None:
+        """Be as when the machine is switched on; the link stays."""
+        super().reset()
+        with self._changed:
+            self._unregister()
+
+    def pause(self) -> None:
+        """Hand over no frame until `resume`."""
+        with self._changed:
+            self._going = False
+
+    def resume(self) -> None:
+        """Hand over what comes."""
+        with self._changed:
+            self._going = True
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._listen, name=f"network {self.unit:x}", daemon=True
+                )
+                self._thread.start()
+            self._changed.notify_all()
+
+    def take(self) -> None:
+        """Nothing: each guest has a link of its own."""
+
+    def flush(self) -> None:
+        """Nothing is kept here."""
+
+    def give_up(self) -> None:
+        """Nothing, as for `take`."""
+
+    def describe(self) -> str:
+        """Return what it is, for people."""
+        return "a network"
+
+    def close(self) -> None:
+        """End the link."""
+        with self._changed:
+            if self._closing:
+                return
+            self._closing = True
+            self._changed.notify_all()
+        self._link.interrupt()
+        if self._thread is not None:
+            self._thread.join()
+        self._link.close()
+
+    def save(self) -> NetworkState:
+        """Return its state, while it is paused."""
+        return NetworkState(
+            self.unit,
+            self._mac,
+            self.signals,
+            self.window.save(),
+            self._buffer_list,
+            self._queue,
+            tuple(word for buffers in self._buffers.values() for word in buffers),
+            self._dropped,
+        )
+
+    def load(self, state: NetworkState) -> None:
+        """Go on from a saved state; ValueError if it makes no sense."""
+        if not isinstance(state, NetworkState):
+            raise MachineError("a network is attached here in the place of another device of the guest's")
+        self._unregister()
+        self.window.load(state.window)
+        self._mac, self.signals, self._dropped = state.mac, state.signals, state.dropped
+        self._buffer_list, self._queue = state.buffer_list, state.queue
+        if (
+            state.queue.size % _ENTRY_SIZE
+            or state.queue.next % _ENTRY_SIZE
+            or len(state.mac) != len(self._mac)
+        ):
+            raise ValueError("a network's state makes no sense")
+        for word in state.buffers:
+            if self.add_buffer(word) != Status.SUCCESS:
+                raise ValueError(f"a network's buffer {word:#x} makes no sense")
+
+
+def _address(word: int) -> bytes:
+    return (word & ((1 << 48) - 1)).to_bytes(6, "big")

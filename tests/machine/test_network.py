@@ -1,0 +1,359 @@
+"""A network card as a guest's driver sees it, and the programs at the other end."""
+
+from __future__ import annotations
+
+import os
+import random
+import stat
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from chronovisor.machine.errors import MachineError
+from chronovisor.machine.network import LARGEST_FRAME, Link, LinkEndedError, NetworkOption, Passt, Tap
+from chronovisor.machine.vio.attachments import Attachments
+from chronovisor.machine.vio.device import Surroundings
+from chronovisor.machine.vio.dma_window import Access
+from chronovisor.machine.vio.lan import MOST_BUFFERS, NetworkAdapter
+from chronovisor.memory import GuestMemory
+from chronovisor.papr.hcalls import Status
+
+MEMORY = 8 << 20
+LIST, FILTERS, QUEUE, DATA, SENT = 0x10000, 0x11000, 0x12000, 0x100000, 0x700000
+ENTRIES = 7
+VALID = 1 << 63
+MAC = bytes.fromhex("525400123456")
+WORD = int.from_bytes(MAC, "big")
+
+
+class Wire(Link):
+    """The other end is the test."""
+
+    def __init__(self) -> None:
+        reading, self._writing = os.pipe()
+        super().__init__(reading)
+        self.coming: list[bytes] = []
+        self.sent: list[bytes] = []
+        self.takes = True
+
+    def come(self, *frames: bytes) -> None:
+        self.coming += frames
+        os.write(self._writing, b"x")
+
+    def _receive(self) -> Sequence[memoryview]:
+        os.read(self._descriptor, 1)
+        if not self.coming:
+            raise LinkEndedError("the wire was cut")
+        frames, self.coming = [memoryview(frame) for frame in self.coming], []
+        return frames
+
+    def send(self, frame: Sequence[memoryview]) -> bool:
+        self.sent.append(b"".join(frame))
+        return self.takes
+
+    def close(self) -> None:
+        super().close()
+        os.close(self._descriptor)
+        os.close(self._writing)
+
+
+class Card:
+    """Drives a card as Linux does."""
+
+    def __init__(self) -> None:
+        self.memory = GuestMemory(MEMORY)
+        self.interrupts: list[int] = []
+        self.troubles: list[str] = []
+        self.wire = Wire()
+        around = Surroundings(
+            self.memory, lambda *_: None, self.interrupts.append, False, self.troubles.append
+        )
+        self.adapter = NetworkAdapter(0x7100_0020, around, MAC, self.wire)
+        self.adapter.signals = True
+        both = Access.READ | Access.WRITE
+        assert self.adapter.window.put(0, [page | both for page in range(0, MEMORY, 4096)])
+        self._next, self._toggle = 0, 1
+        self._buffers = 0
+
+    def register(self) -> Status:
+        return self.adapter.register(LIST, VALID | (16 * ENTRIES) << 32 | QUEUE, FILTERS, WORD)
+
+    def add(self, size: int) -> Status:
+        """Hand over a buffer; its number is in its first bytes."""
+        at = DATA + 0x11000 * (self._buffers % 80)
+        self.memory.write(at, struct.pack("<Q", at))
+        self._buffers += 1
+        return self.adapter.add_buffer(VALID | size << 32 | at)
+
+    def frame(self, seconds: float = 2) -> bytes | None:
+        """Wait for the next frame of the receive queue and take it."""
+        deadline = time.monotonic() + seconds
+        at = QUEUE + 16 * self._next
+        while True:
+            flags, size, correlator = struct.unpack(">II8s", self.memory.read(at, 16))
+            if flags >> 31 == self._toggle:
+                break
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(0.001)
+        assert flags & 0x7FFF_FFFF == 0x4000_0008
+        self._next = (self._next + 1) % ENTRIES
+        self._toggle ^= self._next == 0
+        return self.memory.read(struct.unpack("<Q", correlator)[0] + 8, size)
+
+
+@pytest.fixture
+def card() -> Iterator[Card]:
+    card = Card()
+    yield card
+    card.adapter.close()
+
+
+def frame(size: int, to: bytes = MAC) -> bytes:
+    return to + random.Random(size).randbytes(size - 6)
+
+
+def test_frames_come_in_order_through_a_queue_that_goes_round(card: Card) -> None:
+    assert card.register() == Status.SUCCESS
+    card.adapter.resume()
+    chance = random.Random(1)
+    for _ in range(20):
+        sizes = [chance.randint(14, 9000) for _ in range(chance.randint(1, ENTRIES))]
+        for size in sizes:
+            assert card.add(size + 8) == Status.SUCCESS
+        # The largest first: each has to find the buffer that is just large enough.
+        for size in sorted(sizes, reverse=True):
+            card.wire.come(frame(size))
+            assert card.frame() == frame(size)
+    assert set(card.interrupts) == {card.adapter.source}
+    assert card.troubles == []
+
+
+def test_a_frame_waits_a_little_for_a_buffer_and_is_lost_then(card: Card) -> None:
+    assert card.register() == Status.SUCCESS
+    card.adapter.resume()
+    card.wire.come(frame(100))
+    assert card.frame(0.02) is None
+    assert card.add(200) == Status.SUCCESS
+    assert card.frame() == frame(100)
+    assert card.add(64) == Status.SUCCESS
+    card.wire.come(frame(101))
+    assert card.frame(0.3) is None
+    assert struct.unpack(">Q", card.memory.read(LIST + 4088, 8)) == (1,)
+    card.wire.come(frame(50))
+    assert card.frame() == frame(50)
+
+
+def test_frames_for_others_and_before_the_card_is_used_are_lost(card: Card) -> None:
+    card.adapter.resume()
+    card.wire.come(frame(100))
+    time.sleep(0.02)
+    assert card.register() == Status.SUCCESS
+    for _ in range(2):
+        assert card.add(2048) == Status.SUCCESS
+    card.wire.come(b"", b"short", frame(100, bytes(6)), frame(100, b"\xff" * 6))
+    assert card.frame() == frame(100, b"\xff" * 6)
+    assert card.adapter.change_address(5) == Status.SUCCESS
+    card.wire.come(frame(100), frame(60, bytes(5) + b"\x05"))
+    assert card.frame() == frame(60, bytes(5) + b"\x05")
+
+
+def test_nothing_is_touched_while_it_is_paused(card: Card) -> None:
+    assert card.register() == Status.SUCCESS
+    assert card.add(2048) == Status.SUCCESS
+    card.adapter.resume()
+    card.adapter.pause()
+    card.memory.dirty.take()
+    card.wire.come(frame(100))
+    assert card.frame(0.05) is None
+    assert card.memory.dirty.take() == []
+    card.adapter.resume()
+    assert card.frame() == frame(100)
+
+
+@pytest.mark.parametrize("cuts", [[60], [14, 1, 45], [10, 10, 10, 10, 10, 10], [9000, 60, 1, 40000]])
+def test_a_frame_is_sent_from_its_pieces(card: Card, cuts: list[int]) -> None:
+    data = random.Random(3).randbytes(sum(cuts))
+    words, at = [], 0
+    for number, size in enumerate(cuts):
+        where = SENT + 0xB007 * number
+        card.memory.write(where, data[at : at + size])
+        words.append(VALID | size << 32 | where)
+        at += size
+    assert card.adapter.send([*words, *[0] * (6 - len(cuts))], 0) == Status.SUCCESS
+    assert card.wire.sent == [data]
+    card.wire.takes = False
+    assert card.adapter.send([*words, *[0] * (6 - len(cuts))], 0) == Status.DROPPED
+
+
+CALLS: dict[str, Callable[[Card], Status]] = {
+    "a list that is no page": lambda card: card.adapter.register(16, VALID | 16 << 32 | QUEUE, 0, WORD),
+    "filters that are no page": lambda card: card.adapter.register(LIST, VALID | 16 << 32 | QUEUE, 8, WORD),
+    "a queue of nothing": lambda card: card.adapter.register(LIST, VALID | QUEUE, FILTERS, WORD),
+    "a queue outside": lambda card: card.adapter.register(LIST, VALID | 16 << 32 | MEMORY, FILTERS, WORD),
+    "a list outside": lambda card: card.adapter.register(MEMORY, VALID | 16 << 32 | QUEUE, FILTERS, WORD),
+    "a buffer that is not valid": lambda card: card.adapter.add_buffer(64 << 32 | DATA),
+    "a buffer of nothing": lambda card: card.adapter.add_buffer(VALID | 8 << 32 | DATA),
+    "a frame of nothing": lambda card: card.adapter.send([0] * 6, 0),
+    "a frame that is too long": lambda card: card.adapter.send([VALID | 40000 << 32] * 6, 0),
+    "a frame from outside": lambda card: card.adapter.send([VALID | 64 << 32 | MEMORY], 0),
+    "a frame to go on with": lambda card: card.adapter.send([VALID | 64 << 32 | DATA], 1),
+    "unknown flags": lambda card: card.adapter.multicast(1 << 63),
+}
+
+
+@pytest.mark.parametrize("what", CALLS)
+def test_what_makes_no_sense_is_refused(card: Card, what: str) -> None:
+    assert CALLS[what](card) == Status.PARAMETER
+    assert card.wire.sent == []
+
+
+def test_buffers_have_an_end_and_can_be_taken_back(card: Card) -> None:
+    assert card.add(2048) == Status.RESOURCE
+    assert card.register() == Status.SUCCESS
+    assert card.register() == Status.RESOURCE
+    assert card.adapter.free_buffer(2048) == Status.NOT_FOUND
+    for _ in range(MOST_BUFFERS):
+        assert card.add(2048) == Status.SUCCESS
+    assert card.add(2048) == Status.RESOURCE
+    assert card.adapter.free_buffer(2048) == Status.SUCCESS
+    assert card.add(2048) == Status.SUCCESS
+    assert card.adapter.free() == Status.SUCCESS
+    assert card.add(2048) == Status.RESOURCE
+
+
+def test_buffers_that_the_guest_takes_away_are_not_written(card: Card) -> None:
+    assert card.register() == Status.SUCCESS
+    assert card.add(2048) == Status.SUCCESS
+    card.adapter.window.clear()
+    card.adapter.resume()
+    card.wire.come(frame(100))
+    assert card.frame(0.05) is None
+
+
+def test_a_saved_card_goes_on(card: Card) -> None:
+    other = Card()
+    assert card.register() == Status.SUCCESS
+    card.adapter.resume()
+    for size in (100, 2048, 100):
+        assert card.add(size) == Status.SUCCESS
+    card.wire.come(frame(60))
+    assert card.frame() == frame(60)
+    card.adapter.pause()
+    other.memory.view[:] = card.memory.view
+    other._next, other._toggle = card._next, card._toggle
+    other.adapter.load(card.adapter.save())
+    assert other.adapter.save() == card.adapter.save()
+    other.adapter.resume()
+    other.wire.come(frame(61), frame(1000))
+    assert [other.frame(), other.frame()] == [frame(61), frame(1000)]
+    other.adapter.close()
+
+
+def test_a_link_that_ends_is_one_line_and_the_guest_goes_on(card: Card) -> None:
+    card.adapter.resume()
+    os.write(card.wire._writing, b"x")
+    deadline = time.monotonic() + 2
+    while not card.troubles and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert card.troubles == ["network 71000020: the wire was cut; the guest goes on without it"]
+    assert card.register() == Status.SUCCESS
+    assert card.adapter.send([VALID | 64 << 32 | DATA], 0) == Status.DROPPED
+
+
+# The programs at the other end
+
+ECHO = """#!{python}
+import os, socket, struct, sys
+way = socket.socket(fileno=int(sys.argv[sys.argv.index("--fd") + 1]))
+{course}
+"""
+COURSES = {
+    "echo": "while data := way.recv(99): way.sendall(data)",
+    "ends": 'print("no route", file=sys.stderr); sys.exit(3)',
+    "rubbish": 'way.sendall(b"\\xff" * 8); way.recv(1)',
+    "deaf": "import time; time.sleep(60)",
+}
+
+
+@pytest.fixture
+def passt(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Passt]:
+    program = tmp_path / "passt"
+    program.write_text(ECHO.format(python=sys.executable, course=COURSES[request.param]))
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    link = Passt()
+    yield link
+    link.close()
+    assert link._process.returncode is not None
+
+
+@pytest.mark.parametrize("passt", ["echo"], indirect=True)
+def test_frames_go_through_passts_socket(passt: Passt) -> None:
+    frames = [frame(size) for size in (14, 60, 1514, LARGEST_FRAME)]
+    came: list[bytes] = []
+    for one in frames:
+        assert passt.send([memoryview(one)[:7], memoryview(one)[7:]])
+        while len(came) < len(frames) and (not came or came[-1] != one):
+            came += [bytes(view) for view in passt.receive()]
+    assert came == frames
+    passt.interrupt()
+    assert passt.receive() == ()
+
+
+@pytest.mark.parametrize(
+    ("passt", "words"),
+    [
+        ("ends", "passt has ended with status 3, saying 'no route'"),
+        ("rubbish", "a frame of 4294967295 bytes"),
+    ],
+    indirect=["passt"],
+)
+def test_a_helper_that_ends_or_sends_rubbish_is_told(passt: Passt, words: str) -> None:
+    with pytest.raises(LinkEndedError, match=words):
+        passt.receive()
+    passt.send([memoryview(frame(60))])
+
+
+@pytest.mark.parametrize("passt", ["deaf"], indirect=True)
+def test_a_helper_that_takes_nothing_holds_nobody_up(passt: Passt) -> None:
+    sent = sum(passt.send([memoryview(frame(60000))]) for _ in range(100))
+    assert 0 < sent < 100
+    assert len(passt._unsent) <= 60004
+
+
+@pytest.mark.parametrize(
+    ("text", "option"),
+    [
+        ("none", None),
+        ("passt", NetworkOption()),
+        ("tap=tap0", NetworkOption("tap0")),
+        ("passt,mac=52:54:00:12:34:56", NetworkOption(mac=MAC)),
+    ],
+)
+def test_networks_as_users_name_them(text: str, option: NetworkOption | None) -> None:
+    assert NetworkOption.parse(text) == option
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "user", "tap", "tap=", "tap=a-name-that-is-too-long", "passt,mac=1", "passt,mac=01:00:00:00:00:00"],
+)
+def test_what_is_no_network_is_refused(text: str) -> None:
+    with pytest.raises(MachineError, match="net "):
+        NetworkOption.parse(text)
+
+
+def test_what_is_missing_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch, card: Card) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(MachineError, match="install Debian's package passt"):
+        Attachments.parse((), "passt").check()
+    with pytest.raises(MachineError, match=r"net tap=\.\./x: "):
+        Tap("../x")
+    around = Surroundings(card.memory, lambda *_: None, print, True, print)
+    with pytest.raises(MachineError, match="virtual time has no network"):
+        Attachments.parse((), "passt").open(around)
