@@ -98,17 +98,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         gc.set_threshold(_OBJECTS)
         atexit.register(gc.freeze)
     given = list(sys.argv[1:] if arguments is None else arguments)
-    set_up()
     try:
-        app = _application(next((word for word in given if not word.startswith("-")), ""))
-        with engine_notices():
-            status = int(app(given, prog_name="chronovisor", standalone_mode=False) or 0)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        return execute(given)
     except KeyboardInterrupt:
         return ExitStatus.INTERRUPTED
     except Exception as error:
-        return _explain(error, given)
+        message, status = explain(error)
+        return _say(message, status, given)
+
+
+def execute(given: Sequence[str]) -> int:
+    """Run a command line and return its status; errors, of which `explain` knows more, are raised."""
+    set_up()
+    app = _application(next((word for word in given if not word.startswith("-")), ""))
+    with engine_notices():
+        status = int(app(given, prog_name="chronovisor", standalone_mode=False) or 0)
+    if sys.stdout is not None:
+        sys.stdout.flush()
     return status
 
 
@@ -151,36 +157,37 @@ def _stands_for() -> None:
     """Be a command in the list of commands."""
 
 
-def _explain(error: Exception, given: Sequence[str]) -> int:
+def explain(error: Exception) -> tuple[str, ExitStatus]:
+    """Return what to tell the user of an error, and the status to end with. Empty: it was told already."""
     from chronovisor.campaigns.campaign import CampaignError
     from chronovisor.kvm.errors import KvmError
     from chronovisor.machine.control import INTERNAL, UNDECIDED, USAGE, ControlError
     from chronovisor.machine.errors import ImageError, MachineError, OutputLostError
 
     if isinstance(error, ImageError):
-        return _say(str(error), ExitStatus.BAD_IMAGE, given)
+        return str(error), ExitStatus.BAD_IMAGE
     if isinstance(error, OutputLostError | CampaignError):
-        return _say(str(error), ExitStatus.FAILED, given)
+        return str(error), ExitStatus.FAILED
     if isinstance(error, MachineError | KvmError):
-        return _say(str(error), ExitStatus.USAGE, given)
+        return str(error), ExitStatus.USAGE
     if isinstance(error, ControlError):
         kinds = {
             USAGE: ExitStatus.USAGE,
             UNDECIDED: ExitStatus.UNDECIDED,
             INTERNAL: ExitStatus.INTERNAL_ERROR,
         }
-        return _say(str(error), kinds.get(error.kind, ExitStatus.FAILED), given)
+        return str(error), kinds.get(error.kind, ExitStatus.FAILED)
     if type(error).__name__ == "Abort":
-        return ExitStatus.INTERRUPTED
+        return "", ExitStatus.INTERRUPTED
     # typer's errors about the command line. The package of their base class depends on typer's version.
     message: Callable[[], str] | None = getattr(error, "format_message", None)
     if type(error).__name__ == "NoArgsIsHelpError":
         print(message() if message is not None else "", file=sys.stderr)
-        return ExitStatus.USAGE
+        return "", ExitStatus.USAGE
     if message is not None:
-        return _say(message(), ExitStatus.USAGE, given)
+        return message(), ExitStatus.USAGE
     traceback.print_exception(error)
-    return _say(f"internal error: {type(error).__name__}: {error}", ExitStatus.INTERNAL_ERROR, given)
+    return f"internal error: {type(error).__name__}: {error}", ExitStatus.INTERNAL_ERROR
 
 
 def _say(message: str, status: ExitStatus, given: Sequence[str]) -> ExitStatus:

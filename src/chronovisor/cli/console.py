@@ -13,7 +13,15 @@ from typing import Annotated, Final
 import typer
 
 from chronovisor.cli.output import say
-from chronovisor.cli.terminal import STDIN, EscapeSequence, Terminal, end_orderly, signals, write_stdout
+from chronovisor.cli.terminal import (
+    ESCAPE_DEFAULT,
+    STDIN,
+    Escape,
+    Terminal,
+    end_orderly,
+    signals,
+    write_stdout,
+)
 from chronovisor.machine.control import PATIENCE, converse
 from chronovisor.machine.run_directory import names
 
@@ -25,6 +33,9 @@ def command(
     read_only: Annotated[
         bool, typer.Option("--read-only", help="Show what the guest prints, and type nothing.")
     ] = False,
+    escape: Annotated[
+        str, typer.Option(help="The keys that detach; ^ is Ctrl.", metavar="KEYS")
+    ] = ESCAPE_DEFAULT,
     force: Annotated[bool, typer.Option("--force", help="End the session of whoever types already.")] = False,
 ) -> None:
     """Attach this terminal to a guest's console, from the line on that was printed last. Every key is the
@@ -33,12 +44,13 @@ def command(
     One at a time types; others can look on with --read-only. A standard input that is no terminal is typed,
     too; after its end this shows what the guest prints, until the guest ends.
     """
+    sequence = Escape.parse(escape)
     with converse(name, "console", PATIENCE, types=not read_only, force=force) as (_, connection):
         if os.isatty(STDIN):
-            print(f"chronovisor: this is {name}; Ctrl-] twice detaches", file=sys.stderr, flush=True)
+            print(f"chronovisor: this is {name}; {sequence.words} detaches", file=sys.stderr, flush=True)
         with Terminal() as terminal, signals({signal.SIGTERM: end_orderly}):
             terminal.give_keys_away(True)
-            detached = _Attached(connection, read_only).pass_on()
+            detached = _Attached(connection, read_only, sequence).pass_on()
     if os.isatty(STDIN) and not detached:
         # A connection has no words for why it ends.
         say(f"{name}: another one has taken the console over" if name in names() else f"{name} is over")
@@ -47,10 +59,10 @@ def command(
 class _Attached:
     """A terminal at one end, a connection at the other."""
 
-    def __init__(self, connection: socket.socket, read_only: bool) -> None:
+    def __init__(self, connection: socket.socket, read_only: bool, escape: Escape) -> None:
         self._connection = connection
         self._read_only = read_only
-        self._escape = EscapeSequence()
+        self._escape = escape
         self._keys = b""
         """What was typed and is not sent yet."""
         self._typing = True

@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Any, Final
 
 from chronovisor import __version__
-from chronovisor.cli.monitor_socket import listen
 from chronovisor.cli.move_request import choose_token, write_request
+from chronovisor.cli.own_socket import listen
 from chronovisor.machine.control import RequestHandler
 from chronovisor.machine.ending import EndReason, GuestEnd
 from chronovisor.machine.errors import MachineError
@@ -70,7 +70,7 @@ class Monitor:
         self._limits = MoveLimits()
         self._quit = False
         self._told_end = threading.Event()
-        listener, path = listen(address)
+        listener, path = listen(address, "--qmp")
         version = {"qemu": _QEMU, "package": f"chronovisor {__version__}"}
         self._server = QmpServer(
             listener,

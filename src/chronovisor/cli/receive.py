@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from chronovisor.cli.background import LOG_SIZE_DEFAULT, Detach, Foreground, LogSize, choose_ground
+from chronovisor.cli.console_place import ConsoleAt, ConsolePlace, EscapeKeys
 from chronovisor.cli.device_options import Disk, Net
 from chronovisor.cli.guest_end import tell_end
 from chronovisor.cli.host_options import (
@@ -40,13 +41,13 @@ from chronovisor.cli.move_request import (
     choose_token,
 )
 from chronovisor.cli.output import say
+from chronovisor.cli.pid_file import PidFile, pid_file
 from chronovisor.cli.reboot_options import Append, Initrd, Kernel, after_reboot
 from chronovisor.cli.running import before_the_guest, generated_name, parse_seconds, run_named
 from chronovisor.cli.statistics import tell_statistics
 from chronovisor.cli.status import ExitStatus
-from chronovisor.cli.terminal import typing_into
+from chronovisor.cli.terminal import ESCAPE_DEFAULT
 from chronovisor.cli.tracing import Trace, tracing
-from chronovisor.machine.console import Console
 from chronovisor.machine.control import ControlServer
 from chronovisor.machine.ending import EndReason, GuestEnd
 from chronovisor.machine.errors import MachineError
@@ -128,8 +129,11 @@ def command(
     ] = None,
     token: Token = "",
     token_file: TokenFile = "",
+    console: ConsoleAt = "",
+    escape: EscapeKeys = ESCAPE_DEFAULT,
     detach: Detach = False,
     log_size: LogSize = LOG_SIZE_DEFAULT,
+    pidfile: PidFile = "",
     once: Annotated[
         bool, typer.Option("--once", help="End when one guest has come and has ended or moved on.")
     ] = False,
@@ -169,6 +173,7 @@ def command(
     attachments = Attachments.parse(disk or (), net)
     attachments.check()
     log_bytes = parse_bytes(log_size, "log size")
+    at = ConsolePlace.parse(console, escape, detach)
     ground = choose_ground(detach, as_json)
     keeps_name = not name
     name = name or generated_name()
@@ -195,11 +200,16 @@ def command(
         target=rehearse, args=(cpu.value, engine.value, provider.value), name="rehearsal", daemon=True
     )
     before = before_the_guest(name, "waiting")
-    with ground, ControlServer(name, before) as server, tracing(trace, RealTime()) as traced:
-        console = Console(ground.begin_output(name, log_bytes))
+    with (
+        ground,
+        pid_file(pidfile),
+        ControlServer(name, before) as server,
+        tracing(trace, RealTime()) as traced,
+    ):
+        output = at.console(ground, name, log_bytes)
         terms = Terms(
             host_for,
-            console,
+            output,
             RecordedOutcomes(state_directory() / "moves"),
             parse_size(memory_limit),
             limits,
@@ -210,7 +220,7 @@ def command(
             frozenset(name.lower() for name in allow or ()),
             trace=UNTRACED if traced is None else traced.moves,
         )
-        with typing_into(console):
+        with at.typing(output):
             rehearsal.start()
             arrivals = Arrivals(place, terms)
             ground.begun(address=str(arrivals.address))
@@ -222,11 +232,13 @@ def command(
                         say(f"no guest came in {seconds:g} s")
                         return ExitStatus.TIMED_OUT
                     with arrived.host:
-                        end = _run(arrived, name, keeps_name, seconds, server, ground, traced, stats, as_json)
+                        end = _run(
+                            arrived, name, keeps_name, seconds, server, ground, at, traced, stats, as_json
+                        )
                     status = tell_end(end, as_json)
                     if once or end.reason not in _NEXT_AFTER:
                         return status
-                    console.begin_anew()
+                    output.begin_anew()
                     server.handlers = dict(before)
                     arrivals.take_another()
                     say(f"{name} waits for the next guest at {arrivals.address}")
@@ -241,6 +253,7 @@ def _run(
     seconds: float | None,
     server: ControlServer,
     ground: Foreground,
+    at: ConsolePlace,
     trace: TraceFile | None,
     stats: bool,
     as_json: bool,
@@ -261,7 +274,9 @@ def _run(
             print(json.dumps(record.as_json()), file=sys.stderr, flush=True)
 
     with naming:
-        end = run_named(guest, name, seconds, server, begun, paused, trace=trace, ended=ground.ended)
+        end = run_named(
+            guest, name, seconds, server, begun, paused, trace=trace, console=at.socket, ended=ground.ended
+        )
     if stats:
         tell_statistics(guest.statistics(), as_json)
     return end

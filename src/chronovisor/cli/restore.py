@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from chronovisor.cli.background import LOG_SIZE_DEFAULT, Detach, LogSize, choose_ground
+from chronovisor.cli.console_place import ConsoleAt, ConsolePlace, EscapeKeys
 from chronovisor.cli.device_options import Disk, Net
 from chronovisor.cli.guest_end import tell_end
 from chronovisor.cli.hop_record import summary
@@ -29,10 +30,11 @@ from chronovisor.cli.host_options import (
     TicksPerInstruction,
 )
 from chronovisor.cli.output import say
+from chronovisor.cli.pid_file import PidFile, pid_file
 from chronovisor.cli.reboot_options import Append, Initrd, Kernel, after_reboot
 from chronovisor.cli.running import before_the_guest, generated_name, parse_seconds, run_named
 from chronovisor.cli.statistics import tell_statistics
-from chronovisor.cli.terminal import typing_into
+from chronovisor.cli.terminal import ESCAPE_DEFAULT
 from chronovisor.cli.time_options import (
     MAX_STEP_DEFAULT,
     TIME_HELP,
@@ -45,7 +47,6 @@ from chronovisor.cli.time_options import (
 from chronovisor.cli.tracing import Trace, tracing
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.interface import TICKS_PER_INSTRUCTION
-from chronovisor.machine.console import Console
 from chronovisor.machine.control import ControlServer
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.host import Host
@@ -76,8 +77,11 @@ def command(
     kernel: Kernel = "",
     initrd: Initrd = "",
     append: Append = "",
+    console: ConsoleAt = "",
+    escape: EscapeKeys = ESCAPE_DEFAULT,
     detach: Detach = False,
     log_size: LogSize = LOG_SIZE_DEFAULT,
+    pidfile: PidFile = "",
     qmp: Qmp = "",
     timeout: RunTimeout = "",
     trace: Trace = "",
@@ -99,13 +103,14 @@ def command(
     again = after_reboot(kernel, initrd, append)
     attachments = Attachments.parse(disk or (), net)
     log_bytes = parse_bytes(log_size, "log size")
+    place = ConsolePlace.parse(console, escape, detach)
     ground = choose_ground(detach, as_json)
-    with ground, ExitStack() as stack:
+    with ground, pid_file(pidfile), ExitStack() as stack:
         with opened(file) as reader:
             name = name or _name_of(reader.header)
             # Taken before the guest is made: a name that is in use ends it before anything is done.
             server = stack.enter_context(ControlServer(name, before_the_guest(name, "restoring")))
-            console = Console(ground.begin_output(name, log_bytes))
+            output = place.console(ground, name, log_bytes)
             cpu, host = _host_for(reader.header, tb_origin, clock, ticks_per_instruction, engine, provider)
             stack.enter_context(host)
             host.after_reboot = again
@@ -114,8 +119,8 @@ def command(
             if clock is Clock.real:
                 # A first run takes a while to begin: time that the guest would see pass.
                 rehearse(cpu.value, engine.value, provider.value)
-            restored = restore_from(reader, host, console, policy, limit, most)
-        with tracing(trace, host.clock.source) as traced, typing_into(console):
+            restored = restore_from(reader, host, output, policy, limit, most)
+        with tracing(trace, host.clock.source) as traced, place.typing(output):
             guest = restored.start(running=False)
             hop = restored.hop.as_json()
 
@@ -128,7 +133,17 @@ def command(
                 if as_json:
                     print(json.dumps(hop), file=sys.stderr, flush=True)
 
-            end = run_named(guest, name, seconds, server, begun, qmp=qmp, trace=traced, ended=ground.ended)
+            end = run_named(
+                guest,
+                name,
+                seconds,
+                server,
+                begun,
+                qmp=qmp,
+                trace=traced,
+                console=place.socket,
+                ended=ground.ended,
+            )
         if stats:
             tell_statistics(guest.statistics(), as_json)
     return tell_end(end, as_json)

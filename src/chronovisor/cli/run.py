@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from chronovisor.cli.background import LOG_SIZE_DEFAULT, Detach, LogSize, choose_ground
+from chronovisor.cli.console_place import ConsoleAt, ConsolePlace, EscapeKeys
 from chronovisor.cli.debugging import GdbTime, parse_debugger
 from chronovisor.cli.device_options import Disk, Net
 from chronovisor.cli.guest_end import tell_end
@@ -27,12 +28,12 @@ from chronovisor.cli.host_options import (
     TbOrigin,
     TicksPerInstruction,
 )
+from chronovisor.cli.pid_file import PidFile, pid_file
 from chronovisor.cli.running import before_the_guest, generated_name, parse_seconds, run_named
 from chronovisor.cli.statistics import tell_statistics
-from chronovisor.cli.terminal import typing_into
+from chronovisor.cli.terminal import ESCAPE_DEFAULT
 from chronovisor.cli.tracing import Trace, tracing
 from chronovisor.kvm.interface import TICKS_PER_INSTRUCTION
-from chronovisor.machine.console import Console
 from chronovisor.machine.control import ControlServer
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.host import Host
@@ -90,8 +91,11 @@ def command(
     no_reboot: Annotated[
         bool, typer.Option("--no-reboot", help="End with status 7 if the guest reboots.")
     ] = False,
+    console: ConsoleAt = "",
+    escape: EscapeKeys = ESCAPE_DEFAULT,
     detach: Detach = False,
     log_size: LogSize = LOG_SIZE_DEFAULT,
+    pidfile: PidFile = "",
     qmp: Qmp = "",
     paused: Annotated[
         bool,
@@ -118,8 +122,8 @@ def command(
     """Run an ELF guest, its console on the terminal, until it powers off.
 
     Ctrl-C ends it until it reads its console; from then on every key is the guest's. Ctrl-] twice ends it at
-    any time. With --detach this returns when the guest has begun: `console` attaches to it, `wait` tells how
-    it ends, `stop` ends it.
+    any time (--escape). With --detach this returns when the guest has begun: `console` attaches to it, `wait`
+    tells how it ends, `stop` ends it.
     """
     topology = parse_topology(smp)
     seconds = parse_seconds(timeout)
@@ -131,12 +135,13 @@ def command(
     log_bytes = parse_bytes(log_size, "log size")
     debugger = parse_debugger(gdb, wait, gdb_time)
     attachments = Attachments.parse(disk or (), net)
+    place = ConsolePlace.parse(console, escape, detach)
     ground = choose_ground(detach, as_json)
     name = name or generated_name()
-    with ground, ExitStack() as stack:
+    with ground, pid_file(pidfile), ExitStack() as stack:
         # Taken before anything is done: the name may be in use.
         server = stack.enter_context(ControlServer(name, before_the_guest(name, "starting")))
-        console = Console(ground.begin_output(name, log_bytes))
+        output = place.console(ground, name, log_bytes)
         host = Host(
             tb_origin=tb_origin,
             clock=clock.value,
@@ -156,13 +161,13 @@ def command(
             topology.vcpus,
             topology.threads,
             append,
-            console,
+            output,
             tb_offset=tb_offset,
             initrd=initrd,
             reboots=not no_reboot,
         )
         guest.wall_clock.start(base)
-        with tracing(trace, host.clock.source) as traced, typing_into(console):
+        with tracing(trace, host.clock.source) as traced, place.typing(output):
             end = run_named(
                 guest,
                 name,
@@ -173,6 +178,7 @@ def command(
                 debugger=debugger,
                 qmp=qmp,
                 trace=traced,
+                console=place.socket,
                 ended=ground.ended,
             )
         if stats:

@@ -64,6 +64,7 @@ def run_named(
     debugger: DebuggerOptions | None = None,
     qmp: str = "",
     trace: TraceFile | None = None,
+    console: str = "",
     ended: Callable[[dict[str, Any]], None] = lambda end: None,
 ) -> GuestEnd:
     """Let the guest run until its end here, and have it found by `name` meanwhile.
@@ -72,7 +73,7 @@ def run_named(
     guest runs and is found, `ended` (see `end_as_json`) before its name is given back. A guest that is
     `paused` runs when it is resumed. A `debugger` can connect before it runs. A monitor answers at `qmp`; if
     the guest has moved away, it keeps this process until it is told to quit or has no client left. The
-    `trace` is told what the guest does.
+    `trace` is told what the guest does. Clients of the guest's console can connect at `console`.
     MachineError if the name is taken.
     """
     guest.name = name
@@ -83,6 +84,7 @@ def run_named(
     service.departure.paused = paused
     with (
         service.monitor(qmp) if qmp else nullcontext(),
+        service.console_socket(console) if console else nullcontext(),
         ControlServer(name, {}) if server is None else nullcontext(server) as answering,
     ):
         answering.handlers.update(service.handlers)
@@ -233,6 +235,13 @@ class _Service:
         from chronovisor.cli.monitor import Monitor
 
         return Monitor(self._guest, self.departure, self._moves, self.handlers, address)
+
+    def console_socket(self, address: str) -> AbstractContextManager[object]:
+        """Return the socket for the console's clients; MachineError if it cannot be listened at."""
+        # Most guests have none.
+        from chronovisor.cli.console_place import console_socket
+
+        return console_socket(self._console, address)
 
     def _reset(self, request: dict[str, Any]) -> dict[str, Any]:
         with self.departure.no_move(), self._guest.holding:

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import sys
 import termios
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType, TracebackType
 from typing import Any, Final
 
 from chronovisor.cli.status import ExitStatus
 from chronovisor.machine.console import Console
+from chronovisor.machine.errors import MachineError
 
 STDIN, STDOUT = 0, 1
-ESCAPE: Final = b"\x1d"
-"""Ctrl-]: twice in a row it ends the command."""
 _INPUT, _LOCAL, _CONTROL_KEYS = 0, 3, 6
 """Places in the list of settings that termios has."""
 _SIGNALLED = 128
+_KEY: Final = re.compile(r"\^?[!-~]")
 _BETWEEN_LOOKS: Final = 0.2
 """Seconds between two looks whether the guest has read its input, or this process is in the foreground."""
 
@@ -32,6 +33,10 @@ _terminal: Terminal | None = None
 """The terminal whose settings have to be restored."""
 _quit = False
 """Whether the user has typed the escape sequence."""
+ESCAPE_DEFAULT: Final = "^]^]"
+"""Ctrl-] twice."""
+_LONGEST_ESCAPE: Final = 8
+"""Keys."""
 
 
 def write_stdout(data: bytes) -> None:
@@ -42,21 +47,24 @@ def write_stdout(data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def typing_into(console: Console) -> Iterator[None]:
+def typing_into(console: Console, escape: Escape | None = None) -> Iterator[None]:
     """Type the standard input into the console inside the context.
 
     A terminal passes on each key without echo (the guest echoes). Ctrl-C and Ctrl-Z end and stop the process
-    until the guest reads its console; from then on they are the guest's, too. Ctrl-] twice in a row ends the
-    process at any time. SIGPIPE and SIGTERM become an orderly exit, and the terminal's settings are restored
-    then. They are restored too while the process is stopped (SIGTSTP).
+    until the guest reads its console; from then on they are the guest's, too. The `escape` sequence (Ctrl-]
+    twice) ends the process at any time. Signals are as in `ending_orderly`, and the terminal's settings are
+    restored then. They are restored too while the process is stopped (SIGTSTP).
     """
+    escape = escape or Escape.parse(ESCAPE_DEFAULT)
     stop_reader, tell_reader = os.pipe()
-    with Terminal() as terminal, signals({signal.SIGPIPE: _exit_if_unread, signal.SIGTERM: end_orderly}):
+    with Terminal() as terminal, ending_orderly():
         if os.isatty(STDIN):
-            print("chronovisor: Ctrl-] twice ends the run", file=sys.stderr, flush=True)
+            print(f"chronovisor: {escape.words} ends the run", file=sys.stderr, flush=True)
             console.occupied = "the console is on the terminal of its run"
         console.on_reader(terminal.give_keys_away)
-        reader = threading.Thread(target=_read, args=(console, stop_reader), name="stdin", daemon=True)
+        reader = threading.Thread(
+            target=_read, args=(console, stop_reader, escape), name="stdin", daemon=True
+        )
         reader.start()
         try:
             yield
@@ -65,6 +73,13 @@ def typing_into(console: Console) -> Iterator[None]:
             os.close(tell_reader)
             reader.join(1.0)
             os.close(stop_reader)
+
+
+@contextlib.contextmanager
+def ending_orderly() -> Iterator[None]:
+    """Have SIGTERM, and SIGPIPE for the standard output, end this process with all that `finally` does."""
+    with signals({signal.SIGPIPE: _exit_if_unread, signal.SIGTERM: end_orderly}):
+        yield
 
 
 def end_this_process(request: dict[str, Any]) -> dict[str, Any]:
@@ -187,17 +202,30 @@ def is_in_foreground() -> bool:
         return False
 
 
-class EscapeSequence:
-    """Looks for Ctrl-] twice in a row among the keys."""
+class Escape:
+    """Keys in a row that end a session at a terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._sequence = bytes(ord(key[-1].upper()) ^ 0x40 if len(key) > 1 else ord(key) for key in keys)
         self._last = b""
+        names = [f"Ctrl-{key[1].lower()}" if len(key) > 1 else key for key in keys]
+        twice = len(names) == 2 and len(set(names)) == 1
+        self.words = f"{names[0]} twice" if twice else " ".join(names)
+        """The keys, for people."""
+
+    @classmethod
+    def parse(cls, text: str) -> Escape:
+        """Return the sequence that a text such as `^]^]` or `^ax` says; MachineError for none."""
+        keys = _KEY.findall(text)
+        if not 0 < len(keys) <= _LONGEST_ESCAPE or "".join(keys) != text or "^" in keys:
+            raise MachineError(f"escape {text!r}: write up to {_LONGEST_ESCAPE} keys, as in ^]^] or ^ax")
+        return cls(keys)
 
     def is_in(self, keys: bytes) -> bool:
-        """Whether these keys complete it. The first of the two goes to the guest like any key."""
-        found = 2 * ESCAPE in self._last + keys
-        self._last = keys[-1:]
-        return found
+        """Whether these keys complete it. Its keys but the last go to the guest like any."""
+        seen = self._last + keys
+        self._last = seen[max(0, len(seen) - len(self._sequence) + 1) :]
+        return self._sequence in seen
 
 
 def _end_by_user() -> None:
@@ -207,8 +235,7 @@ def _end_by_user() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _read(console: Console, stop: int) -> None:
-    escape = EscapeSequence()
+def _read(console: Console, stop: int, escape: Escape) -> None:
     with contextlib.suppress(OSError, ValueError):
         while True:
             # A process in the background would be stopped if it read its terminal.

@@ -1,4 +1,4 @@
-"""The address at which a monitor listens: the user's own socket, or a port of this machine's loopback."""
+"""Where a monitor or a console listens: at the user's own socket, or a port of this machine's loopback."""
 
 from __future__ import annotations
 
@@ -17,33 +17,34 @@ _QEMU_OPTIONS: Final = re.compile(r"(,(server(=on)?|nowait|wait=off))*")
 """What QEMU's `-qmp` takes after the address and what is so here anyway."""
 
 
-def listen(text: str) -> tuple[socket.socket, Path | None]:
+def listen(text: str, option: str) -> tuple[socket.socket, Path | None]:
     """Return a socket that listens at the address that `text` says, and its file if it has one.
 
-    MachineError for any other text, an address that others could reach, and one that is taken.
+    `option` is what the user gave the address to. MachineError for any other text, an address that others
+    could reach, and one that is taken.
     """
     address_text, comma, options = text.partition(",")
     if not _QEMU_OPTIONS.fullmatch(comma + options):
-        raise MachineError(f"--qmp {text!r}: of QEMU's options server, nowait and wait=off are taken")
+        raise MachineError(f"{option} {text!r}: of QEMU's options server, nowait and wait=off are taken")
     # Not any free port: nobody would be told which.
     address = parse_address(address_text)
     try:
         if isinstance(address, UnixAddress):
-            return _listen_at_file(Path(address.path))
-        return _listen_at_port(address), None
+            return _listen_at_file(Path(address.path), option)
+        return _listen_at_port(address, option), None
     except OSError as error:
-        raise MachineError(f"--qmp {address}: cannot be listened at ({error.strerror or error})") from None
+        raise MachineError(f"{option} {address}: cannot be listened at ({error.strerror or error})") from None
 
 
-def _listen_at_port(address: Address) -> socket.socket:
+def _listen_at_port(address: Address, option: str) -> socket.socket:
     try:
         host = ipaddress.ip_address("127.0.0.1" if address.host == "localhost" else address.host)
     except ValueError:
         host = None
     if address.tls or host is None or not host.is_loopback:
         raise MachineError(
-            f"--qmp {address}: whoever can connect controls the guest, so the port must be of this machine's "
-            "loopback (tcp:127.0.0.1:PORT); unix:PATH is the user's alone"
+            f"{option} {address}: whoever can connect controls the guest, so the port must be of this "
+            "machine's loopback (tcp:127.0.0.1:PORT); unix:PATH is the user's alone"
         )
     listener = socket.socket(socket.AF_INET6 if host.version == 6 else socket.AF_INET)
     try:
@@ -56,11 +57,11 @@ def _listen_at_port(address: Address) -> socket.socket:
     return listener
 
 
-def _listen_at_file(path: Path) -> tuple[socket.socket, Path]:
+def _listen_at_file(path: Path, option: str) -> tuple[socket.socket, Path]:
     directory = path.parent.stat()
     if directory.st_uid != os.getuid() or directory.st_mode & 0o022:
         raise MachineError(
-            f"--qmp unix:{path}: others can write in {path.parent}; choose a directory of your own "
+            f"{option} unix:{path}: others can write in {path.parent}; choose a directory of your own "
             "(chmod go-w)"
         )
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

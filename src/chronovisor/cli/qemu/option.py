@@ -1,0 +1,123 @@
+"""An option of QEMU's, and the command line of ours that options add up to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+_VALUE: Final = re.compile(r"((?:[^,]|,,)*)(?:,(?!,)|$)")
+_RECEIVES: Final = frozenset(
+    {
+        *("--name", "--cpu", "--engine", "--provider", "--kernel", "--initrd", "--append", "--qmp"),
+        *("--console", "--escape", "--detach", "--pidfile", "--memory-limit"),
+    }
+)
+"""What of `run` is taken by `receive` too."""
+_COMES_WITH_GUEST: Final = frozenset({"--memory", "--smp", "--rtc"})
+"""What a guest that comes by a move brings along."""
+
+
+class QemuOptionError(Exception):
+    """An option that cannot be taken: what is wrong with its value, for people."""
+
+
+@dataclass
+class Settings:
+    """What the options say so far."""
+
+    ours: dict[str, str] = field(default_factory=dict)
+    """Options of `run`, with their values; flags have an empty one."""
+    incoming: str = ""
+    """The address at which a guest is to come; empty to start one."""
+    backends: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    """Character devices by their ids."""
+    on_terminal: bool = False
+    """Whether the console is to be on the terminal, for want of another place: -nographic."""
+    has_display: bool = True
+
+    def set(self, option: str, value: str = "") -> None:
+        """Have the command line say this; QemuOptionError if it says something else already."""
+        if self.ours.get(option, value) != value:
+            raise QemuOptionError("there can be only one")
+        self.ours[option] = value
+
+    def arguments(self) -> list[str]:
+        """Return our command line; QemuOptionError for what does not go together."""
+        ours = dict(self.ours)
+        if "--console" not in ours and self.on_terminal:
+            ours["--escape"] = QEMU_ESCAPE
+        if "--console" not in ours and not self.on_terminal and not self.has_display:
+            ours["--console"] = "none"
+        if self.on_terminal and "--detach" in ours:
+            raise QemuOptionError("-nographic cannot be used with -daemonize")
+        if not self.incoming:
+            if "--kernel" not in ours:
+                raise QemuOptionError("there is no firmware and no disk to start from: give -kernel FILE")
+            return ["run", *_words(ours)]
+        if ours.pop("--no-reboot", None) is not None:
+            # Without a kernel a reboot ends the guest.
+            for option in ("--kernel", "--initrd", "--append"):
+                ours.pop(option, None)
+        if "--memory" in ours:
+            ours["--memory-limit"] = ours["--memory"]
+        ours = {option: value for option, value in ours.items() if option not in _COMES_WITH_GUEST}
+        if missing := [option for option in ours if option not in _RECEIVES]:
+            raise QemuOptionError(f"-incoming does not go with what becomes {missing[0]}")
+        return ["receive", self.incoming, "--once", *_words(ours)]
+
+
+QEMU_ESCAPE: Final = "^ax"
+"""The keys that end QEMU at a terminal that it shares with its monitor."""
+
+
+def _words(options: Mapping[str, str]) -> list[str]:
+    # In one word a value may begin with a dash.
+    return [f"{option}={value}" if value else option for option, value in options.items()]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option of QEMU's that is taken."""
+
+    names: tuple[str, ...]
+    """Its names, without the dash; the first is the one that QEMU's manual prefers."""
+    argument: str
+    """What its argument is called; empty if it has none."""
+    help: str
+    becomes: str
+    """What of `run` it becomes, in Markdown."""
+    take: Callable[[Settings, str], None]
+    """Take it with its argument; QemuOptionError if it cannot be."""
+    differs: str = ""
+    """What differs from QEMU, in Markdown."""
+
+
+def key_values(text: str, implied: str) -> dict[str, str]:
+    """Return what QEMU reads in `VALUE,KEY=VALUE,…`, if a first value without a key is that of `implied`.
+
+    `,,` is a comma in a value. A key without a value is on; `noKEY` is off. The last one of a key counts.
+    """
+    found: dict[str, str] = {}
+    for number, match in enumerate(_VALUE.finditer(text)):
+        word = match[1].replace(",,", ",")
+        if not word and match.end() == len(text) and number:
+            break
+        key, sign, value = word.partition("=")
+        if sign:
+            found[key] = value
+        elif number == 0:
+            found[implied] = word
+        elif word.startswith("no"):
+            found[word.removeprefix("no")] = "off"
+        else:
+            found[word] = "on"
+    return found
+
+
+def only(values: Mapping[str, str], *known: str) -> None:
+    """QemuOptionError if there are other keys than these."""
+    for key in values:
+        if key not in known:
+            raise QemuOptionError(f"{key!r} is not available; there are {', '.join(known)}")

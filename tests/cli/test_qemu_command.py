@@ -1,0 +1,196 @@
+"""`chronovisor-qemu`: what QEMU's options become, and what is refused as QEMU refuses it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chronovisor.cli.qemu.command import main, translate
+from chronovisor.cli.qemu.option import QemuOptionError
+from chronovisor.cli.qemu.options import BY_NAME
+from chronovisor.cli.qemu.reference import renewed
+
+COMMAND = [
+    sys.executable,
+    "-c",
+    "import sys; from chronovisor.cli.qemu.command import main; sys.exit(main())",
+]
+DOCS = Path(__file__).parents[2] / "docs" / "qemu.md"
+SOCKET = "server=on,wait=off"
+
+#: QEMU's options, and what they become beside `--kernel=k` and the memory of 512 MB.
+TAKEN = {
+    "": "",
+    "-m 1g -initrd i": "--memory=1G --initrd=i",
+    "-m size=300 -smp 8,threads=4": "--memory=300M --smp=8,threads=4",
+    "-smp cpus=4,sockets=2,cores=2": "--smp=4",
+    "-smp sockets=2,cores=2,threads=2": "--smp=8,threads=2",
+    "-M pseries-7.2,cap-cfpc=broken,accel=tcg -cpu POWER9_v2.0": "--provider=embedded --cpu=power9",
+    "-machine pseries,cap-ccf-assist=off -machine x-vof=on -accel kvm": "--provider=linux",
+    "-enable-kvm -cpu host": "--provider=linux --cpu=auto",
+    "-nographic": "--escape=^ax",
+    "-display none": "--console=none",
+    "-nographic -serial file:x": "--console=file:x",
+    "-serial mon:stdio": "--escape=^ax --console=stdio",
+    f"-serial unix:/s,{SOCKET}": "--console=unix:/s",
+    "-serial tcp::4444,server,nowait": "--console=tcp:127.0.0.1:4444",
+    "-serial null -monitor none": "--console=none",
+    f"-chardev socket,id=m,path=/a,,b,{SOCKET} -mon chardev=m,mode=control": "--qmp=unix:/a,b",
+    "-chardev file,id=f,path=x -serial chardev:f": "--console=file:x",
+    f"-qmp unix:/q,{SOCKET} -S -s": "--qmp=unix:/q --paused --gdb=1234",
+    "-gdb tcp:localhost:99": "--gdb=localhost:99",
+    "-rtc base=2006-06-17,clock=host": "--rtc=base=2006-06-17",
+    "-icount shift=5": "--clock=virtual --ticks-per-instruction=16",
+    "-no-reboot -name guest=a,debug-threads=on": "--no-reboot --name=a",
+    "-pidfile p -daemonize": "--pidfile=p --detach",
+    "-nodefaults -no-user-config -vga none -parallel none -net none -nic none": "",
+    "-bios /dev/null -append --x": "--append=--x",
+    "-incoming unix:/i -smp 2 -m 1g": "receive unix:/i --once --memory-limit=1G",
+    "-incoming tcp:127.0.0.1:4444 -append x -no-reboot": "receive tcp:127.0.0.1:4444 --once",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("theirs", "ours"), TAKEN.items())
+def test_what_becomes_what(theirs: str, ours: str) -> None:
+    command, *words = translate([*theirs.split(), "-kernel", "k"])
+    expected = ours.split()
+    memory = "--memory=" if command == "run" else "--memory-limit="
+    if memory not in ours:
+        expected.append(f"{memory}512M")
+    if command == "receive":
+        assert [command, *words[:2]] == expected[:3]
+        words, expected = words[2:], expected[3:]
+    if command == "run" or "-no-reboot" not in theirs:
+        expected.append("--kernel=k")
+    assert sorted(words) == sorted(expected)
+
+
+def test_each_option_is_tried_and_documented() -> None:
+    tried = {word.lstrip("-") for theirs in TAKEN for word in theirs.split() if word.startswith("-")}
+    assert set(BY_NAME) - tried == {"kernel", "d", "D"}
+    page = DOCS.read_text()
+    assert renewed(page) == page, "renew it: python -m chronovisor.cli.qemu.reference docs/qemu.md"
+
+
+REFUSED = (
+    *("-nosuch", "--nosuch", "-kernel", "-m foo", "-accel nosuch", "-serial bogus:1", "-icount shift=99"),
+    *("-name a=b", "-display nosuch", "-chardev bogus,id=x", "-nographic -daemonize", "-monitor nosuch"),
+    "-qmp bogus",
+)
+ONLY_OURS = {
+    "-drive file=x": "-drive: invalid option",
+    "-device virtio-net-pci": "-device: invalid option",
+    "-netdev user,id=n": "-netdev: invalid option",
+    "disk.img": "disk images",
+    "-d int": "-d int: nothing of this is logged",
+    "-M powernv": "-M powernv: unsupported machine type",
+    "-M pseries,cap-htm=on": "cap-htm can be off alone",
+    "-cpu power10": "unable to find CPU model 'power10'",
+    "-smp 2,maxcpus=4": "maxcpus",
+    "-smp 3,threads=2": "Invalid CPU topology",
+    "-m 1G,slots=2": "'slots' is not available",
+    "-serial pty": "'pty' is not available",
+    "-serial unix:/x": "server=on",
+    "-serial stdio -serial null": "there can be only one",
+    "-icount auto": "expects a number",
+    "-bios /nowhere": "Could not find LPAR firmware '/nowhere'",
+    "-incoming defer": "a guest can come to tcp:",
+    "-incoming unix:/x -s": "-incoming does not go with what becomes --gdb",
+    "-append x": "give -kernel FILE",
+    "-kernel /_NO_FILE_": "could not load kernel: /_NO_FILE_",
+}
+
+
+@pytest.mark.parametrize(("theirs", "words"), ONLY_OURS.items())
+def test_what_is_refused(theirs: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(theirs.split()) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("chronovisor-qemu: ")
+    assert printed.err.count("\n") == 1
+    assert words in printed.err
+
+
+@pytest.mark.oracle
+@pytest.mark.skipif(shutil.which("qemu-system-ppc64") is None, reason="needs Debian's qemu-system-ppc")
+@pytest.mark.parametrize("theirs", REFUSED)
+def test_it_is_refused_as_qemu_does(theirs: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The exit status, and of the line what stands before the reason."""
+    display = [] if "-display" in theirs or "-nographic" in theirs else ["-display", "none"]
+    qemu = subprocess.run(
+        ["qemu-system-ppc64", *display, *theirs.split()], capture_output=True, text=True, timeout=60
+    )
+    assert main(theirs.split()) == qemu.returncode == 1
+    ours = capsys.readouterr().err
+    # Debian's warns of interfaces that are not installed.
+    said = next(line for line in qemu.stderr.splitlines() if line.startswith("qemu-system-ppc64: "))
+    # QEMU does not quote what else belongs to an option, as the size of `-m`.
+    before = (
+        f"{theirs}: " if theirs + ": " in said else said.removeprefix("qemu-system-ppc64: ").split(":")[0]
+    )
+    assert ours.startswith(f"chronovisor-qemu: {before}"), said
+
+
+def test_it_says_what_scripts_look_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-version"]) == main(["--help"]) == main(["-machine", "?"]) == 0
+    first, *_ = lines = capsys.readouterr().out.splitlines()
+    assert first.startswith("QEMU emulator version 7.2.")
+    assert any(line.startswith("-nographic") for line in lines)
+    assert any(line.startswith("pseries ") for line in lines)
+
+
+def test_a_guest_by_qemus_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for `cont`, is on a socket's console, and ends with QEMU's status."""
+    monkeypatch.setenv("CHRONOVISOR_RUN_DIR", str(tmp_path / "run"))
+    qmp, serial, pid = tmp_path / "qmp", tmp_path / "serial", tmp_path / "pid"
+    options = (
+        "-M",
+        "pseries",
+        "-m",
+        "2",
+        "-display",
+        "none",
+        "-S",
+        "-kernel",
+        "demo-le",
+        "-pidfile",
+        str(pid),
+    )
+    devices = ("-qmp", f"unix:{qmp},{SOCKET}", "-serial", f"unix:{serial},{SOCKET}")
+    process = subprocess.Popen(
+        [*COMMAND, *options, *devices, "-icount", "shift=0", "-daemonize"], stdout=subprocess.PIPE
+    )
+    told, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert b"runs in the background" in told
+    with socket.socket(socket.AF_UNIX) as monitor, socket.socket(socket.AF_UNIX) as console:
+        for one, path in ((monitor, qmp), (console, serial)):
+            one.settimeout(30)
+            one.connect(str(path))
+        lines = monitor.makefile("rwb", buffering=0)
+        assert "QMP" in json.loads(lines.readline())
+        lines.write(b'{"execute":"qmp_capabilities"}{"execute":"query-status"}{"execute":"cont"}')
+        answers = [json.loads(lines.readline()) for _ in range(2)]
+        assert answers[1]["return"]["status"] == "prelaunch"
+        printed = console.makefile("rb")
+        assert b"watching" in printed.readline()
+        assert f"process {int(pid.read_text())};" in told.decode()
+        console.sendall(b"q")
+        assert b"guest: readings" in printed.readline()
+        # The console ends with the guest.
+        assert printed.readline() == b""
+        while line := lines.readline():
+            if b"SHUTDOWN" in line:
+                break
+        assert json.loads(line)["data"] == {"guest": True, "reason": "guest-shutdown"}
+
+
+def test_what_does_not_go_together() -> None:
+    with pytest.raises(QemuOptionError, match="only one"):
+        translate(["-m", "1G", "-m", "2G", "-kernel", "k"])
