@@ -186,6 +186,10 @@ class Lowering(ThreadEmitter):
         shift = (file.width // 8).bit_length() - 1
         return self.at(self.at(self.state, OFFSETS[file_field(file)]), self.b.shl(number, word(shift)))
 
+    def set_register(self, file: RegisterFile, number: ir.Value, value: ir.Value) -> None:
+        """Set a register of a file."""
+        self.b.store(value, self.register(file, number)).align = 8
+
     # Control
 
     def leave(self, why: Left | ir.Value, address: ir.Value) -> None:

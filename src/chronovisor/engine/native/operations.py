@@ -34,7 +34,7 @@ def _read_file(low: Lowering, v: Value, a: ir.Value) -> ir.Value:
 
 
 def _write_file(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> None:
-    low.b.store(b, low.register(FILES[str(v.detail)], a)).align = 8
+    low.set_register(FILES[str(v.detail)], a, b)
 
 
 def _get(low: Lowering, v: Value) -> ir.Value:

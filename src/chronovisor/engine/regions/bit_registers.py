@@ -58,22 +58,27 @@ def changed(sites: Iterable[Site], name: str) -> int:
 
 
 class BitRegister:
-    """A register of one region. ``whole`` is its value at the region's entry, 64 bits."""
+    """A register of one region: its value as a whole, and each bit that the region changes.
 
-    def __init__(self, builder: ir.IRBuilder, name: str, ones: int, whole: ir.Value) -> None:
+    In a tight loop only bits are changed; ``settle`` makes the whole of them.
+    """
+
+    def __init__(self, builder: ir.IRBuilder, name: str, ones: int) -> None:
         self._b = builder
         self._width = REGISTERS[name].width
         self.all = mask(self._width)
         """All bits, as a mask."""
         self._ones = ones
-        self._entered = whole
+        self._whole = builder.alloca(I64)
         self._places = {number: builder.alloca(I1) for number in bits(ones)}
-        for number, place in self._places.items():
-            builder.store(self._bit_of(whole, number), place)
-        self.changes = bool(ones)
-        """Whether the region changes it."""
         #: How often it was written: a value that was read before a write must not be taken behind it.
         self.version = 0
+
+    def enter(self, whole: ir.Value) -> None:
+        """Give the register its value at an entry of the region, 64 bits."""
+        self._b.store(whole, self._whole)
+        for number, place in self._places.items():
+            self._b.store(self._bit_of(whole, number), place)
 
     def _bit_of(self, value: ir.Value, number: int) -> ir.Value:
         shifted = self._b.lshr(value, ir.Constant(value.type, number)) if number else value
@@ -82,7 +87,7 @@ class BitRegister:
     def bit(self, number: int) -> ir.Value:
         """A bit: 0 is the least significant."""
         place = self._places.get(number)
-        return self._bit_of(self._entered, number) if place is None else self._b.load(place, typ=I1)
+        return self._bit_of(self.settled(), number) if place is None else self._b.load(place, typ=I1)
 
     def part(self, low: int, width: int) -> ir.Value:
         """Some neighbouring bits, from ``low`` up."""
@@ -94,21 +99,37 @@ class BitRegister:
             result = self._b.or_(result, self._b.shl(wide, ir.Constant(kind, number)))
         return result
 
-    def whole(self) -> ir.Value:
-        """The register, 64 bits."""
-        result = self._b.and_(self._entered, word(~self._ones & self.all))
+    def settled(self) -> ir.Value:
+        """The register as a whole, 64 bits."""
+        return self._b.load(self._whole, typ=I64)
+
+    def _packed(self) -> ir.Value:
+        """The register, made of its bits."""
+        result = self._b.and_(self.settled(), word(~self._ones & self.all))
         for number in self._places:
             wide = self._b.zext(self.bit(number), I64)
             result = self._b.or_(result, self._b.shl(wide, word(number)))
         return result
 
-    def replace(self, ones: int, value: ir.Value) -> None:
-        """Give the bits of a mask their values in ``value``, which has the register's width."""
+    def settle(self) -> None:
+        """Make the whole of the bits."""
+        self._b.store(self._packed(), self._whole)
+
+    def replace(self, ones: int, value: ir.Value, settle: bool) -> None:
+        """Give the bits of a mask their values in ``value``, which has the register's width.
+
+        If not ``settle``, the whole is not to be used before it is settled.
+        """
+        b = self._b
         for number, bit in [(number, self._bit_of(value, number)) for number in bits(ones)]:
-            self._b.store(bit, self._places[number])
+            b.store(bit, self._places[number])
+        if settle:
+            wide = value if value.type == I64 else b.zext(value, I64)
+            kept = b.and_(self.settled(), word(~ones & self.all))
+            b.store(b.or_(kept, b.and_(wide, word(ones))), self._whole)
         self.version += 1
 
-    def read(self) -> ir.Value:
+    def read(self, settled: bool) -> ir.Value:
         """The register in its width."""
-        whole = self.whole()
+        whole = self.settled() if settled else self._packed()
         return whole if self._width == I64.width else self._b.trunc(whole, ir.IntType(self._width))

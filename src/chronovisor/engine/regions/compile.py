@@ -14,7 +14,14 @@ from llvmlite import binding as llvm
 from chronovisor.engine.native import compiler
 from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.native.operations import LOWERINGS
-from chronovisor.engine.regions import accesses, bit_registers, discovery, lowering
+from chronovisor.engine.regions import (
+    accesses,
+    bit_registers,
+    discovery,
+    lowering,
+    registers,
+    tight_loops,
+)
 from chronovisor.engine.regions import code as code_of_pages
 from chronovisor.engine.regions.code import Code
 from chronovisor.engine.regions.discovery import Region, discover
@@ -92,7 +99,7 @@ def page_name(mode: Mode, digest: str) -> str:
 def fingerprint() -> str:
     """What the code of regions depends on, besides the page."""
     digest = hashlib.sha256(compiler.fingerprint().encode())
-    for module in (accesses, bit_registers, code_of_pages, discovery, lowering):
+    for module in (accesses, bit_registers, code_of_pages, discovery, lowering, registers, tight_loops):
         digest.update(Path(module.__file__ or "").read_bytes())
     digest.update(Path(__file__).read_bytes())
     return digest.hexdigest()[:32]

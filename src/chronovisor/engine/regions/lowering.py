@@ -1,43 +1,33 @@
 """A region as one LLVM function, which has a handler's signature and takes a handler's place in records.
 
-Registers that the region uses are LLVM values within it. They are loaded at its entries and stored at its one
-exit, so the state is exact whenever anything else looks at it.
+The state is exact whenever anything else looks at it: see `registers`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum, IntEnum
-from types import MappingProxyType
 
 from llvmlite import ir
 
-from chronovisor.engine.native.emitter import HANDLER, HANDLER_POINTER, I1, I64, POINTER, Rows, word
-from chronovisor.engine.native.layout import (
-    OFFSETS,
-    PAGE_SHIFT,
-    RECORD_HANDLER,
-    RECORD_PLAIN,
-    RECORD_SIZE,
-    Left,
-    file_field,
+from chronovisor.engine.native.emitter import (
+    HANDLER,
+    HANDLER_POINTER,
+    I1,
+    I64,
+    POINTER,
+    Rows,
+    ThreadEmitter,
+    word,
 )
-from chronovisor.engine.native.lowering import Lowering, Mode
-from chronovisor.engine.regions import accesses, bit_registers
-from chronovisor.engine.regions.bit_registers import BitRegister
+from chronovisor.engine.native.layout import PAGE_SHIFT, RECORD_HANDLER, RECORD_PLAIN, RECORD_SIZE, Left
+from chronovisor.engine.native.lowering import Mode
+from chronovisor.engine.regions import accesses
 from chronovisor.engine.regions.code import Site
 from chronovisor.engine.regions.discovery import Region
-from chronovisor.isa.registers import FILES, RegisterFile
+from chronovisor.engine.regions.registers import RegisterLowering
+from chronovisor.engine.regions.tight_loops import Loop
 from chronovisor.isa.values import Block, Value, When
-
-#: Addresses, which have no place of their own.
-_ADDRESSES = ("CIA", "NIA")
-#: The most bits of a register that have a place each.
-_MOST_BITS = 32
-
-
-#: The region's function: a handler with one more argument, the number of the entry.
-_REGION = ir.FunctionType(I64, [POINTER, POINTER, POINTER, I64, I64])
 
 
 class _Way(IntEnum):
@@ -56,7 +46,7 @@ class Exit(Enum):
     OUTSIDE = "control goes on outside the region"
     REGISTER = "a register says where control goes on"
     SPENT = "the budget may not last to the next entry"
-    ELSEWHERE = "the region's pages are mapped in another way"
+    ELSEWHERE = "a page of the region that control comes to is mapped in another way"
     ABSENT = "the TLB does not have the page of an access, or it is in two pages"
     UNDECODED = "control goes on in a page that has no records"
 
@@ -67,7 +57,7 @@ _WAYS = {
     Exit.OUTSIDE: _Way.JUMP,
     Exit.REGISTER: _Way.JUMP,
     Exit.SPENT: _Way.PLAIN,
-    Exit.ELSEWHERE: _Way.PLAIN,
+    Exit.ELSEWHERE: _Way.JUMP,
     Exit.ABSENT: _Way.PLAIN,
 }
 """The way of each exit but UNDECODED, which is found out on the ways that go on."""
@@ -81,22 +71,22 @@ def entry_symbol(number: int) -> str:
 def define_region(module: ir.Module, mode: Mode, rows: Rows, region: Region) -> None:
     """Define a region, and a handler for each of its entries."""
     made = RegionLowering(module, mode, rows, region).function
-    for number in range(len(region.entries)):
-        handler = ir.Function(module, HANDLER, entry_symbol(number))
-        handler.calling_convention = "tailcc"
-        b = ir.IRBuilder(handler.append_basic_block())
-        arguments = [*handler.args, word(number)]
-        b.ret(b.call(made, arguments, cconv="tailcc", tail="musttail"))
+    for number, entry in enumerate(region.entries):
+        _Entry(module, made, number, entry)
 
 
-def _whole(v: Value) -> Value | None:
-    """What is read or set as a whole by a statement that may be one about single bits."""
-    while True:
-        if bit_registers.is_read(v) or (v.op == "set" and v.detail in bit_registers.NAMES):
-            return v
-        if v.op not in ("lshr", "and", "or", "extract"):
-            return None
-        v = v.args[0]
+class _Entry(ThreadEmitter):
+    """The handler that enters a region at one of its entries."""
+
+    def __init__(self, module: ir.Module, region: ir.Function, number: int, offset: int) -> None:
+        super().__init__(module, HANDLER, entry_symbol(number))
+        self.function.calling_convention = "tailcc"
+        b, (state, record, memory, budget) = self.b, self.function.args
+        home = b.sub(self.read("page_base"), word(offset >> PAGE_SHIFT << PAGE_SHIFT))
+        # Only used if all entries are in the home page.
+        records = self.at(record, -_record_offset(offset))
+        arguments = [state, records, memory, budget, home, word(number)]
+        b.ret(b.call(region, arguments, cconv="tailcc", tail="musttail"))
 
 
 def _record_offset(offset: int) -> int:
@@ -109,29 +99,24 @@ def _direct(block: Block) -> Iterator[Value]:
     return (s for s in block if not isinstance(s, When))
 
 
-class RegionLowering(Lowering):
+class RegionLowering(RegisterLowering):
     """A region in the making."""
 
-    kind = _REGION
-    #: The places of the registers that the region changes, by their names.
-    _named: Mapping[str, ir.Value] = MappingProxyType({})
-
     def __init__(self, module: ir.Module, mode: Mode, rows: Rows, region: Region) -> None:
-        super().__init__(module, "chronovisor_region", mode, rows)
+        super().__init__(module, mode, rows, region)
         self.function.linkage = "internal"
-        self.region = region
         b = self.b
         self.budget_at = b.alloca(I64)
         b.store(self.function.args[3], self.budget_at)
-        self.exit = {part: b.alloca(I64) for part in ("way", "why", "address", "budget")}
-        self.exit_block = self.block_named("exit")
-        before = self._of_entry(lambda entry: entry >> PAGE_SHIFT << PAGE_SHIFT)
-        self.home = b.sub(self.read("page_base"), before)
+        self.exit = {part: b.alloca(I64) for part in ("why", "address", "budget")}
+        #: The ends of the region, and of tight loops.
+        self._ways: dict[tuple[Loop | None, _Way], ir.Block] = {
+            (None, way): self.block_named(way.name.lower()) for way in _Way
+        }
+        self.home = self.function.args[4]
         #: The records of the home page, if that is the page that the thread executes in the region.
-        self.records: ir.Value | None = None
-        if all(entry >> PAGE_SHIFT == 0 for entry in region.entries):
-            self.records = self.at(self.record, self._of_entry(lambda entry: -_record_offset(entry)))
-        self._load_registers()
+        in_home = all(entry >> PAGE_SHIFT == 0 for entry in region.entries)
+        self.records: ir.Value | None = self.record if in_home else None
         self.blocks = {o: self.block_named(f"at_{o:x}") for o in region.sites if self._begins_block(o)}
         #: The instruction in the making, and how many of its block are done before it.
         self.site = region.sites[region.entries[0]]
@@ -143,189 +128,28 @@ class RegionLowering(Lowering):
         self._looked_up: dict[int, ir.Value] = {}
         #: Sets of bits of MSR: in the block one of each set is known to be a one. A region leaves MSR alone.
         self._ones: set[int] = set()
-        self._check_pages()
-        choice = b.switch(self.function.args[4], self.blocks[region.entries[0]])
-        for number, entry in enumerate(region.entries[1:], 1):
-            choice.add_case(word(number), self.blocks[entry])
+        self._define_entries()
         for offset in region.sites:
             if offset in self.blocks:
                 self._lower_block(offset)
-        self._define_exit()
+        self._define_exits()
 
-    def _of_entry(self, of: Callable[[int], int]) -> ir.Value:
-        """A number that depends on the offset of the entry at which the region was entered."""
-        numbers = [of(entry) for entry in self.region.entries]
-        found: ir.Value = word(numbers[0])
-        for number, value in enumerate(numbers):
-            if value != numbers[0]:
-                here = self.b.icmp_unsigned("==", self.function.args[4], word(number))
-                found = self.b.select(here, word(value), found)
-        return found
-
-    def _check_pages(self) -> None:
-        """Leave if an effective page of the region is not the real one that its code was read from.
-
-        That is known for the page of the entry. Other pages must lie at the same distance from it in real
-        memory. If the TLB does not say that, the instruction's own handler goes on.
-        """
-        b, pages = self.b, self.region.pages
-        if len(pages) == 1:
-            return
-        check, fine = self.block_named("translated"), self.block_named("pages_fine")
-        count = self.read("page_count")
-        b.cbranch(b.icmp_unsigned("==", count, word(0)), check, fine)
-        b.position_at_end(check)
-        tlb = b.inttoptr(self.read("tlb"), POINTER)
-        home = b.sub(self.read("page_entry"), self._of_entry(lambda entry: 8 * (entry >> PAGE_SHIFT)))
-        number = b.lshr(self.home, word(PAGE_SHIFT))
-        wrong: ir.Value = ir.Constant(I1, 0)
-        for page in pages:
-            effective = b.add(number, word(page))
-            tag, data = self.tlb_entry(tlb, "fetch", effective)
-            other_tag = b.icmp_unsigned("!=", b.load(tag, typ=I64), effective)
-            other_page = b.icmp_unsigned("!=", b.load(data, typ=I64), b.add(home, word(8 * page)))
-            wrong = b.or_(wrong, b.or_(other_tag, other_page))
-        elsewhere = self.unlikely(wrong, "elsewhere")
-        b.branch(fine)
-        b.position_at_end(elsewhere)
-        self._exit(Exit.ELSEWHERE, word(0), b.add(self.home, self._of_entry(lambda entry: entry)), 0)
-        b.position_at_end(fine)
-
-    # What is a value of the region
-
-    def _load_registers(self) -> None:
-        """Give each register that the region names a place of its own, which LLVM makes a value of."""
+    def _define_entries(self) -> None:
+        """Each entry loads the registers that are used from there on."""
         b = self.b
-        files: dict[tuple[str, int], None] = {}
-        changed: dict[tuple[str, int], None] = {}
-        named: dict[str, None] = {}
-        self._bits = dict(self._bit_registers())
-        for site in self.region.sites.values():
-            assert site.program is not None
-            for s in site.program.statements():
-                if s.op in ("read_file", "write_file"):
-                    number = site.constant(s.args[0])
-                    assert number is not None, "a register whose number is not in the instruction"
-                    files[str(s.detail), number] = None
-                    if s.op == "write_file":
-                        changed[str(s.detail), number] = None
-                elif s.op == "set" and s.detail not in _ADDRESSES and s.detail not in self._bits:
-                    named[str(s.detail)] = None
-        self._files = {key: b.alloca(ir.IntType(FILES[key[0]].width)) for key in files}
-        places = {name: b.alloca(I64) for name in named}
-        self._changed = list(changed)
-        #: Values of registers kept bit by bit, which are made only if something needs them: the register, and
-        #: its version then.
-        self._deferred: dict[int, tuple[BitRegister, int]] = {}
-        for key, place in self._files.items():
-            b.store(self._file_load(key), place)
-        for name, place in places.items():
-            b.store(self.read(name), place)
-        self._named = places
-
-    def _bit_registers(self) -> Iterator[tuple[str, BitRegister]]:
-        """The registers that are kept bit by bit, by their names."""
-        for name in bit_registers.NAMES:
-            ones = bit_registers.changed(self.region.sites.values(), name)
-            if ones.bit_count() <= _MOST_BITS:
-                yield name, BitRegister(self.b, name, ones, super().read(name))
-
-    def _file_place(self, key: tuple[str, int]) -> ir.Value:
-        file = FILES[key[0]]
-        return self.at(self.state, OFFSETS[file_field(file)] + (key[1] * file.width // 8))
-
-    def _file_load(self, key: tuple[str, int]) -> ir.Value:
-        loaded = self.b.load(self._file_place(key), typ=ir.IntType(FILES[key[0]].width))
-        loaded.align = 8
-        return loaded
-
-    def _store_registers(self) -> None:
-        b = self.b
-        for key in self._changed:
-            value = b.load(self._files[key], typ=ir.IntType(FILES[key[0]].width))
-            b.store(value, self._file_place(key)).align = 8
-        for name, place in self._named.items():
-            super().write(name, b.load(place, typ=I64))
-        for name, register in self._bits.items():
-            if register.changes:
-                super().write(name, register.whole())
-
-    def register(self, file: RegisterFile, number: ir.Value) -> ir.Value:
-        """The place of a register of a file; its number is known."""
-        return self._files[file.name, int(number.constant)]
-
-    def read(self, name: str, width: int = 64) -> ir.Value:
-        """A field of the state."""
-        place = self._named.get(name)
-        if place is None:
-            return super().read(name, width)
-        whole = self.b.load(place, typ=I64)
-        return whole if width == I64.width else self.b.trunc(whole, ir.IntType(width))
-
-    def write(self, name: str, value: ir.Value) -> None:
-        """Set a field of the state, zero-extended to its 64 bits."""
-        place = self._named.get(name)
-        if place is None:
-            super().write(name, value)
-        else:
-            self.b.store(value if value.type == I64 else self.b.zext(value, I64), place)
+        first, *others = (self.block_named(f"entry_{n}") for n in range(len(self.region.entries)))
+        choice = b.switch(self.function.args[5], first)
+        for number, block in enumerate(others, 1):
+            choice.add_case(word(number), block)
+        for entry, block in zip(self.region.entries, (first, *others), strict=True):
+            b.position_at_end(block)
+            self.load_registers()
+            b.branch(self.blocks[entry])
 
     def statement(self, v: Value) -> None:
-        """Do one statement; a value that the instruction determines is a constant."""
+        """Do one statement."""
         self._present = v
-        if self.is_hosted(v):
-            return
-        known = None if self.lanes else self.site.constant(v)
-        if known is not None:
-            self.values[id(v)] = ir.Constant(ir.IntType(v.width), known)
-        elif self.lanes or not self._bit_statement(v):
-            self.by_operation(v)
-
-    def value(self, value: Value) -> ir.Value:
-        """The LLVM value of a traced one."""
-        deferred = self._deferred.pop(id(value), None)
-        if deferred is not None:
-            register, version = deferred
-            assert version == register.version, "the register was written in between"
-            if bit_registers.is_read(value):
-                self.values[id(value)] = register.read()
-            else:
-                self.by_operation(value)
-        return super().value(value)
-
-    def _bit_statement(self, v: Value) -> bool:
-        """Do a statement about a register that is kept bit by bit; False if that is not possible."""
-        read = _whole(v)
-        register = None if read is None else self._bits.get(str(read.detail))
-        if register is None:
-            return False
-        if v.op == "set":
-            found = bit_registers.replaced(self.site, v.args[0])
-            if found is None or found[0] != v.detail:
-                register.replace(register.all, self.value(v.args[0]))
-            else:
-                register.replace(found[1], self.value(found[2]))
-            return True
-        if v.op == "extract":
-            shift = self._shift(v.args[0])
-            if shift is None:
-                return False
-            assert isinstance(v.detail, int)
-            self.values[id(v)] = register.part(shift + v.detail, v.width)
-            return True
-        if v.op in ("lshr", "and") and self.site.constant(v.args[1]) is None:
-            return False
-        if v.op == "or" and bit_registers.replaced(self.site, v) is None:
-            return False
-        self._deferred[id(v)] = register, register.version
-        return True
-
-    def _shift(self, v: Value) -> int | None:
-        """By how many bits a register that was read is shifted; None if the value is no such register."""
-        if bit_registers.is_read(v):
-            return 0
-        is_shifted = v.op == "lshr" and bit_registers.is_read(v.args[0]) and id(v) in self._deferred
-        return self.site.constant(v.args[1]) if is_shifted else None
+        super().statement(v)
 
     def _when(self, guarded: When) -> None:
         known = self.site.constant(guarded.condition)
@@ -379,14 +203,24 @@ class RegionLowering(Lowering):
         b = self.b
         self._taken(exit, why)
         parts = {
-            "way": word(_WAYS[exit]),
             "why": word(why) if isinstance(why, Left) else why,
             "address": address,
             "budget": self._budget(done),
         }
         for part, value in parts.items():
             b.store(value, self.exit[part])
-        b.branch(self.exit_block)
+        b.branch(self._way_out(_WAYS[exit]))
+
+    def _way_out(self, way: _Way) -> ir.Block:
+        """Where the region is left, from the instruction in the making."""
+        end = self._ways.get((self.loop, way))
+        if end is None:
+            assert self.loop is not None
+            end = self._ways[self.loop, way] = self.block_named(f"{way.name.lower()}_from_loop")
+            with self.elsewhere(end):
+                self.store_registers(self.loop)
+                self.b.branch(self._ways[None, way])
+        return end
 
     def _taken(self, exit: Exit, why: Left | ir.Value) -> None:
         """The code that follows leaves the region in this way. Tests count how often that happens."""
@@ -397,8 +231,36 @@ class RegionLowering(Lowering):
         if block is None:
             self._exit(Exit.OUTSIDE, word(0), self._address_of(offset), done)
             return
+        if offset >> PAGE_SHIFT != self.site.offset >> PAGE_SHIFT:
+            self._check_page(offset, done)
         self.b.store(self._budget(done), self.budget_at)
+        if self.loop is not None and self.loops.get(offset) is not self.loop:
+            self.store_registers(self.loop)
         self.b.branch(block)
+
+    def _check_page(self, offset: int, done: int) -> None:
+        """Leave if the effective page of an instruction is not the real one that its code was read from.
+
+        That is known for the page of the entry. Other pages must lie at the same distance from it in real
+        memory, as the TLB must say.
+        """
+        b, page = self.b, offset >> PAGE_SHIFT
+        check, fine = self.block_named("translated"), self.block_named("page_fine")
+        b.cbranch(b.icmp_unsigned("==", self.read("page_count"), word(0)), check, fine)
+        b.position_at_end(check)
+        tlb = b.inttoptr(self.read("tlb"), POINTER)
+        # The entries of a table of pages have 8 bytes each.
+        entered = b.ashr(b.sub(self.read("page_base"), self.home), word(PAGE_SHIFT - 3))
+        expected = b.add(b.sub(self.read("page_entry"), entered), word(8 * page))
+        effective = b.add(b.lshr(self.home, word(PAGE_SHIFT)), word(page))
+        tag, data = self.tlb_entry(tlb, "fetch", effective)
+        other_tag = b.icmp_unsigned("!=", b.load(tag, typ=I64), effective)
+        other_page = b.icmp_unsigned("!=", b.load(data, typ=I64), expected)
+        elsewhere = self.unlikely(b.or_(other_tag, other_page), "elsewhere")
+        b.branch(fine)
+        with self.elsewhere(elsewhere):
+            self._exit(Exit.ELSEWHERE, word(0), self._address_of(offset), done)
+        b.position_at_end(fine)
 
     def _begins_block(self, offset: int) -> bool:
         """Whether control comes to an instruction of the region by more than the instruction before."""
@@ -407,6 +269,7 @@ class RegionLowering(Lowering):
         return (
             offset in region.entries
             or offset in region.returns
+            or offset % (1 << PAGE_SHIFT) == 0
             or before is None
             or bool(before.jumps)
             or any(offset in site.targets for site in region.sites.values())
@@ -483,29 +346,41 @@ class RegionLowering(Lowering):
                 b.position_at_end(on)
         self._exit(Exit.REGISTER, word(0), target, done)
 
-    def _define_exit(self) -> None:
+    def _define_exits(self) -> None:
         b = self.b
-        b.position_at_end(self.exit_block)
-        self._store_registers()
-        way, why, address, budget = (b.load(place, typ=I64) for place in self.exit.values())
-        done = b.sub(self.function.args[3], budget)
-        self.write("done_in_regions", b.add(self.read("done_in_regions"), done))
-        leaves, jumps = self.block_named("leaves"), self.block_named("jumps")
-        b.cbranch(b.icmp_unsigned("==", way, word(_Way.LEAVE)), leaves, jumps)
-        b.position_at_end(leaves)
-        self._return(why, address, budget)
-        b.position_at_end(jumps)
+        b.position_at_end(self._ways[None, _Way.LEAVE])
+        self._return(*self._left("why", "address", "budget"))
+
+        b.position_at_end(self._ways[None, _Way.JUMP])
+        address, budget = self._left("address", "budget")
         record, missing = self._record_of(address)
-        # Records that were made since the region was put in have no other handler.
+        # Read once: another thread may be taking a region out.
+        self._go_on(b.load(self.at(record, RECORD_HANDLER), typ=HANDLER_POINTER), record, budget)
+        self._define_undecoded(missing, address, budget)
+
+        b.position_at_end(self._ways[None, _Way.PLAIN])
+        address, budget = self._left("address", "budget")
+        record, missing = self._record_of(address)
         plain = b.load(self.at(record, RECORD_PLAIN), typ=I64)
-        wanted = b.icmp_unsigned("==", way, word(_Way.PLAIN))
-        has = b.and_(wanted, b.icmp_unsigned("!=", plain, word(0)))
-        # Read once: another thread may be taking the region out.
         present = b.load(self.at(record, RECORD_HANDLER), typ=I64)
-        handler = b.inttoptr(b.select(has, plain, present), HANDLER_POINTER)
+        # Records that were made since the region was put in have no other handler.
+        has = b.icmp_unsigned("!=", plain, word(0))
+        self._go_on(b.inttoptr(b.select(has, plain, present), HANDLER_POINTER), record, budget)
+        self._define_undecoded(missing, address, budget)
+
+    def _left(self, *parts: str) -> list[ir.Value]:
+        """What is known when the region is left; the instructions of the stay are counted."""
+        b = self.b
+        done = b.sub(self.function.args[3], b.load(self.exit["budget"], typ=I64))
+        self.write("done_in_regions", b.add(self.read("done_in_regions"), done))
+        return [b.load(self.exit[part], typ=I64) for part in parts]
+
+    def _go_on(self, handler: ir.Value, record: ir.Value, budget: ir.Value) -> None:
         arguments = [self.state, record, self.memory, budget]
-        b.ret(b.call(handler, arguments, cconv="tailcc", tail="musttail"))
-        b.position_at_end(missing)
+        self.b.ret(self.b.call(handler, arguments, cconv="tailcc", tail="musttail"))
+
+    def _define_undecoded(self, missing: ir.Block, address: ir.Value, budget: ir.Value) -> None:
+        self.b.position_at_end(missing)
         self._taken(Exit.UNDECODED, Left.FETCH)
         self._return(word(Left.FETCH), address, budget)
 
@@ -531,7 +406,7 @@ class RegionLowering(Lowering):
         return record, missing
 
     def _return(self, why: ir.Value, address: ir.Value, budget: ir.Value) -> None:
-        super(Lowering, self).write("CIA", address)
+        self.b.store(address, self.field("CIA"))
         self.b.store(budget, self.field("budget"))
         self.b.ret(why)
 

@@ -1,0 +1,62 @@
+"""Which instructions of a region are in tight loops: innermost loops without calls and jumps by register.
+
+A tight loop stays in the region for long, so it is worth it to store what its instructions change only when
+control leaves the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from chronovisor.engine.regions.code import Site
+
+#: The instructions of a loop, by their offsets.
+Loop = frozenset[int]
+
+Edges = Mapping[int, Iterable[int]]
+
+
+def tight_loops(sites: Mapping[int, Site]) -> dict[int, Loop]:
+    """The loop of each instruction that is in one, by the instruction's offset."""
+    inside = {offset: list(_successors(sites, site)) for offset, site in sites.items()}
+    before: dict[int, list[int]] = {}
+    for offset, following in inside.items():
+        for one in following:
+            before.setdefault(one, []).append(offset)
+    bodies = [
+        body
+        for head in sorted(sites)
+        if (latches := [offset for offset in before.get(head, ()) if offset >= head])
+        and (body := _body(inside, before, head, latches))
+    ]
+    found: dict[int, Loop] = {}
+    for body in sorted(bodies, key=len):
+        if not any(offset in found or _goes_away(sites[offset]) for offset in body):
+            found |= dict.fromkeys(body, body)
+    return found
+
+
+def _successors(sites: Mapping[int, Site], site: Site) -> Iterable[int]:
+    following = [*site.targets, site.offset + 4] if site.falls else site.targets
+    return (offset for offset in following if offset in sites)
+
+
+def _body(inside: Edges, before: Edges, head: int, latches: list[int]) -> Loop:
+    """The instructions that control comes to from the head and from which it goes back to the head."""
+    back = _closure(before, latches, head)
+    return frozenset(back & _closure(inside, [head], None) if head in back else ())
+
+
+def _closure(edges: Edges, starts: list[int], last: int | None) -> set[int]:
+    """What the edges lead to from some instructions; they are not followed behind the last one."""
+    found, todo = set(starts), list(starts)
+    while todo:
+        offset = todo.pop()
+        new = set(edges.get(offset, ())) - found if offset != last else set()
+        found |= new
+        todo += new
+    return found
+
+
+def _goes_away(site: Site) -> bool:
+    return site.links or site.is_indirect
