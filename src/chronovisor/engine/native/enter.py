@@ -179,6 +179,7 @@ class _Entry(ThreadEmitter):
         record = b.phi(POINTER)
         record.add_incoming(found, first)
         record.add_incoming(after, second)
+        self.write("handlers_from", b.ptrtoint(record, I64))
         handler = b.load(self.at(record, RECORD_HANDLER), typ=HANDLER_POINTER)
         why = b.call(handler, [self.state, record, self.memory, size], cconv="tailcc")
         back = self.block_named("back")
@@ -310,9 +311,10 @@ class _Entry(ThreadEmitter):
         count = self.read("sample_count")
         size = ctypes.sizeof(Sample)
         place = self.at(self.field("samples"), b.mul(b.and_(count, word(SAMPLES - 1)), word(size)))
-        base, tlb, entry = (self.read(name) for name in ("page_base", "tlb", "page_entry"))
-        for name, value in (("entry", entry), ("base", base), ("offset", offset), ("tlb", tlb)):
-            b.store(value, self.at(place, getattr(Sample, name).offset))
+        parts = {"entry": "page_entry", "base": "page_base", "tlb": "tlb", "handlers_from": "handlers_from"}
+        values = {part: self.read(name) for part, name in parts.items()} | {"offset": offset}
+        for part, value in values.items():
+            b.store(value, self.at(place, getattr(Sample, part).offset))
         self.write("sample_count", b.add(count, word(1)))
         b.branch(after)
         b.position_at_end(after)

@@ -29,9 +29,12 @@ KEYS = 4
 
 
 class Sample(ctypes.Structure):
-    """Where a thread was: the page as in page_entry and page_base, the offset in it in bytes, and its TLB."""
+    """Where a thread was: the page as in page_entry and page_base, the offset in it in bytes, and its TLB.
 
-    _fields_ = [(name, ctypes.c_uint64) for name in ("entry", "base", "offset", "tlb")]
+    ``handlers_from`` is as in the state.
+    """
+
+    _fields_ = [(name, ctypes.c_uint64) for name in ("entry", "base", "offset", "tlb", "handlers_from")]
 
 
 class Registers(ctypes.Structure):
@@ -105,6 +108,8 @@ class Registers(ctypes.Structure):
         # decoded pages
         ("page_base", ctypes.c_uint64),
         ("page_entry", ctypes.c_uint64),
+        # The record at which handlers took over, 0 if that was for the rest of a region's budget
+        ("handlers_from", ctypes.c_uint64),
         # Where the thread was, now and then; how many samples there were in all, and how many pieces there
         # are until the next one
         ("samples", Sample * SAMPLES),

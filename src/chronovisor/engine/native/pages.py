@@ -200,6 +200,19 @@ class DecodedPages:
             page, version, ctypes.string_at(self._memory_at + (page << PAGE_SHIFT), 1 << PAGE_SHIFT)
         )
 
+    def offset_of(self, page: int, record: int) -> int | None:
+        """The offset within a page of the instruction whose record is at an address; None if it is another's."""
+        place = record - self.table[page]
+        return place // RECORD_SIZE * 4 if 0 <= place < ctypes.sizeof(Records) else None
+
+    def begins_region(self, page: int, offset: int) -> bool:
+        """Whether a region is put in at an offset of a page."""
+        with self._changing:
+            if page not in self._records:
+                return False
+            records, place = self._record((page << PAGE_SHIFT) + offset)
+            return bool(records[place + RECORD_PLAIN // 8])
+
     def version(self, page: int) -> int:
         """How often the code of the page with this number has changed."""
         return self._versions.get(page, 0)

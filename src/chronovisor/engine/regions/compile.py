@@ -24,7 +24,7 @@ from chronovisor.engine.regions import (
 )
 from chronovisor.engine.regions import code as code_of_pages
 from chronovisor.engine.regions.code import Code
-from chronovisor.engine.regions.discovery import Region, discover
+from chronovisor.engine.regions.discovery import Region, discover, discover_from
 from chronovisor.engine.regions.lowering import define_region
 
 #: LLVM's passes over a region: code as fast as by all that -O2 does, in a fraction of the time.
@@ -36,30 +36,33 @@ class WantedRegion:
     """A region that is to be compiled: the one around a hot instruction.
 
     ``pages`` are the contents of the pages that it may have, by their distance from the home page, in pages;
-    the hot instruction is in the home page, at the offset ``hot`` in bytes.
+    the hot instruction is in the home page, at the offset ``hot`` in bytes. If there are ``starts``, the
+    region is instead what control comes to at these offsets.
     """
 
     mode: Mode
     pages: Mapping[int, bytes]
     hot: int
+    starts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class CompiledRegion:
     """A region's machine code, and which instructions it has, by their offsets from its home page.
 
-    ``pages`` has what tells the contents of its pages, by their distance from the home page. Without entries
-    there is no code: nothing there is worth a region.
+    ``pages`` has what tells the contents of its pages, by their distance from the home page; ``starts`` are as
+    in `WantedRegion`. Without entries there is no code: nothing there is worth a region.
     """
 
     pages: dict[int, str]
     entries: tuple[int, ...]
     covered: tuple[int, ...]
+    starts: tuple[int, ...]
     code: bytes
 
     def encode(self) -> bytes:
         """As a line of text and the code."""
-        line = json.dumps([list(self.pages.items()), self.entries, self.covered, len(self.code)])
+        line = json.dumps([list(self.pages.items()), self.entries, self.covered, self.starts, len(self.code)])
         return line.encode() + b"\n" + self.code
 
     @classmethod
@@ -79,9 +82,9 @@ def decode_page(whole: bytes) -> list[CompiledRegion]:
     found = []
     while whole:
         line, _, whole = whole.partition(b"\n")
-        pages, entries, covered, length = json.loads(line)
-        found.append(CompiledRegion(dict(pages), tuple(entries), tuple(covered), whole[:length]))
-        whole = whole[length:]
+        pages, entries, covered, starts, length = json.loads(line)
+        code, whole = whole[:length], whole[length:]
+        found.append(CompiledRegion(dict(pages), tuple(entries), tuple(covered), tuple(starts), code))
     return found
 
 
@@ -107,11 +110,13 @@ def fingerprint() -> str:
 
 def compile_region(wanted: WantedRegion) -> CompiledRegion:
     """Find and compile a region."""
-    region = discover(Code(wanted.pages, wanted.mode), wanted.hot)
+    code, starts = Code(wanted.pages, wanted.mode), wanted.starts
+    region = discover_from(code, starts) if starts else discover(code, wanted.hot)
     if region is None:
-        return CompiledRegion({0: page_digest(wanted.pages[0])}, (), (wanted.hot,), b"")
+        return CompiledRegion({0: page_digest(wanted.pages[0])}, (), (wanted.hot,), starts, b"")
     pages = {page: page_digest(wanted.pages[page]) for page in region.pages}
-    return CompiledRegion(pages, region.entries, tuple(region.sites), _machine_code(region, wanted.mode))
+    machine_code = _machine_code(region, wanted.mode)
+    return CompiledRegion(pages, region.entries, tuple(region.sites), starts, machine_code)
 
 
 def _machine_code(region: Region, mode: Mode) -> bytes:

@@ -16,13 +16,14 @@ from chronovisor.engine.regions.compile import WantedRegion, compile_region
 def request(wanted: WantedRegion) -> dict[str, object]:
     """What asks for a region."""
     pages = [(page, base64.b64encode(content).decode()) for page, content in wanted.pages.items()]
-    return {"mode": wanted.mode, "pages": pages, "hot": wanted.hot}
+    return {"mode": wanted.mode, "pages": pages, "hot": wanted.hot, "starts": wanted.starts}
 
 
 def answer(asked: dict[str, Any]) -> bytes:
     """The region that a request asks for."""
     pages = {page: base64.b64decode(content) for page, content in asked["pages"]}
-    return compile_region(WantedRegion(tuple(asked["mode"]), pages, asked["hot"])).encode()
+    wanted = WantedRegion(tuple(asked["mode"]), pages, asked["hot"], tuple(asked["starts"]))
+    return compile_region(wanted).encode()
 
 
 if __name__ == "__main__":

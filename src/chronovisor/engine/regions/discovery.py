@@ -15,6 +15,8 @@ MOST_IN_LINE = 100
 FEWEST_IN_LINE = 6
 #: How far back the beginning of a straight line is looked for, in bytes.
 _LINE = 256
+#: How far behind an instruction that cannot be part of a region one is looked for that can, in bytes.
+_UNFIT = 16
 #: How far from the hot place a loop is looked for, in instructions.
 _REACH = 2 * MOST_IN_LOOP
 
@@ -45,15 +47,32 @@ def discover(code: Code, hot: int) -> Region | None:
     """The region around the instruction at an offset; None if there is nothing worth compiling."""
     if not code[hot].fits:
         return None
-    near = _reachable(code, hot, _REACH)
+    near = _reachable(code, [hot], _REACH)
     loop = _loop(near, hot)
     if loop:
         chosen = _nearest(near, hot, loop, MOST_IN_LOOP)
         return _region(code, _back_targets(code, chosen) or {hot}, chosen)
     first = _block_begin(code, hot)
-    near = _reachable(code, first, _REACH)
+    near = _reachable(code, [first], _REACH)
     chosen = _nearest(near, first, set(near), MOST_IN_LINE)
     return _region(code, {first}, chosen) if len(chosen) >= FEWEST_IN_LINE else None
+
+
+def discover_from(code: Code, starts: Iterable[int]) -> Region | None:
+    """The region that control comes to at some offsets; None if there is nothing worth compiling."""
+    begins = {offset for start in starts if (offset := _first_that_fits(code, start)) is not None}
+    near = _reachable(code, sorted(begins), MOST_IN_LOOP)
+    if len(near) < FEWEST_IN_LINE:
+        return None
+    return _region(code, begins | _back_targets(code, list(near)), list(near))
+
+
+def _first_that_fits(code: Code, start: int) -> int | None:
+    """The first instruction of a straight line from ``start`` that can be part of a region."""
+    offset = start
+    while not code[offset].fits and offset - start < _UNFIT:
+        offset += 4
+    return offset if code[offset].fits else None
 
 
 def _back_targets(code: Code, chosen: list[int]) -> set[int]:
@@ -82,11 +101,11 @@ def _successors(code: Code, site: Site, returns: Iterable[int]) -> list[int]:
     return [offset for offset in dict.fromkeys(found) if code[offset].fits]
 
 
-def _reachable(code: Code, start: int, most: int) -> dict[int, list[int]]:
-    """The instructions that control can reach from ``start``, the nearest first, and what follows each."""
+def _reachable(code: Code, starts: list[int], most: int) -> dict[int, list[int]]:
+    """The instructions that control can reach from some, the nearest first, and what follows each."""
     returns: list[int] = []
-    found: dict[int, list[int]] = {start: []}
-    order = [start]
+    found: dict[int, list[int]] = {start: [] for start in starts}
+    order = list(starts)
     for offset in order:
         if code[offset].links:
             returns.append(offset + 4)

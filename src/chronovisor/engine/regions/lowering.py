@@ -354,6 +354,7 @@ class RegionLowering(RegisterLowering):
         b.position_at_end(self._ways[None, _Way.JUMP])
         address, budget = self._left("address", "budget")
         record, missing = self._record_of(address)
+        self.write("handlers_from", b.ptrtoint(record, I64))
         # Read once: another thread may be taking a region out.
         self._go_on(b.load(self.at(record, RECORD_HANDLER), typ=HANDLER_POINTER), record, budget)
         self._define_undecoded(missing, address, budget)
@@ -361,6 +362,7 @@ class RegionLowering(RegisterLowering):
         b.position_at_end(self._ways[None, _Way.PLAIN])
         address, budget = self._left("address", "budget")
         record, missing = self._record_of(address)
+        self.write("handlers_from", word(0))
         plain = b.load(self.at(record, RECORD_PLAIN), typ=I64)
         present = b.load(self.at(record, RECORD_HANDLER), typ=I64)
         # Records that were made since the region was put in have no other handler.

@@ -37,6 +37,8 @@ from chronovisor.engine.statistics import REGIONS
 
 #: Samples in a page, outside its regions, after which a region is compiled.
 HOT = 4
+#: Samples of runs of handlers in code that regions have, after which regions begin where these runs did.
+MISSED = 32
 #: How many regions a guest gets, and for how many hot pages they are looked for: new code may never end.
 MOST_REGIONS = 4096
 MOST_LOOKS = 1 << 16
@@ -61,6 +63,10 @@ class _Heat:
     version: int
     samples: Counter[int] = field(default_factory=Counter)
     covered: set[int] = field(default_factory=set)
+    missed: Counter[int] = field(default_factory=Counter)
+    """Where handlers took over that came to covered code."""
+    started: set[int] = field(default_factory=set)
+    """Where regions were asked to begin."""
     asked: bool = False
     """Whether its regions were looked for on disk."""
     waits: bool = False
@@ -91,6 +97,8 @@ class _Task:
     """The distances of the pages that a region may have."""
     hot: int | None
     """The offset for which a region is to be compiled; None: take what is on disk."""
+    starts: tuple[int, ...] = ()
+    """The offsets at which the region is to begin, if the tier knows."""
 
     @property
     def warmth(self) -> float:
@@ -130,7 +138,10 @@ class RegionTier:
         self.samples += 1
         if offset not in heat.covered:
             heat.warm(self.samples)
-        if offset in heat.covered or heat.waits or self._is_full():
+        if heat.waits or self._is_full():
+            return
+        if offset in heat.covered:
+            self._missed(pages, page, heat, sample)
             return
         heat.samples[offset] += 1
         if not heat.asked:
@@ -142,15 +153,36 @@ class RegionTier:
             heat.samples.clear()
             self._start(pages, page, heat, hot, sample)
 
+    def _missed(self, pages: DecodedPages, page: int, heat: _Heat, sample: Sample) -> None:
+        """Take a sample in code that a region has: if handlers came to it, a region is to begin there too."""
+        start = pages.offset_of(page, sample.handlers_from)
+        if start is None or start in heat.started or pages.begins_region(page, start):
+            return
+        heat.missed[start] += 1
+        if heat.missed.total() >= MISSED:
+            starts = tuple(sorted(heat.missed))
+            heat.started.update(starts)
+            heat.missed.clear()
+            heat.waits = True
+            self._start(pages, page, heat, starts[0], sample, starts)
+
     def _is_full(self) -> bool:
         return self.count >= MOST_REGIONS or self._looks >= MOST_LOOKS
 
-    def _start(self, pages: DecodedPages, page: int, heat: _Heat, hot: int | None, sample: Sample) -> None:
+    def _start(
+        self,
+        pages: DecodedPages,
+        page: int,
+        heat: _Heat,
+        hot: int | None,
+        sample: Sample,
+        starts: tuple[int, ...] = (),
+    ) -> None:
         self._looks += 1
         around = [n for n in range(-_BEFORE, _BEHIND + 1) if 0 <= page + n < pages.count]
         if hot is not None and sample.base >> PAGE_SHIFT != page:
             around = [n for n in around if n == 0 or _is_mapped(sample, n)]
-        _worker().put(_Task(self, ref(pages), heat, page, tuple(around), hot))
+        _worker().put(_Task(self, ref(pages), heat, page, tuple(around), hot, starts))
 
     def put_in(self, task: _Task, home: Snapshot, loaded: Iterable[Loaded]) -> None:
         """Put regions in, if the guest is still there and its pages have the code that they were made of."""
@@ -223,7 +255,10 @@ class _Worker:
             return True
         home = pages.snapshot(task.page)
         known = self._regions(page_name(pages.library.mode, page_digest(home.content)))
-        is_all = task.hot is None or any(task.hot in one.region.covered for one in known)
+        if task.starts:
+            is_all = set(task.starts) <= {start for one in known for start in one.region.starts}
+        else:
+            is_all = task.hot is None or any(task.hot in one.region.covered for one in known)
         if is_all:
             task.tier.put_in(task, home, known)
         return is_all
@@ -245,7 +280,7 @@ class _Worker:
         if self._is_known(task) or (pages := task.pages()) is None or task.hot is None:
             return None
         mode, snapshots = pages.library.mode, _snapshots(pages, task.page, {0, *task.around})
-        wanted = WantedRegion(mode, {n: one.content for n, one in snapshots.items()}, task.hot)
+        wanted = WantedRegion(mode, {n: one.content for n, one in snapshots.items()}, task.hot, task.starts)
         return compile_server.request(wanted), partial(self._take, task, mode, snapshots[0])
 
     def _take(self, task: _Task, mode: Mode, home: Snapshot, code: bytes | None) -> None:
