@@ -12,19 +12,39 @@ from chronovisor.engine.native.pages import DecodedPages
 from chronovisor.engine.regions import accesses, bit_registers, discovery
 from chronovisor.engine.regions.code import Site
 from chronovisor.engine.regions.lowering import RegionLowering
+from chronovisor.engine.regions.registers import RegisterLowering
 from chronovisor.isa.values import Value
 
 Break = Callable[[pytest.MonkeyPatch], None]
 
 
 def _a_register_is_not_stored(patch: pytest.MonkeyPatch) -> None:
-    whole = RegionLowering._store_registers
+    whole = RegisterLowering._store
 
-    def store(low: RegionLowering) -> None:
-        low._changed = low._changed[1:]
-        whole(low)
+    def store(low: RegisterLowering, key: tuple[str, int | None], value: ir.Value) -> None:
+        if key != ("GPR", 9):
+            whole(low, key, value)
 
-    patch.setattr(RegionLowering, "_store_registers", store)
+    patch.setattr(RegisterLowering, "_store", store)
+
+
+def _a_tight_loop_is_left_without_its_registers(patch: pytest.MonkeyPatch) -> None:
+    whole = RegionLowering._go_to
+
+    def go_to(low: RegionLowering, offset: int, done: int) -> None:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(RegisterLowering, "store_registers", lambda low, loop: None)
+            whole(low, offset, done)
+
+    patch.setattr(RegionLowering, "_go_to", go_to)
+
+
+def _a_region_is_left_from_a_tight_loop_without_its_registers(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(RegionLowering, "_way_out", lambda low, way: low._ways[None, way])
+
+
+def _the_whole_is_not_made_of_the_bits(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(bit_registers.BitRegister, "settle", lambda register: None)
 
 
 def _an_exit_counts_one_too_many(patch: pytest.MonkeyPatch) -> None:
@@ -42,7 +62,7 @@ def _a_loop_counts_nothing(patch: pytest.MonkeyPatch) -> None:
 
 
 def _pages_are_not_checked(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(RegionLowering, "_check_pages", lambda low: None)
+    patch.setattr(RegionLowering, "_check_page", lambda low, offset, done: None)
 
 
 def _changed_code_stays(patch: pytest.MonkeyPatch) -> None:
@@ -62,8 +82,8 @@ def _one_bit_of_a_field_is_lost(patch: pytest.MonkeyPatch) -> None:
 def _a_carry_is_kept_for_the_whole_region(patch: pytest.MonkeyPatch) -> None:
     whole = bit_registers.BitRegister.replace
 
-    def replace(register: bit_registers.BitRegister, ones: int, value: ir.Value) -> None:
-        whole(register, ones & ~(1 << 29), value)
+    def replace(register: bit_registers.BitRegister, ones: int, value: ir.Value, settle: bool) -> None:
+        whole(register, ones & ~(1 << 29), value, settle)
 
     patch.setattr(bit_registers.BitRegister, "replace", replace)
 

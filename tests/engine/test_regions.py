@@ -16,7 +16,7 @@ from chronovisor.engine.concrete import ConcreteEngine, Reason
 from chronovisor.engine.native import pages as decoded
 from chronovisor.engine.native.compile_service import Prepare
 from chronovisor.engine.native.engine import NativeEngine
-from chronovisor.engine.native.layout import PAGE_SHIFT, RECORD_PLAIN
+from chronovisor.engine.native.layout import PAGE_SHIFT, RECORD_PLAIN, RECORD_SIZE
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.regions import tier
 from chronovisor.engine.regions.compile import WantedRegion, compile_region
@@ -123,16 +123,20 @@ class _Run:
 
 
 def put_in(run: _Run, hots: list[int]) -> int:
-    """Compile regions around some offsets of the program and put them in; how many there were."""
+    """Compile regions around some offsets of the program and put them in; how many there were.
+
+    Every other region begins at its offset.
+    """
     engine, thread = run.guest.engine, run.thread
     assert isinstance(engine, NativeEngine)
     assert isinstance(thread, NativeThread)
     pages, made = engine.pages_of(thread), 0
-    for hot in hots:
+    for number, hot in enumerate(hots):
         page, offset = divmod(run.case.at + hot, 1 << PAGE_SHIFT)
         snapshots = {n: pages.snapshot(page + n) for n in range(-1, 4)}
         contents = {n: snapshot.content for n, snapshot in snapshots.items()}
-        region = tier.load(compile_region(WantedRegion(pages.library.mode, contents, offset)))
+        starts = (offset,) if number % 2 else ()
+        region = tier.load(compile_region(WantedRegion(pages.library.mode, contents, offset, starts)))
         assert tier.put_in(pages, snapshots, region)
         made += bool(region.handlers)
     return made
@@ -353,6 +357,46 @@ def test_the_hottest_page_is_compiled_first(monkeypatch: pytest.MonkeyPatch, tmp
         prepares.append(turns.get(timeout=10))
     asked = [prepare() for prepare in prepares]
     assert [one and one[0]["hot"] for one in asked] == [8, 12, 4]
+
+
+def test_a_region_begins_where_handlers_come_to_code_that_regions_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    noted = _Noted()
+    monkeypatch.setattr(tier, "_worker", lambda: noted)
+    text = "loop: addi r3,r3,1; addi r4,r4,1; xor r5,r5,r4; bc 16,0,loop; sc 1"
+    run = _Run(NativeEngine, _Case(text, CODE, KERNEL, {"CTR": 9}, 0, "nop"))
+    assert put_in(run, [0]) == 1
+    assert isinstance(run.guest.engine, NativeEngine)
+    assert isinstance(run.thread, NativeThread)
+    pages, made = run.guest.engine.pages_of(run.thread), tier.RegionTier()
+    page = CODE >> PAGE_SHIFT
+    heat = made._heats[pages.address, page] = tier._Heat(
+        pages.version(page), asked=True, covered={0, 4, 8, 12}
+    )
+    run.thread.samples_taken = run.thread.sample_count = 0
+
+    def sample(handlers_from: int) -> None:
+        one = run.thread.samples[run.thread.sample_count % 256]
+        one.entry, one.base, one.offset = pages.address + 8 * page, CODE, 12
+        one.handlers_from = handlers_from
+        run.thread.sample_count += 1
+        made.look(run.thread, {pages.address: pages})
+
+    first = pages.table[page]
+    for _ in range(tier.MISSED):
+        sample(first)  # a region begins there
+        sample(pages.table[page] - RECORD_SIZE)  # in another page
+    assert not noted.tasks
+    for number in range(tier.MISSED):
+        sample(first + (1 + number % 2) * RECORD_SIZE)
+    (task,) = noted.tasks
+    assert isinstance(task, tier._Task)
+    assert (task.page, task.starts) == (page, (4, 8))
+    heat.waits = False
+    for _ in range(2 * tier.MISSED):
+        sample(first + RECORD_SIZE)  # it was asked for once
+    assert len(noted.tasks) == 1
 
 
 def test_a_guest_that_makes_endless_new_code_gets_no_more_regions(monkeypatch: pytest.MonkeyPatch) -> None:

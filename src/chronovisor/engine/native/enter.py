@@ -294,7 +294,7 @@ class _Entry(ThreadEmitter):
         self._adopt(self.piece)
 
     def _sample(self) -> None:
-        """Note where the thread is, now and then."""
+        """Note where the thread is, now and then, if handlers brought it there."""
         b = self.b
         sample, skip, after = (self.block_named(n) for n in ("sample", "skip", "sampled"))
         pieces = self.read("until_sample")
@@ -306,7 +306,10 @@ class _Entry(ThreadEmitter):
         self.write("until_sample", word(PIECES_PER_SAMPLE - 1))
         offset = b.sub(self.read("CIA"), self.read("page_base"))
         keep = self.block_named("keep")
-        b.cbranch(b.icmp_unsigned("<", offset, word(1 << PAGE_SHIFT)), keep, after)
+        inside = b.icmp_unsigned("<", offset, word(1 << PAGE_SHIFT))
+        # A region that left the rest of its budget to handlers is nothing to be told of.
+        by_handlers = b.icmp_unsigned("!=", self.read("handlers_from"), word(0))
+        b.cbranch(b.and_(inside, by_handlers), keep, after)
         b.position_at_end(keep)
         count = self.read("sample_count")
         size = ctypes.sizeof(Sample)

@@ -201,7 +201,7 @@ class DecodedPages:
         )
 
     def offset_of(self, page: int, record: int) -> int | None:
-        """The offset within a page of the instruction whose record is at an address; None if it is another's."""
+        """The offset of the instruction whose record is at an address, None if it is in another page."""
         place = record - self.table[page]
         return place // RECORD_SIZE * 4 if 0 <= place < ctypes.sizeof(Records) else None
 

@@ -50,8 +50,8 @@ class WantedRegion:
 class CompiledRegion:
     """A region's machine code, and which instructions it has, by their offsets from its home page.
 
-    ``pages`` has what tells the contents of its pages, by their distance from the home page; ``starts`` are as
-    in `WantedRegion`. Without entries there is no code: nothing there is worth a region.
+    ``pages`` has what tells the contents of its pages, by their distance from the home page. ``starts`` are
+    as in `WantedRegion`. Without entries there is no code: nothing there is worth a region.
     """
 
     pages: dict[int, str]
