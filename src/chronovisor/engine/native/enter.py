@@ -25,7 +25,15 @@ from chronovisor.engine.native.emitter import (
     ThreadEmitter,
     word,
 )
-from chronovisor.engine.native.layout import PAGE_SHIFT, RECORD_HANDLER, SAMPLES, Left, Sample
+from chronovisor.engine.native.layout import (
+    PAGE_SHIFT,
+    RECORD_HANDLER,
+    SAMPLES,
+    SOMEWHERE,
+    SPENT,
+    Left,
+    Sample,
+)
 from chronovisor.isa.bits import MSR
 from chronovisor.isa.interrupts import INTERRUPT_NUMBERS
 from chronovisor.isa.radix import Access
@@ -179,7 +187,9 @@ class _Entry(ThreadEmitter):
         record = b.phi(POINTER)
         record.add_incoming(found, first)
         record.add_incoming(after, second)
-        self.write("handlers_from", b.ptrtoint(record, I64))
+        # A piece that goes on where the one before it was spent begins anywhere.
+        is_spent = b.icmp_unsigned("==", self.read("unpolled"), word(0))
+        self.write("handlers_from", b.select(is_spent, word(SOMEWHERE), b.ptrtoint(record, I64)))
         handler = b.load(self.at(record, RECORD_HANDLER), typ=HANDLER_POINTER)
         why = b.call(handler, [self.state, record, self.memory, size], cconv="tailcc")
         back = self.block_named("back")
@@ -308,13 +318,14 @@ class _Entry(ThreadEmitter):
         keep = self.block_named("keep")
         inside = b.icmp_unsigned("<", offset, word(1 << PAGE_SHIFT))
         # A region that left the rest of its budget to handlers is nothing to be told of.
-        by_handlers = b.icmp_unsigned("!=", self.read("handlers_from"), word(0))
+        by_handlers = b.icmp_unsigned("!=", self.read("handlers_from"), word(SPENT))
         b.cbranch(b.and_(inside, by_handlers), keep, after)
         b.position_at_end(keep)
         count = self.read("sample_count")
         size = ctypes.sizeof(Sample)
         place = self.at(self.field("samples"), b.mul(b.and_(count, word(SAMPLES - 1)), word(size)))
-        parts = {"entry": "page_entry", "base": "page_base", "tlb": "tlb", "handlers_from": "handlers_from"}
+        parts = {"entry": "page_entry", "base": "page_base", "tlb": "tlb"}
+        parts |= {name: name for name in ("handlers_from", "pieces")}
         values = {part: self.read(name) for part, name in parts.items()} | {"offset": offset}
         for part, value in values.items():
             b.store(value, self.at(place, getattr(Sample, part).offset))

@@ -24,6 +24,9 @@ def file_field(file: RegisterFile) -> str:
 #: How many samples of where a thread was are kept, a power of two.
 SAMPLES = 256
 
+#: Handlers took over for the rest of a region's budget; or where the thread happened to be.
+SPENT, SOMEWHERE = 0, 1
+
 #: The values of AMR's two bits for key 0, the one that radix translation uses.
 KEYS = 4
 
@@ -31,10 +34,12 @@ KEYS = 4
 class Sample(ctypes.Structure):
     """Where a thread was: the page as in page_entry and page_base, the offset in it in bytes, and its TLB.
 
-    ``handlers_from`` is as in the state.
+    ``handlers_from`` and ``pieces`` are as in the state.
     """
 
-    _fields_ = [(name, ctypes.c_uint64) for name in ("entry", "base", "offset", "tlb", "handlers_from")]
+    _fields_ = [
+        (name, ctypes.c_uint64) for name in ("entry", "base", "offset", "tlb", "handlers_from", "pieces")
+    ]
 
 
 class Registers(ctypes.Structure):
@@ -108,7 +113,7 @@ class Registers(ctypes.Structure):
         # decoded pages
         ("page_base", ctypes.c_uint64),
         ("page_entry", ctypes.c_uint64),
-        # The record at which handlers took over, 0 if that was for the rest of a region's budget
+        # The record at which handlers took over, or SPENT or SOMEWHERE
         ("handlers_from", ctypes.c_uint64),
         # Where the thread was, now and then; how many samples there were in all, and how many pieces there
         # are until the next one

@@ -20,7 +20,14 @@ from chronovisor.engine.native.emitter import (
     ThreadEmitter,
     word,
 )
-from chronovisor.engine.native.layout import PAGE_SHIFT, RECORD_HANDLER, RECORD_PLAIN, RECORD_SIZE, Left
+from chronovisor.engine.native.layout import (
+    PAGE_SHIFT,
+    RECORD_HANDLER,
+    RECORD_PLAIN,
+    RECORD_SIZE,
+    SPENT,
+    Left,
+)
 from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.regions import accesses
 from chronovisor.engine.regions.code import Site
@@ -362,7 +369,7 @@ class RegionLowering(RegisterLowering):
         b.position_at_end(self._ways[None, _Way.PLAIN])
         address, budget = self._left("address", "budget")
         record, missing = self._record_of(address)
-        self.write("handlers_from", word(0))
+        self.write("handlers_from", word(SPENT))
         plain = b.load(self.at(record, RECORD_PLAIN), typ=I64)
         present = b.load(self.at(record, RECORD_HANDLER), typ=I64)
         # Records that were made since the region was put in have no other handler.

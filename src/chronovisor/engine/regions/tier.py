@@ -37,8 +37,10 @@ from chronovisor.engine.statistics import REGIONS
 
 #: Samples in a page, outside its regions, after which a region is compiled.
 HOT = 4
-#: Samples of runs of handlers in code that regions have, after which regions begin where these runs did.
+#: Samples of runs of handlers in code that regions have, after which regions begin where these runs did; and
+#: in how many pieces that a thread executes they have to come.
 MISSED = 32
+MISSED_WITHIN = 1 << 14
 #: How many regions a guest gets, and for how many hot pages they are looked for: new code may never end.
 MOST_REGIONS = 4096
 MOST_LOOKS = 1 << 16
@@ -65,6 +67,8 @@ class _Heat:
     covered: set[int] = field(default_factory=set)
     missed: Counter[int] = field(default_factory=Counter)
     """Where handlers took over that came to covered code."""
+    missed_since: int = 0
+    """The piece of the first of them."""
     started: set[int] = field(default_factory=set)
     """Where regions were asked to begin."""
     asked: bool = False
@@ -158,6 +162,9 @@ class RegionTier:
         start = pages.offset_of(page, sample.handlers_from)
         if start is None or start in heat.started or pages.begins_region(page, start):
             return
+        if not 0 <= sample.pieces - heat.missed_since < MISSED_WITHIN:
+            heat.missed.clear()
+            heat.missed_since = sample.pieces
         heat.missed[start] += 1
         if heat.missed.total() >= MISSED:
             starts = tuple(sorted(heat.missed))
