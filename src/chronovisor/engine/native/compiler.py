@@ -22,7 +22,11 @@ from chronovisor.engine.native.block_decoder import define_decode_block
 from chronovisor.engine.native.contexts import define_adopt, define_ask_flush, define_flush
 from chronovisor.engine.native.crossing import define_cross
 from chronovisor.engine.native.decoding import define_decode
-from chronovisor.engine.native.emitter import HANDLER, POINTER
+from chronovisor.engine.native.emitter import (
+    HANDLER,
+    HANDLER_CONVENTION,
+    POINTER,
+)
 from chronovisor.engine.native.encoding import Encoding, encoding
 from chronovisor.engine.native.enter import Control, define_entry
 from chronovisor.engine.native.fillers import FILL, define_fill_nothing, define_filler, shape
@@ -173,7 +177,7 @@ class _Set:
         handlers = [n for n in dict.fromkeys(self.entries) if n and n not in fillers]
         declared = {**fillers, **{n: ir.Function(self.piece, HANDLER, n) for n in handlers}}
         for name in handlers:
-            declared[name].calling_convention = "tailcc"
+            declared[name].calling_convention = HANDLER_CONVENTION
         addresses = [declared[n].bitcast(POINTER) if n else ir.Constant(POINTER, None) for n in self.entries]
         table = ir.GlobalVariable(self.piece, ir.ArrayType(POINTER, len(addresses)), TABLE)
         table.initializer = ir.Constant(table.value_type, addresses)

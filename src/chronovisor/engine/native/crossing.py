@@ -16,6 +16,7 @@ from chronovisor.engine.native.emitter import (
     POINTER,
     VOID,
     ThreadEmitter,
+    call_handler,
     word,
 )
 from chronovisor.engine.native.layout import (
@@ -100,7 +101,7 @@ class _Cross(ThreadEmitter):
         self.write("begin", word(1))
         record, absent = self.record_at(self.read("CIA"))
         handler = b.load(self.at(record, RECORD_HANDLER), typ=HANDLER_POINTER)
-        why = b.call(handler, [self.state, record, self.memory, word(1)], cconv="tailcc")
+        why = call_handler(b, handler, self.state, record, self.memory, word(1))
         undone = b.icmp_unsigned("==", self.read("begin"), self.read("budget"))
         missing = b.or_(*(b.icmp_unsigned("==", why, word(left)) for left in _MISSING))
         again = b.and_(undone, missing)

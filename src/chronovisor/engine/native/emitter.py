@@ -30,9 +30,12 @@ I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 POINTER = ir.PointerType()
 VOID = ir.VoidType()
 
-#: A handler: (state, record, memory, budget) -> a `Left`.
-HANDLER = ir.FunctionType(I64, [POINTER, POINTER, POINTER, I64])
+#: A handler: (state, record, memory, budget, …) -> a `Left`. The last two arguments are from a region's entry
+#: to the region, as a tail call needs a function of the same type.
+HANDLER = ir.FunctionType(I64, [POINTER, POINTER, POINTER, I64, I64, I64])
 HANDLER_POINTER = ir.PointerType(HANDLER)
+#: How handlers are called: they preserve no registers, as each goes on to another instead of returning.
+HANDLER_CONVENTION = "preserve_nonecc"
 
 #: ``now(state, budget)``: the clock in ticks.
 CLOCK = ir.FunctionType(I64, [POINTER, I64])
@@ -59,6 +62,13 @@ Rows: TypeAlias = Mapping[str, Row]
 def word(value: int) -> ir.Constant:
     """A 64-bit number."""
     return ir.Constant(I64, value)
+
+
+def call_handler(b: ir.IRBuilder, handler: ir.Value, *arguments: ir.Value, tail: str = "") -> ir.Value:
+    """Call a handler with its first arguments."""
+    missing = HANDLER.args[len(arguments) :]
+    filled = [*arguments, *(ir.Constant(kind, ir.Undefined) for kind in missing)]
+    return b.call(handler, filled, cconv=HANDLER_CONVENTION, tail=tail)
 
 
 class Emitter:

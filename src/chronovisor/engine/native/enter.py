@@ -23,6 +23,7 @@ from chronovisor.engine.native.emitter import (
     NOT_TRANSLATED,
     POINTER,
     ThreadEmitter,
+    call_handler,
     word,
 )
 from chronovisor.engine.native.layout import (
@@ -191,7 +192,7 @@ class _Entry(ThreadEmitter):
         is_spent = b.icmp_unsigned("==", self.read("unpolled"), word(0))
         self.write("handlers_from", b.select(is_spent, word(SOMEWHERE), b.ptrtoint(record, I64)))
         handler = b.load(self.at(record, RECORD_HANDLER), typ=HANDLER_POINTER)
-        why = b.call(handler, [self.state, record, self.memory, size], cconv="tailcc")
+        why = call_handler(b, handler, self.state, record, self.memory, size)
         back = self.block_named("back")
         first = b.block
         b.branch(back)

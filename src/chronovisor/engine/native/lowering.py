@@ -1,6 +1,6 @@
 """Programs as handlers.
 
-A handler is the LLVM function of an instruction: ``tailcc i64 (state, record, memory, budget)``. It does
+A handler is the LLVM function of an instruction: ``i64 (state, record, memory, budget)``. It does
 its instruction and ends in a tail call of the next instruction's handler, so that there is no dispatch
 loop and the four arguments stay in machine registers. If it cannot continue, it stores the budget and CIA
 and returns a :class:`Left`.
@@ -13,6 +13,7 @@ from llvmlite import ir
 from chronovisor.engine.native.emitter import (
     CLOCK_POINTER,
     HANDLER,
+    HANDLER_CONVENTION,
     HANDLER_POINTER,
     I1,
     I8,
@@ -20,6 +21,7 @@ from chronovisor.engine.native.emitter import (
     POINTER,
     Rows,
     ThreadEmitter,
+    call_handler,
     word,
 )
 from chronovisor.engine.native.encoding import Encoding, Source, register_or_zero
@@ -46,15 +48,13 @@ class Lowering(ThreadEmitter):
 
     #: How the values of the program come about; None: each by its operation.
     encoding: Encoding | None = None
-    #: The function's type; its first arguments are a handler's.
-    kind = HANDLER
 
     def __init__(self, module: ir.Module, name: str, mode: Mode, rows: Rows) -> None:
-        super().__init__(module, self.kind, name, rows)
+        super().__init__(module, HANDLER, name, rows)
         self.sixty_four, self.little = mode
-        self.function.calling_convention = "tailcc"
+        self.function.calling_convention = HANDLER_CONVENTION
         self.function.attributes.add("nounwind")
-        self.state, self.record, self.memory, self.budget = self.function.args[: len(HANDLER.args)]
+        self.state, self.record, self.memory, self.budget = self.function.args[:4]
         for pointer in (self.state, self.record, self.memory):
             pointer.add_attribute("noalias")
         self.nia = self.b.alloca(I64)
@@ -234,8 +234,7 @@ class Lowering(ThreadEmitter):
         left = self.b.sub(self.budget, word(1))
         spent = self.unlikely(self.b.icmp_unsigned("==", left, word(0)), "spent")
         handler = self.b.load(self.at(record, RECORD_HANDLER), typ=HANDLER_POINTER)
-        arguments = [self.state, record, self.memory, left]
-        self.b.ret(self.b.call(handler, arguments, cconv="tailcc", tail="musttail"))
+        self.b.ret(call_handler(self.b, handler, self.state, record, self.memory, left, tail="musttail"))
         self.b.position_at_end(spent)
         self.leave_done(Left.BUDGET, self.address_of(record))
 

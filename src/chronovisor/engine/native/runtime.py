@@ -12,6 +12,7 @@ from llvmlite import ir
 from chronovisor.engine.native.emitter import (
     CLOCK,
     HANDLER,
+    HANDLER_CONVENTION,
     HANDLER_POINTER,
     I1,
     I32,
@@ -19,6 +20,7 @@ from chronovisor.engine.native.emitter import (
     POINTER,
     Emitter,
     ThreadEmitter,
+    call_handler,
     word,
 )
 from chronovisor.engine.native.layout import (
@@ -64,7 +66,7 @@ def define_clock(module: ir.Module) -> ir.Function:
 def _special_handler(module: ir.Module, name: str) -> tuple[ThreadEmitter, ir.Value]:
     """A handler that executes no instruction, and its record's address."""
     e = ThreadEmitter(module, HANDLER, name)
-    e.function.calling_convention = "tailcc"
+    e.function.calling_convention = HANDLER_CONVENTION
     return e, e.address_of(e.function.args[1])
 
 
@@ -128,10 +130,10 @@ def define_retire(module: ir.Module, again: ir.Function) -> None:
 def define_again(module: ir.Module) -> ir.Function:
     """Define ``again``: the handler that goes on with the present record of its address."""
     e, address = _special_handler(module, "chronovisor_again")
-    state, _, memory, budget = e.function.args
+    state, _, memory, budget, *_ = e.function.args
     there, missing = e.record_at(address)
     handler = e.b.load(e.at(there, RECORD_HANDLER), typ=HANDLER_POINTER)
-    e.b.ret(e.b.call(handler, [state, there, memory, budget], cconv="tailcc", tail="musttail"))
+    e.b.ret(call_handler(e.b, handler, state, there, memory, budget, tail="musttail"))
     e.b.position_at_end(missing)
     _leave(e, Left.FETCH, address)
     return e.function

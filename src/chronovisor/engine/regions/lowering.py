@@ -1,4 +1,4 @@
-"""A region as one LLVM function, which has a handler's signature and takes a handler's place in records.
+"""A region as one LLVM function, whose entries are handlers that take instructions' places in records.
 
 The state is exact whenever anything else looks at it: see `registers`.
 """
@@ -12,12 +12,14 @@ from llvmlite import ir
 
 from chronovisor.engine.native.emitter import (
     HANDLER,
+    HANDLER_CONVENTION,
     HANDLER_POINTER,
     I1,
     I64,
     POINTER,
     Rows,
     ThreadEmitter,
+    call_handler,
     word,
 )
 from chronovisor.engine.native.layout import (
@@ -87,13 +89,13 @@ class _Entry(ThreadEmitter):
 
     def __init__(self, module: ir.Module, region: ir.Function, number: int, offset: int) -> None:
         super().__init__(module, HANDLER, entry_symbol(number))
-        self.function.calling_convention = "tailcc"
-        b, (state, record, memory, budget) = self.b, self.function.args
+        self.function.calling_convention = HANDLER_CONVENTION
+        b, (state, record, memory, budget, *_) = self.b, self.function.args
         home = b.sub(self.read("page_base"), word(offset >> PAGE_SHIFT << PAGE_SHIFT))
         # Only used if all entries are in the home page.
         records = self.at(record, -_record_offset(offset))
-        arguments = [state, records, memory, budget, home, word(number)]
-        b.ret(b.call(region, arguments, cconv="tailcc", tail="musttail"))
+        arguments = (state, records, memory, budget, home, word(number))
+        b.ret(call_handler(b, region, *arguments, tail="musttail"))
 
 
 def _record_offset(offset: int) -> int:
@@ -107,7 +109,11 @@ def _direct(block: Block) -> Iterator[Value]:
 
 
 class RegionLowering(RegisterLowering):
-    """A region in the making."""
+    """A region in the making.
+
+    Its function's arguments are: the state, the records of the home page, memory, the budget, the effective
+    address of the home page, and the number of the entry.
+    """
 
     def __init__(self, module: ir.Module, mode: Mode, rows: Rows, region: Region) -> None:
         super().__init__(module, mode, rows, region)
@@ -385,8 +391,8 @@ class RegionLowering(RegisterLowering):
         return [b.load(self.exit[part], typ=I64) for part in parts]
 
     def _go_on(self, handler: ir.Value, record: ir.Value, budget: ir.Value) -> None:
-        arguments = [self.state, record, self.memory, budget]
-        self.b.ret(self.b.call(handler, arguments, cconv="tailcc", tail="musttail"))
+        b = self.b
+        b.ret(call_handler(b, handler, self.state, record, self.memory, budget, tail="musttail"))
 
     def _define_undecoded(self, missing: ir.Block, address: ir.Value, budget: ir.Value) -> None:
         self.b.position_at_end(missing)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from llvmlite import ir
 
-from chronovisor.engine.native.emitter import I64, POINTER, Rows
+from chronovisor.engine.native.emitter import I64, Rows
 from chronovisor.engine.native.layout import OFFSETS, file_field
 from chronovisor.engine.native.lowering import Lowering, Mode
 from chronovisor.engine.regions import bit_registers
@@ -25,9 +25,6 @@ from chronovisor.isa.values import Value
 _ADDRESSES = ("CIA", "NIA")
 #: The most bits of a register that have a place each.
 _MOST_BITS = 32
-
-#: (state, records of the home page, memory, budget, effective address of the home page, number of the entry)
-REGION = ir.FunctionType(I64, [POINTER, POINTER, POINTER, I64, I64, I64])
 
 #: A register: one of a file, by the file's name and its number, or one with a name of its own and None.
 _Key = tuple[str, int | None]
@@ -67,7 +64,6 @@ def _whole(v: Value) -> Value | None:
 class RegisterLowering(Lowering):
     """Programs on their way into a region, as far as registers are concerned."""
 
-    kind = REGION
     #: The instruction in the making.
     site: Site
 
