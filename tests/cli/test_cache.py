@@ -54,3 +54,9 @@ def test_what_is_no_directory(place: Path, capsys: pytest.CaptureFixture[str]) -
     for action in ("show", "clear"):
         assert main(["cache", action]) == ExitStatus.USAGE
         assert capsys.readouterr().err == f"chronovisor: {place}: Not a directory\n"
+
+
+def test_an_unknown_action_is_refused_in_plain_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cache", "bogus"]) == ExitStatus.USAGE
+    said = capsys.readouterr().err
+    assert said == "chronovisor: Invalid value for 'action': 'bogus' is not one of 'show', 'clear'.\n"

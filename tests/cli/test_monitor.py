@@ -88,6 +88,12 @@ def test_a_guest_under_its_own_client(machine: Machine, tmp_path: Path) -> None:
             with pytest.raises(ExecuteError) as caught:
                 await client.execute(command)
             assert caught.value.error_class == reason
+        core = tmp_path / "core"
+        await client.execute("dump-guest-memory", {"paging": False, "protocol": f"file:{core}"})
+        assert core.read_bytes()[:6] == b"\x7fELF\2\1"
+        for refused in ({"paging": True, "protocol": f"file:{core}"}, {"paging": False, "protocol": "fd:x"}):
+            with pytest.raises(ExecuteError, match="a dump"):
+                await client.execute("dump-guest-memory", refused)
         with pytest.raises(ExecuteError, match="loopback"):
             await client.execute("migrate", {"uri": "tcp:192.0.2.1:4444"})
         await client.execute("stop")

@@ -180,7 +180,7 @@ def test_what_cannot_be(machine: Machine, tmp_path: Path) -> None:
         machine.fails(ExitStatus.BAD_IMAGE, "not a regular file", command, str(tmp_path))
     machine.fails(ExitStatus.BAD_IMAGE, "No such file", "restore", str(tmp_path / "nowhere"))
     machine.fails(ExitStatus.FAILED, "could not be written", "snapshot", "one", str(tmp_path / "no" / "x"))
-    machine.fails(ExitStatus.FAILED, "no file that a snapshot", "snapshot", "one", "/dev/null")
+    machine.fails(ExitStatus.FAILED, "no file that could be replaced", "snapshot", "one", "/dev/null")
     assert machine.state("one") == "running"
 
 

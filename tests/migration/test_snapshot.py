@@ -306,8 +306,8 @@ def test_what_cannot_be_written_to(host: Host, tmp_path: Path) -> None:
     (tmp_path / "directory").mkdir()
     os.mkfifo(tmp_path / "pipe")
     for path, words in {
-        tmp_path / "directory": "no file that a snapshot could replace",
-        tmp_path / "pipe": "no file that a snapshot could replace",
+        tmp_path / "directory": "no file that could be replaced",
+        tmp_path / "pipe": "no file that could be replaced",
         tmp_path / "nowhere" / "file": "No such file",
         tmp_path / ("x" * 300): "too long",
     }.items():

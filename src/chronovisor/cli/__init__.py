@@ -48,6 +48,7 @@ COMMANDS: dict[str, Command] = {
         "chronovisor.cli.migrate", "Move a running guest to another process.", (ExitStatus.UNDECIDED,)
     ),
     "snapshot": Command("chronovisor.cli.snapshot", "Save a guest in a file."),
+    "dump": Command("chronovisor.cli.dump", "Write a guest's memory and registers to an ELF core file."),
     "restore": Command(
         "chronovisor.cli.restore", "Run a guest from a snapshot.", (ExitStatus.BAD_IMAGE, *OF_A_GUEST)
     ),
@@ -185,7 +186,8 @@ def explain(error: Exception) -> tuple[str, ExitStatus]:
         print(message() if message is not None else "", file=sys.stderr)
         return "", ExitStatus.USAGE
     if message is not None:
-        return message(), ExitStatus.USAGE
+        # What checks values within typer may say where it comes from.
+        return message().replace(": Value error, ", ": "), ExitStatus.USAGE
     traceback.print_exception(error)
     return f"internal error: {type(error).__name__}: {error}", ExitStatus.INTERNAL_ERROR
 

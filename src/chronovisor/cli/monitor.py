@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from types import TracebackType
@@ -119,6 +120,8 @@ class Monitor:
             "query-migrate-parameters": self._query_parameters,
             "migrate-set-capabilities": self._set_capabilities,
             "query-migrate-capabilities": self._query_capabilities,
+            "dump-guest-memory": self._dump,
+            "query-dump-guest-memory-capability": lambda given: {"formats": ["elf"]},
             "human-monitor-command": self._human,
         }
 
@@ -275,6 +278,14 @@ class Monitor:
 
     def _query_capabilities(self, given: dict[str, Any]) -> list[dict[str, Any]]:
         return [{"capability": "events", "state": self._events_of_moves}]
+
+    def _dump(self, given: dict[str, Any]) -> None:
+        if given["paging"]:
+            raise MachineError("a dump has real addresses and Linux's linear map: say paging false")
+        protocol, _, path = given["protocol"].partition(":")
+        if protocol != "file" or not path:
+            raise MachineError("a dump is written to a file: say protocol file:PATH")
+        self._handlers["dump"]({"path": os.path.abspath(path)})
 
     # For people
 

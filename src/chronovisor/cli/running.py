@@ -17,8 +17,7 @@ from chronovisor.cli.move_request import read_request
 from chronovisor.cli.output import say
 from chronovisor.cli.terminal import end_this_process, kill_this_process
 from chronovisor.cli.time_away import TimeAway
-from chronovisor.kvm.errors import KvmError
-from chronovisor.kvm.registers import read_register, register_names, register_size
+from chronovisor.kvm.registers import all_registers, register_size
 from chronovisor.machine.console_sessions import ConsoleSessions
 from chronovisor.machine.control import (
     FAILED,
@@ -208,14 +207,10 @@ class _Service:
                 return {chosen.upper(): {"value": guest.get(chosen, vcpu), "size": register_size(chosen)}}
             guest.get("PC", vcpu)
             of = next(v for v in guest.vcpus if v.id == vcpu)
-            shown = {}
-            for name in register_names():
-                try:
-                    shown[name] = {"value": read_register(of, name), "size": register_size(name)}
-                except KvmError:
-                    # This host's processor has no register of that name.
-                    continue
-            return shown
+            return {
+                name: {"value": value, "size": register_size(name)}
+                for name, value in all_registers(of).items()
+            }
 
     def _dtl(self, request: dict[str, Any]) -> dict[str, Any]:
         """Without a vCPU: which ones have a log. With one: its entries from number `start` on, as many as

@@ -1,4 +1,4 @@
-"""What a running guest's process answers to `pause`, `resume`, `snapshot` and `history`.
+"""What a running guest's process answers to `pause`, `resume`, `snapshot`, `dump` and `history`.
 
 What only some of them need is imported when they are asked for: `run` starts without it.
 """
@@ -6,6 +6,7 @@ What only some of them need is imported when they are asked for: `run` starts wi
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from chronovisor.machine.control import FAILED, ControlError, RequestHandler
@@ -29,6 +30,7 @@ class TimeAway:
             "resume": self._resume,
             "snapshot": self._snapshot,
             "history": self._history,
+            "dump": self._dump,
         }
 
     @property
@@ -119,6 +121,23 @@ class TimeAway:
             "stopped_ns": saved.stopped.ns,
             "duration_ns": time.monotonic_ns() - began,
         }
+
+    def _dump(self, request: dict[str, Any]) -> dict[str, Any]:
+        from chronovisor.machine.debugger.core_dump import write_core
+        from chronovisor.migration.whole_file import replacing
+
+        path = request["path"]
+        with self._departure.no_move():
+            self.check_decided()
+            began = time.monotonic_ns()
+            try:
+                with replacing(Path(path)) as file, self._guest.held():
+                    write_core(self._guest, file)
+                    stopped = time.monotonic_ns() - began
+            except OSError as error:
+                reason = error.strerror or str(error)
+                raise ControlError(f"{path}: the dump could not be written: {reason}", FAILED) from None
+        return {"path": path, "memory": self._guest.memory.size, "stopped_ns": stopped}
 
     def _history(self, request: dict[str, Any]) -> dict[str, Any]:
         return self._guest.history.as_json()

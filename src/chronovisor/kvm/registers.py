@@ -7,8 +7,10 @@ SPRG7, PVR, and every one-register name (TB_OFFSET, DEC_EXPIRY, VTB, LPCR_64, â€
 
 from __future__ import annotations
 
+import contextlib
 from typing import Final
 
+from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.ids import ONE_REG_BY_NAME
 from chronovisor.kvm.interface import Vcpu
 from chronovisor.kvm.structures import Regs, Sregs
@@ -66,6 +68,16 @@ def read_register(vcpu: Vcpu, name: str) -> int:
     if name == "PVR":
         return vcpu.get_sregs().pvr
     return _in_regs(vcpu.get_regs(), name)
+
+
+def all_registers(vcpu: Vcpu) -> dict[str, int]:
+    """Return every register that this host's processor has, by name, unsigned."""
+    found = {}
+    for name in register_names():
+        # This host's processor may have no register of that name.
+        with contextlib.suppress(KvmError):
+            found[name] = read_register(vcpu, name)
+    return found
 
 
 def write_register(vcpu: Vcpu, name: str, value: int) -> None:

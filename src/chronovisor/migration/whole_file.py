@@ -30,7 +30,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     path = resolved(path)
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(path.lstat().st_mode):
-            raise OSError("this is no file that a snapshot could replace")
+            raise OSError("this is no file that could be replaced")
     draft = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}")
     with open(draft, "xb", opener=for_owner_alone) as file:
         try:

@@ -14,7 +14,7 @@ from chronovisor.kvm.interface import Vcpu
 from chronovisor.kvm.registers import RegisterError, read_register
 from chronovisor.machine.debugger import monitor_commands
 from chronovisor.machine.debugger.gdb_protocol import PACKET_SIZE
-from chronovisor.machine.debugger.inspector import Inspector, NoAddressError, Watching
+from chronovisor.machine.debugger.inspector import Inspector, NoAddressError, Watching, byte_order
 from chronovisor.machine.debugger.target_description import (
     CORE,
     FPU,
@@ -29,7 +29,6 @@ UNKNOWN: Final = b""
 _BAD_REQUEST: Final = b"E16"
 """EINVAL, in hexadecimal digits as all that follow."""
 _NO_ADDRESS: Final = b"E0e"
-_MSR_LE: Final = 1
 _FEATURES: Final = b"PacketSize=%x;qXfer:features:read+;QStartNoAckMode+;vContSupported+" % PACKET_SIZE
 _MOST_READ: Final = (PACKET_SIZE - 16) // 2
 """Bytes of memory in one answer."""
@@ -52,10 +51,7 @@ class Commands:
         self._by_number = {register.number: register for register in self.registers}
         self._in_g = [register for register in self.registers if register.feature in (CORE, FPU)]
         self._description = target_description(self.registers)
-        little = inspector.guest.little_endian
-        if little is None:
-            little = bool(inspector.read(self.chosen, "MSR") & _MSR_LE)
-        self.order: Literal["little", "big"] = "little" if little else "big"
+        self.order: Literal["little", "big"] = byte_order(inspector.guest)
 
     def answer(self, request: bytes) -> bytes:
         """The answer to a request: UNKNOWN for one that is not there, an error for nonsense."""

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Final, Literal, Protocol
 
 from chronovisor.kvm.exits import DebugExit
 from chronovisor.kvm.interface import Vcpu
@@ -15,6 +15,8 @@ from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
 from chronovisor.memory import Watchpoint
 from chronovisor.memory.guest_memory import PAGE_SIZE, AddressError
+
+_MSR_LE: Final = 1
 
 
 class StoppedTime(Protocol):
@@ -50,6 +52,14 @@ class Watching(Enum):
 
 class NoAddressError(LookupError):
     """An effective address that leads to no memory."""
+
+
+def byte_order(guest: Guest) -> Literal["little", "big"]:
+    """Return the byte order in which tools see a stopped guest: its image's, or else its first vCPU's."""
+    little = guest.little_endian
+    if little is None:
+        little = bool(read_register(guest.vcpus[0], "MSR") & _MSR_LE)
+    return "little" if little else "big"
 
 
 class Inspector:
