@@ -69,16 +69,15 @@ def test_a_guests_trace_says_what_it_did_in_both_times(tmp_path: Path) -> None:
     for event in vcpu.slices:
         if event.name == "guest":
             assert event.values["offset"] == 3 * GRANULE
-            for end in ("", ", at the end"):
-                ahead = int(event.values[f"guest_tb{end}"]) - int(event.values[f"host_tb{end}"])
-                assert ahead & MASK64 == 3 * GRANULE
+            for told in (event.values, event.at_end):
+                assert int(told["guest_tb"]) - int(told["host_tb"]) & MASK64 == 3 * GRANULE
             # The trace's clock is the host's, without its origin.
-            passed = int(event.values["host_tb, at the end"]) - int(event.values["host_tb"]) & MASK64
+            passed = int(event.at_end["host_tb"]) - int(event.values["host_tb"]) & MASK64
             assert event.end is not None
             assert abs(passed * 125 // 64 - (event.end - event.begin)) <= 1
     (first, *_) = (event for event in vcpu.slices if event.name == "guest")
     assert named(tracks, "vCPU 0 timebase offset").counts == [(first.begin, 3 * GRANULE)]
-    exits = Counter(str(event.values["exit"]) for event in vcpu.slices if event.name == "run")
+    exits = Counter(str(event.at_end["exit"]) for event in vcpu.slices if event.name == "run")
     assert exits["PAPR_HCALL"] == sum(e.name.startswith("H_") and not e.inside for e in vcpu.slices)
     assert set(exits) == {"PAPR_HCALL", "INTR"}
 
@@ -102,8 +101,8 @@ def test_what_comes_too_fast_is_counted_and_none_is_lost(
         found: Counter[str] = Counter()
         for event in named(tracks, "vCPU 0").slices:
             if event.name.startswith("H_"):
-                found[event.name] += 1
-            for name, value in event.values.items():
+                found[event.name + (v.WITHIN_GUEST if event.inside else "")] += 1
+            for name, value in event.at_end.items():
                 if name.startswith("H_"):
                     found[name] += int(value)
         return found
@@ -114,7 +113,7 @@ def test_what_comes_too_fast_is_counted_and_none_is_lost(
     part = trace_of(tmp_path / "b", "hello-be")
     check(part)
     runs = [event for event in named(part, "vCPU 0").slices if event.name == "runs that were only counted"]
-    assert sum(int(event.values["runs"]) for event in runs) > 5
+    assert sum(int(event.at_end["runs"]) for event in runs) > 5
     assert len(named(part, "vCPU 0").slices) < len(named(everything, "vCPU 0").slices) // 2
     assert calls(part) == calls(everything)
     assert calls(part)["H_PUT_TERM_CHAR"] > 3
@@ -139,7 +138,10 @@ def test_a_guest_that_calls_with_any_number_makes_no_names(monkeypatch: pytest.M
     names |= {
         name for event in sink.events if isinstance(event, recorder.Event) for name in event.values or {}
     }
-    assert {name for name in names if name.startswith("H_")} == {v.UNKNOWN_HYPERCALL}
+    assert {name for name in names if name.startswith("H_")} == {
+        v.UNKNOWN_HYPERCALL,
+        v.UNKNOWN_HYPERCALL + v.WITHIN_GUEST,
+    }
 
 
 def test_events_that_nobody_writes_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:

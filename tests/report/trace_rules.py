@@ -51,8 +51,7 @@ def check(tracks: list[Track]) -> int:
             assert declaration.track is rows[row]
             assert event.inside in declaration.inside or event.inside.startswith("H_"), event
             known = {annotation.name for annotation in declaration.annotations}
-            for name, value in event.values.items():
-                name = name.removesuffix(", at the end")
+            for name, value in (*event.values.items(), *event.at_end.items()):
                 counted = v.COUNTED.name in known and re.match("H_|exit |.*interrupt|decrementer", name)
                 report = v.REPORT.name in known and REPORT.fullmatch(name)
                 assert name in known or counted or report, f"{event.name} has {name}"

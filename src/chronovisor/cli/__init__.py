@@ -60,6 +60,7 @@ COMMANDS: dict[str, Command] = {
     "reg": Command("chronovisor.cli.reg", "Show or set registers of a running guest."),
     "gdb": Command("chronovisor.cli.gdb", "Let gdb at a running guest."),
     "dtl": Command("chronovisor.cli.dtl", "Show a dispatch trace log, from a guest or a file."),
+    "report": Command("chronovisor.cli.report", "Show what a trace says, in numbers and as a picture."),
     "doctor": Command("chronovisor.cli.doctor", "Show what this machine can do, and what is missing."),
     "cache": Command("chronovisor.cli.cache", "Show or clear the compiled code that is kept on disk."),
     "offset": Command("chronovisor.cli.offset", "Compute the timebase offset to set."),

@@ -47,7 +47,7 @@ from chronovisor.cli.running import before_the_guest, generated_name, parse_seco
 from chronovisor.cli.statistics import tell_statistics
 from chronovisor.cli.status import ExitStatus
 from chronovisor.cli.terminal import ESCAPE_DEFAULT
-from chronovisor.cli.tracing import Trace, tracing
+from chronovisor.cli.tracing import Trace, traced_by, tracing
 from chronovisor.machine.control import ControlServer
 from chronovisor.machine.ending import EndReason, GuestEnd
 from chronovisor.machine.errors import MachineError
@@ -275,7 +275,15 @@ def _run(
 
     with naming:
         end = run_named(
-            guest, name, seconds, server, begun, paused, trace=trace, console=at.socket, ended=ground.ended
+            guest,
+            name,
+            seconds,
+            server,
+            begun,
+            paused,
+            trace=traced_by(trace, guest, came),
+            console=at.socket,
+            ended=ground.ended,
         )
     if stats:
         tell_statistics(guest.statistics(), as_json)

@@ -44,7 +44,7 @@ from chronovisor.cli.time_options import (
     parse_policy,
     step_note,
 )
-from chronovisor.cli.tracing import Trace, tracing
+from chronovisor.cli.tracing import Trace, traced_by, tracing
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.interface import TICKS_PER_INSTRUCTION
 from chronovisor.machine.control import ControlServer
@@ -140,7 +140,7 @@ def command(
                 server,
                 begun,
                 qmp=qmp,
-                trace=traced,
+                trace=traced_by(traced, guest, name),
                 console=place.socket,
                 ended=ground.ended,
             )

@@ -32,7 +32,7 @@ from chronovisor.cli.pid_file import PidFile, pid_file
 from chronovisor.cli.running import before_the_guest, generated_name, parse_seconds, run_named
 from chronovisor.cli.statistics import tell_statistics
 from chronovisor.cli.terminal import ESCAPE_DEFAULT
-from chronovisor.cli.tracing import Trace, tracing
+from chronovisor.cli.tracing import Trace, traced_by, tracing
 from chronovisor.kvm.interface import TICKS_PER_INSTRUCTION
 from chronovisor.machine.control import ControlServer
 from chronovisor.machine.errors import MachineError
@@ -177,7 +177,7 @@ def command(
                 paused=_not_begun(guest) if paused else None,
                 debugger=debugger,
                 qmp=qmp,
-                trace=traced,
+                trace=traced_by(traced, guest, name),
                 console=place.socket,
                 ended=ground.ended,
             )

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from chronovisor.cli.debugging import DebuggerOptions, Debugging
 from chronovisor.cli.guest_end import end_as_json, ended_by
@@ -37,9 +37,6 @@ from chronovisor.migration.pause import Pause
 from chronovisor.migration.tracing import UNTRACED, MoveTrace
 from chronovisor.migration.transfer import MoveReport
 
-if TYPE_CHECKING:
-    from chronovisor.report.trace.file import TraceFile
-
 _SIGN_OF_LIFE: Final = 1.0
 """Seconds from one sign of life to the next, to those who wait for the guest's end."""
 _BETWEEN_PROGRESS: Final = 0.2
@@ -62,7 +59,7 @@ def run_named(
     paused: Pause | None = None,
     debugger: DebuggerOptions | None = None,
     qmp: str = "",
-    trace: TraceFile | None = None,
+    trace: MoveTrace = UNTRACED,
     console: str = "",
     ended: Callable[[dict[str, Any]], None] = lambda end: None,
 ) -> GuestEnd:
@@ -72,14 +69,12 @@ def run_named(
     guest runs and is found, `ended` (see `end_as_json`) before its name is given back. A guest that is
     `paused` runs when it is resumed. A `debugger` can connect before it runs. A monitor answers at `qmp`; if
     the guest has moved away, it keeps this process until it is told to quit or has no client left. The
-    `trace` is told what the guest does. Clients of the guest's console can connect at `console`.
+    `trace` is told of moves from here. Clients of the guest's console can connect at `console`.
     MachineError if the name is taken.
     """
     guest.name = name
     guest.platform.on_trouble = say
-    service = _Service(guest, UNTRACED if trace is None else trace.moves)
-    if trace is not None:
-        guest.trace(trace.guest(guest.system.clock, name))
+    service = _Service(guest, trace)
     service.departure.paused = paused
     with (
         service.monitor(qmp) if qmp else nullcontext(),

@@ -11,9 +11,11 @@ import typer
 
 from chronovisor.cli.output import say
 from chronovisor.machine.errors import MachineError
+from chronovisor.migration.tracing import UNTRACED, MoveTrace
 from chronovisor.timebase.clock import TickSource
 
 if TYPE_CHECKING:
+    from chronovisor.machine.guest import Guest
     from chronovisor.report.trace.file import TraceFile
 
 Trace: TypeAlias = Annotated[
@@ -49,3 +51,11 @@ def tracing(path: str, source: TickSource) -> Iterator[TraceFile | None]:
         yield trace
     finally:
         trace.close()
+
+
+def traced_by(trace: TraceFile | None, guest: Guest, name: str) -> MoveTrace:
+    """Tell the trace what the guest does from now on, under this name; return what is told of its moves."""
+    if trace is None:
+        return UNTRACED
+    guest.trace(trace.guest(guest.system.clock, name))
+    return trace.moves

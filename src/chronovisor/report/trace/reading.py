@@ -30,6 +30,9 @@ class Slice:
     inside: str
     """The name of the slice that it is nested in; "" for none."""
     values: dict[str, int | str]
+    """What was told at its begin, …"""
+    at_end: dict[str, int | str] = field(default_factory=dict)
+    """… and at its end."""
     is_instant: bool = False
 
 
@@ -38,7 +41,9 @@ class Track:
     """A row: of slices, or of a counter."""
 
     name: str
+    uuid: int
     parent: int
+    """The uuid of the row above it; 0 for none."""
     is_counter: bool
     unit: str = ""
     slices: list[Slice] = field(default_factory=list)
@@ -69,7 +74,7 @@ class _Reader:
         unit = told.counter.unit_name
         if told.counter.unit == perfetto.CounterDescriptor.UNIT_TIME_NS:
             unit = "ns"
-        self.tracks[told.uuid] = Track(name, told.parent_uuid, told.HasField("counter"), unit)
+        self.tracks[told.uuid] = Track(name, told.uuid, told.parent_uuid, told.HasField("counter"), unit)
 
     def _event(self, now: int, event: Any) -> None:
         track = self.tracks.get(event.track_uuid)
@@ -85,16 +90,12 @@ class _Reader:
                 raise TraceFormatError(f"a slice ends on {track.name!r} that did not begin")
             ended = opened.pop()
             ended.end = now
-            # The end's values come later, as in the viewer.
-            ended.values |= {
-                f"{name}, at the end" if name in ended.values else name: value
-                for name, value in values.items()
-            }
+            ended.at_end = values
             return
         name = self._names.get(("event_names", event.name_iid), "") or str(event.name)
         inside = opened[-1].name if opened else ""
         is_instant = event.type == perfetto.TrackEvent.TYPE_INSTANT
-        made = Slice(name, now, now if is_instant else None, inside, values, is_instant)
+        made = Slice(name, now, now if is_instant else None, inside, values, is_instant=is_instant)
         track.slices.append(made)
         if not is_instant:
             opened.append(made)

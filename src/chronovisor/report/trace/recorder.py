@@ -18,7 +18,7 @@ from chronovisor.timebase.types import FREQUENCY, MASK64, Offset, SourceTime, Ti
 Values: TypeAlias = dict[str, int | str]
 """An event's annotations."""
 
-ALLOWANCE: Final = 20_000
+ALLOWANCE: Final = 40_000
 """The most events that a vCPU can have saved up."""
 EVENTS_A_SECOND: Final = 4_000
 """How fast a vCPU's allowance grows."""
@@ -162,17 +162,19 @@ class VcpuRecorder:
 
     def run_ends(self, reason: Enum, hypercall: int | None) -> None:
         """End the run; what user space does now begins."""
-        if hypercall is None:
-            name = f"exit {reason.name}"
-        else:
+        if hypercall is not None:
             name = v.HYPERCALL_NAMES.get(hypercall, v.UNKNOWN_HYPERCALL)
+        else:
+            # User space has nothing to do for a vCPU that was kicked.
+            name = "" if reason.name == v.KICKED else f"exit {reason.name}"
         if not self.told:
             self._runs += 1
-            self._counted[name] += 1
+            if name:
+                self._counted[name] += 1
             return
         now = self._ticks()
         self._end(now, v.RUN.name, {v.EXIT.name: reason.name})
-        if reason.name != "INTR":
+        if name:
             self._begin(now, name)
 
     def handled(self) -> None:
@@ -305,8 +307,7 @@ class VcpuRecorder:
         """What was only counted, by name; the counts begin anew."""
         counted: Values = {**self._counted}
         for number, calls in self._calls.items():
-            name = v.HYPERCALL_NAMES.get(number, v.UNKNOWN_HYPERCALL)
-            counted[name] = self._counted[name] + calls
+            counted[v.HYPERCALL_NAMES.get(number, v.UNKNOWN_HYPERCALL) + v.WITHIN_GUEST] = calls
         self._counted.clear()
         self._calls.clear()
         return counted

@@ -60,7 +60,9 @@ WOKEN_BY: Final = Annotation("woken_by", "what ended the wait")
 LATE: Final = Annotation("late", "ticks from the expiry of the decrementer to its interrupt")
 RUNS: Final = Annotation("runs", "how many runs were only counted")
 COUNTED: Final = Annotation(
-    "H_…, or a reason", "how many exits for this reason, or hypercalls, were only counted"
+    "H_…, or a reason",
+    "how many exits for this reason, or hypercalls (those that the hypervisor answers are `H_… within the "
+    "guest`), were only counted",
 )
 WHERE: Final = Annotation("where", "to or from where the guest moves")
 NUMBER: Final = Annotation("number", "1 for the first round")
@@ -174,6 +176,10 @@ COUNTERS: Final = (OFFSET_COUNTER, STOLEN_COUNTER, INSTRUCTIONS, WITHIN)
 
 UNKNOWN_HYPERCALL: Final = "H_unknown"
 UNKNOWN_NUMBER: Final = -1
+KICKED: Final = "INTR"
+"""The exit reason of a vCPU that was kicked."""
+WITHIN_GUEST: Final = " within the guest"
+"""What the name of a count ends in if the hypervisor answered the hypercall within the guest."""
 HYPERCALL_NAMES: Final = {int(number): name_of(number) for number in Hcall}
 """By number. A guest can call with any number: what is not here has one name together."""
 INTERRUPTS: Final = {"DECREMENTER": DECREMENTER.name, "EXTERNAL": EXTERNAL.name}
