@@ -127,6 +127,10 @@ class Reader:
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
     monkeypatch.setenv("CHRONOVISOR_RUN_DIR", str(tmp_path / "run"))
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
+    # No bold headings.
+    monkeypatch.setenv("TERM", "dumb")
+    # What is downloaded is kept there.
+    (tmp_path / "build").symlink_to(FOLDER.parents[1] / "build")
     made = Reader(tmp_path)
     yield made
     made.kills()
