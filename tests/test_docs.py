@@ -67,3 +67,12 @@ def test_links_between_pages_lead_somewhere() -> None:
             followed += 1
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
     assert followed > 40
+
+
+def test_every_page_has_a_place_on_the_site() -> None:
+    arranged = set(re.findall(r"^[a-z][\w/-]*$", (ROOT / "docs" / "index.md").read_text(), re.M))
+    pages = {
+        path.relative_to(ROOT / "docs").with_suffix("").as_posix() for path in (ROOT / "docs").rglob("*.md")
+    }
+    assert {page for page in pages if not page.startswith("commands/")} - {"index"} <= arranged
+    assert len(arranged) > 15
