@@ -37,7 +37,7 @@ bench: $(VENV)/dev ## the figures, against a peer in the same run where there is
 	@$(BIN)/python -m bench $(ARGS)
 
 docs: $(VENV)/docs ## the documentation as a site: build/docs/index.html
-	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --builder html docs build/docs
+	@$(BIN)/sphinx-build --fail-on-warning --keep-going --write-all --quiet --builder html docs build/docs
 	@echo "build/docs/index.html"
 
 guests: ## the guests' ELF files, made anew (needs Debian's gcc and gcc-{powerpc64le,powerpc64,aarch64}-linux-gnu)

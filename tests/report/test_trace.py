@@ -29,7 +29,7 @@ from two_vcpus import TWO_CPUS
 
 
 @contextmanager
-def traced(path: Path, source: cv.VirtualTime) -> Iterator[TraceFile]:
+def traced(path: Path, source: cv.VirtualTime | cv.RealTime) -> Iterator[TraceFile]:
     def lost(error: Exception) -> None:
         raise error
 
@@ -121,6 +121,27 @@ def test_what_comes_too_fast_is_counted_and_none_is_lost(
 
 def one_recorder(sink: recorder.Sink) -> recorder.VcpuRecorder:
     return recorder.GuestRecorder(sink, HostClock(VirtualTime()), "guest").vcpu(0)
+
+
+def test_what_native_code_does_by_itself_is_counted(tmp_path: Path) -> None:
+    """`demo` sets its decrementer each millisecond, and its interrupts come while it is in native code."""
+    source = cv.RealTime()
+    with cv.Host(clock=source, engine="threaded") as host, traced(tmp_path / "trace", source) as trace:
+        guest = host.boot("demo-le")
+        guest.trace(trace.guest(host.clock, "guest"))
+        # Until native code is there, the concrete evaluator executes the guest.
+        for _ in range(100):
+            guest.run_for(cv.Ticks(cv.FREQUENCY // 20))
+            statistics = guest.statistics()
+            assert statistics is not None
+            if statistics.instructions.threaded > 30_000_000:
+                break
+    tracks = read(tmp_path / "trace")
+    check(tracks)
+    counted = {name: named(tracks, f"vCPU 0 {name}").counts[-1][1] for name in (one.name for one in v.WORK)}
+    assert counted["decrementers in native code"] > 0
+    assert counted["instructions"] > 30_000_000
+    assert counted["page faults in native code"] == 0
 
 
 def test_a_guest_that_calls_with_any_number_makes_no_names(monkeypatch: pytest.MonkeyPatch) -> None:

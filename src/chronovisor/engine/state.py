@@ -135,6 +135,10 @@ class Thread:
     latest_dar: int
     latest_vector: int
 
+    def entered_natively(self, interrupt: str) -> int:
+        """How often native code has entered an interrupt of this name; system calls are not counted."""
+        return 0
+
     def get(self, name: str) -> int:
         """A stored register by its name."""
         return int(getattr(self, name))

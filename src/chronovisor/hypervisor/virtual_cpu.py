@@ -30,7 +30,7 @@ from chronovisor.processor.core import HardwareThread
 from chronovisor.processor.counters import RunningCounter, RunTime
 from chronovisor.processor.live_registers import LiveRegisters
 from chronovisor.timebase.decrementer import DecWidth
-from chronovisor.timebase.run_trace import RunTrace
+from chronovisor.timebase.run_trace import RunTrace, Work
 from chronovisor.timebase.trace import DispatchLogged
 from chronovisor.timebase.types import GuestTime, Offset, SourceTime
 
@@ -209,7 +209,7 @@ class VirtualCpu:
             return
         self._run_time.stop(now)
         if self.trace is not None and self.trace.told:
-            self.trace.left(now, self.state.executed, self.state.hypercalls_answered)
+            self.trace.left(now, self._work)
         ceded = self._cede.ceded
         if ceded:
             self.next_dispatch = Dispatch(PreemptReason.CEDE)
@@ -330,7 +330,7 @@ class VirtualCpu:
             else:
                 ended = self._crashed(stop)
                 if trace is not None:
-                    trace.executed(state.executed, state.hypercalls_answered)
+                    trace.executed(self._work)
             if stop.reason in _DEBUG:
                 return Debugged(state.CIA, False, stop.watchpoint)
             if ended is not None:
@@ -350,6 +350,16 @@ class VirtualCpu:
         if ended is None:
             trace.called(number, begun)
         return ended
+
+    def _work(self) -> Work:
+        """What it has done without telling."""
+        state = self.state
+        return Work(
+            state.executed,
+            state.hypercalls_answered,
+            state.entered_natively("DECREMENTER"),
+            state.entered_natively("DATA_STORAGE") + state.entered_natively("INSTRUCTION_STORAGE"),
+        )
 
     def _late(self, interrupt: str) -> int:
         """How many ticks ago an interrupt was due, if that is known."""

@@ -7,9 +7,22 @@ another kind: each step of the switch itself.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 from chronovisor.timebase.types import Offset, SourceTime
+
+
+class Work(NamedTuple):
+    """What a vCPU has done since it was made, and nobody was told of."""
+
+    instructions: int
+    hypercalls: int
+    """Hypercalls that programs answered within the guest."""
+    decrementers: int
+    """Decrementer interrupts that native code entered by itself."""
+    page_faults: int
+    """The same of storage interrupts."""
 
 
 class RunTrace(Protocol):
@@ -33,10 +46,10 @@ class RunTrace(Protocol):
         `stolen`: ticks for which other virtual cores kept the vCPU from a core before this entry.
         """
 
-    def left(self, now: SourceTime, instructions: int, hypercalls: int) -> None:
+    def left(self, now: SourceTime, work: Callable[[], Work]) -> None:
         """The guest's last instruction has been executed; the core's timebase may still be the guest's.
 
-        The counts are those of `executed`.
+        `work` says what the vCPU has done.
         """
 
     def out(self) -> None:
@@ -59,7 +72,5 @@ class RunTrace(Protocol):
         otherwise 0.
         """
 
-    def executed(self, instructions: int, hypercalls: int) -> None:
-        """The vCPU has executed so many instructions in all, and so many of its hypercalls were answered by
-        programs, within the guest.
-        """
+    def executed(self, work: Callable[[], Work]) -> None:
+        """The vCPU has executed instructions, and stays in the guest. `work` says what it has done."""

@@ -58,6 +58,8 @@ def define_interrupt(module: ir.Module) -> ir.Function:
     b.position_at_end(refuse)
     b.ret(ir.Constant(I1, 0))
     b.position_at_end(entered)
+    count = e.at(e.field("interrupts"), b.mul(e.function.args[1], word(8)))
+    b.store(b.add(b.load(count, typ=I64), word(1)), count)
     with e.if_(b.icmp_unsigned("!=", came_from, e.read("latest_vector"))):
         e.write("latest_interrupt", e.function.args[1])
         e.write("latest_address", came_from)

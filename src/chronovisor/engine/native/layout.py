@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 from enum import IntEnum
 
+from chronovisor.isa.interrupts import INTERRUPT_NUMBERS
 from chronovisor.isa.registers import FILES, REGISTERS, SHARED_WORDS, RegisterFile
 
 STORED = tuple(r.name for r in REGISTERS.values() if not r.live)
@@ -146,6 +147,8 @@ class Registers(ctypes.Structure):
         ("budget", ctypes.c_int64),
         # Instructions that regions have executed, of all that the thread has
         ("done_in_regions", ctypes.c_uint64),
+        # How often native code has entered each interrupt, by its number
+        ("interrupts", ctypes.c_uint64 * (len(INTERRUPT_NUMBERS) + 1)),
     ]
 
 

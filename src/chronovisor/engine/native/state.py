@@ -23,6 +23,7 @@ from chronovisor.engine.native.translations import ThreadContexts
 from chronovisor.engine.state import REAL_MODE_MASK, CodeCache, LiveRegisters, Thread
 from chronovisor.engine.translation import Translations
 from chronovisor.isa.bits import MSR
+from chronovisor.isa.interrupts import INTERRUPT_NUMBERS
 from chronovisor.isa.registers import FILES, REGISTERS, SHARED_WORDS, RegisterFile
 from chronovisor.memory.guest_memory import AddressError, GuestMemory
 
@@ -161,6 +162,11 @@ class NativeThread(Registers, Thread):
         self.shared = NativeSharedWords(self.at)
         self.dirty_pages = ctypes.addressof(ctypes.c_char.from_buffer(memory.dirty.pages))
         self.set_msr(self.MSR)
+
+    def entered_natively(self, interrupt: str) -> int:
+        """How often native code has entered an interrupt of this name; system calls are not counted."""
+        count: int = self.interrupts[INTERRUPT_NUMBERS[interrupt]]
+        return count
 
     def arguments(self, first: int, count: int) -> tuple[int, ...]:
         """General purpose registers from number `first` on."""

@@ -8,11 +8,13 @@ is always ended, so slices nest whatever is counted.
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from collections.abc import Callable
 from enum import Enum, IntEnum
 from typing import Final, NamedTuple, TypeAlias
 
 from chronovisor.report.trace import vocabulary as v
 from chronovisor.timebase.clock import HostClock
+from chronovisor.timebase.run_trace import Work
 from chronovisor.timebase.types import FREQUENCY, MASK64, Offset, SourceTime, Ticks, signed64
 
 Values: TypeAlias = dict[str, int | str]
@@ -203,9 +205,9 @@ class VcpuRecorder:
                 values[v.STOLEN.name] = stolen
             self._begin(now, v.IN_GUEST.name, values)
 
-    def left(self, now: SourceTime, instructions: int, hypercalls: int) -> None:
+    def left(self, now: SourceTime, work: Callable[[], Work]) -> None:
         """End the guest's part of a run; the exit begins."""
-        self._sample_work(now, instructions, hypercalls)
+        self._sample_work(now, work)
         if v.IN_GUEST.name in self._open:
             values: Values = {**self._times(now), **self._take_counted()}
             self._end(now, v.IN_GUEST.name, values)
@@ -256,11 +258,11 @@ class VcpuRecorder:
             values[v.LATE.name] = late
         self._append(Event(Kind.INSTANT, now, self._track, told, values))
 
-    def executed(self, instructions: int, hypercalls: int) -> None:
+    def executed(self, work: Callable[[], Work]) -> None:
         """Sample the counters, now and then."""
         now = self._ticks()
         self._grow(now)
-        self._sample_work(now, instructions, hypercalls)
+        self._sample_work(now, work)
 
     def close(self) -> None:
         """End what has begun."""
@@ -318,11 +320,11 @@ class VcpuRecorder:
         offset = 0 if self._offset is None else self._offset.value
         return {v.HOST_TB.name: host, v.GUEST_TB.name: (host + offset) & MASK64}
 
-    def _sample_work(self, now: int, instructions: int, hypercalls: int) -> None:
+    def _sample_work(self, now: int, work: Callable[[], Work]) -> None:
         if now - self._sampled >= _BETWEEN_SAMPLES and not self._sink.off:
             self._sampled = now
-            self._sample(now, v.INSTRUCTIONS, instructions)
-            self._sample(now, v.WITHIN, hypercalls)
+            for counter, count in zip(v.WORK, work(), strict=True):
+                self._sample(now, counter, count)
 
     def _sample(self, now: int, counter: v.Counter, count: int) -> None:
         if not self._sink.off and len(self._sink.events) <= MOST_WAITING:

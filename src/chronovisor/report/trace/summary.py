@@ -71,6 +71,8 @@ class Vcpu:
     exits: dict[str, Exits] = field(default_factory=dict)
     """By reason, the most frequent first. Hypercalls that the hypervisor answered end in `WITHIN_GUEST`."""
     interrupts: dict[str, int] = field(default_factory=dict)
+    work: dict[str, int] = field(default_factory=dict)
+    """What was counted alone, in all at the last sample, by the counters' names."""
     stays: list[Stay] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     counted_runs: list[tuple[int, int]] = field(default_factory=list)
@@ -137,6 +139,7 @@ def summarise(traces: Iterable[Sequence[Track]]) -> Summary:
                 vcpu = Vcpu(names.get(track.parent, ""), process, track.name)
                 _fill(vcpu, told)
                 vcpu.stolen = _last(tracks, track, v.STOLEN_COUNTER)
+                vcpu.work = {counter.name: _last(tracks, track, counter) for counter in v.WORK}
                 found.vcpus.append(vcpu)
             elif track.name == v.MOVES.name:
                 found.moves.extend(_moves(process, told))

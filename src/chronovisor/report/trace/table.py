@@ -25,6 +25,7 @@ def lines(summary: Summary) -> Iterator[str]:
             mean = "–" if one.mean_ns is None else f"{one.mean_ns / 1000:.1f}"
             exits.append((reason, f"{one.all:,}", f"{one.counted:,}", mean))
         exits += [(name, f"{count:,}", "", "") for name, count in vcpu.interrupts.items()]
+        exits += [(name, f"{count:,}", "", "") for name, count in vcpu.work.items()]
         yield from aligned(exits, right=(1, 2, 3))
     for move in summary.moves:
         downtime = move.downtime

@@ -172,7 +172,19 @@ WITHIN: Final = Counter(
     "",
     "how many hypercalls programs have answered within the guest, in all: these are only counted",
 )
-COUNTERS: Final = (OFFSET_COUNTER, STOLEN_COUNTER, INSTRUCTIONS, WITHIN)
+DECREMENTERS: Final = Counter(
+    "decrementers in native code",
+    "",
+    "how many decrementer interrupts native code has entered by itself, in all: these are only counted",
+)
+PAGE_FAULTS: Final = Counter(
+    "page faults in native code",
+    "",
+    "how many storage interrupts native code has entered by itself, in all: these are only counted",
+)
+WORK: Final = (INSTRUCTIONS, WITHIN, DECREMENTERS, PAGE_FAULTS)
+"""In the order of `timebase.run_trace.Work`."""
+COUNTERS: Final = (OFFSET_COUNTER, STOLEN_COUNTER, *WORK)
 
 UNKNOWN_HYPERCALL: Final = "H_unknown"
 UNKNOWN_NUMBER: Final = -1
