@@ -269,3 +269,64 @@ def test_a_restored_guest_has_a_monitor_too(machine: Machine, tmp_path: Path) ->
     assert client.hear()["event"] == "SHUTDOWN"
     client.close()
     assert process.ends() == ExitStatus.OK
+
+
+def test_a_guest_comes_to_where_the_monitor_says(machine: Machine, tmp_path: Path) -> None:
+    """As QEMU's `-incoming defer`: one guest, after which nobody listens at the address."""
+    machine.fails(ExitStatus.USAGE, "give --qmp", "receive", "defer")
+    machine.fails(ExitStatus.USAGE, "give --once", "receive", "defer", "--qmp", f"unix:{tmp_path}/q")
+    source = machine.run("one", "--qmp", f"unix:{tmp_path}/one", "--stay")
+    process, _ = machine.receive("two", "--qmp", f"unix:{tmp_path}/two", at="defer")
+    door = tmp_path / "door"
+
+    async def control() -> None:
+        here, there = QMPClient("one"), QMPClient("two")
+        await here.connect(str(tmp_path / "one"))
+        await there.connect(str(tmp_path / "two"))
+        assert (await ask(there, "query-status"))["status"] == "inmigrate"
+        assert await there.execute("query-name") == {}
+        with pytest.raises(ExecuteError, match="no guest has come yet"):
+            await there.execute("stop")
+        with pytest.raises(ExecuteError, match="waits for no guest"):
+            await here.execute("migrate-incoming", {"uri": f"unix:{door}"})
+        for address in ("tcp:192.0.2.1:4444", "vc"):
+            with pytest.raises(ExecuteError):
+                await there.execute("migrate-incoming", {"uri": address})
+        await there.execute("migrate-incoming", {"uri": f"unix:{door}"})
+        with pytest.raises(ExecuteError, match="waited for already"):
+            await there.execute("migrate-incoming", {"uri": f"unix:{door}"})
+        await here.execute("migrate", {"uri": f"unix:{door}"})
+        assert await heard(there, "RESUME") == [{"event": "RESUME"}]
+        assert (await ask(there, "query-status"))["status"] == "running"
+        assert await ask(there, "query-name") == {"name": "two"}
+        while (await ask(here, "query-migrate"))["status"] != "completed":
+            await asyncio.sleep(0.01)
+        await here.disconnect()
+        deadline = time.monotonic() + 20
+        while door.exists():
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+        # It stays although it had no client for a while.
+        await here.connect(str(tmp_path / "one"))
+        assert (await ask(here, "query-status"))["status"] == "postmigrate"
+        for client in (here, there):
+            await client.execute("quit")
+            # The process may be gone already.
+            with contextlib.suppress(EOFError):
+                await client.disconnect()
+
+    asyncio.run(asyncio.wait_for(control(), 50))
+    assert (source.ends(), process.ends()) == (ExitStatus.OK, ExitStatus.OK)
+
+
+def test_a_receiver_that_is_told_to_quit_before_a_guest_comes(machine: Machine, tmp_path: Path) -> None:
+    process, _ = machine.receive("two", "--qmp", f"unix:{tmp_path}/two", at=f"unix:{tmp_path}/door")
+    client = RawClient(tmp_path / "two")
+    client.hear()
+    assert client.say(NEGOTIATE) == {"return": {}}
+    client.socket.sendall(b'{"execute":"quit"}')
+    told = [client.hear(), client.hear()]
+    assert {"return": {}} in told
+    client.close()
+    assert process.ends() == ExitStatus.OK
+    assert not (tmp_path / "door").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,3 +85,23 @@ def test_a_client_that_reads_no_answers_is_not_served_and_is_left_behind_at_the_
     server.server.tell("NEWS", {})
     server.server.close()
     server.server.wait_for_clients(lambda: False)
+
+
+def test_clients_that_are_gone_at_once_leave_nothing_behind(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that is gone before its threads run: both threads end, in whatever order they start."""
+    failed: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", failed.append)
+    start = threading.Thread.start
+
+    def start_slowly(thread: threading.Thread) -> None:
+        start(thread)
+        time.sleep(0.01)
+
+    monkeypatch.setattr(threading.Thread, "start", start_slowly)
+    for _ in range(20):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(server.path))
+    server.client().close()
+    assert not failed

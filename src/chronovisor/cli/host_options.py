@@ -82,6 +82,12 @@ Stats: TypeAlias = Annotated[
 RunTimeout: TypeAlias = Annotated[
     str, typer.Option(help="Seconds of real time after which the guest is ended.", metavar="SECONDS")
 ]
+Stay: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--stay", help="With --qmp: when the guest has moved away, stay until a client says quit, as QEMU."
+    ),
+]
 Qmp: TypeAlias = Annotated[
     str,
     typer.Option(

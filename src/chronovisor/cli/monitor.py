@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final
 
 from chronovisor import __version__
+from chronovisor.cli.entrance import Entrance
 from chronovisor.cli.move_request import choose_token, write_request
 from chronovisor.cli.own_socket import listen
 from chronovisor.machine.control import RequestHandler
@@ -47,25 +49,28 @@ _QUIT_PATIENCE: Final = 2.0
 """Seconds in which a guest that was told to quit has ended."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """The guest of a monitor, and what it is controlled by."""
+
+    guest: Guest
+    departure: Departure
+    moves: MoveStatus
+    handlers: Mapping[str, RequestHandler]
+
+
 class Monitor:
-    """Answers QMP's clients at `address` inside the context, for a guest that `handlers` control.
+    """Answers QMP's clients at `address` inside the context, for a guest that comes with `attach`.
 
     MachineError if it cannot listen there. At the context's end clients are told how the guest ended. If it
-    has moved away, the monitor stays until a client says `quit` or there is no client.
+    has moved away, the monitor stays until a client says `quit`, or there is no client unless it is to
+    `stay`. The guest comes in by the `entrance`, if there is one.
     """
 
-    def __init__(
-        self,
-        guest: Guest,
-        departure: Departure,
-        moves: MoveStatus,
-        handlers: Mapping[str, RequestHandler],
-        address: str,
-    ) -> None:
-        self._guest = guest
-        self._departure = departure
-        self._moves = moves
-        self._handlers = handlers
+    def __init__(self, address: str, stay: bool = False, entrance: Entrance | None = None) -> None:
+        self._subject: _Subject | None = None
+        self._stay = stay
+        self._entrance = entrance
         self._events_of_moves = False
         self._stopped_for_move = False
         self._limits = MoveLimits()
@@ -80,9 +85,44 @@ class Monitor:
             {"QMP": {"version": version, "capabilities": []}},
             lambda: path.unlink(missing_ok=True) if path is not None else None,
         )
+
+    def attach(
+        self,
+        guest: Guest,
+        departure: Departure,
+        moves: MoveStatus,
+        handlers: Mapping[str, RequestHandler],
+    ) -> None:
+        """Answer for this guest from now on, which `handlers` control."""
+        came = self._entrance is not None
+        self._subject = _Subject(guest, departure, moves, handlers)
         departure.on_pause = self._tell_pause
         moves.changed = self._tell_move
         guest.platform.on_restart = self._tell_restart
+        if came and departure.paused is None:
+            self._tell_pause(False)
+
+    @property
+    def _guest(self) -> Guest:
+        return self._its.guest
+
+    @property
+    def _departure(self) -> Departure:
+        return self._its.departure
+
+    @property
+    def _moves(self) -> MoveStatus:
+        return self._its.moves
+
+    @property
+    def _handlers(self) -> Mapping[str, RequestHandler]:
+        return self._its.handlers
+
+    @property
+    def _its(self) -> _Subject:
+        if self._subject is None:
+            raise MachineError("no guest has come yet")
+        return self._subject
 
     def __enter__(self) -> Monitor:
         return self
@@ -90,22 +130,21 @@ class Monitor:
     def __exit__(
         self, kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
     ) -> None:
-        end = self._guest.end
+        end = None if self._subject is None else self._guest.end
         try:
             if kind is None and end is not None and end.reason is EndReason.MOVED:
-                self._server.wait_for_clients(lambda: self._quit)
+                self._server.wait_for_clients(lambda: self._quit, self._stay)
         finally:
             self._server.tell("SHUTDOWN", self._cause(end))
             self._told_end.set()
             self._server.close()
 
     def _implementations(self, version: dict[str, Any]) -> dict[str, Implementation]:
-        guest = self._guest
         return {
             "query-version": lambda given: version,
             "query-commands": lambda given: [{"name": command.name} for command in SCHEMA.commands],
             "query-qmp-schema": lambda given: SCHEMA.introspect(),
-            "query-name": lambda given: {"name": guest.name},
+            "query-name": lambda given: {} if self._subject is None else {"name": self._guest.name},
             "query-status": self._query_status,
             "query-cpus-fast": self._query_cpus,
             "stop": self._stop,
@@ -114,6 +153,7 @@ class Monitor:
             "system_powerdown": self._power_down,
             "quit": self._end,
             "migrate": self._migrate,
+            "migrate-incoming": self._migrate_incoming,
             "migrate_cancel": self._cancel,
             "query-migrate": self._query_migrate,
             "migrate-set-parameters": self._set_parameters,
@@ -128,6 +168,13 @@ class Monitor:
     # The guest
 
     def _query_status(self, given: dict[str, Any]) -> dict[str, Any]:
+        if self._subject is None:
+            return {
+                "running": False,
+                "singlestep": False,
+                "status": "inmigrate",
+                "x-chronovisor": "waiting",
+            }
         state, running = self._departure.state, self._guest.running
         if self._moved:
             status = "postmigrate"
@@ -172,6 +219,10 @@ class Monitor:
 
     def _end(self, given: dict[str, Any]) -> None:
         self._quit = True
+        if self._subject is None:
+            if self._entrance is not None:
+                self._entrance.give_up()
+            return
         try:
             if self._guest.end is None:
                 self._handlers["stop"]({"reason": EndReason.QUIT.value})
@@ -183,6 +234,11 @@ class Monitor:
         self._told_end.wait(_QUIT_PATIENCE)
 
     # Its moves
+
+    def _migrate_incoming(self, given: dict[str, Any]) -> None:
+        if self._entrance is None:
+            raise MachineError("this process waits for no guest: `chronovisor receive defer` does")
+        self._entrance.open_for_client(given["uri"])
 
     def _migrate(self, given: dict[str, Any]) -> None:
         if self._moves.under_way or self._departure.state not in ("running", "paused"):
@@ -221,8 +277,10 @@ class Monitor:
             self._handlers["migrate"]({"cancel": True})
 
     def _query_migrate(self, given: dict[str, Any]) -> dict[str, Any]:
-        moves, progress = self._moves, self._departure.progress
         answer: dict[str, Any] = {}
+        if self._subject is None:
+            return answer
+        moves, progress = self._moves, self._departure.progress
         if moves.status is None:
             return answer
         answer["status"] = moves.status

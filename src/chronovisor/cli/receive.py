@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -14,6 +14,7 @@ import typer
 from chronovisor.cli.background import LOG_SIZE_DEFAULT, Detach, Foreground, LogSize, choose_ground
 from chronovisor.cli.console_place import ConsoleAt, ConsolePlace, EscapeKeys
 from chronovisor.cli.device_options import Disk, Net
+from chronovisor.cli.entrance import Entrance
 from chronovisor.cli.guest_end import tell_end
 from chronovisor.cli.host_options import (
     Clock,
@@ -24,7 +25,9 @@ from chronovisor.cli.host_options import (
     MemoryLimit,
     Provider,
     ProviderOption,
+    Qmp,
     Stats,
+    Stay,
     TbOrigin,
 )
 from chronovisor.cli.kept_name import keeping_name
@@ -57,7 +60,7 @@ from chronovisor.machine.run_directory import state_directory
 from chronovisor.machine.sizes import parse_bytes, parse_size, parse_u64
 from chronovisor.machine.vio.attachments import Attachments
 from chronovisor.migration.address import parse_address
-from chronovisor.migration.arrival import Arrivals, Arrived, Terms
+from chronovisor.migration.arrival import Arrived, Terms
 from chronovisor.migration.outcomes import RecordedOutcomes
 from chronovisor.migration.stream import Header
 from chronovisor.migration.tcp import TimeLimits
@@ -65,8 +68,11 @@ from chronovisor.migration.tracing import UNTRACED
 from chronovisor.timebase.clock import RealTime
 
 if TYPE_CHECKING:
+    from chronovisor.cli.monitor import Monitor
     from chronovisor.report.trace.file import TraceFile
 
+_DEFER: Final = "defer"
+"""In place of an address: one comes later, from a monitor's client."""
 _NEXT_AFTER: Final = frozenset(
     {EndReason.POWER_OFF, EndReason.REBOOT, EndReason.PANIC, EndReason.CRASH, EndReason.MOVED}
 )
@@ -77,7 +83,8 @@ def command(
     address: Annotated[
         str,
         typer.Argument(
-            help="The address to wait at: tcp:HOST:PORT or tls:HOST:PORT (port 0: any free), or unix:PATH."
+            help="The address to wait at: tcp:HOST:PORT or tls:HOST:PORT (port 0: any free), or unix:PATH; "
+            "defer: one that a client of --qmp says (migrate-incoming)."
         ),
     ],
     name: Annotated[
@@ -129,6 +136,8 @@ def command(
     ] = None,
     token: Token = "",
     token_file: TokenFile = "",
+    qmp: Qmp = "",
+    stay: Stay = False,
     console: ConsoleAt = "",
     escape: EscapeKeys = ESCAPE_DEFAULT,
     detach: Detach = False,
@@ -163,8 +172,12 @@ def command(
     silence = parse_seconds(time_limit, "time limit")
     limits = TimeLimits.of(silence) if silence else TimeLimits()
     limits = replace(limits, whole_move=parse_seconds(move_limit, "move limit") or limits.whole_move)
-    place = parse_address(address, listen=True, insecure=insecure)
-    if allow and not place.tls:
+    place = None if address == _DEFER else parse_address(address, listen=True, insecure=insecure)
+    if place is None and not qmp:
+        raise MachineError("receive defer waits for a client of a monitor: give --qmp")
+    if qmp and not once:
+        raise MachineError("a monitor is for one guest: give --once with --qmp")
+    if allow and not (place is not None and place.tls):
         raise MachineError("--allow is for tls: addresses: other addresses have no certificates")
     credentials = choose_credentials(tls_credentials, tls_ca, tls_cert, tls_key, "server")
     if credentials is not None and (warning := credentials.warning()) is not None:
@@ -218,32 +231,56 @@ def command(
             credentials,
             choose_token(token, token_file),
             frozenset(name.lower() for name in allow or ()),
+            only_one=once,
             trace=UNTRACED if traced is None else traced.moves,
         )
-        with at.typing(output):
+        entrance = Entrance(terms)
+        monitor = _monitor(qmp, stay, entrance)
+        with at.typing(output), monitor or nullcontext():
             rehearsal.start()
-            arrivals = Arrivals(place, terms)
-            ground.begun(address=str(arrivals.address))
-            say(f"{name} waits at {arrivals.address}")
             try:
+                waits_at = _DEFER if place is None else str(entrance.open(place))
+                ground.begun(address=waits_at)
+                say(f"{name} waits at {waits_at}")
                 while True:
-                    arrived = arrivals.wait(seconds)
+                    arrived = entrance.wait(seconds)
+                    if arrived is None and entrance.given_up:
+                        return ExitStatus.OK
                     if arrived is None:
                         say(f"no guest came in {seconds:g} s")
                         return ExitStatus.TIMED_OUT
                     with arrived.host:
                         end = _run(
-                            arrived, name, keeps_name, seconds, server, ground, at, traced, stats, as_json
+                            arrived,
+                            name,
+                            keeps_name,
+                            seconds,
+                            server,
+                            ground,
+                            at,
+                            monitor,
+                            traced,
+                            stats,
+                            as_json,
                         )
                     status = tell_end(end, as_json)
                     if once or end.reason not in _NEXT_AFTER:
                         return status
                     output.begin_anew()
                     server.handlers = dict(before)
-                    arrivals.take_another()
-                    say(f"{name} waits for the next guest at {arrivals.address}")
+                    entrance.take_another()
+                    say(f"{name} waits for the next guest at {waits_at}")
             finally:
-                arrivals.close()
+                entrance.close()
+
+
+def _monitor(address: str, stay: bool, entrance: Entrance) -> Monitor | None:
+    if not address:
+        return None
+    # Most processes have none.
+    from chronovisor.cli.monitor import Monitor
+
+    return Monitor(address, stay, entrance)
 
 
 def _run(
@@ -254,6 +291,7 @@ def _run(
     server: ControlServer,
     ground: Foreground,
     at: ConsolePlace,
+    monitor: Monitor | None,
     trace: TraceFile | None,
     stats: bool,
     as_json: bool,
@@ -281,6 +319,7 @@ def _run(
             server,
             begun,
             paused,
+            monitor=monitor,
             trace=traced_by(trace, guest, came),
             console=at.socket,
             ended=ground.ended,

@@ -26,6 +26,7 @@ from chronovisor.cli.host_options import (
     Qmp,
     RunTimeout,
     Stats,
+    Stay,
     TbOrigin,
     TicksPerInstruction,
 )
@@ -83,6 +84,7 @@ def command(
     log_size: LogSize = LOG_SIZE_DEFAULT,
     pidfile: PidFile = "",
     qmp: Qmp = "",
+    stay: Stay = False,
     timeout: RunTimeout = "",
     trace: Trace = "",
     stats: Stats = False,
@@ -140,6 +142,7 @@ def command(
                 server,
                 begun,
                 qmp=qmp,
+                stay=stay,
                 trace=traced_by(traced, guest, name),
                 console=place.socket,
                 ended=ground.ended,

@@ -25,6 +25,7 @@ from chronovisor.cli.host_options import (
     Qmp,
     RunTimeout,
     Stats,
+    Stay,
     TbOrigin,
     TicksPerInstruction,
 )
@@ -97,6 +98,7 @@ def command(
     log_size: LogSize = LOG_SIZE_DEFAULT,
     pidfile: PidFile = "",
     qmp: Qmp = "",
+    stay: Stay = False,
     paused: Annotated[
         bool,
         typer.Option("--paused", help="Run nothing before `chronovisor resume`, or `cont` of a monitor."),
@@ -177,6 +179,7 @@ def command(
                 paused=_not_begun(guest) if paused else None,
                 debugger=debugger,
                 qmp=qmp,
+                stay=stay,
                 trace=traced_by(traced, guest, name),
                 console=place.socket,
                 ended=ground.ended,

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from chronovisor.cli.debugging import DebuggerOptions, Debugging
 from chronovisor.cli.guest_end import end_as_json, ended_by
@@ -37,6 +37,9 @@ from chronovisor.migration.pause import Pause
 from chronovisor.migration.tracing import UNTRACED, MoveTrace
 from chronovisor.migration.transfer import MoveReport
 
+if TYPE_CHECKING:
+    from chronovisor.cli.monitor import Monitor
+
 _SIGN_OF_LIFE: Final = 1.0
 """Seconds from one sign of life to the next, to those who wait for the guest's end."""
 _BETWEEN_PROGRESS: Final = 0.2
@@ -59,6 +62,8 @@ def run_named(
     paused: Pause | None = None,
     debugger: DebuggerOptions | None = None,
     qmp: str = "",
+    stay: bool = False,
+    monitor: Monitor | None = None,
     trace: MoveTrace = UNTRACED,
     console: str = "",
     ended: Callable[[dict[str, Any]], None] = lambda end: None,
@@ -68,8 +73,9 @@ def run_named(
     `server` answers for the name already, if there is one, and is not closed; `begun` is called when the
     guest runs and is found, `ended` (see `end_as_json`) before its name is given back. A guest that is
     `paused` runs when it is resumed. A `debugger` can connect before it runs. A monitor answers at `qmp`; if
-    the guest has moved away, it keeps this process until it is told to quit or has no client left. The
-    `trace` is told of moves from here. Clients of the guest's console can connect at `console`.
+    the guest has moved away, it keeps this process until it is told to quit or, unless it is to `stay`, has
+    no client left. A `monitor` that is there already answers for this guest, too. The `trace` is told of
+    moves from here. Clients of the guest's console can connect at `console`.
     MachineError if the name is taken.
     """
     guest.name = name
@@ -77,11 +83,13 @@ def run_named(
     service = _Service(guest, trace)
     service.departure.paused = paused
     with (
-        service.monitor(qmp) if qmp else nullcontext(),
+        service.monitor(qmp, stay) if qmp else nullcontext(),
         service.console_socket(console) if console else nullcontext(),
         ControlServer(name, {}) if server is None else nullcontext(server) as answering,
     ):
         answering.handlers.update(service.handlers)
+        if monitor is not None:
+            service.attach(monitor)
         try:
             if debugger is not None:
                 service.debugging.open(debugger)
@@ -219,12 +227,18 @@ class _Service:
         packed = base64.b64encode(b"".join(entry.pack() for entry in log.entries)).decode()
         return {"first": log.first, "end": log.written, "entries": packed}
 
-    def monitor(self, address: str) -> AbstractContextManager[object]:
+    def monitor(self, address: str, stay: bool) -> AbstractContextManager[object]:
         """Return the monitor for QMP's clients; MachineError if it cannot listen at the address."""
         # Most guests have none.
         from chronovisor.cli.monitor import Monitor
 
-        return Monitor(self._guest, self.departure, self._moves, self.handlers, address)
+        monitor = Monitor(address, stay)
+        self.attach(monitor)
+        return monitor
+
+    def attach(self, monitor: Monitor) -> None:
+        """Have the monitor answer for this guest."""
+        monitor.attach(self._guest, self.departure, self._moves, self.handlers)
 
     def console_socket(self, address: str) -> AbstractContextManager[object]:
         """Return the socket for the console's clients; MachineError if it cannot be listened at."""

@@ -41,6 +41,10 @@ from chronovisor.migration.tcp import SocketPipe, TimeLimits, checked, in_words,
 from chronovisor.migration.tracing import UNTRACED, MoveTrace
 from chronovisor.timebase.record import MoveRecord
 
+_HANGS_UP_WITHIN: Final = 1.0
+"""Seconds for a peer to close its connection."""
+_KNOWS_WITHIN: Final = 30.0
+"""Seconds for the source of the only guest to close its connection."""
 MAXIMUM_CONNECTIONS: Final = 16
 """How many peers are heard at a time; more are hung up on."""
 
@@ -70,6 +74,8 @@ class Terms:
     """
     probe: Probe = no_probe
     """Told of each phase of a move before it begins."""
+    only_one: bool = False
+    """Whether to listen no longer when a guest has come whose source has read that it came."""
     trace: MoveTrace = UNTRACED
     """Told of each move, from its offer on; its owner ends one that succeeds."""
 
@@ -110,11 +116,12 @@ class Arrivals:
         """Held from an offer until its move failed; if the guest came, until `take_another`."""
         self._came = threading.Event()
         self._arrived: Arrived | None = None
+        self._closed = False
         for listener in self._listeners:
             threading.Thread(target=self._accept, args=(listener,), name="arrivals", daemon=True).start()
 
     def wait(self, timeout: float | None = None) -> Arrived | None:
-        """Wait for a guest; None if none came in `timeout` seconds."""
+        """Wait for a guest; None if none came in `timeout` seconds, or before it was closed."""
         return self._arrived if self._came.wait(timeout) else None
 
     def take_another(self) -> None:
@@ -126,6 +133,10 @@ class Arrivals:
 
     def close(self) -> None:
         """Listen no longer."""
+        if self._closed:
+            # Another process may listen at the path by now.
+            return
+        self._closed = True
         for listener in self._listeners:
             # Closing alone does not wake a thread that waits in accept().
             with contextlib.suppress(OSError):
@@ -133,6 +144,7 @@ class Arrivals:
             listener.close()
         if isinstance(self.address, UnixAddress):
             Path(self.address.path).unlink(missing_ok=True)
+        self._came.set()
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -164,7 +176,7 @@ class Arrivals:
 
     def _hear(self, connection: socket.socket, peer: str) -> None:
         with connection:
-            pipe = SocketPipe(connection, self._terms.limits.silence)
+            pipe, came = SocketPipe(connection, self._terms.limits.silence), False
             reader, writer = Reader(pipe), Writer(pipe)
             try:
                 try:
@@ -179,12 +191,14 @@ class Arrivals:
                 elif isinstance(message, Offer):
                     header.check_offer(message)
                     pipe.deadline = time.monotonic() + self._terms.limits.whole_move
-                    self._consider(header, message, reader, writer, peer)
+                    came = self._consider(header, message, reader, writer, peer)
                 else:
                     raise StreamError(f"a stream does not begin with {type(message).__name__}")
             except LinkLostError as error:
                 self._refuse(writer, str(error), peer)
-            pipe.hang_up()
+            knows = pipe.hang_up(_KNOWS_WITHIN if came and self._terms.only_one else _HANGS_UP_WITHIN)
+        if came and knows and self._terms.only_one:
+            self.close()
 
     def _check_allowed(self, connection: socket.socket) -> None:
         if self._context is None or not self._terms.allowed:
@@ -196,15 +210,16 @@ class Arrivals:
                 "here (--allow)"
             )
 
-    def _consider(self, header: Header, offer: Offer, reader: Reader, writer: Writer, peer: str) -> None:
+    def _consider(self, header: Header, offer: Offer, reader: Reader, writer: Writer, peer: str) -> bool:
+        """Take the guest that is offered, if it may come; return whether it came."""
         # Before all else: a peer without the token learns nothing and occupies nothing here.
         if self._terms.token and not hmac.compare_digest(offer.token, self._terms.token):
             shown = "another token than this destination's" if offer.token else "no token"
             self._refuse(writer, f"the source shows {shown} (--token)", peer)
-            return
+            return False
         if not self._taking.acquire(blocking=False):
             self._refuse(writer, "another guest has come here, or is coming", "")
-            return
+            return False
         host, trace = None, self._terms.trace
         try:
             if header.memory_size > self._terms.memory_limit:
@@ -227,13 +242,14 @@ class Arrivals:
             trace.ends("refused", {})
             self._taking.release()
             self._refuse(writer, str(error), peer)
-            return
+            return False
         reason = self._take(destination, host, reader, writer, answer)
         if reason is not None:
             trace.ends("failed", {})
             host.close()
             self._terms.tell(f"the move was given up, and the guest does not run here: {reason}")
             self._taking.release()
+        return reason is None
 
     def _take(
         self, destination: Destination, host: Host, reader: Reader, writer: Writer, answer: Message

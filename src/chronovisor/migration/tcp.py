@@ -106,20 +106,25 @@ class SocketPipe:
             # The plain socket's shutdown, under TLS too: TLS's own would take TLS away from the other thread.
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
-    def hang_up(self, patience: float = 1.0) -> None:
+    def hang_up(self, patience: float) -> bool:
         """End the connection so that what was written last still arrives.
 
         Closing a socket that has unread data makes the other side lose what was sent to it. So this goes on
-        reading until the other side closes, too, for `patience` seconds at most.
+        reading until the other side closes, too, for `patience` seconds at most. True if it has closed and
+        has read all that was sent to it.
         """
+        read_all = False
         deadline = time.monotonic() + patience
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
             while (left := deadline - time.monotonic()) > 0:
                 self._socket.settimeout(left)
                 if not self._socket.recv(1 << 16):
+                    # It would be a reset if the other side had closed with something unread.
+                    read_all = True
                     break
         self.close()
+        return read_all
 
     def close(self) -> None:
         """Close the connection."""

@@ -10,7 +10,7 @@ from typing import Final
 _VALUE: Final = re.compile(r"((?:[^,]|,,)*)(?:,(?!,)|$)")
 _RECEIVES: Final = frozenset(
     {
-        *("--name", "--cpu", "--engine", "--provider", "--kernel", "--initrd", "--append", "--qmp"),
+        *("--name", "--cpu", "--engine", "--provider", "--kernel", "--initrd", "--append", "--qmp", "--stay"),
         *("--console", "--escape", "--detach", "--pidfile", "--memory-limit"),
     }
 )
@@ -46,6 +46,8 @@ class Settings:
     def arguments(self) -> list[str]:
         """Return our command line; QemuOptionError for what does not go together."""
         ours = dict(self.ours)
+        if "--qmp" in ours:
+            ours["--stay"] = ""
         if "--console" not in ours and self.on_terminal:
             ours["--escape"] = QEMU_ESCAPE
         if "--console" not in ours and not self.on_terminal and not self.has_display:

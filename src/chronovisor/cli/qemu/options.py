@@ -56,8 +56,10 @@ def _bios(settings: Settings, text: str) -> None:
 
 
 def _incoming(settings: Settings, text: str) -> None:
-    if not text.startswith(("tcp:", "unix:")):
-        raise QemuOptionError("a guest can come to tcp:HOST:PORT of this machine's loopback, or to unix:PATH")
+    if text != "defer" and not text.startswith(("tcp:", "unix:")):
+        raise QemuOptionError(
+            "a guest can come to tcp:HOST:PORT of this machine's loopback, to unix:PATH, or with defer"
+        )
     settings.incoming = text
 
 
@@ -113,9 +115,9 @@ OPTIONS: Final = (
         "Only this machine's loopback is listened to."),
     Option(("s",), "", "the same as -gdb tcp::1234", "`--gdb 1234`", _sets("--gdb", "1234")),
     Option(("S",), "", "run nothing before cont, by QMP or gdb", "`--paused`", _sets("--paused")),
-    Option(("incoming",), "tcp:HOST:PORT|unix:PATH", "wait for a guest that moves here", "`receive --once`",
-        _incoming, "The guest comes from Chronovisor: QEMU's stream is another. It brings its memory, "
-        "vCPUs and time of day; `-m` is the most that it may have. No `defer`."),
+    Option(("incoming",), "tcp:HOST:PORT|unix:PATH|defer", "wait for a guest that moves here",
+        "`receive --once`", _incoming, "The guest comes from Chronovisor: QEMU's stream is another. It "
+        "brings its memory, vCPUs and time of day; `-m` is the most that it may have."),
     Option(("no-reboot",), "", "end if the guest reboots", "`--no-reboot`", _sets("--no-reboot")),
     Option(("name",), "[guest=]NAME", "the guest's name", "`--name`", take_name,
         "It is the name by which `chronovisor ps` lists it, so it must be free, and consist of letters, "

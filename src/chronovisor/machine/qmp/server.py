@@ -67,10 +67,12 @@ class QmpServer:
             if client.session.negotiated:
                 client.send(told)
 
-    def wait_for_clients(self, enough: Callable[[], bool]) -> None:
-        """Wait until no client is connected, or it is `enough`, which `look_again` has looked at."""
+    def wait_for_clients(self, enough: Callable[[], bool], stay: bool = False) -> None:
+        """Wait until it is `enough`, which `look_again` has looked at, or no client is connected; with `stay`
+        clients may come and go.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: enough() or not self._clients)
+            self._changed.wait_for(lambda: enough() or not (stay or self._clients))
 
     def look_again(self) -> None:
         """Have `wait_for_clients` look whether it is enough."""
@@ -129,8 +131,9 @@ class _Client:
         self._writer = threading.Thread(target=self._write, name="monitor answers", daemon=True)
 
     def begin(self) -> None:
-        self._reader.start()
+        # A client that is gone already ends the reader at once, which waits for the writer's end.
         self._writer.start()
+        self._reader.start()
 
     def send(self, message: dict[str, Any]) -> None:
         try:
