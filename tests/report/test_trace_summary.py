@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import sys
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+import soak
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_trace import named, trace_of
 
 from chronovisor.cli import main
 from chronovisor.cli.status import ExitStatus
-from chronovisor.report.trace import recorder
+from chronovisor.report.trace import reading, recorder
 from chronovisor.report.trace import vocabulary as v
-from chronovisor.report.trace.reading import Slice, Track
+from chronovisor.report.trace.picture import draw
+from chronovisor.report.trace.reading import Slice, TraceFormatError, Track, read_trace
 from chronovisor.report.trace.summary import PARTS, offsets, summarise
 from chronovisor.report.trace.table import lines
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "machine"))
 from elf_files import program
 from two_vcpus import TWO_CPUS
+
+
+@cache
+def whole() -> bytes:
+    """A trace."""
+    with TemporaryDirectory() as folder:
+        trace_of(path := Path(folder) / "trace", "hello-le")
+        return path.read_bytes()
 
 
 def test_times_and_exits_add_up(tmp_path: Path) -> None:
@@ -114,3 +130,49 @@ def test_what_cannot_be_reported_is_said(tmp_path: Path, capsys: pytest.CaptureF
 def test_every_part_of_a_run_is_known() -> None:
     inside_a_run = {one.name for one in v.SLICES if v.RUN.name in one.inside}
     assert inside_a_run == {v.ENTER.name, v.IN_GUEST.name, v.LEAVE.name, v.CEDED.name}
+
+
+@settings(max_examples=soak.share(20_000))
+@given(st.data())
+def test_no_file_is_too_strange_to_report(data: st.DataObject) -> None:
+    """P12: a trace comes from anywhere. It is reported, or refused in words."""
+    changed = bytearray(whole())
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(changed) - 1))
+        if data.draw(st.booleans()):
+            changed[at] = data.draw(st.integers(0, 255))
+        else:
+            size = data.draw(st.integers(1, 40))
+            changed[at : at + size] = data.draw(st.binary(max_size=40))
+    with contextlib.suppress(TraceFormatError):
+        text = list(lines(summary := summarise([read_trace(io.BytesIO(changed))])))
+        assert text
+        json.dumps(summary.as_json())
+
+
+def test_values_of_the_wrong_kind_are_no_numbers(tmp_path: Path) -> None:
+    strange: dict[str, int | str] = {
+        "core": "?",
+        "host_tb": "x",
+        "guest_tb": -1,
+        "H_RTAS": "many",
+        "runs": "y",
+    }
+    events = [
+        Slice("guest", 5, 3, "run", strange, strange),
+        Slice("move", 1, 2, "", strange, strange),
+        Slice("decrementer", 2, 2, "guest", strange, is_instant=True),
+        Slice("runs that were only counted", 0, 9, "", strange, strange),
+    ]
+    names = ("vCPU 0", "moves", "time of the guest")
+    tracks = [Track("$a$\\x", 2, 1, False)]
+    tracks += [Track(name, 3 + n, 2, False, slices=events) for n, name in enumerate(names)]
+    summary = summarise([tracks])
+    assert list(lines(summary))
+    draw(summary, tmp_path / "picture.png")
+
+
+def test_a_trace_of_too_many_events_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MOST_EVENTS", 20)
+    with pytest.raises(TraceFormatError, match="more than 20 events"):
+        read_trace(io.BytesIO(whole()))

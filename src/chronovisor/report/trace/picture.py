@@ -51,7 +51,9 @@ def _draw_course(axes: Axes, summary: Summary) -> None:
             seconds = [_seconds(summary, ns) for ns in times]
             # One under the other: the vCPUs of a guest all lie on one line.
             width = 1.5 + 2 * (len(summary.vcpus) - 1 - place)
-            axes.plot(seconds, values, color=_colour(place), linewidth=width, label=summary.name(vcpu))
+            axes.plot(
+                seconds, values, color=_colour(place), linewidth=width, label=_plain(summary.name(vcpu))
+            )
             for ns, step in offsets(vcpu):
                 axes.annotate(
                     f"{Ticks(step).seconds:+.6f} s\nagainst its host",
@@ -98,7 +100,9 @@ def _draw_stays(axes: Axes, summary: Summary) -> None:
             axes.broken_barh(bars, (lane - 0.35, 0.7), facecolors=_colour(core), linewidth=0)
         counted = [(_seconds(summary, begin), (end - begin) / _SECOND) for begin, end in vcpu.counted_runs]
         axes.broken_barh(counted, (lane - 0.35, 0.7), facecolors="0.6", linewidth=0)
-    axes.set_yticks(range(len(summary.vcpus)), [summary.name(vcpu) for vcpu in summary.vcpus], fontsize=8)
+    axes.set_yticks(
+        range(len(summary.vcpus)), [_plain(summary.name(vcpu)) for vcpu in summary.vcpus], fontsize=8
+    )
     axes.set_ylim(len(summary.vcpus) - 0.4, -0.6)
     for core in cores:
         axes.plot([], [], color=_colour(core), linewidth=6, label=f"core {core}")
@@ -118,10 +122,11 @@ def _draw_exits(axes: Axes, reasons: dict[str, tuple[int, int]]) -> None:
         axes.annotate(
             taken, (count, lane), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8
         )
-    if reasons:
+    most = max((count for count, _ in reasons.values()), default=0)
+    if most > 0:
         axes.set_xscale("log")
-        axes.set_xlim(0.8, 12 * max(count for count, _ in reasons.values()))
-    axes.set_yticks(range(len(reasons)), list(reasons), fontsize=8)
+        axes.set_xlim(0.8, 12 * most)
+    axes.set_yticks(range(len(reasons)), [_plain(reason) for reason in reasons], fontsize=8)
     axes.invert_yaxis()
     axes.set_title("Exits and hypercalls, by reason", fontsize=10, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
@@ -140,6 +145,11 @@ def _reasons(summary: Summary) -> dict[str, tuple[int, int]]:
     if len(ordered) > _MOST_REASONS:
         shown["others"] = sum(count for _, (count, _) in ordered[_MOST_REASONS:]), 0
     return shown
+
+
+def _plain(text: str) -> str:
+    """A text that matplotlib does not take for a formula."""
+    return text.replace("$", r"\$")
 
 
 def _colour(number: int) -> str:

@@ -13,6 +13,8 @@ _PACKET_TAG: Final = 0x0A
 _LARGEST_PACKET: Final = 1 << 20
 """Bytes; ours have a few hundred."""
 _MOST_NAMES: Final = 100_000
+MOST_EVENTS: Final = 10_000_000
+"""The most events that are read: they take some gigabytes of memory."""
 
 
 class TraceFormatError(Exception):
@@ -57,26 +59,30 @@ class _Reader:
         self.tracks: dict[int, Track] = {}
         self._names: dict[tuple[str, int], str] = {}
         self._open: dict[int, list[Slice]] = {}
+        self._events = 0
 
     def packet(self, packet: Any) -> None:
         for kind in ("event_names", "debug_annotation_names"):
             for entry in getattr(packet.interned_data, kind):
                 if len(self._names) >= _MOST_NAMES:
                     raise TraceFormatError(f"it has more than {_MOST_NAMES} names")
-                self._names[kind, entry.iid] = entry.name
+                self._names[kind, entry.iid] = _text(entry.name)
         if packet.HasField("track_descriptor"):
             self._track(packet.track_descriptor)
         elif packet.HasField("track_event"):
             self._event(packet.timestamp, packet.track_event)
 
     def _track(self, told: Any) -> None:
-        name = told.process.process_name if told.HasField("process") else told.name
-        unit = told.counter.unit_name
+        name = _text(told.process.process_name if told.HasField("process") else told.name)
+        unit = _text(told.counter.unit_name)
         if told.counter.unit == perfetto.CounterDescriptor.UNIT_TIME_NS:
             unit = "ns"
         self.tracks[told.uuid] = Track(name, told.uuid, told.parent_uuid, told.HasField("counter"), unit)
 
     def _event(self, now: int, event: Any) -> None:
+        self._events += 1
+        if self._events > MOST_EVENTS:
+            raise TraceFormatError(f"it has more than {MOST_EVENTS} events")
         track = self.tracks.get(event.track_uuid)
         if track is None:
             raise TraceFormatError(f"an event is on track {event.track_uuid}, which was not announced")
@@ -92,7 +98,7 @@ class _Reader:
             ended.end = now
             ended.at_end = values
             return
-        name = self._names.get(("event_names", event.name_iid), "") or str(event.name)
+        name = self._names.get(("event_names", event.name_iid), "") or _text(event.name)
         inside = opened[-1].name if opened else ""
         is_instant = event.type == perfetto.TrackEvent.TYPE_INSTANT
         made = Slice(name, now, now if is_instant else None, inside, values, is_instant=is_instant)
@@ -101,12 +107,17 @@ class _Reader:
             opened.append(made)
 
     def _annotation(self, annotation: Any) -> str:
-        return self._names.get(("debug_annotation_names", annotation.name_iid), "") or str(annotation.name)
+        return self._names.get(("debug_annotation_names", annotation.name_iid), "") or _text(annotation.name)
 
 
 def _value(annotation: Any) -> int | str:
     value = getattr(annotation, annotation.WhichOneof("value") or "string_value")
-    return value if isinstance(value, int | str) else str(value)
+    return value if isinstance(value, int) else _text(value)
+
+
+def _text(value: object) -> str:
+    """A text of the file. The package has bytes for what is no text."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def read_trace(file: BinaryIO) -> list[Track]:

@@ -148,6 +148,11 @@ def summarise(traces: Iterable[Sequence[Track]]) -> Summary:
     return found
 
 
+def _number(value: int | str) -> int:
+    """A value that should be a number; 0 if the trace has something else there."""
+    return value if isinstance(value, int) else 0
+
+
 def _span(one: Slice) -> tuple[int, int]:
     assert one.end is not None
     return one.begin, one.end
@@ -175,7 +180,7 @@ def _fill(vcpu: Vcpu, told: list[Slice]) -> None:
             spent["user space"] += length
         elif one.inside == v.RUN.name:
             spent["hypervisor"] -= length
-            spent[_PART_OF[one.name]] += length
+            spent[_PART_OF.get(one.name, "hypervisor")] += length
         elif one.name == v.CEDED.name:
             spent["guest"] -= length
             spent["ceded"] += length
@@ -200,9 +205,9 @@ def _note_exit(vcpu: Vcpu, one: Slice, length: int) -> None:
         exits.ns += length
     for name, value in one.at_end.items():
         if name.startswith(("H_", "exit ")):
-            vcpu.exits.setdefault(name, Exits()).counted += int(value)
+            vcpu.exits.setdefault(name, Exits()).counted += _number(value)
         elif name in _INTERRUPTS:
-            vcpu.interrupts[name] = vcpu.interrupts.get(name, 0) + int(value)
+            vcpu.interrupts[name] = vcpu.interrupts.get(name, 0) + _number(value)
 
 
 _INTERRUPTS: Final = frozenset(one.name for one in v.INSTANTS)
@@ -210,7 +215,7 @@ _INTERRUPTS: Final = frozenset(one.name for one in v.INSTANTS)
 
 def _note_stay(vcpu: Vcpu, one: Slice) -> None:
     begin, end = _span(one)
-    core = int(one.values.get(v.CORE.name, 0))
+    core = _number(one.values.get(v.CORE.name, 0))
     stays = vcpu.stays
     if stays and stays[-1].core == core and begin - stays[-1].end <= _OTHER_GAP:
         stays[-1] = Stay(core, stays[-1].begin, end)
@@ -218,7 +223,7 @@ def _note_stay(vcpu: Vcpu, one: Slice) -> None:
         stays.append(Stay(core, begin, end))
     for moment, values in ((begin, one.values), (end, one.at_end)):
         if v.HOST_TB.name in values and v.GUEST_TB.name in values:
-            host, guest = int(values[v.HOST_TB.name]), int(values[v.GUEST_TB.name])
+            host, guest = _number(values[v.HOST_TB.name]), _number(values[v.GUEST_TB.name])
             vcpu.readings.append(Reading(moment, host, guest))
 
 
