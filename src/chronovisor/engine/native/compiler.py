@@ -19,6 +19,7 @@ from llvmlite import ir
 
 import chronovisor.isa
 from chronovisor.engine.native.block_decoder import define_decode_block
+from chronovisor.engine.native.content import define_content
 from chronovisor.engine.native.contexts import define_adopt, define_ask_flush, define_flush
 from chronovisor.engine.native.crossing import define_cross
 from chronovisor.engine.native.decoding import define_decode
@@ -231,9 +232,10 @@ def runtime_module() -> ir.Module:
     interrupt = define_interrupt(module)
     invalidate = define_invalidate(module, define_forget_pages(module), define_ask_flush(module))
     undecoded = define_leaving(module, "chronovisor_undecoded", Left.DECODE)
+    content = define_content(module)
     control = Control(
         now=define_clock(module),
-        translate={access: define_translate(module, access, interrupt) for access in Access},
+        translate={access: define_translate(module, access, interrupt, content) for access in Access},
         cross={Access.LOAD: define_cross(module, False), Access.STORE: define_cross(module, True)},
         decode=define_decode(module, undecoded, define_decode_block(module)),
         adopt=define_adopt(module),
@@ -260,6 +262,7 @@ _MAKERS = tuple(
         *(
             "block_decoder",
             "compiler",
+            "content",
             "contexts",
             "crossing",
             "emitter",

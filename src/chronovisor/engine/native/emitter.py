@@ -47,10 +47,11 @@ HYPERCALL = ir.FunctionType(I64, [POINTER])
 HYPERCALL_POINTER = ir.PointerType(HYPERCALL)
 
 #: ``translate(state, ea)``: the guest real address; FAULTED if the storage interrupt was entered;
-#: NOT_TRANSLATED if the concrete evaluator has to find out.
+#: NOT_TRANSLATED if the concrete evaluator has to find out; CHANGED if what was decoded of the page is old.
 TRANSLATE = ir.FunctionType(I64, [POINTER, I64])
 NOT_TRANSLATED = (1 << 64) - 1
 FAULTED = (1 << 64) - 2
+CHANGED = (1 << 64) - 3
 
 _UNLIKELY = [1, 4000]
 

@@ -76,6 +76,8 @@ class NativeEngine(ConcreteEngine):
         #: A byte for each cache block, 1 once it was decoded. It costs memory only for the blocks of code.
         self._code_blocks = mmap.mmap(-1, memory.size // CACHE_BLOCK)
         self.code_blocks_at = ctypes.addressof(ctypes.c_char.from_buffer(self._code_blocks))
+        self.page_contents = (ctypes.c_uint64 * (memory.size >> PAGE_SHIFT))()
+        """What each page held when a fetch was last led to it, as native code has it; 0 if none was."""
         #: Records that were replaced, and the threads that may still execute them, by their addresses.
         self._retired: list[tuple[Retired, set[int]]] = []
         self._retiring = threading.Lock()
@@ -246,8 +248,19 @@ class NativeEngine(ConcreteEngine):
             return False
         if why == Left.DECODE:
             return pages.decode(address)
+        changed = self._forget_changed(page)
         self._retire(pages.make_room())
-        return pages.add(page)
+        return pages.add(page) or changed
+
+    def _forget_changed(self, page: int) -> bool:
+        """Decode a page anew if it does not hold any more what it held; whether that is so."""
+        at = ctypes.addressof(ctypes.c_char.from_buffer(self.memory.data)) + (page << PAGE_SHIFT)
+        before = self.page_contents[page]
+        changed: bool = before != 0 and runtime().content(at) != before
+        if changed:
+            self.forget_code(page << PAGE_SHIFT, 1 << PAGE_SHIFT)
+            self.page_contents[page] = 0
+        return changed
 
     def pages_of(self, state: NativeThread) -> DecodedPages:
         """The pages decoded for the thread's mode. Native code is told of them once it can run them."""

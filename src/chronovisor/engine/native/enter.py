@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from chronovisor.engine.native.emitter import (
+    CHANGED,
     FAULTED,
     HANDLER_POINTER,
     HYPERCALL_POINTER,
@@ -133,7 +134,12 @@ class _Entry(ThreadEmitter):
         choice = b.switch(real, then)
         for answer, name in ((FAULTED, "faulted"), (NOT_TRANSLATED, "slow")):
             choice.add_case(word(answer), self.block_named(name))
-        faulted, slow = (case for _, case in choice.cases)
+        if access is Access.FETCH:
+            changed = self.block_named("changed")
+            choice.add_case(word(CHANGED), changed)
+            b.position_at_end(changed)
+            self._leave(Left.FETCH)
+        faulted, slow, *_ = (case for _, case in choice.cases)
         b.position_at_end(faulted)
         self._entered()
         b.position_at_end(slow)

@@ -64,6 +64,7 @@ class Registers(ctypes.Structure):
         ("memory_size", ctypes.c_uint64),
         ("page_table", ctypes.c_uint64),
         ("page_count", ctypes.c_uint64),
+        ("page_contents", ctypes.c_uint64),  # what each real page held when a fetch was last led to it; or 0
         ("code_blocks", ctypes.c_uint64),  # a byte for each cache block of memory: 1 once it was decoded
         ("ea_mask", ctypes.c_uint64),
         ("data_translation", ctypes.c_uint64),

@@ -30,6 +30,7 @@ Blank = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 AwaitPiece = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 Adopt = ctypes.PYFUNCTYPE(ctypes.c_bool, ctypes.c_void_p)
 AskFlush = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
+Content = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)
 Retire = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 Exchange = ctypes.PYFUNCTYPE(
     ctypes.c_bool, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_char_p, ctypes.c_char_p
@@ -53,6 +54,7 @@ _SYMBOLS = tuple(
             "adopt",
             "ask_flush",
             "await_piece",
+            "content",
             "decode_block",
             "fill_nothing",
         ),
@@ -90,6 +92,8 @@ class Runtime:
         self.ask_flush = AskFlush(self._library["chronovisor_ask_flush"])
         #: Makes records that wait to be decoded.
         self.blank = Blank(self._library["chronovisor_blank"])
+        #: What a page's content is known by.
+        self.content = Content(self._library["chronovisor_content"])
         #: Decodes a block of instructions.
         self.decode_block = DecodeBlock(self._library["chronovisor_decode_block"])
         #: Has the threads that execute a page's records look the page up again.

@@ -115,6 +115,7 @@ class NativeGuest(CodeCache, Protocol):
     """What native code shares among the threads of a guest."""
 
     code_blocks_at: int
+    page_contents: ctypes.Array[ctypes.c_uint64]
     """The address of the map of decoded blocks."""
     modes: ctypes.Array[ModePages]
     peers: Peers
@@ -160,6 +161,7 @@ class NativeThread(Registers, Thread):
             setattr(self, name, REGISTERS[name].reset)
         self.reservation = None
         self.shared = NativeSharedWords(self.at)
+        self.page_contents = ctypes.addressof(guest.page_contents)
         self.dirty_pages = ctypes.addressof(ctypes.c_char.from_buffer(memory.dirty.pages))
         self.set_msr(self.MSR)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from llvmlite import ir
 
 from chronovisor.engine.native.emitter import (
+    CHANGED,
     FAULTED,
     I64,
     NOT_TRANSLATED,
@@ -29,9 +30,12 @@ from chronovisor.isa.values import Value
 class _Walk(ThreadEmitter):
     """One translation in the making."""
 
-    def __init__(self, module: ir.Module, access: Access, interrupt: ir.Function) -> None:
+    def __init__(
+        self, module: ir.Module, access: Access, interrupt: ir.Function, content: ir.Function
+    ) -> None:
         super().__init__(module, TRANSLATE, f"chronovisor_translate_{access.value}", _ROWS)
         self.interrupt = interrupt
+        self.content = content
         self.function.attributes.add("nounwind")
         self.access = access
         self.ea = self.function.args[1]
@@ -68,6 +72,22 @@ class _Walk(ThreadEmitter):
         """Return without a translation."""
         self.b.ret(word(NOT_TRANSLATED))
 
+    def return_if_changed(self, number: ir.Value) -> None:
+        """Return without a translation if the page does not hold what it did when a fetch was last led to it.
+
+        What was decoded of it may be old. A guest does not say so by `icbi` if it knows that its processor's
+        instruction caches see stores, as a POWER9's do: Linux writes a program into a page that held another
+        one, and then maps it.
+        """
+        b = self.b
+        slot = self.at(b.inttoptr(self.read("page_contents"), POINTER), b.shl(number, word(3)))
+        now = b.call(self.content, [self.memory_at(b.shl(number, word(PAGE_SHIFT)))])
+        before = b.load(slot, typ=I64)
+        changed = b.and_(b.icmp_unsigned("!=", before, word(0)), b.icmp_unsigned("!=", before, now))
+        with self.elsewhere(self.unlikely(changed, "changed_page")):
+            b.ret(word(CHANGED))
+        b.store(now, slot)
+
     def found(self, real: ir.Value) -> None:
         """Keep the page in the TLB and return the real address, if there is memory at it."""
         b = self.b
@@ -77,6 +97,7 @@ class _Walk(ThreadEmitter):
         tag, data = self.tlb_entry(self.tlb, self.access.value, page)
         if self.access is Access.FETCH:
             number = b.lshr(real, word(PAGE_SHIFT))
+            self.return_if_changed(number)
             b.store(b.add(self.read("page_table"), b.shl(number, word(3))), data)
         else:
             b.store(b.sub(real, self.ea), data)
@@ -137,9 +158,11 @@ _ROWS: dict[str, Row] = {
 }
 
 
-def define_translate(module: ir.Module, access: Access, interrupt: ir.Function) -> ir.Function:
+def define_translate(
+    module: ir.Module, access: Access, interrupt: ir.Function, content: ir.Function
+) -> ir.Function:
     """Define ``translate_load``, ``translate_store`` or ``translate_fetch``: (state, ea) -> real address.
 
     CIA is the address of the instruction that makes the access.
     """
-    return _Walk(module, access, interrupt).function
+    return _Walk(module, access, interrupt, content).function
