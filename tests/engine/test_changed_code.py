@@ -1,7 +1,7 @@
 """Code that a guest has written over is executed without `icbi` when it is fetched through another address.
 
-A POWER9's instruction caches see stores. Linux counts on that: it writes a program into a page that held another
-one, and then maps it.
+A POWER9's instruction caches see stores. Linux counts on that: it writes a program into a page that held
+another one, and then maps it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ wait: bdnz wait
     {POWER_OFF}
     """
 )
-"""Waits until it runs natively, calls the function at 0xc000000000100000, writes another over it, and calls that at 0xd000000000100000."""
+"""Waits until it runs natively. Then it calls the function at 0xc000000000100000, writes another over it,
+and calls that at 0xd000000000100000.
+"""
 
 
 @pytest.mark.parametrize("engine", ["threaded", "regions"])

@@ -115,8 +115,9 @@ class NativeGuest(CodeCache, Protocol):
     """What native code shares among the threads of a guest."""
 
     code_blocks_at: int
-    page_contents: ctypes.Array[ctypes.c_uint64]
     """The address of the map of decoded blocks."""
+    page_contents: ctypes.Array[ctypes.c_uint64]
+    """What each page held when a fetch was last led to it."""
     modes: ctypes.Array[ModePages]
     peers: Peers
 
