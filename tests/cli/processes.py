@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import re
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,12 @@ class Process:
     def type(self, text: str) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(text.encode())
+
+    def has_read(self) -> bool:
+        """Whether the process has read all that was typed."""
+        assert self._process.stdin is not None
+        waiting = fcntl.ioctl(self._process.stdin, termios.FIONREAD, bytes(4))
+        return not any(waiting)
 
     def line(self) -> str:
         assert self._process.stdout is not None

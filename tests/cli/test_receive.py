@@ -15,6 +15,19 @@ from chronovisor.migration.address import Address, parse_address
 from chronovisor.timebase.types import GRANULE
 
 
+def test_what_was_typed_before_a_guest_comes_is_for_nobody(machine: Machine) -> None:
+    source = machine.run("alice")
+    process, address = machine.receive("bob")
+    # It would end the guest.
+    process.type("q")
+    while not process.has_read():
+        time.sleep(0.01)
+    machine.asks("migrate", "alice", address)
+    process.timebase()
+    process.type("q")
+    assert (source.ends(), process.ends()) == (ExitStatus.OK, ExitStatus.OK)
+
+
 def test_it_takes_guests_one_after_another_and_outlives_those_who_send_none(machine: Machine) -> None:
     there, text = machine.receive("there", once=False)
     address = parse_address(text)

@@ -229,6 +229,8 @@ class Arrivals:
                 )
             host = self._terms.host_for(header)
             self._terms.be_ready()
+            # What was typed before was for nobody: QEMU forgets it, too.
+            self._terms.console.begin_anew()
             trace.begins(f"from {peer}")
             probe = also_told(self._terms.probe, trace.phase)
             destination = Destination(host, self._terms.console, self._terms.outcomes, probe)
