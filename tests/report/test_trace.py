@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as perfetto
 from trace_rules import PHASES, check, read
 
 import chronovisor as cv
@@ -238,6 +239,40 @@ def test_a_trace_that_was_cut_off_is_read_as_far_as_it_goes(tmp_path: Path) -> N
         assert more >= events
         events = more
     assert events > 50
+
+
+def test_the_python_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "traces.md").read_text()
+    (program_text,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    exec(compile(program_text, "docs/traces.md", "exec"), {})
+    assert check(read(tmp_path / "hello.pftrace")) > 50
+
+
+def test_the_viewer_finds_what_it_needs(tmp_path: Path) -> None:
+    """What the format asks of a sequence of packets, beyond that each packet parses."""
+    trace_of(tmp_path / "trace", "hello-le")
+    packets = perfetto.Trace.FromString((tmp_path / "trace").read_bytes()).packet
+    first, clocks = packets[:2]
+    assert first.sequence_flags == first.SEQ_INCREMENTAL_STATE_CLEARED
+    assert first.trace_packet_defaults.timestamp_clock_id == perfetto.BUILTIN_CLOCK_MONOTONIC
+    # Timestamps are of a clock whose relation to the trace's own is known before the first of them.
+    shown = {clock.clock_id: clock.timestamp for clock in clocks.clock_snapshot.clocks}
+    assert clocks.clock_snapshot.primary_trace_clock in shown
+    assert (
+        {packet.trusted_packet_sequence_id for packet in packets} == {first.trusted_packet_sequence_id} != {0}
+    )
+    names: set[int] = set()
+    events = 0
+    for packet in packets:
+        names |= {entry.iid for entry in packet.interned_data.event_names}
+        if packet.HasField("track_event"):
+            events += 1
+            assert packet.HasField("timestamp")
+            assert packet.sequence_flags == packet.SEQ_NEEDS_INCREMENTAL_STATE
+            if packet.track_event.name_iid:
+                assert packet.track_event.name_iid in names
+    assert events > 100
 
 
 def test_the_page_lists_what_is_in_a_trace() -> None:

@@ -20,7 +20,7 @@ from chronovisor.timebase.types import FREQUENCY, MASK64, Offset, SourceTime, Ti
 Values: TypeAlias = dict[str, int | str]
 """An event's annotations."""
 
-ALLOWANCE: Final = 40_000
+ALLOWANCE: Final = 20_000
 """The most events that a vCPU can have saved up."""
 EVENTS_A_SECOND: Final = 4_000
 """How fast a vCPU's allowance grows."""
