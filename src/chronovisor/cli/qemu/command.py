@@ -12,6 +12,7 @@ from chronovisor.cli.output import printable
 from chronovisor.cli.qemu.machine_options import CPU_HELP, MACHINE_HELP
 from chronovisor.cli.qemu.option import QemuOptionError, Settings
 from chronovisor.cli.qemu.options import BY_NAME, OPTIONS
+from chronovisor.cli.qemu.storage_and_network import take_disk
 from chronovisor.cli.status import ExitStatus
 from chronovisor.machine.errors import ImageError
 
@@ -60,7 +61,8 @@ def translate(given: Sequence[str]) -> list[str]:
     words = iter(given)
     for word in words:
         if not word.startswith("-") or word == "-":
-            raise QemuOptionError(f"{word}: disk images are not available")
+            take_disk(settings, word)
+            continue
         name = word[2:] if word.startswith("--") else word[1:]
         if name in ("h", "help"):
             raise _Answer(usage())

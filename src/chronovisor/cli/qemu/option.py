@@ -11,7 +11,7 @@ _VALUE: Final = re.compile(r"((?:[^,]|,,)*)(?:,(?!,)|$)")
 _RECEIVES: Final = frozenset(
     {
         *("--name", "--cpu", "--engine", "--provider", "--kernel", "--initrd", "--append", "--qmp", "--stay"),
-        *("--console", "--escape", "--detach", "--pidfile", "--memory-limit"),
+        *("--console", "--escape", "--detach", "--pidfile", "--memory-limit", "--net"),
     }
 )
 """What of `run` is taken by `receive` too."""
@@ -33,6 +33,12 @@ class Settings:
     """The address at which a guest is to come; empty to start one."""
     backends: dict[str, Mapping[str, str]] = field(default_factory=dict)
     """Character devices by their ids."""
+    disks: list[str] = field(default_factory=list)
+    """Disks in their order, as `--disk` takes them."""
+    drives: dict[str, str] = field(default_factory=dict)
+    """Disks that wait for their device, by their ids."""
+    networks: dict[str, str] = field(default_factory=dict)
+    """Networks that wait for their device, by their ids, as `--net` takes them."""
     on_terminal: bool = False
     """Whether the console is to be on the terminal, for want of another place: -nographic."""
     has_display: bool = True
@@ -54,10 +60,13 @@ class Settings:
             ours["--console"] = "none"
         if self.on_terminal and "--detach" in ours:
             raise QemuOptionError("-nographic cannot be used with -daemonize")
+        for waiting in (*self.drives, *self.networks):
+            raise QemuOptionError(f"{waiting!r} has no -device")
+        disks = [f"--disk={disk}" for disk in self.disks]
         if not self.incoming:
             if "--kernel" not in ours:
                 raise QemuOptionError("there is no firmware and no disk to start from: give -kernel FILE")
-            return ["run", *_words(ours)]
+            return ["run", *_words(ours), *disks]
         if ours.pop("--no-reboot", None) is not None:
             # Without a kernel a reboot ends the guest.
             for option in ("--kernel", "--initrd", "--append"):
@@ -67,7 +76,7 @@ class Settings:
         ours = {option: value for option, value in ours.items() if option not in _COMES_WITH_GUEST}
         if missing := [option for option in ours if option not in _RECEIVES]:
             raise QemuOptionError(f"-incoming does not go with what becomes {missing[0]}")
-        return ["receive", self.incoming, "--once", *_words(ours)]
+        return ["receive", self.incoming, "--once", *_words(ours), *disks]
 
 
 QEMU_ESCAPE: Final = "^ax"

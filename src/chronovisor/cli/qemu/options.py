@@ -25,6 +25,13 @@ from chronovisor.cli.qemu.machine_options import (
     take_smp,
 )
 from chronovisor.cli.qemu.option import Option, QemuOptionError, Settings
+from chronovisor.cli.qemu.storage_and_network import (
+    take_device,
+    take_disk,
+    take_drive,
+    take_netdev,
+    take_nic,
+)
 
 
 def _sets(option: str, value: str | None = None) -> Callable[[Settings, str], None]:
@@ -95,6 +102,18 @@ OPTIONS: Final = (
         "`--clock virtual --ticks-per-instruction`", take_icount,
         "An instruction takes a whole number of ticks of 1.953 ns: 2^N ns are rounded to the nearest. No "
         "`auto`, no `rr`. `sleep` makes no difference: a guest that waits takes no real time."),
+    Option(("drive",), "file=FILE[,format=raw][,readonly=on][,if=scsi|none,id=ID]", "a disk", "`--disk`",
+        take_drive,
+        "Disks are virtual SCSI, in the order of the options. Options about the host's cache are ignored."),
+    Option(("hda",), "FILE", "a disk; also FILE without an option", "`--disk`", take_disk),
+    Option(("netdev",), "user|tap,id=ID[,ifname=NAME]", "a network for -device spapr-vlan", "`--net`",
+        take_netdev,
+        "`user` is passt, with what it has as its options. A tap device must be there."),
+    Option(("nic",), "user|tap|none[,ifname=NAME][,mac=ADDRESS]", "a network card and its network", "`--net`",
+        take_nic, "As `-netdev`. One card."),
+    Option(("device",), "scsi-hd,drive=ID|spapr-vlan,netdev=ID[,mac=ADDRESS]|spapr-vscsi", "a device", "",
+        take_device,
+        "Each disk has an adapter of its own, whatever `spapr-vscsi` says."),
     Option(("nographic",), "", "the console on the terminal", "`--escape ^ax`", _nographic,
         "Ctrl-a x ends the run. Ctrl-a is also passed to the guest; Ctrl-a c leads to no monitor."),
     Option(("display",), "none", "no display", "", _display,
@@ -132,7 +151,6 @@ OPTIONS: Final = (
     Option(("vga",), "none", "no display", "", _only_none),
     Option(("parallel",), "none", "no parallel port", "", _only_none),
     Option(("net",), "none", "no network", "", _only_none),
-    Option(("nic",), "none", "no network", "", _only_none),
 )  # fmt: skip
 """All of them, in the order of the help."""
 
