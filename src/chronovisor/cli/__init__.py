@@ -57,6 +57,7 @@ COMMANDS: dict[str, Command] = {
     "resume": Command("chronovisor.cli.resume", "Let a paused guest continue."),
     "history": Command("chronovisor.cli.history", "Show the life of a guest's clock."),
     "ps": Command("chronovisor.cli.ps", "List the guests that run on this machine, with their times."),
+    "top": Command("chronovisor.cli.top", "Show what the guests do, in a table that renews itself."),
     "reg": Command("chronovisor.cli.reg", "Show or set registers of a running guest."),
     "gdb": Command("chronovisor.cli.gdb", "Let gdb at a running guest."),
     "dtl": Command("chronovisor.cli.dtl", "Show a dispatch trace log, from a guest or a file."),

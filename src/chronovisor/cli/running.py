@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from chronovisor.cli.debugging import DebuggerOptions, Debugging
@@ -145,6 +146,7 @@ class _Service:
         self._over = threading.Event()
         self.handlers: dict[str, RequestHandler] = {
             "ps": self._ps,
+            "top": self._top,
             "reg": self._reg,
             "dtl": self._dtl,
             "migrate": self._migrate,
@@ -199,6 +201,23 @@ class _Service:
         # A paused guest's time stands still until `resume` says how it continues.
         guest_tb = (now + offset) & ((1 << 64) - 1) if stopped is None else stopped.value
         return answer | {"host_tb": now, "guest_tb": guest_tb, "tb_offset": offset}
+
+    def _top(self, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            with self.departure.no_move():
+                found = self._guest.statistics()
+        except MachineError:
+            # It moves, and is not to be held up.
+            found = None
+        counted = None
+        if found is not None:
+            counted = asdict(found.instructions) | {"total": found.instructions.total}
+        error = self._guest.ideal.rounding
+        return self._ps({}) | {
+            "instructions": counted,
+            "exits": self._guest.exits,
+            "clock_error_ticks": error.value,
+        }
 
     def _reg(self, request: dict[str, Any]) -> dict[str, dict[str, int]]:
         guest, vcpu = self._guest, request["vcpu"]

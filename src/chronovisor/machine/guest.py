@@ -31,6 +31,7 @@ from chronovisor.machine.vio.attachments import NOTHING, Attachments, DeviceStat
 from chronovisor.machine.wall_clock import TimeOfDay, WallClock
 from chronovisor.memory import GuestMemory
 from chronovisor.papr.dispatch_log import DispatchLog
+from chronovisor.papr.hcalls import name_of
 from chronovisor.timebase.handover import IdealInterval
 from chronovisor.timebase.history import History, Hop
 from chronovisor.timebase.types import GuestTime, Offset, SourceTime, Ticks
@@ -314,6 +315,16 @@ class Guest:
             return self.vm.statistics()
 
     @property
+    def exits(self) -> dict[str, int]:
+        """How often its vCPUs have left it for user space here, by reason. The guest may run meanwhile."""
+        counted: dict[str, int] = {}
+        for thread in self._threads.all:
+            for reason, count in thread.exits.copy().items():
+                name = reason if isinstance(reason, str) else name_of(reason)
+                counted[name] = counted.get(name, 0) + count
+        return counted
+
+    @property
     def offset(self) -> Offset:
         """The timebase offset of all its virtual cores; MachineError if they have different ones.
 
@@ -437,9 +448,11 @@ class Guest:
     def _handle(self, thread: VcpuThread, exit_: Exit) -> None:
         number = thread.vcpu.id
         match exit_:
-            case HcallExit():
+            case HcallExit(nr=call):
+                thread.exits[call] += 1
                 answer_hypercall(self.platform, thread, exit_)
             case DebugExit():
+                thread.exits["debug"] += 1
                 self._threads.ask_to_stop()
                 self.on_debug_exit(number, exit_)
             case SystemEvent(type=SystemEventType.CRASH, message=message):

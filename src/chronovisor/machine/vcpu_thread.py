@@ -7,6 +7,7 @@ hypervisor (where alarms are called): therefore `ask_to_stop` works without it.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from chronovisor.kvm.exits import Exit, HcallExit, Interrupted
@@ -35,6 +36,8 @@ class VcpuThread:
         """Its thread is at the guest: inside `run()` or handling an exit."""
         self.tasks: list[VcpuTask] = []
         self.thread: threading.Thread | None = None
+        self.exits: Counter[int | str] = Counter()
+        """How often it left the guest for user space, by the hypercall's number or another exit's name."""
 
     @property
     def ready(self) -> bool:
