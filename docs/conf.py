@@ -12,7 +12,7 @@ author = "the Chronovisor authors"
 copyright = "the Chronovisor authors; Apache-2.0"
 release = version = chronovisor.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "command_pages"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "command_pages", "notebooks"]
 exclude_patterns = ["extensions"]
 nitpicky = False
 
