@@ -10,7 +10,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kvm lint soak bench docs guests clean
+.PHONY: help demo test test-kvm lint soak bench docs man guests clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -39,6 +39,10 @@ bench: $(VENV)/dev ## the figures, against a peer in the same run where there is
 docs: $(VENV)/docs ## the documentation as a site: build/docs/index.html
 	@$(BIN)/sphinx-build --fail-on-warning --keep-going --write-all --quiet --builder html docs build/docs
 	@echo "build/docs/index.html"
+
+man: $(VENV)/docs ## a manual page for each command: build/man (man -l build/man/chronovisor-run.1)
+	@$(BIN)/sphinx-build --keep-going --write-all --quiet --builder man docs build/man
+	@echo "build/man"
 
 guests: ## the guests' ELF files, made anew (needs Debian's gcc and gcc-{powerpc64le,powerpc64,aarch64}-linux-gnu)
 	@$(MAKE) --no-print-directory -C guests

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import chronovisor
+from chronovisor.cli import COMMANDS
 
 sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 
@@ -15,6 +16,13 @@ release = version = chronovisor.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "command_pages", "notebooks"]
 exclude_patterns = ["extensions"]
 nitpicky = False
+
+# `make man`: a manual page for each command, from the same text as its page on the site.
+man_pages = [
+    (f"commands/{name}", f"chronovisor-{name}", command.summary, [author], 1)
+    for name, command in COMMANDS.items()
+]
+man_pages.append(("qemu", "chronovisor-qemu", "QEMU's command line, for what Chronovisor has.", [author], 1))
 
 html_theme = "furo"
 html_title = f"Chronovisor {release}"

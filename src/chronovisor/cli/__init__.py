@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -113,12 +114,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def execute(given: Sequence[str]) -> int:
     """Run a command line and return its status; errors, of which `explain` knows more, are raised."""
     set_up()
-    app = _application(next((word for word in given if not word.startswith("-")), ""))
+    words = given or _words_to_complete()
+    app = _application(next((word for word in words if not word.startswith("-")), ""))
     with engine_notices():
         status = int(app(given, prog_name="chronovisor", standalone_mode=False) or 0)
     if sys.stdout is not None:
         sys.stdout.flush()
     return status
+
+
+def _words_to_complete() -> list[str]:
+    """Return the words that a shell wants completed; none if this is a command like others."""
+    if "_CHRONOVISOR_COMPLETE" not in os.environ:
+        return []
+    # bash's come in the one, zsh's and fish's in the other.
+    line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS", "")
+    return line.split()[1:]
 
 
 def _application(wanted: str) -> Any:
@@ -127,7 +138,7 @@ def _application(wanted: str) -> Any:
     app = typer.Typer(
         help=_HELP,
         epilog=statuses_in_help(()),
-        add_completion=False,
+        add_completion=True,
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
