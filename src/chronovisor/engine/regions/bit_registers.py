@@ -36,6 +36,22 @@ def replaced(site: Site, v: Value) -> tuple[str, int, Value] | None:
     return None if kept is None else (str(read.detail), ~kept & mask(read.width), v.args[1])
 
 
+def comparison(v: Value) -> tuple[Value, Value, Value] | None:
+    """Of a field of CR that a comparison sets: less, equal and the summary overflow; None for another value.
+
+    Exactly one of the field's first three bits is set.
+    """
+    if v.op != "zext" or v.args[0].op != "concat":
+        return None
+    first, overflow = v.args[0].args
+    if first.op != "concat" or first.args[0].op != "concat":
+        return None
+    (less, greater), equal = first.args[0].args, first.args[1]
+    is_rest = greater.op == "not" and greater.args[0].op == "or" and greater.args[0].args == (less, equal)
+    is_pair = less.op in ("slt", "ult") and equal.op == "eq" and less.args == equal.args
+    return (less, equal, overflow) if is_rest and is_pair else None
+
+
 def bits(ones: int) -> Iterator[int]:
     """The numbers of the bits of a mask that are ones; 0 is the least significant."""
     while ones:
@@ -115,18 +131,20 @@ class BitRegister:
         """Make the whole of the bits."""
         self._b.store(self._packed(), self._whole)
 
-    def replace(self, ones: int, value: ir.Value, settle: bool) -> None:
+    def replace(self, ones: int, value: ir.Value, settle: bool, field: ir.Value | None = None) -> None:
         """Give the bits of a mask their values in ``value``, which has the register's width.
 
-        If not ``settle``, the whole is not to be used before it is settled.
+        If not ``settle``, the whole is not to be used before it is settled. ``field`` is the value once more,
+        of 64 bits, if there is a cheaper way to it.
         """
         b = self._b
         for number, bit in [(number, self._bit_of(value, number)) for number in bits(ones)]:
             b.store(bit, self._places[number])
         if settle:
-            wide = value if value.type == I64 else b.zext(value, I64)
+            if field is None:
+                field = b.and_(value if value.type == I64 else b.zext(value, I64), word(ones))
             kept = b.and_(self.settled(), word(~ones & self.all))
-            b.store(b.or_(kept, b.and_(wide, word(ones))), self._whole)
+            b.store(b.or_(kept, field), self._whole)
         self.version += 1
 
     def read(self, settled: bool) -> ir.Value:

@@ -45,6 +45,7 @@ class _Way(IntEnum):
     LEAVE = 0  # return to `enter`, with CIA at an address
     JUMP = 1  # go on at an address
     PLAIN = 2  # the same, by the instruction's own handler although a region begins there
+    NEAR = 3  # go on in the home page: the address is the record's distance from the records
 
 
 class Exit(Enum):
@@ -69,7 +70,7 @@ _WAYS = {
     Exit.ELSEWHERE: _Way.JUMP,
     Exit.ABSENT: _Way.PLAIN,
 }
-"""The way of each exit but UNDECODED, which is found out on the ways that go on."""
+"""The way of each exit, OUTSIDE's if it is not NEAR; UNDECODED is found out on the ways that go on."""
 
 
 def entry_symbol(number: int) -> str:
@@ -212,7 +213,9 @@ class RegionLowering(RegisterLowering):
         """Hand the thread back behind this instruction."""
         self._exit(Exit.DONE, why, address, self.done + 1)
 
-    def _exit(self, exit: Exit, why: Left | ir.Value, address: ir.Value, done: int) -> None:
+    def _exit(
+        self, exit: Exit, why: Left | ir.Value, address: ir.Value, done: int, way: _Way | None = None
+    ) -> None:
         b = self.b
         self._taken(exit, why)
         parts = {
@@ -222,7 +225,7 @@ class RegionLowering(RegisterLowering):
         }
         for part, value in parts.items():
             b.store(value, self.exit[part])
-        b.branch(self._way_out(_WAYS[exit]))
+        b.branch(self._way_out(_WAYS[exit] if way is None else way))
 
     def _way_out(self, way: _Way) -> ir.Block:
         """Where the region is left, from the instruction in the making."""
@@ -242,7 +245,10 @@ class RegionLowering(RegisterLowering):
         """Go on at an instruction of the page, in the region or outside."""
         block = self.blocks.get(offset)
         if block is None:
-            self._exit(Exit.OUTSIDE, word(0), self._address_of(offset), done)
+            if self.records is not None and offset >> PAGE_SHIFT == 0:
+                self._exit(Exit.OUTSIDE, word(0), word(_record_offset(offset)), done, _Way.NEAR)
+            else:
+                self._exit(Exit.OUTSIDE, word(0), self._address_of(offset), done)
             return
         if offset >> PAGE_SHIFT != self.site.offset >> PAGE_SHIFT:
             self._check_page(offset, done)
@@ -276,7 +282,7 @@ class RegionLowering(RegisterLowering):
         b.position_at_end(fine)
 
     def _begins_block(self, offset: int) -> bool:
-        """Whether control comes to an instruction of the region by more than the instruction before."""
+        """Whether control comes to an instruction of the region not from the one before alone."""
         region = self.region
         before = region.sites.get(offset - 4)
         return (
@@ -284,7 +290,8 @@ class RegionLowering(RegisterLowering):
             or offset in region.returns
             or offset % (1 << PAGE_SHIFT) == 0
             or before is None
-            or bool(before.jumps)
+            or not before.falls
+            or self.loops.get(offset) is not self.loops.get(offset - 4)
             or any(offset in site.targets for site in region.sites.values())
         )
 
@@ -311,12 +318,12 @@ class RegionLowering(RegisterLowering):
                 return
 
     def _line(self, offset: int) -> Iterator[Site]:
-        """The instructions of the block that begins at an offset."""
+        """The instructions of the block that begins at an offset. Some may jump away."""
         site: Site | None = self.region.sites[offset]
         while site is not None:
             yield site
             offset += 4
-            site = None if site.jumps or offset in self.blocks else self.region.sites.get(offset)
+            site = self.region.sites.get(offset) if site.falls and offset not in self.blocks else None
 
     def _lower_one(self) -> bool:
         """One instruction; whether the one behind it follows in the same block."""
@@ -330,21 +337,22 @@ class RegionLowering(RegisterLowering):
         if self.ended:
             self.ended = False
             return False
-        if not site.jumps:
-            self.done += 1
-            return True
-        done = self.done + 1
-        if site.falls:
+        self.done += 1
+        if site.jumps and site.falls:
             jumps, falls = self.block_named("jumps"), self.block_named("falls")
             self.b.cbranch(self.b.load(self.jumped, typ=I1), jumps, falls)
-            self.b.position_at_end(falls)
-            self._go_to(site.offset + 4, done)
             self.b.position_at_end(jumps)
+            self._jump(site)
+            self.b.position_at_end(falls)
+        elif site.jumps:
+            self._jump(site)
+        return site.falls
+
+    def _jump(self, site: Site) -> None:
         if site.targets:
-            self._go_to(site.targets[0], done)
+            self._go_to(site.targets[0], self.done)
         else:
-            self._jump_by_register(done)
-        return False
+            self._jump_by_register(self.done)
 
     def _jump_by_register(self, done: int) -> None:
         """Go to an address; if it is behind a call of the region, go on there."""
@@ -371,6 +379,12 @@ class RegionLowering(RegisterLowering):
         # Read once: another thread may be taking a region out.
         self._go_on(b.load(self.at(record, RECORD_HANDLER), typ=HANDLER_POINTER), record, budget)
         self._define_undecoded(missing, address, budget)
+
+        b.position_at_end(self._ways[None, _Way.NEAR])
+        distance, budget = self._left("address", "budget")
+        record = self.at(self.record, distance)
+        self.write("handlers_from", b.ptrtoint(record, I64))
+        self._go_on(b.load(self.at(record, RECORD_HANDLER), typ=HANDLER_POINTER), record, budget)
 
         b.position_at_end(self._ways[None, _Way.PLAIN])
         address, budget = self._left("address", "budget")

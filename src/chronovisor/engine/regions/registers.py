@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from llvmlite import ir
 
-from chronovisor.engine.native.emitter import I64, Rows
+from chronovisor.engine.native.emitter import I64, Rows, word
 from chronovisor.engine.native.layout import OFFSETS, file_field
 from chronovisor.engine.native.lowering import Lowering, Mode
 from chronovisor.engine.regions import bit_registers
@@ -215,9 +215,19 @@ class RegisterLowering(Lowering):
         if found is None or found[0] != v.detail:
             register.replace(register.all, self.value(v.args[0]), settle)
         else:
-            register.replace(found[1], self.value(found[2]), settle)
+            register.replace(found[1], self.value(found[2]), settle, self._compared(found[2]))
         if settle:
             super().write(str(v.detail), register.settled())
+
+    def _compared(self, v: Value) -> ir.Value | None:
+        """A field of CR that a comparison sets, in its place: two moves, instead of bits put together."""
+        low = self.site.constant(v.args[1]) if v.op == "shl" else None
+        found = None if low is None else bit_registers.comparison(v.args[0])
+        if low is None or found is None:
+            return None
+        b, (less, equal, overflow) = self.b, map(self.value, found)
+        kind = b.select(less, word(8 << low), b.select(equal, word(2 << low), word(4 << low)))
+        return b.or_(kind, b.shl(b.zext(overflow, I64), word(low)))
 
     def _shift(self, v: Value) -> int | None:
         """By how many bits a register that was read is shifted; None if the value is no such register."""
