@@ -50,8 +50,8 @@ def _the_whole_is_not_made_of_the_bits(patch: pytest.MonkeyPatch) -> None:
 def _an_exit_counts_one_too_many(patch: pytest.MonkeyPatch) -> None:
     whole = RegionLowering._exit
 
-    def leave(low: RegionLowering, exit: Any, why: Any, address: ir.Value, done: int, *way: Any) -> None:
-        whole(low, exit, why, address, done + 1, *way)
+    def leave(low: RegionLowering, exit: Any, why: Any, address: ir.Value, done: int) -> None:
+        whole(low, exit, why, address, done + 1)
 
     patch.setattr(RegionLowering, "_exit", leave)
 

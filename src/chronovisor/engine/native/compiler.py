@@ -67,6 +67,8 @@ def target() -> llvm.TargetMachine:
     """This machine's code generator."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
+    # A processor predicts jumps by their addresses: those that are alike must not become one.
+    llvm.set_option("", "--enable-tail-merge=0")
     # Code reaches constants that LLVM puts beside it by absolute addresses: copies of the code stay valid.
     return llvm.Target.from_default_triple().create_target_machine(
         opt=2,

@@ -6,7 +6,7 @@ The state is exact whenever anything else looks at it: see `registers`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from enum import Enum, IntEnum
+from enum import Enum
 
 from llvmlite import ir
 
@@ -39,13 +39,12 @@ from chronovisor.engine.regions.tight_loops import Loop
 from chronovisor.isa.values import Block, Value, When
 
 
-class _Way(IntEnum):
+class _Way(Enum):
     """How the region is left."""
 
-    LEAVE = 0  # return to `enter`, with CIA at an address
-    JUMP = 1  # go on at an address
-    PLAIN = 2  # the same, by the instruction's own handler although a region begins there
-    NEAR = 3  # go on in the home page: the address is the record's distance from the records
+    LEAVE = "return to `enter`, with CIA at an address"
+    JUMP = "go on at an address"
+    PLAIN = "the same, by the instruction's own handler although a region begins there"
 
 
 class Exit(Enum):
@@ -70,7 +69,7 @@ _WAYS = {
     Exit.ELSEWHERE: _Way.JUMP,
     Exit.ABSENT: _Way.PLAIN,
 }
-"""The way of each exit, OUTSIDE's if it is not NEAR; UNDECODED is found out on the ways that go on."""
+"""The way of each exit but UNDECODED, which is found out on the ways that go on."""
 
 
 def entry_symbol(number: int) -> str:
@@ -123,9 +122,11 @@ class RegionLowering(RegisterLowering):
         self.budget_at = b.alloca(I64)
         b.store(self.function.args[3], self.budget_at)
         self.exit = {part: b.alloca(I64) for part in ("why", "address", "budget")}
-        #: The ends of the region, and of tight loops.
+        self.undecoded = self.block_named("undecoded")
+        #: The ends that exits share, and those of tight loops. A jump is each exit's own: a processor
+        #: predicts it better than one that goes to wherever any of them does.
         self._ways: dict[tuple[Loop | None, _Way], ir.Block] = {
-            (None, way): self.block_named(way.name.lower()) for way in _Way
+            (None, way): self.block_named(way.name.lower()) for way in _Way if way is not _Way.JUMP
         }
         self.home = self.function.args[4]
         #: The records of the home page, if that is the page that the thread executes in the region.
@@ -213,11 +214,14 @@ class RegionLowering(RegisterLowering):
         """Hand the thread back behind this instruction."""
         self._exit(Exit.DONE, why, address, self.done + 1)
 
-    def _exit(
-        self, exit: Exit, why: Left | ir.Value, address: ir.Value, done: int, way: _Way | None = None
-    ) -> None:
+    def _exit(self, exit: Exit, why: Left | ir.Value, address: ir.Value, done: int) -> None:
         b = self.b
         self._taken(exit, why)
+        if _WAYS[exit] is _Way.JUMP:
+            self._end_loop()
+            budget = self._budget(done)
+            self._jump_out(*self._record_of(address), address, budget)
+            return
         parts = {
             "why": word(why) if isinstance(why, Left) else why,
             "address": address,
@@ -225,16 +229,40 @@ class RegionLowering(RegisterLowering):
         }
         for part, value in parts.items():
             b.store(value, self.exit[part])
-        b.branch(self._way_out(_WAYS[exit] if way is None else way))
+        b.branch(self._way_out(_WAYS[exit]))
+
+    def _exit_near(self, offset: int, done: int) -> None:
+        """Go on outside the region at an instruction of the home page, whose records are the present ones."""
+        self._taken(Exit.OUTSIDE, word(0))
+        self._end_loop()
+        self._jump_out(self.at(self.record, _record_offset(offset)), None, None, self._budget(done))
+
+    def _end_loop(self) -> None:
+        if self.loop is not None:
+            self.store_registers(self.loop)
+
+    def _jump_out(
+        self, record: ir.Value, missing: ir.Block | None, address: ir.Value | None, budget: ir.Value
+    ) -> None:
+        """Go on at a record; ``missing`` is the block for an address without one."""
+        b = self.b
+        self._count(budget)
+        self.write("handlers_from", b.ptrtoint(record, I64))
+        # Read once: another thread may be taking a region out.
+        self._go_on(b.load(self.at(record, RECORD_HANDLER), typ=HANDLER_POINTER), record, budget)
+        if missing is not None:
+            b.position_at_end(missing)
+            b.store(address, self.exit["address"])
+            b.store(budget, self.exit["budget"])
+            b.branch(self.undecoded)
 
     def _way_out(self, way: _Way) -> ir.Block:
         """Where the region is left, from the instruction in the making."""
         end = self._ways.get((self.loop, way))
         if end is None:
-            assert self.loop is not None
             end = self._ways[self.loop, way] = self.block_named(f"{way.name.lower()}_from_loop")
             with self.elsewhere(end):
-                self.store_registers(self.loop)
+                self._end_loop()
                 self.b.branch(self._ways[None, way])
         return end
 
@@ -246,7 +274,7 @@ class RegionLowering(RegisterLowering):
         block = self.blocks.get(offset)
         if block is None:
             if self.records is not None and offset >> PAGE_SHIFT == 0:
-                self._exit(Exit.OUTSIDE, word(0), word(_record_offset(offset)), done, _Way.NEAR)
+                self._exit_near(offset, done)
             else:
                 self._exit(Exit.OUTSIDE, word(0), self._address_of(offset), done)
             return
@@ -368,26 +396,16 @@ class RegionLowering(RegisterLowering):
         self._exit(Exit.REGISTER, word(0), target, done)
 
     def _define_exits(self) -> None:
+        """The ends that exits share."""
         b = self.b
         b.position_at_end(self._ways[None, _Way.LEAVE])
-        self._return(*self._left("why", "address", "budget"))
-
-        b.position_at_end(self._ways[None, _Way.JUMP])
-        address, budget = self._left("address", "budget")
-        record, missing = self._record_of(address)
-        self.write("handlers_from", b.ptrtoint(record, I64))
-        # Read once: another thread may be taking a region out.
-        self._go_on(b.load(self.at(record, RECORD_HANDLER), typ=HANDLER_POINTER), record, budget)
-        self._define_undecoded(missing, address, budget)
-
-        b.position_at_end(self._ways[None, _Way.NEAR])
-        distance, budget = self._left("address", "budget")
-        record = self.at(self.record, distance)
-        self.write("handlers_from", b.ptrtoint(record, I64))
-        self._go_on(b.load(self.at(record, RECORD_HANDLER), typ=HANDLER_POINTER), record, budget)
+        why, address, budget = self._left("why", "address", "budget")
+        self._count(budget)
+        self._return(why, address, budget)
 
         b.position_at_end(self._ways[None, _Way.PLAIN])
         address, budget = self._left("address", "budget")
+        self._count(budget)
         record, missing = self._record_of(address)
         self.write("handlers_from", word(SPENT))
         plain = b.load(self.at(record, RECORD_PLAIN), typ=I64)
@@ -395,23 +413,25 @@ class RegionLowering(RegisterLowering):
         # Records that were made since the region was put in have no other handler.
         has = b.icmp_unsigned("!=", plain, word(0))
         self._go_on(b.inttoptr(b.select(has, plain, present), HANDLER_POINTER), record, budget)
-        self._define_undecoded(missing, address, budget)
+        b.position_at_end(missing)
+        b.branch(self.undecoded)
+
+        b.position_at_end(self.undecoded)
+        self._taken(Exit.UNDECODED, Left.FETCH)
+        self._return(word(Left.FETCH), *self._left("address", "budget"))
 
     def _left(self, *parts: str) -> list[ir.Value]:
-        """What is known when the region is left; the instructions of the stay are counted."""
-        b = self.b
-        done = b.sub(self.function.args[3], b.load(self.exit["budget"], typ=I64))
-        self.write("done_in_regions", b.add(self.read("done_in_regions"), done))
-        return [b.load(self.exit[part], typ=I64) for part in parts]
+        """What is known when the region is left."""
+        return [self.b.load(self.exit[part], typ=I64) for part in parts]
+
+    def _count(self, budget: ir.Value) -> None:
+        """Count the instructions of the stay."""
+        done = self.b.sub(self.function.args[3], budget)
+        self.write("done_in_regions", self.b.add(self.read("done_in_regions"), done))
 
     def _go_on(self, handler: ir.Value, record: ir.Value, budget: ir.Value) -> None:
         b = self.b
         b.ret(call_handler(b, handler, self.state, record, self.memory, budget, tail="musttail"))
-
-    def _define_undecoded(self, missing: ir.Block, address: ir.Value, budget: ir.Value) -> None:
-        self.b.position_at_end(missing)
-        self._taken(Exit.UNDECODED, Left.FETCH)
-        self._return(word(Left.FETCH), address, budget)
 
     def _record_of(self, address: ir.Value) -> tuple[ir.Value, ir.Block]:
         """As `record_at`; within the home page nothing has to be looked up."""
