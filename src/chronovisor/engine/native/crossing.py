@@ -99,6 +99,7 @@ class _Cross(ThreadEmitter):
         """Have the instruction's handler execute it alone; why the handler came back."""
         b = self.b
         self.write("begin", word(1))
+        self.write("last_piece", word(1))
         record, absent = self.record_at(self.read("CIA"))
         handler = b.load(self.at(record, RECORD_HANDLER), typ=HANDLER_POINTER)
         why = call_handler(b, handler, self.state, record, self.memory, word(1))

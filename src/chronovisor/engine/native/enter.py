@@ -28,6 +28,7 @@ from chronovisor.engine.native.emitter import (
     word,
 )
 from chronovisor.engine.native.layout import (
+    MOST_UNSPENT,
     PAGE_SHIFT,
     RECORD_HANDLER,
     SAMPLES,
@@ -174,7 +175,9 @@ class _Entry(ThreadEmitter):
             b.call(self.control.flush, [self.state])
             self._adopt(self.piece)
         left, most = self.read("run_left"), b.sub(word(PIECE), self.read("unpolled"))
-        size = b.select(b.icmp_signed("<", left, most), left, most)
+        is_last = b.icmp_signed("<=", left, most)
+        size = b.select(is_last, left, most)
+        self.write("last_piece", is_last)
         self.write("begin", size)
         found, missing = self.record_at(self.read("CIA"))
         run, walk, first = self.block_named("run"), self.block_named("walk"), b.block
@@ -284,7 +287,7 @@ class _Entry(ThreadEmitter):
         wanted = b.icmp_unsigned("!=", self.read("exit_request"), word(0))
         with self.elsewhere(self.unlikely(b.or_(over, wanted), "stop")):
             self._leave(Left.BUDGET)
-        due = b.icmp_signed(">=", self.read("unpolled"), word(PIECE))
+        due = b.icmp_signed(">=", self.read("unpolled"), word(PIECE - MOST_UNSPENT))
         b.cbranch(due, self.look, self.piece)
 
     def _define_look(self) -> None:

@@ -25,6 +25,9 @@ def file_field(file: RegisterFile) -> str:
 #: How many samples of where a thread was are kept, a power of two.
 SAMPLES = 256
 
+#: The most instructions that a region leaves of a piece.
+MOST_UNSPENT = 512
+
 #: Handlers took over for the rest of a region's budget; or where the thread happened to be.
 SPENT, SOMEWHERE = 0, 1
 
@@ -146,6 +149,9 @@ class Registers(ctypes.Structure):
         ("unpolled", ctypes.c_int64),
         ("begin", ctypes.c_int64),
         ("budget", ctypes.c_int64),
+        # Whether the piece is the run's last one: it ends after exactly its budget. A region may leave up to
+        # MOST_UNSPENT instructions of another one.
+        ("last_piece", ctypes.c_uint64),
         # Instructions that regions have executed, of all that the thread has
         ("done_in_regions", ctypes.c_uint64),
         # How often native code has entered each interrupt, by its number

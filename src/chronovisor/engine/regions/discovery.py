@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from chronovisor.engine.native.layout import PAGE_SHIFT
+from chronovisor.engine.native.layout import MOST_UNSPENT, PAGE_SHIFT
 from chronovisor.engine.regions.code import Code, Site
 
 #: The most instructions of a region around a loop, and of one without a loop.
@@ -160,6 +160,9 @@ def _region(code: Code, begins: set[int], chosen: list[int]) -> Region:
     entries = begins | _resumed(code, sites)
     entries |= _cycle_heads(edges, sorted(entries))
     longest = {entry: _longest(edges, entry, entries) for entry in entries}
+    assert all(most <= MOST_UNSPENT for most in longest.values()), (
+        "a region leaves more of a piece than it may"
+    )
     return Region(sites, tuple(sorted(entries)), longest, returns)
 
 

@@ -45,6 +45,7 @@ class _Way(Enum):
     LEAVE = "return to `enter`, with CIA at an address"
     JUMP = "go on at an address"
     PLAIN = "the same, by the instruction's own handler although a region begins there"
+    PIECE_END = "return to `enter` if that begins another piece, else PLAIN"
 
 
 class Exit(Enum):
@@ -65,7 +66,7 @@ _WAYS = {
     Exit.DONE: _Way.LEAVE,
     Exit.OUTSIDE: _Way.JUMP,
     Exit.REGISTER: _Way.JUMP,
-    Exit.SPENT: _Way.PLAIN,
+    Exit.SPENT: _Way.PIECE_END,
     Exit.ELSEWHERE: _Way.JUMP,
     Exit.ABSENT: _Way.PLAIN,
 }
@@ -402,6 +403,13 @@ class RegionLowering(RegisterLowering):
         why, address, budget = self._left("why", "address", "budget")
         self._count(budget)
         self._return(why, address, budget)
+
+        b.position_at_end(self._ways[None, _Way.PIECE_END])
+        last, not_last = self._ways[None, _Way.PLAIN], self.block_named("not_last")
+        b.cbranch(b.icmp_unsigned("!=", self.read("last_piece"), word(0)), last, not_last)
+        b.position_at_end(not_last)
+        self.write("handlers_from", word(SPENT))
+        b.branch(self._ways[None, _Way.LEAVE])
 
         b.position_at_end(self._ways[None, _Way.PLAIN])
         address, budget = self._left("address", "budget")
