@@ -39,8 +39,8 @@ from chronovisor.engine.statistics import REGIONS
 HOT = 4
 #: Samples of runs of handlers in code that regions have, after which regions begin where these runs did; and
 #: in how many pieces that a thread executes they have to come.
-MISSED = 32
-MISSED_WITHIN = 1 << 14
+MISSED = 12
+MISSED_WITHIN = 1 << 15
 #: How many regions a guest gets, and for how many hot pages they are looked for: new code may never end.
 MOST_REGIONS = 4096
 MOST_LOOKS = 1 << 16
