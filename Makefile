@@ -10,7 +10,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kvm lint soak bench docs man guests clean
+.PHONY: help demo test test-kvm lint soak bench docs man debian-disk guests clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -43,6 +43,9 @@ docs: $(VENV)/docs ## the documentation as a site: build/docs/index.html
 man: $(VENV)/docs ## a manual page for each command: build/man (man -l build/man/chronovisor-run.1)
 	@$(BIN)/sphinx-build --keep-going --write-all --quiet --builder man docs build/man
 	@echo "build/man"
+
+debian-disk: $(VENV)/ready ## a disk with Debian for 64-bit Power, in build/ (needs root and Debian's mmdebstrap)
+	@$(BIN)/python -m chronovisor.cli.debian_disk build
 
 guests: ## the guests' ELF files, made anew (needs Debian's gcc and gcc-{powerpc64le,powerpc64,aarch64}-linux-gnu)
 	@$(MAKE) --no-print-directory -C guests
