@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from chronovisor.cli.debian import Packages
-from chronovisor.cli.kernel_modules import DISK, NETWORK, loading, modules
+from chronovisor.cli.kernel_modules import loading
 from chronovisor.machine.console import Console
 from chronovisor.machine.guest import EndReason, Guest
 from chronovisor.machine.host import Host
 from chronovisor.machine.vio.attachments import Attachments
 from chronovisor.migration.move import move
 from linux_guest.guests import BOOT_SECONDS, COMPLAINTS, OWN, Lines, busybox
+from linux_guest.modules import device_modules
 
 pytestmark = pytest.mark.oracle
 SIZE = 64 << 20
@@ -66,7 +66,7 @@ echo $router >/tmp/router
 
 
 def archive(commands: str) -> bytes:
-    found = modules(Packages().kernel(), (*DISK, *NETWORK))
+    found = device_modules(OWN)
     init = INIT.format(loading=loading(found), commands=commands)
     return busybox(init, {**found, "configure": CONFIGURE})
 
