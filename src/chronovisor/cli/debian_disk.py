@@ -26,8 +26,7 @@ IMAGE: Final = "debian.img"
 INITRD: Final = "debian-initrd.cpio"
 SIZE: Final = 4 << 30
 """Bytes of the disk; its file takes what is used."""
-COMMAND_LINE: Final = "console=hvc0 net.ifnames=0"
-"""What the guest's kernel is told; with names of its own for networks, systemd would need to know them."""
+COMMAND_LINE: Final = "console=hvc0"
 _TOOLS: Final = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs"}
 _PACKAGES: Final = (
     "?or(?essential, ?priority(required))",
@@ -38,11 +37,12 @@ _LEFT_OUT: Final = ("usr/share/doc/*", "usr/share/man/*", "usr/share/locale/*", 
 _MEMORY: Final = "1G"
 _HOURS: Final = 2
 """More than the second stage takes."""
+# Debian's udev names the card by the end of its unit's address.
 _FILES: Final = {
     "etc/fstab": "/dev/sda / ext4 errors=remount-ro 0 1\n",
     "etc/hostname": "debian\n",
     "etc/hosts": "127.0.0.1 localhost\n127.0.1.1 debian\n",
-    "etc/network/interfaces": "auto lo\niface lo inet loopback\n\nauto eth0\niface eth0 inet dhcp\n",
+    "etc/network/interfaces": "auto lo\niface lo inet loopback\n\nauto ibmveth20\niface ibmveth20 inet dhcp\n",
     "etc/modules": "ibmveth\n",
 }
 _SECOND_STAGE: Final = """#!/bin/sh
