@@ -42,7 +42,9 @@ _FILES: Final = {
     "etc/fstab": "/dev/sda / ext4 errors=remount-ro 0 1\n",
     "etc/hostname": "debian\n",
     "etc/hosts": "127.0.0.1 localhost\n127.0.1.1 debian\n",
-    "etc/network/interfaces": "auto lo\niface lo inet loopback\n\nauto ibmveth20\niface ibmveth20 inet dhcp\n",
+    "etc/network/interfaces": (
+        "auto lo\niface lo inet loopback\n\nauto ibmveth20\niface ibmveth20 inet dhcp\n"
+    ),
     "etc/modules": "ibmveth\n",
 }
 _SECOND_STAGE: Final = """#!/bin/sh
