@@ -41,6 +41,7 @@ def spans(text: str) -> list[tuple[int, int, int]]:
         (f"ld r3,0(r4); ld r5,{MOST_SPAN}(r4)", [(0, 0, 8), (1, 0, 8)]),
         ("ld r4,0(r4); ld r4,0(r4)", [(0, 0, 8), (1, 0, 8)]),
         ("li r4,64; ld r3,0(r4); ld r5,72(0)", [(0, 0, 16), (0, -8, 8)]),
+        ("li r4,64; li r0,8; ld r3,0(r4); ld r5,72(0)", [(0, 0, 16), (0, -8, 8)]),
     ],
 )
 def test_accesses_share_a_look_if_their_distance_is_known(

@@ -112,7 +112,8 @@ class _Line:
         if v.op == "read_file" and v.detail == "GPR":
             return self._registers.get(self._number(v), ((f"GPR{self._number(v)}",), 0))
         if (read := register_or_zero(v)) is not None:
-            return self._address(read)
+            # Known or not, what is in register 0 is not (RA|0).
+            return self._address(read) if self._number(read) else ((), 0)
         if v.op == "add" and v.width == 64:
             (one, near), (other, far) = map(self._address, v.args)
             if len(one) + len(other) <= _MOST_VALUES:
