@@ -268,6 +268,8 @@ class Course:
             thread.set_msr(msr)
             if not runtime().adopt(thread.at):
                 raise Difference("native code cannot run")
+            # Fetches lead to pages that have changed, too: no code is in them.
+            ctypes.memset(thread.guest.page_contents, 0, ctypes.sizeof(thread.guest.page_contents))
             answer, entry = expected(
                 memory.data,  # type: ignore[arg-type]
                 *(thread.PATE1, thread.PIDR, ea, access, bool(msr & MSR.PR), thread.AMR, thread.IAMR),
