@@ -87,7 +87,7 @@ def test_move_a_guest(walk: Walk) -> None:
     while "alice" not in (listed := walk.does("chronovisor ps")):
         assert time.monotonic() < deadline, listed
     told = {command: walk.does(command) for command in others}
-    assert len(told) == 9
+    assert len(told) == 11
     assert destination.ends() == ExitStatus.ENDED
     restored = walk.starts(*afterwards)
     restored.until("bob")
