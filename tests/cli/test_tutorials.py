@@ -43,7 +43,8 @@ def pattern(lines: list[str]) -> re.Pattern[str]:
         if line == "…":
             parts.append(r"(?:.*\n)*?")
         else:
-            parts.append(".*?".join(re.escape(part) for part in line.split("…")) + r"\n")
+            # Columns are as wide as what is in them.
+            parts.append(re.sub(r"(?:\\ ){2,}", "  +", ".*?".join(map(re.escape, line.split("…")))) + r"\n")
     return re.compile("".join(parts))
 
 
