@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from vio_driver import DATA, MEMORY, QUEUE, QUEUE_SIZE, Driver, read_16, unit, w
 from chronovisor.machine.disk_file import DiskFile, DiskOption
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.vio.attachments import Attachments
+from chronovisor.machine.vio.crq import Queue
 from chronovisor.papr.hcalls import Status
 
 SECTORS = 4096
@@ -282,6 +284,22 @@ def test_a_saved_adapter_goes_on(driver: Driver, path: Path) -> None:
     assert driver.command(read_16(3, 1), [(DATA, 512)])[0] == 0
     assert driver.memory.read(DATA, 512) == path.read_bytes()[3 * 512 : 4 * 512]
     assert driver.adapter.save().window == state.window
+
+
+@pytest.mark.parametrize(
+    "queue",
+    [
+        Queue(QUEUE + 8, QUEUE_SIZE, 0),
+        Queue(QUEUE, 100, 0),
+        Queue(QUEUE, 1 << 30, 0),
+        Queue(QUEUE, QUEUE_SIZE, 8),
+        Queue(QUEUE, QUEUE_SIZE, QUEUE_SIZE),
+        Queue(QUEUE, 0, 0),
+    ],
+)
+def test_a_saved_adapter_whose_queue_makes_no_sense_is_refused(driver: Driver, queue: Queue) -> None:
+    with pytest.raises(ValueError, match="makes no sense"):
+        driver.adapter.load(replace(driver.adapter.save(), queue=queue))
 
 
 # Files

@@ -9,6 +9,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -252,6 +253,28 @@ def test_a_saved_card_goes_on(card: Card) -> None:
     other.wire.come(frame(61), frame(1000))
     assert [other.frame(), other.frame()] == [frame(61), frame(1000)]
     other.adapter.close()
+
+
+@pytest.mark.parametrize(
+    ("mac", "queue"),
+    [
+        (MAC[:5], {}),
+        (MAC + b"x", {}),
+        (MAC, {"size": 24}),
+        (MAC, {"next": 8}),
+        (MAC, {"next": 1 << 20}),
+        (MAC, {"size": 0, "next": 16}),
+    ],
+)
+def test_a_saved_card_that_makes_no_sense_is_refused_and_changes_nothing(
+    card: Card, mac: bytes, queue: dict[str, int]
+) -> None:
+    assert card.register() == Status.SUCCESS
+    card.adapter.pause()
+    state = card.adapter.save()
+    with pytest.raises(ValueError, match="makes no sense"):
+        card.adapter.load(replace(state, mac=mac, queue=state.queue._replace(**queue)))
+    assert card.adapter.save() == state
 
 
 def test_a_link_that_ends_is_one_line_and_the_guest_goes_on(card: Card) -> None:

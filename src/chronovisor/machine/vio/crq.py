@@ -42,10 +42,17 @@ class CommandQueue:
 
     def register(self, address: int, size: int) -> bool:
         """Have a queue from now on; False if it cannot be there. The device has none before."""
-        if address % _GRANULE or size % _GRANULE or not 0 < size <= _LARGEST:
+        queue = Queue(address, size)
+        if not _makes_sense(queue):
             return False
-        self.queue = Queue(address, size)
+        self.queue = queue
         return True
+
+    def load(self, queue: Queue) -> None:
+        """Have a queue that was saved, or none; ValueError if it makes no sense."""
+        if queue != Queue() and not _makes_sense(queue):
+            raise ValueError(f"a command queue at {queue.address:#x} of {queue.size} bytes makes no sense")
+        self.queue = queue
 
     def free(self) -> None:
         """Have no queue."""
@@ -70,3 +77,8 @@ class CommandQueue:
                 return False
             self.queue = Queue(address, size, (at + MESSAGE) % size)
             return True
+
+
+def _makes_sense(queue: Queue) -> bool:
+    aligned = not (queue.address % _GRANULE or queue.size % _GRANULE or queue.next % MESSAGE)
+    return aligned and 0 < queue.size <= _LARGEST and queue.next < queue.size

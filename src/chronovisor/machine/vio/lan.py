@@ -321,16 +321,14 @@ class NetworkAdapter(VioDevice):
         """Go on from a saved state; ValueError if it makes no sense."""
         if not isinstance(state, NetworkState):
             raise MachineError("a network is attached here in the place of another device of the guest's")
+        size, following = state.queue.size, state.queue.next
+        is_queue = not (size % _ENTRY_SIZE or following % _ENTRY_SIZE) and following < max(size, 1)
+        if not is_queue or len(state.mac) != len(self._mac):
+            raise ValueError("a network's state makes no sense")
         self._unregister()
         self.window.load(state.window)
         self._mac, self.signals, self._dropped = state.mac, state.signals, state.dropped
         self._buffer_list, self._queue = state.buffer_list, state.queue
-        if (
-            state.queue.size % _ENTRY_SIZE
-            or state.queue.next % _ENTRY_SIZE
-            or len(state.mac) != len(self._mac)
-        ):
-            raise ValueError("a network's state makes no sense")
         for word in state.buffers:
             if self.add_buffer(word) != Status.SUCCESS:
                 raise ValueError(f"a network's buffer {word:#x} makes no sense")

@@ -188,7 +188,7 @@ class DiskAdapter(VioDevice):
         )
 
     def load(self, state: DiskState) -> None:
-        """Go on from a saved state. MachineError if the disk here is another."""
+        """Go on from a saved state. MachineError if the disk here is another, ValueError if it is of none."""
         if not isinstance(state, DiskState):
             raise MachineError(f"disk {self.file.path}: the guest has another device in its place")
         if (state.size, state.read_only) != (self.file.size, self.file.read_only):
@@ -198,7 +198,7 @@ class DiskAdapter(VioDevice):
             )
         self.signals = state.signals
         self.window.load(state.window)
-        self._queue.queue = state.queue
+        self._queue.load(state.queue)
 
 
 def _size(size: int, read_only: bool) -> str:
