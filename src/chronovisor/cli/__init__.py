@@ -199,7 +199,7 @@ def explain(error: Exception) -> tuple[str, ExitStatus]:
         print(message() if message is not None else "", file=sys.stderr)
         return "", ExitStatus.USAGE
     if message is not None:
-        # What checks values within typer may say where it comes from.
+        # Checks of values within typer name the kind of error before its sentence.
         return message().replace(": Value error, ", ": "), ExitStatus.USAGE
     traceback.print_exception(error)
     return f"internal error: {type(error).__name__}: {error}", ExitStatus.INTERNAL_ERROR

@@ -111,10 +111,10 @@ class _Stream(io.RawIOBase):
 
 
 def choose_ground(detach: bool, as_json: bool) -> Foreground:
-    """Return where the rest of this command runs. With `detach` that is a process of its own.
+    """Have the rest of this command run here, or with `detach` in a child process. No thread may run yet.
 
-    Then this process waits until that one says that the guest has begun, tells the user, and ends with status
-    0; if that one ends before, this one ends with its status. No thread may run yet.
+    The parent waits until the child says that the guest has begun, tells the user, and ends with status 0. If
+    the child ends before that, the parent ends with the child's status.
     """
     if not detach:
         return Foreground()

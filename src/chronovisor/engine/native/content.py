@@ -1,7 +1,7 @@
 """What a page's content is known by.
 
-``content(at)`` is a number of 64 bits, never 0, that follows from the 4096 bytes there. Another content has
-another number, unless the guest looks for one that has not.
+``content(at)`` is a number of 64 bits, never 0, that is computed from the 4096 bytes there. Two contents have
+different numbers, but for an accident that is not expected, or a guest that deceives itself on purpose.
 """
 
 from __future__ import annotations
