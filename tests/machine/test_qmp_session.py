@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from chronovisor.machine.qmp import json_stream, reference
+from chronovisor.machine.qmp import json_stream
 from chronovisor.machine.qmp.declarations import SCHEMA
 from chronovisor.machine.qmp.json_stream import DEEPEST, LONGEST, JsonError, JsonStream
 from chronovisor.machine.qmp.schema import Structure
@@ -148,8 +147,3 @@ def test_the_schema_refers_to_nothing_that_it_lacks() -> None:
     # Every declared type is used.
     assert {type_.name for type_ in SCHEMA.types} <= {name for _, name in described}
     assert any(isinstance(type_, Structure) for type_ in SCHEMA.types)
-
-
-def test_the_page_has_the_reference() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "qmp.md").read_text()
-    assert reference.renewed(page) == page

@@ -36,7 +36,9 @@ def command(
     escape: Annotated[
         str, typer.Option(help="The keys that detach; ^ is Ctrl.", metavar="KEYS")
     ] = ESCAPE_DEFAULT,
-    force: Annotated[bool, typer.Option("--force", help="Take the keys over from the client that has them.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Take the keys over from the client that has them.")
+    ] = False,
 ) -> None:
     """Attach this terminal to a guest's console, from the line on that was printed last. Every key is the
     guest's; Ctrl-] twice detaches, and the guest goes on.
