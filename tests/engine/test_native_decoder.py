@@ -85,7 +85,9 @@ class Decoder:
     def __init__(self, mode: tuple[bool, bool]) -> None:
         self.mode = mode
         self.memory = GuestMemory(SIZE)
-        self.pages = DecodedPages(self.memory, mode, mmap.mmap(-1, SIZE // CACHE_BLOCK))
+        self.pages = DecodedPages(
+            self.memory, mode, mmap.mmap(-1, SIZE // CACHE_BLOCK), (ctypes.c_uint64 * (SIZE >> 12))()
+        )
         self.words: list[int] = []
 
     def add(self, *words: int) -> None:
@@ -227,7 +229,12 @@ def test_a_page_with_a_breakpoint_is_decoded_anew_once_when_handlers_come(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     memory = GuestMemory(1 << 16)
-    pages = DecodedPages(memory, (True, True), mmap.mmap(-1, memory.size // CACHE_BLOCK))
+    pages = DecodedPages(
+        memory,
+        (True, True),
+        mmap.mmap(-1, memory.size // CACHE_BLOCK),
+        (ctypes.c_uint64 * (memory.size >> 12))(),
+    )
     # As long as pairs are to come, every page that is decoded may change.
     monkeypatch.setattr(pages.library, "has_pairs", False)
     assert pages.leave_at([0x1008]) == []

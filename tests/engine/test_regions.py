@@ -274,6 +274,18 @@ def test_a_region_of_code_that_has_changed_since_is_not_put_in() -> None:
     assert not tier.put_in(pages, snapshots, region)
 
 
+def test_a_page_that_changes_before_a_fetch_is_led_to_it() -> None:
+    """A region goes on in its second page, which changes without `icbi` before anything is fetched there."""
+    text = "loop: addi r3,r3,1; addi r4,r4,1; addi r5,r5,1; bc 16,0,loop; sc 1"
+    case = _Case(text, CODE + 0xFF8, MODES["64le translated"], {"CTR": 100}, 0, "nop")
+    runs = [_Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
+    assert put_in(runs[1], [0]) == 1
+    for run in runs:
+        run.guest.place(case.at + 8, "addi r5,r5,2")
+        run.guest.until_called(run.thread)
+    assert runs[0].seen() == runs[1].seen()
+
+
 PROGRAMS_IN_SOAK, PARTS = 2_000, 10
 
 

@@ -77,7 +77,7 @@ class NativeEngine(ConcreteEngine):
         self._code_blocks = mmap.mmap(-1, memory.size // CACHE_BLOCK)
         self.code_blocks_at = ctypes.addressof(ctypes.c_char.from_buffer(self._code_blocks))
         self.page_contents = (ctypes.c_uint64 * (memory.size >> PAGE_SHIFT))()
-        """What each page held when a fetch was last led to it, as native code has it; 0 if none was."""
+        """What each page held when a fetch was led to it or a region made of it last; 0 if nothing was."""
         #: Records that were replaced, and the threads that may still execute them, by their addresses.
         self._retired: list[tuple[Retired, set[int]]] = []
         self._retiring = threading.Lock()
@@ -121,6 +121,8 @@ class NativeEngine(ConcreteEngine):
     def forget(self, address: int) -> None:
         """Decode the block that holds the real address anew."""
         super().forget(address)
+        if self._forget_changed(address >> PAGE_SHIFT):
+            return
         for pages in tuple(self._pages.values()):
             old = pages.forget(address)
             if old is not None:
@@ -136,12 +138,15 @@ class NativeEngine(ConcreteEngine):
             super().forget(block * CACHE_BLOCK)
             pages_changed.add(block * CACHE_BLOCK >> PAGE_SHIFT)
             block = self._code_blocks.find(b"\x01", block + 1, behind)
+        for page in pages_changed:
+            self.page_contents[page] = 0
         for pages in tuple(self._pages.values()):
             self._retire([old for page in pages_changed if (old := pages.forget_page(page)) is not None])
 
     def forget_all(self) -> None:
         """Decode everything anew: memory was changed from outside, while no thread ran."""
         super().forget_all()
+        ctypes.memset(self.page_contents, 0, ctypes.sizeof(self.page_contents))
         for pages in self._pages.values():
             pages.forget_all()
 
@@ -259,7 +264,6 @@ class NativeEngine(ConcreteEngine):
         changed: bool = before != 0 and runtime().content(at) != before
         if changed:
             self.forget_code(page << PAGE_SHIFT, 1 << PAGE_SHIFT)
-            self.page_contents[page] = 0
         return changed
 
     def pages_of(self, state: NativeThread) -> DecodedPages:
@@ -268,7 +272,7 @@ class NativeEngine(ConcreteEngine):
         found = self._pages.get(mode)
         if found is None:
             # If two threads come at once, the first decides.
-            made = DecodedPages(self.memory, mode, self._code_blocks)
+            made = DecodedPages(self.memory, mode, self._code_blocks, self.page_contents)
             made.leave_at(self.breakpoints)
             if not self._pages:
                 made.library.need_everyday()

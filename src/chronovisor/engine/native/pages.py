@@ -41,11 +41,15 @@ Retired: TypeAlias = "ctypes.Array[ctypes.c_uint64]"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The content of a page of real memory, and the version of its code then."""
+    """The content of a page of real memory, and the version of its code then.
+
+    ``known_by`` is the content's number, as in `content`.
+    """
 
     page: int
     version: int
     content: bytes
+    known_by: int
 
 
 class DecodedPages:
@@ -53,12 +57,20 @@ class DecodedPages:
 
     A page's records are made when it is first executed, and each block of it is decoded when it is.
     ``code_blocks`` has a byte for each cache block of memory; it becomes 1 before the block is decoded.
+    ``contents`` has a number for each page: what it held when a fetch was last led to it, or 0.
     """
 
-    def __init__(self, memory: GuestMemory, mode: Mode, code_blocks: mmap.mmap) -> None:
+    def __init__(
+        self,
+        memory: GuestMemory,
+        mode: Mode,
+        code_blocks: mmap.mmap,
+        contents: ctypes.Array[ctypes.c_uint64],
+    ) -> None:
         self.library = library(mode)
         self.generation = self.library.generation
         self._code_blocks = code_blocks
+        self._contents = contents
         #: Kept as long as its address.
         self._memory = memory
         self._memory_at = ctypes.addressof(ctypes.c_char.from_buffer(memory.data))
@@ -196,9 +208,13 @@ class DecodedPages:
         # As in `decode`: marked before memory is read, which taking the lock makes sure of.
         with self._changing:
             version = self._versions.get(page, 0)
-        return Snapshot(
-            page, version, ctypes.string_at(self._memory_at + (page << PAGE_SHIFT), 1 << PAGE_SHIFT)
-        )
+        content = ctypes.create_string_buffer(1 << PAGE_SHIFT)
+        ctypes.memmove(content, self._memory_at + (page << PAGE_SHIFT), 1 << PAGE_SHIFT)
+        known_by: int = runtime().content(ctypes.addressof(content))
+        # No fetch may have been led to the page yet: the first one must see a change that comes before it.
+        if not self._contents[page]:
+            self._contents[page] = known_by
+        return Snapshot(page, version, content.raw, known_by)
 
     def offset_of(self, page: int, record: int) -> int | None:
         """The offset of the instruction whose record is at an address, None if it is in another page."""
@@ -227,7 +243,10 @@ class DecodedPages:
             self.decode(address)
         with self._changing:
             if any(
-                self._versions.get(one.page, 0) != one.version or one.page in self._left for one in made_of
+                self._versions.get(one.page, 0) != one.version
+                or self._contents[one.page] != one.known_by
+                or one.page in self._left
+                for one in made_of
             ):
                 return False
             for address, handler in entries.items():
