@@ -7,7 +7,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import click
 import typer
 from sphinx.application import Sphinx
 
@@ -35,7 +34,8 @@ def _page(name: str) -> str:
     application = typer.Typer(add_completion=False, rich_markup_mode=None)
     application.command(name)(import_module(module).command)
     command = typer.main.get_command(application)
-    context: Any = click.Context(command, info_name=f"chronovisor {name}")
+    # Asked of the command itself: which package holds the class of contexts depends on typer's version.
+    context: Any = command.make_context(f"chronovisor {name}", [], resilient_parsing=True)
     usage = " ".join(command.collect_usage_pieces(context))
     told = inspect.cleandoc(command.help or summary)
     parts = [f"# {name}", _text(told), f"```\nchronovisor {name} {usage}\n```"]
