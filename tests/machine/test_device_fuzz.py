@@ -20,7 +20,8 @@ from chronovisor.machine.device_hypercalls import HANDLERS
 from chronovisor.machine.disk_file import DiskFile, DiskOption
 from chronovisor.machine.vio.bus import VioBus
 from chronovisor.machine.vio.device import Surroundings
-from chronovisor.machine.vio.lan import MOST_BUFFERS, NetworkAdapter
+from chronovisor.machine.vio.lan import NetworkAdapter
+from chronovisor.machine.vio.lan_buffers import MOST_BUFFERS
 from chronovisor.machine.vio.vscsi import DiskAdapter
 from chronovisor.memory import GuestMemory
 from chronovisor.papr.hcalls import Hcall, Status
@@ -177,7 +178,7 @@ class Rubbish:
         for _ in range(steps):
             self.chance.choice(acts)()
             assert self.disk._worker.unfinished <= 132
-            assert self.card._count <= MOST_BUFFERS
+            assert len(self.card._buffers) <= MOST_BUFFERS
 
     def check(self) -> None:
         """The devices go on after all of that, and nothing was written that the guest had not mapped."""

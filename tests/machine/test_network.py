@@ -19,7 +19,8 @@ from chronovisor.machine.network import LARGEST_FRAME, Link, LinkEndedError, Net
 from chronovisor.machine.vio.attachments import Attachments
 from chronovisor.machine.vio.device import Surroundings
 from chronovisor.machine.vio.dma_window import Access
-from chronovisor.machine.vio.lan import MOST_BUFFERS, NetworkAdapter
+from chronovisor.machine.vio.lan import NetworkAdapter
+from chronovisor.machine.vio.lan_buffers import MOST_BUFFERS
 from chronovisor.memory import GuestMemory
 from chronovisor.papr.hcalls import Status
 
@@ -147,6 +148,43 @@ def test_a_frame_waits_a_little_for_a_buffer_and_is_lost_then(card: Card) -> Non
     assert struct.unpack(">Q", card.memory.read(LIST + 4088, 8)) == (1,)
     card.wire.come(frame(50))
     assert card.frame() == frame(50)
+
+
+def test_frames_are_read_while_others_wait_for_buffers(card: Card) -> None:
+    """passt loses what it cannot write at once, and sends all of it again."""
+    assert card.register() == Status.SUCCESS
+    card.adapter.resume()
+    sizes = range(100, 120)
+    for size in sizes:
+        card.wire.come(frame(size))
+        until(lambda: not card.wire.coming)
+    for size in sizes:
+        # All in all longer than the first of them may wait.
+        time.sleep(0.01)
+        assert card.add(2048) == Status.SUCCESS
+        assert card.frame() == frame(size)
+
+
+def test_frames_that_wait_have_a_bound(card: Card) -> None:
+    assert card.register() == Status.SUCCESS
+    card.adapter.resume()
+    card.adapter.pause()
+    # 4 MiB and a little.
+    for _ in range(64):
+        card.wire.come(frame(LARGEST_FRAME))
+        until(lambda: not card.wire.coming)
+    card.wire.come(frame(60))
+    time.sleep(0.15)
+    assert card.wire.coming == [frame(60)]
+    card.adapter.resume()
+    until(lambda: not card.wire.coming)
+
+
+def until(condition: Callable[[], bool], seconds: float = 2) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def test_frames_for_others_and_before_the_card_is_used_are_lost(card: Card) -> None:

@@ -131,8 +131,7 @@ def first_stage(image: Path, packages: Packages, kernel: Path) -> None:
 
 def second_stage(image: Path, kernel: Path, initrd: bytes) -> None:
     """Boot from the disk: the packages' scripts configure them, and the guest powers off."""
-    # Of what it executes, regions compile some wrongly (seen in liblzma and dpkg); handlers do not.
-    with Host(engine="threaded") as host:
+    with Host() as host:
         host.attachments = Attachments.parse([str(image).replace(",", ",,")])
         guest = host.boot(
             kernel, _MEMORY, append=f"{COMMAND_LINE} quiet", initrd=initrd, console=sys.stdout.buffer
@@ -157,5 +156,5 @@ if __name__ == "__main__":
         sys.exit(f"debian_disk.py: {error}")
     print(
         f"chronovisor run --kernel {Packages().vmlinux()} --initrd {sys.argv[1]}/{INITRD} --memory 1G "
-        f'--disk {sys.argv[1]}/{IMAGE} --net passt --engine threaded --append "{COMMAND_LINE}"'
+        f'--disk {sys.argv[1]}/{IMAGE} --net passt --append "{COMMAND_LINE}"'
     )

@@ -95,12 +95,16 @@ class Link(ABC):
         self._descriptor = descriptor
         self._closing = os.eventfd(0, os.EFD_CLOEXEC)
 
-    def receive(self) -> Sequence[memoryview]:
-        """Wait for frames and return them; none after `interrupt`. LinkEndedError if none can come."""
+    def receive(self, seconds: float | None = None) -> Sequence[memoryview]:
+        """Wait for frames and return them; none after `interrupt`, or after so many seconds.
+
+        LinkEndedError if none can come.
+        """
         ready = select.poll()
         ready.register(self._descriptor, select.POLLIN)
         ready.register(self._closing, select.POLLIN)
-        if any(descriptor == self._closing for descriptor, _ in ready.poll()):
+        found = ready.poll(None if seconds is None else seconds * 1000)
+        if not found or any(descriptor == self._closing for descriptor, _ in found):
             return ()
         return self._receive()
 

@@ -12,15 +12,16 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Final, NamedTuple
 
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.network import LARGEST_FRAME, Link, LinkEndedError
 from chronovisor.machine.vio.device import Surroundings, VioDevice
 from chronovisor.machine.vio.dma_window import Access, DmaError, Mapped
+from chronovisor.machine.vio.lan_buffers import Buffers, Descriptor
 from chronovisor.papr.hcalls import Status
 
-MOST_BUFFERS: Final = 4096
 PIECES: Final = 6
 """Of a frame that the guest sends."""
 _HEADER: Final = 8
@@ -35,23 +36,11 @@ _DROPPED_AT: Final = _PAGE - 8
 """Where the buffer list's page has the number of frames for which there was no buffer."""
 _SHORTEST: Final = 14
 _PATIENCE: Final = 0.1
-"""Seconds for which a frame waits for a buffer."""
+"""Seconds for which the first of the frames waits for a buffer."""
+_MOST_WAITING: Final = 4 << 20
+"""Bytes of frames that wait for buffers; what is beyond them waits at the other end."""
 _MULTICAST: Final = 0xF_0003
 """All flags of H_MULTICAST_CTRL."""
-
-
-class Descriptor(NamedTuple):
-    """A piece of memory, as the hypercalls name it in 64 bits."""
-
-    valid: bool
-    size: int
-    address: int
-    """An I/O address."""
-
-    @classmethod
-    def of(cls, word: int) -> Descriptor:
-        """Unpack it."""
-        return cls(bool(word >> 63), word >> 32 & 0xFF_FFFF, word & 0xFFFF_FFFF)
 
 
 class ReceiveQueue(NamedTuple):
@@ -95,15 +84,20 @@ class NetworkAdapter(VioDevice):
         """Whether the other end is there."""
         self._changed = threading.Condition(threading.RLock())
         self._going = self._closing = False
+        self._waiting: deque[bytes] = deque()
+        """Frames for which the guest has had no buffer yet."""
+        self._asked = 0.0
+        """Since when the first of them waits."""
+        self._waiting_size = 0
+        """In bytes."""
         self._thread: threading.Thread | None = None
         self._unregister()
 
     def _unregister(self) -> None:
         self._buffer_list = 0
         self._queue = ReceiveQueue()
-        self._buffers: dict[int, deque[int]] = {}
-        """Descriptors by the sizes of their buffers."""
-        self._count = self._dropped = 0
+        self._buffers = Buffers()
+        self._dropped = 0
 
     def properties(self) -> Mapping[str, bytes]:
         """Return what the driver asks for: the address, and that there are no filters of multicast."""
@@ -145,17 +139,16 @@ class NetworkAdapter(VioDevice):
         if not buffer.valid or buffer.size <= _HEADER or buffer.address % 4:
             return Status.PARAMETER
         with self._changed:
-            if not self._queue.size or self._count >= MOST_BUFFERS:
+            if not self._queue.size or not self._buffers.add(word):
                 return Status.RESOURCE
-            self._buffers.setdefault(buffer.size, deque()).append(word)
-            self._count += 1
-            self._changed.notify_all()
+            if self._waiting:
+                self._hand_over()
         return Status.SUCCESS
 
     def free_buffer(self, size: int) -> Status:
         """H_FREE_LOGICAL_LAN_BUFFER: take a buffer of that size back."""
         with self._changed:
-            return Status.NOT_FOUND if self._take(size, size) is None else Status.SUCCESS
+            return Status.NOT_FOUND if self._buffers.take(size, size) is None else Status.SUCCESS
 
     def send(self, words: Sequence[int], token: int) -> Status:
         """H_SEND_LOGICAL_LAN. A frame that the other end does not take is lost."""
@@ -190,61 +183,53 @@ class NetworkAdapter(VioDevice):
     def _listen(self) -> None:
         try:
             while not self._closing:
-                frames = self._link.receive()
+                frames = self._link.receive(_PATIENCE if self._waiting else None)
                 with self._changed:
-                    handed = [self._deliver(frame) for frame in frames]
-                    if any(handed):
-                        self.interrupt()
+                    if not self._waiting:
+                        self._asked = monotonic()
+                    for frame in frames:
+                        if self._is_for_guest(frame):
+                            self._waiting.append(bytes(frame))
+                            self._waiting_size += len(frame)
+                    self._hand_over()
+                    while self._waiting_size > _MOST_WAITING and not self._closing:
+                        self._changed.wait(_PATIENCE)
+                        self._hand_over()
         except LinkEndedError as error:
             self._up = False
             self.around.tell(f"network {self.unit:x}: {error}; the guest goes on without it")
 
-    def _deliver(self, frame: memoryview) -> bool:
-        """Put a frame into a buffer; False if it is not for the guest, or there is no buffer for it."""
-        for_many = frame[0] & 1 if len(frame) >= _SHORTEST else False
-        if not for_many and frame[: len(self._mac)] != self._mac:
+    def _is_for_guest(self, frame: memoryview) -> bool:
+        if len(frame) < _SHORTEST:
             return False
-        needed = len(frame) + _HEADER
-        self._changed.wait_for(lambda: self._closing or self._going)
-        if not self._has(needed):
-            # The guest has to see what came before, or it would hand over no buffer.
+        return bool(frame[0] & 1) or frame[: len(self._mac)] == self._mac
+
+    def _hand_over(self) -> None:
+        """Put frames that wait into buffers; lose the first if no buffer has come for too long."""
+        handed = False
+        while self._waiting and self._going:
+            frame = self._waiting[0]
+            buffer = self._buffers.take(len(frame) + _HEADER)
+            if buffer is None and self._queue.size and monotonic() - self._asked < _PATIENCE:
+                break
+            self._waiting.popleft()
+            self._waiting_size -= len(frame)
+            try:
+                if buffer is not None:
+                    self._fill(buffer.address, frame)
+                    handed = True
+                elif self._queue.size:
+                    self._dropped += 1
+                    self.window.write(self._buffer_list + _DROPPED_AT, struct.pack(">Q", self._dropped))
+            except DmaError:
+                # The guest has taken away what it had given.
+                pass
+        if handed:
+            self._asked = monotonic()
             self.interrupt()
-            self._changed.wait_for(
-                lambda: self._closing or (self._going and (self._has(needed) or not self._queue.size)),
-                _PATIENCE,
-            )
-            self._changed.wait_for(lambda: self._closing or self._going)
-        if self._closing or not self._queue.size:
-            return False
-        word = self._take(needed, max(self._buffers, default=0))
-        if word is None:
-            self._dropped += 1
-        try:
-            if word is not None:
-                self._fill(Descriptor.of(word).address, frame)
-                return True
-            self.window.write(self._buffer_list + _DROPPED_AT, struct.pack(">Q", self._dropped))
-        except DmaError:
-            # The guest has taken away what it had given.
-            pass
-        return False
+        self._changed.notify_all()
 
-    def _has(self, size: int) -> bool:
-        return max(self._buffers, default=0) >= size
-
-    def _take(self, least: int, most: int) -> int | None:
-        """Take the smallest buffer of these sizes; None if there is none."""
-        size = min((size for size in self._buffers if least <= size <= most), default=None)
-        if size is None:
-            return None
-        buffers = self._buffers[size]
-        word = buffers.popleft()
-        if not buffers:
-            del self._buffers[size]
-        self._count -= 1
-        return word
-
-    def _fill(self, address: int, frame: memoryview) -> None:
+    def _fill(self, address: int, frame: bytes) -> None:
         correlator = self.window.read(address, _HEADER)
         self.window.write(address + _HEADER, frame)
         where, size, at, toggle = self._queue
@@ -277,7 +262,7 @@ class NetworkAdapter(VioDevice):
                     target=self._listen, name=f"network {self.unit:x}", daemon=True
                 )
                 self._thread.start()
-            self._changed.notify_all()
+            self._hand_over()
 
     def take(self) -> None:
         """Nothing: each guest has a link of its own."""
@@ -313,7 +298,7 @@ class NetworkAdapter(VioDevice):
             self.window.save(),
             self._buffer_list,
             self._queue,
-            tuple(word for buffers in self._buffers.values() for word in buffers),
+            self._buffers.words(),
             self._dropped,
         )
 
