@@ -89,6 +89,7 @@ DISK = DiskState(
     True,
     (Mapped(1, (1, (1 << 64) - 1)), Mapped(65535, (3,))),
     Queue(4096, 65536, 16),
+    1_700_000_000_123_456_789,
 )
 NETWORK = NetworkState(
     0x7100_0020,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -169,3 +170,21 @@ def test_a_saved_guest_goes_on_with_its_disk(
     assert adapter(restored).save() == before
     assert in_use(disk)
     assert restored.run_for(Ticks(100_000)) is None
+
+
+def test_a_disk_that_was_written_to_after_its_guest_was_saved_is_refused(
+    guest: Guest, hosts: tuple[Host, Host], disk: Path, tmp_path: Path
+) -> None:
+    saved, copy = tmp_path / "saved", tmp_path / "copy"
+    snapshot(guest, saved)
+    shutil.copy2(disk, copy)
+    adapter(guest).file.write(0, [memoryview(b"later")])
+    hosts[0].discard(guest)
+    with pytest.raises(MachineError, match=r"disk .*: it was written to after the guest was saved"):
+        restore(saved, hosts[1])
+    assert not in_use(disk)
+    restored, _ = restore(saved, hosts[1], changed_disks=True)
+    hosts[1].discard(restored)
+    hosts[1].attachments = Attachments.parse([str(copy)])
+    restored, _ = restore(saved, hosts[1])
+    assert in_use(copy)

@@ -74,6 +74,13 @@ def command(
     provider: ProviderOption = Provider.auto,
     memory_limit: MemoryLimit = "4G",
     disk: Disk = None,
+    changed_disks: Annotated[
+        bool,
+        typer.Option(
+            "--changed-disks",
+            help="Have disks that were written to after the guest was saved: what it knows of them is old.",
+        ),
+    ] = False,
     net: Net = "none",
     kernel: Kernel = "",
     initrd: Initrd = "",
@@ -121,7 +128,7 @@ def command(
             if clock is Clock.real:
                 # A first run takes a while to begin: time that the guest would see pass.
                 rehearse(cpu.value, engine.value, provider.value)
-            restored = restore_from(reader, host, output, policy, limit, most)
+            restored = restore_from(reader, host, output, policy, limit, most, changed_disks=changed_disks)
         with tracing(trace, host.clock.source) as traced, place.typing(output):
             guest = restored.start(running=False)
             hop = restored.hop.as_json()

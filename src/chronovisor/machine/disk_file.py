@@ -105,6 +105,11 @@ class DiskFile:
             )
         return size
 
+    @property
+    def changed_ns(self) -> int:
+        """When it was last written to, by the clock of its file system: ns since 1970."""
+        return max(0, os.fstat(self._descriptor).st_mtime_ns)
+
     def lock(self) -> None:
         """Lock it, once or again; MachineError if another process has it."""
         if self._locked:

@@ -52,7 +52,16 @@ _WINDOW = array_of(
     "rows of TCEs",
 )
 _QUEUE = fields_of(Queue, address=U64, size=U32, next=U32)
-_DISK = fields_of(DiskState, unit=U32, size=U64, read_only=BOOL, signals=BOOL, window=_WINDOW, queue=_QUEUE)
+_DISK = fields_of(
+    DiskState,
+    unit=U32,
+    size=U64,
+    read_only=BOOL,
+    signals=BOOL,
+    window=_WINDOW,
+    queue=_QUEUE,
+    changed_ns=U64,
+)
 _MAC_BYTES: Final = 6
 _NETWORK = fields_of(
     NetworkState,

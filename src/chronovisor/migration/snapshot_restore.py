@@ -74,6 +74,7 @@ def restore_from(
     limit: Ticks = CLOCK_ERROR_LIMIT,
     memory_limit: int = MEMORY_LIMIT,
     read: ReadClocks = read_clocks,
+    changed_disks: bool = False,
 ) -> Restored:
     """Make a snapshot's guest on `host` and set its time by `policy`; `Restored.start` lets it go on.
 
@@ -90,6 +91,8 @@ def restore_from(
         guest.console.type(contents.typed)
         loaded = load(guest, contents.machine, contents.vcpus)
         guest.platform.vio.take()
+        if not changed_disks:
+            guest.platform.vio.check_unchanged(contents.machine.devices)
         clock = host.system.clock
         away_clock, absence = contents.time.away(clock, read(clock.source), policy)
         decided = plan(Sample(contents.time.guest_time, guest.ideal), absence, limit, policy)
@@ -122,16 +125,20 @@ def restore(
     policy: TimePolicy | str = FREEZE,
     limit: Ticks = CLOCK_ERROR_LIMIT,
     memory_limit: int = MEMORY_LIMIT,
+    changed_disks: bool = False,
 ) -> tuple[Guest, MoveRecord]:
     """Make the guest of the snapshot at `path` on `host`; return it, paused, and what that did to its time.
 
     `policy` says what counts of the time that it lay there: nothing, unless another is given (by its name,
-    as in "catch-up" or "bounded:2.5"). Raises SnapshotError for a file that is no snapshot, PolicyError for
+    as in "catch-up" or "bounded:2.5"). A disk that was written to since then is refused, unless
+    `changed_disks`. Raises SnapshotError for a file that is no snapshot, PolicyError for
     what is no policy, MachineError for what cannot be.
     """
     chosen = TimePolicy.parse(policy) if isinstance(policy, str) else policy
     with opened(path) as reader:
-        restored = restore_from(reader, host, console, chosen, limit, memory_limit)
+        restored = restore_from(
+            reader, host, console, chosen, limit, memory_limit, changed_disks=changed_disks
+        )
     return restored.start(running=False), restored.hop.record
 
 

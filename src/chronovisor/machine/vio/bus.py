@@ -70,6 +70,11 @@ class VioBus:
         for state in states:
             self._by_unit[state.unit].load(state)
 
+    def check_unchanged(self, states: Sequence[Any]) -> None:
+        """MachineError if what is outside the guest was changed since its devices were saved."""
+        for state in states:
+            self._by_unit[state.unit].check_unchanged(state)
+
     def check(self, units: Sequence[int]) -> None:
         """MachineError if a guest with devices at these units cannot be here."""
         for unit in units:

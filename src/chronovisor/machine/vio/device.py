@@ -106,6 +106,10 @@ class VioDevice(ABC):
         """Go on from a saved state. MachineError if it is that of another device, ValueError if of none."""
 
     @abstractmethod
+    def check_unchanged(self, state: Any) -> None:
+        """MachineError if what is outside the guest was changed since it was saved."""
+
+    @abstractmethod
     def describe(self) -> str:
         """Return what it is, for people, with its article."""
 

@@ -273,6 +273,9 @@ class NetworkAdapter(VioDevice):
     def give_up(self) -> None:
         """Nothing, as for `take`."""
 
+    def check_unchanged(self, state: NetworkState) -> None:
+        """Nothing outside the guest is its own."""
+
     def describe(self) -> str:
         """Return what it is, for people."""
         return "a network"

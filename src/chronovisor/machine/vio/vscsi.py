@@ -44,6 +44,8 @@ class DiskState:
     signals: bool
     window: tuple[Mapped, ...]
     queue: Queue
+    changed_ns: int
+    """When the file was last written to, by the clock of its file system: ns since 1970."""
 
 
 class DiskAdapter(VioDevice):
@@ -185,6 +187,7 @@ class DiskAdapter(VioDevice):
             self.signals,
             self.window.save(),
             self._queue.queue,
+            self.file.changed_ns,
         )
 
     def load(self, state: DiskState) -> None:
@@ -199,6 +202,14 @@ class DiskAdapter(VioDevice):
         self.signals = state.signals
         self.window.load(state.window)
         self._queue.load(state.queue)
+
+    def check_unchanged(self, state: DiskState) -> None:
+        """MachineError if the file was written to since then."""
+        if self.file.changed_ns != state.changed_ns:
+            raise MachineError(
+                f"disk {self.file.path}: it was written to after the guest was saved: name the disk as it "
+                "was (a copy made by cp --preserve=timestamps), or allow it with --changed-disks"
+            )
 
 
 def _size(size: int, read_only: bool) -> str:
