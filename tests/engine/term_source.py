@@ -6,7 +6,7 @@ An array is a dict of the bytes stored, over what is there from the beginning.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import z3
 
@@ -111,60 +111,97 @@ _JOINED = {
 }
 
 
+#: Those with numbers in their names.
+_NUMBERED = (z3.Z3_OP_EXTRACT, z3.Z3_OP_ROTATE_LEFT, z3.Z3_OP_ROTATE_RIGHT)
+
+
+class _Value(NamedTuple):
+    """What is known of a term that was written."""
+
+    name: str
+    width: int
+    """In bits; 0 unless it is a bit-vector."""
+
+
 class _Writer:
-    def __init__(self) -> None:
+    """Writes terms. It asks z3's library itself, because the Python objects around terms take much time."""
+
+    def __init__(self, context: z3.Context) -> None:
         self.lines: list[str] = []
         self.constants: dict[str, str] = {}
-        self._names: dict[int, str] = {}
+        self._context = context
+        self._library = context.ref()
+        self._written: dict[int, _Value] = {}
 
     def write(self, term: z3.ExprRef) -> str:
         """The name of a term's value, its lines written before."""
-        pending = [term]
+        library, written = self._library, self._written
+        arguments: dict[int, list[tuple[int, Any]]] = {}
+        pending = [(term.get_id(), term.as_ast())]
         while pending:
-            top = pending[-1]
-            if top.get_id() in self._names:
+            number, ast = pending[-1]
+            if number in written:
                 pending.pop()
                 continue
-            missing = [x for x in top.children() if x.get_id() not in self._names]
-            if missing:
-                pending += missing
-                continue
-            self._names[pending.pop().get_id()] = self._one(top)
-        return self._names[term.get_id()]
+            known = arguments.get(number)
+            if known is None:
+                known = arguments[number] = self._arguments(ast)
+                missing = [one for one in known if one[0] not in written]
+                if missing:
+                    pending += missing
+                    continue
+            pending.pop()
+            sort = z3.Z3_get_sort(library, ast)
+            is_vector = z3.Z3_get_sort_kind(library, sort) == z3.Z3_BV_SORT
+            width = z3.Z3_get_bv_sort_size(library, sort) if is_vector else 0
+            written[number] = _Value(self._one(ast, width, [written[one] for one, _ in known]), width)
+        return written[term.get_id()].name
 
-    def _one(self, term: z3.ExprRef) -> str:
-        if z3.is_bv_value(term):
-            return str(term.as_long())
-        kind, name = term.decl().kind(), f"t{len(self._names)}"
-        arguments = [self._names[x.get_id()] for x in term.children()]
+    def _arguments(self, ast: Any) -> list[tuple[int, Any]]:
+        """A term's arguments, each with its number."""
+        library = self._library
+        if z3.Z3_get_ast_kind(library, ast) != z3.Z3_APP_AST:
+            return []
+        found = [
+            z3.Z3_get_app_arg(library, ast, place) for place in range(z3.Z3_get_app_num_args(library, ast))
+        ]
+        return [(z3.Z3_get_ast_id(library, one), one) for one in found]
+
+    def _one(self, ast: Any, width: int, arguments: list[_Value]) -> str:
+        library = self._library
+        if z3.Z3_get_ast_kind(library, ast) == z3.Z3_NUMERAL_AST:
+            return str(z3.Z3_get_numeral_string(library, ast))
+        declared = z3.Z3_get_app_decl(library, ast)
+        kind, name = z3.Z3_get_decl_kind(library, declared), f"t{len(self._written)}"
         if kind == z3.Z3_OP_UNINTERPRETED:
-            self.constants[name] = term.decl().name()
+            symbol = z3.Z3_get_decl_name(library, declared)
+            self.constants[name] = z3.Z3_get_symbol_string(library, symbol)
             return name
-        self.lines.append(f"{name} = {self._written(term, kind, arguments)}")
+        numbers = z3.FuncDeclRef(declared, self._context).params() if kind in _NUMBERED else []
+        self.lines.append(f"{name} = {_source(kind, width, numbers, arguments)}")
         return name
 
-    def _written(self, term: z3.ExprRef, kind: int, arguments: list[str]) -> str:
-        width = term.size() if z3.is_bv(term) else 0
-        if kind == z3.Z3_OP_CONCAT:
-            parts, shift = [], 0
-            for argument, name in reversed(list(zip(term.children(), arguments, strict=True))):
-                parts.append(f"{name} << {shift}")
-                shift += argument.size()
-            return " | ".join(parts)
-        if kind == z3.Z3_OP_DISTINCT:
-            return f"len({{{', '.join(arguments)}}}) == {len(arguments)}"
-        if kind in _JOINED:
-            joined = _JOINED[kind].join(arguments)
-            return f"({joined}) & {(1 << width) - 1}" if kind in (z3.Z3_OP_BADD, z3.Z3_OP_BMUL) else joined
-        numbers = dict(zip("pq", term.decl().params(), strict=False))
-        first = term.arg(0) if arguments else term
-        return _WRITTEN[kind].format(
-            **dict(zip("abc", arguments, strict=False)),
-            **numbers,
-            w=width,
-            m=(1 << width) - 1,
-            v=first.size() if z3.is_bv(first) else 0,
-        )
+
+def _source(kind: int, width: int, numbers: Sequence[int], arguments: Sequence[_Value]) -> str:
+    names = [argument.name for argument in arguments]
+    if kind == z3.Z3_OP_CONCAT:
+        parts, shift = [], 0
+        for argument in reversed(arguments):
+            parts.append(f"{argument.name} << {shift}")
+            shift += argument.width
+        return " | ".join(parts)
+    if kind == z3.Z3_OP_DISTINCT:
+        return f"len({{{', '.join(names)}}}) == {len(names)}"
+    if kind in _JOINED:
+        joined = _JOINED[kind].join(names)
+        return f"({joined}) & {(1 << width) - 1}" if kind in (z3.Z3_OP_BADD, z3.Z3_OP_BMUL) else joined
+    return _WRITTEN[kind].format(
+        **dict(zip("abc", names, strict=False)),
+        **dict(zip("pq", numbers, strict=False)),
+        w=width,
+        m=(1 << width) - 1,
+        v=arguments[0].width if arguments else width,
+    )
 
 
 def function_of(
@@ -174,7 +211,7 @@ def function_of(
 
     `byte` says what memory holds at an address.
     """
-    writer = _Writer()
+    writer = _Writer(terms[0].ctx)
     names = [writer.write(term) for term in terms]
     given = [f"{name} = values[{constant!r}]" for name, constant in writer.constants.items()]
     body = "\n    ".join([*given, *writer.lines, f"return [{', '.join(names)}]"])

@@ -8,8 +8,9 @@ steps, the smallest that was found, and the `@reproduce_failure` beside it runs 
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import pytest
 from fleet import CEDE, INSTRUCTION, PROD, READ, SPIN, TIMER, Fleet, Task
@@ -18,7 +19,6 @@ from hypothesis import seed as with_seed
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from model import GRANULE, LIMIT, MASK, ModelGuest, rounded, signed
-from soak import share
 
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.migration.errors import LinkLostError, MoveError, MoveRefusedError
@@ -29,8 +29,7 @@ from chronovisor.timebase.clock import TickSource
 from chronovisor.timebase.facility import Tfmr
 from chronovisor.timebase.types import Ticks
 
-STEPS: Final = 200_000
-SAMPLE: Final = STEPS // 40
+SAMPLE: Final = 5_000
 COURSE: Final = 100
 """Steps in one course."""
 BATCH: Final = 20
@@ -109,7 +108,8 @@ class Step:
 class Course(RuleBasedStateMachine):
     """One course of a fleet, and the model beside it."""
 
-    steps = 0
+    steps: ClassVar[Counter[str]] = Counter()
+    """What was done since `run_courses` began, all courses together."""
 
     @initialize(origins=st.tuples(*[st.integers(0, MASK)] * len(SHAPES)), seed=st.integers(0, 1 << 32))
     def begin(self, origins: tuple[int, ...], seed: int) -> None:
@@ -167,6 +167,7 @@ class Course(RuleBasedStateMachine):
 
     @rule(who=who, offset=offsets)
     def set_an_offset(self, who: At, offset: int) -> None:
+        Course.steps["offsets set"] += 1
         self.fleet.set_offset(*who, offset)
         self.models[who[0]].set_offset(who[1], offset)
 
@@ -177,6 +178,7 @@ class Course(RuleBasedStateMachine):
 
     @rule(who=who, distance=st.integers(1 - (1 << 31), (1 << 31) - 1))
     def set_an_expiry(self, who: At, distance: int) -> None:
+        Course.steps["deadlines set"] += 1
         model = self.models[who[0]]
         # 0 is what one is that was never set.
         expiry = (model.time(who[1], self.source.ticks()) + distance) & MASK or 1
@@ -185,15 +187,18 @@ class Course(RuleBasedStateMachine):
 
     @rule(ticks=st.one_of(st.integers(0, 1 << 24), st.integers(0, 12 * SECOND)))
     def pause(self, ticks: int) -> None:
+        Course.steps["pauses"] += 1
         self.source.advance(ticks)
 
     @rule(who=who)
     def prod(self, who: At) -> None:
+        Course.steps["vCPUs prodded"] += 1
         self._virtual_cpu(who).prod()
         self.models[who[0]].prodded[who[1]] = True
 
     @rule(host=st.integers(0, len(SHAPES) - 1), damage=st.integers(1, MASK >> 1))
     def fail_a_timebase(self, host: int, damage: int) -> None:
+        Course.steps["timebases that fail"] += 1
         self.fleet.hypervisor(host).maintenance.fail_timebase(0, Ticks(damage), Tfmr.RESIDUE_ERROR)
 
     @rule(guest=st.integers(0, len(GUESTS) - 1), seeds=st.lists(st.integers(0, 1000), min_size=1, max_size=2))
@@ -213,7 +218,6 @@ class Course(RuleBasedStateMachine):
     @invariant()
     def hosts_have_their_time(self) -> None:
         """P1, P2."""
-        Course.steps += 1
         for number in range(len(SHAPES)):
             hypervisor = self.fleet.hypervisor(number)
             assert hypervisor.check_sync() == []
@@ -243,6 +247,7 @@ class Course(RuleBasedStateMachine):
     # Runs
 
     def _run(self, tasks: list[Task], meanwhile: list[Any], before_wrap: int | None) -> None:
+        Course.steps["runs of one vCPU" if len(tasks) == 1 else "runs of several vCPUs"] += 1
         if before_wrap is not None:
             now = self.source.ticks() + self.models[tasks[0].guest].origin
             self.source.advance(-(now + before_wrap) % GRANULE)
@@ -358,9 +363,11 @@ class Course(RuleBasedStateMachine):
             assert report.why == 0
             return
         since_expiry = signed(report.timebase - model.expiries[task.vcpu])
-        if report.why == 0x900:
-            # If another offset was set since, DEC has become another number.
-            assert since_expiry > 0 or len(step.offsets[number]) > 1
+        if len(step.offsets[number]) > 1:
+            # DEC has become another number: its interrupt may be gone by the time that the guest is back.
+            assert report.why in (0, 0x500, 0x900)
+        elif report.why == 0x900:
+            assert since_expiry > 0
         elif report.why == 0x500:
             assert at in step.externals
         else:
@@ -384,6 +391,7 @@ class Course(RuleBasedStateMachine):
     # Moves
 
     def _goes(self, guest: int, link: Link) -> None:
+        Course.steps["moves"] += 1
         """P4 to P7, P9."""
         fleet, model = self.fleet, self.models[guest]
         fleet.settle(guest)
@@ -407,6 +415,7 @@ class Course(RuleBasedStateMachine):
 
     def _stays(self, guest: int, link: Link, error: type[Exception]) -> None:
         """P9: before COMMIT every failure leaves the guest where it is."""
+        Course.steps["moves that fail"] += 1
         self.fleet.settle(guest)
         to = self.fleet.hosts[self.fleet.at[guest] ^ 1]
         with pytest.raises(error):
@@ -426,17 +435,17 @@ class Course(RuleBasedStateMachine):
         return found
 
 
-def run_courses(steps: int, drawn_from: int | None = None) -> None:
+def run_courses(steps: int, drawn_from: int | None = None) -> Counter[str]:
     """Run courses of at least so many steps in all; the same courses each time if they are `drawn_from` a
-    seed.
+    seed. Return how many steps of each kind there were.
     """
-    Course.steps = 0
-    while Course.steps < steps:
+    Course.steps.clear()
+    while (done := Course.steps.total()) < steps:
         run_state_machine_as_test(
-            Course if drawn_from is None else with_seed(drawn_from + Course.steps)(lambda: Course()),
+            Course if drawn_from is None else with_seed(drawn_from + done)(lambda: Course()),
             settings=settings(
                 # In batches: what is remembered of a campaign's courses grows with each.
-                max_examples=min(BATCH, -(-(steps - Course.steps) // COURSE)),
+                max_examples=min(BATCH, -(-(steps - done) // COURSE)),
                 derandomize=False,
                 stateful_step_count=COURSE,
                 deadline=None,
@@ -446,12 +455,8 @@ def run_courses(steps: int, drawn_from: int | None = None) -> None:
                 suppress_health_check=list(HealthCheck),
             ),
         )
+    return +Course.steps
 
 
 def test_the_promises_hold_over_random_courses() -> None:
     run_courses(SAMPLE)
-
-
-@pytest.mark.soak
-def test_the_promises_hold_over_many_random_courses() -> None:
-    run_courses(share(STEPS))
