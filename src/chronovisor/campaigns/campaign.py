@@ -43,6 +43,14 @@ class Result:
     """What the answer is made of."""
     found: tuple[Failure, ...] = ()
 
+    @classmethod
+    def from_json(cls, told: Json) -> Result:
+        """Return the result of which `told` has the fields.
+
+        Raises `KeyError` or `TypeError` if it has others.
+        """
+        return cls(told["done"], told["data"], tuple(Failure(**one) for one in told["found"]))
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -114,6 +122,12 @@ class Campaign(Protocol):
         """What can be set, with the defaults."""
 
     @property
+    def shared(self) -> Sequence[str]:
+        """The parameters that say how much is done. A share of a campaign has a share of each; a campaign
+        without such a parameter cannot be cut.
+        """
+
+    @property
     def time_limit(self) -> float:
         """Seconds after which a task counts as hanging."""
 
@@ -134,8 +148,9 @@ class Campaign(Protocol):
         """
 
 
-def with_defaults(campaign: Campaign, chosen: Parameters) -> dict[str, int]:
-    """Return all parameters of a campaign: those `chosen`, and the defaults of the others.
+def with_defaults(campaign: Campaign, chosen: Parameters, percent: int = 100) -> dict[str, int]:
+    """Return all parameters of a campaign: those `chosen`, and the defaults of the others, of which so many
+    percent are taken where they say how much is done.
 
     Raises `CampaignError` for a parameter that the campaign does not have.
     """
@@ -143,4 +158,5 @@ def with_defaults(campaign: Campaign, chosen: Parameters) -> dict[str, int]:
         if name not in campaign.parameters:
             known = ", ".join(campaign.parameters) or "none"
             raise CampaignError(f"{campaign.name} has no parameter {name!r} (it has {known})")
-    return {**campaign.parameters, **chosen}
+    cut = {name: -(-campaign.parameters[name] * percent // 100) for name in campaign.shared}
+    return {**campaign.parameters, **cut, **chosen}

@@ -1,8 +1,18 @@
-"""The campaign `proofs`: every claim of `chronovisor prove`, a task each, with an hour and not a minute."""
+"""The campaign `proofs`: every claim of `chronovisor prove`, a task each, with an hour and not a minute.
+
+A claim is proven in a process without other threads (`python -m chronovisor.campaigns.proofs CLAIM SECONDS`).
+In a worker, any of Dask's threads may collect Python's garbage. If it frees terms of z3 while the task's
+thread makes others, z3 gives wrong answers or ends the process.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Final
 
 from chronovisor.campaigns.campaign import (
@@ -18,9 +28,11 @@ from chronovisor.campaigns.campaign import (
 )
 from chronovisor.proof.claims import CLAIMS, claim
 from chronovisor.proof.paths import NotACase, follow
-from chronovisor.proof.prover import Outcome, Verdict, prove
+from chronovisor.proof.prover import Claim, Outcome, Verdict, prove
+from chronovisor.report.bars_picture import draw
 
 HOUR: Final = 3600
+MODULE: Final = "chronovisor.campaigns.proofs"
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,7 @@ class Proofs:
     name: str = "proofs"
     unit: str = "claims"
     parameters: Parameters = field(default_factory=lambda: {"seconds": HOUR})
+    shared: Sequence[str] = ()
     time_limit: float = 24.0 * HOUR
 
     def course(self, seed: int, given: Parameters, endless: bool) -> Course:
@@ -45,20 +58,18 @@ class Proofs:
         results = yield Batch([one.name for one in CLAIMS], len(CLAIMS))
         rows = [("claim", "promise", "outcome", "tight", "paths", "s")]
         rows += [tuple(result.data["row"]) for result in results]
-        return Answer(rows, [result.data for result in results])
+        bars = [(result.data["claim"], result.data["seconds"]) for result in results]
+        picture = partial(draw, bars, "How long each claim's proof took", "s", logarithmic=True)
+        return Answer(rows, [result.data for result in results], draw=picture if bars else None)
 
     def perform(self, seed: int, given: Parameters, part: Json) -> Result:
-        """Prove one claim."""
-        verdict = prove(claim(part), given["seconds"])
-        row = (
-            part,
-            verdict.claim.promise,
-            verdict.outcome.value,
-            ("yes" if verdict.is_tight else "NO") if verdict.tight else "",
-            str(verdict.finding.paths),
-            f"{verdict.seconds:.1f}",
-        )
-        return Result(1, {"claim": part, "holds": verdict.holds, "row": row}, _found(verdict))
+        """Prove one claim, in a process of its own."""
+        command = [sys.executable, "-m", MODULE, part, str(given["seconds"])]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=self.time_limit, check=False)
+        if ended.returncode:
+            *_, last = ["it says nothing", *ended.stderr.strip().splitlines()]
+            raise ChildProcessError(f"the proof's process ends with status {ended.returncode}: {last}")
+        return Result.from_json(json.loads(ended.stdout))
 
     def replay(self, seed: int, given: Parameters, case: Json) -> Replay:
         """Follow the counterexample of a claim; or prove the claim once more, if it was undecided."""
@@ -71,6 +82,21 @@ class Proofs:
         except (KeyError, TypeError, NotACase) as error:
             raise CampaignError(f"this is no case of {self.name}: {error}") from None
         return Replay(course.broken is not None, course.story)
+
+
+def proven(one: Claim, seconds: float) -> Result:
+    """Prove a claim in this process, in so many seconds."""
+    verdict = prove(one, seconds)
+    row = (
+        one.name,
+        one.promise,
+        verdict.outcome.value,
+        ("yes" if verdict.is_tight else "NO") if verdict.tight else "",
+        str(verdict.finding.paths),
+        f"{verdict.seconds:.1f}",
+    )
+    data = {"claim": one.name, "holds": verdict.holds, "seconds": verdict.seconds, "row": row}
+    return Result(1, data, _found(verdict))
 
 
 def _found(verdict: Verdict) -> tuple[Failure, ...]:
@@ -91,3 +117,6 @@ def _found(verdict: Verdict) -> tuple[Failure, ...]:
 
 
 CAMPAIGN: Final = Proofs()
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(proven(claim(sys.argv[1]), float(sys.argv[2])))))

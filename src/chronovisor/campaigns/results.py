@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from chronovisor.campaigns.campaign import CampaignError, Failure, Json, Result
+from chronovisor.campaigns.campaign import CampaignError, Json, Result
 from chronovisor.campaigns.code_version import code_version
 
 FILE = "results.jsonl"
@@ -93,8 +93,7 @@ class Results:
         for number, line in enumerate(lines[1:], 2):
             try:
                 told = json.loads(line)
-                found = tuple(Failure(**one) for one in told["found"])
-                self._done.setdefault(told["task"], Result(told["done"], told["data"], found))
+                self._done.setdefault(told["task"], Result.from_json(told))
             except (ValueError, TypeError, KeyError):
                 raise CampaignError(f"{self.directory / FILE}:{number}: this is no result") from None
         end = self._file.seek(0, os.SEEK_END) - len(rest)
