@@ -1,6 +1,6 @@
 # Two commands set everything up on a fresh machine: `make demo` and `make test`.
-# PYTHON=… picks the interpreter (3.11 or newer), JOBS=… how many tests run side by side, SOAK=… how much of the
-# long campaigns `make soak` runs, in percent.
+# PYTHON=… picks the interpreter (3.11 or newer), JOBS=… how many tests or tasks run side by side, SOAK=… how much
+# of the campaigns and long tests `make soak` runs, in percent; with ARGS=… it runs long tests alone.
 
 PYTHON ?= python3
 JOBS   ?= 2
@@ -10,7 +10,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kvm lint soak bench docs man debian-disk guests clean
+.PHONY: help demo test test-kvm lint soak soak-campaigns soak-programs bench docs man debian-disk guests clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -30,7 +30,13 @@ lint: $(VENV)/dev ## types, style and import arrows alone
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
-soak: $(VENV)/dev ## the long campaigns, about 15 minutes on two cores; SOAK=100 is all of them, hours
+soak: $(VENV)/dev ## all campaigns, then long tests of whole programs; SOAK=100 is all of them, hours
+	@$(MAKE) --no-print-directory --keep-going $(if $(ARGS),,soak-campaigns) soak-programs
+
+soak-campaigns: $(VENV)/dev
+	@$(BIN)/chronovisor campaign all --share $(SOAK) --workers $(JOBS) --results build/soak
+
+soak-programs: $(VENV)/dev
 	@CHRONOVISOR_SOAK=$(SOAK) $(BIN)/pytest -n $(JOBS) -m soak --durations 0 --durations-min 5 $(ARGS)
 
 bench: $(VENV)/dev ## the figures, against a peer in the same run where there is one

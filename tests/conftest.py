@@ -1,5 +1,5 @@
 """What holds for every test: in CI nothing is skipped, no test fails because the machine is slow, and long
-campaigns run only if `make soak` asks for them.
+tests run only if `make soak` asks for them.
 """
 
 import os

@@ -1,6 +1,7 @@
-"""How much of the long campaigns `make soak` runs: CHRONOVISOR_SOAK says it, in percent.
+"""How much of the long tests `make soak` runs: CHRONOVISOR_SOAK says it, in percent.
 
-The campaigns are the tests marked `soak`. Some of them cannot be cut: they are run whole at any percentage.
+They are the tests marked `soak`: whole programs. Most cannot be cut: they are run whole at any percentage.
+What can be cut into tasks is a campaign (tests/long.py).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import secrets
 from typing import Final
 
 PERCENT: Final = int(os.environ.get("CHRONOVISOR_SOAK", "0"))
-"""0 if nobody asked for the campaigns; they are skipped then."""
+"""0 if nobody asked for the long tests; they are skipped then."""
 
 
 def share(whole: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -49,6 +50,7 @@ class Sums:
             "cannot": 0,
         }
     )
+    shared: Sequence[str] = ("numbers",)
     time_limit: float = 2.0
 
     def course(self, seed: int, given: Parameters, endless: bool) -> Course:

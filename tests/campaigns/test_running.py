@@ -17,13 +17,17 @@ import pytest
 
 from campaigns.sums import CAMPAIGN, TRIED
 from chronovisor.campaigns import cluster as cluster_module
-from chronovisor.campaigns.campaign import CampaignError
+from chronovisor.campaigns.campaign import Campaign, CampaignError, with_defaults
 from chronovisor.campaigns.case_file import CaseFile
+from chronovisor.campaigns.catalogue import CAMPAIGNS, campaign_named
 from chronovisor.campaigns.cluster import Cluster, at, local
 from chronovisor.campaigns.report import replayed, write
 from chronovisor.campaigns.results import FILE, Header, created, resumed
 from chronovisor.campaigns.running import Ended, Progress, Run
+from chronovisor.cli import campaign as campaign_command
 from chronovisor.cli import main
+from chronovisor.cli.campaign import Wanted
+from chronovisor.cli.status import ExitStatus
 
 TESTS = Path(__file__).parents[1]
 FIRST = sum(n * n for n in range(100))
@@ -181,6 +185,9 @@ def test_what_makes_no_sense_is_one_line(
         (("fleet", "--workers", "1", "--scheduler", "tcp://x:1"), 2, "give one"),
         (("fleet", "--resume", "there"), 1, "there/results.jsonl cannot be opened"),
         (("fleet", "--resume", "there", "--seed", "1"), 2, "give none"),
+        (("fleet", "--resume", "there", "--share", "1"), 2, "give none"),
+        (("all", "--resume", "there"), 2, "for one campaign: name it"),
+        (("fleet", "--share", "0"), 2, "'--share'"),
         (("fleet", "--replay", "there"), 1, "there cannot be read"),
         (("fleet", "--replay", "there", "--json"), 1, '{"error": "there cannot be read'),
         (("campaigns.sums", "--resume", "endless"), 1, "ends by the clock: give --hours"),
@@ -188,6 +195,35 @@ def test_what_makes_no_sense_is_one_line(
         got, said = refused(capsys, *arguments)
         assert (got, words in said) == (status, True), said
     assert [path.name for path in tmp_path.iterdir()] == ["endless"]
+
+
+def test_all_campaigns_run_though_one_cannot(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: dict[str, Wanted] = {}
+
+    def run_one(campaign: Campaign, wanted: Wanted) -> ExitStatus:
+        ran[campaign.name] = wanted
+        if campaign.name == "oracle":
+            raise CampaignError("there is no QEMU")
+        return ExitStatus.OK
+
+    monkeypatch.setattr(campaign_command, "_run", run_one)
+    assert main(["campaign", "all", "--share", "3", "--seed", "5", "--results", "soak"]) == 1
+    assert ran.keys() == CAMPAIGNS.keys()
+    assert {wanted.results for wanted in ran.values()} == {Path("soak") / f"{name}-5" for name in ran}
+    assert {wanted.percent for wanted in ran.values()} == {3}
+    said = capsys.readouterr()
+    assert said.err == "chronovisor: oracle: there is no QEMU\n"
+    assert said.out.split() == [f"{name}:" for name in CAMPAIGNS]
+
+
+def test_a_share_is_of_what_can_be_cut() -> None:
+    fleet, proofs, oracle = (campaign_named(name) for name in ("fleet", "proofs", "oracle"))
+    assert with_defaults(fleet, {"days": 7}, 3) == {"hosts": 300, "guests": 3000, "days": 7}
+    assert with_defaults(proofs, {}, 3) == proofs.parameters
+    assert with_defaults(oracle, {}, 1)["tasks"] == 1
+    assert with_defaults(oracle, {"tasks": 7}, 1)["tasks"] == 7
 
 
 def test_the_cluster_is_not_imported_for_other_commands() -> None:

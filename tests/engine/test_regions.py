@@ -10,7 +10,6 @@ from queue import Queue
 from random import Random
 
 import pytest
-from soak import share
 
 from chronovisor.engine.concrete import ConcreteEngine, Reason
 from chronovisor.engine.native import pages as decoded
@@ -171,7 +170,8 @@ def _compare(seed: int) -> tuple[int, int]:
     return compared, made
 
 
-def _compare_many(seeds: Sequence[int], exits: Exits | None = None) -> None:
+def compare_many(seeds: Sequence[int], exits: Exits | None = None) -> None:
+    """Compare the programs of these seeds."""
     found = []
     for seed in seeds:
         found.append(_compare(seed))
@@ -187,7 +187,7 @@ TELLING = (1, 3, 6, 24, 51, 68, 95, 138, 239, 283)
 
 def test_random_programs_take_every_exit(monkeypatch: pytest.MonkeyPatch) -> None:
     exits = Exits(monkeypatch)
-    _compare_many(TELLING, exits)
+    compare_many(TELLING, exits)
     exits.check()
 
 
@@ -286,22 +286,9 @@ def test_a_page_that_changes_before_a_fetch_is_led_to_it() -> None:
     assert runs[0].seen() == runs[1].seen()
 
 
-PROGRAMS_IN_SOAK, PARTS = 2_000, 10
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("part", range(PARTS))
-def test_random_programs_often(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    exits = Exits(monkeypatch)
-    count = share(PROGRAMS_IN_SOAK) // PARTS
-    first = 1000 + part * PROGRAMS_IN_SOAK
-    _compare_many(range(first, first + count), exits)
-    print(f"\n{exits.table()}")
-
-
 def _compare_all() -> None:
     _compare_code_that_changes()
-    _compare_many(range(200))
+    compare_many(range(200))
 
 
 @pytest.mark.parametrize(

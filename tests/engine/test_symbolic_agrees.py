@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import pytest
 import z3
-from soak import new_seed, share
+from soak import new_seed
 
 from chronovisor.engine import python_source
 from chronovisor.engine.concrete import operation
@@ -27,11 +28,8 @@ from chronovisor.memory.guest_memory import GuestMemory
 from .drawn import ALL, LIVE, MEMORY_SIZE, Drawn, draw_state, draw_word, source
 from .term_source import function_of
 
-WORDS, STATES = 1_000, 20
-"""So many words are drawn, spread over all instructions, each in some mode, and for each so many states."""
-
-SOAK = share(10_000 // STATES)
-"""Of each instruction so many words in the long campaign, which is 10,000 cases of each instruction."""
+STATES = 20
+"""States that are drawn for each word."""
 
 
 def test_every_operation_has_a_reading() -> None:
@@ -259,23 +257,22 @@ def check_by_z3(meaning: Meaning, drawn: Drawn) -> None:
             assert z3.is_true(by_z3) if value is True else z3.is_false(by_z3) or by_z3.as_long() == value
 
 
-def compare(instructions: tuple[Instruction, ...], words: int) -> None:
-    """Draw so many words of each instruction, and states."""
-    seed = new_seed()
+def compare(seed: int, instructions: Sequence[Instruction]) -> int:
+    """Draw a word of each instruction, and states; return how many were compared."""
     for instruction in instructions:
         random = source(seed, instruction)
         try:
-            for number in range(words):
-                mode = bool(random.getrandbits(2)), bool(random.getrandbits(1))
-                word = draw_word(random, instruction)
-                comparison = Comparison(Meaning(instruction, word, mode))
-                if number == 0 and not random.getrandbits(2):
-                    check_by_z3(comparison.meaning, draw_state(random, instruction, word, mode))
-                for _ in range(STATES):
-                    comparison.check(draw_state(random, instruction, word, mode))
+            mode = bool(random.getrandbits(2)), bool(random.getrandbits(1))
+            word = draw_word(random, instruction)
+            comparison = Comparison(Meaning(instruction, word, mode))
+            if not random.getrandbits(2):
+                check_by_z3(comparison.meaning, draw_state(random, instruction, word, mode))
+            for _ in range(STATES):
+                comparison.check(draw_state(random, instruction, word, mode))
         except Exception as error:
             error.add_note(f"CHRONOVISOR_SEED={seed}")
             raise
+    return len(instructions) * STATES
 
 
 def _is_exact(instruction: Instruction) -> bool:
@@ -302,10 +299,4 @@ def test_most_instructions_are_compared() -> None:
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_states_of_every_instruction(part: int) -> None:
-    compare(EXACT[part::PARTS], words=max(1, WORDS // len(EXACT)))
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("part", range(PARTS))
-def test_soak(part: int) -> None:
-    compare(EXACT[part::PARTS], words=SOAK)
+    compare(new_seed(), EXACT[part::PARTS])

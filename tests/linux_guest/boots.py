@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from typing import Final
 
 from chronovisor.cli.clockcheck.guest_half import initramfs
@@ -116,9 +117,9 @@ class Boot:
         return guest
 
 
-def boots(seed: int, count: int) -> int:
-    """Boot so many times; return how many moves were made or tried."""
-    done = 0
+def boots(seed: int, count: int) -> Counter[str]:
+    """Boot so many times; return how many moves were made and how many failed."""
+    done = Counter[str]()
     for number in range(count):
         boot = Boot(seed * 1000 + number)
         report = boot.run()
@@ -132,5 +133,5 @@ def boots(seed: int, count: int) -> int:
         assert faults(report, bound) == [], (told, report.as_json())
         # From one stay to another, the printing included.
         assert max(boot.lags) - min(boot.lags) <= 2 * Ticks(bound).ns + PRINTING_NS, f"{told}: a clock steps"
-        done += len(boot.records) + boot.stayed
+        done.update({"moves": len(boot.records), "moves over a lost link": boot.stayed})
     return done

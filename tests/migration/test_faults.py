@@ -17,7 +17,6 @@ from typing import Final
 
 import pytest
 from faulty_channel import KINDS, Fault, FaultyChannel
-from soak import share
 
 from chronovisor.machine.host import Host
 from chronovisor.migration.destination import Destination
@@ -31,8 +30,6 @@ from chronovisor.timebase.record import MoveRecord
 from chronovisor.timebase.types import Ticks
 
 SAMPLE: Final = 200
-WHOLE: Final = 2000
-SOAK: Final = share(WHOLE)
 MESSAGES: Final = 5
 """Of a source in virtual time: Offer, State and COMMIT, and one more that never comes; rounds are others."""
 MS: Final = 512_000
@@ -266,9 +263,3 @@ def test_faults_of_all_kinds_while_rounds_are_under_way(tmp_path: Path) -> None:
     travelled = campaign(RealTime(), tmp_path / "moves", SAMPLE // 4, 2)
     assert set(travelled.outcomes) == {"stayed", "went", "undecided"}
     assert travelled.live_rounds > SAMPLE // 8
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize(("clock", "part"), [(VirtualTime, 3), (RealTime, 1)])
-def test_the_whole_campaign(clock: Callable[[], TickSource], part: int, tmp_path: Path) -> None:
-    campaign(clock(), tmp_path / "moves", SOAK * part // 4, SOAK + part)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from snapshot_files import mutated
-from soak import share
 from timer_guest import timer_guest
 
 from chronovisor.machine.errors import MachineError
@@ -23,8 +22,6 @@ from chronovisor.timebase.types import Ticks
 
 CASES = 10_000
 RESTORED = 300
-WHOLE = 1_000_000
-SOAK = share(WHOLE)
 MEMORY_LIMIT = 4 << 20
 
 
@@ -109,9 +106,3 @@ def test_changed_files_are_restored_or_refused(whole: bytes) -> None:
                 host.discard(made.guest)
             assert host.guests == []
     assert restored > 3
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("seed", range(8))
-def test_the_whole_campaign(whole: bytes, seed: int) -> None:
-    campaign(whole, 1000 + seed, SOAK // 8)

@@ -7,9 +7,7 @@ import struct
 from typing import Final
 from zlib import crc32
 
-import pytest
 from move_streams import HEADER, MEMORY, BytesPipe, commit, filled_memory, offer, state, whole_move
-from soak import share
 
 from chronovisor.machine.host import Host
 from chronovisor.memory import PAGE_SIZE, GuestMemory
@@ -39,8 +37,6 @@ from chronovisor.timebase.types import Ticks
 
 CASES: Final = 10_000
 HANDLED: Final = 300
-WHOLE: Final = 1_000_000
-SOAK: Final = share(WHOLE)
 EXTREMES: Final = (0, 1, (1 << 64) - 1, 1 << 63, (1 << 63) - 1, 1 << 32, (1 << 32) - 1, PAGE_SIZE, MEMORY)
 
 MESSAGES: Final[list[Message]] = [
@@ -229,13 +225,6 @@ def one_line_at_most(answer: Message) -> None:
 def test_a_destination_answers_whatever_comes() -> None:
     answered = fuzz_destination(random.Random(3), HANDLED)
     assert {"Accepted", "Refused", "Received", "Ready", "Aborted", "Acknowledged"} <= answered
-
-
-@pytest.mark.soak
-def test_very_many() -> None:
-    fuzz_messages(random.Random(SOAK), SOAK * 9 // 10)
-    fuzz_streams(random.Random(SOAK + 1), SOAK // 10)
-    fuzz_destination(random.Random(SOAK + 2), SOAK // 100)
 
 
 def test_the_header_alone() -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-import soak
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_trace import named, trace_of
@@ -132,7 +131,7 @@ def test_every_part_of_a_run_is_known() -> None:
     assert inside_a_run == {v.ENTER.name, v.IN_GUEST.name, v.LEAVE.name, v.CEDED.name}
 
 
-@settings(max_examples=soak.share(20_000))
+@settings(max_examples=200)
 @given(st.data())
 def test_no_file_is_too_strange_to_report(data: st.DataObject) -> None:
     """P12: a trace comes from anywhere. It is reported, or refused in words."""

@@ -22,7 +22,8 @@ CAMPAIGNS: Final = {
         "How far do thousands of hops take a guest's clock, over many seeds?",
     ),
     "oracle": (_CHECKOUT, "Do instructions and programs do what they do in QEMU?"),
-    "fuzz": (_CHECKOUT, "Can a stream, a snapshot or a guest's page table do harm?"),
+    "engines": (_CHECKOUT, "Do all evaluators of the instructions' meanings do the same?"),
+    "fuzz": (_CHECKOUT, "Can a stream, a snapshot or a guest do harm?"),
     "faults": (
         _CHECKOUT,
         "If anything fails in a move, does at most one side run, its time in order?",

@@ -1,14 +1,18 @@
 """Campaigns whose code is in the tests of a checkout.
 
-Each task is a run of `tests/long.py`, in a process of its own, with a seed of its own. Every worker needs a
-checkout in which Chronovisor is installed in place.
+Each task is a run of `tests/long.py`, in a process of its own, with a seed of its own. It prints how many
+cases of each kind it did, as JSON. Every worker needs a checkout in which Chronovisor is installed in place.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +29,7 @@ from chronovisor.campaigns.campaign import (
     check_counts,
     seeds,
 )
+from chronovisor.report.bars_picture import draw
 
 TESTS: Final = Path(chronovisor.__file__).parents[2] / "tests"
 MODULE: Final = "long"
@@ -75,7 +80,10 @@ class Checkout:
     cases: int
     """Cases of a task (for `boots`: boots, each with several moves)."""
     tasks: int
+    title: str
+    """The picture's."""
     parameters: Parameters = field(init=False)
+    shared: Sequence[str] = ("tasks",)
     time_limit: float = 3600.0
 
     def __post_init__(self) -> None:
@@ -88,21 +96,27 @@ class Checkout:
 
     def _course(self, seed: int, given: Parameters, endless: bool) -> Course:
         results = yield seeds(seed, given["tasks"], endless)
-        done = sum(result.done for result in results)
+        done = Counter[str]()
+        for result in results:
+            done.update(result.data["done"])
         failed = [result.data["seed"] for result in results if result.found]
-        rows = [
-            (self.unit, "seeds", "seeds that fail"),
-            (str(done), str(len(results)), ", ".join(map(str, failed)) or "none"),
-        ]
-        return Answer(rows, {"done": done, "seeds": len(results), "failed": failed})
+        rows = [(self.unit, "done"), *((kind, str(count)) for kind, count in done.items())]
+        seeds_that_fail = ", ".join(map(str, failed)) or "none"
+        return Answer(
+            rows,
+            {"done": done, "seeds": len(results), "failed": failed},
+            [f"{len(results)} seeds, of which fail: {seeds_that_fail}"],
+            partial(draw, list(done.items()), self.title, self.unit, logarithmic=True) if done else None,
+        )
 
     def perform(self, seed: int, given: Parameters, part: Json) -> Result:
         """Run the cases of one seed."""
         ended = run(self.name, part, given["cases"], 0.9 * self.time_limit)
         if ended.status == 0:
-            return Result(int(ended.output.split()[-1]), {"seed": part})
+            done = json.loads(ended.output.splitlines()[-1])
+            return Result(sum(done.values()), {"seed": part, "done": done})
         case = {"seed": part, "cases": given["cases"], "output": ended.output.splitlines()[-SHOWN:]}
-        return Result(0, {"seed": part}, (Failure(ended.words, case),))
+        return Result(0, {"seed": part, "done": {}}, (Failure(ended.words, case),))
 
     def replay(self, seed: int, given: Parameters, case: Json) -> Replay:
         """Run the cases of a seed once more."""
@@ -117,11 +131,12 @@ class Checkout:
 CAMPAIGNS: Final = {
     one.name: one
     for one in (
-        Checkout("oracle", "cases", cases=20_000, tasks=50),
-        Checkout("fuzz", "cases", cases=50_000, tasks=40),
-        Checkout("faults", "moves", cases=1_000, tasks=100),
-        Checkout("model", "steps", cases=10_000, tasks=20),
-        Checkout("boots", "moves", cases=10, tasks=20),
+        Checkout("oracle", "cases", 20_000, 50, "Answers that are QEMU's"),
+        Checkout("engines", "cases", 20_000, 50, "Cases in which the evaluators agree"),
+        Checkout("fuzz", "cases", 50_000, 40, "Inputs that do no harm"),
+        Checkout("faults", "moves", 1_000, 100, "How moves that are disturbed end"),
+        Checkout("model", "steps", 10_000, 20, "Steps after which the fleet is as its model"),
+        Checkout("boots", "moves", 10, 20, "Moves while Linux boots"),
     )
 }
 """The campaigns by name."""

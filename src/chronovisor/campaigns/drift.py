@@ -4,8 +4,9 @@ it promises? It runs the drift experiment of docs/handover.md with many seeds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from chronovisor.campaigns.campaign import (
@@ -21,6 +22,7 @@ from chronovisor.campaigns.campaign import (
     seeds,
 )
 from chronovisor.report import drift
+from chronovisor.report.bars_picture import draw
 from chronovisor.report.drift import BIAS_US, CONTENDERS, DOWNTIMES_MS, LIMIT, Contender
 from chronovisor.timebase.types import FREQUENCY
 
@@ -68,6 +70,7 @@ class Drift:
     name: str = "drift"
     unit: str = "hops"
     parameters: Parameters = field(default_factory=lambda: {"hops": drift.HOPS, "seeds": 100})
+    shared: Sequence[str] = ("seeds",)
     time_limit: float = 600.0
 
     def course(self, seed: int, given: Parameters, endless: bool) -> Course:
@@ -77,19 +80,8 @@ class Drift:
 
     def _course(self, seed: int, given: Parameters, endless: bool) -> Course:
         results = yield seeds(seed, given["seeds"], endless)
-        rows: list[tuple[str, ...]] = [
-            (
-                "rule",
-                "downtime",
-                "path",
-                "seeds",
-                "largest error",
-                "steps back",
-                "largest rounding",
-                "mean wait",
-            )
-        ]
-        data = []
+        rows: list[tuple[str, ...]] = [HEAD]
+        data, bars = [], []
         for number, (letter, downtime, bias) in enumerate(COURSES):
             courses = [result.data[number] for result in results]
             if not courses:
@@ -97,11 +89,15 @@ class Drift:
             largest = {name: max(one[name] for one in courses) for name in ("error", "rounding")}
             back = sum(one["back"] for one in courses)
             wait = sum(one["wait"] for one in courses) / len(courses)
+            course = (
+                f"({letter}) {_contender(letter).words}",
+                f"{downtime} ms",
+                f"uneven by {bias} µs" if bias else "even",
+            )
+            bars.append((", ".join(course), largest["error"] * 1000 / FREQUENCY))
             rows.append(
                 (
-                    f"({letter}) {_contender(letter).words}",
-                    f"{downtime} ms",
-                    f"uneven by {bias} µs" if bias else "even",
+                    *course,
                     str(len(courses)),
                     _ms(largest["error"]),
                     str(back),
@@ -114,7 +110,9 @@ class Drift:
                 | {f"largest_{name}_ticks": value for name, value in largest.items()}
                 | {"steps_back": back, "mean_wait_ticks": wait}
             )
-        return Answer(rows, data)
+        title = f"The largest error of a guest's clock in {given['hops']} hops: rule, mean downtime, path"
+        picture = partial(draw, bars, title, "ms", logarithmic=True)
+        return Answer(rows, data, draw=picture if bars else None)
 
     def perform(self, seed: int, given: Parameters, part: Json) -> Result:
         """Run every rule's courses with one seed."""

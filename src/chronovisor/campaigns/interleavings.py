@@ -7,7 +7,7 @@ client knows the digest of every state that was met.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -48,6 +48,7 @@ class Interleavings:
     parameters: Parameters = field(
         default_factory=lambda: {"threads": THREADS, "reduced": 1, "may_refuse": 0}
     )
+    shared: Sequence[str] = ()
     time_limit: float = 1800.0
 
     def course(self, seed: int, given: Parameters, endless: bool) -> Course:

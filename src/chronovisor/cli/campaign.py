@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,11 +23,28 @@ if TYPE_CHECKING:
 
 WEEK = 168.0
 """Hours."""
+ALL = "all"
+"""Names all campaigns, one after the other."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What was asked for on the command line."""
+
+    scheduler: str | None
+    workers: int | None
+    hours: float | None
+    seed: int | None
+    resume: Path | None
+    results: Path | None
+    chosen: dict[str, int]
+    percent: int
+    as_json: bool
 
 
 def command(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="The campaign; all are listed without.")
+        str | None, typer.Argument(metavar="[NAME]", help="The campaign, or `all`; all are listed without.")
     ] = None,
     scheduler: Annotated[
         str | None, typer.Option(metavar="tcp://HOST:PORT", help="Run on the cluster of this Dask scheduler.")
@@ -40,7 +58,11 @@ def command(
     seed: Annotated[int | None, typer.Option(min=0, help="The same seed gives the same tasks.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with the results in DIR.")] = None,
     results: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where results go; NAME-SEED if not given.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Where results go; NAME-SEED (for `all`: in DIR) if not given."),
+    ] = None,
+    share: Annotated[
+        int | None, typer.Option(metavar="PERCENT", min=1, help="Do so much of what can be cut.")
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -63,17 +85,25 @@ def command(
         for known, (_, question) in CAMPAIGNS.items():
             print(f"{known:14} {question}")
         return ExitStatus.OK
+    if resume is not None and (seed is not None or set_ or share is not None or results is not None):
+        raise typer.BadParameter("--resume takes seed, parameters and directory from the results: give none")
+    if scheduler is not None and workers is not None:
+        raise typer.BadParameter("--scheduler names a cluster, and --workers processes here: give one")
+    wanted = Wanted(
+        scheduler, workers, hours, seed, resume, results, _parameters(set_ or []), share or 100, as_json
+    )
     try:
+        if name == ALL:
+            if resume is not None or replay is not None or set_:
+                raise typer.BadParameter("--resume, --replay and --set are for one campaign: name it")
+            return _run_all(wanted)
         try:
             campaign = campaign_named(name)
         except CampaignError as error:
             raise typer.BadParameter(str(error)) from None
         if replay is not None:
             return _replay(campaign, replay)
-        ended, directory = _run(
-            campaign, scheduler, workers, hours, seed, resume, results, _parameters(set_ or []), not as_json
-        )
-        return _report(campaign, ended, directory, as_json)
+        return _run(campaign, wanted)
     except ModuleNotFoundError as error:
         if error.name not in ("distributed", "dask", "numpy", "z3"):
             raise
@@ -92,28 +122,42 @@ def _parameters(given: list[str]) -> dict[str, int]:
     return chosen
 
 
-def _run(
-    campaign: Campaign,
-    scheduler: str | None,
-    workers: int | None,
-    hours: float | None,
-    seed: int | None,
-    resume: Path | None,
-    where: Path | None,
-    chosen: dict[str, int],
-    shows: bool,
-) -> tuple[Ended, Path]:
+def _run_all(wanted: Wanted) -> int:
+    """Run all campaigns. One that cannot run, or that finds something, is no reason to skip the others."""
+    from chronovisor.campaigns.campaign import CampaignError
+    from chronovisor.campaigns.catalogue import CAMPAIGNS, campaign_named
+    from chronovisor.cli.output import say, show
+
+    status = ExitStatus.OK
+    seed = secrets.randbits(32) if wanted.seed is None else wanted.seed
+    for name in CAMPAIGNS:
+        if not wanted.as_json:
+            show(f"{name}:")
+        results = (wanted.results or Path()) / f"{name}-{seed}"
+        try:
+            ended = _run(campaign_named(name), replace(wanted, seed=seed, results=results))
+        except CampaignError as error:
+            say(f"{name}: {error}")
+            ended = ExitStatus.FAILED
+        status = max(status, ended)
+    return status
+
+
+def _run(campaign: Campaign, wanted: Wanted) -> ExitStatus:
+    ended, directory = _ended(campaign, wanted)
+    return _report(campaign, ended, directory, wanted.as_json)
+
+
+def _ended(campaign: Campaign, wanted: Wanted) -> tuple[Ended, Path]:
     from chronovisor.campaigns.campaign import CampaignError, with_defaults
     from chronovisor.campaigns.results import Header, created, resumed
 
-    if scheduler is not None and workers is not None:
-        raise typer.BadParameter("--scheduler names a cluster, and --workers processes here: give one")
-    if resume is not None and (seed is not None or chosen or where is not None):
-        raise typer.BadParameter("--resume takes seed, parameters and directory from the results: give none")
+    hours, resume = wanted.hours, wanted.resume
     header = None
     if resume is None:
-        seed = secrets.randbits(32) if seed is None else seed
-        header = Header.here(campaign.name, seed, with_defaults(campaign, chosen), hours is not None)
+        seed = secrets.randbits(32) if wanted.seed is None else wanted.seed
+        parameters = with_defaults(campaign, wanted.chosen, wanted.percent)
+        header = Header.here(campaign.name, seed, parameters, hours is not None)
         # Before anything is made: the parameters make sense.
         campaign.course(header.seed, header.parameters, header.endless)
     from chronovisor.campaigns import cluster
@@ -125,14 +169,16 @@ def _run(
             if results.header.endless and hours is None:
                 raise CampaignError(f"the campaign in {resume} ends by the clock: give --hours")
         made = stack.enter_context(
-            cluster.at(scheduler) if scheduler else cluster.local(workers or os.cpu_count() or 1)
+            cluster.at(wanted.scheduler)
+            if wanted.scheduler
+            else cluster.local(wanted.workers or os.cpu_count() or 1)
         )
         made.require_same_code()
         if header is not None:
             # Last, so that a campaign that cannot begin leaves no directory.
-            where = where or Path(f"{campaign.name}-{header.seed}")
+            where = wanted.results or Path(f"{campaign.name}-{header.seed}")
             results = stack.enter_context(created(where, header))
-        hear = stack.enter_context(_progress(campaign, shows))
+        hear = stack.enter_context(_progress(campaign, not wanted.as_json))
         seconds = None if hours is None else hours * 3600
         return Run(campaign, results, made, seconds, hear).to_end(), results.directory
 
@@ -170,7 +216,7 @@ def _progress(campaign: Campaign, wanted: bool) -> Iterator[Hear]:
         yield hear
 
 
-def _report(campaign: Campaign, ended: Ended, directory: Path, as_json: bool) -> int:
+def _report(campaign: Campaign, ended: Ended, directory: Path, as_json: bool) -> ExitStatus:
     from chronovisor.campaigns.report import write
 
     told = write(campaign, ended, directory)

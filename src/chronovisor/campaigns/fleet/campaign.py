@@ -4,6 +4,7 @@ offset and under simpler ones; how much do they wait; what does it help if the h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -72,6 +73,7 @@ class Fleet:
     name: str = "fleet"
     unit: str = "moves"
     parameters: Parameters = field(default_factory=lambda: {"hosts": 10_000, "guests": 100_000, "days": 365})
+    shared: Sequence[str] = ("hosts", "guests")
     time_limit: float = 600.0
 
     def course(self, seed: int, given: Parameters, endless: bool) -> Course:
