@@ -108,7 +108,14 @@ class FakeSystem:
 
 
 class FakeVm:
-    """A machine that does nothing."""
+    """A machine that does nothing but kick its vCPUs."""
+
+    def __init__(self, vcpus: Sequence[FakeVcpu] = ()) -> None:
+        self._vcpus = vcpus
+
+    def kick(self) -> None:
+        for vcpu in self._vcpus:
+            vcpu.kick()
 
     def set_user_memory_region(
         self, slot: int, flags: int, guest_phys_addr: int, memory: GuestMemory
@@ -141,7 +148,7 @@ def scripted_guest(*scripts: Sequence[Step], memory: int = 1 << 20) -> tuple[Gue
     """A guest whose vCPUs follow these scripts."""
     vcpus = [FakeVcpu(number, script) for number, script in enumerate(scripts)]
     topology = Topology(len(vcpus), 1)
-    guest = Guest(FakeSystem(), FakeVm(), vcpus, GuestMemory(memory), topology, Console(), "scripted")
+    guest = Guest(FakeSystem(), FakeVm(vcpus), vcpus, GuestMemory(memory), topology, Console(), "scripted")
     return guest, vcpus
 
 

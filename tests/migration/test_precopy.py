@@ -30,6 +30,7 @@ class LoggingVm(FakeVm):
     """A machine of which nothing runs; its log is that of its memory."""
 
     def __init__(self, memory: GuestMemory) -> None:
+        super().__init__()
         self.memory = memory
         self.logging = False
 

@@ -35,6 +35,10 @@ class Account:
         self._state = state
         self._accounted = state.executed
 
+    def begin_turn(self) -> None:
+        """Have its next turn be a whole one."""
+        self._turn_left = self._scheduler.quantum()
+
     def settle(self) -> None:
         """Make a virtual clock show the time that the instructions up to now have taken."""
         state = self._state

@@ -25,6 +25,10 @@ class Contender:
         """The ticks of a core that it has had, or counts as having had, compared with its competitors."""
         return self.run_time.ticks() + self._forgone
 
+    def forget_service(self) -> None:
+        """Count it as one that never had a core."""
+        self._forgone = -self.run_time.ticks()
+
     def count_as_served(self, least: int) -> None:
         """Count it as served for at least `least` ticks: not wanting a core for long earns no credit."""
         self._forgone += max(0, least - self.served)

@@ -64,6 +64,10 @@ class DispatchLogWriter:
             else 0
         )
 
+    def forget_processor(self) -> None:
+        """Forget on which processor the last dispatch was."""
+        self._ran_on = None
+
     def dispatched(self, stay: Stay, thread: HardwareThread, dispatch: Dispatch) -> GuestTime | None:
         """Count the waits of a dispatch on `thread` and log it; return its time, or None if it is not logged.
 

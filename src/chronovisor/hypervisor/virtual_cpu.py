@@ -10,13 +10,14 @@ from chronovisor.engine.concrete import Reason, Stop
 from chronovisor.engine.interface import Engine
 from chronovisor.engine.state import Thread
 from chronovisor.hypervisor.account import Account
-from chronovisor.hypervisor.cede import Cede
+from chronovisor.hypervisor.cede import PROD_WORD, Cede
 from chronovisor.hypervisor.dispatch import Dispatch
 from chronovisor.hypervisor.dispatch_log_writer import DispatchLogWriter
 from chronovisor.hypervisor.exits import Crashed, Debugged, Exit, FailedEntry, Kicked
 from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.interrupts import PendingInterrupts
 from chronovisor.hypervisor.kernel_hypercalls import KernelHypercalls
+from chronovisor.hypervisor.repetition import Passage, Repetition
 from chronovisor.hypervisor.stay import Stay
 from chronovisor.hypervisor.timer import Timer
 from chronovisor.hypervisor.virtual_core import VirtualCore
@@ -86,6 +87,10 @@ class VirtualCpu:
         """Whether a debugger wants its run to end after one instruction."""
         self._stepped = False
         """Whether that instruction is done, and its run has not yet ended for it."""
+        self.stop_at: int | None = None
+        """Of how many executed instructions its run ends behind; None for no such number."""
+        self.repetition: Repetition | None = None
+        """Until when it goes over what a debugger has set; None if it never does."""
         self.trace: RunTrace | None = None
         """Told what happens in its runs; changed inside `access`."""
         self._cede = Cede(self, self.timer, self.pending, host.scheduler, host.source)
@@ -111,6 +116,11 @@ class VirtualCpu:
     def memory(self) -> GuestMemory:
         """The guest's memory."""
         return self.machine.memory
+
+    @property
+    def prodded(self) -> bool:
+        """Whether it wakes from its next H_CEDE at once."""
+        return bool(self.state.shared.words[PROD_WORD])
 
     @property
     def ceded(self) -> bool:
@@ -321,8 +331,16 @@ class VirtualCpu:
             if trace is not None and interrupt is not None:
                 trace.interrupted(interrupt, self._late(interrupt))
             if self._is_virtual:
-                stop = engine.run(state, self._account.budget(state.MSR, engine.budget))
+                budget = self._account.budget(state.MSR, engine.budget)
+                if self.stop_at is not None:
+                    budget = min(budget, self.stop_at - state.executed)
+                    if budget <= 0:
+                        return Debugged(state.CIA, True)
+                stop = engine.run(state, budget)
                 self._account.settle()
+                if stop.reason in _DEBUG and self._passes(stop):
+                    stop = engine.step(state)
+                    self._account.settle()
             else:
                 stop = engine.run(state, engine.budget)
             if stop.reason is _HYPERCALL:
@@ -371,13 +389,39 @@ class VirtualCpu:
         """Execute one instruction. No interrupt from outside comes before it: who steps through code does not
         want to end in its handlers.
         """
-        stop = self.machine.engine.step(self.state)
+        engine, state = self.machine.engine, self.state
+        if state.executed == self.stop_at:
+            return Debugged(state.CIA, True)
+        stop = engine.step(state) if self.repetition is None else engine.run(state, 1)
+        if stop.reason in _DEBUG:
+            if not self._passes(stop):
+                return Debugged(state.CIA, False, stop.watchpoint)
+            stop = engine.step(state)
         self._account.settle()
         ended = self.machine.hypercalls.answer(self) if stop.reason is _HYPERCALL else self._crashed(stop)
         if ended is None:
-            return Debugged(self.state.CIA, True)
+            return Debugged(state.CIA, True)
         self._stepped = True
         return ended
+
+    def _passes(self, stop: Stop) -> bool:
+        """Whether it goes over the break- or watchpoint that it has come to."""
+        if self.repetition is None:
+            return False
+        now = self.host.source.ticks()
+        return self.repetition.passes(Passage(self.number, self.state.executed, now, stop.watchpoint))
+
+    def begin_course(self) -> None:
+        """Have what follows depend on its registers, its reservation and whether it was prodded alone.
+
+        So it is with a vCPU that has just been given these. It is outside its run.
+        """
+        self.kicked, self.state.exit_request = False, 0
+        self.next_dispatch = Dispatch()
+        self.areas.begin_anew()
+        self.log.forget_processor()
+        self.vcore.forget_service()
+        self._account.begin_turn()
 
     def _has_to_leave(self, stay: Stay) -> bool:
         # Clear the request first, then look for its reasons: none that comes in between is missed.

@@ -100,6 +100,12 @@ class Areas:
         """Whether an entry has work to do for them: the other two need the virtual processor area."""
         return self.vpa.in_use != 0 or self.vpa.pending
 
+    def begin_anew(self) -> None:
+        """Begin using the areas that are registered at the next entry, as if the guest had just come here."""
+        for area in (self.vpa, self.slb_shadow, self.dispatch_trace_log):
+            if area.registered:
+                area.ask_for(area.address, area.length, goes_on=area is not self.slb_shadow)
+
     # As the guest asks
 
     def call(self, function: int, address: int, memory: GuestMemory) -> Status:

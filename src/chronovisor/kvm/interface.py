@@ -16,6 +16,7 @@ from chronovisor.kvm.statistics import Statistics
 from chronovisor.kvm.structures import Regs, Sregs
 
 if TYPE_CHECKING:
+    from chronovisor.kvm.course import Course
     from chronovisor.memory import GuestMemory, Watchpoint
     from chronovisor.timebase.clock import HostClock, TickSource
     from chronovisor.timebase.run_trace import RunTrace
@@ -188,6 +189,15 @@ class Vm(Protocol):
         A guest that learns of it afterwards and executes what is there executes what was written, without
         `icbi`: a POWER9's instruction caches see what devices write. A real kernel needs no such call.
         """
+
+    def kick(self) -> None:
+        """Kick all vCPUs at one moment: in virtual time none executes anything while another one is kicked
+        already. From any thread, without waiting.
+        """
+
+    @property
+    def course(self) -> Course:
+        """The exact course of a machine in virtual time. EOPNOTSUPP in real time."""
 
     def statistics(self) -> Statistics | None:
         """What executed the guest's instructions; None if the processor itself does. No vCPU may be in

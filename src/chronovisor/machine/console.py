@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import BinaryIO
 
 from chronovisor.machine.errors import OutputLostError
@@ -35,6 +36,8 @@ class Console:
         self._typed: deque[int] = deque()
         self._watchers: list[Callable[[], None]] = []
         self._input_watchers: list[Callable[[], None]] = []
+        self.keyboard: Callable[[], AbstractContextManager[object]] = nullcontext
+        """Makes the context in which input comes to the guest; a recorder has the guest paused in it."""
         self._is_read = False
         self._on_reader: Callable[[bool], None] = lambda reads: None
 
@@ -67,11 +70,12 @@ class Console:
 
     def type(self, data: bytes | str) -> None:
         """Type `data` for the guest to read, however much waits already. From any thread."""
-        with self._lock:
-            self._typed.extend(data.encode() if isinstance(data, str) else data)
-            watchers = list(self._input_watchers)
-        for watcher in watchers:
-            watcher()
+        with self.keyboard():
+            with self._lock:
+                self._typed.extend(data.encode() if isinstance(data, str) else data)
+                watchers = list(self._input_watchers)
+            for watcher in watchers:
+                watcher()
 
     def room(self, within: float = 0.0) -> int:
         """Return how many bytes can be typed until TYPED_BYTES of them wait for the guest.

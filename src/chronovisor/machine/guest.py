@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from chronovisor.kvm.exits import DebugExit, Exit, FailEntry, HcallExit, InternalError, MmioExit, SystemEvent
 from chronovisor.kvm.ids import MemoryFlag, SystemEventType
@@ -63,6 +63,16 @@ class MachineState:
     """Its virtual devices; they have no request under way."""
 
 
+class Recorder(Protocol):
+    """Told whenever a guest stops and goes on, and so can have it do again what it did between."""
+
+    def goes_on(self) -> None:
+        """The guest is about to go on; no vCPU runs."""
+
+    def has_stopped(self) -> None:
+        """The guest has stopped; it may have stopped before."""
+
+
 class Guest:
     """A virtual machine with its console. Made by `Host.boot`, or `Host.prepare` for one that arrives by a
     move.
@@ -104,8 +114,9 @@ class Guest:
         """Told, on a vCPU's thread, of a single step that is done or a breakpoint: the guest stops."""
         self.on_end: Callable[[], None] = lambda: None
         """Told, on any thread, when it has ended."""
+        self.recorder: Recorder | None = None
         self._carried_time_of_day: TimeOfDay | None = None
-        self._threads = VcpuThreads(vcpus, system.clock.source.is_virtual, self._handle, self._broke)
+        self._threads = VcpuThreads(vcpus, system.clock.source.is_virtual, self._handle, self._broke, vm.kick)
         self.platform = Platform(
             vm,
             memory,
@@ -154,6 +165,25 @@ class Guest:
         holds = (lambda printed: text in printed) if isinstance(text, str) else text
         return self._run_until(lambda: holds(self.console.text), within)
 
+    def run_up_to(self, tick: SourceTime | None, done: Callable[[], bool]) -> None:
+        """Let the guest run until it ends, its host's clock stands at `tick` or `done` holds; then pause it.
+
+        `done` is looked at when a vCPU leaves the guest, and twice a second.
+        """
+        source, due = self.system.clock.source, threading.Event()
+
+        def stop() -> None:
+            due.set()
+            self._threads.ask_to_stop()
+
+        alarm = None if tick is None else source.call_at(tick, stop)
+        try:
+            self.resume()
+            self._wait(lambda: self.end is not None or due.is_set() or done(), None)
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+
     def _run_until(self, holds: Callable[[], bool], within: Ticks | None) -> bool:
         found = due = False
 
@@ -194,11 +224,13 @@ class Guest:
         with self.holding:
             if self.end is not None:
                 raise MachineError(f"{self.name}: the guest has ended ({self.end.message}); boot it again")
+            if self.recorder is not None and not self._threads.permitted:
+                self.recorder.goes_on()
             self.platform.vio.resume()
+            if self.console.typed:
+                # It may have come after the state was saved that this guest was made of.
+                self.platform.tell_of_input()
             self._threads.resume()
-        if self.console.typed:
-            # It may have come after the state was saved that this guest was made of.
-            self.platform.tell_of_input()
 
     def pause(self) -> None:
         """Stop all vCPUs between two instructions, and come back when they are out of the guest.
@@ -208,6 +240,20 @@ class Guest:
         self._threads.ask_to_stop()
         self._threads.wait_until_idle()
         self.platform.vio.pause()
+        if self.recorder is not None:
+            self.recorder.has_stopped()
+
+    def rest(self, task: Callable[[], None]) -> None:
+        """Have every vCPU of a running guest leave it, `task` done when all are out, and all go on.
+
+        From any thread, even an alarm's. `task` is called on a vCPU's thread and must not stop the guest.
+        """
+        self._threads.rest(task)
+
+    @property
+    def held_back(self) -> frozenset[int]:
+        """The vCPUs that `hold_back` was given."""
+        return frozenset(thread.vcpu.id for thread in self._threads.all if thread.held)
 
     def hold_back(self, vcpus: Collection[int]) -> None:
         """Have these vCPUs, and no others, wait while the guest runs from now on. The guest is paused."""
@@ -353,7 +399,10 @@ class Guest:
         """What else a move has to carry; take it while the guest is paused."""
         return MachineState(
             tuple(thread.stopped for thread in self._threads.all),
-            TimeOfDay(self.timebase(), self.wall_clock.since_epoch()),
+            TimeOfDay(
+                self.system.clock.now() + Offset(read_register(self.vcpus[0], "TB_OFFSET")),
+                self.wall_clock.since_epoch(),
+            ),
             self.random.getstate() if self.system.clock.source.is_virtual else (),
             self.history,
             self.platform.translation,

@@ -49,7 +49,7 @@ class VcpuThreads:
     """The vCPUs of one guest, which run and stop together.
 
     `handle` is called with each exit but `Interrupted`, on the vCPU's thread, outside the lock; `failed` with
-    the exception of a thread that broke, which is an internal error.
+    the exception of a thread that broke, which is an internal error. `kick_all` kicks every vCPU.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class VcpuThreads:
         is_virtual: bool,
         handle: Callable[[VcpuThread, Exit], None],
         failed: Callable[[VcpuThread, Exception], None],
+        kick_all: Callable[[], None],
     ) -> None:
         self.all = [VcpuThread(vcpu, stopped=number > 0) for number, vcpu in enumerate(vcpus)]
         self.changed = threading.Condition()
@@ -65,8 +66,9 @@ class VcpuThreads:
         self._is_virtual = is_virtual
         self._handle = handle
         self._failed = failed
+        self._kick_all = kick_all
         self.permitted = False
-        self._anew: Callable[[], None] | None = None
+        self._at_rest: Callable[[], None] | None = None
         self._closing = False
 
     def resume(self) -> None:
@@ -91,8 +93,7 @@ class VcpuThreads:
         """
         self.permitted = False
         self._tell_permitted()
-        for thread in self.all:
-            thread.vcpu.kick()
+        self._kick_all()
 
     def wait_until_idle(self) -> None:
         """Wait until no vCPU is at the guest."""
@@ -148,13 +149,28 @@ class VcpuThreads:
         From any thread. A guest that is asked to stop meanwhile is prepared first. `prepare` is called on a
         vCPU's thread, or here if all are out already: a paused guest begins when it is resumed.
         """
+
+        def begin() -> None:
+            for number, thread in enumerate(self.all):
+                thread.stopped, thread.stopping, thread.joined = number > 0, False, False
+            prepare()
+
         with self.changed:
-            self._anew = prepare
+            self._at_rest = begin
             if self._all_out():
-                self._begin_anew(prepare)
+                self._rest(begin)
                 return
-        for thread in self.all:
-            thread.vcpu.kick()
+        self._kick_all()
+
+    def rest(self, task: Callable[[], None]) -> None:
+        """Have every vCPU leave the guest, `task` done when all are out, and those go on that ran.
+
+        From any thread, even an alarm's, while the guest runs. `task` is called on a vCPU's thread, under the
+        lock. Nothing is done if the guest begins anew at this moment.
+        """
+        if self._at_rest is None:
+            self._at_rest = task
+            self._kick_all()
 
     def on_each(self, caller: VcpuThread, task: VcpuTask) -> None:
         """Have `task` done to every vCPU; call it from the thread of `caller`, which handles an exit.
@@ -192,7 +208,7 @@ class VcpuThreads:
                 thread.thread.join(timeout)
 
     def _idle(self) -> bool:
-        return self._anew is None and self._all_out()
+        return self._at_rest is None and self._all_out()
 
     def _all_out(self) -> bool:
         return not any(thread.active for thread in self.all)
@@ -226,9 +242,11 @@ class VcpuThreads:
                 if thread.stopping:
                     thread.stopping, thread.stopped = False, True
                 thread.active = False
-                if self._anew is not None:
+                if self._at_rest is not None:
                     if self._all_out():
-                        self._begin_anew(self._anew)
+                        # In virtual time the turns then begin as they do after a pause.
+                        thread.vcpu.unbind()
+                        self._rest(self._at_rest)
                 elif self.permitted and thread.ready:
                     # It was prodded while it left for H_JOIN.
                     self._set_off(thread)
@@ -237,16 +255,16 @@ class VcpuThreads:
                     thread.vcpu.unbind()
                 self.changed.notify_all()
 
-    def _begin_anew(self, prepare: Callable[[], None]) -> None:
-        for number, thread in enumerate(self.all):
-            thread.stopped, thread.stopping, thread.joined = number > 0, False, False
+    def _rest(self, task: Callable[[], None]) -> None:
         try:
-            prepare()
+            task()
         except Exception as error:
             self._failed(self.all[0], error)
-        self._anew = None
-        if self.permitted and self.all[0].ready:
-            self._set_off(self.all[0])
+        self._at_rest = None
+        if self.permitted:
+            for thread in self.all:
+                if thread.ready:
+                    self._set_off(thread)
 
     def _run_guest(self, thread: VcpuThread) -> None:
         # It changes only while no vCPU is at the guest.
@@ -257,7 +275,7 @@ class VcpuThreads:
                 with self.changed:
                     self._do_tasks(thread)
                 # Only here: the answer to the last exit is in the registers now.
-                if not self.permitted or thread.stopping or thread.joined or self._anew is not None:
+                if not self.permitted or thread.stopping or thread.joined or self._at_rest is not None:
                     return
             else:
                 self._handle(thread, exit_)

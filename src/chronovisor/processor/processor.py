@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import secrets
 from collections.abc import Callable
 
 from chronovisor.processor.core import Core
@@ -56,7 +55,8 @@ class Processor:
             for number in range(cores)
         ]
         # A virtual machine repeats itself, so its random numbers do too.
-        self.random_bits: Callable[[int], int] = (
-            random.Random(self.clock.origin).getrandbits if source.is_virtual else secrets.randbits
+        self.random: random.Random = (
+            random.Random(self.clock.origin) if source.is_virtual else random.SystemRandom()
         )
+        self.random_bits: Callable[[int], int] = self.random.getrandbits
         """Return so many random bits."""

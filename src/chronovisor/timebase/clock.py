@@ -128,6 +128,16 @@ class VirtualTime:
         """Advance the clock to `ticks`, and call the alarms on the way; do nothing if it is there already."""
         self.advance(max(0, ticks - self._now))
 
+    def rewind(self, ticks: SourceTime) -> None:
+        """Set the clock to `ticks`, earlier or later: for someone who looks at what was.
+
+        Nothing on the clock may run meanwhile. ValueError if an alarm is set.
+        """
+        if self.next_alarm() is not None:
+            raise ValueError("the clock cannot be set back: somebody has set an alarm")
+        with self._lock:
+            self._now = ticks
+
     def call_at(self, ticks: SourceTime, call: Callable[[], None]) -> Alarm:
         """Make `call` when the clock is advanced to `ticks`; for a tick in the past, at the next
         `advance`."""

@@ -12,6 +12,7 @@ from chronovisor.hypervisor.kernel_hypercalls import ANSWERABLE
 from chronovisor.hypervisor.virtual_machine import NumberInUseError, VirtualMachine
 from chronovisor.isa import radix
 from chronovisor.isa.bits import LPCR
+from chronovisor.kvm.embedded.course import EmbeddedCourse
 from chronovisor.kvm.embedded.vcpu import EmbeddedVcpu
 from chronovisor.kvm.embedded.xics_device import XICS_DESCRIPTOR, XicsDevice
 from chronovisor.kvm.errors import KvmError
@@ -39,6 +40,7 @@ class EmbeddedVm:
         self._slot: int | None = None
         self._logging = False
         self._device: XicsDevice | None = None
+        self._course = EmbeddedCourse(machine, self._host.processor.random)
 
     def set_user_memory_region(
         self, slot: int, flags: int, guest_phys_addr: int, memory: GuestMemory
@@ -153,6 +155,19 @@ class EmbeddedVm:
     def device_wrote(self, address: int, size: int) -> None:
         """Have instructions that a device has written over be decoded anew."""
         self._machine.engine.forget_code(address, size)
+
+    def kick(self) -> None:
+        """Kick all vCPUs: in virtual time none executes anything between the first one's kick and its own."""
+        with self._host.scheduler.monitor:
+            for vcpu in self._machine.vcpus.values():
+                vcpu.kick()
+
+    @property
+    def course(self) -> EmbeddedCourse:
+        """Its exact course."""
+        if not self._host.source.is_virtual:
+            raise KvmError(errno.EOPNOTSUPP, "only what runs in virtual time can be repeated exactly")
+        return self._course
 
     def statistics(self) -> Statistics:
         """What the machine's engine has counted."""

@@ -9,6 +9,7 @@ import os
 from collections.abc import Collection, Sequence
 from typing import Final
 
+from chronovisor.kvm.course import Course
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.ids import ONE_REG_BY_NAME, MemoryFlag
 from chronovisor.kvm.linux.device import ask, enable_cap
@@ -176,6 +177,16 @@ class LinuxVm:
             last = (start + length - 1 - kept.guest_phys_addr) // mmap.PAGESIZE
             written.update(page for page in range(first, last + 1) if 0 <= page < pages)
         return sorted(written)
+
+    def kick(self) -> None:
+        """Kick all vCPUs."""
+        for vcpu in self._vcpus:
+            vcpu.kick()
+
+    @property
+    def course(self) -> Course:
+        """Refused: real time does not repeat itself."""
+        raise KvmError(errno.EOPNOTSUPP, "only what runs in virtual time can be repeated exactly")
 
     def break_at(self, addresses: Collection[int]) -> None:
         """Refused: the kernel has no breakpoints outside guest memory."""

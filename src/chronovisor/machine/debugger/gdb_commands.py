@@ -30,6 +30,7 @@ _BAD_REQUEST: Final = b"E16"
 """EINVAL, in hexadecimal digits as all that follow."""
 _NO_ADDRESS: Final = b"E0e"
 _FEATURES: Final = b"PacketSize=%x;qXfer:features:read+;QStartNoAckMode+;vContSupported+" % PACKET_SIZE
+_REVERSE: Final = b";ReverseStep+;ReverseContinue+"
 _MOST_READ: Final = (PACKET_SIZE - 16) // 2
 """Bytes of memory in one answer."""
 
@@ -45,13 +46,23 @@ class Commands:
     def __init__(self, inspector: Inspector, guest_time: Callable[[], int]) -> None:
         self.inspector = inspector
         self._guest_time = guest_time
-        self.chosen: Vcpu = inspector.vcpus[0]
-        """The vCPU that registers and memory are asked of."""
+        self._chosen = inspector.vcpus[0].id
+        self.continued: int | None = None
+        """The vCPU that is to go on, by its id; None for any."""
         self.registers = described_registers(self.chosen)
         self._by_number = {register.number: register for register in self.registers}
         self._in_g = [register for register in self.registers if register.feature in (CORE, FPU)]
         self._description = target_description(self.registers)
         self.order: Literal["little", "big"] = byte_order(inspector.guest)
+
+    @property
+    def chosen(self) -> Vcpu:
+        """The vCPU that registers and memory are asked of."""
+        return self.inspector.vcpu(self._chosen)
+
+    @chosen.setter
+    def chosen(self, vcpu: Vcpu) -> None:
+        self._chosen = vcpu.id
 
     def answer(self, request: bytes) -> bytes:
         """The answer to a request: UNKNOWN for one that is not there, an error for nonsense."""
@@ -75,8 +86,9 @@ class Commands:
             return plain[name](rest) if name in plain else UNKNOWN
         except NoAddressError:
             return _NO_ADDRESS
-        except (ValueError, KeyError, IndexError, RegisterError, MachineError, KvmError):
-            return _BAD_REQUEST
+        except (ValueError, KeyError, IndexError, RegisterError, MachineError, KvmError) as error:
+            is_past = isinstance(error, MachineError) and self.inspector.in_the_past
+            return b"E." + str(error).encode() if is_past else _BAD_REQUEST
 
     # Registers
 
@@ -160,8 +172,11 @@ class Commands:
     # Threads
 
     def _choose(self, rest: bytes) -> bytes:
-        if rest[:1] == b"g" and rest[1:] not in (b"0", b"-1"):
+        named = rest[1:] not in (b"0", b"-1")
+        if rest[:1] == b"g" and named:
             self.chosen = self.thread(rest[1:])
+        elif rest[:1] == b"c":
+            self.continued = self.thread(rest[1:]).id if named else None
         return OK
 
     def thread(self, number: bytes) -> Vcpu:
@@ -179,7 +194,7 @@ class Commands:
         if not separator:
             name, _, argument = rest.partition(b",")
         if rest.startswith(b"Supported"):
-            return _FEATURES
+            return _FEATURES if self.inspector.past is None else _FEATURES + _REVERSE
         match name:
             case b"Xfer":
                 return self._transfer(argument)
@@ -198,13 +213,18 @@ class Commands:
             case b"Rcmd":
                 line = binascii.unhexlify(argument).decode(errors="replace")
                 said = monitor_commands.answer(
-                    self.inspector, self.chosen, self._guest_time, line, self._set_little
+                    self.inspector, self.chosen, self._time, line, self._set_little
                 )
                 return binascii.hexlify(said.encode())[:PACKET_SIZE]
             case b"qemu.PhyMemMode":
                 return b"1" if self.inspector.real_addresses else b"0"
             case _:
                 return UNKNOWN
+
+    def _time(self) -> int:
+        """The timebase of the guest that is shown."""
+        shown = self.inspector.shown
+        return shown.timebase().value if self.inspector.in_the_past else self._guest_time()
 
     def _transfer(self, argument: bytes) -> bytes:
         kind, annex, place = argument.split(b":")[0], argument.split(b":")[-2], argument.split(b":")[-1]

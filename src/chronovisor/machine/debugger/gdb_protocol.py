@@ -13,7 +13,8 @@ PACKET_SIZE: Final = 0x4000
 """The most bytes of a packet, its frame included."""
 ACKNOWLEDGED: Final = b"+"
 NOT_ACKNOWLEDGED: Final = b"-"
-_INTERRUPT: Final = 0x03
+INTERRUPT: Final = 0x03
+"""The byte that a debugger sends for Ctrl-C."""
 _START, _END, _ESCAPE = b"$"[0], b"#"[0], b"}"[0]
 _ESCAPED: Final = frozenset(b"$#}*")
 _ESCAPE_BIT: Final = 0x20
@@ -78,7 +79,7 @@ class Reader:
                     self._digits = b""
                 elif len(self._packet) <= PACKET_SIZE:
                     self._packet.append(byte)
-            elif byte == _INTERRUPT:
+            elif byte == INTERRUPT:
                 yield Interrupt()
             elif byte == NOT_ACKNOWLEDGED[0]:
                 yield Repeat()

@@ -14,6 +14,7 @@ from typing import Final
 from chronovisor.machine.debugger.gdb_protocol import ACKNOWLEDGED, frame
 from chronovisor.machine.debugger.gdb_session import Session
 from chronovisor.machine.debugger.inspector import Inspector, StoppedTime
+from chronovisor.machine.debugger.past import Past
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
 from chronovisor.machine.run_directory import is_listened_to
@@ -78,7 +79,7 @@ class GdbServer:
     """Lets one debugger at a time at a guest, until it is closed.
 
     `time` stops the guest and lets it go on; `guest_time` is the stopped guest's timebase. `tell` is told a
-    line when a debugger comes and goes.
+    line when a debugger comes and goes. A debugger can go back into the `past`, if there is one.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class GdbServer:
         time: StoppedTime,
         guest_time: Callable[[], int],
         tell: Callable[[str], None] = lambda line: None,
+        past: Past | None = None,
     ) -> None:
         self._listener = listen(address)
         self._path = address[len(_UNIX) :] if address.startswith(_UNIX) else None
@@ -95,7 +97,7 @@ class GdbServer:
         self._tell = tell
         self._waking, self._wake = socket.socketpair()
         self._waking.setblocking(False)
-        self._inspector = Inspector(guest, time, self._wake_up)
+        self._inspector = Inspector(guest, time, self._wake_up, past)
         self._serving = threading.Lock()
         self._session: threading.Thread | None = None
         threading.Thread(target=self._accept, name="gdb", daemon=True).start()

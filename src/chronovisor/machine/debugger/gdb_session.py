@@ -12,6 +12,7 @@ from typing import Final
 from chronovisor.machine.debugger.gdb_commands import OK, UNKNOWN, Commands, thread_number
 from chronovisor.machine.debugger.gdb_protocol import (
     ACKNOWLEDGED,
+    INTERRUPT,
     NOT_ACKNOWLEDGED,
     Damaged,
     Interrupt,
@@ -21,7 +22,9 @@ from chronovisor.machine.debugger.gdb_protocol import (
     frame,
 )
 from chronovisor.machine.debugger.inspector import Inspector, Stopped
+from chronovisor.machine.debugger.past import Arrival, Why
 from chronovisor.machine.errors import MachineError
+from chronovisor.memory import Watchpoint
 
 _TRAP: Final = 5
 """SIGTRAP, by gdb's numbers: a breakpoint or a step."""
@@ -135,6 +138,8 @@ class Session:
                 self._send(OK)
             self._inspector.guest.stop()
             raise Gone
+        elif request in (b"bs", b"bc"):
+            self._go_back(request == b"bs")
         elif request == b"vCont?":
             self._send(b"vCont;c;C;s;S;t;r")
         elif request.startswith(b"vCont;"):
@@ -161,11 +166,45 @@ class Session:
                     through = range(first, end)
             run = [vcpu for vcpu, what in decided.items() if what == b"c"]
             step = [vcpu for vcpu, what in decided.items() if what in (b"s", b"r")]
+            if self._inspector.in_the_past:
+                chosen = step[0] if step else self._commands.chosen.id
+                self._arrive(self._inspector.go_on(chosen, bool(step), self._is_interrupted), False)
+                return
             self._inspector.resume(run, step)
         except (ValueError, MachineError) as error:
             self._send(UNKNOWN if isinstance(error, ValueError) else b"E." + str(error).encode())
             return
         self._runs, self._through = True, through
+
+    # The past
+
+    def _go_back(self, step: bool) -> None:
+        inspector, vcpu = self._inspector, self._commands.continued
+        chosen = self._commands.chosen.id if vcpu is None else vcpu
+        go = inspector.step_back if step else inspector.run_back
+        try:
+            self._arrive(go(chosen, self._is_interrupted), True)
+        except MachineError as error:
+            self._send(b"E." + str(error).encode())
+
+    def _arrive(self, arrival: Arrival, backwards: bool) -> None:
+        """Tell the debugger where it has come to."""
+        why = b""
+        if arrival.why is Why.BEGINNING or arrival.why is Why.PRESENT:
+            why = b"replaylog:%s;" % (b"begin" if backwards else b"end")
+        elif arrival.watchpoint is not None:
+            why = self._watched(arrival.watchpoint)
+        self._commands.chosen = self._inspector.vcpu(arrival.vcpu)
+        self._tell_stop(_INTERRUPTED if arrival.why is Why.INTERRUPTED else _TRAP, why)
+
+    def _is_interrupted(self) -> bool:
+        """Whether the debugger wants no more of what it has asked for, or is gone."""
+        if not select.select([self._connection], [], [], 0)[0]:
+            return False
+        came = self._connection.recv(1, socket.MSG_PEEK)
+        if came == bytes((INTERRUPT,)):
+            return bool(self._connection.recv(1))
+        return not came
 
     # Stops
 
@@ -195,11 +234,11 @@ class Session:
             return
         self._commands.chosen = self._inspector.vcpu(stopped.vcpu)
         hit = stopped.exit.watchpoint
-        if hit is None:
-            self._tell_stop(_TRAP)
-        else:
-            address, what = self._inspector.watched_address(hit)
-            self._tell_stop(_TRAP, b"%s:%x;" % (what.value.encode(), address))
+        self._tell_stop(_TRAP, b"" if hit is None else self._watched(hit))
+
+    def _watched(self, hit: Watchpoint) -> bytes:
+        address, what = self._inspector.watched_address(hit)
+        return b"%s:%x;" % (what.value.encode(), address)
 
     def _is_on_its_way(self, stopped: Stopped) -> bool:
         """Whether a single step was one of many through a line of source, and none has come to its end."""

@@ -11,6 +11,7 @@ from typing import Final, Literal, Protocol
 from chronovisor.kvm.exits import DebugExit
 from chronovisor.kvm.interface import Vcpu
 from chronovisor.kvm.registers import read_register
+from chronovisor.machine.debugger.past import Arrival, Past, Places
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
 from chronovisor.memory import Watchpoint
@@ -66,10 +67,14 @@ class Inspector:
     """Stops one guest, looks into it and changes it. All but `stop` is for a guest that is stopped.
 
     `wake` is called, on any thread, when the guest has stopped itself for a debugger's wish, or has ended.
+    With a `past`, what is shown can be the guest as it was.
     """
 
-    def __init__(self, guest: Guest, time: StoppedTime, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, guest: Guest, time: StoppedTime, wake: Callable[[], None], past: Past | None = None
+    ) -> None:
         self.guest = guest
+        self.past = past
         self._time = time
         self._wake = wake
         self._changing = threading.Lock()
@@ -83,9 +88,19 @@ class Inspector:
     # Stopping and going on
 
     @property
+    def shown(self) -> Guest:
+        """The guest that is looked at: as it is, or as it was."""
+        return self.guest if self.past is None or self.past.guest is None else self.past.guest
+
+    @property
+    def in_the_past(self) -> bool:
+        """Whether the guest is shown as it was."""
+        return self.shown is not self.guest
+
+    @property
     def vcpus(self) -> list[Vcpu]:
-        """The guest's vCPUs."""
-        return self.guest.vcpus
+        """The vCPUs of the guest that is shown."""
+        return self.shown.vcpus
 
     def stop(self) -> None:
         """Stop the guest between two instructions; MachineError if that cannot be done now."""
@@ -101,7 +116,7 @@ class Inspector:
         """Let vCPUs run, or each do one instruction, by their ids; the others wait."""
         with self._changing:
             self._stopped = None
-        for vcpu in self.vcpus:
+        for vcpu in self.guest.vcpus:
             vcpu.single_step(vcpu.id in step)
         self.guest.hold_back({vcpu.id for vcpu in self.vcpus} - {*run, *step})
         self._time.go_on()
@@ -118,6 +133,8 @@ class Inspector:
         """Take all breakpoints out and let the guest run as if no debugger had come. It may be stopped or
         have ended.
         """
+        if self.past is not None:
+            self.past.leave()
         if self.guest.end is not None or self.guest.closed:
             return
         self.stop()
@@ -132,6 +149,35 @@ class Inspector:
             if self._stopped is None:
                 self._stopped = Stopped(vcpu, exit_)
         self._wake()
+
+    # The past
+
+    @property
+    def places(self) -> Places:
+        """Where it is to stop."""
+        return Places(set(self._breakpoints.values()), tuple(self._watchpoints.values()))
+
+    def step_back(self, vcpu: int, interrupted: Callable[[], bool]) -> Arrival:
+        """Go to where a vCPU was one instruction before. MachineError without a past."""
+        return self._recorded().step_back(vcpu, interrupted)
+
+    def run_back(self, vcpu: int, interrupted: Callable[[], bool]) -> Arrival:
+        """Go back to the last break- or watchpoint. MachineError without a past."""
+        return self._recorded().run_back(vcpu, self.places, interrupted)
+
+    def go_on(self, vcpu: int, step: bool, interrupted: Callable[[], bool]) -> Arrival:
+        """In the past, go one instruction further, or to the next break- or watchpoint."""
+        past = self._recorded()
+        return past.step_on(vcpu, interrupted) if step else past.run_on(vcpu, self.places, interrupted)
+
+    def _recorded(self) -> Past:
+        if self.past is None:
+            raise MachineError("the guest is not recorded: run it with --clock virtual and --record")
+        return self.past
+
+    def _check_present(self) -> None:
+        if self.in_the_past:
+            raise MachineError("the guest's past cannot be changed: continue to the present first")
 
     # Breakpoints
 
@@ -180,7 +226,8 @@ class Inspector:
         return read_register(vcpu, register)
 
     def write(self, vcpu: Vcpu, register: str, value: int) -> None:
-        """Set a register."""
+        """Set a register. MachineError in the past."""
+        self._check_present()
         self.guest.set(register, value, vcpu.id)
 
     # Memory
@@ -192,7 +239,7 @@ class Inspector:
             at = address + len(found)
             piece = min(size - len(found), PAGE_SIZE - at % PAGE_SIZE)
             try:
-                found += self.guest.memory.read(self._real(vcpu, at), piece)
+                found += self.shown.memory.read(self._real(vcpu, at), piece)
             except (NoAddressError, AddressError):
                 if found:
                     break
@@ -200,7 +247,11 @@ class Inspector:
         return bytes(found)
 
     def write_memory(self, vcpu: Vcpu, address: int, data: bytes) -> None:
-        """Write bytes; NoAddressError, and nothing is written, if any of the addresses is not there."""
+        """Write bytes; NoAddressError, and nothing is written, if any of the addresses is not there.
+
+        MachineError in the past.
+        """
+        self._check_present()
         places, done = [], 0
         while done < len(data):
             piece = min(len(data) - done, PAGE_SIZE - (address + done) % PAGE_SIZE)

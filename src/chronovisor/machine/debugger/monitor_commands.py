@@ -49,7 +49,7 @@ def answer(
 
 
 def _time(inspector: Inspector, guest_time: Callable[[], int]) -> str:
-    clock = inspector.guest.system.clock
+    clock = inspector.shown.system.clock
     host, frequency = clock.now().value, clock.source.frequency
     now = guest_time()
     lines = [f"host timebase   {host:#018x}", f"guest timebase  {now:#018x}"]

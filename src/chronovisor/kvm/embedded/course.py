@@ -1,0 +1,70 @@
+"""The exact course of a machine of the embedded provider."""
+
+from __future__ import annotations
+
+import random
+
+from chronovisor.hypervisor.repetition import Repetition
+from chronovisor.hypervisor.virtual_machine import VirtualMachine
+from chronovisor.kvm.course import HiddenState, Passed
+from chronovisor.timebase.types import SourceTime
+
+
+class EmbeddedCourse:
+    """`kvm.course.Course` over the embedded hypervisor."""
+
+    def __init__(self, machine: VirtualMachine, generator: random.Random) -> None:
+        self._machine = machine
+        self._random = generator
+        self._repetition: Repetition | None = None
+
+    @property
+    def ticks_per_instruction(self) -> int:
+        """How far the clock goes with each instruction."""
+        return self._machine.host.ticks_per_instruction
+
+    @property
+    def stepping(self) -> frozenset[int]:
+        """The vCPUs whose runs end after one instruction."""
+        return frozenset(number for number, vcpu in self._machine.vcpus.items() if vcpu.single_step)
+
+    def begin(self) -> HiddenState:
+        """Have what follows depend on registers, memory and the state that is returned alone."""
+        self._machine.engine.forget_translations()
+        vcpus = self._machine.vcpus.values()
+        for vcpu in vcpus:
+            vcpu.begin_course()
+        return HiddenState(
+            tuple(vcpu.prodded for vcpu in vcpus),
+            tuple(vcpu.state.reservation for vcpu in vcpus),
+            self._random.getstate(),
+        )
+
+    def continue_from(self, hidden: HiddenState) -> None:
+        """Give this machine what `begin` returned."""
+        vcpus = self._machine.vcpus.values()
+        for vcpu, prodded, reservation in zip(vcpus, hidden.prodded, hidden.reservations, strict=True):
+            vcpu.state.reservation = reservation
+            if prodded:
+                vcpu.prod()
+        self._random.setstate(hidden.random)
+
+    def executed(self, vcpu: int) -> int:
+        """How many instructions a vCPU has executed."""
+        return self._machine.vcpus[vcpu].state.executed
+
+    def stop_at(self, vcpu: int, executed: int | None) -> None:
+        """Have a vCPU's run end once it has executed so many instructions."""
+        self._machine.vcpus[vcpu].stop_at = executed
+
+    def pass_over(self, until: SourceTime | None) -> None:
+        """Have vCPUs go over the break- and watchpoints that they come to before a tick."""
+        self._repetition = Repetition(until)
+        for vcpu in self._machine.vcpus.values():
+            vcpu.repetition = self._repetition
+
+    @property
+    def passed(self) -> Passed | None:
+        """The last of them."""
+        found = None if self._repetition is None else self._repetition.passed
+        return None if found is None else Passed(*found)

@@ -1,0 +1,257 @@
+"""A recorded guest does again what it did, to the last register and byte, and gdb goes back in its time."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from elf_files import Elf, Part, program
+from test_debugger import FOR_EVER, PlainTime, gdb, needs_gdb, number
+
+from chronovisor.isa.assembly import assemble
+from chronovisor.machine import Guest, Host, MachineError, vcpu_state
+from chronovisor.machine.debugger.gdb_server import GdbServer
+from chronovisor.machine.debugger.past import Arrival, Places, Why
+from chronovisor.machine.vio.attachments import Attachments
+from chronovisor.memory import Watchpoint
+from chronovisor.migration import recording as recording_module
+from chronovisor.migration.recording import Recording
+from chronovisor.migration.replay import Replay
+from chronovisor.timebase.types import Ticks
+
+STEP = 256
+"""Ticks of virtual time an instruction."""
+COUNT = "li r5,0\nloop: addi r5,r5,1\nmr r6,r5\nb loop"
+RACE = """
+    lis r3,0; ori r3,r3,0xf000
+    lis r4,start@h; ori r4,r4,start@l
+    sc 1
+second:
+    lis r4,2; li r5,0
+    li r10,20000; mtspr 22,r10
+loop: ldarx r6,0,r4
+    addi r6,r6,1
+    stdcx. r6,0,r4
+    bne loop
+    addi r5,r5,1
+    andi. r7,r5,0x3f
+    bne loop
+    mfspr r8,268
+    std r8,32(r4)
+    darn r9,1
+    li r3,0xe0; sc 1
+    b loop
+    .balign 8
+start: .byte 0,0,0x20,5, 0,0,0,3, 0,0,0,1, 0,0,0,1
+       .byte (second >> 24) & 255, (second >> 16) & 255, (second >> 8) & 255, second & 255, 0,0,0,0x33
+       .space 4
+"""
+"""Two vCPUs count in one doubleword by reservations, draw random numbers, and cede now and then (H_CEDE is
+0xe0) until their decrementers expire."""
+HANDLER = "li r10,20000; mtspr 22,r10; rfid"
+RACE_ELF = Elf(
+    [Part(assemble(HANDLER, 0x900, False), 0x900), Part(assemble(RACE, 0x10000, False), 0x10000)],
+    0x10000,
+    little=False,
+).build()
+RACE_LOOP = 0x10000 + 4 * 9
+"""The address of its `loop`."""
+
+
+def no() -> bool:
+    return False
+
+
+@contextlib.contextmanager
+def reversible(guest: Guest, past: Replay) -> Iterator[GdbServer]:
+    server = GdbServer(guest, "127.0.0.1:0", PlainTime(guest), lambda: guest.timebase().value, past=past)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def assert_it_repeats_itself(recording: Recording) -> int:
+    """Have every stretch but the last done again, compare its end with the next one's beginning, and return
+    how many there were.
+    """
+    present = recording.clock.ticks()
+    for n in range(recording.first, recording.last):
+        stretch, following = recording.stretch(n), recording.stretch(n + 1)
+        past = recording.guest_at(n)
+        if stretch.end != stretch.tick:
+            past.run_up_to(stretch.end, no)
+        vcpus = tuple(vcpu_state.save(vcpu) for vcpu in past.vcpus)
+        memory = past.memory
+        changed = [p for p, held in recording.pages.at(n + 1) if memory.read(p << 12, 4096) != held]
+        assert (n, vcpus, changed) == (n, following.vcpus, [])
+        # Input that came at the end is what differs.
+        sources = following.machine if past.console.typed == following.typed else past.machine_state
+        assert past.machine_state == replace(following.machine, history=past.history, sources=sources.sources)
+        past.close()
+    recording.clock.rewind(present)
+    return recording.last - recording.first
+
+
+@pytest.mark.parametrize("engine", ["regions", "concrete"])
+@pytest.mark.parametrize(("cores", "threads"), [(2, 1), (1, 1)])
+def test_every_stretch_of_two_vcpus_repeats_itself(cores: int, threads: int, engine: str) -> None:
+    drawn = random.Random(cores)
+    with Host(clock="virtual", cores=cores, threads=threads, engine=engine) as host:
+        guest = host.boot(RACE_ELF, smp=2, threads=threads)
+        recording = Recording(guest)
+        for _ in range(12):
+            guest.run_for(Ticks(STEP * drawn.randint(1, 3000)))
+        assert assert_it_repeats_itself(recording) == 11
+        assert guest.memory.load(0x20000, 8, False) > 100
+        for vcpu in (0, 1):
+            assert sum(recording.stretch(n).executed[vcpu] for n in range(12)) > 1000
+
+
+def test_what_is_typed_comes_again_at_its_tick() -> None:
+    with Host(clock="virtual") as host:
+        guest = host.boot("demo-le.elf")
+        recording = Recording(guest)
+        for key in "trt":
+            guest.run_for(Ticks.from_ns(30_000_000))
+            guest.resume()
+            guest.console.type(key)
+            guest.pause()
+        guest.run_for(Ticks.from_ns(30_000_000))
+        printed = guest.console.printed
+        assert_it_repeats_itself(recording)
+        # Nothing is printed twice.
+        assert guest.console.printed == printed
+
+
+def test_a_long_run_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording_module, "_LONGEST", 1000)
+    with Host(clock="virtual", cores=2) as host:
+        guest = host.boot(RACE_ELF, smp=2)
+        recording = Recording(guest)
+        guest.run_for(Ticks(STEP * 20_000))
+        assert assert_it_repeats_itself(recording) >= 10
+        total = sum(sum(recording.stretch(n).executed) for n in range(recording.last + 1))
+        counted = guest.statistics()
+        assert counted is not None
+        assert total == counted.instructions.total
+
+
+def test_little_of_the_past_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Host(clock="virtual") as host:
+        guest = host.boot(program("lis r4,2; li r5,0\nloop: addi r5,r5,1\nstd r5,0(r4)\nb loop"))
+        recording = Recording(guest, size=64 << 10)
+        for _ in range(100):
+            guest.run_for(Ticks(STEP * 30))
+        assert recording.pages.size <= 64 << 10
+        assert recording.first > 50
+        past = Replay(recording)
+        assert past.run_back(0, Places((), ()), no) == Arrival(Why.BEGINNING, 0)
+        assert past.guest is not None
+        assert past.guest.get("R5") == 10 * recording.first
+        assert_it_repeats_itself(recording)
+
+
+def test_the_past_that_turns_out_otherwise_is_told() -> None:
+    with Host(clock="virtual") as host:
+        guest = host.boot(program("lis r4,2\nloop: ld r5,0(r4)\ncmpdi r5,0\nbeq loop\nb ."))
+        recording = Recording(guest)
+        guest.run_for(Ticks(STEP * 1000))
+        now = host.timebase
+        # As if another value had been there.
+        recording.stretch(0).executed = (999,)
+        past = Replay(recording)
+        with pytest.raises(MachineError, match="could not be repeated"):
+            past.run_back(0, Places((), ()), no)
+        assert past.guest is None
+        assert host.timebase == now
+
+
+def test_going_back_can_be_given_up() -> None:
+    with Host(clock="virtual") as host:
+        guest = host.boot(program(COUNT))
+        recording = Recording(guest)
+        guest.run_for(Ticks(STEP * 1000))
+        past, now = Replay(recording), host.timebase
+        assert past.run_back(0, Places((), ()), lambda: True) == Arrival(Why.INTERRUPTED, 0)
+        assert (past.guest, host.timebase) == (None, now)
+        assert past.step_back(0, no) == Arrival(Why.STEPPED, 0)
+        there, before = past.guest, host.timebase
+        assert there is not None
+        at = there.get("PC")
+        assert past.run_back(0, Places((), ()), lambda: True) == Arrival(Why.INTERRUPTED, 0)
+        assert past.guest is not None
+        assert (past.guest.get("PC"), host.timebase) == (at, before)
+
+
+def test_who_cannot_be_recorded(tmp_path: Path) -> None:
+    with Host() as host, pytest.raises(MachineError, match="virtual time"):
+        Recording(host.boot(FOR_EVER))
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(1 << 20))
+    with Host(clock="virtual") as host:
+        host.attachments = Attachments.parse([str(disk)])
+        guest = host.boot(FOR_EVER)
+        with pytest.raises(MachineError, match="disk or network"):
+            Recording(guest)
+
+
+def test_a_place_is_the_same_forwards_and_backwards() -> None:
+    """Each place that is come to backwards is come to forwards, with the same state, of two vCPUs."""
+    with Host(clock="virtual", cores=2) as host:
+        guest = host.boot(RACE_ELF, smp=2)
+        recording = Recording(guest)
+        for _ in range(3):
+            guest.run_for(Ticks(STEP * 800))
+        past, places = Replay(recording), Places({RACE_LOOP + 28}, [Watchpoint(0x20020, 8, False, True)])
+
+        def state() -> tuple[object, ...]:
+            assert past.guest is not None
+            registers = tuple(vcpu_state.save(vcpu) for vcpu in past.guest.vcpus)
+            return host.timebase, registers, past.guest.memory.read(0x20000, 64)
+
+        backwards = []
+        while (arrival := past.run_back(1, places, no)).why is Why.HIT:
+            if arrival.watchpoint is None:
+                backwards.append((arrival, state()))
+            else:
+                # As gdb does: it is behind the access.
+                past.step_back(arrival.vcpu, no)
+        assert arrival.why is Why.BEGINNING
+        forwards = []
+        while (arrival := past.run_on(1, places, no)).why is Why.HIT:
+            if arrival.watchpoint is None:
+                forwards.append((arrival, state()))
+        assert arrival.why is Why.PRESENT
+        assert forwards == backwards[::-1]
+        assert {found.vcpu for found, _ in forwards} == {0, 1}
+        assert len(forwards) >= 3
+
+
+@needs_gdb
+@pytest.mark.parametrize("vcpus", [1, 2])
+def test_gdb_goes_back(vcpus: int) -> None:
+    with Host(clock="virtual", cores=vcpus) as host:
+        guest = host.boot(RACE_ELF, smp=vcpus)
+        with reversible(guest, Replay(Recording(guest))) as server:
+            show = 'printf "count=%lu\\n", {long}0x20000'
+            said = gdb(
+                server,
+                *(f"break *{RACE_LOOP + 16:#x}", "continue", "continue", "continue", show, "reverse-stepi"),
+                *('printf "pc=%lu\\n", $pc', show, "reverse-continue", show, "reverse-continue", show),
+                *("set $r5 = 1", "stepi", 'printf "pc=%lu\\n", $pc', "continue", show, "delete"),
+                *("watch {long}0x20020", "continue", "continue", "reverse-continue", "reverse-continue"),
+                *("delete", "reverse-continue", 'printf "pc=%lu\\n", $pc', "continue", show, "kill"),
+                little=False,
+            )
+    assert number(said, "count") == [3, 3, 2, 1, 2, 64], said
+    # The step forward is from the place of the breakpoint; the beginning is the guest's.
+    assert number(said, "pc") == [RACE_LOOP + 12, RACE_LOOP + 20, 0x10000]
+    assert "the guest's past cannot be changed" in said
+    assert said.count("No more reverse-execution history") == 4
+    assert said.count("Old value = 0\nNew value = ") == 1
+    assert said.count("\nNew value = 0\n") == 1
