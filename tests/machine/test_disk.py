@@ -8,10 +8,12 @@ import random
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -264,6 +266,39 @@ def test_requests_are_answered_in_order_while_the_guest_goes_on(path: Path) -> N
         # None was lost but those that a queue of 256 has no room for.
         assert answers == min(sent, QUEUE_SIZE // 16)
     assert driver.adapter.free_queue() == Status.SUCCESS
+    driver.close()
+
+
+def test_a_read_that_waits_for_nothing_is_done_within_the_call(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = Driver(path, virtual=False)
+    driver.begin()
+    written, write = threading.Event(), DiskFile.write
+    read = unit(read_16(8, 1), into=[(DATA, 512)])
+
+    def slow(file: DiskFile, *arguments: Any) -> None:
+        assert written.wait(5)
+        write(file, *arguments)
+
+    monkeypatch.setattr(DiskFile, "write", slow)
+    assert driver.post(read) == Status.SUCCESS
+    assert driver.adapter._worker.unfinished == 0
+    assert driver.memory.read(DATA, 512) == path.read_bytes()[4096:4608]
+    # Behind a write it waits, and finds what was written.
+    driver.memory.write(DATA + 4096, b"new" * 170 + b"ne")
+    assert driver.post(unit(write_16(8, 1), out=[(DATA + 4096, 512)])) == Status.SUCCESS
+    assert driver.post(read) == Status.SUCCESS
+    assert driver.memory.read(DATA, 512) == path.read_bytes()[4096:4608]
+    written.set()
+    driver.adapter.pause()
+    assert driver.memory.read(DATA, 512) == b"new" * 170 + b"ne"
+    # What the host does not have in its cache is left to the disk's thread.
+    monkeypatch.setattr(DiskFile, "read_at_once", lambda *_: False)
+    driver.memory.write(DATA, bytes(512))
+    assert driver.post(read) == Status.SUCCESS
+    driver.adapter.pause()
+    assert driver.memory.read(DATA, 512) == b"new" * 170 + b"ne"
     driver.close()
 
 

@@ -143,6 +143,17 @@ class DiskFile:
         """Fill memory from an offset on; OSError if that fails, EIO if the file is shorter by now."""
         self._transfer(os.preadv, offset, into)
 
+    def read_at_once(self, offset: int, into: Sequence[memoryview]) -> bool:
+        """Fill memory as `read` does, and wait for nothing; False if the host has not all of it in its cache.
+
+        Then some of it may be filled.
+        """
+        try:
+            done = os.preadv(self._descriptor, into[:_MOST_VIEWS], offset, os.RWF_NOWAIT)
+        except OSError:
+            return False
+        return done == sum(map(len, into))
+
     def write(self, offset: int, data: Sequence[memoryview]) -> None:
         """Write memory from an offset on; OSError if that fails."""
         self._transfer(os.pwritev, offset, data)

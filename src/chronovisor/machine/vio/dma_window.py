@@ -83,10 +83,11 @@ class DmaWindow:
         first, behind = address >> PAGE_SHIFT, (address + size + _OFFSET) >> PAGE_SHIFT
         if behind > _ENTRIES:
             raise DmaError(f"{size} byte(s) at I/O address {address:#x} are outside the device's window")
+        wanted = int(access)
         found: list[Run] = []
         at, left, place = 0, size, address & _OFFSET
         for entry in self._table[first:behind]:
-            if entry & access != access:
+            if entry & wanted != wanted:
                 raise DmaError(f"the device has no access to I/O address {address:#x} or behind it")
             start, piece = (entry & ~_OFFSET) + place, min(PAGE_SIZE - place, left)
             if start + piece > self._memory.size:

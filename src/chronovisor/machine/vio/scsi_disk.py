@@ -72,6 +72,23 @@ class ScsiDisk:
             raise ScsiError(scsi.INVALID_OPERATION)
         command(self, cdb, transfer)
 
+    def read_at_once(self, cdb: bytes, transfer: Transfer) -> bool:
+        """Do a read that has to wait for nothing; False if the command is another or would have to wait.
+
+        ScsiError and DmaError as for `execute`.
+        """
+        if _COMMANDS.get(cdb[0]) is not ScsiDisk._read:
+            return False
+        first, count = self._place(cdb)
+        done = False
+
+        def read(views: Sequence[memoryview]) -> None:
+            nonlocal done
+            done = self.file.read_at_once(first * SECTOR, views)
+
+        transfer.fill(count * SECTOR, read)
+        return done
+
     # What it is
 
     def _do_nothing(self, cdb: bytes, transfer: Transfer) -> None:
