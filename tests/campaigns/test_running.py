@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import distributed
 import pytest
+import trustme
 
 from campaigns.sums import CAMPAIGN, TRIED
 from chronovisor.campaigns import cluster as cluster_module
@@ -131,7 +133,7 @@ def test_a_campaign_that_cannot_run_at_a_worker_ends(cluster: Cluster, tmp_path:
 def test_an_address_without_a_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_module, "_PATIENCE", "500ms")
     for address in ("tcp://127.0.0.1:9", "nonsense://x"):
-        with pytest.raises(CampaignError, match=f"there is no scheduler at {address}"), at(address):
+        with pytest.raises(CampaignError, match=f"no scheduler can be reached at {address}"), at(address):
             pass
 
 
@@ -259,6 +261,56 @@ def test_a_scheduler_elsewhere_is_used_and_may_go_away(
             Run(CAMPAIGN, results, made, None, hear).to_end()
         assert len(results) >= 3
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_scheduler_is_reached_by_tls_with_the_right_certificates_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_module, "_PATIENCE", "5s")
+    names = {}
+    for side in ("ours", "other"):
+        authority = trustme.CA()
+        names[side] = paths = [tmp_path / f"{side}-{what}.pem" for what in ("ca", "certificate", "key")]
+        issued = authority.issue_cert("127.0.0.1")
+        for what, path in zip(
+            (authority.cert_pem, issued.cert_chain_pems[0], issued.private_key_pem), paths, strict=True
+        ):
+            what.write_to_path(path)
+
+    def certificates(*given: Path | None) -> Any:
+        authority, certificate, key = (one and str(one) for one in given)
+        tls = {"ca-file": authority, "client": {"cert": certificate, "key": key}}
+        return dask.config.set({f"distributed.comm.tls.{name}": value for name, value in tls.items()})
+
+    authority, certificate, key = map(str, names["ours"])
+    security = distributed.Security(
+        tls_ca_file=authority,
+        require_encryption=True,
+        **{f"tls_{role}_cert": certificate for role in ("scheduler", "worker", "client")},
+        **{f"tls_{role}_key": key for role in ("scheduler", "worker", "client")},
+    )
+    with distributed.LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tls://",
+        security=security,
+        dashboard_address="127.0.0.1:0",
+        silence_logs=60,
+    ) as elsewhere:
+        address = elsewhere.scheduler_address
+        for given, words in [
+            (names["other"], f"no scheduler can be reached at {address}: "),
+            ([names["ours"][0], *names["other"][1:]], f"no scheduler can be reached at {address}: "),
+            ([None, None, None], f"{address} needs certificates, and Dask's configuration names none"),
+            ([tmp_path / "none", *names["ours"][1:]], "cannot be used: .*No such file"),
+        ]:
+            with certificates(*given), pytest.raises(CampaignError, match=words) as raised, at(address):
+                pass
+            assert "\n" not in str(raised.value)
+        with certificates(*names["ours"]), at(address) as made:
+            made.require_same_code()
+            assert run(made, tmp_path / "results").answer.data == SUM
 
 
 @pytest.mark.soak

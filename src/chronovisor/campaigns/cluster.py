@@ -218,22 +218,41 @@ def local(workers: int, deaths: int = DEATHS) -> Iterator[Cluster]:
 
 @contextmanager
 def at(address: str) -> Iterator[Cluster]:
-    """Use the scheduler at an address (`tcp://HOST:PORT`).
+    """Use the scheduler at an address (`tcp://HOST:PORT`, or `tls://HOST:PORT` with Dask's certificates).
 
-    Raises `CampaignError` if no scheduler answers, or if it has no workers.
+    Raises `CampaignError` if no scheduler can be reached, or if it has no workers.
     """
+    _require_certificates(address)
     with ExitStack() as stack:
         stack.enter_context(_quiet())
         try:
             client = stack.enter_context(distributed.Client(address, timeout=_PATIENCE))
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise CampaignError(f"there is no scheduler at {address}: {reason}") from None
+            raise CampaignError(f"no scheduler can be reached at {address}: {reason}") from None
         try:
             client.wait_for_workers(1, timeout=_PATIENCE)
         except TimeoutError:
             raise CampaignError(f"the scheduler at {address} has no workers") from None
         yield Cluster(client, address)
+
+
+def _require_certificates(address: str) -> None:
+    """Raise `CampaignError` if Dask's configuration has no certificates that an address with TLS needs."""
+    if not address.startswith("tls://"):
+        return
+    try:
+        context = distributed.Security().get_connection_args("client").get("ssl_context")
+    except (OSError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CampaignError(
+            f"the certificates that Dask's configuration names cannot be used: {reason}"
+        ) from None
+    if context is None:
+        raise CampaignError(
+            f"{address} needs certificates, and Dask's configuration names none: set "
+            "distributed.comm.tls.ca-file, .client.cert and .client.key"
+        )
 
 
 @contextmanager
