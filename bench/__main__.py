@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import (
+    campaigns,
     drift,
     exit_parts,
     guest_speed,
@@ -67,6 +68,7 @@ def main() -> None:
     moves.show(console)
     live_moves.show(console)
     drift.show(console)
+    campaigns.show(console)
 
 
 main()

@@ -24,7 +24,7 @@ from chronovisor.campaigns.case_file import CaseFile
 from chronovisor.campaigns.catalogue import CAMPAIGNS, campaign_named
 from chronovisor.campaigns.cluster import Cluster, at, local
 from chronovisor.campaigns.report import replayed, write
-from chronovisor.campaigns.results import FILE, Header, created, resumed
+from chronovisor.campaigns.results import FILE, Header, Results, created, resumed
 from chronovisor.campaigns.running import Ended, Progress, Run
 from chronovisor.cli import campaign as campaign_command
 from chronovisor.cli import main
@@ -161,6 +161,21 @@ def test_a_client_that_is_killed_loses_nothing(cluster: Cluster, tmp_path: Path)
     assert ended.answer.data == SUM
     assert tasks(tmp_path / "it")[: len(there)] == there
     assert sorted(tasks(tmp_path / "it")) == list(range(11))
+
+
+def test_tasks_are_cancelled_at_once_if_a_result_cannot_be_written(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancelled: list[int] = []
+    monkeypatch.setattr(cluster._client, "cancel", lambda futures: cancelled.append(len(futures)))
+
+    def add(*_: object) -> None:
+        raise CampaignError("the disk is full")
+
+    monkeypatch.setattr(Results, "add", add)
+    with pytest.raises(CampaignError, match="the disk is full") as raised:
+        run(cluster, tmp_path / "it")
+    assert len(cancelled) == 1, raised
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:

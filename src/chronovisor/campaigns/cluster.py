@@ -11,10 +11,10 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import islice
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import dask
 import distributed
@@ -43,19 +43,33 @@ class OtherCodeError(Exception):
     """A worker runs other code than the client."""
 
 
-def perform(name: str, seed: int, given: Parameters, part: Json, code: str, limit: float) -> Result:
-    """Do a task of the campaign `name` on a worker. A worker that is not done after `limit` seconds dies.
+class Done(NamedTuple):
+    """A task that is done."""
+
+    number: int
+    result: Result
+    seconds: float
+    """What it took the worker; 0 if the task was given up."""
+
+
+def perform(
+    name: str, seed: int, given: Parameters, part: Json, code: str, limit: float
+) -> tuple[Result, float]:
+    """Do a task of the campaign `name` on a worker; return its result, and how many seconds it took.
+
+    A worker that is not done after `limit` seconds dies.
 
     Raises `OtherCodeError` if this worker's code is not `code`.
     """
     if code_version() != code:
         raise OtherCodeError(f"the worker {distributed.get_worker().address} has version {code_version()}")
+    begun = time.monotonic()
     # Works even if the task never gives Python's lock back.
     stderr = sys.__stderr__
     if stderr is not None:
         faulthandler.dump_traceback_later(limit, exit=True, file=stderr)
     try:
-        return campaign_named(name).perform(seed, given, part)
+        return campaign_named(name).perform(seed, given, part), time.monotonic() - begun
     finally:
         faulthandler.cancel_dump_traceback_later()
 
@@ -128,7 +142,7 @@ class Cluster:
         tasks: Iterable[Numbered],
         limit: float,
         go_on: Callable[[], bool],
-    ) -> Iterator[tuple[int, Result]]:
+    ) -> Generator[Done, None, None]:
         """Do tasks and yield their results as they come. No new task is begun once `go_on()` is false.
 
         Raises `CampaignError` if a worker has other code, or if the scheduler goes away.
@@ -155,24 +169,28 @@ class Cluster:
                 if result is None:
                     suspects.append((number, part))
                 else:
-                    yield number, result if isinstance(result, Result) else lost(result, part)
+                    yield self._done(number, result, part)
                 finished.update(more())
             # A task that waited at a worker which another task killed is suspected too: each has a try alone.
             for number, part in suspects:
                 future = begin((number, part))
                 result = self._result(future) or "its worker died or hung, each time that it was tried"
                 parts.pop(future)
-                yield number, result if isinstance(result, Result) else lost(result, part)
+                yield self._done(number, result, part)
         finally:
             self._client.cancel(list(parts))
 
-    def _result(self, future: distributed.Future) -> Result | str | None:
-        """Return a task's result; what is wrong if it has none; None if its workers died.
+    @staticmethod
+    def _done(number: int, ended: tuple[Result, float] | str, part: Json) -> Done:
+        return Done(number, lost(ended, part), 0.0) if isinstance(ended, str) else Done(number, *ended)
+
+    def _result(self, future: distributed.Future) -> tuple[Result, float] | str | None:
+        """Return a task's result and its seconds; what is wrong if it has none; None if its workers died.
 
         Raises `CampaignError` if the campaign cannot run at a worker, or if the scheduler goes away.
         """
         try:
-            result = future.result()
+            result, seconds = future.result()
         except OtherCodeError as error:
             raise CampaignError(f"{error}; this is {code_version()}") from None
         except CampaignError:
@@ -187,7 +205,7 @@ class Cluster:
                 raise CampaignError(f"the scheduler at {self._where} is gone") from None
             return f"the task ends in {type(error).__name__}: {error}"
         assert isinstance(result, Result)
-        return result
+        return result, seconds
 
 
 @contextmanager

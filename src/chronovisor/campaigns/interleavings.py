@@ -30,7 +30,7 @@ from chronovisor.report.states_picture import draw
 
 THREADS: Final = 8
 """The most threads: decisions are written with a digit each."""
-SLICES: Final = 16
+SLICES: Final = 8
 """Into so many tasks a level of states is cut, unless they become too small or too large."""
 LEAST: Final = 16
 MOST: Final = 256

@@ -38,7 +38,9 @@ def write(campaign: Campaign, ended: Ended, directory: Path) -> dict[str, Any]:
             "unit": campaign.unit,
             "tasks": progress.tasks,
             "seconds": round(progress.seconds, 2),
+            "task_seconds": round(progress.task_seconds, 2),
             "workers": progress.workers,
+            "efficiency": round(progress.efficiency, 4),
             "failures": [
                 {"words": failure.words, "task": task, "file": str(path)}
                 for (task, failure), path in zip(ended.failures, files, strict=True)

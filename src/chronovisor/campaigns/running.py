@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -28,7 +29,14 @@ class Progress:
     """Failures found."""
     seconds: float
     """Since this run began."""
+    task_seconds: float
+    """What this run's tasks took the workers."""
     workers: int
+
+    @property
+    def efficiency(self) -> float:
+        """How much of the workers' time was spent in tasks, if there were as many workers all the time."""
+        return self.task_seconds / (self.seconds * max(1, self.workers))
 
 
 Hear: TypeAlias = Callable[[Progress], None]
@@ -66,6 +74,7 @@ class Run:
         self._until = None if seconds is None else self._begun + seconds
         self._hear = hear
         self._tasks = self._units = self._units_now = self._first = 0
+        self._task_seconds = 0.0
         self._of: int | None = 0
         self._found: dict[int, tuple[Failure, ...]] = {}
 
@@ -114,12 +123,15 @@ class Run:
             self._campaign.time_limit,
             lambda: not self._is_late,
         )
-        for number, result in doing:
-            results.add(number, result)
-            done[number] = result
-            self._units_now += result.done
-            self._count(number, result)
-            self._hear(self._progress())
+        # Closed at once if a result cannot be written: it needs the cluster to cancel what is under way.
+        with closing(doing):
+            for number, result, seconds in doing:
+                results.add(number, result)
+                self._task_seconds += seconds
+                done[number] = result
+                self._units_now += result.done
+                self._count(number, result)
+                self._hear(self._progress())
         in_order = [done[number] for number in sorted(done)]
         return [result for result in in_order if result.data is not None], len(done) == batch.count
 
@@ -137,5 +149,6 @@ class Run:
             units_now=self._units_now,
             found=sum(map(len, self._found.values())),
             seconds=time.monotonic() - self._begun,
+            task_seconds=self._task_seconds,
             workers=self._cluster.workers,
         )

@@ -243,7 +243,8 @@ def _print(campaign: Campaign, answer: Answer, told: dict[str, Any], directory: 
         show(f"The time was over. To go on: {again}")
     show(
         f"{told['done']} {campaign.unit} in {told['tasks']} tasks, {len(told['failures'])} found, "
-        f"{told['seconds']:.1f} s on {told['workers']} workers; the report is in {directory}"
+        f"{told['seconds']:.1f} s on {told['workers']} workers, {told['efficiency']:.1%} of it in tasks; "
+        f"the report is in {directory}"
     )
 
 
