@@ -41,7 +41,7 @@ def test_what_is_no_disk_is_one_line(machine: Machine, tmp_path: Path, command: 
         str(tmp_path / "none"): "No such file or directory",
         str(tmp_path / "short"): "is it truncated?",
         f"{tmp_path},ro": "this is a directory",
-        "disk,format=qcow2": "qcow2 are not supported",
+        f"{tmp_path / 'short'},format=qcow2": "not in qcow2 format",
         "disk,readonly": "'readonly' is no option",
     }.items():
         machine.fails(ExitStatus.USAGE, words, *command, "--disk", option)

@@ -16,7 +16,8 @@ from test_network import MAC, Wire, frame
 from vio_driver import LUN, TAG, read_16, unit, write_16
 
 from chronovisor.machine.device_hypercalls import HANDLERS
-from chronovisor.machine.disk_file import DiskFile, DiskOption
+from chronovisor.machine.disk import DiskOption
+from chronovisor.machine.disk_file import DiskFile
 from chronovisor.machine.vio.bus import VioBus
 from chronovisor.machine.vio.device import Surroundings
 from chronovisor.machine.vio.lan import NetworkAdapter

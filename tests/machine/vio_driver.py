@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from chronovisor.machine.disk_file import DiskOption
+from chronovisor.machine.disk import DiskOption
 from chronovisor.machine.vio.attachments import Attachments
 from chronovisor.machine.vio.bus import VioBus
 from chronovisor.machine.vio.device import Surroundings

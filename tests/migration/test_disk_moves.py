@@ -10,7 +10,8 @@ import pytest
 from test_move_failures import BEFORE_COMMIT, LosingLink
 
 from chronovisor.machine import Guest, Host
-from chronovisor.machine.disk_file import DiskFile, DiskOption
+from chronovisor.machine.disk import DiskOption
+from chronovisor.machine.disk_file import DiskFile
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.vio.attachments import NOTHING, Attachments
 from chronovisor.machine.vio.crq import Queue

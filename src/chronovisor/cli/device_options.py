@@ -10,7 +10,7 @@ Disk: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         help="A disk, once for each: a file with its contents. With ro the guest may only read it.",
-        metavar="FILE[,ro][,format=raw]",
+        metavar="FILE[,ro][,format=raw|qcow2]",
     ),
 ]
 Net: TypeAlias = Annotated[

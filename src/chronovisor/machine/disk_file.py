@@ -13,15 +13,11 @@ import fcntl
 import os
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
-from chronovisor.machine.errors import MachineError
+from chronovisor.machine.disk import SECTOR, Disk, DiskOption
 from chronovisor.machine.files import FileError, open_descriptor
 
-SECTOR: Final = 512
-"""Bytes."""
-FORMATS: Final = ("raw", "qcow2")
 _QCOW2: Final = b"QFI\xfb"
 """How a file of that format begins."""
 _FLOCK: Final = struct.Struct("hhqqi4x")
@@ -32,55 +28,15 @@ _FALLOC_PUNCH_HOLE: Final = 0x1 | 0x2
 """FALLOC_FL_KEEP_SIZE and FALLOC_FL_PUNCH_HOLE (fallocate(2))."""
 
 
-@dataclass(frozen=True, slots=True)
-class DiskOption:
-    """A disk as a user names it."""
-
-    path: str
-    read_only: bool = False
-    format: str = ""
-    """"raw", or nothing: raw too, unless the file looks like another format."""
-
-    @classmethod
-    def parse(cls, text: str) -> DiskOption:
-        """Read `FILE[,ro][,format=raw|qcow2]`; MachineError if it is something else.
-
-        A comma in the file's name is written twice.
-        """
-        path, *options = text.replace(",,", "\0").split(",")
-        path = path.replace("\0", ",")
-        read_only, form = False, ""
-        for option in options:
-            key, _, value = option.partition("=")
-            if option == "ro":
-                read_only = True
-            elif key == "format" and value in FORMATS:
-                form = value
-            else:
-                raise MachineError(f"disk {text!r}: {option!r} is no option: write FILE[,ro][,format=raw]")
-        if not path:
-            raise MachineError(f"disk {text!r}: it names no file")
-        return cls(path, read_only, form)
-
-
-class DiskFile:
-    """An open disk. It may be read and written once it is locked.
-
-    MachineError for a file that cannot be a disk.
-    """
+class DiskFile(Disk):
+    """A raw disk."""
 
     def __init__(self, option: DiskOption) -> None:
-        self.path = option.path
-        self.read_only = option.read_only
+        super().__init__(option)
         self._locked = False
-        if option.format == "qcow2":
-            raise self._refused(
-                "disks of format qcow2 are not supported: have `qemu-img convert -O raw` make a raw one"
-            )
         self._descriptor = self._open()
         try:
             self.size = self._measure(option.format)
-            """In bytes."""
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -90,17 +46,17 @@ class DiskFile:
             return open_descriptor(self.path, os.O_RDONLY if self.read_only else os.O_RDWR)
         except FileError as error:
             readable = not self.read_only and os.path.isfile(self.path) and os.access(self.path, os.R_OK)
-            raise self._refused(f"{error}{_ONLY_READABLE if readable else ''}") from None
+            raise self.refused(f"{error}{_ONLY_READABLE if readable else ''}") from None
 
     def _measure(self, form: str) -> int:
         size = os.fstat(self._descriptor).st_size
         if not form and os.pread(self._descriptor, len(_QCOW2), 0) == _QCOW2:
-            raise self._refused(
-                "it looks like a disk of format qcow2: have `qemu-img convert -O raw` make a raw one, "
-                "or write format=raw if its bytes are the disk's"
+            raise self.refused(
+                "it looks like a disk of format qcow2: write format=qcow2, or format=raw if its bytes are "
+                "the disk's"
             )
         if size == 0 or size % SECTOR:
-            raise self._refused(
+            raise self.refused(
                 f"it has {size} bytes, and a disk has whole sectors of {SECTOR}: is it truncated?"
             )
         return size
@@ -120,8 +76,8 @@ class DiskFile:
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 others = "a guest that writes to it" if self.read_only else "another guest"
-                raise self._refused(f"it is in use by {others}") from None
-            raise self._refused(f"it cannot be locked: {error.strerror}") from None
+                raise self.refused(f"it is in use by {others}") from None
+            raise self.refused(f"it cannot be locked: {error.strerror}") from None
         self._locked = True
 
     def unlock(self) -> None:
@@ -131,13 +87,6 @@ class DiskFile:
         self.save()
         fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
         self._locked = False
-
-    def save(self) -> None:
-        """Have all that was written on the disk, as `flush`; MachineError if that fails."""
-        try:
-            self.flush()
-        except OSError as error:
-            raise self._refused(f"what the guest wrote could not be saved: {error.strerror}") from None
 
     def read(self, offset: int, into: Sequence[memoryview]) -> None:
         """Fill memory from an offset on; OSError if that fails, EIO if the file is shorter by now."""
@@ -188,9 +137,6 @@ class DiskFile:
                 done -= len(left.pop(0))
             if done:
                 left[0] = left[0][done:]
-
-    def _refused(self, reason: str) -> MachineError:
-        return MachineError(f"disk {self.path}: {reason}")
 
 
 _ONLY_READABLE: Final = "; with `,ro` behind it the guest may only read it"

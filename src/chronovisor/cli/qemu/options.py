@@ -102,8 +102,8 @@ OPTIONS: Final = (
         "`--clock virtual --ticks-per-instruction`", take_icount,
         "An instruction takes a whole number of ticks of 1.953 ns: 2^N ns are rounded to the nearest. No "
         "`auto`, no `rr`. `sleep` makes no difference: a guest that waits takes no real time."),
-    Option(("drive",), "file=FILE[,format=raw][,readonly=on][,if=scsi|none,id=ID]", "a disk", "`--disk`",
-        take_drive,
+    Option(("drive",), "file=FILE[,format=raw|qcow2][,readonly=on][,if=scsi|none,id=ID]", "a disk",
+        "`--disk`", take_drive,
         "Disks are virtual SCSI, in the order of the options. Options about the host's cache are ignored."),
     Option(("hda",), "FILE", "a disk; also FILE without an option", "`--disk`", take_disk),
     Option(("netdev",), "user|tap,id=ID[,ifname=NAME]", "a network for -device spapr-vlan", "`--net`",

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from chronovisor.machine.disk_file import DiskFile, DiskOption
+from chronovisor.machine.disk import Disk, DiskOption
+from chronovisor.machine.disk_file import DiskFile
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.network import NetworkOption
+from chronovisor.machine.qcow2_image import Qcow2Image
 from chronovisor.machine.vio.device import FIRST_UNIT, Surroundings, VioDevice
 from chronovisor.machine.vio.lan import NetworkAdapter, NetworkState
 from chronovisor.machine.vio.vscsi import DiskAdapter, DiskState
@@ -39,7 +41,7 @@ class Attachments:
     def check(self) -> None:
         """MachineError if a file cannot be a disk now, or there is no such network."""
         for disk in self.disks:
-            DiskFile(disk).close()
+            _open(disk).close()
         if self.network is not None:
             self.network.check()
 
@@ -50,7 +52,7 @@ class Attachments:
         devices: list[VioDevice] = []
         try:
             for number, disk in enumerate(self.disks):
-                devices.append(DiskAdapter(_FIRST_DISK + number, around, DiskFile(disk)))
+                devices.append(DiskAdapter(_FIRST_DISK + number, around, _open(disk)))
             if self.network is not None:
                 link = self.network.open()
                 devices.append(NetworkAdapter(_NETWORK, around, self.network.address(), link))
@@ -59,6 +61,10 @@ class Attachments:
                 device.close()
             raise
         return devices
+
+
+def _open(option: DiskOption) -> Disk:
+    return Qcow2Image(option) if option.format == "qcow2" else DiskFile(option)
 
 
 NOTHING: Final = Attachments()

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from chronovisor.machine.disk_file import SECTOR, DiskFile
+from chronovisor.machine.disk import SECTOR, Disk
 from chronovisor.machine.vio import scsi
 from chronovisor.machine.vio.scsi import Operation, ScsiError
 from chronovisor.machine.vio.srp import LARGEST_TRANSFER
@@ -58,7 +58,7 @@ class Transfer(Protocol):
 class ScsiDisk:
     """One disk. `tell` is told in a line of what fails on the host, each kind of failure once."""
 
-    def __init__(self, file: DiskFile, serial: str, tell: Callable[[str], None]) -> None:
+    def __init__(self, file: Disk, serial: str, tell: Callable[[str], None]) -> None:
         self.file = file
         self._serial = serial.encode()
         self._tell = tell

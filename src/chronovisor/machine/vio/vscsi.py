@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from chronovisor.machine.disk_file import DiskFile
+from chronovisor.machine.disk import Disk
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.vio import scsi, srp
 from chronovisor.machine.vio.crq import MESSAGE, CommandQueue, Queue
@@ -56,7 +56,7 @@ class DiskAdapter(VioDevice):
     device_type = "vscsi"
     compatible = "IBM,v-scsi"
 
-    def __init__(self, unit: int, around: Surroundings, file: DiskFile) -> None:
+    def __init__(self, unit: int, around: Surroundings, file: Disk) -> None:
         super().__init__(unit, around)
         self.file = file
         self._queue = CommandQueue(self.window)
