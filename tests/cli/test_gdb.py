@@ -66,3 +66,25 @@ def test_a_guest_waits_for_its_debugger(machine: Machine) -> None:
     if said:
         assert "exited normally" in said
         assert waiting.ends() == ExitStatus.OK
+
+
+@needs_gdb
+def test_gdb_goes_back_in_virtual_time(machine: Machine) -> None:
+    machine.fails(ExitStatus.USAGE, "say with --gdb", "run", "hello-le.elf", "--record", "1M")
+    machine.fails(ExitStatus.USAGE, "is no size", "run", "hello-le.elf", "--gdb", "0", "--record", "much")
+    machine.fails(ExitStatus.USAGE, "virtual time", "run", "hello-le.elf", "--gdb", "0", "--record", "1M")
+    options = ("--gdb", "0", "--wait", "--clock", "virtual", "--record", "64M")
+    waiting = machine.start_waiting("carol", *options)
+    found = re.fullmatch(r"chronovisor: gdb can connect: target remote (\S+)\n", waiting.error_line())
+    assert found is not None, waiting.errors
+    machine.fails(ExitStatus.USAGE, "cannot be recorded", "gdb", "carol", "--record", "1M")
+    begin, say = 'printf "begin=%lx\\n", $pc', 'printf "pc=%lx\\n", $pc'
+    said = gdb(
+        found[1], begin, "stepi 40", "stepi", say, "reverse-stepi", "stepi", say, "reverse-continue", say
+    )
+    (beginning,) = re.findall(r"begin=(\w+)", said)
+    stepped, again, back = re.findall(r"pc=(\w+)", said)
+    assert (stepped, back) == (again, beginning), said
+    assert "No more reverse-execution history" in said
+    # Its debugger has left it in the past: it goes on in the present.
+    assert waiting.ends() == ExitStatus.OK

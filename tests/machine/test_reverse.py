@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from elf_files import Elf, Part, program
+from elf_files import POWER_OFF, Elf, Part, program
 from test_debugger import FOR_EVER, PlainTime, gdb, needs_gdb, number
 
+from chronovisor.cli.demo.sabotage import SabotagedSystem
+from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.isa.assembly import assemble
 from chronovisor.machine import Guest, Host, MachineError, vcpu_state
 from chronovisor.machine.debugger.gdb_server import GdbServer
@@ -19,8 +22,13 @@ from chronovisor.machine.debugger.past import Arrival, Places, Why
 from chronovisor.machine.vio.attachments import Attachments
 from chronovisor.memory import Watchpoint
 from chronovisor.migration import recording as recording_module
+from chronovisor.migration.link import Link
+from chronovisor.migration.move import move
 from chronovisor.migration.recording import Recording
 from chronovisor.migration.replay import Replay
+from chronovisor.proof.sabotage import SABOTAGES
+from chronovisor.timebase.clock import VirtualTime
+from chronovisor.timebase.policy import FREEZE
 from chronovisor.timebase.types import Ticks
 
 STEP = 256
@@ -83,8 +91,9 @@ def assert_it_repeats_itself(recording: Recording) -> int:
     for n in range(recording.first, recording.last):
         stretch, following = recording.stretch(n), recording.stretch(n + 1)
         past = recording.guest_at(n)
+        assert stretch.end is not None
         if stretch.end != stretch.tick:
-            past.run_up_to(stretch.end, no)
+            past.run_for(Ticks(stretch.end - stretch.tick))
         vcpus = tuple(vcpu_state.save(vcpu) for vcpu in past.vcpus)
         memory = past.memory
         changed = [p for p, held in recording.pages.at(n + 1) if memory.read(p << 12, 4096) != held]
@@ -158,14 +167,14 @@ def test_little_of_the_past_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_past_that_turns_out_otherwise_is_told() -> None:
     with Host(clock="virtual") as host:
-        guest = host.boot(program("lis r4,2\nloop: ld r5,0(r4)\ncmpdi r5,0\nbeq loop\nb ."))
+        guest = host.boot(program(f"lis r4,2\nloop: ld r5,0(r4)\ncmpdi r5,0\nbeq loop\n{POWER_OFF}"))
         recording = Recording(guest)
         guest.run_for(Ticks(STEP * 1000))
         now = host.timebase
         # As if another value had been there.
-        recording.stretch(0).executed = (999,)
+        recording.pages.note(0, 0x20, b"\1" * 4096)
         past = Replay(recording)
-        with pytest.raises(MachineError, match="could not be repeated"):
+        with pytest.raises(MachineError, match="could not be repeated: there the guest powered off"):
             past.run_back(0, Places((), ()), no)
         assert past.guest is None
         assert host.timebase == now
@@ -255,3 +264,90 @@ def test_gdb_goes_back(vcpus: int) -> None:
     assert said.count("No more reverse-execution history") == 4
     assert said.count("Old value = 0\nNew value = ") == 1
     assert said.count("\nNew value = 0\n") == 1
+
+
+PERIOD = 0x40_0000
+"""Ticks from one timer to the next in the guest below: 8 ms."""
+TIMER_HANDLER = """
+    mfspr r29,268
+    subf r4,r28,r29
+    cmpdi r4,0
+    blt early
+next: add r28,r28,r27
+    mfspr r4,268
+    subf r4,r4,r28
+    mtspr 22,r4
+    addi r30,r30,1
+    rfid
+early: addi r26,r26,1
+    b next
+"""
+"""r28 is when the timer is due, r29 when it came, r30 how many there were."""
+EARLY_AT = 0x900 + 4 * 10
+TIMER_GUEST = """
+    lis r27,0x40
+    li r30,0; li r26,0; lis r25,2
+    mfspr r28,268
+    add r28,r28,r27
+    mtspr 22,r27
+    mfmsr r3; ori r3,r3,0x8000; mtmsrd r3,1
+work: mfspr r31,268
+    std r31,0(r25)
+    b work
+"""
+"""It notes its timebase at 0x20000, for ever."""
+STORE_AT = 0x10000 + 4 * 11
+
+
+@needs_gdb
+def test_from_a_missed_timer_back_over_a_move_to_the_switch_that_caused_it() -> None:
+    """The guest moves to a host whose switch does not check for a wrap. From then on its timebase is 2^24 ticks
+    behind, so a timer comes before it is due.
+    """
+    image = Elf(
+        [
+            Part(assemble(TIMER_HANDLER, 0x900, False), 0x900),
+            Part(assemble(TIMER_GUEST, 0x10000, False), 0x10000),
+        ],
+        0x10000,
+        little=False,
+    ).build()
+    clock, resumed, stop = VirtualTime(), (1 << 60) - 0xC0, 4 * PERIOD - 60 * STEP
+    # The move takes two flights. In the first entry after it the low 24 bits of the guest's clock wrap.
+    here = Host(tb_origin=resumed - 2 * STEP - stop, clock=clock)
+    there = Host.over(SabotagedSystem(Hypervisor(clock, 1 << 50), SABOTAGES[0]))
+    with here, there:
+        guest = here.boot(image)
+        recording = Recording(guest)
+        guest.run_for(Ticks(stop))
+        moved, _ = move(guest, there, Link([Ticks(STEP)]), policy=FREEZE)
+        assert moved.timebase().value == resumed
+        recording.follow(moved)
+        with reversible(moved, Replay(recording)) as server:
+            said = gdb(
+                server,
+                *(f"break *{EARLY_AT:#x}", "continue", 'printf "early=%ld\\n", $r29 - $r28', "monitor time"),
+                # Backwards over what the guest has noted, to where its clock was ahead of what the timer saw.
+                *("delete", "set $came = $r29", "watch {long}0x20000 if {long}0x20000 > $came"),
+                *("reverse-continue", 'printf "pc=%lu\\n", $pc', 'printf "noted=%lu\\n", $r31', "delete"),
+                *(
+                    "reverse-stepi",
+                    "monitor time",
+                    "reverse-stepi",
+                    "monitor time",
+                    'printf "pc=%lu\\n", $pc',
+                ),
+                *("stepi", "monitor time", "stepi", "monitor time", "kill"),
+                little=False,
+            )
+    behind = 1 << 24
+    (early,) = (int(found) for found in re.findall(r"early=(-?\d+)", said))
+    assert -behind < early < -behind + 100 * STEP, said
+    assert "No more reverse-execution history" not in said
+    # The first thing that it noted on its new host is 2^24 ticks behind; the last on the old one is not.
+    assert number(said, "pc") == [STORE_AT, STORE_AT + 4]
+    (noted,) = number(said, "noted")
+    assert 0 < resumed - noted < behind
+    assert resumed - noted > behind - 10 * STEP
+    offsets = [int(found, 16) for found in re.findall(r"vCPU 0: offset 0x([0-9a-f]+)", said)]
+    assert [bool(offset) for offset in offsets] == [True, True, False, False, True]

@@ -16,15 +16,25 @@ from chronovisor.cli.time_options import MAX_STEP_DEFAULT, TIME_HELP, parse_poli
 from chronovisor.machine.control import RequestHandler
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
+from chronovisor.machine.sizes import parse_bytes
 from chronovisor.timebase.policy import TimePolicy
 
 if TYPE_CHECKING:
     from chronovisor.machine.debugger.gdb_server import GdbServer
+    from chronovisor.machine.debugger.past import Past
 
 ANY_PORT: Final = "127.0.0.1:0"
 """A port of this machine that is free."""
 GdbTime: TypeAlias = Annotated[
     str, typer.Option(help=f"While a debugger has the guest stopped: {TIME_HELP}", metavar="POLICY")
+]
+Record: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        help="In virtual time, keep so much of the guest's past (64M, 1G) that gdb can go back in it "
+        "(reverse-continue).",
+        metavar="SIZE",
+    ),
 ]
 
 
@@ -35,18 +45,27 @@ class DebuggerOptions:
     address: str
     wait: bool
     policy: TimePolicy
+    record: int = 0
+    """Bytes of the guest's past that are kept; 0 for none."""
 
 
-def parse_debugger(address: str, wait: bool, time: str) -> DebuggerOptions | None:
-    """Return what `--gdb`, `--wait` and `--gdb-time` say; None without a debugger.
+def parse_debugger(address: str, wait: bool, time: str, record: str) -> DebuggerOptions | None:
+    """Return what `--gdb`, `--wait`, `--gdb-time` and `--record` say; None without a debugger.
 
     MachineError for what makes no sense.
     """
     if not address:
         if wait:
             raise MachineError("--wait waits for a debugger: say with --gdb where it connects")
+        if record:
+            raise MachineError("--record is for a debugger: say with --gdb where it connects")
         return None
-    return DebuggerOptions(address, wait, parse_policy(time, MAX_STEP_DEFAULT))
+    return DebuggerOptions(address, wait, parse_policy(time, MAX_STEP_DEFAULT), parse_record(record))
+
+
+def parse_record(text: str) -> int:
+    """Return the bytes that `--record` says; 0 for no text. MachineError if that makes no sense."""
+    return parse_bytes(text, "size of the record") if text else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +102,23 @@ class Debugging:
         if self._server is None:
             time = _DebuggedTime(self._time_away, options.policy)
             self._server = GdbServer(
-                self._guest, options.address, time, lambda: self._time_away.guest_time, self._tell
+                self._guest,
+                options.address,
+                time,
+                lambda: self._time_away.guest_time,
+                self._tell,
+                self._recorded(options.record) if options.record else None,
             )
             if options.wait:
                 time.stop()
             self._tell(f"gdb can connect: target remote {self._server.address}")
         return self._server.address
+
+    def _recorded(self, size: int) -> Past:
+        from chronovisor.migration.recording import Recording
+        from chronovisor.migration.replay import Replay
+
+        return Replay(Recording(self._guest, size))
 
     def close(self) -> None:
         """Tell a debugger how the guest ended, and listen no more."""
@@ -97,4 +127,7 @@ class Debugging:
 
     def _gdb(self, request: dict[str, Any]) -> dict[str, Any]:
         policy = TimePolicy.parse(request["time"])
-        return {"address": self.open(DebuggerOptions(request["address"] or ANY_PORT, False, policy))}
+        options = DebuggerOptions(request["address"] or ANY_PORT, False, policy, request["record"])
+        if options.record and self._server is not None:
+            raise MachineError("a debugger can connect already: what has passed cannot be recorded")
+        return {"address": self.open(options)}

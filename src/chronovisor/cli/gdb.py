@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from chronovisor.cli.debugging import GdbTime
+from chronovisor.cli.debugging import GdbTime, Record, parse_record
 from chronovisor.cli.time_options import MAX_STEP_DEFAULT, parse_policy
 from chronovisor.machine.control import PATIENCE, ask
 from chronovisor.machine.errors import MachineError
@@ -24,6 +24,7 @@ def command(
         typer.Option(help="Where to listen; a free port of this machine.", metavar="[HOST:]PORT|unix:PATH"),
     ] = "",
     gdb_time: GdbTime = "freeze",
+    record: Record = "",
     symbols: Annotated[
         str, typer.Option(help="With --attach: the ELF file of what the guest runs.", metavar="FILE")
     ] = "",
@@ -34,9 +35,8 @@ def command(
 
     A guest that already listens keeps its address.
     """
-    answer = ask(
-        name, "gdb", PATIENCE, address=at or None, time=str(parse_policy(gdb_time, MAX_STEP_DEFAULT))
-    )
+    policy = str(parse_policy(gdb_time, MAX_STEP_DEFAULT))
+    answer = ask(name, "gdb", PATIENCE, address=at or None, time=policy, record=parse_record(record))
     connect = f"target remote {answer['address']}"
     if attach:
         found = next((path for one in _DEBUGGERS if (path := shutil.which(one))), None)

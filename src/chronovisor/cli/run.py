@@ -10,7 +10,7 @@ import typer
 
 from chronovisor.cli.background import LOG_SIZE_DEFAULT, Detach, LogSize, choose_ground
 from chronovisor.cli.console_place import ConsoleAt, ConsolePlace, EscapeKeys
-from chronovisor.cli.debugging import GdbTime, parse_debugger
+from chronovisor.cli.debugging import GdbTime, Record, parse_debugger
 from chronovisor.cli.device_options import Disk, Net
 from chronovisor.cli.guest_end import tell_end
 from chronovisor.cli.host_options import (
@@ -115,6 +115,7 @@ def command(
     ] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Run nothing before gdb says so.")] = False,
     gdb_time: GdbTime = "freeze",
+    record: Record = "",
     trace: Trace = "",
     stats: Stats = False,
     as_json: Annotated[
@@ -135,7 +136,7 @@ def command(
     if (image is None) == (kernel is None):
         raise MachineError("run: give one image, as IMAGE or as --kernel FILE")
     log_bytes = parse_bytes(log_size, "log size")
-    debugger = parse_debugger(gdb, wait, gdb_time)
+    debugger = parse_debugger(gdb, wait, gdb_time, record)
     attachments = Attachments.parse(disk or (), net)
     place = ConsolePlace.parse(console, escape, detach)
     ground = choose_ground(detach, as_json)

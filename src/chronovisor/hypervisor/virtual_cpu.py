@@ -87,10 +87,8 @@ class VirtualCpu:
         """Whether a debugger wants its run to end after one instruction."""
         self._stepped = False
         """Whether that instruction is done, and its run has not yet ended for it."""
-        self.stop_at: int | None = None
-        """Of how many executed instructions its run ends behind; None for no such number."""
         self.repetition: Repetition | None = None
-        """Until when it goes over what a debugger has set; None if it never does."""
+        """How it does again what it did; None if it does not."""
         self.trace: RunTrace | None = None
         """Told what happens in its runs; changed inside `access`."""
         self._cede = Cede(self, self.timer, self.pending, host.scheduler, host.source)
@@ -284,6 +282,8 @@ class VirtualCpu:
             # It was a hypercall that user space has answered.
             self._stepped = False
             return Debugged(self.state.CIA, True)
+        if self._is_at_its_end():
+            return Debugged(self.state.CIA, True)
         if self._cede.ceded:
             self._wait_told(self._cede.block)
             return None
@@ -321,10 +321,12 @@ class VirtualCpu:
         engine, hypercalls = self.machine.engine, self.machine.hypercalls
         cede, pending, trace = self._cede, self.pending, self.trace
         while not self._has_to_leave(stay):
+            if self._is_at_its_end():
+                return Debugged(self.state.CIA, True)
             if cede.ceded:
                 self._wait_told(lambda: cede.nap(stay))
                 continue
-            state = self.state
+            state, repetition = self.state, self.repetition
             if self.single_step:
                 return self._step()
             interrupt = pending.deliver(state, engine)
@@ -332,9 +334,9 @@ class VirtualCpu:
                 trace.interrupted(interrupt, self._late(interrupt))
             if self._is_virtual:
                 budget = self._account.budget(state.MSR, engine.budget)
-                if self.stop_at is not None:
-                    budget = min(budget, self.stop_at - state.executed)
-                    if budget <= 0:
+                if repetition is not None:
+                    budget = self._repeated(repetition, budget)
+                    if not budget:
                         return Debugged(state.CIA, True)
                 stop = engine.run(state, budget)
                 self._account.settle()
@@ -390,9 +392,10 @@ class VirtualCpu:
         want to end in its handlers.
         """
         engine, state = self.machine.engine, self.state
-        if state.executed == self.stop_at:
+        repetition = self.repetition
+        if repetition is not None and not self._repeated(repetition, 1):
             return Debugged(state.CIA, True)
-        stop = engine.step(state) if self.repetition is None else engine.run(state, 1)
+        stop = engine.step(state) if repetition is None else engine.run(state, 1)
         if stop.reason in _DEBUG:
             if not self._passes(stop):
                 return Debugged(state.CIA, False, stop.watchpoint)
@@ -406,10 +409,19 @@ class VirtualCpu:
 
     def _passes(self, stop: Stop) -> bool:
         """Whether it goes over the break- or watchpoint that it has come to."""
-        if self.repetition is None:
-            return False
-        now = self.host.source.ticks()
-        return self.repetition.passes(Passage(self.number, self.state.executed, now, stop.watchpoint))
+        return self.repetition is not None and self.repetition.passes(
+            Passage(self.number, self.state.executed, stop.watchpoint)
+        )
+
+    def _is_at_its_end(self) -> bool:
+        """Whether all that was to be done again is done."""
+        return self.repetition is not None and self.repetition.left() == 0
+
+    def _repeated(self, repetition: Repetition, budget: int) -> int:
+        """How many instructions of a budget it may execute, if it does again what it did."""
+        left, end = repetition.left(), repetition.end_of.get(self.number)
+        budget = budget if left is None else min(budget, left)
+        return budget if end is None else min(budget, end - self.state.executed)
 
     def begin_course(self) -> None:
         """Have what follows depend on its registers, its reservation and whether it was prodded alone.

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from chronovisor.memory import Watchpoint
-    from chronovisor.timebase.types import SourceTime
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +21,6 @@ class Passed:
     vcpu: int
     executed: int
     """How many instructions the vCPU had executed."""
-    tick: SourceTime
-    """The clock's, at that instruction."""
     watchpoint: Watchpoint | None
     """None for a breakpoint."""
 
@@ -38,6 +35,8 @@ class HiddenState:
     """Each vCPU's reservation: real address, bytes, and the value that was read."""
     random: tuple[Any, ...]
     """The host's generator of random numbers."""
+    timebases: tuple[int, ...]
+    """By how much each of its cores' timebases is ahead of the host's: 0, unless something is wrong."""
 
 
 class Course(Protocol):
@@ -55,21 +54,29 @@ class Course(Protocol):
         """Have what follows depend on registers, memory and the state that is returned alone."""
 
     def continue_from(self, hidden: HiddenState) -> None:
-        """Give this machine, which has not run yet, what `begin` returned."""
+        """Give this machine, which has not run since, what `begin` returned; and its host, too."""
 
     def executed(self, vcpu: int) -> int:
         """How many instructions a vCPU has executed; it only ever grows."""
 
-    def stop_at(self, vcpu: int, executed: int | None) -> None:
-        """Have a vCPU's run end (`DebugExit`, after a step) once it has executed so many instructions, before
-        the next one and behind an interrupt that comes before that; None: have it run on.
-        """
+    @property
+    def total(self) -> int:
+        """How many instructions all vCPUs have executed. One executes at a time, so it names a moment."""
 
-    def pass_over(self, until: SourceTime | None) -> None:
-        """Have vCPUs go over the break- and watchpoints that they come to before a tick of the clock; None:
-        over all of them.
+    def repeat(
+        self,
+        end: int | None = None,
+        end_of: tuple[int, int] | None = None,
+        passes_before: int | None = 0,
+    ) -> None:
+        """Say how the machine does again what it did.
+
+        Runs end (`DebugExit`, as after a step) when the `total` is `end`, before anything else happens; or
+        when a vCPU, `end_of[0]`, has executed `end_of[1]` instructions and is before its next one, behind an
+        interrupt that comes before that. vCPUs go over the break- and watchpoints that they come to before
+        the total is `passes_before`; None: over all of them.
         """
 
     @property
     def passed(self) -> Passed | None:
-        """The last of them, since `pass_over`; None if there was none."""
+        """The last that was gone over, since `repeat`; None if there was none."""

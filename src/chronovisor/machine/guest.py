@@ -165,24 +165,13 @@ class Guest:
         holds = (lambda printed: text in printed) if isinstance(text, str) else text
         return self._run_until(lambda: holds(self.console.text), within)
 
-    def run_up_to(self, tick: SourceTime | None, done: Callable[[], bool]) -> None:
-        """Let the guest run until it ends, its host's clock stands at `tick` or `done` holds; then pause it.
+    def run_while(self, holds: Callable[[], bool]) -> None:
+        """Let the guest run until it ends or `holds` is no longer so, and then pause it.
 
-        `done` is looked at when a vCPU leaves the guest, and twice a second.
+        `holds` is looked at when a vCPU leaves the guest, and twice a second.
         """
-        source, due = self.system.clock.source, threading.Event()
-
-        def stop() -> None:
-            due.set()
-            self._threads.ask_to_stop()
-
-        alarm = None if tick is None else source.call_at(tick, stop)
-        try:
-            self.resume()
-            self._wait(lambda: self.end is not None or due.is_set() or done(), None)
-        finally:
-            if alarm is not None:
-                alarm.cancel()
+        self.resume()
+        self._wait(lambda: self.end is not None or not holds(), None)
 
     def _run_until(self, holds: Callable[[], bool], within: Ticks | None) -> bool:
         found = due = False

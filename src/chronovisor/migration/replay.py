@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from chronovisor.kvm.course import HiddenState
 from chronovisor.kvm.exits import DebugExit
 from chronovisor.machine.debugger.past import Arrival, Places, Why
 from chronovisor.machine.errors import MachineError
@@ -36,8 +37,8 @@ class Replay:
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
-        self._present: SourceTime | None = None
-        """The clock's tick to go back to; None in the present."""
+        self._present: tuple[SourceTime, HiddenState] | None = None
+        """The present's, to go back to; None in the present."""
         self._place: _Place | None = None
         """Where it is; None in the present and at the beginning."""
         self._stopped: tuple[int, DebugExit] | None = None
@@ -76,7 +77,9 @@ class Replay:
         """Go to the present."""
         self._drop()
         if self._present is not None:
-            self._recording.clock.rewind(self._present)
+            tick, hidden = self._present
+            self._recording.clock.rewind(tick)
+            self._recording.guest.vm.course.continue_from(hidden)
         self._present = self._place = None
 
     # Where it is
@@ -96,54 +99,52 @@ class Replay:
     # Going
 
     def _run_back(self, vcpu: int, places: Places, interrupted: Interrupted) -> Arrival:
-        clock, recording = self._recording.clock, self._recording
+        recording = self._recording
         number, _ = self._where(vcpu)
-        until = clock.ticks()
-        while number >= recording.first:
-            stretch = recording.stretch(number)
-            if until > stretch.tick:
+        # In the present this is at the last stretch's end.
+        here = None if self.guest is None else self.guest.vm.course.total
+        while places and number >= recording.first:
+            end = sum(recording.stretch(number).executed) if here is None else here
+            if end:
                 guest = self._begin(number, places)
-                guest.vm.course.pass_over(None)
-                self._run(until, interrupted)
-                if until == stretch.end:
+                guest.vm.course.repeat(end, passes_before=None)
+                self._run(interrupted)
+                if here is None:
                     self._compare(number)
                 if (passed := guest.vm.course.passed) is not None:
                     done = passed.executed + (passed.watchpoint is not None)
                     self._go(_Place(number, passed.vcpu, done), Why.HIT, interrupted)
                     return Arrival(Why.HIT, passed.vcpu, passed.watchpoint)
-            number -= 1
-            if number >= recording.first:
-                ended = recording.stretch(number).end
-                assert ended is not None
-                until = ended
+            number, here = number - 1, None
         return self._beginning(vcpu)
 
     def _run_on(self, vcpu: int, places: Places, interrupted: Interrupted) -> Arrival:
         recording = self._recording
         here, _ = self._where(vcpu)
-        gone_over = SourceTime(recording.clock.ticks() + 1)
-        for number in range(here, recording.last + 1):
-            stretch = recording.stretch(number)
+        gone_over = 1 + (0 if self.guest is None else self.guest.vm.course.total)
+        for number in range(here, recording.last + 1 if places else here):
+            end = sum(recording.stretch(number).executed)
+            if not end:
+                continue
             guest = self._begin(number, places)
-            guest.vm.course.pass_over(gone_over)
-            stopped = self._run(stretch.end, interrupted)
-            if stopped is not None and not stopped[1].stepped:
+            guest.vm.course.repeat(end, passes_before=gone_over)
+            stopped = self._run(interrupted)
+            if not stopped[1].stepped:
                 at, exit_ = stopped
                 self._place = _Place(number, at, guest.vm.course.executed(at))
                 return Arrival(Why.HIT, at, exit_.watchpoint)
             self._compare(number)
-            gone_over = SourceTime(0)
+            gone_over = 0
         self.leave()
         return Arrival(Why.PRESENT, vcpu)
 
     def _go(self, place: _Place, why: Why, interrupted: Interrupted) -> Arrival:
         guest = self._begin(place.stretch, Places((), ()))
-        guest.vm.course.stop_at(place.vcpu, place.executed)
-        stopped = self._run(None, interrupted)
+        guest.vm.course.repeat(end_of=(place.vcpu, place.executed))
+        stopped = self._run(interrupted)
         there = guest.vm.course.executed(place.vcpu)
-        if stopped is None or stopped[0] != place.vcpu or there != place.executed:
+        if stopped[0] != place.vcpu or there != place.executed:
             raise self._astray(place.stretch)
-        guest.vm.course.stop_at(place.vcpu, None)
         self._place = place
         return Arrival(why, place.vcpu)
 
@@ -174,7 +175,7 @@ class Replay:
     def _begin(self, number: int, places: Places) -> Guest:
         self._drop()
         if self._present is None:
-            self._present = self._recording.clock.ticks()
+            self._present = self._recording.clock.ticks(), self._recording.guest.vm.course.begin()
         guest = self.guest = self._recording.guest_at(number)
         guest.vm.break_at(places.breakpoints)
         guest.vm.watch(places.watchpoints)
@@ -190,26 +191,17 @@ class Replay:
         if self._stopped is None:
             self._stopped = vcpu, exit_
 
-    def _run(self, until: SourceTime | None, interrupted: Interrupted) -> tuple[int, DebugExit] | None:
-        """Run up to a tick of the clock, at most; return what stopped the guest before, if anything did."""
+    def _run(self, interrupted: Interrupted) -> tuple[int, DebugExit]:
+        """Run until something stops the guest; return what."""
         guest = self.guest
         assert guest is not None
-        self._stopped, given_up = None, False
-        if interrupted():
-            raise _InterruptedError
-        if until is not None and until <= self._recording.clock.ticks():
-            return None
-
-        def done() -> bool:
-            nonlocal given_up
-            given_up = given_up or interrupted()
-            return self._stopped is not None or given_up
-
-        guest.run_up_to(until, done)
-        if given_up and self._stopped is None:
-            raise _InterruptedError
+        self._stopped = None
+        if not interrupted():
+            guest.run_while(lambda: self._stopped is None and not interrupted())
         if guest.end is not None:
             raise MachineError(f"the past could not be repeated: there {guest.end.message}")
+        if self._stopped is None:
+            raise _InterruptedError
         return self._stopped
 
     def _compare(self, number: int) -> None:

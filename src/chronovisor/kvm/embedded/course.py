@@ -7,7 +7,6 @@ import random
 from chronovisor.hypervisor.repetition import Repetition
 from chronovisor.hypervisor.virtual_machine import VirtualMachine
 from chronovisor.kvm.course import HiddenState, Passed
-from chronovisor.timebase.types import SourceTime
 
 
 class EmbeddedCourse:
@@ -38,6 +37,7 @@ class EmbeddedCourse:
             tuple(vcpu.prodded for vcpu in vcpus),
             tuple(vcpu.state.reservation for vcpu in vcpus),
             self._random.getstate(),
+            tuple(core.timebase.adjust for core in self._machine.host.cores),
         )
 
     def continue_from(self, hidden: HiddenState) -> None:
@@ -48,20 +48,31 @@ class EmbeddedCourse:
             if prodded:
                 vcpu.prod()
         self._random.setstate(hidden.random)
+        for core, ahead in zip(self._machine.host.cores, hidden.timebases, strict=True):
+            core.timebase.adjust = ahead
 
     def executed(self, vcpu: int) -> int:
         """How many instructions a vCPU has executed."""
         return self._machine.vcpus[vcpu].state.executed
 
-    def stop_at(self, vcpu: int, executed: int | None) -> None:
-        """Have a vCPU's run end once it has executed so many instructions."""
-        self._machine.vcpus[vcpu].stop_at = executed
+    @property
+    def total(self) -> int:
+        """How many instructions all vCPUs have executed."""
+        return sum(vcpu.state.executed for vcpu in self._machine.vcpus.values())
 
-    def pass_over(self, until: SourceTime | None) -> None:
-        """Have vCPUs go over the break- and watchpoints that they come to before a tick."""
-        self._repetition = Repetition(until)
+    def repeat(
+        self,
+        end: int | None = None,
+        end_of: tuple[int, int] | None = None,
+        passes_before: int | None = 0,
+    ) -> None:
+        """Say how the machine does again what it did."""
+        repetition = self._repetition = Repetition(lambda: self.total)
+        repetition.end, repetition.passes_before = end, passes_before
+        if end_of is not None:
+            repetition.end_of[end_of[0]] = end_of[1]
         for vcpu in self._machine.vcpus.values():
-            vcpu.repetition = self._repetition
+            vcpu.repetition = repetition
 
     @property
     def passed(self) -> Passed | None:

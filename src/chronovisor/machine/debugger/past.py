@@ -40,6 +40,10 @@ class Places:
     breakpoints: Collection[int]
     watchpoints: Collection[Watchpoint]
 
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self.breakpoints or self.watchpoints)
+
 
 class Past(Protocol):
     """The recorded past of one guest, which is stopped meanwhile.
