@@ -70,6 +70,10 @@ RACE_LOOP = 0x10000 + 4 * 9
 """The address of its `loop`."""
 
 
+NOWHERE = Places({4}, ())
+"""A place to which these guests do not come."""
+
+
 def no() -> bool:
     return False
 
@@ -175,7 +179,7 @@ def test_the_past_that_turns_out_otherwise_is_told() -> None:
         recording.pages.note(0, 0x20, b"\1" * 4096)
         past = Replay(recording)
         with pytest.raises(MachineError, match="could not be repeated: there the guest powered off"):
-            past.run_back(0, Places((), ()), no)
+            past.run_back(0, NOWHERE, no)
         assert past.guest is None
         assert host.timebase == now
 
@@ -186,13 +190,13 @@ def test_going_back_can_be_given_up() -> None:
         recording = Recording(guest)
         guest.run_for(Ticks(STEP * 1000))
         past, now = Replay(recording), host.timebase
-        assert past.run_back(0, Places((), ()), lambda: True) == Arrival(Why.INTERRUPTED, 0)
+        assert past.run_back(0, NOWHERE, lambda: True) == Arrival(Why.INTERRUPTED, 0)
         assert (past.guest, host.timebase) == (None, now)
         assert past.step_back(0, no) == Arrival(Why.STEPPED, 0)
         there, before = past.guest, host.timebase
         assert there is not None
         at = there.get("PC")
-        assert past.run_back(0, Places((), ()), lambda: True) == Arrival(Why.INTERRUPTED, 0)
+        assert past.run_back(0, NOWHERE, lambda: True) == Arrival(Why.INTERRUPTED, 0)
         assert past.guest is not None
         assert (past.guest.get("PC"), host.timebase) == (at, before)
 
@@ -301,8 +305,8 @@ STORE_AT = 0x10000 + 4 * 11
 
 @needs_gdb
 def test_from_a_missed_timer_back_over_a_move_to_the_switch_that_caused_it() -> None:
-    """The guest moves to a host whose switch does not check for a wrap. From then on its timebase is 2^24 ticks
-    behind, so a timer comes before it is due.
+    """The guest moves to a host whose switch does not check for a wrap. From then on it is 2^24 ticks behind,
+    so a timer comes before it is due.
     """
     image = Elf(
         [
