@@ -29,7 +29,7 @@ from chronovisor.timebase.clock import TickSource
 from chronovisor.timebase.facility import Tfmr
 from chronovisor.timebase.types import Ticks
 
-SAMPLE: Final = 5_000
+SAMPLE: Final = 2_500
 COURSE: Final = 100
 """Steps in one course."""
 BATCH: Final = 20

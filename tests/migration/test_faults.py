@@ -29,7 +29,7 @@ from chronovisor.timebase.clock import RealTime, TickSource, VirtualTime
 from chronovisor.timebase.record import MoveRecord
 from chronovisor.timebase.types import Ticks
 
-SAMPLE: Final = 200
+SAMPLE: Final = 120
 MESSAGES: Final = 5
 """Of a source in virtual time: Offer, State and COMMIT, and one more that never comes; rounds are others."""
 MS: Final = 512_000

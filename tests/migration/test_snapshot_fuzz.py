@@ -20,7 +20,7 @@ from chronovisor.migration.snapshot_restore import read_contents, restore_from
 from chronovisor.timebase.policy import CATCH_UP, FREEZE, TimePolicy
 from chronovisor.timebase.types import Ticks
 
-CASES = 10_000
+CASES = 4_000
 RESTORED = 300
 MEMORY_LIMIT = 4 << 20
 
