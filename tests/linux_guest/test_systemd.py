@@ -14,7 +14,7 @@ from chronovisor.cli.debian import Packages
 from chronovisor.machine.cpio import Archive
 from chronovisor.machine.guest import EndReason
 from chronovisor.machine.host import Host
-from linux_guest.guests import BOOT_SECONDS, COMPLAINTS, OWN, Lines
+from linux_guest.guests import BOOT_SECONDS, COMPLAINTS, OWN, TRIXIE, TRIXIE_64K, Kernel, Lines
 from linux_guest.systemd_image import systemd_image
 
 pytestmark = [pytest.mark.oracle, pytest.mark.soak]
@@ -57,12 +57,12 @@ def image() -> bytes:
     return systemd_image(Packages()).read_bytes() + out.getvalue()
 
 
-def booted(append: str = "") -> dict[str, list[str]]:
+def booted(kernel: Kernel, append: str = "") -> dict[str, list[str]]:
     """Boot until the guest powers off; return what the check said, by the first word."""
     lines = Lines()
     with Host(cores=2, engine="regions") as host:
         guest = host.boot(
-            OWN.vmlinux(), "2G", smp=2, append=f"{APPEND} {append}", console=lines, initrd=image()
+            kernel.vmlinux(), "2G", smp=2, append=f"{APPEND} {append}", console=lines, initrd=image()
         )
         end = guest.run(timeout=BOOT_SECONDS)
     assert end.reason is EndReason.POWER_OFF, lines.text[-3000:]
@@ -74,8 +74,9 @@ def booted(append: str = "") -> dict[str, list[str]]:
     return said
 
 
-def test_debian_runs_with_no_failed_unit() -> None:
-    said = booted()
+@pytest.mark.parametrize("kernel", [OWN, TRIXIE, TRIXIE_64K], ids=["own", "trixie", "trixie-64k"])
+def test_debian_runs_with_no_failed_unit(kernel: Kernel) -> None:
+    said = booted(kernel)
     assert said["state"] == ["running"], said
     assert "failed" not in said
     here = subprocess.run([sys.executable, PROGRAM], capture_output=True, text=True, check=True, timeout=60)
@@ -84,6 +85,6 @@ def test_debian_runs_with_no_failed_unit() -> None:
 
 
 def test_a_failed_unit_is_seen() -> None:
-    said = booted("systemd.wants=broken.service")
+    said = booted(OWN, "systemd.wants=broken.service")
     assert said["state"] == ["degraded"]
     assert said["failed"] == ["broken.service"]
