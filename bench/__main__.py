@@ -1,12 +1,17 @@
-"""`make bench`: the figures, as tables."""
+"""`make bench`: the figures, as tables. `make bench ARGS=devices` measures some alone."""
 
 from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
 from bench import (
     campaigns,
+    devices,
     drift,
     exit_parts,
     guest_speed,
@@ -55,20 +60,29 @@ def _start_up(console: Console) -> None:
     console.print(table)
 
 
-def main() -> None:
-    """Measure and print."""
+FIGURES: Final[dict[str, Callable[[Console], None]]] = {
+    "start-up": _start_up,
+    "guest-speed": _guest_speed,
+    "linux-work": linux_work.show,
+    "devices": devices.show,
+    "parallel": parallel.show,
+    "switch": switch.show,
+    "exits": exit_parts.show,
+    "traces": traces.show,
+    "moves": moves.show,
+    "live-moves": live_moves.show,
+    "drift": drift.show,
+    "campaigns": campaigns.show,
+}
+
+
+def main(names: Sequence[str]) -> None:
+    """Measure and print what is named, or everything."""
+    if unknown := [name for name in names if name not in FIGURES]:
+        sys.exit(f"bench: {unknown[0]!r} is none of {', '.join(FIGURES)}")
     console = Console()
-    _start_up(console)
-    _guest_speed(console)
-    linux_work.show(console)
-    parallel.show(console)
-    switch.show(console)
-    exit_parts.show(console)
-    traces.show(console)
-    moves.show(console)
-    live_moves.show(console)
-    drift.show(console)
-    campaigns.show(console)
+    for name in names or FIGURES:
+        FIGURES[name](console)
 
 
-main()
+main(sys.argv[1:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -150,3 +151,39 @@ def test_a_guest_that_moves_with_its_disk_and_a_network(disk: Path, server: int)
     assert not COMPLAINTS.search(lines.text)
     assert read_file(disk, "echo")[:4] == b"\x7fELF"
     assert read_file(disk, "random") == read_file(disk, "copy1") == random.Random(0).randbytes(SERVED)
+
+
+PING = """
+ifconfig eth0 192.0.2.2
+echo
+ping -c 3 192.0.2.1 >/tmp/short && echo "answered"
+ping -c 3 -s 8000 192.0.2.1 >/tmp/long && echo "answered in pieces"
+"""
+TAP = """
+ip tuntap add kept mode tap
+ip address add 192.0.2.1/24 dev kept
+ip link set kept up
+exec "$@"
+"""
+
+
+@pytest.mark.soak
+def test_a_tap_device_of_the_machine(disk: Path, tmp_path: Path) -> None:
+    """In a network namespace of its own, so nothing of the machine's network changes."""
+    apart = ["unshare", "--map-root-user", "--net"]
+    if subprocess.run([*apart, "true"], check=False).returncode:
+        pytest.skip("this machine lets nobody make a network namespace")
+    initrd = tmp_path / "initrd"
+    initrd.write_bytes(archive(PING))
+    command = [sys.executable, "-m", "chronovisor", "run", "--kernel", str(OWN.vmlinux())]
+    command += ["--initrd", str(initrd), "--memory", "256M", "--timeout", str(BOOT_SECONDS)]
+    command += ["--append", "console=hvc0 cryptomgr.notests quiet", "--disk", str(disk), "--net", "tap=kept"]
+    done = subprocess.run(
+        [*apart, "sh", "-ec", TAP, "sh", *command],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {"answered", "answered in pieces"} <= set(done.stdout.splitlines()), done.stdout

@@ -20,6 +20,7 @@ import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from chronovisor.machine.errors import MachineError
@@ -29,6 +30,9 @@ LARGEST_FRAME: Final = 65535 + 18
 _LENGTH: Final = struct.Struct(">I")
 _CHUNK: Final = 1 << 18
 """Bytes that are read at once."""
+_WINDOW: Final = 8 << 20
+"""Bytes that may wait in passt's socket."""
+_SO_SNDBUFFORCE: Final = 32
 _TUNSETIFF: Final = 0x4004_54CA
 _TAP_WITHOUT_HEADER: Final = 0x1002
 """IFF_TAP and IFF_NO_PI (the kernel's Documentation/networking/tuntap.rst)."""
@@ -69,6 +73,11 @@ class NetworkOption:
 
     def check(self) -> None:
         """MachineError if there is no such network here."""
+        if self.tap and not Path("/sys/class/net", self.tap).exists():
+            raise MachineError(
+                f"net tap={self.tap}: there is no such device: make it with "
+                f"`ip tuntap add {self.tap} mode tap user $USER`"
+            )
         if not self.tap and shutil.which("passt") is None:
             raise MachineError(
                 "net passt: there is no program of that name here: install Debian's package passt"
@@ -130,6 +139,7 @@ class Passt(Link):
 
     def __init__(self) -> None:
         self._socket, other = socket.socketpair()
+        _enlarge(other)
         said, say = os.pipe()
         # Whatever it says: it must never wait for us to read that.
         os.set_blocking(say, False)
@@ -216,8 +226,17 @@ class Passt(Link):
         os.close(self._said)
 
 
+def _enlarge(sending: socket.socket) -> None:
+    """Let a guest's receive window wait in the socket: passt loses what it cannot write at once."""
+    try:
+        sending.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _WINDOW)
+    except PermissionError:
+        # The most that the machine's `net.core.wmem_max` allows.
+        sending.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _WINDOW)
+
+
 class Tap(Link):
-    """A tap device, which is made if the user may do that."""
+    """A tap device."""
 
     def __init__(self, name: str) -> None:
         try:
@@ -228,12 +247,8 @@ class Tap(Link):
                 os.close(descriptor)
                 raise
         except OSError as error:
-            hint = (
-                f": make it with `ip tuntap add {name} mode tap user $USER`"
-                if error.errno == errno.EPERM
-                else ""
-            )
-            raise MachineError(f"net tap={name}: {error.strerror}{hint}") from None
+            reason = "it is no tap device" if error.errno == errno.EINVAL else error.strerror
+            raise MachineError(f"net tap={name}: {reason}") from None
         super().__init__(descriptor)
         self._name = name
 
@@ -254,6 +269,6 @@ class Tap(Link):
         return True
 
     def close(self) -> None:
-        """Close the device; it stays if it was there before."""
+        """Close the device, which stays."""
         super().close()
         os.close(self._descriptor)

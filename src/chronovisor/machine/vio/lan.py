@@ -35,8 +35,8 @@ _PAGE: Final = 4096
 _DROPPED_AT: Final = _PAGE - 8
 """Where the buffer list's page has the number of frames for which there was no buffer."""
 _SHORTEST: Final = 14
-_PATIENCE: Final = 0.1
-"""Seconds for which the first of the frames waits for a buffer."""
+_PATIENCE: Final = 1.0
+"""Seconds for which the first of the frames waits for a buffer: a guest on a busy machine may be slow."""
 _MOST_WAITING: Final = 4 << 20
 """Bytes of frames that wait for buffers; what is beyond them waits at the other end."""
 _MULTICAST: Final = 0xF_0003

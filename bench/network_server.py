@@ -1,0 +1,34 @@
+"""What the guests of `bench.devices` speak to: `python -m bench.network_server BYTES` prints its port.
+
+An HTTP request is answered with so many bytes; a client that sends anything else sends as much as it likes.
+It is a process of its own, so that it does not wait for the interpreter that runs a guest.
+"""
+
+from __future__ import annotations
+
+import socketserver
+import sys
+import threading
+
+_CHUNK = bytes(1 << 16)
+
+
+class _Conversation(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        if self.request.recv(len(_CHUNK)).startswith(b"GET "):
+            size = int(sys.argv[1])
+            self.request.sendall(f"HTTP/1.0 200 OK\r\nContent-Length: {size}\r\n\r\n".encode())
+            for _ in range(size // len(_CHUNK)):
+                self.request.sendall(_CHUNK)
+        else:
+            while self.request.recv(len(_CHUNK)):
+                pass
+
+
+if __name__ == "__main__":
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Conversation) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        print(server.server_address[1], flush=True)
+        # Until who started it has ended.
+        sys.stdin.read()
+        server.shutdown()
