@@ -9,7 +9,7 @@ from llvmlite import ir
 
 from chronovisor.engine.native.emitter import I64, POINTER, word
 from chronovisor.engine.native.layout import Left
-from chronovisor.engine.regions.lowering import Exit, RegionLowering
+from chronovisor.engine.regions.lowering import Exit, EntryLowering
 
 _MOST = 64
 #: Why an instruction is left undone: only floating point is the concrete evaluator's at times.
@@ -29,13 +29,13 @@ class Exits:
         self._numbers: dict[str, int] = {}
         self._first: dict[str, int] = {}
 
-        def taken(low: RegionLowering, exit: Exit, why: Left | ir.Value) -> None:
+        def taken(low: EntryLowering, exit: Exit, why: Left | ir.Value | None) -> None:
             number = self._numbers.setdefault(_name(low, exit, why), len(self._numbers))
             b, at = low.b, ctypes.addressof(self._counters) + 8 * number
             place = b.inttoptr(word(at), POINTER)
             b.store(b.add(b.load(place, typ=I64), word(1)), place)
 
-        patch.setattr(RegionLowering, "_taken", taken)
+        patch.setattr(EntryLowering, "_taken", taken)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -63,7 +63,7 @@ class Exits:
         assert self.counts.keys() == EVERY
 
 
-def _name(low: RegionLowering, exit: Exit, why: Left | ir.Value) -> str:
+def _name(low: EntryLowering, exit: Exit, why: Left | ir.Value | None) -> str:
     if exit is not Exit.UNDONE:
         return exit.name
     assert isinstance(why, Left)

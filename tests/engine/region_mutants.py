@@ -11,7 +11,7 @@ from llvmlite import ir
 from chronovisor.engine.native.pages import DecodedPages
 from chronovisor.engine.regions import accesses, bit_registers, discovery
 from chronovisor.engine.regions.code import Site
-from chronovisor.engine.regions.lowering import RegionLowering
+from chronovisor.engine.regions.lowering import EntryLowering
 from chronovisor.engine.regions.registers import RegisterLowering
 from chronovisor.isa.values import Value
 
@@ -29,40 +29,48 @@ def _a_register_is_not_stored(patch: pytest.MonkeyPatch) -> None:
 
 
 def _a_tight_loop_is_left_without_its_registers(patch: pytest.MonkeyPatch) -> None:
-    whole = RegionLowering._go_to
+    whole = EntryLowering._go_to
 
-    def go_to(low: RegionLowering, offset: int, done: int) -> None:
+    def go_to(low: EntryLowering, offset: int, done: int) -> None:
         with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(RegisterLowering, "store_registers", lambda low, loop: None)
+            inner.setattr(RegisterLowering, "leave_loop", lambda low: None)
             whole(low, offset, done)
 
-    patch.setattr(RegionLowering, "_go_to", go_to)
+    patch.setattr(EntryLowering, "_go_to", go_to)
 
 
 def _a_region_is_left_from_a_tight_loop_without_its_registers(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(RegionLowering, "_way_out", lambda low, way: low._ways[None, way])
+    patch.setattr(EntryLowering, "_way_out", lambda low, way: low._ways[False, way])
 
 
-def _the_whole_is_not_made_of_the_bits(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(bit_registers.BitRegister, "settle", lambda register: None)
+def _changes_of_bits_are_not_settled(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(bit_registers.BitRegister, "whole", lambda register: register._kept())
+
+
+def _the_bits_of_a_tight_loop_are_not_settled(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(bit_registers.BitRegister, "packed", lambda register: register._kept())
+
+
+def _what_is_known_on_one_side_is_used_on_the_other(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(EntryLowering, "_joins", property(lambda low: set(), lambda low, found: None), raising=False)
 
 
 def _an_exit_counts_one_too_many(patch: pytest.MonkeyPatch) -> None:
-    whole = RegionLowering._exit
+    whole = EntryLowering._exit
 
-    def leave(low: RegionLowering, exit: Any, why: Any, address: ir.Value, done: int) -> None:
-        whole(low, exit, why, address, done + 1)
+    def leave(low: EntryLowering, exit: Any, done: int, **rest: Any) -> None:
+        whole(low, exit, done + 1, **rest)
 
-    patch.setattr(RegionLowering, "_exit", leave)
+    patch.setattr(EntryLowering, "_exit", leave)
 
 
 def _a_loop_counts_nothing(patch: pytest.MonkeyPatch) -> None:
-    whole = RegionLowering._go_to
-    patch.setattr(RegionLowering, "_go_to", lambda low, offset, done: whole(low, offset, 0))
+    whole = EntryLowering._go_to
+    patch.setattr(EntryLowering, "_go_to", lambda low, offset, done: whole(low, offset, 0))
 
 
 def _pages_are_not_checked(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(RegionLowering, "_check_page", lambda low, offset, done: None)
+    patch.setattr(EntryLowering, "_check_page", lambda low, offset, done: None)
 
 
 def _changed_code_stays(patch: pytest.MonkeyPatch) -> None:
@@ -82,8 +90,8 @@ def _one_bit_of_a_field_is_lost(patch: pytest.MonkeyPatch) -> None:
 def _a_carry_is_kept_for_the_whole_region(patch: pytest.MonkeyPatch) -> None:
     whole = bit_registers.BitRegister.replace
 
-    def replace(register: bit_registers.BitRegister, ones: int, value: ir.Value, settle: bool) -> None:
-        whole(register, ones & ~(1 << 29), value, settle)
+    def replace(register: bit_registers.BitRegister, ones: int, *rest: Any) -> None:
+        whole(register, ones & ~(1 << 29), *rest)
 
     patch.setattr(bit_registers.BitRegister, "replace", replace)
 
@@ -93,13 +101,13 @@ def _the_way_to_the_next_entry_is_short(patch: pytest.MonkeyPatch) -> None:
 
 
 def _stores_are_not_logged(patch: pytest.MonkeyPatch) -> None:
-    whole = RegionLowering._look_up
-    patch.setattr(RegionLowering, "_look_up", lambda low, ea, size, store: whole(low, ea, size, False))
+    whole = EntryLowering._look_up
+    patch.setattr(EntryLowering, "_look_up", lambda low, ea, size, store: whole(low, ea, size, False))
 
 
 def _only_the_first_byte_of_a_span_is_looked_up(patch: pytest.MonkeyPatch) -> None:
-    whole = RegionLowering._look_up
-    patch.setattr(RegionLowering, "_look_up", lambda low, ea, size, store: whole(low, ea, 1, store))
+    whole = EntryLowering._look_up
+    patch.setattr(EntryLowering, "_look_up", lambda low, ea, size, store: whole(low, ea, 1, store))
 
 
 def _a_distance_is_forgotten(patch: pytest.MonkeyPatch) -> None:
@@ -116,16 +124,16 @@ def _a_register_keeps_its_address(patch: pytest.MonkeyPatch) -> None:
 
 
 def _a_return_goes_to_the_first_call(patch: pytest.MonkeyPatch) -> None:
-    whole = RegionLowering._jump_by_register
+    whole = EntryLowering._jump_by_register
 
-    def jump(low: RegionLowering, done: int) -> None:
+    def jump(low: EntryLowering, done: int) -> None:
         returns = low.region.returns
         if returns and low.site.is_indirect and not low.site.links:
             low._go_to(returns[0], done)
         else:
             whole(low, done)
 
-    patch.setattr(RegionLowering, "_jump_by_register", jump)
+    patch.setattr(EntryLowering, "_jump_by_register", jump)
 
 
 MUTANTS: dict[str, Break] = {

@@ -10,7 +10,7 @@ from chronovisor.engine.native import compiler
 from chronovisor.engine.native.layout import PAGE_SHIFT
 from chronovisor.engine.native.operations import LOWERINGS
 from chronovisor.engine.regions.code import Code
-from chronovisor.engine.regions.discovery import Region
+from chronovisor.engine.regions.discovery import region_of
 from chronovisor.engine.regions.lowering import define_region
 from chronovisor.isa.instruction import Instruction
 
@@ -32,6 +32,6 @@ def test_each_instruction_that_fits_makes_valid_code() -> None:
         seen.add(case.instruction)
         module = compiler.new_module("region")
         sites = {offset: code[offset] for offset in range(0, 12, 4)}
-        define_region(module, case.mode, LOWERINGS, Region(sites, (0,), {0: 3}, ()))
+        define_region(module, case.mode, LOWERINGS, region_of(sites, [0]))
         llvm.parse_assembly(str(module)).verify()
     assert len(seen) > 750

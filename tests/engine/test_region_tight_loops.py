@@ -11,8 +11,8 @@ def _loops(text: str) -> list[list[int]]:
     words = assemble(text, 0, False)
     code = Code({0: words.ljust(0x1000, b"\0")}, (True, False))
     found = tight_loops({offset: code[offset] for offset in range(0, len(words), 4)})
-    assert all(offset in loop for offset, loop in found.items())
-    return sorted(sorted(loop) for loop in set(found.values()))
+    assert all(head == min(loop) for head, loop in found.items())
+    return sorted(map(sorted, found.values()))
 
 
 def test_only_the_innermost_loop_is_tight() -> None:

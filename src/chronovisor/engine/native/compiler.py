@@ -63,19 +63,22 @@ atexit.register(FINISHING.acquire)
 
 
 @cache
-def target() -> llvm.TargetMachine:
-    """This machine's code generator."""
+def target(beside: bool = False) -> llvm.TargetMachine:
+    """This machine's code generator.
+
+    Code reaches constants that LLVM puts beside it by absolute addresses: copies of the code stay valid. If it
+    and all that it refers to stay ``beside`` each other, it reaches them by their distance: that is shorter.
+    """
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     # A processor predicts jumps by their addresses: those that are alike must not become one.
     llvm.set_option("", "--enable-tail-merge=0")
-    # Code reaches constants that LLVM puts beside it by absolute addresses: copies of the code stay valid.
     return llvm.Target.from_default_triple().create_target_machine(
         opt=2,
         cpu=llvm.get_host_cpu_name(),
         features=llvm.get_host_cpu_features().flatten(),
-        reloc="static",
-        codemodel="large",
+        reloc="pic" if beside else "static",
+        codemodel="small" if beside else "large",
     )
 
 

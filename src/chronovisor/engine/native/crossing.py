@@ -16,7 +16,6 @@ from chronovisor.engine.native.emitter import (
     POINTER,
     VOID,
     ThreadEmitter,
-    call_handler,
     word,
 )
 from chronovisor.engine.native.layout import (
@@ -27,8 +26,8 @@ from chronovisor.engine.native.layout import (
     Tlb,
 )
 
-#: ``cross(state, memory)``: a `Left`.
-CROSS = ir.FunctionType(I64, [POINTER, POINTER])
+#: ``cross(state)``: a `Left`.
+CROSS = ir.FunctionType(I64, [POINTER])
 
 
 def define_cross(module: ir.Module, store: bool) -> ir.Function:
@@ -44,14 +43,14 @@ class _Cross(ThreadEmitter):
     def __init__(self, module: ir.Module, store: bool) -> None:
         self.kind = "store" if store else "load"
         super().__init__(module, CROSS, f"chronovisor_cross_{self.kind}")
-        b, self.memory = self.b, self.function.args[1]
+        b = self.b
         self.size = self.read("missing_size")
         self.buffer = self.field("crossing")
         ea = self.read("missing_address")
         inside = b.and_(ea, word((1 << PAGE_SHIFT) - 1))
         #: How many bytes lie in the first page.
         self.first = b.sub(word(1 << PAGE_SHIFT), inside)
-        self.tlb = b.inttoptr(self.read("tlb"), POINTER)
+        self.tlb = self.present_tlb()
         generation = self._generation()
         page = b.lshr(ea, word(PAGE_SHIFT))
         tag, data = self.tlb_entry(self.tlb, self.kind, page)
@@ -59,11 +58,11 @@ class _Cross(ThreadEmitter):
         _, next_data = self.tlb_entry(self.tlb, self.kind, b.lshr(begin, word(PAGE_SHIFT)))
         kept = b.load(data, typ=I64)
         self.places = (
-            self.at(self.memory, b.add(ea, kept)),
-            self.at(self.memory, b.add(begin, b.load(next_data, typ=I64))),
+            b.inttoptr(b.add(ea, kept), POINTER),
+            b.inttoptr(b.add(begin, b.load(next_data, typ=I64)), POINTER),
         )
         self._copy(to_memory=False)
-        b.store(b.sub(b.sub(b.ptrtoint(self.buffer, I64), b.ptrtoint(self.memory, I64)), ea), data)
+        b.store(b.sub(b.ptrtoint(self.buffer, I64), ea), data)
         b.store(b.lshr(b.add(ea, b.sub(self.size, word(1))), word(PAGE_SHIFT)), tag)
 
         why = self._execute()
@@ -102,7 +101,7 @@ class _Cross(ThreadEmitter):
         self.write("last_piece", word(1))
         record, absent = self.record_at(self.read("CIA"))
         handler = b.load(self.at(record, RECORD_HANDLER), typ=HANDLER_POINTER)
-        why = call_handler(b, handler, self.state, record, self.memory, word(1))
+        why = self.call_handler(handler, record, word(1))
         undone = b.icmp_unsigned("==", self.read("begin"), self.read("budget"))
         missing = b.or_(*(b.icmp_unsigned("==", why, word(left)) for left in _MISSING))
         again = b.and_(undone, missing)

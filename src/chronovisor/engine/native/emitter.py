@@ -30,9 +30,11 @@ I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 POINTER = ir.PointerType()
 VOID = ir.VoidType()
 
-#: A handler: (state, record, memory, budget, …) -> a `Left`. The last two arguments are from a region's entry
-#: to the region, as a tail call needs a function of the same type.
-HANDLER = ir.FunctionType(I64, [POINTER, POINTER, POINTER, I64, I64, I64])
+#: A handler: (record, state, TLB, budget) -> a `Left`. The pointer to the state points MIDDLE bytes behind its
+#: beginning. The TLB is the one that the state names.
+HANDLER = ir.FunctionType(I64, [POINTER, POINTER, POINTER, I64])
+#: The middle of the general-purpose registers: instructions of the host that access one of them are short.
+MIDDLE = 128
 HANDLER_POINTER = ir.PointerType(HANDLER)
 #: How handlers are called: they preserve no registers, as each goes on to another instead of returning.
 HANDLER_CONVENTION = "preserve_nonecc"
@@ -63,13 +65,6 @@ Rows: TypeAlias = Mapping[str, Row]
 def word(value: int) -> ir.Constant:
     """A 64-bit number."""
     return ir.Constant(I64, value)
-
-
-def call_handler(b: ir.IRBuilder, handler: ir.Value, *arguments: ir.Value, tail: str = "") -> ir.Value:
-    """Call a handler with its first arguments."""
-    missing = HANDLER.args[len(arguments) :]
-    filled = [*arguments, *(ir.Constant(kind, ir.Undefined) for kind in missing)]
-    return b.call(handler, filled, cconv=HANDLER_CONVENTION, tail=tail)
 
 
 class Emitter:
@@ -225,12 +220,21 @@ class ThreadEmitter(Emitter):
         offset = self.b.load(self.at(record, RECORD_OFFSET), typ=I64)
         return self.b.add(self.read("page_base"), offset)
 
+    def present_tlb(self) -> ir.Value:
+        """The TLB that the thread uses."""
+        return self.b.inttoptr(self.read("tlb"), POINTER)
+
     def tlb_entry(self, tlb: ir.Value, kind: str, page: ir.Value) -> tuple[ir.Value, ir.Value]:
         """The addresses of the tag and of the data of an effective page's entry in a TLB."""
         size = ctypes.sizeof(TlbEntry).bit_length() - 1
         place = self.b.shl(self.b.and_(page, word(TLB_ENTRIES - 1)), word(size))
         entry = self.at(self.at(tlb, getattr(Tlb, kind).offset), place)
         return entry, self.at(entry, TlbEntry.data.offset)
+
+    def call_handler(self, handler: ir.Value, record: ir.Value, budget: ir.Value) -> ir.Value:
+        """Have handlers execute the instruction of a record and what follows; why they came back."""
+        arguments = [record, self.at(self.state, MIDDLE), self.present_tlb(), budget]
+        return self.b.call(handler, arguments, cconv=HANDLER_CONVENTION)
 
     def record_at(self, address: ir.Value) -> tuple[ir.Value, ir.Block]:
         """The record of the instruction at an effective address, and the block for one without a record.
@@ -248,7 +252,7 @@ class ThreadEmitter(Emitter):
         b.branch(found)
 
         b.position_at_end(translated)
-        tag, data = self.tlb_entry(b.inttoptr(self.read("tlb"), POINTER), "fetch", page)
+        tag, data = self.tlb_entry(self.present_tlb(), "fetch", page)
         hit = self.block_named("hit")
         b.cbranch(b.icmp_unsigned("==", b.load(tag, typ=I64), page), hit, missing).set_weights([4000, 1])
         b.position_at_end(hit)
@@ -269,3 +273,30 @@ class ThreadEmitter(Emitter):
         number = b.lshr(inside, word(2))
         record = self.at(b.inttoptr(records, POINTER), b.mul(number, word(RECORD_SIZE)))
         return record, missing
+
+
+class HandlerEmitter(ThreadEmitter):
+    """A handler, or a function that goes on like one."""
+
+    def __init__(self, module: ir.Module, name: str, rows: Rows | None = None) -> None:
+        super().__init__(module, HANDLER, name, rows)
+        self.function.calling_convention = HANDLER_CONVENTION
+        self.function.attributes.add("nounwind")
+        self.record, self._middle, self.tlb, self.budget = self.function.args
+        for pointer in (self.record, self._middle, self.tlb):
+            pointer.add_attribute("noalias")
+        self.state = self.at(self._middle, -MIDDLE)
+
+    def present_tlb(self) -> ir.Value:
+        """The TLB that the thread uses."""
+        return self.tlb
+
+    def use_tlb(self, tlb: ir.Value) -> None:
+        """The thread uses another TLB, at this address, from here on."""
+        self.write("tlb", tlb)
+        self.tlb = self.b.inttoptr(tlb, POINTER)
+
+    def go_on(self, handler: ir.Value, record: ir.Value, budget: ir.Value) -> None:
+        """End this function with a jump to another handler."""
+        arguments = [record, self._middle, self.present_tlb(), budget]
+        self.b.ret(self.b.call(handler, arguments, cconv=HANDLER_CONVENTION, tail="musttail"))

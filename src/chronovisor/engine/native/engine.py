@@ -85,7 +85,6 @@ class NativeEngine(ConcreteEngine):
         self._hypercall_address = 0
         # Native code logs a page once, when its TLB gets it for stores.
         memory.dirty.on_take.append(self.forget_translations)
-        self._memory_at = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(memory.data)))
 
     def thread(self, live: LiveRegisters) -> Thread:
         """A new thread in its reset state."""
@@ -287,7 +286,7 @@ class NativeEngine(ConcreteEngine):
 
     def _run_native(self, state: NativeThread) -> int:
         """Run the thread; then let go of old records that no thread is among."""
-        why: int = self._enter_native(state.reference, self._memory_at)
+        why: int = self._enter_native(state.reference)
         if self._retired:
             self._leave_retired(state.at)
         return why

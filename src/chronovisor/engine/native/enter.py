@@ -1,6 +1,6 @@
 """Entering native code: the function ``enter``, which runs a thread until only Python can go on.
 
-``enter(state, memory)`` runs a thread from CIA for at most ``run_left`` instructions and says why it came
+``enter(state)`` runs a thread from CIA for at most ``run_left`` instructions and says why it came
 back (:class:`~chronovisor.engine.native.layout.Left`). Handlers return to it for what they do not do
 themselves: it fills the TLB, enters interrupts, changes contexts, invalidates translations, and goes on. On
 the machine's own clock it checks every few thousand instructions whether another thread asked for the run's
@@ -24,7 +24,6 @@ from chronovisor.engine.native.emitter import (
     NOT_TRANSLATED,
     POINTER,
     ThreadEmitter,
-    call_handler,
     word,
 )
 from chronovisor.engine.native.layout import (
@@ -76,9 +75,8 @@ class _Entry(ThreadEmitter):
     """
 
     def __init__(self, module: ir.Module, control: Control) -> None:
-        super().__init__(module, ir.FunctionType(I64, [POINTER, POINTER]), "chronovisor_enter")
+        super().__init__(module, ir.FunctionType(I64, [POINTER]), "chronovisor_enter")
         self.control = control
-        self.memory = self.function.args[1]
         b, begin = self.b, self.b.block
         self.piece, self.again, self.look, self.out = (
             self.block_named(n) for n in ("piece", "again", "look", "out")
@@ -159,7 +157,7 @@ class _Entry(ThreadEmitter):
         b.position_at_end(second)
         self._translate(access, b.and_(b.and_(end, word(-(1 << PAGE_SHIFT))), self.addresses()), both)
         b.position_at_end(both)
-        why.add_incoming(b.call(self.control.cross[access], [self.state, self.memory]), b.block)
+        why.add_incoming(b.call(self.control.cross[access], [self.state]), b.block)
         b.branch(back)
 
     # The blocks
@@ -201,7 +199,7 @@ class _Entry(ThreadEmitter):
         is_spent = b.icmp_unsigned("==", self.read("unpolled"), word(0))
         self.write("handlers_from", b.select(is_spent, word(SOMEWHERE), b.ptrtoint(record, I64)))
         handler = b.load(self.at(record, RECORD_HANDLER), typ=HANDLER_POINTER)
-        why = call_handler(b, handler, self.state, record, self.memory, size)
+        why = self.call_handler(handler, record, size)
         back = self.block_named("back")
         first = b.block
         b.branch(back)

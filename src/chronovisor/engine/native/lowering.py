@@ -1,6 +1,6 @@
 """Programs as handlers.
 
-A handler is the LLVM function of an instruction: ``i64 (state, record, memory, budget)``. It does
+A handler is the LLVM function of an instruction: ``i64 (record, state, TLB, budget)``. It does
 its instruction and ends in a tail call of the next instruction's handler, so that there is no dispatch
 loop and the four arguments stay in machine registers. If it cannot continue, it stores the budget and CIA
 and returns a :class:`Left`.
@@ -12,16 +12,13 @@ from llvmlite import ir
 
 from chronovisor.engine.native.emitter import (
     CLOCK_POINTER,
-    HANDLER,
-    HANDLER_CONVENTION,
     HANDLER_POINTER,
     I1,
     I8,
     I64,
     POINTER,
+    HandlerEmitter,
     Rows,
-    ThreadEmitter,
-    call_handler,
     word,
 )
 from chronovisor.engine.native.encoding import Encoding, Source, register_or_zero
@@ -43,20 +40,15 @@ from chronovisor.isa.values import Program, Value
 Mode = tuple[bool, bool]
 
 
-class Lowering(ThreadEmitter):
+class Lowering(HandlerEmitter):
     """Programs on their way into one handler, one after the other."""
 
     #: How the values of the program come about; None: each by its operation.
     encoding: Encoding | None = None
 
     def __init__(self, module: ir.Module, name: str, mode: Mode, rows: Rows) -> None:
-        super().__init__(module, HANDLER, name, rows)
+        super().__init__(module, name, rows)
         self.sixty_four, self.little = mode
-        self.function.calling_convention = HANDLER_CONVENTION
-        self.function.attributes.add("nounwind")
-        self.state, self.record, self.memory, self.budget = self.function.args[:4]
-        for pointer in (self.state, self.record, self.memory):
-            pointer.add_attribute("noalias")
         self.nia = self.b.alloca(I64)
         self.jumped = self._flag()
         #: Why the `resync` that follows hands the thread back: a `Left`, or 0 if nothing asks for that.
@@ -234,7 +226,7 @@ class Lowering(ThreadEmitter):
         left = self.b.sub(self.budget, word(1))
         spent = self.unlikely(self.b.icmp_unsigned("==", left, word(0)), "spent")
         handler = self.b.load(self.at(record, RECORD_HANDLER), typ=HANDLER_POINTER)
-        self.b.ret(call_handler(self.b, handler, self.state, record, self.memory, left, tail="musttail"))
+        self.go_on(handler, record, left)
         self.b.position_at_end(spent)
         self.leave_done(Left.BUDGET, self.address_of(record))
 
@@ -261,8 +253,8 @@ class Lowering(ThreadEmitter):
 
     # Memory
 
-    def real_address(self, ea: ir.Value, size: int, store: bool) -> ir.Value:
-        """The guest real address of ``size`` bytes at an effective one.
+    def place(self, ea: ir.Value, size: int, store: bool) -> ir.Value:
+        """Where ``size`` bytes at an effective address are in this process.
 
         It is looked up in the TLB, even in real mode: a page that the TLB has for stores is in the dirty log.
         If the TLB does not have the page, or if the access lies in two pages, `enter` sees to that.
@@ -270,9 +262,8 @@ class Lowering(ThreadEmitter):
         if not self.sixty_four:
             ea = self.b.and_(ea, word(0xFFFFFFFF))
         b, kind = self.b, "store" if store else "load"
-        tlb = self.b.inttoptr(self.read("tlb"), POINTER)
         page = b.lshr(ea, word(PAGE_SHIFT))
-        tag, data = self.tlb_entry(tlb, kind, page)
+        tag, data = self.tlb_entry(self.present_tlb(), kind, page)
         last = b.lshr(b.add(ea, word(size - 1)), word(PAGE_SHIFT)) if size > 1 else page
         hit, miss = self.block_named("hit"), self.block_named("miss")
         b.cbranch(b.icmp_unsigned("==", b.load(tag, typ=I64), last), hit, miss).set_weights([4000, 1])
@@ -284,7 +275,11 @@ class Lowering(ThreadEmitter):
         self.leave(Left.MISSING_STORE if store else Left.MISSING_LOAD, self.address())
 
         b.position_at_end(hit)
-        return b.add(ea, b.load(data, typ=I64))
+        return b.inttoptr(b.add(ea, b.load(data, typ=I64)), POINTER)
+
+    def real_address(self, place: ir.Value) -> ir.Value:
+        """The guest real address of what `place` found."""
+        return self.b.sub(self.b.ptrtoint(place, I64), self.read("memory_at"))
 
     def swapped(self, value: ir.Value) -> ir.Value:
         """A value between the guest's byte order and this machine's little-endian one."""

@@ -55,24 +55,21 @@ def _set(low: Lowering, v: Value, a: ir.Value) -> None:
 
 
 def _load(low: Lowering, v: Value, a: ir.Value) -> ir.Value:
-    real = low.real_address(a, v.width // 8, store=False)
-    loaded = low.b.load(low.at(low.memory, real), typ=ir.IntType(v.width))
+    loaded = low.b.load(low.place(a, v.width // 8, store=False), typ=ir.IntType(v.width))
     loaded.align = 1
     return low.swapped(loaded)
 
 
 def _store(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> None:
     size = v.args[1].width // 8
-    real = low.real_address(a, size, store=True)
-    low.b.store(low.swapped(b), low.at(low.memory, real)).align = 1
+    low.b.store(low.swapped(b), low.place(a, size, store=True)).align = 1
 
 
 _WIDE = ir.IntType(128)
 
 
 def _load_reserved(low: Lowering, v: Value, a: ir.Value) -> ir.Value:
-    real = low.real_address(a, v.width // 8, store=False)
-    place = low.at(low.memory, real)
+    place = low.place(a, v.width // 8, store=False)
     if v.width > 64:
         # Two loads could see half of another thread's store. An exchange of 0 for 0 changes nothing.
         nothing = ir.Constant(_WIDE, 0)
@@ -81,7 +78,7 @@ def _load_reserved(low: Lowering, v: Value, a: ir.Value) -> ir.Value:
         read = low.b.load(place, typ=ir.IntType(v.width))
     loaded = low.swapped(read)
     wide = loaded if v.width == _WIDE.width else low.b.zext(loaded, _WIDE)
-    low.write("reserved_address", real)
+    low.write("reserved_address", low.real_address(place))
     low.write("reserved_size", word(v.width // 8))
     low.write("reserved_low", low.b.trunc(wide, I64))
     low.write("reserved_high", low.b.trunc(low.b.lshr(wide, ir.Constant(_WIDE, 64)), I64))
@@ -99,8 +96,8 @@ def _reserved_value(low: Lowering, width: int) -> ir.Value:
 def _store_conditional(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> ir.Value:
     """Compare with what was read and exchange, in one step: a store in between makes it fail."""
     size = v.args[1].width // 8
-    real = low.real_address(a, size, store=True)
-    same_place = low.b.icmp_unsigned("==", low.read("reserved_address"), real)
+    place = low.place(a, size, store=True)
+    same_place = low.b.icmp_unsigned("==", low.read("reserved_address"), low.real_address(place))
     same_size = low.b.icmp_unsigned("==", low.read("reserved_size"), word(size))
     low.write("reserved_address", word(-1))
     before = low.b.block
@@ -108,9 +105,7 @@ def _store_conditional(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> ir.
     low.b.cbranch(low.b.and_(same_place, same_size), attempt, after)
     low.b.position_at_end(attempt)
     expected = _reserved_value(low, b.type.width)
-    pair = low.b.cmpxchg(
-        low.at(low.memory, real), low.swapped(expected), low.swapped(b), "seq_cst", "seq_cst"
-    )
+    pair = low.b.cmpxchg(place, low.swapped(expected), low.swapped(b), "seq_cst", "seq_cst")
     done = low.b.extract_value(pair, 1)
     low.b.branch(after)
     low.b.position_at_end(after)
@@ -121,14 +116,14 @@ def _store_conditional(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> ir.
 
 
 def _zero_block(low: Lowering, v: Value, a: ir.Value) -> None:
-    block = low.real_address(low.b.and_(a, word(-CACHE_BLOCK)), CACHE_BLOCK, store=True)
+    block = low.place(low.b.and_(a, word(-CACHE_BLOCK)), CACHE_BLOCK, store=True)
     for offset in range(0, CACHE_BLOCK, 8):
-        low.b.store(word(0), low.at(low.memory, low.b.add(block, word(offset))))
+        low.b.store(word(0), low.at(block, offset))
 
 
 def _invalidate_code(low: Lowering, v: Value, a: ir.Value) -> None:
     """Nothing is left to do unless the block was decoded. Then the concrete evaluator forgets it."""
-    real = low.real_address(a, 1, store=False)
+    real = low.real_address(low.place(a, 1, store=False))
     blocks = low.b.inttoptr(low.read("code_blocks"), POINTER)
     block = low.b.lshr(real, word(CACHE_BLOCK.bit_length() - 1))
     decoded = low.b.icmp_unsigned("!=", low.b.load(low.at(blocks, block), typ=I8), ir.Constant(I8, 0))
@@ -137,7 +132,7 @@ def _invalidate_code(low: Lowering, v: Value, a: ir.Value) -> None:
 
 
 def _probe(low: Lowering, v: Value, a: ir.Value) -> None:
-    low.real_address(a, 1, store=v.detail == "store")
+    low.place(a, 1, store=v.detail == "store")
 
 
 def _interrupt(low: Lowering, v: Value, a: ir.Value) -> None:
@@ -247,7 +242,7 @@ def _new_context(low: Lowering, v: Value) -> None:
     tlb = low.b.load(low.at(low.field("tlb_by_key"), low.b.shl(key, word(3))), typ=I64)
     with low.elsewhere(low.unlikely(low.b.icmp_unsigned("==", tlb, word(0)), "unknown")):
         low.leave_done(Left.CONTEXT, low.following())
-    low.write("tlb", tlb)
+    low.use_tlb(tlb)
 
 
 def _forget_translations(low: Lowering, v: Value, process: ir.Value, first: ir.Value, last: ir.Value) -> None:

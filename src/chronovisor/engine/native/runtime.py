@@ -11,16 +11,14 @@ from llvmlite import ir
 
 from chronovisor.engine.native.emitter import (
     CLOCK,
-    HANDLER,
-    HANDLER_CONVENTION,
     HANDLER_POINTER,
     I1,
     I32,
     I64,
     POINTER,
     Emitter,
+    HandlerEmitter,
     ThreadEmitter,
-    call_handler,
     word,
 )
 from chronovisor.engine.native.layout import (
@@ -63,16 +61,15 @@ def define_clock(module: ir.Module) -> ir.Function:
     return e.function
 
 
-def _special_handler(module: ir.Module, name: str) -> tuple[ThreadEmitter, ir.Value]:
+def _special_handler(module: ir.Module, name: str) -> tuple[HandlerEmitter, ir.Value]:
     """A handler that executes no instruction, and its record's address."""
-    e = ThreadEmitter(module, HANDLER, name)
-    e.function.calling_convention = HANDLER_CONVENTION
-    return e, e.address_of(e.function.args[1])
+    e = HandlerEmitter(module, name)
+    return e, e.address_of(e.record)
 
 
-def _leave(e: ThreadEmitter, why: Left, address: ir.Value) -> None:
+def _leave(e: HandlerEmitter, why: Left, address: ir.Value) -> None:
     e.write("CIA", address)
-    e.write("budget", e.function.args[3])
+    e.write("budget", e.budget)
     e.b.ret(word(why))
 
 
@@ -130,10 +127,9 @@ def define_retire(module: ir.Module, again: ir.Function) -> None:
 def define_again(module: ir.Module) -> ir.Function:
     """Define ``again``: the handler that goes on with the present record of its address."""
     e, address = _special_handler(module, "chronovisor_again")
-    state, _, memory, budget, *_ = e.function.args
     there, missing = e.record_at(address)
     handler = e.b.load(e.at(there, RECORD_HANDLER), typ=HANDLER_POINTER)
-    e.b.ret(call_handler(e.b, handler, state, there, memory, budget, tail="musttail"))
+    e.go_on(handler, there, e.budget)
     e.b.position_at_end(missing)
     _leave(e, Left.FETCH, address)
     return e.function

@@ -39,7 +39,7 @@ class _Walk(ThreadEmitter):
         self.function.attributes.add("nounwind")
         self.access = access
         self.ea = self.function.args[1]
-        self.tlb = self.b.inttoptr(self.read("tlb"), POINTER)
+        self.tlb = self.present_tlb()
         self.generation = self._generation()
         b = self.b
         on, off = self.block_named("on"), self.block_named("off")
@@ -100,7 +100,7 @@ class _Walk(ThreadEmitter):
             self.return_if_changed(number)
             b.store(b.add(self.read("page_table"), b.shl(number, word(3))), data)
         else:
-            b.store(b.sub(real, self.ea), data)
+            b.store(b.sub(b.add(self.read("memory_at"), real), self.ea), data)
         if self.access is Access.STORE:
             # Stores by this entry do not log their page: it is in the log before the first of them. Whoever
             # takes the log has the entry forgotten.

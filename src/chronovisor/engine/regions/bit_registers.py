@@ -7,7 +7,9 @@ carry between them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import reduce
+from operator import or_
 from typing import Final
 
 from llvmlite import ir
@@ -18,6 +20,11 @@ from chronovisor.isa.registers import REGISTERS
 from chronovisor.isa.values import Value, mask
 
 NAMES: Final = ("CR", "XER")
+
+Change = tuple[int, "Callable[[], ir.Value]"]
+"""Bits that changed, as a mask; and what makes their values, of 64 bits with zeros around."""
+Known = tuple[frozenset[int], tuple[Change, ...]]
+"""The numbers of the bits that are in their places; and what changed and is not settled, the first one first."""
 
 
 def is_read(v: Value) -> bool:
@@ -52,6 +59,14 @@ def comparison(v: Value) -> tuple[Value, Value, Value] | None:
     return (less, equal, overflow) if is_rest and is_pair else None
 
 
+def read_again(v: Value) -> tuple[str, int] | None:
+    """The register and the number of the bit that a value of one bit is; None for another value."""
+    if v.op != "extract" or v.width != 1 or not is_read(v.args[0]):
+        return None
+    assert isinstance(v.detail, int)
+    return str(v.args[0].detail), v.detail
+
+
 def bits(ones: int) -> Iterator[int]:
     """The numbers of the bits of a mask that are ones; 0 is the least significant."""
     while ones:
@@ -74,36 +89,42 @@ def changed(sites: Iterable[Site], name: str) -> int:
 
 
 class BitRegister:
-    """A register of one region: its value as a whole, and each bit that the region changes.
+    """A register in the making of one function: each bit that the function changes is a value of one bit.
 
-    In a tight loop only bits are changed; ``settle`` makes the whole of them.
+    The state has the register as a whole, but for the changes that are not settled yet.
     """
 
-    def __init__(self, builder: ir.IRBuilder, name: str, ones: int) -> None:
+    def __init__(self, builder: ir.IRBuilder, name: str, ones: int, kept: Callable[[], ir.Value]) -> None:
         self._b = builder
+        self.name = name
         self._width = REGISTERS[name].width
-        self.all = mask(self._width)
-        """All bits, as a mask."""
         self._ones = ones
-        self._whole = builder.alloca(I64)
+        #: Reads the whole in the state, 64 bits.
+        self._kept = kept
         self._places = {number: builder.alloca(I1) for number in bits(ones)}
         #: How often it was written: a value that was read before a write must not be taken behind it.
         self.version = 0
+        self.known: Known = (frozenset(), ())
 
-    def enter(self, whole: ir.Value) -> None:
-        """Give the register its value at an entry of the region, 64 bits."""
-        self._b.store(whole, self._whole)
-        for number, place in self._places.items():
-            self._b.store(self._bit_of(whole, number), place)
+    def bit(self, number: int) -> ir.Value:
+        """A bit: 0 is the least significant."""
+        place = self._places.get(number)
+        if place is None:
+            return self._bit_of(self._kept(), number)
+        valid, changes = self.known
+        if number not in valid:
+            self._b.store(self._bit_of(self._kept(), number), place)
+            self.known = valid | {number}, changes
+        return self._b.load(place, typ=I1)
 
     def _bit_of(self, value: ir.Value, number: int) -> ir.Value:
         shifted = self._b.lshr(value, ir.Constant(value.type, number)) if number else value
         return self._b.trunc(shifted, I1)
 
-    def bit(self, number: int) -> ir.Value:
-        """A bit: 0 is the least significant."""
-        place = self._places.get(number)
-        return self._bit_of(self.settled(), number) if place is None else self._b.load(place, typ=I1)
+    def load(self) -> None:
+        """Have each bit that is changed in its place."""
+        for number in self._places:
+            self.bit(number)
 
     def part(self, low: int, width: int) -> ir.Value:
         """Some neighbouring bits, from ``low`` up."""
@@ -115,39 +136,56 @@ class BitRegister:
             result = self._b.or_(result, self._b.shl(wide, ir.Constant(kind, number)))
         return result
 
-    def settled(self) -> ir.Value:
-        """The register as a whole, 64 bits."""
-        return self._b.load(self._whole, typ=I64)
-
-    def _packed(self) -> ir.Value:
-        """The register, made of its bits."""
-        result = self._b.and_(self.settled(), word(~self._ones & self.all))
+    def packed(self) -> ir.Value:
+        """The register as a whole, 64 bits, made of its bits."""
+        result = self._b.and_(self._kept(), word(~self._ones & mask(64)))
         for number in self._places:
             wide = self._b.zext(self.bit(number), I64)
             result = self._b.or_(result, self._b.shl(wide, word(number)))
         return result
 
-    def settle(self) -> None:
-        """Make the whole of the bits."""
-        self._b.store(self._packed(), self._whole)
+    def whole(self) -> ir.Value:
+        """The register as a whole, 64 bits, made of what the state has and of the changes."""
+        b, changes = self._b, self.known[1]
+        whole, later = self._kept(), 0
+        changed = reduce(or_, (ones for ones, _ in changes), 0)
+        if changed:
+            whole = b.and_(whole, word(~changed & mask(64)))
+        for ones, make in reversed(changes):
+            made = make()
+            # What a later change replaced once more is that change's.
+            whole = b.or_(whole, b.and_(made, word(ones & ~later)) if ones & later else made)
+            later |= ones
+        return whole
 
-    def replace(self, ones: int, value: ir.Value, settle: bool, field: ir.Value | None = None) -> None:
+    def settled(self) -> None:
+        """The state has the whole."""
+        self.known = self.known[0], ()
+
+    def changed_as_bits(self) -> None:
+        """Any bit may have changed, and is in its place."""
+        self.known = frozenset(self._places), ((self._ones, self._changed_bits),)
+
+    def _changed_bits(self) -> ir.Value:
+        return self._b.and_(self.packed(), word(self._ones))
+
+    def replace(self, ones: int, value: ir.Value, make: Callable[[], ir.Value] | None = None) -> None:
         """Give the bits of a mask their values in ``value``, which has the register's width.
 
-        If not ``settle``, the whole is not to be used before it is settled. ``field`` is the value once more,
-        of 64 bits, if there is a cheaper way to it.
+        ``make`` makes the same, of 64 bits with zeros around, if there is a cheaper way to it.
         """
         b = self._b
         for number, bit in [(number, self._bit_of(value, number)) for number in bits(ones)]:
             b.store(bit, self._places[number])
-        if settle:
-            if field is None:
-                field = b.and_(value if value.type == I64 else b.zext(value, I64), word(ones))
-            kept = b.and_(self.settled(), word(~ones & self.all))
-            b.store(b.or_(kept, field), self._whole)
+
+        def masked() -> ir.Value:
+            return b.and_(value if value.type == I64 else b.zext(value, I64), word(ones))
+
+        valid, changes = self.known
+        before = tuple(one for one in changes if one[0] & ~ones)
+        self.known = valid | set(bits(ones)), (*before, (ones, make or masked))
         self.version += 1
 
-    def read(self, settled: bool) -> ir.Value:
-        """The register in its width."""
-        whole = self.settled() if settled else self._packed()
+    def narrow(self, whole: ir.Value) -> ir.Value:
+        """A whole of 64 bits in the register's width."""
         return whole if self._width == I64.width else self._b.trunc(whole, ir.IntType(self._width))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from chronovisor.engine.native.layout import MOST_UNSPENT, PAGE_SHIFT
 from chronovisor.engine.regions.code import Code, Site
+from chronovisor.engine.regions.tight_loops import Loop, tight_loops
 
 #: The most instructions of a region around a loop, and of one without a loop.
 MOST_IN_LOOP = 300
@@ -17,6 +18,8 @@ FEWEST_IN_LINE = 6
 _LINE = 256
 #: How far behind an instruction that cannot be part of a region one is looked for that can, in bytes.
 _UNFIT = 16
+#: The fewest instructions that parts of a region do not have a copy each of.
+_WORTH_A_PART = 8
 #: How far from the hot place a loop is looked for, in instructions.
 _REACH = 2 * MOST_IN_LOOP
 
@@ -27,20 +30,85 @@ Edges = Mapping[int, Iterable[int]]
 class Region:
     """A region's instructions by their offsets.
 
-    ``entries`` are those at which threaded code enters the region; each cycle has one. At an entry the region
-    makes sure that its budget lasts to the next one, which is at most ``longest`` instructions away.
-    ``returns`` are the places behind calls within the region.
+    ``entries`` are those at which the region can be entered. Some are cuts: control goes from one cut to the
+    next, and each cycle has one. At an entry the region makes sure that its budget lasts to the next cut,
+    which is at most ``longest`` instructions away. ``following`` has where control goes from an instruction
+    within the region, ``returns`` the places behind calls of functions that the region has. ``loops`` are the
+    tight loops by their first instructions, which are cuts.
     """
 
     sites: Mapping[int, Site]
-    entries: tuple[int, ...]
-    longest: Mapping[int, int]
+    following: Edges
     returns: tuple[int, ...]
+    loops: Mapping[int, Loop]
+    entries: tuple[int, ...]
+    cuts: frozenset[int]
+    longest: Mapping[int, int]
 
     @property
     def pages(self) -> tuple[int, ...]:
         """The pages of its instructions, by their distance from the home page."""
         return tuple(sorted({offset >> PAGE_SHIFT for offset in self.sites}))
+
+    def part(self, entry: int) -> dict[int, Site]:
+        """The instructions that control comes to from an entry on before it comes to a cut."""
+        return {offset: self.sites[offset] for offset in sorted(_part(self.following, entry, self.cuts))}
+
+
+def region_of(sites: Mapping[int, Site], begins: Iterable[int], returns: tuple[int, ...] = ()) -> Region:
+    """The region of some instructions, with entries at some of them at least."""
+    edges = {offset: [o for o in _followers(site, returns) if o in sites] for offset, site in sites.items()}
+    loops = tight_loops(sites)
+    entries = {*begins, *loops}
+    entries |= _beginnings(edges, entries)
+    cuts = _cuts(edges, loops, entries)
+    loops = {head: body for head, body in loops.items() if cuts & body == {head}}
+    entries |= cuts
+    longest = {entry: _longest(edges, entry, cuts) for entry in entries}
+    return Region(sites, edges, returns, loops, tuple(sorted(entries)), frozenset(cuts), longest)
+
+
+def _beginnings(edges: Edges, entries: Iterable[int]) -> set[int]:
+    """Further entries, from which control comes to the instructions that it does not come to from these."""
+    reached: set[int] = set()
+    for entry in entries:
+        reached |= _closure(edges.__getitem__, entry)
+    found = set()
+    for offset in edges:
+        if offset not in reached:
+            found.add(offset)
+            reached |= _closure(edges.__getitem__, offset)
+    return found
+
+
+def _cuts(edges: Edges, loops: Mapping[int, Loop], entries: set[int]) -> set[int]:
+    """The entries at which parts end, and places besides.
+
+    In a tight loop that is its first instruction alone. What is common to several parts becomes one of its
+    own.
+    """
+    inside = {offset for head, body in loops.items() for offset in body if offset != head}
+    cuts = entries - inside
+    cuts |= _cycle_heads({o: [t for t in after if t not in cuts] for o, after in edges.items()}, sorted(cuts))
+    while True:
+        owners: dict[int, set[int]] = {}
+        for cut in cuts:
+            for offset in _part(edges, cut, cuts):
+                owners.setdefault(offset, set()).add(cut)
+        common = {
+            following
+            for offset, after in edges.items()
+            for following in after
+            if following not in cuts and following not in inside and len(owners.get(following, ())) > 1
+            if owners[following] != owners.get(offset) and len(_part(edges, following, cuts)) >= _WORTH_A_PART
+        }
+        if not common:
+            return cuts
+        cuts |= common
+
+
+def _part(edges: Edges, entry: int, cuts: Container[int]) -> set[int]:
+    return _closure(lambda offset: (o for o in edges[offset] if o not in cuts), entry)
 
 
 def discover(code: Code, hot: int) -> Region | None:
@@ -92,13 +160,21 @@ def _block_begin(code: Code, hot: int) -> int:
 
 def _successors(code: Code, site: Site, returns: Iterable[int]) -> list[int]:
     """Where control goes from an instruction, as far as instructions there fit."""
-    found = list(site.targets)
+    found = _followers(site, returns)
     # A call comes back.
-    if site.falls or site.links:
+    if site.links:
+        found.append(site.offset + 4)
+    return [offset for offset in dict.fromkeys(found) if code[offset].fits]
+
+
+def _followers(site: Site, returns: Iterable[int]) -> list[int]:
+    """Where control goes from an instruction; from a return, behind some calls."""
+    found = list(site.targets)
+    if site.falls:
         found.append(site.offset + 4)
     if site.is_indirect and not site.links:
         found += returns
-    return [offset for offset in dict.fromkeys(found) if code[offset].fits]
+    return list(dict.fromkeys(found))
 
 
 def _reachable(code: Code, starts: list[int], most: int) -> dict[int, list[int]]:
@@ -153,17 +229,14 @@ def _nearest(edges: Edges, hot: int, among: set[int], most: int) -> list[int]:
 def _region(code: Code, begins: set[int], chosen: list[int]) -> Region:
     inside = set(chosen)
     sites = {offset: code[offset] for offset in sorted(inside)}
-    returns = tuple(o + 4 for o, s in sites.items() if s.links and o + 4 in inside)
-    edges = {
-        offset: [o for o in _successors(code, site, returns) if o in inside] for offset, site in sites.items()
-    }
-    entries = begins | _resumed(code, sites)
-    entries |= _cycle_heads(edges, sorted(entries))
-    longest = {entry: _longest(edges, entry, entries) for entry in entries}
-    assert all(most <= MOST_UNSPENT for most in longest.values()), (
+    returns = tuple(
+        o + 4 for o, s in sites.items() if s.links and o + 4 in inside and any(t in inside for t in s.targets)
+    )
+    region = region_of(sites, begins | _resumed(code, sites), returns)
+    assert all(most <= MOST_UNSPENT for most in region.longest.values()), (
         "a region leaves more of a piece than it may"
     )
-    return Region(sites, tuple(sorted(entries)), longest, returns)
+    return region
 
 
 def _resumed(code: Code, sites: Mapping[int, Site]) -> set[int]:
@@ -203,14 +276,14 @@ def _cycle_heads(edges: Edges, starts: Iterable[int]) -> set[int]:
     return heads
 
 
-def _longest(edges: Edges, entry: int, entries: set[int]) -> int:
-    """The most instructions that are executed from an entry on before another entry or an exit comes."""
+def _longest(edges: Edges, entry: int, cuts: Container[int]) -> int:
+    """The most instructions that are executed from an entry on before a cut or an exit comes."""
     known: dict[int, int] = {}
     expanded = set()
     stack = [(entry, False)]
     while stack:
         offset, done = stack.pop()
-        following = [o for o in edges[offset] if o not in entries]
+        following = [o for o in edges[offset] if o not in cuts]
         if done:
             known[offset] = 1 + max((known[o] for o in following), default=0)
         elif offset not in expanded:

@@ -1,25 +1,30 @@
-"""The guest's registers in a region: LLVM values, which are loaded from the state at the region's entries.
+"""The guest's registers in a function of a region.
 
-What an instruction changes is stored in the state at once, so that leaving the region costs nothing. In a
-tight loop it is stored when control leaves the loop.
+The state has each register, but for changes of CR and XER that are not settled yet. A register is loaded when
+the function first uses it, and is a value of LLVM's from there on, up to where control comes from two sides.
+What an instruction changes is stored at once, so that it costs little to leave. CR and XER are settled when
+the function is left, or where control comes from two sides: most of their values are never looked at.
+
+In a tight loop all registers that it uses are values of LLVM's, and are stored when control leaves the loop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 
 from llvmlite import ir
 
-from chronovisor.engine.native.emitter import I64, Rows, word
+from chronovisor.engine.native.emitter import I1, I64, Rows, word
 from chronovisor.engine.native.layout import OFFSETS, file_field
 from chronovisor.engine.native.lowering import Lowering, Mode
 from chronovisor.engine.regions import bit_registers
 from chronovisor.engine.regions.bit_registers import BitRegister
 from chronovisor.engine.regions.code import Site
-from chronovisor.engine.regions.discovery import Region
-from chronovisor.engine.regions.tight_loops import Loop, tight_loops
+from chronovisor.engine.regions.tight_loops import Loop
 from chronovisor.isa.registers import FILES, RegisterFile
-from chronovisor.isa.values import Value
+from chronovisor.isa.values import Block, Value, When, mask
 
 #: Addresses, which have no place of their own.
 _ADDRESSES = ("CIA", "NIA")
@@ -46,9 +51,14 @@ def _number(site: Site, s: Value) -> int:
     return number
 
 
-def _read_files(site: Site) -> Iterator[_Key]:
+def _reads(site: Site) -> Iterator[_Key]:
+    """The registers that an instruction may read, but for addresses."""
     assert site.program is not None
-    return ((str(s.detail), _number(site, s)) for s in site.program.statements() if s.op == "read_file")
+    for s in site.program.statements():
+        if s.op == "read_file":
+            yield str(s.detail), _number(site, s)
+        elif s.op == "get" and s.detail not in _ADDRESSES:
+            yield str(s.detail), None
 
 
 def _whole(v: Value) -> Value | None:
@@ -61,28 +71,56 @@ def _whole(v: Value) -> Value | None:
         v = v.args[0]
 
 
+@dataclass
+class Known:
+    """What is known where control comes to an instruction."""
+
+    done: int = 0
+    """The instructions that are executed, but not yet taken from the budget."""
+    loaded: set[_Key] = field(default_factory=set)
+    """The registers whose values are in their places."""
+    bits: dict[str, bit_registers.Known] = field(default_factory=dict)
+    """Of registers that are kept bit by bit."""
+    ones: set[int] = field(default_factory=set)
+    """Sets of bits of MSR: one of each set is known to be a one. A region leaves MSR alone."""
+
+
+def _set_in(block: Block) -> Iterator[str]:
+    """The registers with a name of their own that statements set."""
+    for s in block:
+        if isinstance(s, When):
+            yield from _set_in(s.body)
+        elif s.op == "set":
+            yield str(s.detail)
+
+
 class RegisterLowering(Lowering):
-    """Programs on their way into a region, as far as registers are concerned."""
+    """Programs on their way into a function of a region, as far as registers are concerned."""
 
     #: The instruction in the making.
     site: Site
 
-    def __init__(self, module: ir.Module, mode: Mode, rows: Rows, region: Region) -> None:
-        super().__init__(module, "chronovisor_region", mode, rows)
-        self.region = region
-        b, sites = self.b, region.sites
+    def __init__(
+        self, module: ir.Module, name: str, mode: Mode, rows: Rows, sites: Mapping[int, Site], loop: Loop
+    ) -> None:
+        super().__init__(module, name, mode, rows)
+        self.sites = sites
+        #: The tight loop, or nothing.
+        self.loop = loop
+        b = self.b
         changed = dict.fromkeys(key for site in sites.values() for key in _changes(site))
-        read = dict.fromkeys(key for site in sites.values() for key in _read_files(site))
+        read = (key for site in sites.values() for key in _reads(site) if key[1] is not None)
         self._bits = dict(self._bit_registers())
         #: The place of each register that has one, of which LLVM makes a value.
         self._places: dict[_Key, ir.Value] = {
-            key: b.alloca(self._type(key)) for key in changed | read if key[0] not in self._bits
+            key: b.alloca(self._type(key))
+            for key in changed | dict.fromkeys(read)
+            if key[0] not in self._bits
         }
-        self.loops = tight_loops(sites)
-        self._late: dict[Loop, list[_Key]] = {
-            loop: list(dict.fromkeys(key for offset in loop for key in _changes(sites[offset])))
-            for loop in set(self.loops.values())
-        }
+        in_loop = [sites[offset] for offset in sorted(loop)]
+        self._late = list(dict.fromkeys(key for site in in_loop for key in _changes(site)))
+        self._used = dict.fromkeys([*self._late, *(key for site in in_loop for key in _reads(site))])
+        self.known = Known()
         #: Values of registers kept bit by bit, which are made only if something needs them: the register, and
         #: its version then.
         self._deferred: dict[int, tuple[BitRegister, int]] = {}
@@ -90,9 +128,9 @@ class RegisterLowering(Lowering):
     def _bit_registers(self) -> Iterator[tuple[str, BitRegister]]:
         """The registers that are kept bit by bit, by their names."""
         for name in bit_registers.NAMES:
-            ones = bit_registers.changed(self.region.sites.values(), name)
-            if ones.bit_count() <= _MOST_BITS:
-                yield name, BitRegister(self.b, name, ones)
+            ones = bit_registers.changed(self.sites.values(), name)
+            if ones and ones.bit_count() <= _MOST_BITS:
+                yield name, BitRegister(self.b, name, ones, partial(super().read, name))
 
     @staticmethod
     def _type(key: _Key) -> ir.Type:
@@ -108,29 +146,58 @@ class RegisterLowering(Lowering):
 
     # Between the state and the values
 
-    def load_registers(self) -> None:
-        """Make the registers in the state the region's. LLVM leaves out those that are not used then."""
-        for key, place in self._places.items():
+    def _load(self, key: _Key) -> None:
+        """Have a register's value in its place, if it has one."""
+        place = self._places.get(key)
+        if place is not None and key not in self.known.loaded:
             loaded = self.b.load(self._in_state(key), typ=self._type(key))
             loaded.align = 8
             self.b.store(loaded, place)
-        for name, register in self._bits.items():
-            register.enter(super().read(name))
+            self.known.loaded.add(key)
+
+    def enter_loop(self) -> None:
+        """Load what the tight loop uses: the function begins with it."""
+        for key in self._used:
+            if (register := self._bits.get(key[0])) is not None:
+                register.load()
+            else:
+                self._load(key)
 
     @property
-    def loop(self) -> Loop | None:
-        """The tight loop of the instruction in the making."""
-        return self.loops.get(self.site.offset)
+    def is_in_loop(self) -> bool:
+        """Whether the instruction in the making is in the tight loop."""
+        return self.site.offset in self.loop
 
-    def store_registers(self, loop: Loop) -> None:
-        """Store what the instructions of a tight loop change: control leaves the loop."""
-        for key in self._late[loop]:
+    def leave_loop(self) -> None:
+        """Store what the instructions of the tight loop change: control leaves it."""
+        for key in self._late:
             register = self._bits.get(key[0])
             if register is None:
                 self._store(key, self.b.load(self._places[key], typ=self._type(key)))
             else:
-                register.settle()
-                super().write(key[0], register.settled())
+                super().write(key[0], register.packed())
+
+    def settle(self) -> None:
+        """Have the state be exact: control may go anywhere."""
+        if self.is_in_loop:
+            self.leave_loop()
+            return
+        for name, register in self._bits.items():
+            if register.known[1]:
+                super().write(name, register.whole())
+                register.settled()
+
+    def present(self) -> Known:
+        """What is known now."""
+        known = self.known
+        bits = {name: register.known for name, register in self._bits.items()}
+        return Known(known.done, set(known.loaded), bits, set(known.ones))
+
+    def resume(self, known: Known) -> None:
+        """Go on with what was known."""
+        self.known = Known(known.done, set(known.loaded), {}, set(known.ones))
+        for name, register in self._bits.items():
+            register.known = known.bits.get(name, (frozenset(), ()))
 
     def _store(self, key: _Key, value: ir.Value) -> None:
         self.b.store(value, self._in_state(key)).align = 8
@@ -138,31 +205,49 @@ class RegisterLowering(Lowering):
     # What programs do with registers
 
     def register(self, file: RegisterFile, number: ir.Value) -> ir.Value:
-        """The place of a register of a file; its number is known."""
-        return self._places[file.name, int(number.constant)]
+        """The place of a register of a file, which is loaded; its number is known."""
+        key = file.name, int(number.constant)
+        self._load(key)
+        return self._places[key]
 
     def set_register(self, file: RegisterFile, number: ir.Value, value: ir.Value) -> None:
         """Set a register of a file; its number is known."""
-        self.b.store(value, self.register(file, number))
-        if self.loop is None:
-            self._store((file.name, int(number.constant)), value)
+        self._set((file.name, int(number.constant)), value)
+
+    def _set(self, key: _Key, value: ir.Value) -> None:
+        self.b.store(value, self._places[key])
+        self.known.loaded.add(key)
+        if not self.is_in_loop:
+            self._store(key, value)
 
     def read(self, name: str, width: int = 64) -> ir.Value:
         """A field of the state."""
-        place = self._places.get((name, None))
-        if place is None:
+        if (name, None) not in self._places:
             return super().read(name, width)
-        whole = self.b.load(place, typ=I64)
+        self._load((name, None))
+        whole = self.b.load(self._places[name, None], typ=I64)
         return whole if width == I64.width else self.b.trunc(whole, ir.IntType(width))
 
     def write(self, name: str, value: ir.Value) -> None:
         """Set a field of the state, zero-extended to its 64 bits."""
-        wide = value if value.type == I64 else self.b.zext(value, I64)
-        place = self._places.get((name, None))
-        if place is not None:
-            self.b.store(wide, place)
-        if place is None or self.loop is None:
-            super().write(name, wide)
+        if (name, None) not in self._places:
+            super().write(name, value)
+        else:
+            self._set((name, None), value if value.type == I64 else self.b.zext(value, I64))
+
+    def _when(self, guarded: When) -> None:
+        """Do statements under a condition: what they load is known within it alone."""
+        changing = [self._bits[name] for name in _set_in(guarded.body) if name in self._bits]
+        if not self.is_in_loop:
+            for register in changing:
+                register.load()
+            self.settle()
+        before = self.present()
+        super()._when(guarded)
+        self.resume(before)
+        if not self.is_in_loop:
+            for register in changing:
+                register.changed_as_bits()
 
     def statement(self, v: Value) -> None:
         """Do one statement; a value that the instruction determines is a constant."""
@@ -181,7 +266,8 @@ class RegisterLowering(Lowering):
             register, version = deferred
             assert version == register.version, "the register was written in between"
             if bit_registers.is_read(value):
-                self.values[id(value)] = register.read(settled=self.loop is None)
+                whole = register.packed() if self.is_in_loop else register.whole()
+                self.values[id(value)] = register.narrow(whole)
             else:
                 self.by_operation(value)
         return super().value(value)
@@ -210,24 +296,36 @@ class RegisterLowering(Lowering):
         return True
 
     def _set_bits(self, v: Value, register: BitRegister) -> None:
-        settle = self.loop is None
         found = bit_registers.replaced(self.site, v.args[0])
         if found is None or found[0] != v.detail:
-            register.replace(register.all, self.value(v.args[0]), settle)
+            register.replace(mask(v.args[0].width), self.value(v.args[0]))
         else:
-            register.replace(found[1], self.value(found[2]), settle, self._compared(found[2]))
-        if settle:
-            super().write(str(v.detail), register.settled())
+            register.replace(found[1], self.value(found[2]), self._compared(found[2]))
+        if self.is_in_loop:
+            register.settled()
 
-    def _compared(self, v: Value) -> ir.Value | None:
-        """A field of CR that a comparison sets, in its place: two moves, instead of bits put together."""
+    def _compared(self, v: Value) -> Callable[[], ir.Value] | None:
+        """What makes a field of CR that a comparison sets, in its place: two moves, instead of bits together."""
         low = self.site.constant(v.args[1]) if v.op == "shl" else None
         found = None if low is None else bit_registers.comparison(v.args[0])
         if low is None or found is None:
             return None
-        b, (less, equal, overflow) = self.b, map(self.value, found)
-        kind = b.select(less, word(8 << low), b.select(equal, word(2 << low), word(4 << low)))
-        return b.or_(kind, b.shl(b.zext(overflow, I64), word(low)))
+        b, (less, equal), place = self.b, map(self.value, found[:2]), low
+        overflow = self._later(found[2])
+
+        def make() -> ir.Value:
+            kind = b.select(less, word(8 << place), b.select(equal, word(2 << place), word(4 << place)))
+            return b.or_(kind, b.shl(b.zext(overflow(), I64), word(place)))
+
+        return make
+
+    def _later(self, v: Value) -> Callable[[], ir.Value]:
+        """What makes a value of one bit: read only then if the function does not change it."""
+        again, now = bit_registers.read_again(v), self.value(v)
+        if again is None or again[0] in self._bits or (again[0], None) in self._places:
+            return lambda: now
+        name, number = again
+        return lambda: self.b.trunc(self.b.lshr(super(RegisterLowering, self).read(name), word(number)), I1)
 
     def _shift(self, v: Value) -> int | None:
         """By how many bits a register that was read is shifted; None if the value is no such register."""

@@ -18,11 +18,11 @@ from weakref import ReferenceType, ref
 from chronovisor.engine.native import code_cache, compiler
 from chronovisor.engine.native.compile_service import CompileService, Taker
 from chronovisor.engine.native.layout import PAGE_SHIFT, SAMPLES, TLB_ENTRIES, Sample, Tlb, TlbEntry
-from chronovisor.engine.native.library import runtime
 from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.native.pages import DecodedPages, Snapshot
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.regions import compile_server
+from chronovisor.engine.regions.code_space import code_space
 from chronovisor.engine.regions.compile import (
     CompiledRegion,
     WantedRegion,
@@ -309,7 +309,7 @@ def load(region: CompiledRegion) -> Loaded:
     if not region.entries:
         return Loaded(region, ())
     symbols = map(entry_symbol, range(len(region.entries)))
-    return Loaded(region, tuple(runtime().load("region", region.code, REGIONS, *symbols)))
+    return Loaded(region, tuple(code_space().load(region.code, list(symbols))))
 
 
 @cache

@@ -17,22 +17,24 @@ Edges = Mapping[int, Iterable[int]]
 
 
 def tight_loops(sites: Mapping[int, Site]) -> dict[int, Loop]:
-    """The loop of each instruction that is in one, by the instruction's offset."""
+    """The loops by their first instructions."""
     inside = {offset: list(_successors(sites, site)) for offset, site in sites.items()}
     before: dict[int, list[int]] = {}
     for offset, following in inside.items():
         for one in following:
             before.setdefault(one, []).append(offset)
-    bodies = [
-        body
+    bodies = {
+        head: body
         for head in sorted(sites)
         if (latches := [offset for offset in before.get(head, ()) if offset >= head])
         and (body := _body(inside, before, head, latches))
-    ]
+    }
     found: dict[int, Loop] = {}
-    for body in sorted(bodies, key=len):
-        if not any(offset in found or _goes_away(sites[offset]) for offset in body):
-            found |= dict.fromkeys(body, body)
+    taken: set[int] = set()
+    for head, body in sorted(bodies.items(), key=lambda one: len(one[1])):
+        if not any(offset in taken or _goes_away(sites[offset]) for offset in body):
+            found[head] = body
+            taken |= body
     return found
 
 
