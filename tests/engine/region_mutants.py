@@ -44,11 +44,12 @@ def _a_region_is_left_from_a_tight_loop_without_its_registers(patch: pytest.Monk
 
 
 def _changes_of_bits_are_not_settled(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(bit_registers.BitRegister, "whole", lambda register: register._kept())
+    patch.setattr(bit_registers.BitRegister, "settle", lambda register, everything=False: None)
 
 
-def _the_bits_of_a_tight_loop_are_not_settled(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(bit_registers.BitRegister, "packed", lambda register: register._kept())
+def _a_field_is_put_in_another_place(patch: pytest.MonkeyPatch) -> None:
+    whole = bit_registers.ConditionRegister._field
+    patch.setattr(bit_registers.ConditionRegister, "_field", lambda register, low: whole(register, low ^ 4))
 
 
 def _what_is_known_on_one_side_is_used_on_the_other(patch: pytest.MonkeyPatch) -> None:

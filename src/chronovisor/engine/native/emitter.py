@@ -10,8 +10,10 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from typing import TypeAlias
 
+from llvmlite import binding as llvm
 from llvmlite import ir
 
 from chronovisor.engine.hypercalls import LINE_WORD
@@ -56,6 +58,8 @@ FAULTED = (1 << 64) - 2
 CHANGED = (1 << 64) - 3
 
 _UNLIKELY = [1, 4000]
+#: Which bits of a value are used as its 8 fields of 4 bits are spread: in 32 bits, in pairs of bytes…, in bytes.
+_SPREADS = (0xFFFF_FFFF, 0x0000_FFFF_0000_FFFF, 0x00FF_00FF_00FF_00FF, 0x0F0F_0F0F_0F0F_0F0F)
 
 #: How an operation is done: (emitter, traced value, LLVM operands…) -> LLVM value, or None for an effect.
 Row: TypeAlias = Callable[..., "ir.Value | None"]
@@ -65,6 +69,12 @@ Rows: TypeAlias = Mapping[str, Row]
 def word(value: int) -> ir.Constant:
     """A 64-bit number."""
     return ir.Constant(I64, value)
+
+
+@cache
+def has_deposits() -> bool:
+    """Whether this machine gathers and spreads bits."""
+    return bool(llvm.get_host_cpu_features().get("bmi2", False))
 
 
 class Emitter:
@@ -191,12 +201,38 @@ class ThreadEmitter(Emitter):
 
     def read(self, name: str, width: int = 64) -> ir.Value:
         """A field of the state."""
-        return self.b.load(self.field(name), typ=ir.IntType(width))
+        if name != "CR":
+            return self.b.load(self.field(name), typ=ir.IntType(width))
+        whole = self._gathered(self.b.bswap(self.b.load(self.field("CR_FIELDS"), typ=I64)))
+        return whole if width == I64.width else self.b.trunc(whole, ir.IntType(width))
 
     def write(self, name: str, value: ir.Value) -> None:
         """Set a field of the state, zero-extended to its 64 bits."""
         wide = value if value.type == I64 else self.b.zext(value, I64)
+        if name == "CR":
+            name, wide = "CR_FIELDS", self.b.bswap(self._spread(wide))
         self.b.store(wide, self.field(name))
+
+    def _gathered(self, fields: ir.Value) -> ir.Value:
+        """Fields of 4 bits, which are in the bytes of a value, side by side."""
+        if has_deposits():
+            return self._by_host("pext", fields)
+        for shift, kept in zip((4, 8, 16), reversed(_SPREADS[:-1]), strict=True):
+            fields = self.b.and_(self.b.or_(fields, self.b.lshr(fields, word(shift))), word(kept))
+        return fields
+
+    def _spread(self, fields: ir.Value) -> ir.Value:
+        """The inverse of `_gathered`."""
+        if has_deposits():
+            return self._by_host("pdep", fields)
+        for shift, kept in zip((16, 8, 4), _SPREADS[1:], strict=True):
+            fields = self.b.and_(self.b.or_(fields, self.b.shl(fields, word(shift))), word(kept))
+        return fields
+
+    def _by_host(self, way: str, value: ir.Value) -> ir.Value:
+        kind = ir.FunctionType(I64, [I64, I64])
+        function = self.function.module.declare_intrinsic(f"llvm.x86.bmi.{way}.64", [], kind)
+        return self.b.call(function, [value, word(_SPREADS[-1])])
 
     def external_waits(self) -> ir.Value:
         """1 bit: an interrupt other than the decrementer's waits for MSR[EE]."""

@@ -60,7 +60,9 @@ class Registers(ctypes.Structure):
                 (f"{file.attribute}_zero", ctypes.c_uint64 * (file.width // 64)),
             )
         ),
-        *((name, ctypes.c_uint64) for name in STORED),
+        *((name, ctypes.c_uint64) for name in STORED if name != "CR"),
+        # The fields of CR, a byte each: native code sets one without the others
+        ("CR_FIELDS", ctypes.c_uint64),
         # What native code works with: addresses, limits in bytes, masks
         ("dirty_pages", ctypes.c_uint64),
         ("memory_at", ctypes.c_uint64),

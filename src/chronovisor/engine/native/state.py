@@ -166,6 +166,15 @@ class NativeThread(Registers, Thread):
         self.dirty_pages = ctypes.addressof(ctypes.c_char.from_buffer(memory.dirty.pages))
         self.set_msr(self.MSR)
 
+    @property
+    def CR(self) -> int:  # type: ignore[override]
+        """The condition register. Native code has each of its fields in a byte of its own, the first first."""
+        return int(self.CR_FIELDS.to_bytes(8, "little").hex()[1::2], 16)
+
+    @CR.setter
+    def CR(self, value: int) -> None:
+        self.CR_FIELDS = int.from_bytes(bytes.fromhex("0" + "0".join(f"{value & 0xFFFFFFFF:08x}")), "little")
+
     def entered_natively(self, interrupt: str) -> int:
         """How often native code has entered an interrupt of this name; system calls are not counted."""
         count: int = self.interrupts[INTERRUPT_NUMBERS[interrupt]]

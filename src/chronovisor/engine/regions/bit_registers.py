@@ -10,21 +10,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from functools import reduce
 from operator import or_
-from typing import Final
+from typing import Final, Protocol
 
 from llvmlite import ir
 
-from chronovisor.engine.native.emitter import I1, I64, word
+from chronovisor.engine.native.emitter import I1, I8, I64, word
 from chronovisor.engine.regions.code import Site
 from chronovisor.isa.registers import REGISTERS
 from chronovisor.isa.values import Value, mask
 
 NAMES: Final = ("CR", "XER")
 
-Change = tuple[int, "Callable[[], ir.Value]"]
-"""Bits that changed, as a mask; and what makes their values, of 64 bits with zeros around."""
+Maker = Callable[[], ir.Value]
+"""What makes a field of CR, 8 bits."""
+Change = tuple[int, "Maker | None"]
+"""Bits that changed, as a mask; and what makes them if they are a field of CR: None if bits put together do."""
 Known = tuple[frozenset[int], tuple[Change, ...]]
-"""The numbers of the bits that are in their places; and what changed and is not settled, the first one first."""
+"""The numbers of the bits that are in their places; and what changed and is not settled, the first first."""
 
 
 def is_read(v: Value) -> bool:
@@ -88,20 +90,29 @@ def changed(sites: Iterable[Site], name: str) -> int:
     return found
 
 
+class Lowering(Protocol):
+    """A function in the making, and the state as it has it."""
+
+    b: ir.IRBuilder
+
+    def at(self, base: ir.Value, offset: int) -> ir.Value: ...
+    def field(self, name: str) -> ir.Value: ...
+    def read_state(self, name: str) -> ir.Value: ...
+    def write_state(self, name: str, value: ir.Value) -> None: ...
+
+
 class BitRegister:
     """A register in the making of one function: each bit that the function changes is a value of one bit.
 
-    The state has the register as a whole, but for the changes that are not settled yet.
+    The state has the register, but for the changes that are not settled yet.
     """
 
-    def __init__(self, builder: ir.IRBuilder, name: str, ones: int, kept: Callable[[], ir.Value]) -> None:
-        self._b = builder
+    def __init__(self, low: Lowering, name: str, ones: int) -> None:
+        self._low, self._b = low, low.b
         self.name = name
         self._width = REGISTERS[name].width
         self._ones = ones
-        #: Reads the whole in the state, 64 bits.
-        self._kept = kept
-        self._places = {number: builder.alloca(I1) for number in bits(ones)}
+        self._places = {number: self._b.alloca(I1) for number in bits(ones)}
         #: How often it was written: a value that was read before a write must not be taken behind it.
         self.version = 0
         self.known: Known = (frozenset(), ())
@@ -110,12 +121,16 @@ class BitRegister:
         """A bit: 0 is the least significant."""
         place = self._places.get(number)
         if place is None:
-            return self._bit_of(self._kept(), number)
+            return self._kept(number)
         valid, changes = self.known
         if number not in valid:
-            self._b.store(self._bit_of(self._kept(), number), place)
+            self._b.store(self._kept(number), place)
             self.known = valid | {number}, changes
         return self._b.load(place, typ=I1)
+
+    def _kept(self, number: int) -> ir.Value:
+        """A bit in the state."""
+        return self._bit_of(self._low.read_state(self.name), number)
 
     def _bit_of(self, value: ir.Value, number: int) -> ir.Value:
         shifted = self._b.lshr(value, ir.Constant(value.type, number)) if number else value
@@ -126,66 +141,80 @@ class BitRegister:
         for number in self._places:
             self.bit(number)
 
-    def part(self, low: int, width: int) -> ir.Value:
+    def part(self, low: int, width: int, kind: ir.Type | None = None) -> ir.Value:
         """Some neighbouring bits, from ``low`` up."""
-        kind = ir.IntType(width)
+        kind = kind or ir.IntType(width)
         result: ir.Value = ir.Constant(kind, 0)
         for number in range(width):
             bit = self.bit(low + number)
-            wide = bit if width == 1 else self._b.zext(bit, kind)
+            wide = bit if kind == I1 else self._b.zext(bit, kind)
             result = self._b.or_(result, self._b.shl(wide, ir.Constant(kind, number)))
         return result
 
-    def packed(self) -> ir.Value:
-        """The register as a whole, 64 bits, made of its bits."""
-        result = self._b.and_(self._kept(), word(~self._ones & mask(64)))
-        for number in self._places:
-            wide = self._b.zext(self.bit(number), I64)
-            result = self._b.or_(result, self._b.shl(wide, word(number)))
-        return result
+    def settle(self, everything: bool = False) -> None:
+        """Have the changes in the state; or ``everything`` that the function changes, which is loaded."""
+        valid, changes = self.known
+        if everything:
+            changes = ((self._ones, None),)
+        if changes:
+            self._write(changes)
+        self.known = valid, ()
 
-    def whole(self) -> ir.Value:
-        """The register as a whole, 64 bits, made of what the state has and of the changes."""
-        b, changes = self._b, self.known[1]
-        whole, later = self._kept(), 0
-        changed = reduce(or_, (ones for ones, _ in changes), 0)
-        if changed:
-            whole = b.and_(whole, word(~changed & mask(64)))
-        for ones, make in reversed(changes):
-            made = make()
-            # What a later change replaced once more is that change's.
-            whole = b.or_(whole, b.and_(made, word(ones & ~later)) if ones & later else made)
-            later |= ones
-        return whole
+    def _write(self, changes: tuple[Change, ...]) -> None:
+        b, changed = self._b, reduce(or_, (ones for ones, _ in changes))
+        whole = b.and_(self._low.read_state(self.name), word(~changed & mask(self._width)))
+        for number in bits(changed):
+            whole = b.or_(whole, b.shl(b.zext(self.bit(number), I64), word(number)))
+        self._low.write_state(self.name, whole)
 
-    def settled(self) -> None:
-        """The state has the whole."""
-        self.known = self.known[0], ()
+    def whole(self, everything: bool) -> ir.Value:
+        """The register in its width, which is settled before."""
+        self.settle(everything)
+        whole = self._low.read_state(self.name)
+        return whole if self._width == I64.width else self._b.trunc(whole, ir.IntType(self._width))
 
     def changed_as_bits(self) -> None:
         """Any bit may have changed, and is in its place."""
-        self.known = frozenset(self._places), ((self._ones, self._changed_bits),)
+        self.known = frozenset(self._places), ((self._ones, None),)
 
-    def _changed_bits(self) -> ir.Value:
-        return self._b.and_(self.packed(), word(self._ones))
-
-    def replace(self, ones: int, value: ir.Value, make: Callable[[], ir.Value] | None = None) -> None:
+    def replace(self, ones: int, value: ir.Value, make: Maker | None = None) -> None:
         """Give the bits of a mask their values in ``value``, which has the register's width.
 
-        ``make`` makes the same, of 64 bits with zeros around, if there is a cheaper way to it.
+        ``make`` makes the same, if these bits are a field of CR and there is a cheaper way to it.
         """
         b = self._b
         for number, bit in [(number, self._bit_of(value, number)) for number in bits(ones)]:
             b.store(bit, self._places[number])
-
-        def masked() -> ir.Value:
-            return b.and_(value if value.type == I64 else b.zext(value, I64), word(ones))
-
         valid, changes = self.known
         before = tuple(one for one in changes if one[0] & ~ones)
-        self.known = valid | set(bits(ones)), (*before, (ones, make or masked))
+        self.known = valid | set(bits(ones)), (*before, (ones, make))
         self.version += 1
 
-    def narrow(self, whole: ir.Value) -> ir.Value:
-        """A whole of 64 bits in the register's width."""
-        return whole if self._width == I64.width else self._b.trunc(whole, ir.IntType(self._width))
+
+class ConditionRegister(BitRegister):
+    """CR: the state has each of its fields in a byte, so that one can be set without the others."""
+
+    def _field(self, low: int) -> ir.Value:
+        """Where the field is whose least significant bit has a number."""
+        return self._low.at(self._low.field("CR_FIELDS"), (self._width - low) // _FIELD - 1)
+
+    def _kept(self, number: int) -> ir.Value:
+        inside = number % _FIELD
+        return self._bit_of(self._b.load(self._field(number - inside), typ=I8), inside)
+
+    def _write(self, changes: tuple[Change, ...]) -> None:
+        makers: dict[int, Maker | None] = {}
+        for ones, make in changes:
+            for low in {number - number % _FIELD for number in bits(ones)}:
+                makers[low] = make if ones == mask(_FIELD) << low else None
+        for low, one in makers.items():
+            self._b.store(self.part(low, _FIELD, I8) if one is None else one(), self._field(low))
+
+
+_FIELD = 4
+"""The bits of a field of CR."""
+
+
+def bit_register(low: Lowering, name: str, ones: int) -> BitRegister:
+    """A register of NAMES whose bits of a mask are changed."""
+    return ConditionRegister(low, name, ones) if name == "CR" else BitRegister(low, name, ones)

@@ -12,15 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 
 from llvmlite import ir
 
-from chronovisor.engine.native.emitter import I1, I64, Rows, word
+from chronovisor.engine.native.emitter import I1, I8, I64, Rows, word
 from chronovisor.engine.native.layout import OFFSETS, file_field
 from chronovisor.engine.native.lowering import Lowering, Mode
 from chronovisor.engine.regions import bit_registers
-from chronovisor.engine.regions.bit_registers import BitRegister
+from chronovisor.engine.regions.bit_registers import BitRegister, Maker, bit_register
 from chronovisor.engine.regions.code import Site
 from chronovisor.engine.regions.tight_loops import Loop
 from chronovisor.isa.registers import FILES, RegisterFile
@@ -85,6 +84,10 @@ class Known:
     """Sets of bits of MSR: one of each set is known to be a one. A region leaves MSR alone."""
 
 
+def _byte(value: int) -> ir.Constant:
+    return ir.Constant(I8, value)
+
+
 def _set_in(block: Block) -> Iterator[str]:
     """The registers with a name of their own that statements set."""
     for s in block:
@@ -130,7 +133,7 @@ class RegisterLowering(Lowering):
         for name in bit_registers.NAMES:
             ones = bit_registers.changed(self.sites.values(), name)
             if ones and ones.bit_count() <= _MOST_BITS:
-                yield name, BitRegister(self.b, name, ones, partial(super().read, name))
+                yield name, bit_register(self, name, ones)
 
     @staticmethod
     def _type(key: _Key) -> ir.Type:
@@ -175,17 +178,23 @@ class RegisterLowering(Lowering):
             if register is None:
                 self._store(key, self.b.load(self._places[key], typ=self._type(key)))
             else:
-                super().write(key[0], register.packed())
+                register.settle(everything=True)
 
     def settle(self) -> None:
         """Have the state be exact: control may go anywhere."""
         if self.is_in_loop:
             self.leave_loop()
             return
-        for name, register in self._bits.items():
-            if register.known[1]:
-                super().write(name, register.whole())
-                register.settled()
+        for register in self._bits.values():
+            register.settle()
+
+    def read_state(self, name: str) -> ir.Value:
+        """A field of the state as it is there."""
+        return super().read(name)
+
+    def write_state(self, name: str, value: ir.Value) -> None:
+        """Set a field of the state there."""
+        super().write(name, value)
 
     def present(self) -> Known:
         """What is known now."""
@@ -266,8 +275,7 @@ class RegisterLowering(Lowering):
             register, version = deferred
             assert version == register.version, "the register was written in between"
             if bit_registers.is_read(value):
-                whole = register.packed() if self.is_in_loop else register.whole()
-                self.values[id(value)] = register.narrow(whole)
+                self.values[id(value)] = register.whole(everything=self.is_in_loop)
             else:
                 self.by_operation(value)
         return super().value(value)
@@ -301,21 +309,18 @@ class RegisterLowering(Lowering):
             register.replace(mask(v.args[0].width), self.value(v.args[0]))
         else:
             register.replace(found[1], self.value(found[2]), self._compared(found[2]))
-        if self.is_in_loop:
-            register.settled()
 
-    def _compared(self, v: Value) -> Callable[[], ir.Value] | None:
-        """What makes a field of CR that a comparison sets, in its place: two moves, instead of bits together."""
+    def _compared(self, v: Value) -> Maker | None:
+        """What makes a field of CR that a comparison sets: two moves, instead of bits put together."""
         low = self.site.constant(v.args[1]) if v.op == "shl" else None
         found = None if low is None else bit_registers.comparison(v.args[0])
         if low is None or found is None:
             return None
-        b, (less, equal), place = self.b, map(self.value, found[:2]), low
-        overflow = self._later(found[2])
+        b, (less, equal), overflow = self.b, map(self.value, found[:2]), self._later(found[2])
 
         def make() -> ir.Value:
-            kind = b.select(less, word(8 << place), b.select(equal, word(2 << place), word(4 << place)))
-            return b.or_(kind, b.shl(b.zext(overflow(), I64), word(place)))
+            kind = b.select(less, _byte(8), b.select(equal, _byte(2), _byte(4)))
+            return b.or_(kind, b.zext(overflow(), I8))
 
         return make
 
@@ -325,7 +330,7 @@ class RegisterLowering(Lowering):
         if again is None or again[0] in self._bits or (again[0], None) in self._places:
             return lambda: now
         name, number = again
-        return lambda: self.b.trunc(self.b.lshr(super(RegisterLowering, self).read(name), word(number)), I1)
+        return lambda: self.b.trunc(self.b.lshr(self.read_state(name), word(number)), I1)
 
     def _shift(self, v: Value) -> int | None:
         """By how many bits a register that was read is shifted; None if the value is no such register."""
