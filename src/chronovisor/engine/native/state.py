@@ -186,7 +186,7 @@ class NativeThread(Registers, Thread):
         return _words(count).unpack_from(self._gpr_bytes, 8 * first)
 
     @property
-    def mode(self) -> tuple[bool, bool]:  # type: ignore[override]
+    def mode(self) -> tuple[bool, bool]:
         """Whether the thread is in 64-bit mode, and whether it is little-endian."""
         return (bool(self.MSR & _SF), bool(self.MSR & _LE))
 
