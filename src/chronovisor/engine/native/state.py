@@ -167,7 +167,7 @@ class NativeThread(Registers, Thread):
         self.set_msr(self.MSR)
 
     @property
-    def CR(self) -> int:  # type: ignore[override]
+    def CR(self) -> int:
         """The condition register. Native code has each of its fields in a byte of its own, the first first."""
         return int(self.CR_FIELDS.to_bytes(8, "little").hex()[1::2], 16)
 
@@ -186,7 +186,7 @@ class NativeThread(Registers, Thread):
         return _words(count).unpack_from(self._gpr_bytes, 8 * first)
 
     @property
-    def mode(self) -> tuple[bool, bool]:
+    def mode(self) -> tuple[bool, bool]:  # type: ignore[override]
         """Whether the thread is in 64-bit mode, and whether it is little-endian."""
         return (bool(self.MSR & _SF), bool(self.MSR & _LE))
 
