@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from llvmlite import ir
 
 from chronovisor.engine.native.pages import DecodedPages
-from chronovisor.engine.regions import accesses, bit_registers, discovery
+from chronovisor.engine.regions import bit_registers, discovery
 from chronovisor.engine.regions.code import Site
 from chronovisor.engine.regions.lowering import EntryLowering
 from chronovisor.engine.regions.registers import RegisterLowering
@@ -53,7 +53,7 @@ def _a_field_is_put_in_another_place(patch: pytest.MonkeyPatch) -> None:
 
 
 def _what_is_known_on_one_side_is_used_on_the_other(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(EntryLowering, "_joins", property(lambda low: set(), lambda low, found: None), raising=False)
+    patch.setattr(EntryLowering, "_joins", property(lambda low: (), lambda low, found: None), raising=False)
 
 
 def _an_exit_counts_one_too_many(patch: pytest.MonkeyPatch) -> None:
@@ -109,19 +109,6 @@ def _stores_are_not_logged(patch: pytest.MonkeyPatch) -> None:
 def _only_the_first_byte_of_a_span_is_looked_up(patch: pytest.MonkeyPatch) -> None:
     whole = EntryLowering._look_up
     patch.setattr(EntryLowering, "_look_up", lambda low, ea, size, store: whole(low, ea, 1, store))
-
-
-def _a_distance_is_forgotten(patch: pytest.MonkeyPatch) -> None:
-    whole = accesses.near
-
-    def near(sites: Iterable[Site]) -> dict[tuple[int, int], accesses.Access]:
-        return {key: accesses.Access(one.span, one.span.low) for key, one in whole(sites).items()}
-
-    patch.setattr(accesses, "near", near)
-
-
-def _a_register_keeps_its_address(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(accesses._Line, "_unknown", lambda line, v: (("same",), 0))
 
 
 def _a_return_goes_to_the_first_call(patch: pytest.MonkeyPatch) -> None:

@@ -66,8 +66,9 @@ atexit.register(FINISHING.acquire)
 def target(beside: bool = False) -> llvm.TargetMachine:
     """This machine's code generator.
 
-    Code reaches constants that LLVM puts beside it by absolute addresses: copies of the code stay valid. If it
-    and all that it refers to stay ``beside`` each other, it reaches them by their distance: that is shorter.
+    Code reaches constants that LLVM puts beside it by absolute addresses, so that copies of the code stay
+    valid. If code and all that it refers to stay ``beside`` each other, it reaches them by their distance,
+    which takes fewer bytes.
     """
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()

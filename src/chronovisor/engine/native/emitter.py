@@ -32,8 +32,8 @@ I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 POINTER = ir.PointerType()
 VOID = ir.VoidType()
 
-#: A handler: (record, state, TLB, budget) -> a `Left`. The pointer to the state points MIDDLE bytes behind its
-#: beginning. The TLB is the one that the state names.
+#: A handler: (record, state, TLB, budget) -> a `Left`. The pointer to the state points MIDDLE bytes behind
+#: its beginning. The TLB is the one that the state names.
 HANDLER = ir.FunctionType(I64, [POINTER, POINTER, POINTER, I64])
 #: The middle of the general-purpose registers: instructions of the host that access one of them are short.
 MIDDLE = 128
@@ -58,7 +58,7 @@ FAULTED = (1 << 64) - 2
 CHANGED = (1 << 64) - 3
 
 _UNLIKELY = [1, 4000]
-#: Which bits of a value are used as its 8 fields of 4 bits are spread: in 32 bits, in pairs of bytes…, in bytes.
+#: The bits that 8 fields of 4 bits have: side by side, two halves, four quarters, and each in a byte.
 _SPREADS = (0xFFFF_FFFF, 0x0000_FFFF_0000_FFFF, 0x00FF_00FF_00FF_00FF, 0x0F0F_0F0F_0F0F_0F0F)
 
 #: How an operation is done: (emitter, traced value, LLVM operands…) -> LLVM value, or None for an effect.

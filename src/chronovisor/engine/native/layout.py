@@ -170,8 +170,8 @@ TLB_INVALID = (1 << 64) - 1
 class TlbEntry(ctypes.Structure):
     """The number of an effective page as the tag, or TLB_INVALID; and what belongs to the page.
 
-    For data that is the difference between the address in this process and the effective one; for code, the address of the real
-    page's entry in the table of decoded pages.
+    For data that is the difference between the address in this process and the effective one; for code, the
+    address of the real page's entry in the table of decoded pages.
     """
 
     _fields_ = [("tag", ctypes.c_uint64), ("data", ctypes.c_uint64)]

@@ -168,7 +168,7 @@ class NativeThread(Registers, Thread):
 
     @property
     def CR(self) -> int:
-        """The condition register. Native code has each of its fields in a byte of its own, the first first."""
+        """The condition register. The structure has each of its fields in a byte, the first field first."""
         return int(self.CR_FIELDS.to_bytes(8, "little").hex()[1::2], 16)
 
     @CR.setter

@@ -29,8 +29,8 @@ _MOST_VALUES = 3
 class Span:
     """Neighbouring accesses: from the lowest byte to behind the highest, by their distances.
 
-    ``store`` says that the page is looked up for stores, which is enough for loads too: one of the accesses is
-    a store, and if the first is executed, so is that.
+    ``store`` says that the page is looked up for stores, which is enough for loads too: one of the accesses
+    is a store, which is executed if the first access is.
     """
 
     low: int

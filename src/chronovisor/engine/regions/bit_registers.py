@@ -24,9 +24,9 @@ NAMES: Final = ("CR", "XER")
 Maker = Callable[[], ir.Value]
 """What makes a field of CR, 8 bits."""
 Change = tuple[int, "Maker | None"]
-"""Bits that changed, as a mask; and what makes them if they are a field of CR: None if bits put together do."""
+"""Bits that changed, as a mask; and what makes them if they are a field of CR; None: their values do."""
 Known = tuple[frozenset[int], tuple[Change, ...]]
-"""The numbers of the bits that are in their places; and what changed and is not settled, the first first."""
+"""The numbers of the bits that are in their places; and what changed and is not settled, in order."""
 
 
 def is_read(v: Value) -> bool:
@@ -91,14 +91,21 @@ def changed(sites: Iterable[Site], name: str) -> int:
 
 
 class Lowering(Protocol):
-    """A function in the making, and the state as it has it."""
+    """What is needed of a function in the making."""
 
     b: ir.IRBuilder
 
-    def at(self, base: ir.Value, offset: int) -> ir.Value: ...
-    def field(self, name: str) -> ir.Value: ...
-    def read_state(self, name: str) -> ir.Value: ...
-    def write_state(self, name: str, value: ir.Value) -> None: ...
+    def at(self, base: ir.Value, offset: int) -> ir.Value:
+        """The address ``offset`` bytes behind ``base``."""
+
+    def field(self, name: str) -> ir.Value:
+        """The address of a field of the state."""
+
+    def read_state(self, name: str) -> ir.Value:
+        """A field as it is in the state."""
+
+    def write_state(self, name: str, value: ir.Value) -> None:
+        """Set a field in the state."""
 
 
 class BitRegister:

@@ -1,7 +1,7 @@
 """A region as LLVM functions, one for each entry: handlers that take instructions' places in records.
 
-The function of an entry does what comes from there on, up to where another entry's function goes on. The state
-is exact whenever anything else looks at it: see `registers`.
+The function of an entry does what comes from there on, up to where the function of another entry goes on. The
+state is exact whenever anything else looks at it: see `registers`.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class EntryLowering(RegisterLowering):
         follow the one before.
         """
         found = {self.entry: 1}
-        for offset, site in self.sites.items():
+        for offset in self.sites:
             for following in self.region.following[offset]:
                 if following in self.sites:
                     found[following] = found.get(following, 0) + 1

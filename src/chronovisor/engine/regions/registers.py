@@ -311,7 +311,7 @@ class RegisterLowering(Lowering):
             register.replace(found[1], self.value(found[2]), self._compared(found[2]))
 
     def _compared(self, v: Value) -> Maker | None:
-        """What makes a field of CR that a comparison sets: two moves, instead of bits put together."""
+        """What makes a field of CR that a comparison sets: two moves, not bits put together."""
         low = self.site.constant(v.args[1]) if v.op == "shl" else None
         found = None if low is None else bit_registers.comparison(v.args[0])
         if low is None or found is None:
