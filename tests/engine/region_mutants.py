@@ -28,19 +28,24 @@ def _a_register_is_not_stored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RegisterLowering, "_store", store)
 
 
+def _settle_bits(low: RegisterLowering) -> None:
+    for register in low._bits.values():
+        register.settle(everything=True)
+
+
 def _a_tight_loop_is_left_without_its_registers(patch: pytest.MonkeyPatch) -> None:
     whole = EntryLowering._go_to
 
     def go_to(low: EntryLowering, offset: int, done: int) -> None:
         with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(RegisterLowering, "leave_loop", lambda low: None)
+            inner.setattr(RegisterLowering, "leave_loop", _settle_bits)
             whole(low, offset, done)
 
     patch.setattr(EntryLowering, "_go_to", go_to)
 
 
 def _a_region_is_left_from_a_tight_loop_without_its_registers(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(EntryLowering, "_way_out", lambda low, way: low._ways[False, way])
+    patch.setattr(EntryLowering, "_way_out", lambda low, way: low._end(way))
 
 
 def _changes_of_bits_are_not_settled(patch: pytest.MonkeyPatch) -> None:
@@ -52,8 +57,15 @@ def _a_field_is_put_in_another_place(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(bit_registers.ConditionRegister, "_field", lambda register, low: whole(register, low ^ 4))
 
 
-def _what_is_known_on_one_side_is_used_on_the_other(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(EntryLowering, "_joins", property(lambda low: (), lambda low, found: None), raising=False)
+def _what_one_side_has_loaded_is_used_on_the_other(patch: pytest.MonkeyPatch) -> None:
+    whole = RegisterLowering.resume
+
+    def resume(low: RegisterLowering, known: Any) -> None:
+        loaded = low.known.loaded
+        whole(low, known)
+        low.known.loaded |= loaded
+
+    patch.setattr(RegisterLowering, "resume", resume)
 
 
 def _an_exit_counts_one_too_many(patch: pytest.MonkeyPatch) -> None:
@@ -127,5 +139,5 @@ def _a_return_goes_to_the_first_call(patch: pytest.MonkeyPatch) -> None:
 MUTANTS: dict[str, Break] = {
     name.removeprefix("_").replace("_", " "): found
     for name, found in list(globals().items())
-    if name.startswith("_") and getattr(found, "__module__", None) == __name__
+    if name.startswith("_") and getattr(found, "__module__", None) == __name__ and found is not _settle_bits
 }

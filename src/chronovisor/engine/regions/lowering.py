@@ -114,12 +114,10 @@ class EntryLowering(RegisterLowering):
         b.store(self.tlb, self.tlb_at)
         self.exit = {part: b.alloca(I64) for part in ("why", "address", "budget")}
         self.exit["record"] = b.alloca(POINTER)
-        self.undecoded = self.block_named("undecoded")
+        self._undecoded: ir.Block | None = None
         #: The ends that exits share, and those of the tight loop. A jump is each exit's own: a processor
         #: predicts it better than one that goes to wherever any of them does.
-        self._ways: dict[tuple[bool, _Way], ir.Block] = {
-            (False, way): self.block_named(way.name.lower()) for way in _Way if way is not _Way.JUMP
-        }
+        self._ways: dict[tuple[bool, _Way], ir.Block] = {}
         sides = self._sides()
         self.blocks = {o: self.block_named(f"at_{o:x}") for o in self.sites if o in sides}
         #: The blocks that control comes to from two sides: what is known on one of them is not used there.
@@ -176,7 +174,6 @@ class EntryLowering(RegisterLowering):
             # Control does not come here after all: a condition is known.
             b.position_at_end(self.blocks[offset])
             b.unreachable()
-        self._define_exits()
 
     def statement(self, v: Value) -> None:
         """Do one statement."""
@@ -284,7 +281,7 @@ class EntryLowering(RegisterLowering):
                         self.settle()
                     b.store(address, self.exit["address"])
                     b.store(budget, self.exit["budget"])
-                    b.branch(self.undecoded)
+                    b.branch(self._undecoded_end())
             for part, value in {**parts, "record": record, "budget": self._left(done)}.items():
                 if value is not None:
                     b.store(value, self.exit[part])
@@ -306,16 +303,25 @@ class EntryLowering(RegisterLowering):
             b.position_at_end(missing)
             b.store(address, self.exit["address"])
             b.store(budget, self.exit["budget"])
-            b.branch(self.undecoded)
+            b.branch(self._undecoded_end())
 
     def _way_out(self, way: _Way) -> ir.Block:
         """Where the region is left, from the instruction in the making."""
         end = self._ways.get((self.is_in_loop, way))
-        if end is None:
+        if end is None and self.is_in_loop:
             end = self._ways[True, way] = self.block_named(f"{way.name.lower()}_from_loop")
             with self.elsewhere(end):
                 self.leave_loop()
-                self.b.branch(self._ways[False, way])
+                self.b.branch(self._end(way))
+        return end or self._end(way)
+
+    def _end(self, way: _Way) -> ir.Block:
+        """The end that exits of a way share."""
+        end = self._ways.get((False, way))
+        if end is None:
+            end = self._ways[False, way] = self.block_named(way.name.lower())
+            with self.elsewhere(end):
+                _ENDS[way](self)
         return end
 
     def _taken(self, exit: Exit, why: Left | ir.Value | None) -> None:
@@ -408,7 +414,8 @@ class EntryLowering(RegisterLowering):
         assert site.program is not None
         self.values, self._deferred = {}, {}
         self.ended = False
-        self.b.store(ir.Constant(I1, 0), self.jumped)
+        if site.jumps:
+            self.b.store(ir.Constant(I1, 0), self.jumped)
         self.begin(site.program)
         self.block(site.program.body)
         if self.ended:
@@ -444,24 +451,24 @@ class EntryLowering(RegisterLowering):
                 b.position_at_end(on)
         self._exit(Exit.REGISTER, done, address=target)
 
-    def _define_exits(self) -> None:
-        """The ends that exits share."""
-        b = self.b
-        b.position_at_end(self._ways[False, _Way.LEAVE])
+    # The ends that exits share
+
+    def _end_by_leaving(self) -> None:
         why, address, budget = self._of_exit("why", "address", "budget")
         self._count(budget)
         self._return(why, address, budget)
 
-        b.position_at_end(self._ways[False, _Way.PIECE_END])
-        last, not_last = self._ways[False, _Way.PLAIN], self.block_named("not_last")
-        b.cbranch(b.icmp_unsigned("!=", self.read("last_piece"), word(0)), last, not_last)
+    def _end_piece(self) -> None:
+        b, not_last = self.b, self.block_named("not_last")
+        b.cbranch(b.icmp_unsigned("!=", self.read("last_piece"), word(0)), self._end(_Way.PLAIN), not_last)
         b.position_at_end(not_last)
         record, budget = self._of_exit("record", "budget")
         self._count(budget)
         self.write("handlers_from", word(SPENT))
         self._return(word(Left.BUDGET), self.address_of(record), budget)
 
-        b.position_at_end(self._ways[False, _Way.PLAIN])
+    def _end_plainly(self) -> None:
+        b = self.b
         record, budget = self._of_exit("record", "budget")
         self._count(budget)
         self.write("handlers_from", word(SPENT))
@@ -471,11 +478,16 @@ class EntryLowering(RegisterLowering):
         has = b.icmp_unsigned("!=", plain, word(0))
         self.go_on(b.inttoptr(b.select(has, plain, present), HANDLER_POINTER), record, budget)
 
-        b.position_at_end(self.undecoded)
-        self._taken(Exit.UNDECODED, Left.FETCH)
-        address, budget = self._of_exit("address", "budget")
-        self._count(budget)
-        self._return(word(Left.FETCH), address, budget)
+    def _undecoded_end(self) -> ir.Block:
+        """The end of exits to a page without records."""
+        if self._undecoded is None:
+            self._undecoded = self.block_named("undecoded")
+            with self.elsewhere(self._undecoded):
+                self._taken(Exit.UNDECODED, Left.FETCH)
+                address, budget = self._of_exit("address", "budget")
+                self._count(budget)
+                self._return(word(Left.FETCH), address, budget)
+        return self._undecoded
 
     def _of_exit(self, *parts: str) -> list[ir.Value]:
         """What is known when the region is left."""
@@ -524,3 +536,10 @@ class EntryLowering(RegisterLowering):
             address = self.address() if record is None else None
             self._exit(Exit.ABSENT, self.known.done, address=address, record=record)
         return b.load(data, typ=I64)
+
+
+_ENDS = {
+    _Way.LEAVE: EntryLowering._end_by_leaving,
+    _Way.PIECE_END: EntryLowering._end_piece,
+    _Way.PLAIN: EntryLowering._end_plainly,
+}

@@ -106,6 +106,7 @@ class RegisterLowering(Lowering):
     def __init__(
         self, module: ir.Module, name: str, mode: Mode, rows: Rows, sites: Mapping[int, Site], loop: Loop
     ) -> None:
+        self._addresses: dict[int, ir.Value] = {}
         super().__init__(module, name, mode, rows)
         self.sites = sites
         #: The tight loop, or nothing.
@@ -140,12 +141,24 @@ class RegisterLowering(Lowering):
         name, number = key
         return I64 if number is None else ir.IntType(FILES[name].width)
 
-    def _in_state(self, key: _Key) -> ir.Value:
+    def field(self, name: str) -> ir.Value:
+        """The address of a field of the state."""
+        return self._in_state(OFFSETS[name])
+
+    def _in_state(self, offset: int) -> ir.Value:
+        """An address in the state, which is made once, at the beginning."""
+        if offset not in self._addresses:
+            with self.b.goto_entry_block():
+                self._addresses[offset] = self.at(self.state, offset)
+        return self._addresses[offset]
+
+    def _home(self, key: _Key) -> ir.Value:
+        """Where the state has a register."""
         name, number = key
         if number is None:
             return self.field(name)
         file = FILES[name]
-        return self.at(self.state, OFFSETS[file_field(file)] + (number * file.width // 8))
+        return self._in_state(OFFSETS[file_field(file)] + (number * file.width // 8))
 
     # Between the state and the values
 
@@ -153,7 +166,7 @@ class RegisterLowering(Lowering):
         """Have a register's value in its place, if it has one."""
         place = self._places.get(key)
         if place is not None and key not in self.known.loaded:
-            loaded = self.b.load(self._in_state(key), typ=self._type(key))
+            loaded = self.b.load(self._home(key), typ=self._type(key))
             loaded.align = 8
             self.b.store(loaded, place)
             self.known.loaded.add(key)
@@ -209,7 +222,7 @@ class RegisterLowering(Lowering):
             register.known = known.bits.get(name, (frozenset(), ()))
 
     def _store(self, key: _Key, value: ir.Value) -> None:
-        self.b.store(value, self._in_state(key)).align = 8
+        self.b.store(value, self._home(key)).align = 8
 
     # What programs do with registers
 
