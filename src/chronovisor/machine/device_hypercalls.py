@@ -9,8 +9,8 @@ from chronovisor.machine.devicetree import VTY_UNIT
 from chronovisor.machine.hypercall import DONE, Answer, HypercallFunction
 from chronovisor.machine.services import Machine
 from chronovisor.machine.vcpu_thread import VcpuThread
+from chronovisor.machine.vio.device import QueueDevice
 from chronovisor.machine.vio.lan import NetworkAdapter
-from chronovisor.machine.vio.vscsi import DiskAdapter
 from chronovisor.memory import PAGE_SIZE, AddressError
 from chronovisor.papr.hcalls import Hcall, Status
 
@@ -75,27 +75,27 @@ def _vio_signal(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) ->
 
 def _register_queue(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
     """H_REG_CRQ: have a device send its messages into a queue."""
-    adapter = _adapter(machine, args[0])
-    return Answer(Status.PARAMETER if adapter is None else adapter.register_queue(args[1], args[2]))
+    device = _queue_device(machine, args[0])
+    return Answer(Status.PARAMETER if device is None else device.register_queue(args[1], args[2]))
 
 
 def _free_queue(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
     """H_FREE_CRQ: the guest's queue is gone."""
-    adapter = _adapter(machine, args[0])
-    return Answer(Status.PARAMETER if adapter is None else adapter.free_queue())
+    device = _queue_device(machine, args[0])
+    return Answer(Status.PARAMETER if device is None else device.free_queue())
 
 
 def _enable_queue(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
     """H_ENABLE_CRQ: queues stay enabled here, over moves too."""
-    return Answer(Status.PARAMETER) if _adapter(machine, args[0]) is None else DONE
+    return Answer(Status.PARAMETER) if _queue_device(machine, args[0]) is None else DONE
 
 
 def _send(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
     """H_SEND_CRQ: a message of 16 bytes for a device."""
-    adapter = _adapter(machine, args[0])
-    if adapter is None:
+    device = _queue_device(machine, args[0])
+    if device is None:
         return Answer(Status.PARAMETER)
-    return Answer(adapter.send(struct.pack(">QQ", args[1], args[2])))
+    return Answer(device.send(struct.pack(">QQ", args[1], args[2])))
 
 
 def _register_lan(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
@@ -152,9 +152,9 @@ def _card(machine: Machine, unit: int) -> NetworkAdapter | None:
     return device if isinstance(device, NetworkAdapter) else None
 
 
-def _adapter(machine: Machine, unit: int) -> DiskAdapter | None:
+def _queue_device(machine: Machine, unit: int) -> QueueDevice | None:
     device = machine.vio.device(unit)
-    return device if isinstance(device, DiskAdapter) else None
+    return device if isinstance(device, QueueDevice) else None
 
 
 HANDLERS: Final[dict[int, HypercallFunction]] = {

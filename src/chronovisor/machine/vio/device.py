@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from chronovisor.machine.vio.dma_window import WINDOW_SIZE, DmaWindow
 from chronovisor.memory import GuestMemory
+from chronovisor.papr.hcalls import Status
 
 FIRST_UNIT: Final = 0x7100_0000
 _FIRST_SOURCE: Final = 0x1100
@@ -116,6 +117,22 @@ class VioDevice(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give up everything; it is not used again. Repeatable."""
+
+
+class QueueDevice(VioDevice):
+    """A device that exchanges messages of 16 bytes with the guest, through a queue of the guest's (CRQ)."""
+
+    @abstractmethod
+    def register_queue(self, address: int, size: int) -> Status:
+        """H_REG_CRQ: send messages into a queue at an I/O address."""
+
+    @abstractmethod
+    def free_queue(self) -> Status:
+        """H_FREE_CRQ: the queue is gone."""
+
+    @abstractmethod
+    def send(self, message: bytes) -> Status:
+        """H_SEND_CRQ: a message of the guest's."""
 
 
 def source_of(unit: int) -> int:

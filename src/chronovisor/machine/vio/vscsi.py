@@ -16,7 +16,7 @@ from chronovisor.machine.disk import Disk
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.vio import scsi, srp
 from chronovisor.machine.vio.crq import MESSAGE, CommandQueue, Queue
-from chronovisor.machine.vio.device import Surroundings, VioDevice
+from chronovisor.machine.vio.device import QueueDevice, Surroundings
 from chronovisor.machine.vio.dma_window import Access, DmaError, Mapped, Run
 from chronovisor.machine.vio.scsi import ScsiError
 from chronovisor.machine.vio.scsi_disk import ScsiDisk
@@ -49,7 +49,7 @@ class DiskState:
     """When the file was last written to, by the clock of its file system: ns since 1970."""
 
 
-class DiskAdapter(VioDevice):
+class DiskAdapter(QueueDevice):
     """The adapter and its one disk."""
 
     kind = "v-scsi"
