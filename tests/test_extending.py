@@ -36,8 +36,8 @@ def outcome(directory: Path, test: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_three_changes_are_worked() -> None:
-    assert list(WORKED) == ["An instruction", "A register", "A hypercall"]
+def test_four_changes_are_worked() -> None:
+    assert list(WORKED) == ["An instruction", "A register", "A hypercall", "A device"]
 
 
 @pytest.mark.soak
