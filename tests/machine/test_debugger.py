@@ -333,6 +333,69 @@ def test_every_kind_of_access_is_watched_and_not_made(engine: str) -> None:
         assert found == [0x1001C + 4 * n for n in range(len(ACCESSES) + 1)]
 
 
+NEAR_WATCHED: Final = """
+    lis r4,2; lis r8,4; li r5,0
+loop: addi r5,r5,1
+    std r5,8(r8)
+    ld r6,8(r8)
+    andi. r7,r5,0xfff
+    bne loop
+    std r5,32(r4)
+    andis. r7,r5,1
+    beq loop
+    stw r5,4(r4)
+    lwz r6,-2(r4)
+    addis r5,r5,1
+    b loop
+"""
+"""Each 4,096th turn it stores near a page's beginning. Sometimes it stores at the beginning, too, and loads
+four bytes, two of which are in the page before.
+"""
+
+
+@pytest.mark.parametrize("engine", ["regions", "concrete"])
+def test_what_is_stored_beside_a_watched_place_is_not_watched(engine: str) -> None:
+    beside = "ldarx r6,0,r8\nstdcx. r5,0,r8\nldat r5,r8,0\nstd r5,0(r8)\nstd r5,16(r8)\nld r7,8(r8)"
+    with Host(engine=engine) as host:
+        guest = host.boot(program(f"lis r8,2\n{beside}\nb .", little=False))
+        inspector = Inspector(guest, PlainTime(guest), lambda: None)
+        inspector.add_watchpoint(guest.vcpus[0], 0x20008, 8, Watching.ALL)
+        inspector.resume([0], [])
+        wait_until_it_stops(guest)
+        inspector.stop()
+        assert guest.get("PC") == 0x10018
+
+
+def test_only_accesses_to_a_watched_page_are_slow() -> None:
+    with Host(engine="regions") as host:
+        guest = host.boot(program(NEAR_WATCHED, little=False))
+        run_until_it_is_hot(guest)
+        inspector = Inspector(guest, PlainTime(guest), lambda: None)
+        inspector.stop()
+        vcpu, before = guest.vcpus[0], guest.statistics()
+        assert before is not None
+        inspector.add_watchpoint(vcpu, 0x20000, 6, Watching.ALL)
+        hits = []
+        for _ in range(6):
+            inspector.resume([vcpu.id], [])
+            wait_until_it_stops(guest)
+            inspector.stop()
+            stopped = inspector.take_stop()
+            assert stopped is not None
+            hits.append((stopped.exit.address, guest.get("R5") & 0x1FFFF))
+            inspector.resume([], [vcpu.id])
+            wait_until_it_stops(guest)
+            inspector.stop()
+        # Every one of them, and no other.
+        store, load = 0x1002C, 0x10030
+        assert hits[hits.index((store, 0x10000)) :][:4] == [(store, 0x10000), (load, 0x10000)] * 2
+        after = guest.statistics()
+        assert after is not None
+        ran = after.instructions.total - before.instructions.total
+        assert ran > 500_000
+        assert after.instructions.concrete - before.instructions.concrete < ran / 50
+
+
 def wait_until_it_stops(guest: Guest) -> None:
     deadline = time.monotonic() + 20
     while guest.running:

@@ -197,7 +197,7 @@ class ConcreteEngine:
     def watch(self, watchpoints: Collection[Watchpoint]) -> None:
         """Have runs stop before instructions that access these places, and no others. No thread may run.
 
-        A step does not look at them. While there are any, the concrete evaluator does everything.
+        A step does not look at them.
         """
         self._watched = WatchedMemory(self.memory, watchpoints) if watchpoints else None
 

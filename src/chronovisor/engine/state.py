@@ -181,14 +181,19 @@ class Thread:
     def load_real(self, address: int) -> int:
         """The big-endian doubleword at a real address; 0 if it lies outside memory."""
         try:
-            return self.memory.load(address, 8, False)
+            return self.memory.unwatched.load(address, 8, False)
         except AddressError:
             return 0
 
     def update_real(self, address: int, old: int, new: int) -> None:
         """Replace the big-endian doubleword at a real address; TableChanged if it is no longer `old`."""
-        if not self.exchange(address, old, new, 8, False):
-            raise TableChanged
+        # A watchpoint is about what instructions access, not about what it takes to find that.
+        memory, self.memory = self.memory, self.memory.unwatched
+        try:
+            if not self.exchange(address, old, new, 8, False):
+                raise TableChanged
+        finally:
+            self.memory = memory
 
     # Memory, at effective addresses
 
@@ -273,6 +278,7 @@ class Thread:
         # interrupt, nothing was executed: the reservation stays.
         self.probe(ea, "store")
         address = self.address(ea, True)
+        self.memory.about_to_store(address, size)
         reservation, self.reservation = self.reservation, None
         if reservation is None or reservation[:2] != (address, size):
             return 0

@@ -134,6 +134,14 @@ class GuestMemory:
         self.view[addr : addr + size] = data
         self.dirty.mark(addr, size)
 
+    def about_to_store(self, addr: int, size: int) -> None:
+        """Say what will be stored to by other means than this object's."""
+
+    @property
+    def unwatched(self) -> GuestMemory:
+        """The same memory without watchpoints."""
+        return self
+
     def load(self, addr: int, size: int, little: bool) -> int:
         """The unsigned integer of `size` bytes at `addr`, in either byte order; any size and alignment."""
         if addr < 0 or addr + size > self.size:

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
 
-from chronovisor.memory.guest_memory import DirtyLog, GuestMemory
-
-_LARGEST: Final = 16
-"""Bytes of the largest access whose page is marked before it is made."""
+from chronovisor.memory.guest_memory import PAGE_SHIFT, GuestMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +16,11 @@ class Watchpoint:
     size: int
     loads: bool
     stores: bool
+
+    @property
+    def pages(self) -> range:
+        """The numbers of the pages that it is in."""
+        return range(self.address >> PAGE_SHIFT, (self.address + self.size - 1 >> PAGE_SHIFT) + 1)
 
     def is_hit(self, address: int, size: int, store: bool) -> bool:
         """Whether an access touches it."""
@@ -43,8 +44,7 @@ class WatchedMemory(GuestMemory):
     def __init__(self, plain: GuestMemory, watchpoints: Iterable[Watchpoint]) -> None:
         # Everything is the other memory's own.
         self.size, self.data, self.view = plain.size, plain.data, plain.view
-        self.atomic, self.on_clear = plain.atomic, plain.on_clear
-        self.dirty = _WatchedDirtyLog(self, plain.dirty)
+        self.atomic, self.on_clear, self.dirty = plain.atomic, plain.on_clear, plain.dirty
         self._plain = plain
         self._watchpoints = tuple(watchpoints)
 
@@ -53,6 +53,15 @@ class WatchedMemory(GuestMemory):
         for watchpoint in self._watchpoints:
             if watchpoint.is_hit(addr, size, store):
                 raise WatchedError(watchpoint)
+
+    def about_to_store(self, addr: int, size: int) -> None:
+        """WatchedError if a store would touch a watched place."""
+        self.check(addr, size, True)
+
+    @property
+    def unwatched(self) -> GuestMemory:
+        """The same memory without watchpoints."""
+        return self._plain
 
     def load(self, addr: int, size: int, little: bool) -> int:
         """As the memory's own; WatchedError."""
@@ -73,18 +82,3 @@ class WatchedMemory(GuestMemory):
         """As the memory's own; WatchedError."""
         self.check(addr, len(data), True)
         self._plain.write(addr, data)
-
-
-class _WatchedDirtyLog(DirtyLog):
-    """The same log. Before a conditional store its page is marked, by the store's first byte alone."""
-
-    __slots__ = ("_memory",)
-
-    def __init__(self, memory: WatchedMemory, plain: DirtyLog) -> None:
-        self.pages, self.on_take = plain.pages, plain.on_take
-        self._memory = memory
-
-    def mark(self, addr: int, size: int) -> None:
-        """As the log's own; WatchedError if a store as large as any would touch a watched place."""
-        self._memory.check(addr, max(size, _LARGEST), True)
-        super().mark(addr, size)

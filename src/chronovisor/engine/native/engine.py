@@ -19,7 +19,15 @@ from chronovisor.engine.endings import GuestInterrupt
 from chronovisor.engine.hypercalls import HypercallProgram
 from chronovisor.engine.native.contexts import STEPPED
 from chronovisor.engine.native.hypercalls import hypercall_address
-from chronovisor.engine.native.layout import PAGE_SHIFT, Left, ModePages, Peers, mode_number
+from chronovisor.engine.native.layout import (
+    PAGE_SHIFT,
+    WATCHED_LOADS,
+    WATCHED_STORES,
+    Left,
+    ModePages,
+    Peers,
+    mode_number,
+)
 from chronovisor.engine.native.library import runtime
 from chronovisor.engine.native.pages import DecodedPages, Retired
 from chronovisor.engine.native.state import NativeThread
@@ -27,6 +35,7 @@ from chronovisor.engine.state import CACHE_BLOCK, LiveRegisters, Thread
 from chronovisor.engine.statistics import Instructions
 from chronovisor.isa.bits import MSR
 from chronovisor.memory.guest_memory import GuestMemory
+from chronovisor.memory.watched import Watchpoint
 
 # By plain numbers: a look-up by an enum's members takes twice as long.
 _STOPS: dict[int, Stop] = {
@@ -45,6 +54,10 @@ _MODE = int(MSR.SF | MSR.LE)
 _FEW_SAMPLES = 15
 #: Instructions from one look at the number of samples to the next: fewer do not give that many.
 _LOOK_INSTRUCTIONS = 1 << 17
+
+
+#: Instructions that the concrete evaluator executes from an access to a watched page on.
+_NEAR_WATCHED = 16
 
 
 class SecondTier(Protocol):
@@ -78,6 +91,9 @@ class NativeEngine(ConcreteEngine):
         self.code_blocks_at = ctypes.addressof(ctypes.c_char.from_buffer(self._code_blocks))
         self.page_contents = (ctypes.c_uint64 * (memory.size >> PAGE_SHIFT))()
         """What each page held when a fetch was led to it or a region made of it last; 0 if nothing was."""
+        self._watched_pages: ctypes.Array[ctypes.c_uint8] | None = None
+        self.watched_pages_at = 0
+        """The address of a byte for each page that says what is watched in it; 0 if nothing is."""
         #: Records that were replaced, and the threads that may still execute them, by their addresses.
         self._retired: list[tuple[Retired, set[int]]] = []
         self._retiring = threading.Lock()
@@ -158,6 +174,23 @@ class NativeEngine(ConcreteEngine):
         for pages in self._pages.values():
             self._retire(pages.leave_at(self.breakpoints))
 
+    def watch(self, watchpoints: Collection[Watchpoint]) -> None:
+        """Have runs stop before instructions that access these places, and no others. No thread may run.
+
+        Native code leaves all such accesses to their pages to the concrete evaluator.
+        """
+        super().watch(watchpoints)
+        pages = (ctypes.c_uint8 * (self.memory.size >> PAGE_SHIFT))() if watchpoints else None
+        for one in watchpoints:
+            for page in one.pages:
+                assert pages is not None
+                pages[page] |= WATCHED_LOADS * one.loads | WATCHED_STORES * one.stores
+        self._watched_pages = pages
+        self.watched_pages_at = 0 if pages is None else ctypes.addressof(pages)
+        for thread in self._threads:
+            thread.watched_pages = self.watched_pages_at
+        self.forget_translations()
+
     def step(self, state: Thread) -> Stop:
         """Execute one instruction, even at a breakpoint."""
         assert isinstance(state, NativeThread)
@@ -177,7 +210,7 @@ class NativeEngine(ConcreteEngine):
         while executed < end:
             msr = state.MSR
             pages = self._ready.get(msr & _MODE) or self.pages_of(state)
-            if msr & STEPPED or self._watched is not None or not pages.library.ready:
+            if msr & STEPPED or not pages.library.ready:
                 live.lend(state)
                 on_machine_clock = not state.ticks_per_instruction
                 stop = self._run_concrete(state, min(end - executed, ConcreteEngine.budget))
@@ -204,7 +237,9 @@ class NativeEngine(ConcreteEngine):
                 break
             if (why == Left.DECODE or why == Left.FETCH) and self._make_records(state, why):
                 continue
-            stop = self._run_concrete(state, 1)
+            # Who accesses a watched page may do so again soon.
+            slow = 1 if self._watched is None else min(_NEAR_WATCHED, end - executed)
+            stop = self._run_concrete(state, slow)
             executed = state.executed
             if stop.reason is not Reason.BUDGET:
                 return stop

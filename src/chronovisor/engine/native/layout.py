@@ -70,6 +70,7 @@ class Registers(ctypes.Structure):
         ("page_table", ctypes.c_uint64),
         ("page_count", ctypes.c_uint64),
         ("page_contents", ctypes.c_uint64),  # what each real page held when a fetch was last led to it; or 0
+        ("watched_pages", ctypes.c_uint64),  # a byte for each page of memory (WATCHED); 0 for none
         ("code_blocks", ctypes.c_uint64),  # a byte for each cache block of memory: 1 once it was decoded
         ("ea_mask", ctypes.c_uint64),
         ("data_translation", ctypes.c_uint64),
@@ -162,6 +163,9 @@ class Registers(ctypes.Structure):
 
 
 OFFSETS: dict[str, int] = {name: getattr(Registers, name).offset for name, *_ in Registers._fields_}
+
+#: The bits that say that loads from a page, or stores to it, are the concrete evaluator's.
+WATCHED_LOADS, WATCHED_STORES = 1, 2
 
 TLB_ENTRIES = 1024
 TLB_INVALID = (1 << 64) - 1

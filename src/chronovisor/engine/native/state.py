@@ -118,6 +118,8 @@ class NativeGuest(CodeCache, Protocol):
     """The address of the map of decoded blocks."""
     page_contents: ctypes.Array[ctypes.c_uint64]
     """What each page held when a fetch was last led to it."""
+    watched_pages_at: int
+    """The address of a byte for each page (`WATCHED`); 0 if no page is watched."""
     modes: ctypes.Array[ModePages]
     peers: Peers
 
@@ -158,6 +160,7 @@ class NativeThread(Registers, Thread):
         self.now = runtime().now_address
         self.memory_at = ctypes.addressof(ctypes.c_char.from_buffer(memory.data))
         self.memory_size = memory.size
+        self.watched_pages = guest.watched_pages_at
         for name in STORED:
             setattr(self, name, REGISTERS[name].reset)
         self.reservation = None
@@ -236,6 +239,7 @@ class NativeThread(Registers, Thread):
             return super().exchange(address, expected, new, size, little)
         if address + size > self.memory.size:
             raise AddressError(address, size, self.memory.size)
+        self.memory.about_to_store(address, size)
         order: Literal["little", "big"] = "little" if little else "big"
         place = self.memory_at + address
         done: bool = runtime().exchange(

@@ -10,6 +10,7 @@ from llvmlite import ir
 from chronovisor.engine.native.emitter import (
     CHANGED,
     FAULTED,
+    I8,
     I64,
     NOT_TRANSLATED,
     POINTER,
@@ -18,13 +19,15 @@ from chronovisor.engine.native.emitter import (
     ThreadEmitter,
     word,
 )
-from chronovisor.engine.native.layout import PAGE_SHIFT, TLB_INVALID, Tlb
+from chronovisor.engine.native.layout import PAGE_SHIFT, TLB_INVALID, WATCHED_LOADS, WATCHED_STORES, Tlb
 from chronovisor.engine.native.pure_operations import PURE_ROWS
 from chronovisor.engine.state import REAL_MODE_MASK
 from chronovisor.isa.bits import LPCR, MSR
 from chronovisor.isa.interrupts import INTERRUPT_NUMBERS
 from chronovisor.isa.radix import Access, translation
 from chronovisor.isa.values import Value
+
+_WATCHED = {Access.LOAD: WATCHED_LOADS, Access.STORE: WATCHED_STORES}
 
 
 class _Walk(ThreadEmitter):
@@ -88,11 +91,26 @@ class _Walk(ThreadEmitter):
             b.ret(word(CHANGED))
         b.store(now, slot)
 
+    def fail_if_watched(self, real: ir.Value) -> None:
+        """Return without a translation if what is accessed in the page is watched.
+
+        So the TLB never has the page for these accesses, and the concrete evaluator makes each of them.
+        """
+        b = self.b
+        table, bit = self.read("watched_pages"), _WATCHED[self.access]
+        with self.if_(b.icmp_unsigned("!=", table, word(0))):
+            at = self.at(b.inttoptr(table, POINTER), b.lshr(real, word(PAGE_SHIFT)))
+            found = b.zext(b.load(at, typ=I8), I64)
+            with self.elsewhere(self.unlikely(self.any(found, bit), "watched")):
+                self.fail()
+
     def found(self, real: ir.Value) -> None:
         """Keep the page in the TLB and return the real address, if there is memory at it."""
         b = self.b
         with self.elsewhere(self.unlikely(b.icmp_unsigned(">=", real, self.read("memory_size")), "nowhere")):
             self.fail()
+        if self.access is not Access.FETCH:
+            self.fail_if_watched(real)
         page = b.lshr(self.ea, word(PAGE_SHIFT))
         tag, data = self.tlb_entry(self.tlb, self.access.value, page)
         if self.access is Access.FETCH:
