@@ -13,7 +13,7 @@ from chronovisor.engine.regions.tight_loops import Loop, tight_loops
 MOST_IN_LOOP = 300
 MOST_IN_LINE = 100
 #: The fewest instructions that are worth a region if they are no loop.
-FEWEST_IN_LINE = 6
+FEWEST_IN_LINE = 2
 #: How far back the beginning of a straight line is looked for, in bytes.
 _LINE = 256
 #: How far behind an instruction that cannot be part of a region one is looked for that can, in bytes.
