@@ -227,7 +227,8 @@ class NativeEngine(ConcreteEngine):
             executed = state.executed = end - state.run_left
             live.take_back(state)
             if executed >= state.look_due and self._tier is not None:
-                if state.sample_count - state.samples_taken > _FEW_SAMPLES:
+                is_new = any(pages.new for pages in self._pages_by_table.values())
+                if is_new or state.sample_count - state.samples_taken > _FEW_SAMPLES:
                     self._tier.look(state, self._pages_by_table)
                 state.look_due = executed + _LOOK_INSTRUCTIONS
             found = _STOPS.get(why)

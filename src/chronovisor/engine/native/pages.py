@@ -83,6 +83,8 @@ class DecodedPages:
         self._versions: dict[int, int] = {}
         #: The real addresses of the entries of regions that have code of a page.
         self._entries: dict[int, set[int]] = {}
+        self.new: list[int] = []
+        """The pages that `take_new` gives next."""
         self._changing = self.library.changing
         self.count = memory.size >> PAGE_SHIFT
         """How many pages real memory has that the mode can address."""
@@ -102,7 +104,14 @@ class DecodedPages:
             is_new = page not in self._records
             if is_new:
                 self._put(page)
+                self.new.append(page)
             return is_new
+
+    def take_new(self) -> list[int]:
+        """The pages that records were made for since this was called last."""
+        with self._changing:
+            taken, self.new = self.new, []
+        return taken
 
     def make_room(self) -> list[Retired]:
         """If pages with records are too many, have the first one be as if it had never been executed.

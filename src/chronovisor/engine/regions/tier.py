@@ -122,7 +122,13 @@ class RegionTier:
         self._looks = 0
 
     def look(self, thread: NativeThread, pages_by_table: Mapping[int, DecodedPages]) -> None:
-        """Take a thread's samples. The Python thread that runs it calls this."""
+        """Take a thread's samples, and the pages that are executed for the first time.
+
+        The Python thread that runs the thread calls this.
+        """
+        for pages in pages_by_table.values():
+            for page in pages.take_new():
+                self._begin(pages, page)
         count = thread.sample_count
         first = max(thread.samples_taken, count - SAMPLES)
         thread.samples_taken = count
@@ -133,12 +139,22 @@ class RegionTier:
                 if 0 <= page < len(pages.table):
                     self._sampled(pages, page, sample)
 
-    def _sampled(self, pages: DecodedPages, page: int, sample: Sample) -> None:
+    def _heat(self, pages: DecodedPages, page: int) -> _Heat:
         key, version = (pages.address, page), pages.version(page)
         heat = self._heats.get(key)
         if heat is None or heat.version != version:
             heat = self._heats[key] = _Heat(version)
-        offset = sample.offset
+        return heat
+
+    def _begin(self, pages: DecodedPages, page: int) -> None:
+        """Have a page's regions put in that are on disk."""
+        heat = self._heat(pages, page)
+        if not heat.asked and not self._is_full():
+            heat.asked = heat.waits = True
+            self._start(pages, page, heat)
+
+    def _sampled(self, pages: DecodedPages, page: int, sample: Sample) -> None:
+        heat, offset = self._heat(pages, page), sample.offset
         self.samples += 1
         if offset not in heat.covered:
             heat.warm(self.samples)
@@ -149,8 +165,7 @@ class RegionTier:
             return
         heat.samples[offset] += 1
         if not heat.asked:
-            heat.asked = heat.waits = True
-            self._start(pages, page, heat, None, sample)
+            self._begin(pages, page)
         elif heat.samples.total() >= HOT:
             heat.waits = True
             ((hot, _),) = heat.samples.most_common(1)
@@ -181,13 +196,13 @@ class RegionTier:
         pages: DecodedPages,
         page: int,
         heat: _Heat,
-        hot: int | None,
-        sample: Sample,
+        hot: int | None = None,
+        sample: Sample | None = None,
         starts: tuple[int, ...] = (),
     ) -> None:
         self._looks += 1
         around = [n for n in range(-_BEFORE, _BEHIND + 1) if 0 <= page + n < pages.count]
-        if hot is not None and sample.base >> PAGE_SHIFT != page:
+        if sample is not None and sample.base >> PAGE_SHIFT != page:
             around = [n for n in around if n == 0 or _is_mapped(sample, n)]
         _worker().put(_Task(self, ref(pages), heat, page, tuple(around), hot, starts))
 
