@@ -59,5 +59,5 @@ class Terminal:
         except OSError:
             # The last process of a terminal has ended.
             return False
-        self.text += data.decode()
+        self.text += data.decode(errors="replace")
         return bool(data)

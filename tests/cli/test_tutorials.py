@@ -2,7 +2,8 @@
 
 In a block of `console`, a line that begins with `$` is a command, `[q]` is a key that is typed, and all other
 lines are what the command prints, from its first line on: `…` stands for any text in a line, alone for any
-lines. A block's caption names its terminal. A block of another kind with a caption is a file.
+lines. `[words ⏎]` at the end of a line is typed once the line's beginning is there. A block's caption names
+its terminal. A block of another kind with a caption is a file.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ FOLDER = Path(__file__).parents[2] / "docs" / "tutorials"
 FENCE = re.compile(
     r"^```(?:\{code-block\} )?(\w+)\n(?::caption: ([^\n]*)\n)?(.*?)^```$", re.MULTILINE | re.DOTALL
 )
+TYPED = re.compile(r"(.*)\[(.+) ⏎\]")
+PASTING = re.compile(r"\x1b\[\?2004[hl]\r?")
+"""What shells send to terminals around a line that is typed."""
+LONG = {"debian-disk"}
+"""Has a test of its own."""
 NEEDS = {"powerpc64-linux-gnu-gcc", "powerpc64le-linux-gnu-gcc", "gdb-multiarch"}
 
 
@@ -36,8 +42,13 @@ def blocks(page: Path) -> list[Block]:
     return [Block(*found.groups(default="")) for found in FENCE.finditer(page.read_text())]
 
 
-def pattern(lines: list[str]) -> re.Pattern[str]:
-    """What these lines stand for, from the first to the last."""
+def shown_by(terminal: Terminal) -> str:
+    """What is on a terminal."""
+    return PASTING.sub("", terminal.text).replace("\r\n", "\n")
+
+
+def pattern(lines: list[str], whole: bool = True) -> re.Pattern[str]:
+    """What these lines stand for, from the first to the last, with the last one's end if they are `whole`."""
     parts = []
     for line in lines:
         if line == "…":
@@ -45,7 +56,7 @@ def pattern(lines: list[str]) -> re.Pattern[str]:
         else:
             # Columns are as wide as what is in them.
             parts.append(re.sub(r"(?:\\ ){2,}", "  +", ".*?".join(map(re.escape, line.split("…")))) + r"\n")
-    return re.compile("".join(parts))
+    return re.compile("".join(parts) if whole else "".join(parts).removesuffix(r"\n"))
 
 
 class Reader:
@@ -74,6 +85,10 @@ class Reader:
                 self._does(block.caption, line[2:])
             elif re.fullmatch(r"\[.\]", line):
                 self._terminals[block.caption].type(line[1])
+            elif typed := TYPED.fullmatch(line):
+                self._expects(block.caption, [*shown, typed[1]], whole=False)
+                self._terminals[block.caption].type(f"{typed[2]}\r")
+                shown = [typed[2]]
             else:
                 shown.append(line)
         self._expects(block.caption, shown)
@@ -93,12 +108,13 @@ class Reader:
         self._seen[terminal] = 0
         self._goes_on[terminal] = False
 
-    def _expects(self, terminal: str, lines: list[str]) -> None:
+    def _expects(self, terminal: str, lines: list[str], whole: bool = True) -> None:
+        """Wait for these lines; the last may go on unless they are `whole`."""
         if not lines:
             return
-        there, wanted = self._terminals[terminal], pattern(lines)
+        there, wanted = self._terminals[terminal], pattern(lines, whole)
         while True:
-            text = there.text.replace("\r\n", "\n")
+            text = shown_by(there)
             if found := wanted.match(text, self._seen[terminal]):
                 break
             assert there.read(), f"{there.command} printed\n{text[self._seen[terminal] :]}\nand not\n" + (
@@ -113,7 +129,7 @@ class Reader:
         there = self._terminals.pop(terminal, None)
         if there is not None:
             status = there.ends()
-            text = there.text.replace("\r\n", "\n")
+            text = shown_by(there)
             there.close()
             self._status = status
             rest = text[self._seen[terminal] :]
@@ -143,6 +159,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
         # One is enough in `make test`; CI and `make soak` run all.
         pytest.param(path.stem, marks=() if path.stem == "timer-gdb" else pytest.mark.soak)
         for path in sorted(FOLDER.glob("*.md"))
+        if path.stem not in LONG
     ],
 )
 def test_a_tutorial_works_as_written(page: str, reader: Reader) -> None:

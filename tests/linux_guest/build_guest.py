@@ -82,14 +82,19 @@ def put(disk: Path, content: bytes, name: str) -> None:
     source.unlink()
 
 
+def made() -> Path:
+    """Return the disk of `make debian-disk`, made if it is not there."""
+    if not (BUILD / IMAGE).exists():
+        make(BUILD, Packages())
+    return BUILD / IMAGE
+
+
 def prepared(packages: Packages) -> tuple[Path, Path]:
     """Return a disk with a compiler, the script and zlib's source on it, and what a guest boots it by."""
     disk, initrd = BUILD / _PREPARED, BUILD / INITRD
     if disk.exists():
         return disk, initrd
-    if not (BUILD / IMAGE).exists():
-        make(BUILD, packages)
-    partial = copied(BUILD / IMAGE, disk.with_suffix(".partial"))
+    partial = copied(made(), disk.with_suffix(".partial"))
     put(partial, _PREPARE.encode(), "prepare")
     put(partial, _WORK.encode(), "work")
     put(partial, bz2.decompress(packages.source("zlib").read_bytes()), "zlib.tar")

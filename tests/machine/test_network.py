@@ -301,6 +301,7 @@ def test_a_saved_card_goes_on(card: Card) -> None:
         (MAC + b"x", {}),
         (MAC, {"size": 24}),
         (MAC, {"next": 8}),
+        (MAC, {"address": QUEUE + 8}),
         (MAC, {"next": 1 << 20}),
         (MAC, {"size": 0, "next": 16}),
     ],

@@ -1,8 +1,9 @@
 """A disk with Debian for 64-bit Power, made of Debian's packages.
 
-`python -m chronovisor.cli.debian_disk DIRECTORY` leaves `debian.img` there, and `debian-initrd.cpio`, with
-which a guest boots from it. mmdebstrap fetches and unpacks the packages here. Their own scripts configure
-them in a guest: this is the second stage, the first time that a guest boots from the disk.
+`python -m chronovisor.cli.debian_disk DIRECTORY` leaves `debian.img` there, and `debian-vmlinux` and
+`debian-initrd.cpio`, with which a guest boots from it. mmdebstrap fetches and unpacks the packages here.
+Their own scripts configure them in a guest: this is the second stage, the first time that a guest boots from
+the disk.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from chronovisor.machine.vio.attachments import Attachments
 
 IMAGE: Final = "debian.img"
 INITRD: Final = "debian-initrd.cpio"
+KERNEL: Final = "debian-vmlinux"
 SIZE: Final = 4 << 30
 """Bytes of the disk; its file takes what is used."""
 COMMAND_LINE: Final = "console=hvc0"
@@ -95,6 +97,8 @@ def make(directory: Path, packages: Packages) -> None:
     found = modules(kernel, (*DISK, *NETWORK))
     initrd = initramfs(packages, _INIT.format(loading=loading(found)), found)
     (directory / INITRD).write_bytes(initrd)
+    (directory / KERNEL).unlink(missing_ok=True)
+    (directory / KERNEL).symlink_to(packages.vmlinux())
     partial = directory / f"{IMAGE}.partial"
     first_stage(partial, packages, kernel)
     second_stage(partial, packages.vmlinux(), initrd)
@@ -155,6 +159,6 @@ if __name__ == "__main__":
     except (FetchError, MachineError, OSError) as error:
         sys.exit(f"debian_disk.py: {error}")
     print(
-        f"chronovisor run --kernel {Packages().vmlinux()} --initrd {sys.argv[1]}/{INITRD} --memory 1G "
+        f"chronovisor run --kernel {sys.argv[1]}/{KERNEL} --initrd {sys.argv[1]}/{INITRD} --memory 1G "
         f'--disk {sys.argv[1]}/{IMAGE} --net passt --append "{COMMAND_LINE}"'
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from typing import Final, NamedTuple
 
-from chronovisor.machine.vio.dma_window import DmaError, DmaWindow
+from chronovisor.machine.vio.dma_window import Access, DmaError, DmaWindow
 
 MESSAGE: Final = 16
 """Bytes."""
@@ -68,13 +68,17 @@ class CommandQueue:
             if not size:
                 return False
             try:
-                if self._window.read(address + at, 1)[0]:
-                    return False
-                self._window.write(address + at + 1, message[1:])
-                # Last: the guest may look at any time.
-                self._window.write(address + at, message[:1])
+                # An entry lies in one page.
+                (entry,) = self._window.runs(address + at, MESSAGE, Access.READ | Access.WRITE)
             except DmaError:
                 return False
+            view = self._window.view(entry)
+            if view[0]:
+                return False
+            view[1:] = message[1:]
+            # Last: the guest may look at any time.
+            view[0] = message[0]
+            self._window.wrote((entry,))
             self.queue = Queue(address, size, (at + MESSAGE) % size)
             return True
 

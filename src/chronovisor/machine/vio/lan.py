@@ -233,10 +233,13 @@ class NetworkAdapter(VioDevice):
         correlator = self.window.read(address, _HEADER)
         self.window.write(address + _HEADER, frame)
         where, size, at, toggle = self._queue
-        self.window.write(where + at + _FLAGS.size, _ENTRY.pack(len(frame), correlator))
+        # An entry lies in one page.
+        (entry,) = self.window.runs(where + at, _ENTRY_SIZE, Access.WRITE)
+        view = self.window.view(entry)
+        _ENTRY.pack_into(view, _FLAGS.size, len(frame), correlator)
         # Last: the guest may look at any time.
-        flags = _VALID | _HEADER | (_TOGGLE if toggle else 0)
-        self.window.write(where + at, _FLAGS.pack(flags))
+        _FLAGS.pack_into(view, 0, _VALID | _HEADER | (_TOGGLE if toggle else 0))
+        self.window.wrote((entry,))
         behind = at + _ENTRY_SIZE
         self._queue = ReceiveQueue(where, size, behind % size, toggle ^ (behind == size))
 
@@ -309,8 +312,9 @@ class NetworkAdapter(VioDevice):
         """Go on from a saved state; ValueError if it makes no sense."""
         if not isinstance(state, NetworkState):
             raise MachineError("a network is attached here in the place of another device of the guest's")
-        size, following = state.queue.size, state.queue.next
-        is_queue = not (size % _ENTRY_SIZE or following % _ENTRY_SIZE) and following < max(size, 1)
+        address, size, following, _ = state.queue
+        in_entries = not any(number % _ENTRY_SIZE for number in (address, size, following))
+        is_queue = in_entries and following < max(size, 1)
         if not is_queue or len(state.mac) != len(self._mac):
             raise ValueError("a network's state makes no sense")
         self._unregister()
