@@ -18,6 +18,7 @@ from chronovisor.engine.regions import (
     accesses,
     bit_registers,
     discovery,
+    linking,
     lowering,
     registers,
     tight_loops,
@@ -25,7 +26,8 @@ from chronovisor.engine.regions import (
 from chronovisor.engine.regions import code as code_of_pages
 from chronovisor.engine.regions.code import Code
 from chronovisor.engine.regions.discovery import Region, discover, discover_from
-from chronovisor.engine.regions.lowering import define_region
+from chronovisor.engine.regions.linking import link
+from chronovisor.engine.regions.lowering import define_region, entry_symbol
 
 #: LLVM's passes over a region: code as fast as by all that -O2 does, in a fraction of the time.
 _PASSES = ("sroa", "simplify_cfg", "instruction_combine", "simplify_cfg", "aggressive_dce")
@@ -50,19 +52,22 @@ class WantedRegion:
 class CompiledRegion:
     """A region's machine code, and which instructions it has, by their offsets from its home page.
 
-    ``pages`` has what tells the contents of its pages, by their distance from the home page. ``starts`` are
-    as in `WantedRegion`. Without entries there is no code: nothing there is worth a region.
+    ``pages`` has what tells the contents of its pages, by their distance from the home page. The handler of
+    each of its ``entries`` is at one of the ``places`` in the code, in bytes. ``starts`` are as in
+    `WantedRegion`. Without entries there is no code: nothing there is worth a region.
     """
 
     pages: dict[int, str]
     entries: tuple[int, ...]
+    places: tuple[int, ...]
     covered: tuple[int, ...]
     starts: tuple[int, ...]
     code: bytes
 
     def encode(self) -> bytes:
         """As a line of text and the code."""
-        line = json.dumps([list(self.pages.items()), self.entries, self.covered, self.starts, len(self.code)])
+        parts = self.entries, self.places, self.covered, self.starts, len(self.code)
+        line = json.dumps([list(self.pages.items()), *parts])
         return line.encode() + b"\n" + self.code
 
     @classmethod
@@ -82,9 +87,10 @@ def decode_page(whole: bytes) -> list[CompiledRegion]:
     found = []
     while whole:
         line, _, whole = whole.partition(b"\n")
-        pages, entries, covered, starts, length = json.loads(line)
+        pages, *parts, length = json.loads(line)
+        entries, places, covered, starts = map(tuple, parts)
         code, whole = whole[:length], whole[length:]
-        found.append(CompiledRegion(dict(pages), tuple(entries), tuple(covered), tuple(starts), code))
+        found.append(CompiledRegion(dict(pages), entries, places, covered, starts, code))
     return found
 
 
@@ -102,7 +108,16 @@ def page_name(mode: Mode, digest: str) -> str:
 def fingerprint() -> str:
     """What the code of regions depends on, besides the page."""
     digest = hashlib.sha256(compiler.fingerprint().encode())
-    for module in (accesses, bit_registers, code_of_pages, discovery, lowering, registers, tight_loops):
+    for module in (
+        accesses,
+        bit_registers,
+        code_of_pages,
+        discovery,
+        linking,
+        lowering,
+        registers,
+        tight_loops,
+    ):
         digest.update(Path(module.__file__ or "").read_bytes())
     digest.update(Path(__file__).read_bytes())
     return digest.hexdigest()[:32]
@@ -113,10 +128,10 @@ def compile_region(wanted: WantedRegion) -> CompiledRegion:
     code, starts = Code(wanted.pages, wanted.mode), wanted.starts
     region = discover_from(code, starts) if starts else discover(code, wanted.hot)
     if region is None:
-        return CompiledRegion({0: page_digest(wanted.pages[0])}, (), (wanted.hot,), starts, b"")
+        return CompiledRegion({0: page_digest(wanted.pages[0])}, (), (), (wanted.hot,), starts, b"")
     pages = {page: page_digest(wanted.pages[page]) for page in region.pages}
-    machine_code = _machine_code(region, wanted.mode)
-    return CompiledRegion(pages, region.entries, tuple(region.sites), starts, machine_code)
+    linked, places = link(_machine_code(region, wanted.mode), map(entry_symbol, range(len(region.entries))))
+    return CompiledRegion(pages, region.entries, places, tuple(region.sites), starts, linked)
 
 
 def _machine_code(region: Region, mode: Mode) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -32,11 +33,10 @@ from chronovisor.engine.regions.compile import (
     page_digest,
     page_name,
 )
-from chronovisor.engine.regions.lowering import entry_symbol
 from chronovisor.engine.statistics import REGIONS
 
 #: Samples in a page, outside its regions, after which a region is compiled.
-HOT = 4
+HOT = 2
 #: Samples of runs of handlers in code that regions have, after which regions begin where these runs did; and
 #: in how many pieces that a thread executes they have to come.
 MISSED = 12
@@ -320,11 +320,11 @@ class _Worker:
 
 
 def load(region: CompiledRegion) -> Loaded:
-    """Link a region's code."""
-    if not region.entries:
-        return Loaded(region, ())
-    symbols = map(entry_symbol, range(len(region.entries)))
-    return Loaded(region, tuple(code_space().load(region.code, list(symbols))))
+    """Have a region's code where it can run."""
+    begin = time.monotonic()
+    at = code_space().put(region.code)
+    REGIONS.add_linked(len(region.code), time.monotonic() - begin)
+    return Loaded(region, tuple(at + place for place in region.places))
 
 
 @cache
