@@ -10,8 +10,8 @@ from chronovisor.engine.regions.code import Code, Site
 from chronovisor.engine.regions.tight_loops import Loop, tight_loops
 
 #: The most instructions of a region around a loop, and of one without a loop.
-MOST_IN_LOOP = 300
-MOST_IN_LINE = 100
+MOST_IN_LOOP = 120
+MOST_IN_LINE = 60
 #: The fewest instructions that are worth a region if they are no loop.
 FEWEST_IN_LINE = 2
 #: How far back the beginning of a straight line is looked for, in bytes.
