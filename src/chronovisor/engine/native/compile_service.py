@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from queue import PriorityQueue
@@ -96,8 +97,10 @@ class _Child:
         watch.daemon = True
         watch.start()
         try:
-            stdin.write(json.dumps({"fingerprint": compiler.fingerprint(), **asked}).encode() + b"\n")
-            stdin.flush()
+            # A process that has ended may have said why.
+            with suppress(BrokenPipeError):
+                stdin.write(json.dumps({"fingerprint": compiler.fingerprint(), **asked}).encode() + b"\n")
+                stdin.flush()
             if not select.select([stdout], [], [], _PATIENCE)[0]:
                 slow()
             length, digest = compile_server.HEADER.unpack(self._read(stdout, compile_server.HEADER.size))
