@@ -84,10 +84,12 @@ def test_a_guest_under_its_own_client(machine: Machine, tmp_path: Path) -> None:
         assert machine.state("one") == "paused"
         machine.asks("resume", "one")
         assert await client.execute("cont") == {}
-        for command, reason in (("nope", "CommandNotFound"), ("system_powerdown", "GenericError")):
+        for command, reason in (("nope", "CommandNotFound"), ("migrate-incoming", "GenericError")):
             with pytest.raises(ExecuteError) as caught:
                 await client.execute(command)
             assert caught.value.error_class == reason
+        # It does not listen.
+        assert await client.execute("system_powerdown") == {}
         core = tmp_path / "core"
         await client.execute("dump-guest-memory", {"paging": False, "protocol": f"file:{core}"})
         assert core.read_bytes()[:6] == b"\x7fELF\2\1"
@@ -105,7 +107,7 @@ def test_a_guest_under_its_own_client(machine: Machine, tmp_path: Path) -> None:
         asked = {"event": "RESET", "data": {"guest": False, "reason": "host-qmp-system-reset"}}
         stop, resume = {"event": "STOP"}, {"event": "RESUME"}
         end = {"event": "SHUTDOWN", "data": {"guest": False, "reason": "host-qmp-quit"}}
-        assert told == [stop, resume, stop, asked, resume, end]
+        assert told == [stop, resume, {"event": "POWERDOWN"}, stop, asked, resume, end]
         # The process may be gone already.
         with contextlib.suppress(EOFError):
             await client.disconnect()

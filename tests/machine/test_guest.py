@@ -278,3 +278,19 @@ def test_two_hosts_on_one_clock_know_each_others_time() -> None:
     with Host(clock=clock, tb_origin=5) as one, Host(clock=clock, tb_origin=1 << 60) as other:
         one.boot(LOOP).run_for(Ticks(1024))
         assert (one.timebase.value, other.timebase.value) == (1029, (1 << 60) + 1024)
+
+
+@pytest.mark.parametrize("alone", [900, 4300, 8500, 20_700])
+def test_a_second_vcpus_turns_begin_whatever_executed_the_first_one(alone: int) -> None:
+    """The first one is alone for some thousand instructions, which evaluators execute in pieces of other
+    lengths.
+    """
+
+    def run(engine: str) -> tuple[int, int]:
+        text = f"lis r9,0; ori r9,r9,{alone}; mtctr r9\nfirst: bdnz first\n{TWO_CPUS}"
+        with Host(clock="virtual", cores=2, engine=engine) as host:
+            guest = host.boot(program(text, little=False), smp=2)
+            assert guest.run(60).ok
+            return host.timebase.value, guest.get("R8", 1)
+
+    assert run("threaded") == run("concrete")

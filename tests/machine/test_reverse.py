@@ -6,11 +6,11 @@ import contextlib
 import random
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from elf_files import POWER_OFF, Elf, Part, program
+from recorded import assert_it_repeats_itself
 from test_debugger import FOR_EVER, PlainTime, gdb, needs_gdb, number
 
 from chronovisor.cli.demo.sabotage import SabotagedSystem
@@ -85,29 +85,6 @@ def reversible(guest: Guest, past: Replay) -> Iterator[GdbServer]:
         yield server
     finally:
         server.close()
-
-
-def assert_it_repeats_itself(recording: Recording) -> int:
-    """Have every stretch but the last done again, compare its end with the next one's beginning, and return
-    how many there were.
-    """
-    present = recording.clock.ticks()
-    for n in range(recording.first, recording.last):
-        stretch, following = recording.stretch(n), recording.stretch(n + 1)
-        past = recording.guest_at(n)
-        assert stretch.end is not None
-        if stretch.end != stretch.tick:
-            past.run_for(Ticks(stretch.end - stretch.tick))
-        vcpus = tuple(vcpu_state.save(vcpu) for vcpu in past.vcpus)
-        memory = past.memory
-        changed = [p for p, held in recording.pages.at(n + 1) if memory.read(p << 12, 4096) != held]
-        assert (n, vcpus, changed) == (n, following.vcpus, [])
-        # Input that came at the end is what differs.
-        sources = following.machine if past.console.typed == following.typed else past.machine_state
-        assert past.machine_state == replace(following.machine, history=past.history, sources=sources.sources)
-        past.close()
-    recording.clock.rewind(present)
-    return recording.last - recording.first
 
 
 @pytest.mark.parametrize("engine", ["regions", "concrete"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chronovisor.engine.state import Thread
-from chronovisor.hypervisor.scheduler import Scheduler
+from chronovisor.hypervisor.scheduler import QUANTUM, Scheduler
 from chronovisor.hypervisor.timer import Timer
 from chronovisor.isa.bits import MSR
 from chronovisor.timebase.clock import TickSource
@@ -48,6 +48,10 @@ class Account:
         if executed:
             self._accounted = state.executed
             self._turn_left -= executed
+            if self._turn_left < 0:
+                # It was alone, and executed in pieces as its evaluator likes. Whoever comes now must not find
+                # another place in its turn for that.
+                self._turn_left = (self._turn_left - 1) % QUANTUM + 1
             self._scheduler.pass_time(executed * self._ticks_per_instruction)
 
     def budget(self, msr: int, most: int) -> int:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import fdt
 
 from chronovisor.kvm.interface import HostFacts
-from chronovisor.machine.interrupt_sources import CONSOLE
+from chronovisor.machine.interrupt_sources import CONSOLE, POWER_WARNING
 from chronovisor.machine.nvram import SIZE as NVRAM_SIZE
 from chronovisor.machine.sizes import Topology
 from chronovisor.machine.vio.device import FIRST_UNIT, VioDevice
@@ -123,6 +123,15 @@ def flatten(options: TreeOptions) -> bytes:
 
     hypervisor = _node(root, "hypervisor")
     _strings(hypervisor, "compatible", "linux,kvm")
+
+    if options.interrupts:
+        # LoPAR, "Event Sources Node".
+        sources = _node(root, "event-sources")
+        sources.append(fdt.Property("interrupt-controller"))
+        _words(sources, "#address-cells", 0)
+        _words(sources, "#interrupt-cells", 2)
+        _words(sources, "interrupt-ranges", POWER_WARNING, 1)
+        _words(_node(sources, "epow-events"), "interrupts", POWER_WARNING, _EDGE)
 
     vdevice = _node(root, "vdevice")
     _strings(vdevice, "device_type", "vdevice")

@@ -413,6 +413,7 @@ class Guest:
         if state.translation != NO_TRANSLATION:
             self.platform.translate(state.translation)
         self.platform.interrupts.states = state.sources
+        self.platform.power_button.follow_interrupts()
         self.platform.console_signals = state.console_signals
         if state.joined:
             self.platform.joined = state.joined

@@ -14,6 +14,8 @@ from typing import Final, NamedTuple
 from chronovisor.kvm.ids import XicsGroup, XicsSource
 from chronovisor.kvm.interface import Device, Vm
 
+POWER_WARNING: Final = 0x1000
+"""The source that says that the guest is to shut down."""
 CONSOLE: Final = 0x1100
 """The source of the console."""
 LEAST_FAVORED: Final = 0xFF
@@ -36,7 +38,7 @@ class InterruptSources:
     def __init__(self, vm: Vm, controller: Device | None) -> None:
         self._vm = vm
         self._controller = controller
-        self._numbers = [CONSOLE]
+        self._numbers = [POWER_WARNING, CONSOLE]
         # A source is changed by reading and writing its state.
         self._changing = threading.Lock()
         self.reset()

@@ -13,6 +13,7 @@ from chronovisor.machine.ending import EndReason, GuestEnd
 from chronovisor.machine.entry import MSR_LE, entry_msr
 from chronovisor.machine.interrupt_sources import CONSOLE, InterruptSources
 from chronovisor.machine.nvram import Nvram
+from chronovisor.machine.power_button import PowerButton
 from chronovisor.machine.services import LPCR_AIL, LPCR_ILE, NO_TRANSLATION, SuspendStatus, Translation
 from chronovisor.machine.suspension import Suspension, VasiState
 from chronovisor.machine.vcpu_thread import VcpuTask, VcpuThread, VcpuThreads
@@ -51,6 +52,7 @@ class Platform:
         self.random = random_numbers
         self.translation = NO_TRANSLATION
         self.interrupts = InterruptSources(vm, controller)
+        self.power_button = PowerButton(self.interrupts)
         self.nvram = Nvram()
         self.on_trouble: Callable[[str], None] = lambda line: None
         """Told in a line, on any thread, of what goes wrong with a device outside the guest."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from chronovisor.machine.power_button import EPOW_MASK
 from chronovisor.machine.rtas_service import Answer, RtasStatus, service
 from chronovisor.machine.services import Machine
 from chronovisor.machine.vcpu_thread import VcpuThread
@@ -75,8 +76,16 @@ def _event_scan(machine: Machine, _caller: VcpuThread, _words: tuple[int, ...]) 
 
 
 @service("check-exception", 0x2011, arguments=6, returns=1)
-def _check_exception(machine: Machine, _caller: VcpuThread, _words: tuple[int, ...]) -> tuple[int, Answer]:
-    return _NO_EVENT, ()
+def _check_exception(machine: Machine, _caller: VcpuThread, words: tuple[int, ...]) -> tuple[int, Answer]:
+    mask, buffer, length = words[2], words[4], words[5]
+    event = machine.power_button.event(machine.wall_clock.now()) if mask & EPOW_MASK else None
+    if event is None:
+        return _NO_EVENT, ()
+    try:
+        machine.memory.write(buffer, event[:length])
+    except AddressError:
+        return RtasStatus.PARAMETER, ()
+    return RtasStatus.SUCCESS, ()
 
 
 @service("ibm,get-system-parameter", 0x2012, arguments=3, returns=1)

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from chronovisor.machine.console import Console
 from chronovisor.machine.interrupt_sources import InterruptSources
 from chronovisor.machine.nvram import Nvram
+from chronovisor.machine.power_button import PowerButton
 from chronovisor.machine.suspension import VasiState
 from chronovisor.machine.vcpu_thread import VcpuTask, VcpuThread
 from chronovisor.machine.vio.bus import VioBus
@@ -54,6 +55,7 @@ class Machine(Protocol):
     random: random.Random
     interrupts: InterruptSources
     nvram: Nvram
+    power_button: PowerButton
     vio: VioBus
     console_signals: bool
     """Whether typed input interrupts the guest."""

@@ -25,7 +25,7 @@ COMMANDS: Final = (
     Command("cont", "Lets the guest go on, as `chronovisor resume`: the stop does not count for its time. "
         "Nothing if it runs."),
     Command("system_reset", "Starts the guest again from its beginning; with `--no-reboot` it ends instead."),
-    Command("system_powerdown", "Answered with an error: the machine has no power button."),
+    Command("system_powerdown", "Tells the guest to shut down (EPOW); a guest that does not listen goes on."),
     Command("quit", "Ends the guest as `chronovisor stop`, and its process with status 0."),
     Command("migrate", "Begins a move to a `chronovisor receive` and returns; `query-migrate` tells of it.",
         (Member("uri", "str", "`tcp:HOST:PORT` of this machine's loopback, or `unix:PATH`"),
@@ -59,6 +59,7 @@ COMMANDS: Final = (
 EVENTS: Final = (
     Event("STOP", "The guest was stopped: by its owner, or for a move."),
     Event("RESUME", "The guest goes on: its owner said so, or its move failed."),
+    Event("POWERDOWN", "The guest was told to shut down."),
     Event("RESET", "The guest starts again.",
         (Member("guest", "bool", "whether the guest asked for it"),
          Member("reason", "ShutdownCause", "why"))),
