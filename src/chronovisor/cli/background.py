@@ -15,7 +15,9 @@ from chronovisor.cli.output import say
 from chronovisor.cli.terminal import write_stdout
 from chronovisor.machine.console import Sink
 from chronovisor.machine.console_log import ConsoleLog
+from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest_records import GuestRecord
+from chronovisor.machine.sizes import parse_bytes
 
 Detach: TypeAlias = Annotated[
     bool,
@@ -28,7 +30,16 @@ LogSize: TypeAlias = Annotated[
     str,
     typer.Option(help="With --detach: how much the log of the console holds, the newest.", metavar="SIZE"),
 ]
+_LEAST_LOG: Final = 1 << 10
 _SIGNALLED: Final = 128
+
+
+def parse_log_size(text: str) -> int:
+    """Return the bytes that `--log-size` says. MachineError if that makes no sense, or would hold nothing."""
+    size = parse_bytes(text, "log size")
+    if size < _LEAST_LOG:
+        raise MachineError(f"log size {text}: a log holds at least {_LEAST_LOG} bytes")
+    return size
 
 
 class Foreground:

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from chronovisor.cli.background import LOG_SIZE_DEFAULT, Detach, Foreground, LogSize, choose_ground
+from chronovisor.cli.background import (
+    LOG_SIZE_DEFAULT,
+    Detach,
+    Foreground,
+    LogSize,
+    choose_ground,
+    parse_log_size,
+)
 from chronovisor.cli.console_place import ConsoleAt, ConsolePlace, EscapeKeys
 from chronovisor.cli.device_options import Disk, Net
 from chronovisor.cli.entrance import Entrance
@@ -57,7 +64,7 @@ from chronovisor.machine.errors import MachineError
 from chronovisor.machine.host import Host
 from chronovisor.machine.rehearsal import rehearse
 from chronovisor.machine.run_directory import state_directory
-from chronovisor.machine.sizes import parse_bytes, parse_size, parse_u64
+from chronovisor.machine.sizes import parse_size, parse_u64
 from chronovisor.machine.vio.attachments import Attachments
 from chronovisor.migration.address import parse_address
 from chronovisor.migration.arrival import Arrived, Terms
@@ -185,7 +192,7 @@ def command(
     again = after_reboot(kernel, initrd, append)
     attachments = Attachments.parse(disk or (), net)
     attachments.check()
-    log_bytes = parse_bytes(log_size, "log size")
+    log_bytes = parse_log_size(log_size)
     at = ConsolePlace.parse(console, escape, detach)
     ground = choose_ground(detach, as_json)
     keeps_name = not name

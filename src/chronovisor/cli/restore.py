@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from chronovisor.cli.background import LOG_SIZE_DEFAULT, Detach, LogSize, choose_ground
+from chronovisor.cli.background import LOG_SIZE_DEFAULT, Detach, LogSize, choose_ground, parse_log_size
 from chronovisor.cli.console_place import ConsoleAt, ConsolePlace, EscapeKeys
 from chronovisor.cli.device_options import Disk, Net
 from chronovisor.cli.guest_end import tell_end
@@ -53,7 +53,7 @@ from chronovisor.machine.errors import MachineError
 from chronovisor.machine.host import Host
 from chronovisor.machine.rehearsal import rehearse
 from chronovisor.machine.run_directory import check_name
-from chronovisor.machine.sizes import parse_bytes, parse_size
+from chronovisor.machine.sizes import parse_size
 from chronovisor.machine.vio.attachments import Attachments
 from chronovisor.migration.snapshot_format import SnapshotHeader
 from chronovisor.migration.snapshot_restore import check, opened, restore_from
@@ -111,7 +111,7 @@ def command(
     seconds, most = parse_seconds(timeout), parse_size(memory_limit)
     again = after_reboot(kernel, initrd, append)
     attachments = Attachments.parse(disk or (), net)
-    log_bytes = parse_bytes(log_size, "log size")
+    log_bytes = parse_log_size(log_size)
     place = ConsolePlace.parse(console, escape, detach)
     ground = choose_ground(detach, as_json)
     with ground, pid_file(pidfile), ExitStack() as stack:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chronovisor.cli.background import LOG_SIZE_DEFAULT, Detach, LogSize, choose_ground
+from chronovisor.cli.background import LOG_SIZE_DEFAULT, Detach, LogSize, choose_ground, parse_log_size
+from chronovisor.cli.config_file import Config
 from chronovisor.cli.console_place import ConsoleAt, ConsolePlace, EscapeKeys
 from chronovisor.cli.debugging import GdbTime, Record, parse_debugger
 from chronovisor.cli.device_options import Disk, Net
@@ -38,7 +39,7 @@ from chronovisor.kvm.interface import TICKS_PER_INSTRUCTION
 from chronovisor.machine.control import ControlServer
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.host import Host
-from chronovisor.machine.sizes import parse_bytes, parse_topology
+from chronovisor.machine.sizes import parse_topology
 from chronovisor.machine.vio.attachments import Attachments
 from chronovisor.report.switch_trace import line
 from chronovisor.timebase.trace import Event
@@ -52,6 +53,7 @@ def command(
     image: Annotated[
         str | None, typer.Argument(help="A 64-bit Power ELF file, or one of `chronovisor guests`.")
     ] = None,
+    config: Config = "",
     kernel: Annotated[
         str | None, typer.Option(help="The same as IMAGE: a kernel's ELF file (vmlinux).", metavar="FILE")
     ] = None,
@@ -135,7 +137,7 @@ def command(
         raise MachineError(f"rtc {rtc!r}: write base=utc, base=localtime or base=DATE")
     if (image is None) == (kernel is None):
         raise MachineError("run: give one image, as IMAGE or as --kernel FILE")
-    log_bytes = parse_bytes(log_size, "log size")
+    log_bytes = parse_log_size(log_size)
     debugger = parse_debugger(gdb, wait, gdb_time, record)
     attachments = Attachments.parse(disk or (), net)
     place = ConsolePlace.parse(console, escape, detach)
