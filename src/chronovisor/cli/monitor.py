@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final
 
 from chronovisor import __version__
 from chronovisor.cli.entrance import Entrance
-from chronovisor.cli.move_request import choose_token, write_request
+from chronovisor.cli.monitor_moves import MoveCommands, Subject, required
 from chronovisor.cli.own_socket import listen
 from chronovisor.machine.control import RequestHandler
 from chronovisor.machine.ending import EndReason, GuestEnd
@@ -20,12 +19,10 @@ from chronovisor.machine.guest import Guest
 from chronovisor.machine.qmp.declarations import SCHEMA
 from chronovisor.machine.qmp.server import QmpServer
 from chronovisor.machine.qmp.session import Implementation
-from chronovisor.migration.address import parse_address
 from chronovisor.migration.departure import Departure
-from chronovisor.migration.move_status import COMPLETED, DEVICE, MoveStatus
-from chronovisor.migration.precopy import LEAST_BANDWIDTH, MoveLimits
+from chronovisor.migration.move_status import MoveStatus
 from chronovisor.timebase.handover import CLOCK_ERROR_LIMIT
-from chronovisor.timebase.policy import CATCH_UP, FREEZE
+from chronovisor.timebase.policy import FREEZE
 
 _QEMU: Final = {"major": 7, "minor": 2, "micro": 0}
 """The version of QEMU whose answers ours were compared with."""
@@ -43,20 +40,8 @@ _CAUSES: Final = {
     EndReason.INTERNAL_ERROR: "host-error",
     EndReason.OUTPUT_LOST: "host-error",
 }
-_LONGEST_DOWNTIME: Final = 2_000_000
-"""Milliseconds; QEMU's limit too."""
 _QUIT_PATIENCE: Final = 2.0
 """Seconds in which a guest that was told to quit has ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Subject:
-    """The guest of a monitor, and what it is controlled by."""
-
-    guest: Guest
-    departure: Departure
-    moves: MoveStatus
-    handlers: Mapping[str, RequestHandler]
 
 
 class Monitor:
@@ -68,14 +53,14 @@ class Monitor:
     """
 
     def __init__(self, address: str, stay: bool = False, entrance: Entrance | None = None) -> None:
-        self._subject: _Subject | None = None
+        self._subject: Subject | None = None
         self._stay = stay
         self._entrance = entrance
-        self._events_of_moves = False
-        self._stopped_for_move = False
-        self._limits = MoveLimits()
         self._quit = False
         self._told_end = threading.Event()
+        self._moves = MoveCommands(
+            lambda: self._subject, entrance, lambda name, data: self._server.tell(name, data)
+        )
         listener, path = listen(address, "--qmp")
         version = {"qemu": _QEMU, "package": f"chronovisor {__version__}"}
         self._server = QmpServer(
@@ -95,9 +80,9 @@ class Monitor:
     ) -> None:
         """Answer for this guest from now on, which `handlers` control."""
         came = self._entrance is not None
-        self._subject = _Subject(guest, departure, moves, handlers)
+        self._subject = Subject(guest, departure, moves, handlers)
         departure.on_pause = self._tell_pause
-        moves.changed = self._tell_move
+        moves.changed = self._moves.tell_move
         guest.platform.on_restart = self._tell_restart
         if came and departure.paused is None:
             self._tell_pause(False)
@@ -111,18 +96,12 @@ class Monitor:
         return self._its.departure
 
     @property
-    def _moves(self) -> MoveStatus:
-        return self._its.moves
-
-    @property
     def _handlers(self) -> Mapping[str, RequestHandler]:
         return self._its.handlers
 
     @property
-    def _its(self) -> _Subject:
-        if self._subject is None:
-            raise MachineError("no guest has come yet")
-        return self._subject
+    def _its(self) -> Subject:
+        return required(self._subject)
 
     def __enter__(self) -> Monitor:
         return self
@@ -152,14 +131,7 @@ class Monitor:
             "system_reset": lambda given: self._handlers["reset"]({}),
             "system_powerdown": self._power_down,
             "quit": self._end,
-            "migrate": self._migrate,
-            "migrate-incoming": self._migrate_incoming,
-            "migrate_cancel": self._cancel,
-            "query-migrate": self._query_migrate,
-            "migrate-set-parameters": self._set_parameters,
-            "query-migrate-parameters": self._query_parameters,
-            "migrate-set-capabilities": self._set_capabilities,
-            "query-migrate-capabilities": self._query_capabilities,
+            **self._moves.implementations,
             "dump-guest-memory": self._dump,
             "query-dump-guest-memory-capability": lambda given: {"formats": ["elf"]},
             "human-monitor-command": self._human,
@@ -233,110 +205,6 @@ class Monitor:
         # Clients hear of the end first, as from QEMU.
         self._told_end.wait(_QUIT_PATIENCE)
 
-    # Its moves
-
-    def _migrate_incoming(self, given: dict[str, Any]) -> None:
-        if self._entrance is None:
-            raise MachineError("this process waits for no guest: `chronovisor receive defer` does")
-        self._entrance.open_for_client(given["uri"])
-
-    def _migrate(self, given: dict[str, Any]) -> None:
-        if self._moves.under_way or self._departure.state not in ("running", "paused"):
-            raise MachineError(f"{self._guest.name} cannot move now: it is {self._departure.state}")
-        # What is wrong with an address is told at once, and not as a move that failed.
-        parse_address(given["uri"]).resolve()
-        limits = self._limits
-        request = {"cancel": False, "force_resume": False, "resolve": False} | write_request(
-            given["uri"],
-            False,
-            None,
-            None,
-            limits.downtime,
-            limits.bandwidth,
-            limits.clock_error,
-            CATCH_UP,
-            choose_token("", ""),
-            None,
-            None,
-        )
-        follow = threading.Thread(
-            target=self._follow, args=(request, self._moves.begin()), name="monitor's move", daemon=True
-        )
-        follow.start()
-
-    def _follow(self, request: dict[str, Any], number: int) -> None:
-        try:
-            for _ in self._handlers["migrate"](request):
-                pass
-        except Exception as error:
-            # If the move itself failed, that is known already, and there may be another one by now.
-            self._moves.fail(number, str(error))
-
-    def _cancel(self, given: dict[str, Any]) -> None:
-        if self._moves.under_way:
-            self._handlers["migrate"]({"cancel": True})
-
-    def _query_migrate(self, given: dict[str, Any]) -> dict[str, Any]:
-        answer: dict[str, Any] = {}
-        if self._subject is None:
-            return answer
-        moves, progress = self._moves, self._departure.progress
-        if moves.status is None:
-            return answer
-        answer["status"] = moves.status
-        if moves.error:
-            answer["error-desc"] = moves.error
-        if moves.status != "failed":
-            answer["total-time"] = round(moves.duration * 1000)
-        if moves.report is not None:
-            record, transfer = moves.report.record, moves.report.transfer
-            answer["downtime"] = round(record.downtime_ns / 1e6)
-            answer["ram"] = self._ram(
-                transfer.sent_bytes, 0, transfer.sent_bytes * 1e9 / transfer.duration_ns, transfer.rounds
-            )
-            answer["x-chronovisor"] = moves.report.as_json()
-        elif progress is not None:
-            answer["ram"] = self._ram(
-                progress.sent_bytes, progress.remaining_bytes, progress.rate, progress.round
-            )
-        return answer
-
-    def _ram(self, sent: int, remaining: int, rate: float, rounds: int) -> dict[str, Any]:
-        return {
-            "transferred": sent,
-            "remaining": remaining,
-            "total": self._guest.memory.size,
-            "mbps": rate * 8 / 1e6,
-            "dirty-sync-count": rounds,
-            "page-size": self._guest.system.host.page_size,
-        }
-
-    def _set_parameters(self, given: dict[str, Any]) -> None:
-        downtime = given.get("downtime-limit", self._limits.downtime * 1000)
-        bandwidth = given.get("max-bandwidth", self._limits.bandwidth or 0)
-        if not 0 <= downtime <= _LONGEST_DOWNTIME:
-            raise MachineError(
-                f"Parameter 'downtime-limit' expects an integer in the range of 0 to {_LONGEST_DOWNTIME} ms"
-            )
-        if bandwidth < 0 or 0 < bandwidth < LEAST_BANDWIDTH:
-            raise MachineError(
-                f"Parameter 'max-bandwidth' expects 0 or at least {LEAST_BANDWIDTH} bytes a second"
-            )
-        self._limits = MoveLimits(downtime / 1000, bandwidth or None)
-
-    def _query_parameters(self, given: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "downtime-limit": round(self._limits.downtime * 1000),
-            "max-bandwidth": self._limits.bandwidth or 0,
-        }
-
-    def _set_capabilities(self, given: dict[str, Any]) -> None:
-        for wanted in given["capabilities"]:
-            self._events_of_moves = wanted["state"]
-
-    def _query_capabilities(self, given: dict[str, Any]) -> list[dict[str, Any]]:
-        return [{"capability": "events", "state": self._events_of_moves}]
-
     def _dump(self, given: dict[str, Any]) -> None:
         if given["paging"]:
             raise MachineError("a dump has real addresses and Linux's linear map: say paging false")
@@ -372,16 +240,6 @@ class Monitor:
     def _tell_restart(self, by_guest: bool) -> None:
         reason = "guest-reset" if by_guest else "host-qmp-system-reset"
         self._server.tell("RESET", {"guest": by_guest, "reason": reason})
-
-    def _tell_move(self, status: str) -> None:
-        if status == DEVICE and self._departure.paused is None:
-            self._stopped_for_move = True
-            self._server.tell("STOP", {})
-        if self._events_of_moves:
-            self._server.tell("MIGRATION", {"status": status})
-        if self._stopped_for_move and self._guest.running and status not in (DEVICE, COMPLETED):
-            self._stopped_for_move = False
-            self._server.tell("RESUME", {})
 
     def _cause(self, end: GuestEnd | None) -> dict[str, Any]:
         if self._quit:

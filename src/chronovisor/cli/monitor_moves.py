@@ -1,0 +1,185 @@
+"""QMP's commands about a guest's moves, and the events that tell of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from chronovisor.cli.entrance import Entrance
+from chronovisor.cli.move_request import choose_token, write_request
+from chronovisor.machine.control import RequestHandler
+from chronovisor.machine.errors import MachineError
+from chronovisor.machine.guest import Guest
+from chronovisor.machine.qmp.session import Implementation
+from chronovisor.migration.address import parse_address
+from chronovisor.migration.departure import Departure
+from chronovisor.migration.move_status import COMPLETED, DEVICE, MoveStatus
+from chronovisor.migration.precopy import LEAST_BANDWIDTH, MoveLimits
+from chronovisor.timebase.policy import CATCH_UP
+
+_LONGEST_DOWNTIME: Final = 2_000_000
+"""Milliseconds; QEMU's limit too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The guest of a monitor, and what it is controlled by."""
+
+    guest: Guest
+    departure: Departure
+    moves: MoveStatus
+    handlers: Mapping[str, RequestHandler]
+
+
+class MoveCommands:
+    """Does the commands for the guest that `subject` returns, if there is one, and tells events by `tell`."""
+
+    def __init__(
+        self,
+        subject: Callable[[], Subject | None],
+        entrance: Entrance | None,
+        tell: Callable[[str, dict[str, Any]], None],
+    ) -> None:
+        self._subject = subject
+        self._entrance = entrance
+        self._tell = tell
+        self._events_of_moves = False
+        self._stopped_for_move = False
+        self._limits = MoveLimits()
+        self.implementations: dict[str, Implementation] = {
+            "migrate": self._migrate,
+            "migrate-incoming": self._migrate_incoming,
+            "migrate_cancel": self._cancel,
+            "query-migrate": self._query_migrate,
+            "migrate-set-parameters": self._set_parameters,
+            "query-migrate-parameters": self._query_parameters,
+            "migrate-set-capabilities": self._set_capabilities,
+            "query-migrate-capabilities": self._query_capabilities,
+        }
+
+    @property
+    def _its(self) -> Subject:
+        return required(self._subject())
+
+    def _migrate_incoming(self, given: dict[str, Any]) -> None:
+        if self._entrance is None:
+            raise MachineError("this process waits for no guest: `chronovisor receive defer` does")
+        self._entrance.open_for_client(given["uri"])
+
+    def _migrate(self, given: dict[str, Any]) -> None:
+        if self._its.moves.under_way or self._its.departure.state not in ("running", "paused"):
+            raise MachineError(f"{self._its.guest.name} cannot move now: it is {self._its.departure.state}")
+        # What is wrong with an address is told at once, and not as a move that failed.
+        parse_address(given["uri"]).resolve()
+        limits = self._limits
+        request = {"cancel": False, "force_resume": False, "resolve": False} | write_request(
+            given["uri"],
+            False,
+            None,
+            None,
+            limits.downtime,
+            limits.bandwidth,
+            limits.clock_error,
+            CATCH_UP,
+            choose_token("", ""),
+            None,
+            None,
+        )
+        follow = threading.Thread(
+            target=self._follow, args=(request, self._its.moves.begin()), name="monitor's move", daemon=True
+        )
+        follow.start()
+
+    def _follow(self, request: dict[str, Any], number: int) -> None:
+        try:
+            for _ in self._its.handlers["migrate"](request):
+                pass
+        except Exception as error:
+            # If the move itself failed, that is known already, and there may be another one by now.
+            self._its.moves.fail(number, str(error))
+
+    def _cancel(self, given: dict[str, Any]) -> None:
+        if self._its.moves.under_way:
+            self._its.handlers["migrate"]({"cancel": True})
+
+    def _query_migrate(self, given: dict[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = {}
+        subject = self._subject()
+        if subject is None:
+            return answer
+        moves, progress = subject.moves, subject.departure.progress
+        if moves.status is None:
+            return answer
+        answer["status"] = moves.status
+        if moves.error:
+            answer["error-desc"] = moves.error
+        if moves.status != "failed":
+            answer["total-time"] = round(moves.duration * 1000)
+        if moves.report is not None:
+            record, transfer = moves.report.record, moves.report.transfer
+            answer["downtime"] = round(record.downtime_ns / 1e6)
+            answer["ram"] = self._ram(
+                transfer.sent_bytes, 0, transfer.sent_bytes * 1e9 / transfer.duration_ns, transfer.rounds
+            )
+            answer["x-chronovisor"] = moves.report.as_json()
+        elif progress is not None:
+            answer["ram"] = self._ram(
+                progress.sent_bytes, progress.remaining_bytes, progress.rate, progress.round
+            )
+        return answer
+
+    def _ram(self, sent: int, remaining: int, rate: float, rounds: int) -> dict[str, Any]:
+        return {
+            "transferred": sent,
+            "remaining": remaining,
+            "total": self._its.guest.memory.size,
+            "mbps": rate * 8 / 1e6,
+            "dirty-sync-count": rounds,
+            "page-size": self._its.guest.system.host.page_size,
+        }
+
+    def _set_parameters(self, given: dict[str, Any]) -> None:
+        downtime = given.get("downtime-limit", self._limits.downtime * 1000)
+        bandwidth = given.get("max-bandwidth", self._limits.bandwidth or 0)
+        if not 0 <= downtime <= _LONGEST_DOWNTIME:
+            raise MachineError(
+                f"Parameter 'downtime-limit' expects an integer in the range of 0 to {_LONGEST_DOWNTIME} ms"
+            )
+        if bandwidth < 0 or 0 < bandwidth < LEAST_BANDWIDTH:
+            raise MachineError(
+                f"Parameter 'max-bandwidth' expects 0 or at least {LEAST_BANDWIDTH} bytes a second"
+            )
+        self._limits = MoveLimits(downtime / 1000, bandwidth or None)
+
+    def _query_parameters(self, given: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "downtime-limit": round(self._limits.downtime * 1000),
+            "max-bandwidth": self._limits.bandwidth or 0,
+        }
+
+    def _set_capabilities(self, given: dict[str, Any]) -> None:
+        for wanted in given["capabilities"]:
+            self._events_of_moves = wanted["state"]
+
+    def _query_capabilities(self, given: dict[str, Any]) -> list[dict[str, Any]]:
+        return [{"capability": "events", "state": self._events_of_moves}]
+
+    def tell_move(self, status: str) -> None:
+        """Tell that a move's status has changed."""
+        if status == DEVICE and self._its.departure.paused is None:
+            self._stopped_for_move = True
+            self._tell("STOP", {})
+        if self._events_of_moves:
+            self._tell("MIGRATION", {"status": status})
+        if self._stopped_for_move and self._its.guest.running and status not in (DEVICE, COMPLETED):
+            self._stopped_for_move = False
+            self._tell("RESUME", {})
+
+
+def required(subject: Subject | None) -> Subject:
+    """Return the guest of a monitor; MachineError if it has not come yet."""
+    if subject is None:
+        raise MachineError("no guest has come yet")
+    return subject
