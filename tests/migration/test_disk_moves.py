@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -189,3 +190,19 @@ def test_a_disk_that_was_written_to_after_its_guest_was_saved_is_refused(
     hosts[1].attachments = Attachments.parse([str(copy)])
     restored, _ = restore(saved, hosts[1])
     assert in_use(copy)
+
+
+@pytest.mark.oracle
+def test_an_image_of_qcow2_goes_with_its_guest(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(image), "1M"], check=True)
+    for host in hosts:
+        host.attachments = Attachments.parse([f"{image},format=qcow2"])
+    guest = hosts[0].boot("demo-le.elf", "1M")
+    assert guest.run_until("watching")
+    adapter(guest).file.write(512, [memoryview(b"before " * 100)])
+    moved, _ = move(guest, hosts[1])
+    found = bytearray(700)
+    adapter(moved).file.read(512, [memoryview(found)])
+    assert found == b"before " * 100
+    assert moved.run_for(Ticks(100_000)) is None
