@@ -34,7 +34,7 @@ _TIMEOUT: Final = 300
 _MEMORY: Final = "512M"
 _COMMAND_LINE: Final = "console=hvc0 cryptomgr.notests quiet"
 _DISK_MIB: Final = 64
-_NETWORK_MIB: Final = 8
+_NETWORK_MIB: Final = 4
 _SMALL: Final = 2000
 """Reads and writes of 4 KiB."""
 _LINE: Final = re.compile(r"^work: (.+): ([0-9.]+)\r?$", re.MULTILINE)

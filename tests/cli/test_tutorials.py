@@ -44,7 +44,7 @@ def blocks(page: Path) -> list[Block]:
 
 def shown_by(terminal: Terminal) -> str:
     """What is on a terminal."""
-    return PASTING.sub("", terminal.text).replace("\r\n", "\n")
+    return re.sub(r"\r+\n", "\n", PASTING.sub("", terminal.text))
 
 
 def pattern(lines: list[str], whole: bool = True) -> re.Pattern[str]:
