@@ -98,7 +98,6 @@ class GuestMemory:
             self.data = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except (OSError, OverflowError) as error:
             raise MemoryError(f"this machine has no {size} bytes for the guest's memory") from error
-        self.data.madvise(mmap.MADV_HUGEPAGE)
         self.view = memoryview(self.data)
         """All of memory as writable bytes. What is written through it is not logged: call `dirty.mark`."""
         self.dirty = DirtyLog(size >> PAGE_SHIFT)

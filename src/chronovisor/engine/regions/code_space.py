@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import threading
+from contextlib import suppress
 from functools import cache
 
 from chronovisor.engine.regions.linking import ALIGNMENT
@@ -36,7 +37,8 @@ class CodeSpace:
         size = -(-max(_PIECE, least) // _LARGE_PAGE) * _LARGE_PAGE
         protection = mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
         piece = mmap.mmap(-1, size + _LARGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, protection)
-        piece.madvise(mmap.MADV_HUGEPAGE)
+        with suppress(OSError):  # Not every machine's kernel has large pages.
+            piece.madvise(mmap.MADV_HUGEPAGE)
         self._pieces.append(piece)
         first = ctypes.addressof(ctypes.c_char.from_buffer(piece))
         self._next = -(-first // _LARGE_PAGE) * _LARGE_PAGE
