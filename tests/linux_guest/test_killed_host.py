@@ -86,7 +86,8 @@ def written_until_killed(disk: Path, initrd: Path, seconds: float) -> int:
 def checked_by_the_host(disk: Path) -> None:
     """Have the host's own tool replay the journal, and then find nothing wrong."""
     replayed = subprocess.run(["e2fsck", "-p", str(disk)], capture_output=True, text=True, check=False)
-    assert replayed.returncode == 0, replayed.stdout
+    # 1: files that were deleted while they were open are gone now.
+    assert replayed.returncode in (0, 1), replayed.stdout
     assert "recovering journal" in replayed.stdout
     subprocess.run(["e2fsck", "-fn", str(disk)], check=True, capture_output=True)
 
