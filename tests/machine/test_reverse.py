@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import random
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from elf_files import POWER_OFF, Elf, Part, program
 from recorded import assert_it_repeats_itself
-from test_debugger import FOR_EVER, PlainTime, gdb, needs_gdb, number
+from test_debugger import FOR_EVER, Peer, PlainTime, debugged, gdb, needs_gdb, number
 
 from chronovisor.cli.demo.sabotage import SabotagedSystem
 from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.isa.assembly import assemble
 from chronovisor.machine import Guest, Host, MachineError, vcpu_state
+from chronovisor.machine.debugger.gdb_protocol import frame
 from chronovisor.machine.debugger.gdb_server import GdbServer
 from chronovisor.machine.debugger.past import Arrival, Places, Why
 from chronovisor.machine.vio.attachments import Attachments
@@ -222,6 +224,96 @@ def test_a_place_is_the_same_forwards_and_backwards() -> None:
         assert len(forwards) >= 3
 
 
+@pytest.mark.parametrize("engine", ["regions", "concrete"])
+def test_a_recorded_run_of_one_vcpu_is_the_run_that_is_not_recorded(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it does not wait in H_CEDE, which a cut ends."""
+    monkeypatch.setattr(recording_module, "_LONGEST", 777)
+
+    def run(recorded: bool) -> tuple[object, ...]:
+        with Host(clock="virtual", engine=engine, tb_origin=99) as host:
+            guest = host.boot(timer_image())
+            recording = Recording(guest) if recorded else None
+            guest.run_for(Ticks(PERIOD + PERIOD // 3))
+            assert recording is None or recording.last > 20
+            assert guest.get("R30") == 1
+            return host.timebase, vcpu_state.save(guest.vcpus[0]), guest.memory.read(0, 1 << 20)
+
+    assert run(True) == run(False)
+
+
+class SlowReplay(Replay):
+    """It takes as long as it may."""
+
+    begun = False
+
+    def run_back(self, vcpu: int, places: Places, interrupted: Callable[[], bool]) -> Arrival:
+        self.begun = True
+        while not interrupted():
+            time.sleep(0.01)
+        return Arrival(Why.INTERRUPTED, vcpu)
+
+
+@pytest.mark.parametrize("vanishes", [False, True])
+def test_a_debugger_gives_up_going_back_or_vanishes(vanishes: bool) -> None:
+    with Host(clock="virtual") as host:
+        guest = host.boot(FOR_EVER)
+        past = SlowReplay(Recording(guest))
+        with reversible(guest, past) as server:
+            peer = Peer(server)
+            assert b";ReverseStep+;ReverseContinue+" in peer.ask(b"qSupported")
+            peer.socket.sendall(frame(b"bc"))
+            wait_for(lambda: past.begun)
+            if vanishes:
+                peer.socket.close()
+                wait_for(lambda: guest.running)
+                return
+            peer.socket.sendall(b"\x03")
+            assert peer.answer().startswith(b"T02thread:1;")
+            assert peer.ask(b"D") == b"OK"
+
+
+def test_a_guest_that_is_not_recorded_does_not_go_back() -> None:
+    with Host(clock="virtual") as host:
+        guest = host.boot(FOR_EVER)
+        with debugged(guest) as server:
+            peer = Peer(server)
+            assert b"Reverse" not in peer.ask(b"qSupported")
+            for request in (b"bs", b"bc"):
+                assert (
+                    peer.ask(request)
+                    == b"E.the guest is not recorded: run it with --clock virtual and --record"
+                )
+
+
+def test_a_reboot_begins_a_new_history() -> None:
+    reboot = "lis r3,0; ori r3,r3,0xf000; lis r4,block@h; ori r4,r4,block@l; sc 1; b ."
+    block = "block: .byte 0,0,0x20,9, 0,0,0,0, 0,0,0,1\n.space 4"
+    wait = "li r5,2000; mtctr r5; loop: bdnz loop"
+    with Host(clock="virtual") as host:
+        guest = host.boot(program(f"{wait}; {reboot}\n{block}", little=False))
+        recording = Recording(guest)
+        guest.run_for(Ticks(STEP * 3000))
+        guest.run_for(Ticks(STEP * 100))
+        assert (recording.first, recording.last) == (1, 2)
+        assert assert_it_repeats_itself(recording) == 1
+        past = Replay(recording)
+        assert past.run_back(0, NOWHERE, no).why is Why.BEGINNING
+        assert past.guest is not None
+        assert (past.guest.get("PC"), past.guest.get("R5")) == (0x10000, 0)
+        past.leave()
+        guest.run_for(Ticks(STEP * 10_000))
+        assert recording.first == recording.last > 5
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 @needs_gdb
 @pytest.mark.parametrize("vcpus", [1, 2])
 def test_gdb_goes_back(vcpus: int) -> None:
@@ -280,19 +372,20 @@ work: mfspr r31,268
 STORE_AT = 0x10000 + 4 * 11
 
 
+def timer_image() -> bytes:
+    parts = [
+        Part(assemble(TIMER_HANDLER, 0x900, False), 0x900),
+        Part(assemble(TIMER_GUEST, 0x10000, False), 0x10000),
+    ]
+    return Elf(parts, 0x10000, little=False).build()
+
+
 @needs_gdb
 def test_from_a_missed_timer_back_over_a_move_to_the_switch_that_caused_it() -> None:
     """The guest moves to a host whose switch does not check for a wrap. From then on it is 2^24 ticks behind,
     so a timer comes before it is due.
     """
-    image = Elf(
-        [
-            Part(assemble(TIMER_HANDLER, 0x900, False), 0x900),
-            Part(assemble(TIMER_GUEST, 0x10000, False), 0x10000),
-        ],
-        0x10000,
-        little=False,
-    ).build()
+    image = timer_image()
     clock, resumed, stop = VirtualTime(), (1 << 60) - 0xC0, 4 * PERIOD - 60 * STEP
     # The move takes two flights. In the first entry after it the low 24 bits of the guest's clock wrap.
     here = Host(tb_origin=resumed - 2 * STEP - stop, clock=clock)
