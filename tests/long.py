@@ -22,7 +22,7 @@ TESTS: Final = Path(__file__).parent
 
 def oracle(seed: int, count: int) -> Counter[str]:
     """Ask QEMU what instructions and programs do: `count` cases, and then a word of each instruction."""
-    from oracle import test_floating_point, test_translated, test_vectors
+    from oracle import test_decimals, test_floating_point, test_translated, test_vectors
     from oracle.campaign import run
 
     report = run(seed, count)
@@ -30,6 +30,7 @@ def oracle(seed: int, count: int) -> Counter[str]:
     assert not report.mismatches, report.summary()
     done = Counter({"instructions, programs, interrupts": report.cases})
     done["floating-point words"] = test_floating_point.compare_words(seed, 1)
+    done["decimal words"] = test_decimals.compare_words(seed, 5)
     done["vector words"] = test_vectors.compare_words(seed, 1)
     done["translated accesses"] = test_translated.compare_cases(seed, test_translated.CASES)
     return done

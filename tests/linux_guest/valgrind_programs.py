@@ -19,7 +19,7 @@ _DIRECTORY: Final = "none/tests/ppc64"
 _NEEDED: Final = re.compile(r"[^/]+/(none/tests/ppc(64|32)|include|tests)/[^/]+")
 _DEFINED: Final = (
     *("VGA_ppc64le=1", "VGO_linux=1", "VGP_ppc64le_linux=1", "VGPV_ppc64le_linux_vanilla=1"),
-    *("HAS_ALTIVEC", "HAS_VSX", "HAS_ISA_2_05", "HAS_ISA_2_06", "HAS_ISA_2_07", "HAS_ISA_3_00"),
+    *("HAS_ALTIVEC", "HAS_DFP", "HAS_VSX", "HAS_ISA_2_05", "HAS_ISA_2_06", "HAS_ISA_2_07", "HAS_ISA_3_00"),
 )
 """What Valgrind's own build defines on a POWER9."""
 _CONFIGURED: Final = "#define HAVE_ALTIVEC_H 1\n"
@@ -100,6 +100,7 @@ PROGRAMS: Final = (
         re.compile(r"^vmul10ec?uq|^addex f{16}, "),
         absent=re.compile(r"^dtstsfi|dfp|^All done"),
     ),
+    *(Program(f"test_dfp{number}", f"test_dfp{number}") for number in range(1, 6)),
     Program("test_lxvx_stxvx", "test_lxvx_stxvx"),
     Program("test_mcrxrx", "test_mcrxrx"),
     Program("test_mod_instructions", "test_mod_instructions"),

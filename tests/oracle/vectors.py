@@ -11,15 +11,15 @@ from engine.drawn import draw_elements
 from chronovisor.isa.facilities.rows import MNEMONICS
 from chronovisor.isa.instruction import INSTRUCTIONS, Instruction
 
-from . import floating_point, generate
+from . import decimals, floating_point, generate
 from .case import MSR_FP, MSR_VEC, MSR_VSX, Case, Vectors
 
 _VSCRS = (0, 1, 0x10000, 0x10001)
 
 
 def drawn() -> list[Instruction]:
-    """The instructions of facilities that have meanings, but those that test_floating_point.py compares."""
-    elsewhere = {one.mnemonic for one in floating_point.instructions()}
+    """The instructions of facilities that have meanings, but those that other tests compare."""
+    elsewhere = {one.mnemonic for one in (*floating_point.instructions(), *decimals.instructions())}
     return [one for one in INSTRUCTIONS if one.mnemonic in MNEMONICS - elsewhere]
 
 

@@ -5,42 +5,20 @@ and range a result has that is given in a wider one:
 
     add binary64                    add binary64 as binary32        compare binary64
     convert binary64 to binary32    binary64 to signed32            unsigned64 to binary64 as binary32
+
+Decimal operations are named in the same way: `add decimal64`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from chronovisor.isa.ieee import arithmetic, conversions, powers
+from chronovisor.isa.ieee import arithmetic, conversions, decimal_operations, powers
 from chronovisor.isa.ieee.formats import BINARY16, BINARY32, BINARY64, BINARY128, EXTENDED, FORMATS, Format
+from chronovisor.isa.ieee.operation import RAISED_WIDTH, ROUNDING_WIDTH, Operation
 from chronovisor.isa.ieee.rounding import Result, Rounding
-
-RAISED_WIDTH: Final = 32
-"""The bits above a result: the bits of FPSCR's lower half that the operation raises."""
-
-ROUNDING_WIDTH: Final = 5
-"""The bits of a rounding operand: a `Rounding`, and which exceptions are enabled (`rounding.MODE`)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One operation: the widths of its operands and of its result, in bits, and what computes it.
-
-    The last operand of all but comparisons is the rounding mode.
-    """
-
-    operands: tuple[int, ...]
-    width: int
-    compute: Callable[..., Result]
-
-    def __call__(self, *arguments: int) -> int:
-        """Return the result with the raised bits above it."""
-        bits, raised = self.compute(*arguments)
-        return raised << self.width | bits
-
 
 _ARITHMETIC: Final[dict[str, tuple[int, Callable[..., Result]]]] = {
     "add": (2, arithmetic.add),
@@ -89,6 +67,7 @@ def _all() -> Iterator[tuple[str, Operation]]:
     for form, to in (narrow, (BINARY128, EXTENDED)):
         compute = partial(conversions.round_to, form, to)
         yield f"round {form.name} as {to.name}", Operation((form.width, ROUNDING_WIDTH), form.width, compute)
+    yield from decimal_operations.operations()
 
 
 IEEE: Final[dict[str, Operation]] = dict(_all())

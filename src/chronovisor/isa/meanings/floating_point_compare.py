@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from chronovisor.isa.bits import FPSCR
 from chronovisor.isa.facilities.rows import meaning
+from chronovisor.isa.ieee.decimal_formats import DecimalFormat
 from chronovisor.isa.ieee.formats import BINARY64, Format
 from chronovisor.isa.meanings.floating_point_exceptions import (
     interrupt_if_enabled,
@@ -17,7 +18,9 @@ from chronovisor.isa.values import Value
 FPCC = int(FPSCR.FL | FPSCR.FG | FPSCR.FE | FPSCR.FU)
 
 
-def related(m: Machine, form: Format, a: Value, b: Value, ordered: bool) -> tuple[Value, Value]:
+def related(
+    m: Machine, form: Format | DecimalFormat, a: Value, b: Value, ordered: bool
+) -> tuple[Value, Value]:
     """The bits LT, GT, EQ and unordered, and what is raised: an ordered comparison refuses every NaN."""
     relation, raised = m.ieee(f"compare {form.name}", a, b)
     if ordered:
@@ -28,7 +31,7 @@ def related(m: Machine, form: Format, a: Value, b: Value, ordered: bool) -> tupl
     return relation, raised
 
 
-def compare(m: Machine, form: Format, BF: Value, a: Value, b: Value, ordered: bool) -> None:
+def compare(m: Machine, form: Format | DecimalFormat, BF: Value, a: Value, b: Value, ordered: bool) -> None:
     """CR field BF and FPCC become LT, GT, EQ or unordered."""
     relation, raised = related(m, form, a, b, ordered)
     old = m["FPSCR"]
