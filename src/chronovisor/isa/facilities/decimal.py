@@ -36,12 +36,12 @@ declare(
     Book I 5.6.4 DFP Quantum Adjustment Instructions
       dqua[.] FRT,FRA,FRB,RMC            Z23 59 3
       drrnd[.] FRT,FRA,FRB,RMC           Z23 59 35
-      dquai[.] TE,FRT,FRB,TE             Z23 59 67
+      dquai[.] TE,FRT,FRB,RMC            Z23 59 67
       drintx[.] R,FRT,FRB,RMC            Z23 59 99
       drintn[.] R,FRT,FRB,RMC            Z23 59 227
       dquaq[.] FRT,FRA,FRB,RMC           Z23 63 3
       drrndq[.] FRT,FRA,FRB,RMC          Z23 63 35
-      dquaiq[.] TE,FRT,FRB,TE            Z23 63 67
+      dquaiq[.] TE,FRT,FRB,RMC           Z23 63 67
       drintxq[.] R,FRT,FRB,RMC           Z23 63 99
       drintnq[.] R,FRT,FRB,RMC           Z23 63 227
     Book I 5.6.5.1 DFP Data-Format Conversion Instructions
