@@ -389,7 +389,7 @@ def test_a_region_begins_where_handlers_come_to_code_that_regions_have(
         sample(first)  # a region begins there
         sample(pages.table[page] - RECORD_SIZE)  # in another page
     for number in range(2 * tier.MISSED):
-        sample(first + RECORD_SIZE, number * tier.MISSED_WITHIN // 8)  # now and then
+        sample(first + RECORD_SIZE, 2 * number * tier.MISSED_WITHIN // tier.MISSED)  # now and then
     assert not noted.tasks
     for number in range(tier.MISSED):
         sample(first + (1 + number % 2) * RECORD_SIZE)

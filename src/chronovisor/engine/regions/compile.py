@@ -39,13 +39,14 @@ class WantedRegion:
 
     ``pages`` are the contents of the pages that it may have, by their distance from the home page, in pages;
     the hot instruction is in the home page, at the offset ``hot`` in bytes. If there are ``starts``, the
-    region is instead what control comes to at these offsets.
+    region is instead what control comes to at these offsets, up to the ``stops``, where other regions begin.
     """
 
     mode: Mode
     pages: Mapping[int, bytes]
     hot: int
     starts: tuple[int, ...] = ()
+    stops: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def fingerprint() -> str:
 def compile_region(wanted: WantedRegion) -> CompiledRegion:
     """Find and compile a region."""
     code, starts = Code(wanted.pages, wanted.mode), wanted.starts
-    region = discover_from(code, starts) if starts else discover(code, wanted.hot)
+    region = discover_from(code, starts, wanted.stops) if starts else discover(code, wanted.hot)
     if region is None:
         return CompiledRegion({0: page_digest(wanted.pages[0])}, (), (), (wanted.hot,), starts, b"")
     pages = {page: page_digest(wanted.pages[page]) for page in region.pages}

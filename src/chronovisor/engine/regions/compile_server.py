@@ -16,13 +16,16 @@ from chronovisor.engine.regions.compile import WantedRegion, compile_region
 def request(wanted: WantedRegion) -> dict[str, object]:
     """What asks for a region."""
     pages = [(page, base64.b64encode(content).decode()) for page, content in wanted.pages.items()]
-    return {"mode": wanted.mode, "pages": pages, "hot": wanted.hot, "starts": wanted.starts}
+    numbers = {"hot": wanted.hot, "starts": wanted.starts, "stops": wanted.stops}
+    return {"mode": wanted.mode, "pages": pages, **numbers}
 
 
 def answer(asked: dict[str, Any]) -> bytes:
     """The region that a request asks for."""
     pages = {page: base64.b64decode(content) for page, content in asked["pages"]}
-    wanted = WantedRegion(tuple(asked["mode"]), pages, asked["hot"], tuple(asked["starts"]))
+    wanted = WantedRegion(
+        tuple(asked["mode"]), pages, asked["hot"], tuple(asked["starts"]), tuple(asked["stops"])
+    )
     return compile_region(wanted).encode()
 
 

@@ -126,10 +126,13 @@ def discover(code: Code, hot: int) -> Region | None:
     return _region(code, {first}, chosen) if len(chosen) >= FEWEST_IN_LINE else None
 
 
-def discover_from(code: Code, starts: Iterable[int]) -> Region | None:
-    """The region that control comes to at some offsets; None if there is nothing worth compiling."""
+def discover_from(code: Code, starts: Iterable[int], stops: Container[int] = ()) -> Region | None:
+    """The region that control comes to at some offsets; None if there is nothing worth compiling.
+
+    It ends at ``stops``, where other regions begin.
+    """
     begins = {offset for start in starts if (offset := _first_that_fits(code, start)) is not None}
-    near = _reachable(code, sorted(begins), MOST_IN_LOOP)
+    near = _reachable(code, sorted(begins), MOST_IN_LOOP, stops)
     if len(near) < FEWEST_IN_LINE:
         return None
     return _region(code, begins | _back_targets(code, list(near)), list(near))
@@ -177,8 +180,11 @@ def _followers(site: Site, returns: Iterable[int]) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def _reachable(code: Code, starts: list[int], most: int) -> dict[int, list[int]]:
-    """The instructions that control can reach from some, the nearest first, and what follows each."""
+def _reachable(code: Code, starts: list[int], most: int, stops: Container[int] = ()) -> dict[int, list[int]]:
+    """The instructions that control can reach from some, the nearest first, and what follows each.
+
+    What follows from ``stops`` on is left out.
+    """
     returns: list[int] = []
     found: dict[int, list[int]] = {start: [] for start in starts}
     order = list(starts)
@@ -186,7 +192,7 @@ def _reachable(code: Code, starts: list[int], most: int) -> dict[int, list[int]]
         if code[offset].links:
             returns.append(offset + 4)
         for following in _successors(code, code[offset], ()):
-            if following not in found and len(found) < most:
+            if following not in found and following not in stops and len(found) < most:
                 found[following] = []
                 order.append(following)
     for offset in order:

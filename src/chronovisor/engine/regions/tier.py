@@ -39,7 +39,7 @@ from chronovisor.engine.statistics import REGIONS
 HOT = 2
 #: Samples of runs of handlers in code that regions have, after which regions begin where these runs did; and
 #: in how many pieces that a thread executes they have to come.
-MISSED = 12
+MISSED = 8
 MISSED_WITHIN = 1 << 15
 #: How many regions a guest gets, and for how many hot pages they are looked for: new code may never end.
 MOST_REGIONS = 4096
@@ -302,7 +302,10 @@ class _Worker:
         if self._is_known(task) or (pages := task.pages()) is None or task.hot is None:
             return None
         mode, snapshots = pages.library.mode, _snapshots(pages, task.page, {0, *task.around})
-        wanted = WantedRegion(mode, {n: one.content for n, one in snapshots.items()}, task.hot, task.starts)
+        contents = {n: one.content for n, one in snapshots.items()}
+        known = self._regions(page_name(mode, page_digest(contents[0])))
+        stops = {entry for one in known for entry in one.region.entries} - set(task.starts)
+        wanted = WantedRegion(mode, contents, task.hot, task.starts, tuple(sorted(stops)))
         return compile_server.request(wanted), partial(self._take, task, mode, snapshots[0])
 
     def _take(self, task: _Task, mode: Mode, home: Snapshot, code: bytes | None) -> None:
