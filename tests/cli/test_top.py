@@ -21,6 +21,7 @@ def test_a_look_at_the_guests(machine: Machine) -> None:
     # Each number, and its line's end.
     assert second["exits"]["H_PUT_TERM_CHAR"] >= first["exits"]["H_PUT_TERM_CHAR"] + 3
     assert second["clock_error_ticks"] == 0
+    assert "stolen_ticks" in second
     status, out, _ = machine.does("top", "--once")
     assert status == ExitStatus.OK
     assert "alice" in out

@@ -31,6 +31,7 @@ from chronovisor.machine.dispatch_log_reader import vcpus_with_log
 from chronovisor.machine.ending import EndReason, GuestEnd
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
+from chronovisor.machine.stolen_time import stolen_time
 from chronovisor.migration.departure import Departure
 from chronovisor.migration.errors import MoveError, MoveUndecidedError
 from chronovisor.migration.move_status import MoveStatus
@@ -205,10 +206,10 @@ class _Service:
     def _top(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
             with self.departure.no_move():
-                found = self._guest.statistics()
+                found, stolen = self._guest.statistics(), stolen_time(self._guest)
         except MachineError:
             # It moves, and is not to be held up.
-            found = None
+            found = stolen = None
         counted = None
         if found is not None:
             counted = asdict(found.instructions) | {"total": found.instructions.total}
@@ -216,6 +217,7 @@ class _Service:
         return self._ps({}) | {
             "instructions": counted,
             "exits": self._guest.exits,
+            "stolen_ticks": None if stolen is None else stolen.value,
             "clock_error_ticks": error.value,
         }
 

@@ -29,6 +29,7 @@ _COLUMNS: Final = (
     "EXITS",
     "EXITS/S",
     "MOST",
+    "STEAL",
     "OFFSET",
     "CLOCK ERROR",
 )
@@ -46,8 +47,9 @@ def command(
     once: Annotated[bool, typer.Option("--once", help="Print the table once, and end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Answer once, with one JSON array.")] = False,
 ) -> None:
-    """Show each guest's instructions, its exits to user space and their most frequent reasons, its timebase
-    offset, and its clock's error since its birth. Ctrl-C ends it.
+    """Show each guest's instructions, its exits to user space and their most frequent reasons, the part of
+    the time for which its vCPUs waited for a core (STEAL), its timebase offset, and its clock's error since
+    its birth. Ctrl-C ends it.
 
     Each look pauses a guest for a moment. Instructions are unknown (-) under the kernel's KVM. If the output
     is no terminal, the table is printed once.
@@ -105,12 +107,15 @@ def _row(before: tuple[float, dict[str, Any]] | None, when: float, answer: dict[
     earlier = {} if before is None else before[1]["exits"]
     since = {reason: count - earlier.get(reason, 0) for reason, count in exits.items()}
     most = sorted((count, reason) for reason, count in since.items() if count)[: -_TOLD - 1 : -1]
-    mips = rate = "-"
+    mips = rate = steal = "-"
     if before is not None:
         elapsed = when - before[0]
         rate = f"{sum(since.values()) / elapsed:,.0f}"
         if executed is not None and before[1]["instructions"] is not None:
             mips = f"{(executed['total'] - before[1]['instructions']['total']) / elapsed / 1e6:,.1f}"
+        if None not in (answer["stolen_ticks"], before[1]["stolen_ticks"]):
+            waited = Ticks(answer["stolen_ticks"] - before[1]["stolen_ticks"])
+            steal = f"{100 * waited.ns / 1e9 / elapsed / answer['vcpus']:.0f} %"
     offset, error = answer["tb_offset"], Ticks(answer["clock_error_ticks"])
     return (
         *(answer["name"], answer["state"], str(answer["vcpus"])),
@@ -119,6 +124,7 @@ def _row(before: tuple[float, dict[str, Any]] | None, when: float, answer: dict[
         f"{sum(exits.values()):,}",
         rate,
         " ".join(reason for _, reason in most),
+        steal,
         "-" if offset is None else f"{offset:#x}",
         f"{error.ns / 1e6:+.3f} ms",
     )
