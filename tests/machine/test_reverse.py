@@ -287,6 +287,20 @@ def test_a_guest_that_is_not_recorded_does_not_go_back() -> None:
                 )
 
 
+def test_each_step_through_a_range_is_recorded() -> None:
+    """Such a step lets the guest go on as soon as it has ended, on another thread than the vCPU's."""
+    text = "li r5,0\nli r6,300\nmtctr r6\nloop: addi r5,r5,1\nbdnz loop\nback: nop\nb back"
+    with Host(clock="virtual") as host:
+        guest = host.boot(program(text))
+        recording = Recording(guest)
+        with reversible(guest, Replay(recording)) as server:
+            peer = Peer(server)
+            assert peer.ask(b"vCont;r10000,10014:1").startswith(b"T05thread:1;")
+            assert (guest.get("PC"), guest.get("R5")) == (0x10014, 300)
+            assert assert_it_repeats_itself(recording) > 600
+            assert {recording.stretch(n).executed for n in range(600)} == {(1,)}
+
+
 def test_a_reboot_begins_a_new_history() -> None:
     reboot = "lis r3,0; ori r3,r3,0xf000; lis r4,block@h; ori r4,r4,block@l; sc 1; b ."
     block = "block: .byte 0,0,0x20,9, 0,0,0,0, 0,0,0,1\n.space 4"

@@ -214,6 +214,8 @@ class Guest:
             if self.end is not None:
                 raise MachineError(f"{self.name}: the guest has ended ({self.end.message}); boot it again")
             if self.recorder is not None and not self._threads.permitted:
+                # A vCPU that has stopped the guest itself may still be on its way out.
+                self._threads.wait_until_idle()
                 self.recorder.goes_on()
             self.platform.vio.resume()
             if self.console.typed:
