@@ -391,11 +391,17 @@ def test_a_region_begins_where_handlers_come_to_code_that_regions_have(
     for number in range(2 * tier.MISSED):
         sample(first + RECORD_SIZE, 2 * number * tier.MISSED_WITHIN // tier.MISSED)  # now and then
     assert not noted.tasks
+    before = heat.warmth(made.samples)
     for number in range(tier.MISSED):
         sample(first + (1 + number % 2) * RECORD_SIZE)
     (task,) = noted.tasks
     assert isinstance(task, tier._Task)
     assert (task.page, task.starts) == (page, (4, 8))
+    # The more samples miss a region, the sooner it is compiled; those that come meanwhile are its starts too.
+    assert task.warmth > before + tier.MISSED / 2
+    sample(first + 3 * RECORD_SIZE)
+    assert heat.take_missed() == (12,)
+    assert len(noted.tasks) == 1
     heat.waits = False
     for _ in range(2 * tier.MISSED):
         sample(first + RECORD_SIZE)  # it was asked for once

@@ -79,8 +79,14 @@ class _Heat:
     _moment: int = 0
 
     def warm(self, moment: int) -> None:
-        """Take a sample outside of regions: the guest's sample of this number."""
+        """Take a sample that asks for a region: the guest's sample of this number."""
         self._warmth, self._moment = self.warmth(moment) + 1, moment
+
+    def take_missed(self) -> tuple[int, ...]:
+        """Where handlers took over, in order: regions are asked to begin there now."""
+        missed, self.missed = self.missed, Counter()
+        self.started.update(missed)
+        return tuple(sorted(missed))
 
     def warmth(self, moment: int) -> float:
         """How many samples came lately, when the guest's latest has this number."""
@@ -158,12 +164,14 @@ class RegionTier:
         self.samples += 1
         if offset not in heat.covered:
             heat.warm(self.samples)
-        if heat.waits or self._is_full():
+        if self._is_full():
             return
         if offset in heat.covered:
             self._missed(pages, page, heat, sample)
             return
         heat.samples[offset] += 1
+        if heat.waits:
+            return
         if not heat.asked:
             self._begin(pages, page)
         elif heat.samples.total() >= HOT:
@@ -181,10 +189,9 @@ class RegionTier:
             heat.missed.clear()
             heat.missed_since = sample.pieces
         heat.missed[start] += 1
-        if heat.missed.total() >= MISSED:
-            starts = tuple(sorted(heat.missed))
-            heat.started.update(starts)
-            heat.missed.clear()
+        heat.warm(self.samples)
+        if heat.missed.total() >= MISSED and not heat.waits:
+            starts = heat.take_missed()
             heat.waits = True
             self._start(pages, page, heat, starts[0], sample, starts)
 
@@ -304,8 +311,10 @@ class _Worker:
         mode, snapshots = pages.library.mode, _snapshots(pages, task.page, {0, *task.around})
         contents = {n: one.content for n, one in snapshots.items()}
         known = self._regions(page_name(mode, page_digest(contents[0])))
-        stops = {entry for one in known for entry in one.region.entries} - set(task.starts)
-        wanted = WantedRegion(mode, contents, task.hot, task.starts, tuple(sorted(stops)))
+        # Those that came while the task waited are seen to as well.
+        starts = tuple(sorted({*task.starts, *task.heat.take_missed()})) if task.starts else ()
+        stops = {entry for one in known for entry in one.region.entries} - set(starts)
+        wanted = WantedRegion(mode, contents, task.hot, starts, tuple(sorted(stops)))
         return compile_server.request(wanted), partial(self._take, task, mode, snapshots[0])
 
     def _take(self, task: _Task, mode: Mode, home: Snapshot, code: bytes | None) -> None:
