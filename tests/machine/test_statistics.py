@@ -19,7 +19,10 @@ def _statistics(engine: str) -> Statistics:
         guest.run()
         found = guest.statistics()
     assert found is not None
-    assert guest.statistics() == found, "the counts of a guest that is closed"
+    closed = guest.statistics()
+    assert closed is not None
+    # What is compiled for guests of other tests goes on meanwhile.
+    assert closed.instructions == found.instructions, "the counts of a guest that is closed"
     return found
 
 
