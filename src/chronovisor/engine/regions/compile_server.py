@@ -7,10 +7,14 @@ and the hot instruction's offset; the answer is what `CompiledRegion.encode` mak
 from __future__ import annotations
 
 import base64
+import os
 from typing import Any
 
 from chronovisor.engine.native.compile_server import serve
 from chronovisor.engine.regions.compile import WantedRegion, compile_region
+
+#: How much less urgent compiling regions is than running guests.
+_NICENESS = 5
 
 
 def request(wanted: WantedRegion) -> dict[str, object]:
@@ -30,4 +34,6 @@ def answer(asked: dict[str, Any]) -> bytes:
 
 
 if __name__ == "__main__":
+    # Guests run without regions too, if more slowly: they come first on a busy machine.
+    os.nice(_NICENESS)
     serve(answer)

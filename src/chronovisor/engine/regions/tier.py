@@ -42,7 +42,7 @@ HOT = 2
 MISSED = 8
 MISSED_WITHIN = 1 << 15
 #: How many regions a guest gets, and for how many hot pages they are looked for: new code may never end.
-MOST_REGIONS = 4096
+MOST_REGIONS = 1 << 14
 MOST_LOOKS = 1 << 16
 #: Of so many samples of a guest each counts half as much as the one after them: what was hot once cools down.
 _HALF_LIFE = 256
@@ -69,6 +69,8 @@ class _Heat:
     """Where handlers took over that came to covered code."""
     missed_since: int = 0
     """The piece of the first of them."""
+    put: set[int] = field(default_factory=set)
+    """The regions that were put in, by what Python's `id` says of them: they stay as long as the process."""
     started: set[int] = field(default_factory=set)
     """Where regions were asked to begin."""
     asked: bool = False
@@ -220,7 +222,8 @@ class RegionTier:
         for one in loaded:
             others = _snapshots(pages, task.page, (n for n in one.region.pages if n and n in task.around))
             if put_in(pages, {0: home, **others}, one):
-                self.count += bool(one.handlers)
+                self.count += bool(one.handlers) and id(one) not in task.heat.put
+                task.heat.put.add(id(one))
                 task.heat.covered.update(o for o in one.region.covered if o >> PAGE_SHIFT == 0)
         task.heat.waits = False
 
