@@ -22,6 +22,7 @@ from chronovisor.engine.regions.compile import WantedRegion, compile_region
 from chronovisor.engine.state import Thread
 from chronovisor.isa.assembly import assemble
 from chronovisor.isa.bits import LPCR, MSR
+from chronovisor.memory.watched import Watchpoint
 
 from .native_guest import CODE, KERNEL, Guest, registers
 from .page_tables import KERNEL as EFFECTIVE
@@ -283,6 +284,21 @@ def test_a_page_that_changes_before_a_fetch_is_led_to_it() -> None:
     for run in runs:
         run.guest.place(case.at + 8, "addi r5,r5,2")
         run.guest.until_called(run.thread)
+    assert runs[0].seen() == runs[1].seen()
+
+
+def test_a_load_beside_a_store_is_looked_up_as_a_load() -> None:
+    """Stores to a page may be free while loads from it are watched; AMR can forbid loads alone too."""
+    text = "loop: std r5,16(r8); isync; ld r3,0(r8); std r3,8(r8); bc 16,0,loop; sc 1"
+    case = _Case(text, CODE, KERNEL, {"CTR": 100, "r8": DATA}, 0, "nop")
+    runs = [_Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
+    assert put_in(runs[1], [8]) == 1
+    for run in runs:
+        run.guest.engine.run(run.thread, 50)
+        assert run.thread.CIA == CODE
+        run.guest.engine.watch([Watchpoint(DATA, 8, loads=True, stores=False)])
+        stop = run.guest.engine.run(run.thread, 1000)
+        assert (stop.reason, run.thread.CIA) == (Reason.WATCHPOINT, CODE + 8)
     assert runs[0].seen() == runs[1].seen()
 
 

@@ -27,21 +27,10 @@ _MOST_VALUES = 3
 
 @dataclass
 class Span:
-    """Neighbouring accesses: from the lowest byte to behind the highest, by their distances.
-
-    ``store`` says that the page is looked up for stores, which is enough for loads too: one of the accesses
-    is a store, which is executed if the first access is.
-    """
+    """Neighbouring accesses of one kind: from the lowest byte to behind the highest, by their distances."""
 
     low: int
     high: int
-    store: bool
-    stretch: int
-    """How many instructions of the line that may jump are before the first access."""
-
-    def fits(self, low: int, high: int) -> bool:
-        """Whether an access at these distances is near enough."""
-        return max(self.high, high) - min(self.low, low) <= MOST_SPAN
 
 
 @dataclass(frozen=True)
@@ -59,7 +48,6 @@ def near(sites: Iterable[Site]) -> dict[tuple[int, int], Access]:
         assert site.program is not None
         line.site, line.addresses = site, {}
         line.block(site.program.body)
-        line.stretch += bool(site.jumps)
     return line.found
 
 
@@ -72,10 +60,8 @@ class _Line:
         self.found: dict[tuple[int, int], Access] = {}
         self.addresses: dict[int, _Address] = {}
         self._registers: dict[int, _Address] = {}
-        #: How many instructions that may jump were seen.
-        self.stretch = 0
-        #: The present spans that are looked up for loads, and for stores, for each sum.
-        self._spans: dict[tuple[bool, _Sum], Span] = {}
+        #: The present span for each kind of access and each sum.
+        self._spans: dict[tuple[str, _Sum], Span] = {}
 
     def block(self, block: Block) -> None:
         """See statements in order."""
@@ -94,26 +80,15 @@ class _Line:
             self._registers[self._number(v)] = self._address(v.args[1])
         elif v.op in ("load", "store"):
             size = (v if v.op == "load" else v.args[1]).width // 8
-            origin, distance = self._address(v.args[0])
-            span = self._span(origin, distance, distance + size, v.op == "store")
-            span.low, span.high = min(span.low, distance), max(span.high, distance + size)
-            self.found[self.site.offset, id(v)] = Access(span, distance)
+            self._access(v, *self._address(v.args[0]), size)
 
-    def _span(self, origin: _Sum, low: int, high: int, store: bool) -> Span:
-        loads, stores = self._spans.get((False, origin)), self._spans.get((True, origin))
-        if stores is not None and stores.fits(low, high):
-            return stores
-        if loads is not None and loads.fits(low, high) and not store:
-            return loads
-        if loads is not None and loads.fits(low, high) and loads.stretch == self.stretch:
-            # The store is executed if the loads are: they are looked up as it is.
-            del self._spans[False, origin]
-            loads.store = True
-            found = loads
-        else:
-            found = Span(low, high, store, self.stretch)
-        self._spans[store, origin] = found
-        return found
+    def _access(self, v: Value, origin: _Sum, distance: int, size: int) -> None:
+        low, high = distance, distance + size
+        span = self._spans.get((v.op, origin))
+        if span is None or max(span.high, high) - min(span.low, low) > MOST_SPAN:
+            span = self._spans[v.op, origin] = Span(low, high)
+        span.low, span.high = min(span.low, low), max(span.high, high)
+        self.found[self.site.offset, id(v)] = Access(span, distance)
 
     def _forget(self, block: Block) -> None:
         """Registers that may be written or not are not known any more."""

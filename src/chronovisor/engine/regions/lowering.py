@@ -521,7 +521,7 @@ class EntryLowering(RegisterLowering):
         moved = self._looked_up.get(id(span))
         if moved is None:
             lowest = b.add(ea, word(span.low - access.distance))
-            moved = self._looked_up[id(span)] = self._look_up(lowest, span.high - span.low, span.store)
+            moved = self._looked_up[id(span)] = self._look_up(lowest, span.high - span.low, store)
         return b.inttoptr(b.add(ea, moved), POINTER)
 
     def _look_up(self, ea: ir.Value, size: int, store: bool) -> ir.Value:
