@@ -79,7 +79,7 @@ FIGURES: Final[dict[str, Callable[[Console], None]]] = {
 def main(names: Sequence[str]) -> None:
     """Measure and print what is named, or everything."""
     if unknown := [name for name in names if name not in FIGURES]:
-        sys.exit(f"bench: {unknown[0]!r} is none of {', '.join(FIGURES)}")
+        sys.exit(f"bench: {unknown[0]!r} is not one of {', '.join(FIGURES)}")
     console = Console()
     for name in names or FIGURES:
         FIGURES[name](console)

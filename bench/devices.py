@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
-from rich.table import Table
 
+from bench.in_turns import Pair, in_turns, table
 from chronovisor.cli.busybox import initramfs
 from chronovisor.cli.debian import FetchError, Packages
 from chronovisor.cli.demo.linux.qemu import MACHINE, PROGRAM
@@ -73,20 +71,6 @@ work 'network, sent, KiB/s' {kib} send
 work 'network, received, KiB/s' {kib} receive
 poweroff -f
 """
-
-
-@dataclass(frozen=True)
-class Throughput:
-    """How much a second, here and in QEMU."""
-
-    name: str
-    ours: float
-    qemu: float | None
-
-    @property
-    def ratio(self) -> float | None:
-        """Ours over QEMU's."""
-        return None if self.qemu is None else self.ours / self.qemu
 
 
 @contextmanager
@@ -167,28 +151,16 @@ def in_qemu(kernel: Path, initrd: bytes, disk: Path) -> dict[str, float]:
     return _found(done.stdout)
 
 
-def measure(runs: int = RUNS) -> list[Throughput]:
-    """Disk and network, here and in QEMU, in turns. FetchError if a package cannot be had."""
+def measure(runs: int = RUNS) -> list[Pair]:
+    """How much a second, here and in QEMU. FetchError if a package cannot be had."""
     packages = Packages()
     kernel = packages.vmlinux()
-    ours: list[dict[str, float]] = []
-    theirs: list[dict[str, float]] = []
     with _server() as port, tempfile.TemporaryDirectory() as scratch:
         initrd, disk = _archive(packages, port), Path(scratch) / "disk"
         disk.write_bytes(bytes(_DISK_MIB << 20))
         # The first run here also compiles regions, which the later ones find on the disk.
         here(kernel, initrd, disk)
-        for _ in range(runs):
-            ours.append(here(kernel, initrd, disk))
-            theirs.append(in_qemu(kernel, initrd, disk))
-    return [
-        Throughput(
-            name,
-            statistics.median(run[name] for run in ours),
-            statistics.median(run[name] for run in theirs) if all(theirs) else None,
-        )
-        for name in ours[0]
-    ]
+        return in_turns(lambda: here(kernel, initrd, disk), lambda: in_qemu(kernel, initrd, disk), runs)
 
 
 def show(console: Console) -> None:
@@ -201,11 +173,4 @@ def show(console: Console) -> None:
         console.print(f"disk and network of a Debian guest: not measured ({error})")
         return
     title = f"Disk and network of a Debian guest, medians of {RUNS} (ratio: ours over QEMU's)"
-    table = Table(title=title, title_justify="left")
-    for column in ("work", "chronovisor", "QEMU TCG", "ratio"):
-        table.add_column(column, justify="left" if column == "work" else "right")
-    for one in found:
-        theirs = f"{one.qemu:,.0f}" if one.qemu is not None else "–"
-        ratio = f"{one.ratio:.2f}" if one.ratio is not None else "–"
-        table.add_row(one.name, f"{one.ours:,.0f}", theirs, ratio)
-    console.print(table)
+    console.print(table(title, [(one, one.ratio) for one in found], 0))

@@ -10,16 +10,14 @@ from __future__ import annotations
 import io
 import re
 import shutil
-import statistics
 import subprocess
 import tempfile
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
+from bench.in_turns import Pair, in_turns, table
 from chronovisor.cli.debian import FetchError, Packages
 from chronovisor.cli.demo.linux.qemu import MACHINE, PROGRAM
 from chronovisor.machine.cpio import Archive
@@ -127,20 +125,6 @@ work '{PROCESSES}' processes
 """
 
 
-@dataclass(frozen=True)
-class Work:
-    """Seconds by the guest's clock, here and in QEMU."""
-
-    name: str
-    ours_s: float
-    qemu_s: float | None
-
-    @property
-    def ratio(self) -> float | None:
-        """QEMU's time over ours."""
-        return None if self.qemu_s is None else self.qemu_s / self.ours_s
-
-
 def _initramfs(packages: Packages) -> bytes:
     out = io.BytesIO()
     archive = Archive(out)
@@ -197,23 +181,11 @@ def in_qemu(kernel: Path, initramfs: bytes) -> dict[str, float]:
     return _found(done.stdout)
 
 
-def measure(runs: int = RUNS) -> list[Work]:
-    """All work, here and in QEMU, in turns. FetchError if a package cannot be had."""
+def measure(runs: int = RUNS) -> list[Pair]:
+    """Seconds of all work, by the guest's clock, here and in QEMU. FetchError if a package cannot be had."""
     packages = Packages()
     kernel, initramfs = packages.vmlinux(), _initramfs(packages)
-    ours: list[dict[str, float]] = []
-    theirs: list[dict[str, float]] = []
-    for _ in range(runs):
-        ours.append(here(kernel, initramfs))
-        theirs.append(in_qemu(kernel, initramfs))
-    return [
-        Work(
-            name,
-            statistics.median(run[name] for run in ours),
-            statistics.median(run[name] for run in theirs) if all(theirs) else None,
-        )
-        for name in ours[0]
-    ]
+    return in_turns(lambda: here(kernel, initramfs), lambda: in_qemu(kernel, initramfs), runs)
 
 
 def show(console: Console) -> None:
@@ -224,15 +196,8 @@ def show(console: Console) -> None:
         console.print(f"work in a Debian guest: not measured ({error})")
         return
     title = f"Work in a Debian guest: seconds by its clock, medians of {RUNS} (ratio: QEMU's time over ours)"
-    table = Table(title=title, title_justify="left")
-    for column in ("work", "chronovisor", "QEMU TCG", "ratio"):
-        table.add_column(column, justify="left" if column == "work" else "right")
-    for work in works:
-        theirs = f"{work.qemu_s:.2f}" if work.qemu_s is not None else "–"
-        ratio = f"{work.ratio:.2f}" if work.ratio is not None else "–"
-        table.add_row(work.name, f"{work.ours_s:.2f}", theirs, ratio)
-    console.print(table)
-    ratios = [work.ratio for work in works if work.name != PROCESSES and work.ratio is not None]
+    console.print(table(title, [(work, work.inverse) for work in works], 2))
+    ratios = [work.inverse for work in works if work.name != PROCESSES and work.inverse is not None]
     if ratios:
         mean = prod(ratios) ** (1 / len(ratios))
         console.print(f"geometric mean of all but {PROCESSES}: {mean:.2f}")

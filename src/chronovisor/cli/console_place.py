@@ -38,7 +38,7 @@ _FILE: Final = "file:"
 
 @dataclass(frozen=True, slots=True)
 class ConsolePlace:
-    """Where a guest's console is. `text` is empty if the option was not given."""
+    """Return the console that an option names. `text` is empty if the option was not given."""
 
     text: str
     escape: Escape

@@ -179,7 +179,7 @@ class MoveCommands:
 
 
 def required(subject: Subject | None) -> Subject:
-    """Return the guest of a monitor; MachineError if it has not come yet."""
+    """Return the guest of a monitor; MachineError if there is no guest yet."""
     if subject is None:
         raise MachineError("no guest has come yet")
     return subject

@@ -414,7 +414,7 @@ class VirtualCpu:
         )
 
     def _is_at_its_end(self) -> bool:
-        """Whether all that was to be done again is done."""
+        """Whether the repetition has come to its end."""
         return self.repetition is not None and self.repetition.left() == 0
 
     def _repeated(self, repetition: Repetition, budget: int) -> int:

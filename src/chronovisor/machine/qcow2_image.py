@@ -30,7 +30,7 @@ _LONGEST_CHAIN: Final = 16
 _PATIENCE: Final = 20.0
 """Seconds for each thing that a program of QEMU's is asked."""
 _PROTOCOL: Final = re.compile(r"[a-z0-9+.-]+:")
-"""How names begin that are none of files."""
+"""The beginning of a name that is not a file's."""
 
 
 class Qcow2Image(Disk):

@@ -66,9 +66,8 @@ atexit.register(FINISHING.acquire)
 def target(beside: bool = False) -> llvm.TargetMachine:
     """This machine's code generator.
 
-    Code reaches constants that LLVM puts beside it by absolute addresses, so that copies of the code stay
-    valid. If code and all that it refers to stay ``beside`` each other, it reaches them by their distance,
-    which takes fewer bytes.
+    Code reaches its constants by absolute addresses, so that copies of the code alone stay valid. If code and
+    constants always lie ``beside`` each other, it reaches them by their distance, which takes fewer bytes.
     """
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()

@@ -25,7 +25,9 @@ from chronovisor.engine.native.layout import (
     TLB_ENTRIES,
     Tlb,
     TlbEntry,
+    file_field,
 )
+from chronovisor.isa.registers import FILES
 from chronovisor.isa.values import Block, Value, When
 
 I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
@@ -36,7 +38,7 @@ VOID = ir.VoidType()
 #: its beginning. The TLB is the one that the state names.
 HANDLER = ir.FunctionType(I64, [POINTER, POINTER, POINTER, I64])
 #: The middle of the general-purpose registers: instructions of the host that access one of them are short.
-MIDDLE = 128
+MIDDLE = OFFSETS[file_field(FILES["GPR"])] + FILES["GPR"].count * FILES["GPR"].width // 8 // 2
 HANDLER_POINTER = ir.PointerType(HANDLER)
 #: How handlers are called: they preserve no registers, as each goes on to another instead of returning.
 HANDLER_CONVENTION = "preserve_nonecc"

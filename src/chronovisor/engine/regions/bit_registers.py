@@ -90,7 +90,7 @@ def changed(sites: Iterable[Site], name: str) -> int:
     return found
 
 
-class Lowering(Protocol):
+class StateAccess(Protocol):
     """What is needed of a function in the making."""
 
     b: ir.IRBuilder
@@ -114,7 +114,7 @@ class BitRegister:
     The state has the register, but for the changes that are not settled yet.
     """
 
-    def __init__(self, low: Lowering, name: str, ones: int) -> None:
+    def __init__(self, low: StateAccess, name: str, ones: int) -> None:
         self._low, self._b = low, low.b
         self.name = name
         self._width = REGISTERS[name].width
@@ -202,7 +202,7 @@ class ConditionRegister(BitRegister):
     """CR: the state has each of its fields in a byte, so that one can be set without the others."""
 
     def _field(self, low: int) -> ir.Value:
-        """Where the field is whose least significant bit has a number."""
+        """The address of the field whose least significant bit has this number."""
         return self._low.at(self._low.field("CR_FIELDS"), (self._width - low) // _FIELD - 1)
 
     def _kept(self, number: int) -> ir.Value:
@@ -222,6 +222,6 @@ _FIELD = 4
 """The bits of a field of CR."""
 
 
-def bit_register(low: Lowering, name: str, ones: int) -> BitRegister:
+def bit_register(low: StateAccess, name: str, ones: int) -> BitRegister:
     """A register of NAMES whose bits of a mask are changed."""
     return ConditionRegister(low, name, ones) if name == "CR" else BitRegister(low, name, ones)

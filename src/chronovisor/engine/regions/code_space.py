@@ -1,4 +1,4 @@
-"""Where the machine code of regions is: side by side in large pages of the machine."""
+"""Memory for the machine code of regions, which lies side by side in large pages of the machine."""
 
 from __future__ import annotations
 

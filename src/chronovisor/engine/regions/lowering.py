@@ -1,7 +1,7 @@
 """A region as LLVM functions, one for each entry: handlers that take instructions' places in records.
 
-The function of an entry does what comes from there on, up to where the function of another entry goes on. The
-state is exact whenever anything else looks at it: see `registers`.
+A function does the instructions from its entry on, until control comes to an instruction that the function of
+another entry does. The state is exact whenever anything else looks at it: see `registers`.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ class RegisterLowering(Lowering):
         return self._addresses[offset]
 
     def _home(self, key: _Key) -> ir.Value:
-        """Where the state has a register."""
+        """The address of a register in the state."""
         name, number = key
         if number is None:
             return self.field(name)

@@ -335,7 +335,7 @@ class _Worker:
 
 
 def load(region: CompiledRegion) -> Loaded:
-    """Have a region's code where it can run."""
+    """Copy a region's code to where it can run."""
     begin = time.monotonic()
     at = code_space().put(region.code)
     REGIONS.add_linked(len(region.code), time.monotonic() - begin)

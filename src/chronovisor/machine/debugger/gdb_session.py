@@ -188,7 +188,7 @@ class Session:
             self._send(b"E." + str(error).encode())
 
     def _arrive(self, arrival: Arrival, backwards: bool) -> None:
-        """Tell the debugger where it has come to."""
+        """Report the arrival to the debugger."""
         why = b""
         if arrival.why is Why.BEGINNING or arrival.why is Why.PRESENT:
             why = b"replaylog:%s;" % (b"begin" if backwards else b"end")

@@ -154,7 +154,7 @@ class Inspector:
 
     @property
     def places(self) -> Places:
-        """Where it is to stop."""
+        """The places at which it stops."""
         return Places(set(self._breakpoints.values()), tuple(self._watchpoints.values()))
 
     def step_back(self, vcpu: int, interrupted: Callable[[], bool]) -> Arrival:
