@@ -72,6 +72,9 @@ def test_a_guest_waits_for_its_debugger(machine: Machine) -> None:
 def test_gdb_goes_back_in_virtual_time(machine: Machine) -> None:
     machine.fails(ExitStatus.USAGE, "say with --gdb", "run", "hello-le.elf", "--record", "1M")
     machine.fails(ExitStatus.USAGE, "is no size", "run", "hello-le.elf", "--gdb", "0", "--record", "much")
+    machine.fails(
+        ExitStatus.USAGE, "nothing would be kept", "run", "hello-le.elf", "--gdb", "0", "--record", "0"
+    )
     machine.fails(ExitStatus.USAGE, "virtual time", "run", "hello-le.elf", "--gdb", "0", "--record", "1M")
     options = ("--gdb", "0", "--wait", "--clock", "virtual", "--record", "64M")
     waiting = machine.start_waiting("carol", *options)

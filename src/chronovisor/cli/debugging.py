@@ -65,7 +65,12 @@ def parse_debugger(address: str, wait: bool, time: str, record: str) -> Debugger
 
 def parse_record(text: str) -> int:
     """Return the bytes that `--record` says; 0 for no text. MachineError if that makes no sense."""
-    return parse_bytes(text, "size of the record") if text else 0
+    if not text:
+        return 0
+    size = parse_bytes(text, "size of the record")
+    if not size:
+        raise MachineError(f"size of the record {text!r}: nothing would be kept")
+    return size
 
 
 @dataclass(frozen=True, slots=True)
