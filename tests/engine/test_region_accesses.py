@@ -29,7 +29,9 @@ def spans(text: str) -> list[tuple[int, int, int]]:
     ("text", "expected"),
     [
         ("ld r3,8(r4); lwz r5,0(r4)", [(0, -8, 8), (0, 0, 16)]),
-        ("ld r3,8(r4); std r3,0(r4)", [(0, 0, 8), (1, 0, 8)]),
+        ("ld r3,8(r4); std r3,0(r4)", [(0, -8, 8), (0, 0, 16)]),
+        ("ld r3,8(r4); bc 12,2,8; std r3,0(r4)", [(0, 0, 8), (1, 0, 8)]),
+        ("std r3,8(r4); bc 12,2,8; ld r3,0(r4)", [(0, -8, 8), (0, 0, 16)]),
         ("ld r3,8(r4); ld r5,0(r6)", [(0, 0, 8), (1, 0, 8)]),
         ("stdu r1,-32(r1); std r3,48(r1)", [(0, 0, 56), (0, -48, 8)]),
         ("ldu r3,8(r9); ldu r4,8(r9); ld r5,8(r9)", [(0, 0, 24), (0, -8, 16), (0, -16, 8)]),
@@ -48,3 +50,20 @@ def test_accesses_share_a_look_if_their_distance_is_known(
     text: str, expected: list[tuple[int, int, int]]
 ) -> None:
     assert spans(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ld r3,8(r4); ld r5,8(r6); std r3,0(r4)", ["both", "load", "both"]),
+        ("std r3,8(r4); std r5,8(r6); ld r3,0(r4)", ["both", "store", "both"]),
+        ("ld r3,8(r4); bc 12,2,8; std r3,0(r4); ld r5,0(r4)", ["load", "both", "both"]),
+        (f"std r3,0(r4); ld r3,{MOST_SPAN}(r4); ld r5,0(r4)", ["both", "load", "both"]),
+    ],
+)
+def test_what_a_page_is_looked_up_for(text: str, expected: list[str]) -> None:
+    """For both if loads share a look with a store that is executed if they are."""
+    content = assemble(text, 0, True)
+    code = Code({0: content + bytes((1 << PAGE_SHIFT) - len(content))}, (True, True))
+    found = near(code[offset] for offset in range(0, len(content), 4))
+    assert [one.span.use for one in found.values()] == expected

@@ -22,6 +22,7 @@ from chronovisor.engine.regions.compile import WantedRegion, compile_region
 from chronovisor.engine.state import Thread
 from chronovisor.isa.assembly import assemble
 from chronovisor.isa.bits import LPCR, MSR
+from chronovisor.isa.radix import PRIVILEGED
 from chronovisor.memory.watched import Watchpoint
 
 from .native_guest import CODE, KERNEL, Guest, registers
@@ -99,7 +100,7 @@ class _Run:
 
     def _translate(self) -> None:
         """Map the code in the kernel's quadrant, and the data."""
-        tables = PageTables(self.guest.memory)
+        tables = self.tables = PageTables(self.guest.memory)
         for page in range(CODE, CODE + 0x3000, 0x1000):
             moved = self.case.scattered if page == CODE + 0x1000 else 0
             tables.map(EFFECTIVE | page, moved or page, 12, ALL)
@@ -299,6 +300,38 @@ def test_a_load_beside_a_store_is_looked_up_as_a_load() -> None:
         run.guest.engine.watch([Watchpoint(DATA, 8, loads=True, stores=False)])
         stop = run.guest.engine.run(run.thread, 1000)
         assert (stop.reason, run.thread.CIA) == (Reason.WATCHPOINT, CODE + 8)
+    assert runs[0].seen() == runs[1].seen()
+
+
+def test_amr_can_forbid_loads_beside_stores() -> None:
+    """Linux's copies to user space do so. Interrupts skip the loads."""
+    text = "loop: std r5,16(r8); isync; ld r3,0(r8); std r3,8(r8); bc 16,0,loop; sc 1"
+    values = {"CTR": 100, "r8": DATA, "AMR": 1 << 62}
+    case = _Case(text, CODE, MODES["64be translated"], values, 0, "nop")
+    runs = [_Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
+    for run in runs:
+        leaf = run.tables.map(DATA, DATA, 12, ALL)
+        run.guest.memory.store(leaf, 8, run.guest.memory.load(leaf, 8, False) & ~PRIVILEGED, False)
+    assert put_in(runs[1], [8]) == 1
+    for run in runs:
+        run.guest.until_called(run.thread)
+        assert run.thread.gpr[31] == 100
+    assert runs[0].seen() == runs[1].seen()
+
+
+def test_tlbie_reaches_pages_that_are_looked_up_for_loads_and_stores() -> None:
+    text = "loop: ld r3,0(r8); addi r3,r3,1; std r3,0(r8); sc 1; tlbie r24,r25,0,1,1; tlbsync; b loop"
+    values = {"r8": DATA, "r24": DATA, "r25": PID << 32}
+    case = _Case(text, CODE, MODES["64le translated"], values, 0, "nop")
+    runs = [_Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
+    assert put_in(runs[1], [4]) == 1
+    for run in runs:
+        leaf = run.tables.map(DATA, DATA, 12, ALL)
+        entry = run.guest.memory.load(leaf, 8, False)
+        for turn in range(6):
+            run.guest.until_called(run.thread)
+            run.guest.memory.store(leaf, 8, entry ^ (0x1000 if turn % 2 == 0 else 0), False)
+        assert run.guest.memory.load(DATA ^ 0x1000, 8, True) == run.thread.gpr[3]
     assert runs[0].seen() == runs[1].seen()
 
 

@@ -176,7 +176,7 @@ STATEMENTS: dict[str, Callable[..., str]] = {
     "random": lambda v, le: "s.live.random()",
     "load_real": lambda v, le, a: f"s.load_real({a})",
     "update_real": lambda v, le, a, b, c: f"s.update_real({a}, {b}, {c})",
-    "translated": lambda v, le, a, b: f"return {a}, {b}",
+    "translated": lambda v, le, a, b, c: f"return {a}, {b}",
     "new_context": lambda v, le: "s.new_context()",
     # All translations are forgotten, and every thread has done so when this returns.
     "forget_translations": lambda v, le, a, b, c: f"s.forget_translations({v.detail!r})",

@@ -362,9 +362,11 @@ class Machine:
         """Replace the big-endian doubleword at a real address, or start anew if it is no longer ``old``."""
         self.trace.emit("update_real", 0, (address, old, new))
 
-    def translated(self, real: Value, size: Value) -> None:
-        """End a translation: the real address, and log2 of the page's size in bytes."""
-        self.trace.emit("translated", 0, (real, size))
+    def translated(self, real: Value, size: Value, loads: Value) -> None:
+        """End a translation: the real address, log2 of the page's size in bytes, and whether the page may be
+        loaded from (1 bit).
+        """
+        self.trace.emit("translated", 0, (real, size, loads))
 
     def new_context(self, register: str) -> None:
         """A register changed that address translation depends on."""

@@ -146,22 +146,30 @@ class _Walk:
             directory, index_bits = entry & _DIRECTORY_ADDRESS, entry & _DIRECTORY_SIZE
         return pte, place, size
 
-    def check_access(self, pte: Value) -> None:
-        """Raise the interrupt if the page does not allow the access (5.7.12)."""
+    def check_access(self, pte: Value) -> Value:
+        """Raise the interrupt if the page does not allow the access (5.7.12).
+
+        Return 1 bit: the page may be loaded from too. It is 0 for a fetch, after which nobody asks.
+        """
         m = self.m
         privileged_page = (pte & PRIVILEGED).ne(0)
         keyed = ~self.problem & ~privileged_page
         if self.access is Access.FETCH:
             allowed = (pte & EXECUTE).ne(0) & (pte & _ATTRIBUTES).ne(_NON_IDEMPOTENT)
             key = m["IAMR"] & _IAMR_NO_FETCH
+            loads = m.value(0, 1)
         elif self.access is Access.STORE:
             allowed = (pte & READ_WRITE).ne(0)
             key = m["AMR"] & _AMR_NO_STORE
+            # A page that may be written may be read, unless the key forbids that.
+            loads = ~(keyed & (m["AMR"] & _AMR_NO_LOAD).ne(0))
         else:
             allowed = (pte & (READ | READ_WRITE)).ne(0)
             key = m["AMR"] & _AMR_NO_LOAD
+            loads = m.value(1, 1)
         denied = ~allowed | (self.problem & privileged_page) | (keyed & key.ne(0))
         self.fault_if(denied, DSISR.NO_EXECUTE if self.access is Access.FETCH else DSISR.PROTECTION)
+        return loads
 
     def record(self, pte: Value, place: Value) -> None:
         """Set the page's reference bit and, for a store, its change bit."""
@@ -181,8 +189,8 @@ def translation(access: Access) -> Program:
     walk = _Walk(m, access)
     kernel = walk.check_quadrant()
     pte, place, size = walk.leaf(walk.root(kernel))
-    walk.check_access(pte)
+    loads = walk.check_access(pte)
     walk.record(pte, place)
     inside = (m.value(1) << size) - 1
-    m.translated((pte & REAL_PAGE & ~inside) | (walk.ea & inside), size)
+    m.translated((pte & REAL_PAGE & ~inside) | (walk.ea & inside), size, loads)
     return verify(m.trace.program(f"translate_{access.value}", ("ea",)))

@@ -69,7 +69,8 @@ OPERATIONS: dict[str, str] = {
     "random": "64 random bits",
     "load_real": "the `width` bits in memory at real address a, big-endian; 0 if they lie outside memory",
     "update_real": "the big-endian doubleword at real address a becomes c if it is b; else start anew",
-    "translated": "the address that was asked for is real address a, in a page of 2^b bytes",
+    "translated": "the address that was asked for is real address a, in a page of 2^b bytes, which may be "
+    "loaded from if c",
     "new_context": "the register named `detail` changed, which address translation depends on",
     "forget_translations": "every thread ('all') or this one ('own') forgets what it translated for process "
     "a, or for all if a is all ones, in the effective pages of 4 KiB from b to c; the instruction ends",

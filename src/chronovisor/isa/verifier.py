@@ -121,7 +121,7 @@ SHAPES: Final[dict[str, Shape]] = {
     "random": lambda v: v.width == 64 and not v.args,
     "load_real": lambda v: _widths(v) == (64,) and v.width == 64,
     "update_real": _operands(64, 64, 64),
-    "translated": _operands(64, 64),
+    "translated": _operands(64, 64, 1),
     "new_context": _operands(details=tuple(TRANSLATION_CONTEXT)),
     "forget_translations": _operands(64, 64, 64, details=("all", "own")),
     "await_invalidations": _operands(),

@@ -57,7 +57,7 @@ class ContextEmitter(ThreadEmitter):
         """Forget everything that a TLB has."""
         self.count_invalidation(tlb)
         fill = self.function.module.declare_intrinsic("llvm.memset", [POINTER, I64])
-        entries, size = self.at(tlb, Tlb.load.offset), word(ctypes.sizeof(Tlb) - Tlb.load.offset)
+        entries, size = self.at(tlb, Tlb.of_data.offset), word(ctypes.sizeof(Tlb) - Tlb.of_data.offset)
         self.b.call(fill, [entries, ir.Constant(I8, 0xFF), size, ir.Constant(I1, 0)])
 
 

@@ -19,6 +19,7 @@ from chronovisor.engine.native.emitter import (
     word,
 )
 from chronovisor.engine.native.layout import (
+    DATA_USES,
     PAGE_SHIFT,
     RECORD_HANDLER,
     TLB_INVALID,
@@ -57,11 +58,15 @@ class _Cross(ThreadEmitter):
         begin = b.and_(b.add(ea, self.first), self.addresses())
         _, next_data = self.tlb_entry(self.tlb, self.kind, b.lshr(begin, word(PAGE_SHIFT)))
         kept = b.load(data, typ=I64)
+        tags = [self.tlb_entry(self.tlb, use, page)[0] for use in DATA_USES]
+        before = [b.load(one, typ=I64) for one in tags]
         self.places = (
             b.inttoptr(b.add(ea, kept), POINTER),
             b.inttoptr(b.add(begin, b.load(next_data, typ=I64)), POINTER),
         )
         self._copy(to_memory=False)
+        for one in tags:
+            b.store(word(TLB_INVALID), one)
         b.store(b.sub(b.ptrtoint(self.buffer, I64), ea), data)
         b.store(b.lshr(b.add(ea, b.sub(self.size, word(1))), word(PAGE_SHIFT)), tag)
 
@@ -70,13 +75,16 @@ class _Cross(ThreadEmitter):
         if store:
             with self.if_(b.icmp_unsigned("!=", self.read("begin"), self.read("budget"))):
                 self._copy(to_memory=True)
+        b.store(word(TLB_INVALID), tag)
         b.store(kept, data)
-        b.store(page, tag)
+        for one, number in zip(tags, before, strict=True):
+            b.store(number, one)
         b.fence("seq_cst")
-        # Another thread may have invalidated the page while its tag was another.
+        # Another thread may have invalidated the page while it had no tag.
         late = b.icmp_unsigned("!=", self._generation(), generation)
         with self.if_(late):
-            b.store(word(TLB_INVALID), tag)
+            for one in tags:
+                b.store(word(TLB_INVALID), one)
         b.ret(why)
 
     def _generation(self) -> ir.Value:

@@ -18,13 +18,15 @@ from llvmlite import ir
 
 from chronovisor.engine.hypercalls import LINE_WORD
 from chronovisor.engine.native.layout import (
+    DATA_USES,
     OFFSETS,
     PAGE_SHIFT,
     RECORD_OFFSET,
     RECORD_SIZE,
     TLB_ENTRIES,
+    DataEntry,
+    FetchEntry,
     Tlb,
-    TlbEntry,
     file_field,
 )
 from chronovisor.isa.registers import FILES
@@ -263,11 +265,13 @@ class ThreadEmitter(Emitter):
         return self.b.inttoptr(self.read("tlb"), POINTER)
 
     def tlb_entry(self, tlb: ir.Value, kind: str, page: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """The addresses of the tag and of the data of an effective page's entry in a TLB."""
-        size = ctypes.sizeof(TlbEntry).bit_length() - 1
+        """The addresses of an effective page's tag for a use, and of what belongs to the page, in a TLB."""
+        of: type[DataEntry | FetchEntry] = DataEntry if kind in DATA_USES else FetchEntry
+        entries = Tlb.of_data if kind in DATA_USES else Tlb.of_code
+        size = ctypes.sizeof(of).bit_length() - 1
         place = self.b.shl(self.b.and_(page, word(TLB_ENTRIES - 1)), word(size))
-        entry = self.at(self.at(tlb, getattr(Tlb, kind).offset), place)
-        return entry, self.at(entry, TlbEntry.data.offset)
+        entry = self.at(self.at(tlb, entries.offset), place)
+        return self.at(entry, getattr(of, kind).offset), self.at(entry, of.data.offset)
 
     def call_handler(self, handler: ir.Value, record: ir.Value, budget: ir.Value) -> ir.Value:
         """Have handlers execute the instruction of a record and what follows; why they came back."""

@@ -14,7 +14,7 @@ from llvmlite import ir
 
 from chronovisor.engine.native.contexts import PROCESS_SHIFT, ContextEmitter
 from chronovisor.engine.native.emitter import I32, I64, POINTER, VOID, ThreadEmitter, word
-from chronovisor.engine.native.layout import CONTEXTS, KEYS, TLB_INVALID, Peers
+from chronovisor.engine.native.layout import CONTEXTS, DATA_USES, KEYS, TLB_INVALID, Peers
 
 #: ``forget_process`` of an invalidation that concerns every process.
 ALL_PROCESSES: Final = (1 << 64) - 1
@@ -55,8 +55,8 @@ def define_forget_pages(module: ir.Module) -> ir.Function:
                 e.count_invalidation(tlb)
                 with e.each(b.add(b.sub(last, first), word(1))) as distance:
                     page = b.add(first, distance)
-                    for kind_of_access in ("load", "store", "fetch"):
-                        tag, _data = e.tlb_entry(tlb, kind_of_access, page)
+                    for use in (*DATA_USES, "fetch"):
+                        tag, _data = e.tlb_entry(tlb, use, page)
                         with e.if_(b.icmp_unsigned("==", b.load(tag, typ=I64), page)):
                             b.store(word(TLB_INVALID), tag)
     b.ret_void()

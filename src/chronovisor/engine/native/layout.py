@@ -171,14 +171,27 @@ TLB_ENTRIES = 1024
 TLB_INVALID = (1 << 64) - 1
 
 
-class TlbEntry(ctypes.Structure):
-    """The number of an effective page as the tag, or TLB_INVALID; and what belongs to the page.
+class DataEntry(ctypes.Structure):
+    """A page of data: the difference between its address in this process and its effective one.
 
-    For data that is the difference between the address in this process and the effective one; for code, the
-    address of the real page's entry in the table of decoded pages.
+    The number of the effective page is a tag for each use that the entry may be made of, TLB_INVALID for the
+    others. ``both`` is for loads and stores alike: those that are near each other share one look.
     """
 
-    _fields_ = [("tag", ctypes.c_uint64), ("data", ctypes.c_uint64)]
+    _fields_ = [(name, ctypes.c_uint64) for name in ("load", "store", "both", "data")]
+
+
+#: The uses of a page of data.
+DATA_USES = ("load", "store", "both")
+
+
+class FetchEntry(ctypes.Structure):
+    """A page of code: its entry in the table of decoded pages, by the address of that.
+
+    The tag is the number of the effective page, or TLB_INVALID.
+    """
+
+    _fields_ = [("fetch", ctypes.c_uint64), ("data", ctypes.c_uint64)]
 
 
 class Tlb(ctypes.Structure):
@@ -191,10 +204,9 @@ class Tlb(ctypes.Structure):
     _fields_ = [
         ("generation", ctypes.c_uint64),
         # To the size of an entry, so that no entry is in two cache lines.
-        ("unused", ctypes.c_uint64),
-        ("load", TlbEntry * TLB_ENTRIES),
-        ("store", TlbEntry * TLB_ENTRIES),
-        ("fetch", TlbEntry * TLB_ENTRIES),
+        ("unused", ctypes.c_uint64 * 3),
+        ("of_data", DataEntry * TLB_ENTRIES),
+        ("of_code", FetchEntry * TLB_ENTRIES),
     ]
 
 

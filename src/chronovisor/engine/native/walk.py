@@ -10,6 +10,7 @@ from llvmlite import ir
 from chronovisor.engine.native.emitter import (
     CHANGED,
     FAULTED,
+    I1,
     I8,
     I64,
     NOT_TRANSLATED,
@@ -19,7 +20,14 @@ from chronovisor.engine.native.emitter import (
     ThreadEmitter,
     word,
 )
-from chronovisor.engine.native.layout import PAGE_SHIFT, TLB_INVALID, WATCHED_LOADS, WATCHED_STORES, Tlb
+from chronovisor.engine.native.layout import (
+    DATA_USES,
+    PAGE_SHIFT,
+    TLB_INVALID,
+    WATCHED_LOADS,
+    WATCHED_STORES,
+    Tlb,
+)
 from chronovisor.engine.native.pure_operations import PURE_ROWS
 from chronovisor.engine.state import REAL_MODE_MASK
 from chronovisor.isa.bits import LPCR, MSR
@@ -49,7 +57,7 @@ class _Walk(ThreadEmitter):
         enabled = b.and_(self.read("MSR"), word(int(MSR.IR if access is Access.FETCH else MSR.DR)))
         b.cbranch(b.icmp_unsigned("!=", enabled, word(0)), on, off)
         b.position_at_end(off)
-        self.found(b.and_(self.ea, word(REAL_MODE_MASK)))
+        self.found(b.and_(self.ea, word(REAL_MODE_MASK)), ir.Constant(I1, 1))
         b.position_at_end(on)
         hashed = b.icmp_unsigned("==", b.and_(self.read("LPCR"), word(int(LPCR.HR))), word(0))
         with self.elsewhere(self.unlikely(hashed, "hashed")):
@@ -91,46 +99,72 @@ class _Walk(ThreadEmitter):
             b.ret(word(CHANGED))
         b.store(now, slot)
 
-    def fail_if_watched(self, real: ir.Value) -> None:
-        """Return without a translation if what is accessed in the page is watched.
-
-        So the TLB never has the page for these accesses, and the concrete evaluator makes each of them.
-        """
-        b = self.b
-        table, bit = self.read("watched_pages"), _WATCHED[self.access]
+    def watched(self, real: ir.Value) -> ir.Value:
+        """The bits that say which accesses to a real page are watched."""
+        b, found = self.b, self.b.alloca(I8)
+        b.store(ir.Constant(I8, 0), found)
+        table = self.read("watched_pages")
         with self.if_(b.icmp_unsigned("!=", table, word(0))):
             at = self.at(b.inttoptr(table, POINTER), b.lshr(real, word(PAGE_SHIFT)))
-            found = b.zext(b.load(at, typ=I8), I64)
-            with self.elsewhere(self.unlikely(self.any(found, bit), "watched")):
-                self.fail()
+            b.store(b.load(at, typ=I8), found)
+        return b.zext(b.load(found, typ=I8), I64)
 
-    def found(self, real: ir.Value) -> None:
-        """Keep the page in the TLB and return the real address, if there is memory at it."""
+    def found(self, real: ir.Value, loads: ir.Value) -> None:
+        """Keep the page in the TLB and return the real address, if there is memory at it.
+
+        ``loads`` says whether the page may be loaded from.
+        """
         b = self.b
         with self.elsewhere(self.unlikely(b.icmp_unsigned(">=", real, self.read("memory_size")), "nowhere")):
             self.fail()
-        if self.access is not Access.FETCH:
-            self.fail_if_watched(real)
         page = b.lshr(self.ea, word(PAGE_SHIFT))
-        tag, data = self.tlb_entry(self.tlb, self.access.value, page)
-        if self.access is Access.FETCH:
-            number = b.lshr(real, word(PAGE_SHIFT))
-            self.return_if_changed(number)
-            b.store(b.add(self.read("page_table"), b.shl(number, word(3))), data)
-        else:
-            b.store(b.sub(b.add(self.read("memory_at"), real), self.ea), data)
-        if self.access is Access.STORE:
-            # Stores by this entry do not log their page: it is in the log before the first of them. Whoever
-            # takes the log has the entry forgotten.
-            self.log_page(real)
-        b.store(page, tag)
+        tags = (
+            self._found_code(real, page)
+            if self.access is Access.FETCH
+            else self._found_data(real, page, loads)
+        )
         b.fence("seq_cst")
         # Another thread may have invalidated what was read since the walk began.
         late = b.icmp_unsigned("!=", self._generation(), self.generation)
         with self.elsewhere(self.unlikely(late, "late")):
-            b.store(word(TLB_INVALID), tag)
+            for tag in tags:
+                b.store(word(TLB_INVALID), tag)
             self.fail()
         b.ret(real)
+
+    def _found_code(self, real: ir.Value, page: ir.Value) -> list[ir.Value]:
+        """Keep a page of code; the addresses of its tags."""
+        b, number = self.b, self.b.lshr(real, word(PAGE_SHIFT))
+        self.return_if_changed(number)
+        tag, data = self.tlb_entry(self.tlb, "fetch", page)
+        b.store(b.add(self.read("page_table"), b.shl(number, word(3))), data)
+        b.store(page, tag)
+        return [tag]
+
+    def _found_data(self, real: ir.Value, page: ir.Value, loads: ir.Value) -> list[ir.Value]:
+        """Keep a page of data, unless this access to it is watched; the addresses of its tags.
+
+        The TLB never has a page for watched accesses: the concrete evaluator makes each of them.
+        """
+        b, watched = self.b, self.watched(real)
+        with self.elsewhere(self.unlikely(self.any(watched, _WATCHED[self.access]), "watched")):
+            self.fail()
+        tags = {use: self.tlb_entry(self.tlb, use, page)[0] for use in DATA_USES}
+        _, data = self.tlb_entry(self.tlb, self.access.value, page)
+        distance = b.sub(b.add(self.read("memory_at"), real), self.ea)
+        with self.if_(b.icmp_unsigned("!=", b.load(data, typ=I64), distance)):
+            # The tags are another page's. If the distance is the same, they hold whatever page they name.
+            for tag in tags.values():
+                b.store(word(TLB_INVALID), tag)
+            b.store(distance, data)
+        if self.access is Access.STORE:
+            # Stores by this entry do not log their page: it is in the log before the first of them. Whoever
+            # takes the log has the entry forgotten.
+            self.log_page(real)
+            with self.if_(b.and_(loads, b.not_(self.any(watched, WATCHED_LOADS)))):
+                b.store(page, tags["both"])
+        b.store(page, tags[self.access.value])
+        return list(tags.values())
 
 
 def _load_real(walk: _Walk, v: Value, address: ir.Value) -> ir.Value:
@@ -152,8 +186,8 @@ def _update_real(walk: _Walk, v: Value, address: ir.Value, old: ir.Value, new: i
     walk.log_page(address)
 
 
-def _translated(walk: _Walk, v: Value, real: ir.Value, size: ir.Value) -> None:
-    walk.found(real)
+def _translated(walk: _Walk, v: Value, real: ir.Value, size: ir.Value, loads: ir.Value) -> None:
+    walk.found(real, loads)
     walk.ended = True
 
 

@@ -27,10 +27,20 @@ _MOST_VALUES = 3
 
 @dataclass
 class Span:
-    """Neighbouring accesses of one kind: from the lowest byte to behind the highest, by their distances."""
+    """Neighbouring accesses: from the lowest byte to behind the highest, by their distances.
+
+    ``use`` is what their page is looked up for: "load" or "store", or "both" if there are both among them.
+    """
 
     low: int
     high: int
+    use: str
+    stretch: int
+    """How many instructions of the line that may jump are before the first access."""
+
+    def fits(self, low: int, high: int) -> bool:
+        """Whether an access at these distances is near enough."""
+        return max(self.high, high) - min(self.low, low) <= MOST_SPAN
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,7 @@ def near(sites: Iterable[Site]) -> dict[tuple[int, int], Access]:
         assert site.program is not None
         line.site, line.addresses = site, {}
         line.block(site.program.body)
+        line.stretch += bool(site.jumps)
     return line.found
 
 
@@ -60,8 +71,11 @@ class _Line:
         self.found: dict[tuple[int, int], Access] = {}
         self.addresses: dict[int, _Address] = {}
         self._registers: dict[int, _Address] = {}
-        #: The present span for each kind of access and each sum.
-        self._spans: dict[tuple[str, _Sum], Span] = {}
+        #: How many instructions that may jump were seen.
+        self.stretch = 0
+        #: For each sum the present span of loads alone, and the one that has stores.
+        self._loads: dict[_Sum, Span] = {}
+        self._stores: dict[_Sum, Span] = {}
 
     def block(self, block: Block) -> None:
         """See statements in order."""
@@ -80,15 +94,31 @@ class _Line:
             self._registers[self._number(v)] = self._address(v.args[1])
         elif v.op in ("load", "store"):
             size = (v if v.op == "load" else v.args[1]).width // 8
-            self._access(v, *self._address(v.args[0]), size)
+            origin, distance = self._address(v.args[0])
+            span = self._span(v.op, origin, distance, distance + size)
+            span.low, span.high = min(span.low, distance), max(span.high, distance + size)
+            self.found[self.site.offset, id(v)] = Access(span, distance)
 
-    def _access(self, v: Value, origin: _Sum, distance: int, size: int) -> None:
-        low, high = distance, distance + size
-        span = self._spans.get((v.op, origin))
-        if span is None or max(span.high, high) - min(span.low, low) > MOST_SPAN:
-            span = self._spans[v.op, origin] = Span(low, high)
-        span.low, span.high = min(span.low, low), max(span.high, high)
-        self.found[self.site.offset, id(v)] = Access(span, distance)
+    def _span(self, use: str, origin: _Sum, low: int, high: int) -> Span:
+        """The span that an access belongs to.
+
+        A TLB that has a page for both has got it for a store. So loads alone wait for no store that may not
+        be executed: their look would fail each time.
+        """
+        stores, loads = self._stores.get(origin), self._loads.get(origin)
+        if stores is not None and stores.fits(low, high):
+            stores.use = stores.use if use == stores.use else "both"
+            return stores
+        fits = loads is not None and loads.fits(low, high)
+        if loads is not None and fits and (use == "load" or loads.stretch == self.stretch):
+            found = loads
+            if use == "store":
+                self._stores[origin] = self._loads.pop(origin)
+                found.use = "both"
+        else:
+            found = Span(low, high, use, self.stretch)
+            (self._loads if use == "load" else self._stores)[origin] = found
+        return found
 
     def _forget(self, block: Block) -> None:
         """Registers that may be written or not are not known any more."""

@@ -516,20 +516,20 @@ class EntryLowering(RegisterLowering):
             ea = b.and_(ea, word(0xFFFFFFFF))
         access = self._near.get((self.site.offset, id(self._present)))
         if access is None:
-            return b.inttoptr(b.add(ea, self._look_up(ea, size, store)), POINTER)
+            return b.inttoptr(b.add(ea, self._look_up(ea, size, "store" if store else "load")), POINTER)
         span = access.span
         moved = self._looked_up.get(id(span))
         if moved is None:
             lowest = b.add(ea, word(span.low - access.distance))
-            moved = self._looked_up[id(span)] = self._look_up(lowest, span.high - span.low, store)
+            moved = self._looked_up[id(span)] = self._look_up(lowest, span.high - span.low, span.use)
         return b.inttoptr(b.add(ea, moved), POINTER)
 
-    def _look_up(self, ea: ir.Value, size: int, store: bool) -> ir.Value:
+    def _look_up(self, ea: ir.Value, size: int, use: str) -> ir.Value:
         """How far behind effective addresses their places are, in the page of some bytes."""
         b = self.b
         page = b.lshr(ea, word(PAGE_SHIFT))
         last = b.lshr(b.add(ea, word(size - 1)), word(PAGE_SHIFT)) if size > 1 else page
-        tag, data = self.tlb_entry(self.present_tlb(), "store" if store else "load", page)
+        tag, data = self.tlb_entry(self.present_tlb(), use, page)
         absent = self.unlikely(b.icmp_unsigned("!=", b.load(tag, typ=I64), last), "absent")
         with self.elsewhere(absent):
             record = self._record(self.site.offset)

@@ -18,7 +18,7 @@ from weakref import ReferenceType, ref
 
 from chronovisor.engine.native import code_cache, compiler
 from chronovisor.engine.native.compile_service import CompileService, Taker
-from chronovisor.engine.native.layout import PAGE_SHIFT, SAMPLES, TLB_ENTRIES, Sample, Tlb, TlbEntry
+from chronovisor.engine.native.layout import PAGE_SHIFT, SAMPLES, TLB_ENTRIES, FetchEntry, Sample, Tlb
 from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.native.pages import DecodedPages, Snapshot
 from chronovisor.engine.native.state import NativeThread
@@ -238,8 +238,8 @@ def _is_mapped(sample: Sample, distance: int) -> bool:
     tlb = Tlb.from_address(sample.tlb)
     effective = (sample.base >> PAGE_SHIFT) + distance
     place = effective % TLB_ENTRIES
-    known: TlbEntry = tlb.fetch[place]
-    return bool(known.tag == effective and known.data == sample.entry + 8 * distance)
+    known: FetchEntry = tlb.of_code[place]
+    return bool(known.fetch == effective and known.data == sample.entry + 8 * distance)
 
 
 def put_in(pages: DecodedPages, snapshots: Mapping[int, Snapshot], one: Loaded) -> bool:

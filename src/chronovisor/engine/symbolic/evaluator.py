@@ -241,7 +241,7 @@ def _update_real(
     e.remember(e.state.put_bytes(address, new, False), e.guard)
 
 
-def _translated(e: Evaluation, v: Value, real: z3.BitVecRef, size: z3.BitVecRef) -> None:
+def _translated(e: Evaluation, v: Value, real: z3.BitVecRef, size: z3.BitVecRef, loads: z3.BitVecRef) -> None:
     e.real_address = real
 
 
