@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chronovisor.engine.concrete import Reason
-from chronovisor.isa.bits import FSCR, LPCR, MSR, MSR_BITS, ProgramCause
+from chronovisor.engine.concrete import ConcreteEngine, Reason
+from chronovisor.isa.bits import FPSCR, FSCR, LPCR, MSR, MSR_BITS, ProgramCause
 from chronovisor.isa.interrupts import AIL3_OFFSET, INTERRUPTS, SRR1_CAUSE
 
+from . import native_guest
 from .guest import CODE, Guest
+from .native_guest import ENGINES
 
 SF, ME, LE, PR, HV, EE, RI = (int(b) for b in (MSR.SF, MSR.ME, MSR.LE, MSR.PR, MSR.HV, MSR.EE, MSR.RI))
 IR_DR = int(MSR.IR | MSR.DR)
@@ -81,6 +83,35 @@ def test_mtmsr(wanted: int, msr: int, instruction: str) -> None:
         expected |= EE | IR_DR
     assert guest["MSR"] == expected
     assert guest["CIA"] == CODE + 4
+
+
+ENABLED, OVERFLOWED = int(FPSCR.OE), int(FPSCR.OX)
+PENDING = ENABLED | OVERFLOWED | int(FPSCR.FEX)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("modes", [0, int(MSR.FE0), int(MSR.FE1), int(MSR.FE0 | MSR.FE1)])
+@pytest.mark.parametrize("status", [OVERFLOWED, ENABLED, PENDING])
+@pytest.mark.parametrize("instruction", ["mtmsr r3,0", "mtmsrd r3,0", "rfid", "hrfid", "rfscv"])
+def test_a_change_of_msr_lets_an_exception_interrupt_that_is_there(
+    engine: type[ConcreteEngine], instruction: str, status: int, modes: int
+) -> None:
+    """Book III 6.5.9: then SRR0 has the address of the next instruction, and SRR1 the new state.
+
+    An external interrupt that the change lets in, too, comes after it. QEMU does not do this.
+    """
+    new, target = GUEST | HV | EE | modes, CODE + 0x40
+    guest = native_guest.Guest(engine, instruction, msr=GUEST | HV)
+    thread = guest.thread(FPSCR=status, r3=new, LR=target, CTR=new)
+    thread.SRR0, thread.SRR1, thread.HSRR0, thread.HSRR1 = (target, new) * 2
+    guest.engine.run(thread, 1)
+    next_address = CODE + 4 if instruction.startswith("mt") else target
+    expected = {"CIA": next_address, "MSR": new}
+    if modes and status == PENDING:
+        cause = ProgramCause.FP_ENABLED | ProgramCause.LATER
+        expected = {"CIA": 0x700, "MSR": GUEST | HV, "SRR0": next_address, "SRR1": new | cause}
+    assert {name: thread.get(name) for name in expected} == expected
+    assert thread.executed == 1
 
 
 @pytest.mark.parametrize("instruction", ["mtmsr", "mtmsrd"])

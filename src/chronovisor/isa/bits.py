@@ -133,3 +133,5 @@ class ProgramCause(IntEnum):
     ILLEGAL = 1 << (63 - 44)
     PRIVILEGED = 1 << (63 - 45)
     TRAP = 1 << (63 - 46)
+    LATER = 1 << (63 - 47)
+    """SRR0 has the address of a later instruction than the one that caused the interrupt."""

@@ -57,6 +57,8 @@ INTERRUPTS: dict[str, Interrupt] = {
         Interrupt("EXTERNAL", 0x500),
         Interrupt("ALIGNMENT", 0x600),
         Interrupt("PROGRAM", 0x700),
+        # A change of MSR lets a floating-point exception interrupt that was there before it (6.5.9).
+        Interrupt("DELAYED_PROGRAM", 0x700, after=True),
         Interrupt("FP_UNAVAILABLE", 0x800),
         Interrupt("DECREMENTER", 0x900),
         Interrupt("HYPERVISOR_DECREMENTER", 0x980, relocatable=False, hypervisor=True),

@@ -136,6 +136,9 @@ class Course:
         self._hots = regions and [regions.randrange(0, PAGE_SIZE, 4) for _ in range(CODE_PAGES)]
         self._loaded: dict[tuple[tuple[bool, bool], int], tier.Loaded] = {}
         for memory in memories:
+            # The engines of the world before are done with.
+            memory.on_clear.clear()
+            memory.dirty.on_take.clear()
             memory.view[:] = world.image
             memory.dirty.take()
         memories[0].reset()

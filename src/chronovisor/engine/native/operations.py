@@ -41,7 +41,7 @@ def _get(low: Lowering, v: Value) -> ir.Value:
     if v.detail == "CIA":
         return low.address()
     if v.detail == "NIA":
-        return low.following()
+        return low.next_address()
     return low.read(str(v.detail), v.width)
 
 

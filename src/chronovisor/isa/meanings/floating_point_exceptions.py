@@ -62,6 +62,14 @@ def interrupt_if_enabled(m: Machine) -> None:
         m.interrupt("PROGRAM", int(ProgramCause.FP_ENABLED))
 
 
+def interrupt_if_let_in(m: Machine, msr: Value) -> None:
+    """End a change of MSR, to ``msr``, in a program interrupt if it lets an enabled exception interrupt that
+    is there already (Book III 6.5.9). Execution would go on at the address in SRR0.
+    """
+    with m.when((msr & int(MSR.FE0 | MSR.FE1)).ne(0)), m.when((m["FPSCR"] & int(FPSCR.FEX)).ne(0)):
+        m.interrupt("DELAYED_PROGRAM", int(ProgramCause.FP_ENABLED | ProgramCause.LATER))
+
+
 def record(m: Machine, Rc: int) -> None:
     """Rc: CR field 1 becomes FX, FEX, VX and OX of FPSCR."""
     if Rc:

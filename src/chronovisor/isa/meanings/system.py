@@ -6,6 +6,7 @@ from chronovisor.isa.bits import FSCR, MSR, MSR_BITS
 from chronovisor.isa.forms import SC, XL, X
 from chronovisor.isa.instruction import section
 from chronovisor.isa.interrupts import HYPERCALL, SRR1_CAUSE, entered, relocated
+from chronovisor.isa.meanings.floating_point_exceptions import interrupt_if_let_in
 from chronovisor.isa.notation import Machine
 from chronovisor.isa.registers import Privilege
 from chronovisor.isa.values import Value
@@ -51,6 +52,7 @@ def _go_on(m: Machine, target: Value, msr: Value) -> None:
     m["MSR"] = msr
     sixty_four = (msr & int(MSR.SF)).ne(0)
     m["NIA"] = m.select(sixty_four, target, target & 0xFFFFFFFF)
+    interrupt_if_let_in(m, msr)
     m.resync()
 
 
