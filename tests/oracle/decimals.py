@@ -31,7 +31,7 @@ def datum(random: Random, form: DecimalFormat) -> Datum:
     near = random.randrange(-form.precision - 2, form.precision + 2)
     exponent = random.choice((0, near, near, near, near, least, least + 3, most, most - 3, -2))
     if kind is not Kind.FINITE:
-        digits %= 10 ** (3 * form.declets)
+        digits %= 10 ** (form.precision - 1)
     return Datum(kind, negative, digits % 10**form.precision, exponent)
 
 

@@ -13,6 +13,7 @@ from chronovisor.isa.ieee.decimal_arithmetic import (
     default_nan,
     is_subnormal,
     of_nans,
+    signed,
 )
 from chronovisor.isa.ieee.decimal_formats import Datum, DecimalFormat, Kind
 from chronovisor.isa.ieee.rounding import INEXACT, MODE, Result
@@ -38,7 +39,7 @@ def _with_exponent(number: Decimal, exponent: int, rounding: int) -> tuple[Decim
 
 
 def _quantized(form: DecimalFormat, number: Decimal, exponent: int, rounding: int) -> Result:
-    if not -form.bias <= exponent <= form.largest_biased - form.bias:
+    if exponent not in form.exponents:
         return Result(default_nan(form), int(FPSCR.VXCVI))
     moved, raised = _with_exponent(number, exponent, rounding)
     datum = as_datum(moved)
@@ -66,7 +67,7 @@ def quantize_to(form: DecimalFormat, exponent: int, b: int, rounding: int) -> Re
         return nan
     if y.kind is Kind.INFINITY:
         return Result(default_nan(form), int(FPSCR.VXCVI))
-    return _quantized(form, as_number(y), exponent - (1 << 64) if exponent >> 63 else exponent, rounding)
+    return _quantized(form, as_number(y), signed(exponent), rounding)
 
 
 def reround(form: DecimalFormat, count: int, b: int, rounding: int) -> Result:
@@ -81,7 +82,7 @@ def reround(form: DecimalFormat, count: int, b: int, rounding: int) -> Result:
     datum = as_datum(moved)
     if datum.digits == 10**count:
         datum = Datum(datum.kind, datum.negative, datum.digits // 10, datum.exponent + 1)
-    if datum.exponent > form.largest_biased - form.bias:
+    if datum.exponent > form.exponents[-1]:
         return Result(default_nan(form), int(FPSCR.VXCVI))
     return Result(form.encode(datum), raised)
 
@@ -106,16 +107,13 @@ def exponent(form: DecimalFormat, b: int) -> Result:
 
 def with_exponent(form: DecimalFormat, a: int, b: int) -> Result:
     """Give the second operand's digits the biased exponent that the first is, a signed integer."""
-    biased = a - (1 << 64) if a >> 63 else a
-    y = form.decode(b)
-    digits = y.digits
+    y, biased = form.decode(b), signed(a)
     if not 0 <= biased <= form.largest_biased:
         kind = {-1: Kind.INFINITY, -3: Kind.SIGNALLING}.get(biased, Kind.QUIET)
-        # Behind the first digit, which neither an infinity nor a NaN has.
-        trailing = b & (1 << 10 * form.declets) - 1
+        # Declets that encode no number stay as they are.
+        trailing = b & (1 << form.trailing) - 1
         return Result(form.encode(Datum(kind, y.negative)) | trailing, 0)
-    if y.kind is not Kind.FINITE:
-        digits = form.decode(b & (1 << 10 * form.declets) - 1).digits
+    digits = y.digits if y.kind is Kind.FINITE else form.trailing_digits(b)
     return Result(form.encode(Datum(Kind.FINITE, y.negative, digits, biased - form.bias)), 0)
 
 
@@ -131,27 +129,24 @@ def shift_right(form: DecimalFormat, a: int, count: int) -> Result:
 
 def _shifted(form: DecimalFormat, left: bool, a: int, count: int) -> Result:
     x = form.decode(a)
-    size = form.precision if x.kind is Kind.FINITE else 3 * form.declets
-    digits = x.digits
-    if x.kind is Kind.INFINITY:
-        digits = form.decode(a & (1 << 10 * form.declets) - 1).digits
+    is_finite = x.kind is Kind.FINITE
+    digits = x.digits if is_finite else form.trailing_digits(a)
+    size = form.precision - (not is_finite)
     moved = digits * 10**count % 10**size if left else digits // 10**count
-    if x.kind is Kind.INFINITY:
-        trailing = form.encode(Datum(Kind.FINITE, negative=False, digits=moved, exponent=-form.bias))
-        return Result(form.encode(x) | trailing, 0)
-    return Result(form.encode(Datum(x.kind, x.negative, moved, x.exponent)), 0)
+    if is_finite:
+        return Result(form.encode(Datum(x.kind, x.negative, moved, x.exponent)), 0)
+    return Result(form.with_trailing_digits(form.encode(x), moved), 0)
 
 
 def to_packed(form: DecimalFormat, signs: int, b: int) -> Result:
     """Return the rightmost digits as packed decimal: `signs` is the instruction's field SP."""
     y = form.decode(b)
-    digits = form.decode(b & (1 << 10 * form.declets) - 1).digits if y.kind is Kind.INFINITY else y.digits
+    digits = y.digits if y.kind is Kind.FINITE else form.trailing_digits(b)
     count = form.width // 4 - (signs >> 1)
     packed = int(str(digits % 10**count), 16)
     if signs >> 1:
-        negative = 0xD
         positive = 0xF if signs & 1 else 0xC
-        packed = packed << 4 | (negative if y.negative else positive)
+        packed = packed << 4 | (0xD if y.negative else positive)
     return Result(packed, 0)
 
 
@@ -167,10 +162,7 @@ def from_packed(form: DecimalFormat, signed: int, b: int) -> Result:
     text = f"{digits:x}"
     if not text.isdecimal():
         return wrong
-    number = int(text)
-    if number >= 10**form.precision:
-        number %= 10**form.precision
-    return Result(form.encode(Datum(Kind.FINITE, negative, number)), 0)
+    return Result(form.encode(Datum(Kind.FINITE, negative, int(text))), 0)
 
 
 def compare_exponents(form: DecimalFormat, a: int, b: int) -> Result:
@@ -213,7 +205,7 @@ def data_group(form: DecimalFormat, a: int) -> Result:
     x = form.decode(a)
     if x.kind is not Kind.FINITE:
         return Result(0b000001, 0)
-    extreme = x.exponent in (-form.bias, form.largest_biased - form.bias)
+    extreme = x.exponent in (form.exponents[0], form.exponents[-1])
     if not x.digits:
         return Result(0b010000 if extreme else 0b100000, 0)
     if extreme or is_subnormal(form, x):

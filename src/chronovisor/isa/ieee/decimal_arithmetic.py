@@ -26,9 +26,14 @@ ROUNDINGS: Final = (
     decimal.ROUND_05UP,
 )
 """By the numbers of FPSCR[DRN]."""
-SMALLEST_INTEGER, LARGEST_INTEGER = -(1 << 63), (1 << 63) - 1
+_INTEGERS: Final = range(-(1 << 63), 1 << 63)
 _FAR: Final = 1_000_000
 """Beyond the exponents of all formats."""
+
+
+def signed(bits: int) -> int:
+    """Return the signed integer of 64 bits."""
+    return bits - (1 << 64) if bits >> 63 else bits
 
 
 def as_number(datum: Datum) -> Decimal:
@@ -108,7 +113,7 @@ def _adjusted(
     if context.flags[decimal.Inexact]:
         context.rounding = decimal.ROUND_DOWN
         raised |= INEXACT | (int(FPSCR.FR) if compute(context) != number else 0)
-    by = 3 * (form.largest_exponent + form.largest_exponent % 2) // 2
+    by = 3 * form.largest_exponent // 2
     moved = number.scaleb(-by if over else by, decimal.Context(prec=form.precision, Emin=-_FAR, Emax=_FAR))
     return Result(form.encode(as_datum(_context(form, decimal.ROUND_DOWN).plus(moved))), raised)
 
@@ -169,9 +174,7 @@ def convert(form: DecimalFormat, to: DecimalFormat, signals: bool, a: int, round
     """Convert to another format. With `signals` a signalling NaN is an invalid operation, and made quiet."""
     x = form.decode(a)
     if x.is_nan:
-        payload = x.digits % 10 ** (3 * to.declets)
-        if to.precision > form.precision:
-            payload = x.digits
+        payload = x.digits % 10 ** (to.precision - 1)
         raises = signals and x.kind is Kind.SIGNALLING
         kind = Kind.QUIET if raises else x.kind
         return Result(to.encode(Datum(kind, x.negative, payload)), int(FPSCR.VXSNAN) if raises else 0)
@@ -181,7 +184,7 @@ def convert(form: DecimalFormat, to: DecimalFormat, signals: bool, a: int, round
 
 def _zero(context: decimal.Context, zero: Datum, to: DecimalFormat) -> Decimal:
     """A zero keeps its sign, and its exponent as far as the format has it."""
-    exponent = min(max(zero.exponent, -to.bias), to.largest_biased - to.bias)
+    exponent = min(max(zero.exponent, to.exponents[0]), to.exponents[-1])
     return Decimal((int(zero.negative), (0,), exponent))
 
 
@@ -192,15 +195,16 @@ def to_integer(form: DecimalFormat, a: int, rounding: int) -> Result:
     if x.is_nan:
         signals = int(FPSCR.VXSNAN) if x.kind is Kind.SIGNALLING else 0
         return Result(1 << 63, wrong | signals)
+    nearest = Result(1 << 63 if x.negative else _INTEGERS[-1], wrong)
     number = as_number(x)
     if x.kind is Kind.INFINITY or (number and number.adjusted() > 20):
-        return Result(1 << 63 if x.negative else LARGEST_INTEGER, wrong)
+        return nearest
     if not number:
         return Result(0, 0)
     context = decimal.Context(prec=100, rounding=ROUNDINGS[rounding & MODE], traps=[])
     integer = int(context.to_integral_exact(number))
-    if not SMALLEST_INTEGER <= integer <= LARGEST_INTEGER:
-        return Result(1 << 63 if x.negative else LARGEST_INTEGER, wrong)
+    if integer not in _INTEGERS:
+        return nearest
     raised = 0
     if context.flags[decimal.Inexact]:
         raised = INEXACT | (int(FPSCR.FR) if abs(integer) > abs(number) else 0)
@@ -209,5 +213,5 @@ def to_integer(form: DecimalFormat, a: int, rounding: int) -> Result:
 
 def from_integer(form: DecimalFormat, a: int, rounding: int) -> Result:
     """Convert a signed integer of 64 bits."""
-    number = Decimal(a - (1 << 64) if a >> 63 else a)
+    number = Decimal(signed(a))
     return rounded(form, lambda context: context.plus(number), rounding)

@@ -104,36 +104,52 @@ class DecimalFormat:
     bias: int
 
     @property
-    def declets(self) -> int:
-        """How many declets there are behind the first digit."""
-        return self.precision // 3
+    def trailing(self) -> int:
+        """The bits of the declets behind the first digit."""
+        return self.precision // 3 * 10
 
     @property
     def largest_biased(self) -> int:
         """The largest biased exponent."""
-        return 3 * (1 << self.width - 6 - 10 * self.declets) - 1
+        return 3 * (1 << self.width - 6 - self.trailing) - 1
+
+    @property
+    def exponents(self) -> range:
+        """The exponents that the last digit can have."""
+        return range(-self.bias, self.largest_biased - self.bias + 1)
 
     @property
     def largest_exponent(self) -> int:
         """The exponent of the first digit of the largest numbers."""
-        return self.largest_biased - self.bias + self.precision - 1
+        return self.exponents[-1] + self.precision - 1
 
     @property
     def smallest_exponent(self) -> int:
         """The exponent of the first digit of the smallest normal numbers."""
         return 1 - self.largest_exponent
 
+    def trailing_digits(self, bits: int) -> int:
+        """Return the digits behind the first one. Infinities have them, too."""
+        digits = 0
+        for shift in range(self.trailing - 10, -1, -10):
+            digits = digits * 1000 + UNPACKED[bits >> shift & 0x3FF]
+        return digits
+
+    def with_trailing_digits(self, bits: int, digits: int) -> int:
+        """Return the bits with other digits behind the first one."""
+        bits = bits >> self.trailing << self.trailing
+        for shift in range(0, self.trailing, 10):
+            digits, three = divmod(digits, 1000)
+            bits |= PACKED[three] << shift
+        return bits
+
     def decode(self, bits: int) -> Datum:
         """Return what the bits are."""
-        trailing = 10 * self.declets
-        low = bits & (1 << trailing) - 1
-        digits = 0
-        for shift in range(trailing - 10, -1, -10):
-            digits = digits * 1000 + UNPACKED[low >> shift & 0x3FF]
+        digits = self.trailing_digits(bits)
         negative = bool(bits >> self.width - 1)
         combination = bits >> self.width - 6 & 0x1F
-        following = self.width - 6 - trailing
-        more = bits >> trailing & (1 << following) - 1
+        following = self.width - 6 - self.trailing
+        more = bits >> self.trailing & (1 << following) - 1
         if combination == 0x1F:
             return Datum(Kind.SIGNALLING if more >> following - 1 else Kind.QUIET, negative, digits)
         if combination == 0x1E:
@@ -143,17 +159,13 @@ class DecimalFormat:
         else:
             first, top = combination & 7, combination >> 3
         exponent = (top << following | more) - self.bias
-        return Datum(Kind.FINITE, negative, first * 10 ** (3 * self.declets) + digits, exponent)
+        return Datum(Kind.FINITE, negative, first * 10 ** (self.precision - 1) + digits, exponent)
 
     def encode(self, datum: Datum) -> int:
         """Return the bits of a datum that fits."""
-        trailing = 10 * self.declets
-        following = self.width - 6 - trailing
-        first, rest = divmod(datum.digits, 10 ** (3 * self.declets))
-        low = 0
-        for shift in range(0, trailing, 10):
-            rest, three = divmod(rest, 1000)
-            low |= PACKED[three] << shift
+        following = self.width - 6 - self.trailing
+        first, rest = divmod(datum.digits, 10 ** (self.precision - 1))
+        low = self.with_trailing_digits(0, rest)
         sign = datum.negative << self.width - 1
         match datum.kind:
             case Kind.SIGNALLING:
@@ -165,7 +177,7 @@ class DecimalFormat:
         biased = datum.exponent + self.bias
         top, more = biased >> following, biased & (1 << following) - 1
         combination: int = 0x18 | top << 1 | first & 1 if first > 7 else top << 3 | first
-        return sign | combination << self.width - 6 | more << trailing | low
+        return sign | combination << self.width - 6 | more << self.trailing | low
 
 
 DECIMAL32: Final = DecimalFormat("decimal32", 32, 7, 101)

@@ -46,9 +46,9 @@ def _rounding(m: Machine) -> Value:
 def _chosen_rounding(m: Machine, R: int, RMC: Value) -> Value:
     """The mode that R and RMC name (5.5.2): an instruction's own, or FPSCR's."""
     own = (_UP, _DOWN, _AWAY, _HALF_TOWARD) if R else (_NEAREST_EVEN, _TOWARD_ZERO, _HALF_AWAY)
-    chosen = m.value(own[-1], ROUNDING_WIDTH) if R else _by_status(m)
+    chosen = _by_status(m)
     for number, mode in enumerate(own):
-        chosen = m.select(RMC.eq(number), m.value(mode, ROUNDING_WIDTH), chosen)
+        chosen = m.select(RMC.eq(number), mode, chosen)
     return chosen
 
 

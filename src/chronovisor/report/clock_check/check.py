@@ -13,10 +13,10 @@ from chronovisor.report.clock_check.report import (
     Disagreement,
     KernelLine,
     Limits,
+    Points,
     Report,
     Silence,
 )
-from chronovisor.report.clock_check.report import Course as Points
 
 _LISTED: Final = 50
 """Events of a kind that are listed; later ones are only counted."""

@@ -117,7 +117,7 @@ class KernelLine:
 
 
 @dataclass(slots=True)
-class Course:
+class Points:
     """Points for the picture: the clocks against the host's."""
 
     seconds: list[float] = field(default_factory=list)
@@ -163,7 +163,7 @@ class Report:
     """When lines came late as a body; `since` and `until` in nanoseconds since the first line."""
     complaints: dict[str, int] = field(default_factory=dict)
     kernel_lines: list[KernelLine] = field(default_factory=list)
-    points: dict[str, Course] = field(default_factory=dict)
+    points: dict[str, Points] = field(default_factory=dict)
 
     @property
     def faults(self) -> list[str]:
