@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -320,22 +321,23 @@ class ConcreteEngine:
         cia = state.CIA = state.CIA & (_M64 if sixty_four else 0xFFFFFFFF)
         state.NIA = cia
         address = state.fetch_address()
-        self._note_decoding(address)
-        try:
-            word = self.memory.load(address, 4, little)
-        except AddressError:
-            raise GuestInterrupt("INSTRUCTION_STORAGE", int(DSISR.PROTECTION)) from None
-        found = operation(word, sixty_four, little)
-        if state.MSR & MSR.IR or cia == address:
-            # `forget` can find only these by their real address.
-            decoded = self._decoded[state.mode]
-            if len(decoded) >= MOST_DECODED:
-                decoded.clear()
-            decoded[address] = found
+        with self._decodes(address):
+            try:
+                word = self.memory.load(address, 4, little)
+            except AddressError:
+                raise GuestInterrupt("INSTRUCTION_STORAGE", int(DSISR.PROTECTION)) from None
+            found = operation(word, sixty_four, little)
+            if state.MSR & MSR.IR or cia == address:
+                # `forget` can find only these by their real address.
+                decoded = self._decoded[state.mode]
+                if len(decoded) >= MOST_DECODED:
+                    decoded.clear()
+                decoded[address] = found
         return found
 
-    def _note_decoding(self, address: int) -> None:
-        """The instruction at a real address is about to be read and decoded."""
+    def _decodes(self, address: int) -> AbstractContextManager[None]:
+        """While the instruction at a real address is read and decoded."""
+        return nullcontext()
 
     def interrupt(self, state: Thread, name: str, cause: int = 0) -> None:
         """Enter an interrupt that came from outside, between two instructions."""

@@ -10,12 +10,12 @@ from __future__ import annotations
 import ctypes
 import mmap
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Protocol
 
 from chronovisor.engine.concrete import ConcreteEngine, Reason, Stop
-from chronovisor.engine.endings import GuestInterrupt
 from chronovisor.engine.hypercalls import HypercallProgram
 from chronovisor.engine.native.contexts import STEPPED
 from chronovisor.engine.native.hypercalls import hypercall_address
@@ -97,6 +97,8 @@ class NativeEngine(ConcreteEngine):
         #: Records that were replaced, and the threads that may still execute them, by their addresses.
         self._retired: list[tuple[Retired, set[int]]] = []
         self._retiring = threading.Lock()
+        #: Taken while the concrete evaluator decodes, and while a page is forgotten.
+        self._decoding = threading.Lock()
         self._enter_native = runtime().enter
         self._hypercall_address = 0
         # Native code logs a page once, when its TLB gets it for stores.
@@ -134,29 +136,38 @@ class NativeEngine(ConcreteEngine):
                 runtime().await_piece(thread.at)
 
     def forget(self, address: int) -> None:
-        """Decode the block that holds the real address anew."""
-        super().forget(address)
-        if self._forget_changed(address >> PAGE_SHIFT):
-            return
-        for pages in tuple(self._pages.values()):
-            old = pages.forget(address)
-            if old is not None:
-                self._retire([old])
+        """Decode the page that holds the real address anew."""
+        self._forget_page(address >> PAGE_SHIFT)
 
     def forget_code(self, address: int, size: int) -> None:
         """Decode anew what was decoded of these real addresses; threads may run."""
-        # Memory was changed before this: a thread that marks a block later reads what is there now.
+        for page in {block * CACHE_BLOCK >> PAGE_SHIFT for block in self._marked(address, size)}:
+            self._forget_page(page)
+
+    def _marked(self, address: int, size: int) -> Iterator[int]:
+        """The numbers of the blocks of memory that are marked as decoded."""
         behind = -(-(address + size) // CACHE_BLOCK)
         block = self._code_blocks.find(b"\x01", address // CACHE_BLOCK, behind)
-        pages_changed = set()
         while block >= 0:
-            super().forget(block * CACHE_BLOCK)
-            pages_changed.add(block * CACHE_BLOCK >> PAGE_SHIFT)
+            yield block
             block = self._code_blocks.find(b"\x01", block + 1, behind)
-        for page in pages_changed:
+
+    def _forget_page(self, page: int) -> None:
+        """Decode anew what was decoded of a page of real memory."""
+        # Memory was changed before this: a thread that marks a block later reads what is there now.
+        with self._decoding, ExitStack() as locks:
+            modes = tuple(self._pages.values())
+            for pages in modes:
+                locks.enter_context(pages.changing)
+            marked = list(self._marked(page << PAGE_SHIFT, 1 << PAGE_SHIFT))
+            for block in marked:
+                super().forget(block * CACHE_BLOCK)
+            old = [records for pages in modes for records in pages.forget(page)]
             self.page_contents[page] = 0
-        for pages in tuple(self._pages.values()):
-            self._retire([old for page in pages_changed if (old := pages.forget_page(page)) is not None])
+            # Last: a thread that finds no mark takes it that nothing is decoded.
+            for block in marked:
+                self._code_blocks[block] = 0
+        self._retire(old)
 
     def forget_all(self) -> None:
         """Decode everything anew: memory was changed from outside, while no thread ran."""
@@ -262,32 +273,29 @@ class NativeEngine(ConcreteEngine):
             state.interpreted += state.executed - before
             state.inside = 0
 
-    def _note_decoding(self, address: int) -> None:
+    @contextmanager
+    def _decodes(self, address: int) -> Iterator[None]:
         block = address // CACHE_BLOCK
-        if block < len(self._code_blocks):
-            # Before memory is read, which the lock makes sure of, as in `DecodedPages.decode`.
-            self._code_blocks[block] = 1
-            with self._retiring:
-                pass
+        with self._decoding:
+            if block < len(self._code_blocks):
+                # Before memory is read, which the lock makes sure of, as in `DecodedPages.mark`.
+                self._code_blocks[block] = 1
+                with self._retiring:
+                    pass
+            yield
 
     def _make_records(self, state: NativeThread, why: int) -> bool:
         """Make the records that native code lacks at CIA; False if no record can be made.
 
-        That is so if there is no memory at that address. It may also be that tables were changed and not
-        invalidated, and the concrete evaluator still has another translation than native code: then the
-        concrete evaluator executes the instruction.
+        Then the concrete evaluator executes the instruction.
         """
         pages = self.pages_of(state)
-        state.catch_up()
-        try:
-            address = state.fetch_address()
-        except GuestInterrupt:
-            return False
-        page = address >> PAGE_SHIFT
+        if why == Left.DECODE:
+            page = (state.page_entry - pages.address) >> 3
+            return pages.decode((page << PAGE_SHIFT) + state.CIA - state.page_base)
+        page = state.fetched >> PAGE_SHIFT
         if page >= pages.count:
             return False
-        if why == Left.DECODE:
-            return pages.decode(address)
         changed = self._forget_changed(page)
         self._retire(pages.make_room())
         return pages.add(page) or changed
@@ -298,7 +306,7 @@ class NativeEngine(ConcreteEngine):
         before = self.page_contents[page]
         changed: bool = before != 0 and runtime().content(at) != before
         if changed:
-            self.forget_code(page << PAGE_SHIFT, 1 << PAGE_SHIFT)
+            self._forget_page(page)
         return changed
 
     def pages_of(self, state: NativeThread) -> DecodedPages:
@@ -311,7 +319,8 @@ class NativeEngine(ConcreteEngine):
             made.leave_at(self.breakpoints)
             if not self._pages:
                 made.library.need_everyday()
-            found = self._pages.setdefault(mode, made)
+            with self._decoding:
+                found = self._pages.setdefault(mode, made)
             self._pages_by_table = {pages.address: pages for pages in self._pages.values()}
         told = self.modes[mode_number(mode)]
         if not told.table and found.library.ready:

@@ -87,6 +87,8 @@ class Registers(ctypes.Structure):
         ("missing_size", ctypes.c_uint64),
         ("crossing", ctypes.c_uint64 * 2),
         ("tlb", ctypes.c_uint64),
+        # The real address that a fetch was last led to by the walk
+        ("fetched", ctypes.c_uint64),
         # The TLBs that hold once AMR's key 0 becomes 0, 1, 2 or 3 and nothing else changes; 0: not empty yet
         ("tlb_by_key", ctypes.c_uint64 * KEYS),
         # The array of contexts; the one in use, and the registers that chose it (0: none was chosen)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from chronovisor.engine.native.block_decoder import BLOCK_INSTRUCTIONS, DONE_EARLY
+from chronovisor.engine.native.block_decoder import DONE_EARLY
 from chronovisor.engine.native.layout import (
     PAGE_INSTRUCTIONS,
     PAGE_SHIFT,
@@ -41,22 +42,17 @@ Retired: TypeAlias = "ctypes.Array[ctypes.c_uint64]"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The content of a page of real memory, and the version of its code then.
-
-    ``known_by`` is the content's number, as in `content`.
-    """
+    """What a page of real memory held."""
 
     page: int
-    version: int
     content: bytes
-    known_by: int
 
 
 class DecodedPages:
     """The decoded pages of a guest in one machine mode.
 
     A page's records are made when it is first executed, and each block of it is decoded when it is.
-    ``code_blocks`` has a byte for each cache block of memory; it becomes 1 before the block is decoded.
+    ``code_blocks`` has a byte for each cache block of memory, 1 if the block was decoded: see `mark`.
     ``contents`` has a number for each page: what it held when a fetch was last led to it, or 0.
     """
 
@@ -85,7 +81,9 @@ class DecodedPages:
         self._entries: dict[int, set[int]] = {}
         self.new: list[int] = []
         """The pages that `take_new` gives next."""
-        self._changing = self.library.changing
+        self.changing = self.library.changing
+        """Taken to change records."""
+        self._ordering = threading.Lock()
         self.count = memory.size >> PAGE_SHIFT
         """How many pages real memory has that the mode can address."""
         if not mode[0]:
@@ -95,12 +93,12 @@ class DecodedPages:
         #: A byte for each page, 1 if handlers to come will change the page's records.
         self._early = mmap.mmap(-1, len(self.table))
         self.early_at = ctypes.addressof(ctypes.c_char.from_buffer(self._early))
-        with self._changing:
+        with self.changing:
             self.library.tell()
 
     def add(self, page: int) -> bool:
         """Make the records of the page with this number; False if it has some."""
-        with self._changing:
+        with self.changing:
             is_new = page not in self._records
             if is_new:
                 self._put(page)
@@ -109,7 +107,7 @@ class DecodedPages:
 
     def take_new(self) -> list[int]:
         """The pages that records were made for since this was called last."""
-        with self._changing:
+        with self.changing:
             taken, self.new = self.new, []
         return taken
 
@@ -118,7 +116,7 @@ class DecodedPages:
 
         Its records are returned, as `forget` does.
         """
-        with self._changing:
+        with self.changing:
             if len(self._records) < MOST_PAGES:
                 return []
             page = next(iter(self._records))
@@ -142,7 +140,7 @@ class DecodedPages:
 
         Records that are replaced are returned, as `forget` does.
         """
-        with self._changing:
+        with self.changing:
             before, self._left = self._left, {}
             for address in addresses:
                 self._left.setdefault(address >> PAGE_SHIFT, set()).add(address & _PAGE_MASK)
@@ -155,8 +153,7 @@ class DecodedPages:
     def _decode_page(self, page: int, records: Retired) -> None:
         """Decode all of a page, so that nothing else will, and leave what is to be left in it."""
         first = page << PAGE_SHIFT
-        # As in `decode`: marked before memory is read.
-        self._code_blocks[first // CACHE_BLOCK : first // CACHE_BLOCK + _PAGE_BLOCKS] = b"\x01" * _PAGE_BLOCKS
+        self.mark(first, _PAGE_BLOCKS)
         content = (ctypes.c_ubyte * (1 << PAGE_SHIFT)).from_buffer_copy(self._memory.data, first)
         for offset in self._left[page]:
             # No instruction: otherwise the one before it could have a handler that does both.
@@ -171,22 +168,31 @@ class DecodedPages:
         for offset in self._left[page]:
             records[offset // 4 * _RECORD_WORDS] = runtime().slow.far.address
 
+    def mark(self, address: int, count: int = 1) -> None:
+        """Mark blocks of memory as decoded, before they are read for that. The caller has ``changing``.
+
+        A thread that stores to a block and then finds no mark knows that its store will be read.
+        """
+        first = address // CACHE_BLOCK
+        self._code_blocks[first : first + count] = b"\x01" * count
+        # Taking a lock orders this thread's accesses: the marks are there before memory is read.
+        with self._ordering:
+            pass
+
     def decode(self, address: int) -> bool:
         """Decode the block that holds the real address, from memory as it is now.
 
         False if its page has no records or the block is decoded.
         """
         start = address & -CACHE_BLOCK
-        # Before memory is read, which taking the lock makes sure of: a thread that stores here and then finds
-        # no mark knows that its store will be read.
-        self._code_blocks[start // CACHE_BLOCK] = 1
-        with self._changing:
+        with self.changing:
             records = self._records.get(address >> PAGE_SHIFT)
             if records is None:
                 return False
             place = (start & _PAGE_MASK) // 4 * _RECORD_WORDS
             if records[place] != runtime().undecoded_address:
                 return False
+            self.mark(start)
             early = self._decode_block(
                 ctypes.addressof(records) + (8 * place), self._memory_at + start, start & _PAGE_MASK
             )
@@ -212,18 +218,7 @@ class DecodedPages:
 
     def snapshot(self, page: int) -> Snapshot:
         """A page's content, from which regions may be made."""
-        first = (page << PAGE_SHIFT) // CACHE_BLOCK
-        self._code_blocks[first : first + _PAGE_BLOCKS] = b"\x01" * _PAGE_BLOCKS
-        # As in `decode`: marked before memory is read, which taking the lock makes sure of.
-        with self._changing:
-            version = self._versions.get(page, 0)
-        content = ctypes.create_string_buffer(1 << PAGE_SHIFT)
-        ctypes.memmove(content, self._memory_at + (page << PAGE_SHIFT), 1 << PAGE_SHIFT)
-        known_by: int = runtime().content(ctypes.addressof(content))
-        # No fetch may have been led to the page yet: the first one must see a change that comes before it.
-        if not self._contents[page]:
-            self._contents[page] = known_by
-        return Snapshot(page, version, content.raw, known_by)
+        return Snapshot(page, ctypes.string_at(self._memory_at + (page << PAGE_SHIFT), 1 << PAGE_SHIFT))
 
     def offset_of(self, page: int, record: int) -> int | None:
         """The offset of the instruction whose record is at an address, None if it is in another page."""
@@ -232,7 +227,7 @@ class DecodedPages:
 
     def begins_region(self, page: int, offset: int) -> bool:
         """Whether a region is put in at an offset of a page."""
-        with self._changing:
+        with self.changing:
             if page not in self._records:
                 return False
             records, place = self._record((page << PAGE_SHIFT) + offset)
@@ -250,13 +245,8 @@ class DecodedPages:
         for address in entries:
             self.add(address >> PAGE_SHIFT)
             self.decode(address)
-        with self._changing:
-            if any(
-                self._versions.get(one.page, 0) != one.version
-                or self._contents[one.page] != one.known_by
-                or one.page in self._left
-                for one in made_of
-            ):
+        with self.changing:
+            if any(one.page in self._left or not self._still_holds(one) for one in made_of):
                 return False
             for address, handler in entries.items():
                 records, place = self._record(address)
@@ -269,6 +259,16 @@ class DecodedPages:
             for one in made_of:
                 self._entries.setdefault(one.page, set()).update(entries)
             return True
+
+    def _still_holds(self, one: Snapshot) -> bool:
+        """Whether a page has this content, and had it when a fetch was last led to it."""
+        self.mark(one.page << PAGE_SHIFT, _PAGE_BLOCKS)
+        if self.snapshot(one.page) != one:
+            return False
+        known: int = runtime().content(self._memory_at + (one.page << PAGE_SHIFT))
+        # No fetch may have been led to the page yet: the first one must see a change that comes before it.
+        self._contents[one.page] = self._contents[one.page] or known
+        return self._contents[one.page] == known
 
     def _record(self, address: int) -> tuple[Retired, int]:
         """The records of the page of a real address, and the place of the address's own, in words."""
@@ -288,40 +288,25 @@ class DecodedPages:
 
     def forget_all(self) -> None:
         """Have everything decoded anew, while no thread runs."""
-        with self._changing:
+        with self.changing:
             for page in self._records:
                 self._put(page)
             for page in list(self._entries):
                 self._take_out(page)
 
-    def forget(self, address: int) -> Retired | None:
-        """Have the page of the real address decoded anew if anything of the address's block was.
+    def forget(self, page: int) -> list[Retired]:
+        """Have all of a page decoded anew. The caller has ``changing``.
 
         Threads that execute the page's old records go over to the new ones at their next instruction. The
         old ones are returned: they must stay as long as any thread may be among them.
         """
-        page = address >> PAGE_SHIFT
-        with self._changing:
-            # A region may have code of the block although the block was never decoded.
-            self._take_out(page)
-            records = self._records.get(page)
-            if records is None:
-                return None
-            start = (address & -CACHE_BLOCK & _PAGE_MASK) // 4 * _RECORD_WORDS
-            places = range(start, start + (BLOCK_INSTRUCTIONS * _RECORD_WORDS), _RECORD_WORDS)
-            if all(records[place] == runtime().undecoded_address for place in places):
-                return None
-            return self._retire(page)
-
-    def forget_page(self, page: int) -> Retired | None:
-        """Have all of a page decoded anew; its old records, as `forget` does."""
-        with self._changing:
-            self._take_out(page)
-            return self._retire(page) if page in self._records else None
+        # A region may have code of the page although it has no records.
+        self._take_out(page)
+        return [self._retire(page)] if page in self._records else []
 
     def refresh(self) -> list[Retired]:
         """Have those pages decoded anew that new handlers may change; their old records, as `forget` does."""
-        with self._changing:
+        with self.changing:
             self.generation = self.library.generation
             self.library.tell()
             # All at first: a page with something to leave is decoded at once, and may be early again.

@@ -135,6 +135,7 @@ class _Walk(ThreadEmitter):
     def _found_code(self, real: ir.Value, page: ir.Value) -> list[ir.Value]:
         """Keep a page of code; the addresses of its tags."""
         b, number = self.b, self.b.lshr(real, word(PAGE_SHIFT))
+        self.write("fetched", real)
         self.return_if_changed(number)
         tag, data = self.tlb_entry(self.tlb, "fetch", page)
         b.store(b.add(self.read("page_table"), b.shl(number, word(3))), data)
