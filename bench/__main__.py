@@ -15,6 +15,7 @@ from bench import (
     drift,
     exit_parts,
     guest_speed,
+    linux_boot,
     linux_work,
     live_moves,
     moves,
@@ -63,6 +64,7 @@ def _start_up(console: Console) -> None:
 FIGURES: Final[dict[str, Callable[[Console], None]]] = {
     "start-up": _start_up,
     "guest-speed": _guest_speed,
+    "linux-boot": linux_boot.show,
     "linux-work": linux_work.show,
     "devices": devices.show,
     "parallel": parallel.show,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 Run = Callable[[], dict[str, float]]
-"""Runs the guest once: figures by their names; nothing if it cannot run there."""
+"""Runs the guest once: figures by their names, those that there are."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Pair:
     name: str
     ours: float
     theirs: float | None
-    """None if there is no QEMU."""
+    """None if QEMU has no such figure."""
 
     @property
     def ratio(self) -> float | None:
@@ -43,7 +43,7 @@ def in_turns(here: Run, in_qemu: Run, runs: int) -> list[Pair]:
         Pair(
             name,
             statistics.median(run[name] for run in ours),
-            statistics.median(run[name] for run in theirs) if all(theirs) else None,
+            statistics.median(run[name] for run in theirs) if all(name in run for run in theirs) else None,
         )
         for name in ours[0]
     ]

@@ -35,8 +35,9 @@ SECOND = 1_000_000_000
 NS_PER_TICK = 1e9 / FREQUENCY
 ORIGINS = (0, 10 * GRANULE)
 """Two hosts in phase, so that a sound move rounds nothing."""
-WATCHDOG = "echo 1 >/proc/sys/kernel/watchdog_thresh\n"
-"""Has the kernel's watchdog report a CPU that is stuck for 2 s, within half a second."""
+WATCHDOG = "echo 5 >/proc/sys/kernel/watchdog_thresh\n"
+"""Has the kernel's watchdog report a CPU that is stuck for 10 s, within two seconds. A busy machine may keep
+a vCPU's thread from running for less than that."""
 PATIENCE, SILENCE = 60, 8
 """Seconds in which a guest must print its samples, and after which it counts as silent."""
 SELFTESTS_SECONDS = 600
@@ -147,7 +148,7 @@ Sabotage = Callable[[Guest], None]
         # Linux may take the step back for a leap of 1099 s, and then waits for ever.
         (offset_not_applied_on_one_vcpu, 1, 12, {"a clock went back", "silence"}),
         pytest.param(offset_off_by_a_granule, 1, 40, {"a step beyond the record"}, marks=pytest.mark.soak),
-        pytest.param(virtual_timebase_jumps, 1, 24, {"soft lockup"}, marks=pytest.mark.soak),
+        pytest.param(virtual_timebase_jumps, 1, 60, {"soft lockup"}, marks=pytest.mark.soak),
         # A CPU that was just about to set its decrementer loses nothing.
         pytest.param(decrementers_lost, 6, 24, {"a timer fired 2 s late"}, marks=pytest.mark.soak),
     ],
