@@ -448,6 +448,9 @@ def test_a_region_begins_where_handlers_come_to_code_that_regions_have(
     assert (task.page, task.starts) == (page, (4, 8))
     # The more samples miss a region, the sooner it is compiled; those that come meanwhile are its starts too.
     assert task.warmth > before + tier.MISSED / 2
+    before = task.warmth
+    sample(first + RECORD_SIZE)
+    assert task.warmth > before
     sample(first + 3 * RECORD_SIZE)
     assert heat.take_missed() == (12,)
     assert len(noted.tasks) == 1

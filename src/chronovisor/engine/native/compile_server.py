@@ -9,6 +9,7 @@ taken for one. The process ends when its input does, so it never outlives the pr
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -55,6 +56,8 @@ def serve(answers: Callable[[dict[str, Any]], bytes]) -> None:
         os._exit(0)
 
     threading.Thread(target=read, daemon=True).start()
+    # What was imported stays: the garbage collector need not look at it again and again.
+    gc.freeze()
     while True:
         asked = json.loads(lines.get())
         if asked["fingerprint"] != fingerprint():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Literal
 
 from chronovisor.engine.native.layout import PAGE_SHIFT
@@ -40,6 +40,8 @@ class Site:
     instruction: Instruction | None
     program: Program | None
     operands: Mapping[str, int] = field(default_factory=dict)
+    numbers: tuple[Value, ...] | None = None
+    """The numbers of the registers that the instruction uses; None if its own handler alone does it."""
     _known: dict[int, int | None] = field(default_factory=dict)
 
     def constant(self, v: Value) -> int | None:
@@ -70,18 +72,8 @@ class Site:
     @cached_property
     def fits(self) -> bool:
         """Whether the instruction can be part of a region. If not, its own handler does it."""
-        if self.program is None or self.instruction is None or self.instruction.mnemonic in _SYNCHRONIZING:
-            return False
-        if not is_native(self.program):
-            return False
-        statements = list(self.program.statements())
-        if any(s.op in _HANDLERS_ALONE or (s.op == "set" and s.detail == "MSR") for s in statements):
-            return False
         # XER says which registers a string instruction uses.
-        files = (s for s in statements if s.op in ("read_file", "write_file"))
-        if any(self.constant(s.args[0]) is None for s in files):
-            return False
-        return not any(not isinstance(s, When) and s.op == "interrupt" for s in self.program.body)
+        return self.numbers is not None and all(self.constant(number) is not None for number in self.numbers)
 
     @cached_property
     def jumps(self) -> list[tuple[Value, bool]]:
@@ -129,6 +121,22 @@ class Site:
         return any(self._computed(v, _HOMES[0], {}) is None for v, _ in self.jumps)
 
 
+@cache
+def _register_numbers(
+    instruction: Instruction, statics: tuple[int, ...], mode: Mode
+) -> tuple[Value, ...] | None:
+    """The numbers of the registers that an instruction uses; None if it cannot be part of a region."""
+    program = instruction.program(statics, *mode)
+    if instruction.mnemonic in _SYNCHRONIZING or not is_native(program):
+        return None
+    statements = list(program.statements())
+    if any(s.op in _HANDLERS_ALONE or (s.op == "set" and s.detail == "MSR") for s in statements):
+        return None
+    if any(not isinstance(s, When) and s.op == "interrupt" for s in program.body):
+        return None
+    return tuple(s.args[0] for s in statements if s.op in ("read_file", "write_file"))
+
+
 class Code:
     """The instructions of some pages, decoded as they are asked for.
 
@@ -155,6 +163,7 @@ class Code:
         found = decode(word)
         if found is None or not found.implemented:
             return Site(offset, None, None)
-        program = found.program(found.meaning_statics(word), *self._mode)
+        statics = found.meaning_statics(word)
         operands = dict(zip(found.operands, found.decode_operands(word), strict=True))
-        return Site(offset, found, program, operands)
+        numbers = _register_numbers(found, statics, self._mode)
+        return Site(offset, found, found.program(statics, *self._mode), operands, numbers)

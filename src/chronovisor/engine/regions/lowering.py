@@ -525,17 +525,38 @@ class EntryLowering(RegisterLowering):
         return b.inttoptr(b.add(ea, moved), POINTER)
 
     def _look_up(self, ea: ir.Value, size: int, use: str) -> ir.Value:
-        """How far behind effective addresses their places are, in the page of some bytes."""
+        """How far behind effective addresses the places of some bytes are."""
         b = self.b
         page = b.lshr(ea, word(PAGE_SHIFT))
         last = b.lshr(b.add(ea, word(size - 1)), word(PAGE_SHIFT)) if size > 1 else page
         tag, data = self.tlb_entry(self.present_tlb(), use, page)
-        absent = self.unlikely(b.icmp_unsigned("!=", b.load(tag, typ=I64), last), "absent")
+        there = b.load(tag, typ=I64)
+        absent = self.unlikely(b.icmp_unsigned("!=", there, last), "absent")
+        found = b.block
         with self.elsewhere(absent):
+            if size > 1:
+                self._continue_if_beside(found, (page, there, data), last, use)
             record = self._record(self.site.offset)
             address = self.address() if record is None else None
             self._exit(Exit.ABSENT, self.known.done, address=address, record=record)
         return b.load(data, typ=I64)
+
+    def _continue_if_beside(
+        self, found: ir.Block, first: tuple[ir.Value, ir.Value, ir.Value], last: ir.Value, use: str
+    ) -> None:
+        """Go to ``found`` if the TLB has two pages that lie beside each other in memory too.
+
+        Guests have larger pages than the TLB.
+        """
+        b, (page, there, data) = self.b, first
+        other_tag, other = self.tlb_entry(self.present_tlb(), use, last)
+        both = b.and_(
+            b.icmp_unsigned("==", there, page), b.icmp_unsigned("==", b.load(other_tag, typ=I64), last)
+        )
+        beside = b.icmp_unsigned("==", b.load(data, typ=I64), b.load(other, typ=I64))
+        apart = self.block_named("apart")
+        b.cbranch(b.and_(both, beside), found, apart)
+        b.position_at_end(apart)
 
 
 _ENDS = {

@@ -185,7 +185,11 @@ class RegionTier:
     def _missed(self, pages: DecodedPages, page: int, heat: _Heat, sample: Sample) -> None:
         """Take a sample in code that a region has: if handlers came to it, a region is to begin there too."""
         start = pages.offset_of(page, sample.handlers_from)
-        if start is None or start in heat.started or pages.begins_region(page, start):
+        if start is None or pages.begins_region(page, start):
+            return
+        if start in heat.started:
+            if heat.waits:
+                heat.warm(self.samples)
             return
         if not 0 <= sample.pieces - heat.missed_since < MISSED_WITHIN:
             heat.missed.clear()
