@@ -218,6 +218,30 @@ class _Expired:
         self.deadline = time.dec_deadline
 
 
+class _Raised(_Expired):
+    """Live registers of the machine's own clock with the external interrupt's line raised."""
+
+    def lend(self, time: NativeThread) -> None:
+        time.tb_adjust = time.dec_written = time.virtual_ticks = time.ticks_per_instruction = 0
+        time.dec_deadline, time.pending = 1 << 60, 1
+
+
+@pytest.mark.parametrize("opened", ["before", "by the guest"])
+def test_the_external_interrupt_is_entered_in_native_code(opened: str) -> None:
+    """As long as its line is raised: its handler has EE off."""
+    enable = "" if opened == "before" else "mtmsrd r26,1;"
+    text = f"{enable} loop: addi r3,r3,1; b loop"
+    guest = Guest(NativeEngine, text, SF | ME | (EE if opened == "before" else 0))
+    guest.place(0x500, "addi r4,r4,1; stay: addi r5,r5,1; b stay")
+    thread = guest.thread(real=True, r26=EE, LPCR=0)
+    thread.live = _Raised()  # type: ignore[assignment]
+    guest.engine.run(thread, 40_000)
+    assert (thread.gpr[4], thread.entered_natively("EXTERNAL")) == (1, 1)
+    assert thread.gpr[5] > 5000
+    assert thread.MSR == SF | ME
+    assert thread.executed == 40_000
+
+
 @pytest.mark.parametrize("opened", ["before", "by the guest"])
 def test_the_decrementers_interrupt_is_entered_in_native_code(opened: str) -> None:
     """Once, though the guest has EE on again behind it: its handler has set DEC."""

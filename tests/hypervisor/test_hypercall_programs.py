@@ -23,7 +23,7 @@ from chronovisor.engine.regions.compile import WantedRegion, compile_region
 from chronovisor.engine.state import Thread
 from chronovisor.hypervisor import virtual_machine
 from chronovisor.hypervisor.exits import Hypercall
-from chronovisor.hypervisor.hypercall_programs import PROGRAMS, Presenter
+from chronovisor.hypervisor.hypercall_programs import PROGRAMS, SIGNAL_MODES, Presenter
 from chronovisor.hypervisor.hypervisor import EngineMaker, Hypervisor
 from chronovisor.hypervisor.kernel_hypercalls import ANSWERS
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
@@ -42,7 +42,9 @@ from chronovisor.isa.assembly import assemble
 from chronovisor.isa.bits import MSR
 from chronovisor.isa.notation import Machine
 from chronovisor.isa.verifier import verify
-from chronovisor.memory.guest_memory import GuestMemory
+from chronovisor.machine.device_hypercalls import HANDLERS
+from chronovisor.machine.vio.dma_window import ENTRIES, DmaWindow
+from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
 from chronovisor.papr.hcalls import Hcall, PageInit, Status
 from chronovisor.timebase.clock import RealTime, VirtualTime
 
@@ -52,7 +54,8 @@ CODE, LOG, PAGES = 0x1000, 0x20000, 0x30000
 NUMBERS: Final = range(FIRST_SOURCE, FIRST_SOURCE + 4)
 CALLS: Final = 40
 END: Final = int(Hcall.RTAS)
-BUILT_IN: Final = frozenset({Hcall.SET_SPRG0, Hcall.PAGE_INIT})
+OF_DEVICES: Final = (Hcall.PUT_TCE, Hcall.PUT_TCE_INDIRECT, Hcall.STUFF_TCE, Hcall.VIO_SIGNAL)
+BUILT_IN: Final = frozenset({Hcall.SET_SPRG0, Hcall.PAGE_INIT, *OF_DEVICES})
 """Those that Python answers in user space alone."""
 
 _SAVE: Final = "".join(f"mr r{24 + number}, r{number}\n" for number in (3, 4, 5))
@@ -511,3 +514,72 @@ ended:
     sc 1
     b again
 """
+
+
+UNIT: Final = 0x7100_0010
+WINDOW: Final = UNIT | 1 << 31
+
+
+def _device_call(draw: random.Random) -> tuple[int, ...]:
+    """A call for the device, the odd one out of order: its number and its arguments."""
+    number = draw.choice(OF_DEVICES)
+    named = draw.choice([UNIT, UNIT, UNIT + 1, UNIT | 1 << 32] if number == Hcall.VIO_SIGNAL else
+                        [WINDOW, WINDOW, WINDOW, WINDOW, WINDOW + 1, WINDOW | 1 << 32, UNIT])  # fmt: skip
+    if number == Hcall.VIO_SIGNAL:
+        return int(number), named, draw.choice([0, 1, 1, 2, 1 << 63]), 0, 0
+    last = (ENTRIES - 1) * PAGE_SIZE
+    place = draw.choice([0, 0x5000, last - PAGE_SIZE, last, last + PAGE_SIZE, (1 << 64) - PAGE_SIZE, 0x5008])
+    word = draw.getrandbits(64)
+    count = draw.choice([0, 1, 2, 3, 512, 513, 1 << 16, (1 << 16) + 1, (1 << 64) - 1])
+    if number == Hcall.PUT_TCE_INDIRECT:
+        word = draw.choice([PAGES, PAGES, PAGES + 8, MEMORY - PAGE_SIZE, MEMORY, 0xFFFF_FFFF_FFFF_F000])
+    return int(number), named, place, word, count
+
+
+@pytest.mark.parametrize("engine", [ConcreteEngine, NativeEngine])
+def test_programs_set_a_devices_words_as_user_space_does(engine: EngineMaker) -> None:
+    """And they leave to user space what it refuses."""
+    draw = random.Random(11)
+    machine, vcpu = _machine(engine, VirtualTime())
+    entries = memoryview(bytearray(8 * ENTRIES)).cast("Q")
+    mode = memoryview(bytearray(8)).cast("Q")
+    machine.share_words(WINDOW, entries)
+    machine.share_words(UNIT | SIGNAL_MODES, mode)
+    memory = machine.memory
+    memory.write(CODE, assemble("again: sc 1; li32 r3, 0x58; sc 1; b again", origin=CODE, little=False))
+    model = _Device(memory)
+    seen = Counter[tuple[int, Status]]()
+    for _ in range(400):
+        memory.write(PAGES, draw.randbytes(PAGE_SIZE))
+        number, *arguments = _device_call(draw)
+        vcpu.state.gpr[3:8] = [number, *arguments]
+        vcpu.state.CIA = CODE
+        answered = vcpu.state.hypercalls_answered
+        ended = vcpu.run()
+        assert isinstance(ended, Hypercall)
+        answer = HANDLERS[number](model, None, (*arguments, *[0] * 5))  # type: ignore[arg-type]
+        by_program = vcpu.state.hypercalls_answered > answered
+        assert by_program == (answer.status is Status.SUCCESS), (hex(number), list(map(hex, arguments)))
+        assert by_program or ended.number == number
+        assert entries.tobytes() == model.table.tobytes()
+        assert bool(mode[0]) == model.signals
+        seen[number, answer.status] += 1
+    assert len(seen) == 2 * len(OF_DEVICES)
+    assert min(seen.values()) > 3
+
+
+class _Device:
+    """A machine with one device, as far as user space's answers need one."""
+
+    def __init__(self, memory: GuestMemory) -> None:
+        self.memory = memory
+        self.signals = False
+        self.table = memoryview(bytearray(8 * ENTRIES)).cast("Q")
+        self._window = DmaWindow(memory, lambda *_: None, self.table)
+        self.vio = self
+
+    def window(self, number: int) -> DmaWindow | None:
+        return self._window if number == WINDOW else None
+
+    def device(self, unit: int) -> _Device | None:
+        return self if unit == UNIT else None

@@ -136,6 +136,8 @@ class ConcreteEngine:
         """The real addresses of instructions before which a run stops."""
         self._watched: WatchedMemory | None = None
         self._answers: dict[int, HypercallProgram] = {}
+        self.word_tables: dict[int, memoryview] = {}
+        """The tables of words that hypercalls set, by their numbers."""
         memory.on_clear.append(self.forget_all)
 
     def thread(self, live: LiveRegisters) -> Thread:
@@ -145,6 +147,10 @@ class ConcreteEngine:
     def answer_hypercalls(self, programs: Sequence[HypercallProgram]) -> None:
         """Have threads that are made from now on answer hypercalls by programs, as their ``answers`` say."""
         self._answers = {one.number: one for one in programs}
+
+    def share_words(self, number: int, words: memoryview) -> None:
+        """Have programs set these words of 64 bits as the table of that number. No thread may run."""
+        self.word_tables[number] = words
 
     def _known(self, thread: Thread) -> Thread:
         """The thread, to be told when translations are to be forgotten, and for its count of instructions."""

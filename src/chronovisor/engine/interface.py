@@ -28,6 +28,9 @@ class Engine(Protocol):
     def answer_hypercalls(self, programs: Sequence[HypercallProgram]) -> None:
         """Have threads that are made from now on answer hypercalls by programs, as their ``answers`` say."""
 
+    def share_words(self, number: int, words: memoryview) -> None:
+        """Have programs set these words of 64 bits as the table of that number. No thread may run."""
+
     def run(self, state: Thread, budget: int) -> Stop:
         """Execute at most `budget` instructions."""
 

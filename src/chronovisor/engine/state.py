@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableSequence
+import sys
+from array import array
+from collections.abc import Mapping, MutableSequence
 from typing import Protocol
 
 from chronovisor.engine.endings import GuestInterrupt, TableChanged
@@ -33,6 +35,8 @@ class ThreadTime(Protocol):
     virtual_ticks: int
     ticks_per_instruction: int
     pending: int
+    lent: tuple[int, int, int] | None
+    """What the first two and ``pending`` were set to last: whoever lends time again sets what has changed."""
 
 
 class LiveRegisters(Protocol):
@@ -62,6 +66,10 @@ class CodeCache(Protocol):
 
     def forget_translations(self) -> None:
         """Have every thread of the guest look its translations up anew."""
+
+    @property
+    def word_tables(self) -> Mapping[int, memoryview]:
+        """The tables of words that hypercalls set, by their numbers."""
 
 
 class StoredRegisters:
@@ -312,6 +320,23 @@ class Thread:
             self.memory.write(page, content)
         except AddressError:
             return False
+        return True
+
+    def set_words(self, table: int, first: int, count: int, value: int, copies: bool) -> bool:
+        """Set words of a table to a value, or copy them from a real address; False if that cannot be."""
+        words = self.code.word_tables.get(table)
+        if words is None or first + count > len(words):
+            return False
+        if not copies:
+            words[first : first + count] = array("Q", [value]) * count
+            return True
+        try:
+            source = array("Q", self.memory.read(value, 8 * count))
+        except AddressError:
+            return False
+        if sys.byteorder == "little":
+            source.byteswap()
+        words[first : first + count] = source
         return True
 
     def zero_block(self, ea: int) -> None:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from chronovisor.memory.watched import Watchpoint
 
 
-class Hypercall(NamedTuple):
-    """The guest made a hypercall that user space has to answer: its number (r3) and r4 to r12, unsigned
-    64-bit.
-    """
+class Hypercall(tuple[int, ...]):
+    """The guest made a hypercall that user space has to answer: r3 to r12, unsigned 64-bit."""
 
-    number: int
-    arguments: tuple[int, ...]
+    __slots__ = ()
+
+    @property
+    def number(self) -> int:
+        """Which it is."""
+        return self[0]
+
+    @property
+    def arguments(self) -> tuple[int, ...]:
+        """Its arguments, r4 and on."""
+        return self[1:]
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,8 +36,13 @@ from chronovisor.isa.bits import LPCR, MSR
 from chronovisor.isa.notation import Machine
 from chronovisor.isa.values import Value
 from chronovisor.isa.verifier import verify
-from chronovisor.memory.guest_memory import PAGE_SIZE
-from chronovisor.papr.hcalls import Hcall, PageInit, Status, unsigned
+from chronovisor.memory.guest_memory import PAGE_SHIFT, PAGE_SIZE
+from chronovisor.papr.hcalls import MOST_STUFFED, Hcall, PageInit, Status, unsigned
+
+SIGNAL_MODES: Final = 1 << 32
+"""The table of one word that says whether a device may interrupt (H_VIO_SIGNAL) has the number of its unit
+with this bit. The entries of a device's window (TCEs) are the table of the window's number, of 32 bits.
+"""
 
 _programs: list[HypercallProgram] = []
 
@@ -184,6 +189,44 @@ def _page_init(m: Machine) -> None:
         _return(m, m.select(m.copy_page(page, origin), success, parameter))
     with m.when(aligned & ~copy):
         _return(m, m.select(m.zero_page(page), success, parameter))
+
+
+# Virtual devices
+
+
+def _set_entries(m: Machine, count: Value | int, are_set: Callable[..., Value], value: Value) -> None:
+    """Set entries of a device's window, from the page of an I/O address on."""
+    window, address = m.gpr[4], m.gpr[5]
+    _decline_if(m, (window >> 32).ne(0) | (address & (PAGE_SIZE - 1)).ne(0))
+    _decline_if(m, ~are_set(window, address >> PAGE_SHIFT, count, value))
+    _return(m)
+
+
+@_answers(Hcall.PUT_TCE)
+def _put_tce(m: Machine) -> None:
+    _set_entries(m, 1, m.fill_words, m.gpr[6])
+
+
+@_answers(Hcall.PUT_TCE_INDIRECT)
+def _put_tce_indirect(m: Machine) -> None:
+    source, count = m.gpr[6], m.gpr[7]
+    _decline_if(m, (source & (PAGE_SIZE - 1)).ne(0) | ~(count - 1).ult(PAGE_SIZE // 8))
+    _set_entries(m, count, m.copy_words, source)
+
+
+@_answers(Hcall.STUFF_TCE)
+def _stuff_tce(m: Machine) -> None:
+    count = m.gpr[7]
+    _decline_if(m, ~count.ult(MOST_STUFFED + 1))
+    _set_entries(m, count, m.fill_words, m.gpr[6])
+
+
+@_answers(Hcall.VIO_SIGNAL)
+def _vio_signal(m: Machine) -> None:
+    unit, mode = m.gpr[4], m.gpr[5]
+    _decline_if(m, (unit >> 32).ne(0) | ~mode.ult(2))
+    _decline_if(m, ~m.fill_words(unit | SIGNAL_MODES, 0, 1, mode))
+    _return(m)
 
 
 PROGRAMS: Final = tuple(_programs)

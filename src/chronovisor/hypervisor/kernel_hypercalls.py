@@ -81,6 +81,10 @@ class KernelHypercalls:
         self.random_bits = random_bits
         self._reflects_user_hypercall = reflects_user_hypercall
         self._enabled = {int(number) for number in ANSWERED_BY_DEFAULT}
+        self._use_enabled()
+
+    def _use_enabled(self) -> None:
+        self._answers = {number: ANSWERS[number] for number in self._enabled & ANSWERS.keys()}
         self.places = places(self._enabled)
         """Which programs the vCPUs' threads may use, as `Thread.answers`."""
 
@@ -90,7 +94,7 @@ class KernelHypercalls:
             self._enabled.add(number)
         else:
             self._enabled.discard(number)
-        self.places = places(self._enabled)
+        self._use_enabled()
         for vcpu in tuple(self.machine.vcpus.values()):
             vcpu.state.answers = self.places
 
@@ -101,14 +105,13 @@ class KernelHypercalls:
             self._refuse_user(state)
             return None
         gpr = state.gpr
-        number = gpr[3]
-        answer = ANSWERS.get(number)
-        if answer is not None and number in self._enabled:
+        answer = self._answers.get(gpr[3])
+        if answer is not None:
             status = answer(self, caller, gpr)
             if status is not None:
                 gpr[3] = status & MASK64
                 return None
-        return Hypercall(number, state.arguments(4, CALL_ARGUMENTS))
+        return Hypercall(state.arguments(3, 1 + CALL_ARGUMENTS))
 
     def _refuse_user(self, state: Thread) -> None:
         """Give `sc 1` in problem state to the guest's kernel: it is no hypercall."""

@@ -31,6 +31,7 @@ class VirtualMachine:
         self.stride = stride
         self.has_memory = False
         self.memory: GuestMemory = GuestMemory(PAGE_SIZE)
+        self._word_tables: dict[int, memoryview] = {}
         self.engine: Engine = self._make_engine(self.memory)
         self.hypercalls = KernelHypercalls(
             self, host.scheduler, host.random_bits, host.guest_model.reflects_user_hypercall
@@ -52,7 +53,18 @@ class VirtualMachine:
     def _make_engine(self, memory: GuestMemory) -> Engine:
         engine = self.host.engine(memory)
         engine.answer_hypercalls(PROGRAMS)
+        for number, words in self._word_tables.items():
+            engine.share_words(number, words)
         return engine
+
+    def share_words(self, number: int, words: memoryview) -> None:
+        """Have hypercalls set these words as the table of that number (`hypercall_programs`). No vCPU may
+        run. ValueError if there is such a table.
+        """
+        if number in self._word_tables:
+            raise ValueError(f"there is a table {number:#x} already")
+        self._word_tables[number] = words
+        self.engine.share_words(number, words)
 
     def add_vcpu(self, number: int) -> VirtualCpu:
         """Make the vCPU `number`. NumberInUseError if it, or on independent threads its virtual core, exists

@@ -402,6 +402,20 @@ class Machine:
         """Make a page of 4 KiB at a real address what another one is; 1 bit: there is memory at both."""
         return self.trace.emit("init_page", 1, (page, source), "copy")
 
+    def fill_words(self, table: Value, first: Value | int, count: Value | int, value: Value) -> Value:
+        """Make words of a table that hypercalls set one value; 1 bit: there is such a table, and has them."""
+        return self._set_words("fill", table, first, count, value)
+
+    def copy_words(self, table: Value, first: Value | int, count: Value | int, source: Value) -> Value:
+        """Make words of a table the big-endian doublewords at a real address; 1 bit: as above, and there is
+        memory.
+        """
+        return self._set_words("copy", table, first, count, source)
+
+    def _set_words(self, how: str, table: Value, *operands: Value | int) -> Value:
+        words = tuple(self.trace.const(v, 64) if isinstance(v, int) else v for v in operands)
+        return self.trace.emit("set_words", 1, (table, *words), how)
+
     def decline(self) -> None:
         """End, and leave the hypercall to the hypervisor's own code. Nothing may have been changed."""
         self.trace.emit("decline", 0)

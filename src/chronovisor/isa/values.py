@@ -79,6 +79,9 @@ OPERATIONS: dict[str, str] = {
     "exchange_shared": "1 bit: the shared word number `detail` was a, and becomes b in one step; else 0",
     "init_page": "1 bit: there is memory at real address a, and its page of 4 KiB becomes zeros ('zero') or "
     "what the page at b is ('copy'), where memory must be too; else 0, and nothing changes",
+    "set_words": "1 bit: the table of words number a, which hypercalls set, has c words from word b on, and "
+    "they become d ('fill') or the big-endian doublewords at real address d ('copy'), where memory must be; "
+    "else 0, and nothing changes",
     "decline": "the program ends, and the hypervisor does what it was for; it has changed nothing",
     "interrupt": "the instruction ends in the interrupt `detail`, a are SRR1's bits for its cause",
     "resync": "the machine state is looked at again before the next instruction",

@@ -128,6 +128,7 @@ SHAPES: Final[dict[str, Shape]] = {
     "read_shared": lambda v: v.width == 64 and not v.args and _is_shared(v),
     "exchange_shared": lambda v: v.width == 1 and _widths(v) == (64, 64) and _is_shared(v),
     "init_page": lambda v: v.width == 1 and _widths(v) == (64, 64) and v.detail in ("zero", "copy"),
+    "set_words": lambda v: v.width == 1 and _widths(v) == (64,) * 4 and v.detail in ("fill", "copy"),
     "decline": _operands(),
     "interrupt": _interrupts,
     "resync": _operands(),

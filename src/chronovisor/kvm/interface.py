@@ -190,6 +190,21 @@ class Vm(Protocol):
         `icbi`: a POWER9's instruction caches see what devices write. A real kernel needs no such call.
         """
 
+    def tce_table(self, liobn: int, entries: int) -> memoryview:
+        """A table of so many TCEs, for the DMA window of that number (LIOBN) from I/O address 0 on, with
+        pages of 4 KiB: words of 64 bits in this machine's byte order, all 0.
+
+        H_PUT_TCE, H_PUT_TCE_INDIRECT and H_STUFF_TCE set them without an exit, if they are enabled and what
+        they ask for is in order. No vCPU may be in `run()`. EEXIST if there is a table of that number. KVM's
+        own such table is made by KVM_CREATE_SPAPR_TCE_64, which is not used: on a real kernel these calls
+        reach user space.
+        """
+
+    def signal_mode(self, unit: int) -> memoryview:
+        """A word of 64 bits that H_VIO_SIGNAL sets without an exit, if it is enabled: whether the virtual
+        device at that unit address may interrupt. As `tce_table` in all else; KVM has no such call.
+        """
+
     def kick(self) -> None:
         """Kick all vCPUs at one moment: in virtual time none executes anything while another one is kicked
         already. From any thread, without waiting.

@@ -12,11 +12,10 @@ from chronovisor.machine.vcpu_thread import VcpuThread
 from chronovisor.machine.vio.device import QueueDevice
 from chronovisor.machine.vio.lan import NetworkAdapter
 from chronovisor.memory import PAGE_SIZE, AddressError
-from chronovisor.papr.hcalls import Hcall, Status
+from chronovisor.papr.hcalls import MOST_STUFFED, Hcall, Status
 
 _LIST: Final = PAGE_SIZE // 8
 """Entries that one H_PUT_TCE_INDIRECT sets at most."""
-_MOST_STUFFED: Final = 1 << 16
 
 
 def _put_tce(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
@@ -39,7 +38,7 @@ def _put_tce_indirect(machine: Machine, _caller: VcpuThread, args: tuple[int, ..
 def _stuff_tce(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
     """H_STUFF_TCE: set the entries of I/O pages in a row to one value."""
     window, address, entry, count = args[:4]
-    if count > _MOST_STUFFED:
+    if count > MOST_STUFFED:
         return Answer(Status.PARAMETER)
     return _put(machine, window, address, (entry,) * count)
 

@@ -200,6 +200,13 @@ def start_with(
     )
 
 
+_ANSWERED_BELOW: Final = (
+    *(Hcall.SET_SPRG0, Hcall.PAGE_INIT),
+    *(Hcall.PUT_TCE, Hcall.PUT_TCE_INDIRECT, Hcall.STUFF_TCE, Hcall.VIO_SIGNAL),
+)
+"""Hypercalls that the kernel's half is to answer, if it can."""
+
+
 def _create_vcpus(vm: Vm, topology: Topology) -> tuple[list[Vcpu], Device | None]:
     """The vCPUs, and the interrupt controller if the host has one."""
     if topology.threads > 1:
@@ -207,7 +214,7 @@ def _create_vcpus(vm: Vm, topology: Topology) -> tuple[list[Vcpu], Device | None
     vcpus = [vm.create_vcpu(number) for number in range(topology.vcpus)]
     for vcpu in vcpus:
         vcpu.enable_cap(Cap.PPC_PAPR)
-    for number in (Hcall.SET_SPRG0, Hcall.PAGE_INIT):
+    for number in _ANSWERED_BELOW:
         # A hypervisor that cannot answer them leaves them to user space.
         with contextlib.suppress(KvmError):
             vm.enable_cap(Cap.PPC_ENABLE_HCALL, number, 1)

@@ -57,7 +57,13 @@ class Platform:
         self.on_trouble: Callable[[str], None] = lambda line: None
         """Told in a line, on any thread, of what goes wrong with a device outside the guest."""
         around = Surroundings(
-            memory, vm.device_wrote, self.interrupts.pulse, virtual, lambda line: self.on_trouble(line)
+            memory,
+            vm.device_wrote,
+            self.interrupts.pulse,
+            virtual,
+            lambda line: self.on_trouble(line),
+            vm.tce_table,
+            vm.signal_mode,
         )
         self.vio = VioBus(attachments.open(around))
         for device in self.vio.devices:

@@ -134,6 +134,9 @@ class PageInit(IntFlag):
     COPY = 1 << (63 - 49)
 
 
+MOST_STUFFED: Final = 1 << 16
+"""Entries that one H_STUFF_TCE sets at most, here."""
+
 CALL_ARGUMENTS: Final = 9
 """r4 to r12."""
 

@@ -78,9 +78,9 @@ class LiveRegisters:
 
     def lend(self, time: ThreadTime) -> None:
         """Let native code read TB and keep DEC for a run, from their present state."""
-        time.tb_adjust = self._timebase_ahead
-        time.dec_deadline = self._decrementer.deadline
-        time.pending = self._line.level
+        lent = (self._timebase_ahead, self._decrementer.deadline, self._line.level)
+        if lent != time.lent:
+            time.tb_adjust, time.dec_deadline, time.pending = time.lent = lent
         if self._virtual is not None:
             # The concrete evaluator may have executed an instruction that read no time.
             self._account_time()
@@ -92,7 +92,7 @@ class LiveRegisters:
         if self._virtual is not None:
             self._account_time()
         if time.dec_written:
-            time.dec_written = 0
+            time.dec_written, time.lent = 0, None
             self._decrementer.write_deadline(SourceTime(time.dec_deadline))
 
     def _timebase(self) -> int:

@@ -21,6 +21,8 @@ class Work(NamedTuple):
     """Hypercalls that programs answered within the guest."""
     decrementers: int
     """Decrementer interrupts that native code entered by itself."""
+    externals: int
+    """The same of external interrupts."""
     page_faults: int
     """The same of storage interrupts."""
 

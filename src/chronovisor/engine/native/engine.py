@@ -26,6 +26,8 @@ from chronovisor.engine.native.layout import (
     Left,
     ModePages,
     Peers,
+    WordTable,
+    WordTables,
     mode_number,
 )
 from chronovisor.engine.native.library import runtime
@@ -82,6 +84,8 @@ class NativeEngine(ConcreteEngine):
         """The decoded pages that native code finds, by machine mode."""
         self.peers = Peers()
         """The guest's threads."""
+        self.native_word_tables = WordTables()
+        """The tables of words that hypercalls set."""
         self._threads: list[NativeThread] = []
         self._pages: dict[tuple[bool, bool], DecodedPages] = {}
         #: Those that native code was told of, by the bits of MSR that choose the mode.
@@ -126,6 +130,14 @@ class NativeEngine(ConcreteEngine):
         """Have threads that are made from now on answer hypercalls by programs, as their ``answers`` say."""
         super().answer_hypercalls(programs)
         self._hypercall_address = hypercall_address(tuple(programs))
+
+    def share_words(self, number: int, words: memoryview) -> None:
+        """Have programs set these words of 64 bits as the table of that number. No thread may run."""
+        super().share_words(number, words)
+        known = self.native_word_tables
+        at = ctypes.addressof(ctypes.c_uint64.from_buffer(words))
+        known.tables[known.count] = WordTable(number, at, len(words))
+        known.count += 1
 
     def forget_translations(self) -> None:
         """Have every thread look its translations up anew, and wait until none uses an old one."""

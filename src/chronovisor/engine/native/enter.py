@@ -300,7 +300,8 @@ class _Entry(ThreadEmitter):
         b.cbranch(on, enabled, self.piece)
         b.position_at_end(enabled)
         with self.elsewhere(self.unlikely(self.external_waits(), "waiting")):
-            self._leave(Left.RESYNC)
+            self._interrupt(word(INTERRUPT_NUMBERS["EXTERNAL"]), word(0), Left.RESYNC)
+            self._adopt(self.piece)
         now = b.call(self.control.now, [self.state, word(0)])
         b.cbranch(b.icmp_signed("<", self.read("dec_deadline"), now), expired, self.piece)
         b.position_at_end(expired)

@@ -6,6 +6,7 @@ disk by their text.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 from collections.abc import Sequence
 from functools import cache
@@ -27,7 +28,7 @@ from chronovisor.engine.native.emitter import (
     ThreadEmitter,
     word,
 )
-from chronovisor.engine.native.layout import OFFSETS, PAGE_SHIFT, Left, file_field
+from chronovisor.engine.native.layout import OFFSETS, PAGE_SHIFT, Left, WordTable, WordTables, file_field
 from chronovisor.engine.native.library import object_file, runtime
 from chronovisor.engine.native.operations import LOWERINGS
 from chronovisor.engine.native.pure_operations import PURE_ROWS
@@ -39,6 +40,7 @@ from chronovisor.isa.values import Value
 
 _SYMBOL = "chronovisor_hypercall"
 _PAGE_SIZE = 1 << PAGE_SHIFT
+_FIRST_TABLE, _TABLE_SIZE = WordTables.tables.offset, ctypes.sizeof(WordTable)
 
 
 class _Answers(ThreadEmitter):
@@ -129,6 +131,70 @@ def _init_page(e: _Answers, v: Value, page: ir.Value, origin: ir.Value) -> ir.Va
     return there
 
 
+def _table(e: _Answers, number: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Where the table of words of that number is, and how many words it has: none if there is no table."""
+    b, before = e.b, e.b.block
+    tables = b.inttoptr(e.read("word_tables"), POINTER)
+    behind = e.at(tables, b.add(b.mul(b.load(tables, typ=I64), word(_TABLE_SIZE)), word(_FIRST_TABLE)))
+    look, next_one, found = (e.block_named(name) for name in ("look", "next_table", "found"))
+    first = e.at(tables, _FIRST_TABLE)
+    b.branch(look)
+    b.position_at_end(look)
+    table = b.phi(POINTER)
+    table.add_incoming(first, before)
+    is_behind = b.icmp_unsigned("==", table, behind)
+    compare = e.block_named("compare")
+    b.cbranch(is_behind, found, compare)
+    b.position_at_end(compare)
+    b.cbranch(b.icmp_unsigned("==", b.load(table, typ=I64), number), found, next_one)
+    b.position_at_end(next_one)
+    table.add_incoming(e.at(table, _TABLE_SIZE), next_one)
+    b.branch(look)
+    b.position_at_end(found)
+    is_none = b.phi(I1)
+    is_none.add_incoming(ir.Constant(I1, 1), look)
+    is_none.add_incoming(ir.Constant(I1, 0), compare)
+    # Behind the last table there is room for none: the first one is as good to look at.
+    there = b.select(is_none, first, table)
+    at = b.load(e.at(there, WordTable.at.offset), typ=I64)
+    count = b.load(e.at(there, WordTable.count.offset), typ=I64)
+    return b.inttoptr(at, POINTER), b.select(is_none, word(0), count)
+
+
+def _set_words(
+    e: _Answers, v: Value, number: ir.Value, first: ir.Value, count: ir.Value, value: ir.Value
+) -> ir.Value:
+    b, copies = e.b, v.detail == "copy"
+    at, size = _table(e, number)
+    there = b.icmp_unsigned("<=", first, size)
+    there = b.and_(there, b.icmp_unsigned("<=", count, b.sub(size, first)))
+    if copies:
+        # The table's size bounds this product.
+        memory, read = e.read("memory_size"), b.mul(count, word(8))
+        fits = b.icmp_unsigned("<=", value, b.sub(memory, read))
+        there = b.and_(there, b.and_(b.icmp_unsigned("<=", read, memory), fits))
+    source = b.add(e.read("memory_at"), value)
+    with e.if_(b.and_(there, b.icmp_unsigned("!=", count, word(0)))):
+        target = e.at(at, b.mul(first, word(8)))
+        before, loop, done = b.block, e.block_named("each_word"), e.block_named("words_set")
+        b.branch(loop)
+        b.position_at_end(loop)
+        number_set = b.phi(I64)
+        number_set.add_incoming(word(0), before)
+        distance = b.mul(number_set, word(8))
+        content = value
+        if copies:
+            content = b.load(b.inttoptr(b.add(source, distance), POINTER), typ=I64)
+            content.align = 1
+            content = b.bswap(content)
+        b.store(content, e.at(target, distance))
+        following = b.add(number_set, word(1))
+        number_set.add_incoming(following, loop)
+        b.cbranch(b.icmp_unsigned("<", following, count), loop, done)
+        b.position_at_end(done)
+    return there
+
+
 _ROWS: dict[str, Row] = {
     **PURE_ROWS,
     "get": lambda e, v: e.read(str(v.detail), v.width),
@@ -139,6 +205,7 @@ _ROWS: dict[str, Row] = {
     "read_shared": lambda e, v: e.b.load(e.shared(v), typ=I64),
     "exchange_shared": _exchange,
     "init_page": _init_page,
+    "set_words": _set_words,
     "resync": lambda e, v: e.resync(),
     "decline": lambda e, v: e.decline(),
 }

@@ -145,6 +145,8 @@ class Registers(ctypes.Structure):
         ("hypercalls", ctypes.c_uint64),
         ("answers", ctypes.c_uint64),
         ("hypercalls_answered", ctypes.c_uint64),
+        # The tables of words that they set (WordTables)
+        ("word_tables", ctypes.c_uint64),
         # Set from outside: an interrupt is pending, come back soon
         ("pending", ctypes.c_uint64),
         ("exit_request", ctypes.c_uint64),
@@ -266,6 +268,22 @@ class Peers(ctypes.Structure):
     """The addresses of the states of all threads of a guest."""
 
     _fields_ = [("count", ctypes.c_uint64), ("states", ctypes.c_uint64 * MOST_PEERS)]
+
+
+#: Tables of words that a guest's hypercalls can set: two for each device, more than any machine has.
+MOST_WORD_TABLES = 64
+
+
+class WordTable(ctypes.Structure):
+    """A table of words that hypercalls set: its number, where it is, and how many words it has."""
+
+    _fields_ = [(name, ctypes.c_uint64) for name in ("number", "at", "count")]
+
+
+class WordTables(ctypes.Structure):
+    """All of a guest's."""
+
+    _fields_ = [("count", ctypes.c_uint64), ("tables", WordTable * MOST_WORD_TABLES)]
 
 
 #: Bytes of an instruction record, and where its parts are: the handler's address, the instruction's offset

@@ -299,7 +299,7 @@ IN_RECORD = frozenset({"operand"})
 CONCRETE_ALONE = frozenset(
     {
         *("random", "load_real", "update_real", "translated"),
-        *("read_shared", "exchange_shared", "init_page", "decline"),
+        *("read_shared", "exchange_shared", "init_page", "set_words", "decline"),
     }
 )
 

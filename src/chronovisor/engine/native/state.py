@@ -15,6 +15,7 @@ from chronovisor.engine.native.layout import (
     ModePages,
     Peers,
     Registers,
+    WordTables,
     file_field,
 )
 from chronovisor.engine.native.library import runtime
@@ -122,6 +123,7 @@ class NativeGuest(CodeCache, Protocol):
     """The address of a byte for each page (`WATCHED`); 0 if no page is watched."""
     modes: ctypes.Array[ModePages]
     peers: Peers
+    native_word_tables: WordTables
 
 
 _SF, _LE, _DR = int(MSR.SF), int(MSR.LE), int(MSR.DR)
@@ -144,10 +146,12 @@ class NativeThread(Registers, Thread):
         self.code_blocks = guest.code_blocks_at
         self.modes = ctypes.addressof(guest.modes)
         self.peers = ctypes.addressof(guest.peers)
+        self.word_tables = ctypes.addressof(guest.native_word_tables)
         self._contexts = ThreadContexts()
         self.contexts = self._contexts.address
         self.translations = Translations()
         self._known_forgotten = 0
+        self.lent: tuple[int, int, int] | None = None
         self.look_due = 0
         """When the number of samples is looked at next, as a count of `executed`."""
         self.samples_taken = 0

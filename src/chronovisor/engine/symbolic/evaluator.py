@@ -294,6 +294,8 @@ STATEMENTS: dict[str, Callable[..., z3.BitVecRef]] = {
     "read_shared": _shared,
     "exchange_shared": lambda e, v, a, b: z3.FreshConst(z3.BitVecSort(1), "exchanged"),
     "init_page": _init_page,
+    # The tables are no part of the state, and who else sets them is unknown.
+    "set_words": lambda e, v, a, b, c, d: z3.FreshConst(z3.BitVecSort(1), "set"),
     "decline": lambda e, v: e.end("DECLINED", z3.BitVecVal(0, 64), z3.BoolVal(True)),
     "interrupt": lambda e, v, a: e.end(v.detail, a, z3.BoolVal(True)),
     "resync": lambda e, v: e.resync(),

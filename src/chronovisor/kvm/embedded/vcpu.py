@@ -66,7 +66,7 @@ class EmbeddedVcpu:
         try:
             ended = self._vcpu.run(self._answer())
             if isinstance(ended, Hypercall):
-                call = self._unanswered = HcallExit(*ended)
+                call = self._unanswered = HcallExit(ended[0], ended[1:])
                 return call
             return self._exit(ended)
         except Exception as error:

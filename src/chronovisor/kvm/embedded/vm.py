@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Final
 
 from chronovisor.engine import statistics
+from chronovisor.hypervisor.hypercall_programs import SIGNAL_MODES
 from chronovisor.hypervisor.kernel_hypercalls import ANSWERABLE
 from chronovisor.hypervisor.virtual_machine import NumberInUseError, VirtualMachine
 from chronovisor.isa import radix
@@ -155,6 +156,22 @@ class EmbeddedVm:
     def device_wrote(self, address: int, size: int) -> None:
         """Have instructions that a device has written over be decoded anew."""
         self._machine.engine.forget_code(address, size)
+
+    def tce_table(self, liobn: int, entries: int) -> memoryview:
+        """As KVM_CREATE_SPAPR_TCE_64."""
+        return self._shared_words(liobn, entries)
+
+    def signal_mode(self, unit: int) -> memoryview:
+        """Chronovisor's own: what H_VIO_SIGNAL sets."""
+        return self._shared_words(unit | SIGNAL_MODES, 1)
+
+    def _shared_words(self, number: int, count: int) -> memoryview:
+        words = memoryview(bytearray(8 * count)).cast("Q")
+        try:
+            self._machine.share_words(number, words)
+        except ValueError as error:
+            raise KvmError(errno.EEXIST, str(error)) from None
+        return words
 
     def kick(self) -> None:
         """Kick all vCPUs: in virtual time none executes anything between the first one's kick and its own."""

@@ -205,6 +205,14 @@ class LinuxVm:
     def device_wrote(self, address: int, size: int) -> None:
         """Nothing: the processor's caches see it."""
 
+    def tce_table(self, liobn: int, entries: int) -> memoryview:
+        """A table that user space sets: the kernel is asked for none."""
+        return memoryview(bytearray(8 * entries)).cast("Q")
+
+    def signal_mode(self, unit: int) -> memoryview:
+        """A word that user space sets: the kernel has none."""
+        return memoryview(bytearray(8)).cast("Q")
+
     def statistics(self) -> None:
         """None: the processor executes the guest's instructions."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from chronovisor.machine.vio.dma_window import WINDOW_SIZE, DmaWindow
+from chronovisor.machine.vio.dma_window import ENTRIES, WINDOW_SIZE, DmaWindow
 from chronovisor.memory import GuestMemory
 from chronovisor.papr.hcalls import Status
 
@@ -16,6 +16,11 @@ _FIRST_SOURCE: Final = 0x1100
 """Of the console, which is the first unit."""
 _WINDOWS: Final = 1 << 31
 """A window is named by its device's unit with this bit: the LIOBN of the TCE hypercalls."""
+
+
+def words(count: int) -> memoryview:
+    """Return words of 64 bits that nobody else sets."""
+    return memoryview(bytearray(8 * count)).cast("Q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,10 @@ class Surroundings:
     """Whether the machine is in virtual time: the device then does everything within the call that asks."""
     tell: Callable[[str], None]
     """Told in a line, for people, of what goes wrong outside the guest; on any thread."""
+    tce_table: Callable[[int, int], memoryview] = lambda _liobn, entries: words(entries)
+    """Makes a window's table (`kvm.interface.Vm.tce_table`)."""
+    signal_mode: Callable[[int], memoryview] = lambda _unit: words(1)
+    """Makes what H_VIO_SIGNAL sets (`kvm.interface.Vm.signal_mode`)."""
 
 
 class VioDevice(ABC):
@@ -48,10 +57,19 @@ class VioDevice(ABC):
         """Its address on the bus."""
         self.source = source_of(unit)
         """The number of its interrupt source."""
-        self.window = DmaWindow(around.memory, around.changed)
+        table = around.tce_table(self.window_number, ENTRIES)
+        self.window = DmaWindow(around.memory, around.changed, table)
         self.around = around
-        self.signals = False
+        self._signal_mode = around.signal_mode(unit)
+
+    @property
+    def signals(self) -> bool:
         """Whether it may interrupt the guest (H_VIO_SIGNAL)."""
+        return bool(self._signal_mode[0])
+
+    @signals.setter
+    def signals(self, signals: bool) -> None:
+        self._signal_mode[0] = signals
 
     @property
     def window_number(self) -> int:

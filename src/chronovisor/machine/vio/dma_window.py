@@ -18,7 +18,8 @@ from chronovisor.memory.guest_memory import PAGE_SHIFT
 
 WINDOW_SIZE: Final = 1 << 28
 """Bytes of I/O addresses that each device has, from 0 on. Its table takes 512 KiB."""
-_ENTRIES: Final = WINDOW_SIZE >> PAGE_SHIFT
+ENTRIES: Final = WINDOW_SIZE >> PAGE_SHIFT
+"""TCEs of a window."""
 _OFFSET: Final = PAGE_SIZE - 1
 
 
@@ -50,19 +51,24 @@ class Mapped(NamedTuple):
 
 
 class DmaWindow:
-    """One device's. `changed` is told of memory that the device has written: a real address and a size."""
+    """One device's, with its entries in `table`, which hypercalls may set at any time.
 
-    def __init__(self, memory: GuestMemory, changed: Callable[[int, int], None]) -> None:
+    `changed` is told of memory that the device has written: a real address and a size.
+    """
+
+    def __init__(
+        self, memory: GuestMemory, changed: Callable[[int, int], None], table: memoryview | None = None
+    ) -> None:
         self._memory = memory
         self._changed = changed
-        self._table = array("Q", bytes(8 * _ENTRIES))
+        self._table = memoryview(bytearray(8 * ENTRIES)).cast("Q") if table is None else table
 
     # The guest's side
 
     def put(self, address: int, entries: Sequence[int]) -> bool:
         """Set the entries of the pages from an I/O address on; False if some lie outside the window."""
         first = address >> PAGE_SHIFT
-        if first + len(entries) > _ENTRIES:
+        if first + len(entries) > ENTRIES:
             return False
         self._table[first : first + len(entries)] = array("Q", entries)
         return True
@@ -70,18 +76,18 @@ class DmaWindow:
     def get(self, address: int) -> int | None:
         """Return the entry of an I/O address; None if it lies outside the window."""
         page = address >> PAGE_SHIFT
-        return self._table[page] if page < _ENTRIES else None
+        return self._table[page] if page < ENTRIES else None
 
     def clear(self) -> None:
         """Let the device reach nothing."""
-        self._table = array("Q", bytes(8 * _ENTRIES))
+        self._table.cast("B")[:] = bytes(8 * ENTRIES)
 
     # The device's side
 
     def runs(self, address: int, size: int, access: Access) -> list[Run]:
         """Return the memory behind `size` bytes of I/O addresses; DmaError if some may not be used so."""
         first, behind = address >> PAGE_SHIFT, (address + size + _OFFSET) >> PAGE_SHIFT
-        if behind > _ENTRIES:
+        if behind > ENTRIES:
             raise DmaError(f"{size} byte(s) at I/O address {address:#x} are outside the device's window")
         wanted = int(access)
         found: list[Run] = []

@@ -177,12 +177,17 @@ DECREMENTERS: Final = Counter(
     "",
     "how many decrementer interrupts native code has entered by itself, in all: these are only counted",
 )
+EXTERNALS: Final = Counter(
+    "external interrupts in native code",
+    "",
+    "how many external interrupts native code has entered by itself, in all: these are only counted",
+)
 PAGE_FAULTS: Final = Counter(
     "page faults in native code",
     "",
     "how many storage interrupts native code has entered by itself, in all: these are only counted",
 )
-WORK: Final = (INSTRUCTIONS, WITHIN, DECREMENTERS, PAGE_FAULTS)
+WORK: Final = (INSTRUCTIONS, WITHIN, DECREMENTERS, EXTERNALS, PAGE_FAULTS)
 """In the order of `timebase.run_trace.Work`."""
 COUNTERS: Final = (OFFSET_COUNTER, STOLEN_COUNTER, *WORK)
 
