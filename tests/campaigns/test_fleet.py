@@ -12,8 +12,8 @@ from chronovisor.campaigns.campaign import CampaignError, Result
 from chronovisor.campaigns.fleet import clocks as clocks_module
 from chronovisor.campaigns.fleet.campaign import CAMPAIGN
 from chronovisor.campaigns.fleet.clocks import CONTENDERS, OURS, Clocks, Measured, measured, rate_errors
-from chronovisor.campaigns.fleet.moves import Boots, Moves, turns
-from chronovisor.campaigns.fleet.schedule import AWAY, DAY, HOSTS, Cell
+from chronovisor.campaigns.fleet.moves import Boots, Moves, in_turns
+from chronovisor.campaigns.fleet.schedule import AWAY, DAY, HOSTS, Cells
 from chronovisor.campaigns.fleet.tally import Histogram, Tally, merged
 from chronovisor.campaigns.fleet.timebases import ANY_PHASE, IN_PHASE, LOCKED, Timebases
 from chronovisor.report.fleet_picture import Line, draw
@@ -26,41 +26,49 @@ SMALL = {"hosts": 200, "guests": 400, "days": 40}
 
 
 @pytest.fixture(scope="module")
-def cell() -> tuple[Cell, Boots, Moves]:
-    made = Cell(3, 5, GUESTS)
+def cell() -> tuple[Cells, Boots, Moves]:
+    made = Cells(3, range(5, 6), GUESTS)
     return made, *made.run(DAYS * DAY)
 
 
 def seen(boots: Boots, moves: Moves, kind: Any = ANY_PHASE) -> Measured:
-    return measured(moves, Timebases(kind, boots, HOSTS, [1]))
+    return measured(moves, Timebases(kind, boots, [[1]]))
 
 
-def test_guests_move_from_where_they_are_to_hosts_that_are_up(cell: tuple[Cell, Boots, Moves]) -> None:
-    made, boots, moves = cell
+@pytest.mark.parametrize(
+    ("guests", "days"),
+    [(GUESTS, DAYS), pytest.param(50 * HOSTS, 4, id="more guests on a host than it has targets")],
+)
+def test_guests_move_from_where_they_are_to_hosts_that_are_up(guests: int, days: int) -> None:
+    made = Cells(3, range(5, 6), guests)
+    boots, moves = made.run(days * DAY)
     assert len(moves.guest) > 1000
     place = made.began_on.copy()
     ended: dict[int, int] = {}
     for host in range(HOSTS):
         mine = [boot for boot in range(len(boots.host)) if boots.host[boot] == host]
         ended |= dict(zip(mine, [int(boots.at[boot]) - AWAY for boot in mine[1:]], strict=False))
-    free_at = np.zeros(GUESTS)
+    free_at = np.zeros(guests)
     for at in range(len(moves.guest)):
         guest, source, to = moves.guest[at], int(moves.source[at]), int(moves.destination[at])
         assert place[guest] == source != to
         assert moves.stopped[at] >= max(free_at[guest], boots.at[to])
-        assert moves.committed[at] <= ended.get(to, DAYS * DAY + DAY)
+        assert moves.committed[at] <= ended.get(to, days * DAY + DAY)
         place[guest], free_at[guest] = to, moves.committed[at]
     assert (np.diff(moves.stopped) > 0).all()
+    # Nobody was left behind on a host that rebooted.
+    assert not set(place.tolist()) & set(ended)
 
 
-def test_every_clock_is_that_of_the_production_handover(cell: tuple[Cell, Boots, Moves]) -> None:
+def test_every_clock_is_that_of_the_production_handover(cell: tuple[Cells, Boots, Moves]) -> None:
     """Move by move, on ints, with `plan` and with the simple rules as they are."""
     _, boots, moves = cell
     rules = {"always up": always_round_up, "nearest": round_to_nearest, "up if short": round_up_when_short}
     for contender in CONTENDERS:
-        parts = seen(boots, moves, contender.kind)
+        these, turns = in_turns(moves)
+        parts = seen(boots, these, contender.kind)
         clocks = Clocks(contender, GUESTS)
-        for turn in turns(moves):
+        for turn in turns:
             clocks.move(parts.part(turn))
         error = [0] * GUESTS
         ideals = [IdealInterval()] * GUESTS
@@ -79,11 +87,13 @@ def test_every_clock_is_that_of_the_production_handover(cell: tuple[Cell, Boots,
             true_wait = wait - round(wait * float(parts.rate[at]))
             error[guest] += advance - int(parts.elapsed[at]) - true_wait
         assert clocks.error.tolist() == error
+        assert clocks.ideal_least.tolist() == [ideal.least for ideal in ideals]
+        assert clocks.ideal_most.tolist() == [ideal.most for ideal in ideals]
         assert clocks.tally([]).waited == waited
         assert clocks.tally([]).moves == len(moves.guest)
 
 
-def test_hosts_measure_by_clocks_of_their_own(cell: tuple[Cell, Boots, Moves]) -> None:
+def test_hosts_measure_by_clocks_of_their_own(cell: tuple[Cells, Boots, Moves]) -> None:
     _, boots, moves = cell
     any_phase, locked = seen(boots, moves), seen(boots, moves, LOCKED)
     assert (any_phase.least != locked.least).any()
@@ -95,9 +105,9 @@ def test_hosts_measure_by_clocks_of_their_own(cell: tuple[Cell, Boots, Moves]) -
     assert len(np.unique(drifted >> 20)) == 16
 
 
-def test_rates_add_up_over_the_hosts_of_a_guest(cell: tuple[Cell, Boots, Moves]) -> None:
+def test_rates_add_up_over_the_hosts_of_a_guest(cell: tuple[Cells, Boots, Moves]) -> None:
     made, boots, moves = cell
-    times = Timebases(ANY_PHASE, boots, HOSTS, [1])
+    times = Timebases(ANY_PHASE, boots, [[1]])
     end = DAYS * DAY
     found = rate_errors(moves, times, made.began_on, end)
     error, now, boot = (
@@ -116,7 +126,7 @@ def test_rates_add_up_over_the_hosts_of_a_guest(cell: tuple[Cell, Boots, Moves])
     for guest in range(GUESTS):
         error[guest] += ahead(boot[guest], end) - ahead(boot[guest], now[guest])
     assert found.tolist() == error.tolist()
-    assert not rate_errors(moves, Timebases(LOCKED, boots, HOSTS, [1]), made.began_on, end).any()
+    assert not rate_errors(moves, Timebases(LOCKED, boots, [[1]]), made.began_on, end).any()
 
 
 def whole(seed: int, *parts: list[int]) -> dict[str, Tally]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -14,21 +14,22 @@ from chronovisor.campaigns.campaign import (
     Batch,
     CampaignError,
     Course,
+    Failure,
     Json,
     Parameters,
     Replay,
     Result,
 )
 from chronovisor.campaigns.fleet.clocks import CONTENDERS, OURS, Clocks, measured, rate_errors
-from chronovisor.campaigns.fleet.moves import turns
-from chronovisor.campaigns.fleet.schedule import DAY, HOSTS, Cell
+from chronovisor.campaigns.fleet.moves import in_turns
+from chronovisor.campaigns.fleet.schedule import DAY, HOSTS, Cells
 from chronovisor.campaigns.fleet.table import answer
 from chronovisor.campaigns.fleet.tally import Histogram, Tally, merged
 from chronovisor.campaigns.fleet.timebases import ANY_PHASE, Timebases
 from chronovisor.timebase.handover import Absence, IdealInterval, Sample, plan
 from chronovisor.timebase.types import MASK64, GuestTime, HostTime, Ticks
 
-CELLS: Final = 4
+CELLS: Final = 10
 """Cells of a task: it takes seconds."""
 MONTHS: Final = 12
 """In so many parts is the time cut; errors are counted at the end of each."""
@@ -36,24 +37,22 @@ RATES: Final = "rates"
 """The name of what the rates alone made of the clocks, beside the contenders' names."""
 
 
-def _cell(seed: int, number: int, given: Parameters) -> tuple[dict[str, Tally], list[Any]]:
-    """Simulate a cell; return a tally for each contender, and what was found."""
-    guests, end = given["guests"] // (given["hosts"] // HOSTS), given["days"] * DAY
-    cell = Cell(seed, number, guests)
-    boots, moves = cell.run(end)
+def _simulated(seed: int, numbers: range, given: Parameters) -> tuple[dict[str, Tally], list[Failure]]:
+    """Simulate cells; return a tally for each contender, and what was found."""
+    in_cell, end = given["guests"] // (given["hosts"] // HOSTS), given["days"] * DAY
+    cells, guests = Cells(seed, numbers, in_cell), in_cell * len(numbers)
+    boots, moves = cells.run(end)
     kinds = {contender.kind: None for contender in CONTENDERS}
-    timebases = {kind: Timebases(kind, boots, HOSTS, [seed, number, 1]) for kind in kinds}
-    seen = {kind: measured(moves, timebases[kind]) for kind in kinds}
+    timebases = {kind: Timebases(kind, boots, [[seed, number, 1] for number in numbers]) for kind in kinds}
     clocks = [Clocks(contender, guests) for contender in CONTENDERS]
     errors: list[list[Histogram]] = [[] for _ in CONTENDERS]
-    # Moves of a cell follow each other, so a month's moves are next to each other.
-    borders = np.searchsorted(moves.stopped, np.linspace(0, end, MONTHS + 1)[1:]).tolist()
-    for first, last in zip([0, *borders], borders, strict=False):
-        for turn in turns(moves.part(slice(first, last))):
-            parts = {kind: seen[kind].part(first + turn) for kind in kinds}
-            for contender, one in zip(CONTENDERS, clocks, strict=True):
-                one.move(parts[contender.kind])
-        for one, histograms in zip(clocks, errors, strict=True):
+    month = np.searchsorted(np.linspace(0, end, MONTHS + 1)[1:], moves.stopped, side="right")
+    for number in range(MONTHS):
+        these, turns = in_turns(moves.part(month == number))
+        seen = {kind: measured(these, timebases[kind]) for kind in kinds}
+        for contender, one, histograms in zip(CONTENDERS, clocks, errors, strict=True):
+            for turn in turns:
+                one.move(seen[contender.kind].part(turn))
             histograms.append(Histogram())
             histograms[-1].add(one.error)
     tallies = {
@@ -61,7 +60,7 @@ def _cell(seed: int, number: int, given: Parameters) -> tuple[dict[str, Tally], 
         for contender, one, histograms in zip(CONTENDERS, clocks, errors, strict=True)
     }
     rates = Histogram()
-    rates.add(rate_errors(moves, timebases[ANY_PHASE], cell.began_on, end))
+    rates.add(rate_errors(moves, timebases[ANY_PHASE], cells.began_on, end))
     tallies[RATES] = Tally(guests=guests, errors=[rates])
     return tallies, [failure for one in clocks for failure in one.found]
 
@@ -97,15 +96,9 @@ class Fleet:
 
     def perform(self, seed: int, given: Parameters, part: Json) -> Result:
         """Simulate cells."""
-        whole: dict[str, Tally] = {}
-        found = []
-        for number in range(*part):
-            tallies, more = _cell(seed, number, given)
-            found += more
-            for name, tally in tallies.items():
-                whole.setdefault(name, Tally()).merge(tally)
-        moves = whole[CONTENDERS[0].words].moves
-        return Result(moves, {name: tally.to_json() for name, tally in whole.items()}, tuple(found))
+        tallies, found = _simulated(seed, range(*part), given)
+        moves = tallies[CONTENDERS[0].words].moves
+        return Result(moves, {name: tally.to_json() for name, tally in tallies.items()}, tuple(found))
 
     def replay(self, seed: int, given: Parameters, case: Json) -> Replay:
         """Run one handover once more, by `handover.plan`."""

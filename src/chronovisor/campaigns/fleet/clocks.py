@@ -1,8 +1,8 @@
 """What moves do to the clocks of a cell's guests, under each rule.
 
 The handover is `timebase/handover.py`'s: the same functions that `plan` runs on ints run here on arrays. A
-guest's moves follow each other (`moves.turns`), so the first moves of all guests are made at once, then their
-second moves, and so on.
+guest's moves follow each other, so the first moves of all guests are made at once, then their second moves,
+and so on (`moves.in_turns`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from chronovisor.campaigns.campaign import Failure
-from chronovisor.campaigns.fleet.moves import Integers, Moves, Reals, turns
+from chronovisor.campaigns.fleet.moves import Integers, Moves, Reals
 from chronovisor.campaigns.fleet.tally import Histogram, Tally
 from chronovisor.campaigns.fleet.timebases import ANY_PHASE, IN_PHASE, LOCKED, Kind, Timebases
 from chronovisor.timebase.handover import CLOCK_ERROR_LIMIT, continued, least_elapsed, most_elapsed
@@ -107,8 +107,10 @@ class Clocks:
         """What the moves of each guest have made of its clock: its time less the true time, apart from what
         the rates of its hosts made of it.
         """
-        self._least = self.error.copy()
-        self._most = self.error.copy()
+        self.ideal_least: Integers = self.error.copy()
+        """How far each guest's time is ahead of its ideal: at least, …"""
+        self.ideal_most: Integers = self.error.copy()
+        """… and at most."""
         self._sums = Tally(guests=guests)
         self.found: list[Failure] = []
 
@@ -128,11 +130,11 @@ class Clocks:
     def _continue(
         self, guest: Integers, least: Integers, most: Integers, phase: Integers
     ) -> tuple[Integers, Integers]:
-        before = self._least[guest], self._most[guest]
+        before = self.ideal_least[guest], self.ideal_most[guest]
         advance, wait, ideal_least, ideal_most = continued(
             least, most, *before, phase=phase, limit=LIMIT, counted=_counted, choose=np.where
         )
-        self._least[guest], self._most[guest] = ideal_least, ideal_most
+        self.ideal_least[guest], self.ideal_most[guest] = ideal_least, ideal_most
         rounding = np.abs((ideal_least + ideal_most) // 2)
         self._sums.largest_rounding = max(self._sums.largest_rounding, int(rounding.max()))
         for broken, words in (
@@ -158,7 +160,7 @@ class Clocks:
         error = self.error[guest]
         sums.largest_error = max(sums.largest_error, int(np.abs(error).max()))
         if self._rule == OURS:
-            outside = (error < self._least[guest]) | (error > self._most[guest])
+            outside = (error < self.ideal_least[guest]) | (error > self.ideal_most[guest])
             sums.outside += int(np.count_nonzero(outside))
 
     def tally(self, errors: list[Histogram]) -> Tally:
@@ -176,15 +178,14 @@ def rate_errors(moves: Moves, timebases: Timebases, began_on: Integers, end: int
 
     `began_on` is the boot of the host on which each guest begins.
     """
-    error = np.zeros(len(began_on), dtype=np.int64)
-    now = np.zeros(len(began_on), dtype=np.int64)
-    boot = began_on.copy()
-    for turn in turns(moves):
-        these = moves.part(turn)
-        guest = these.guest
-        error[guest] += timebases.ahead(these.source, these.stopped) - timebases.ahead(
-            these.source, now[guest]
-        )
-        now[guest] = these.committed
-        boot[guest] = these.destination
+    order = np.argsort(moves.guest, kind="stable")
+    these = moves.part(order)
+    first = np.diff(these.guest, prepend=-1) != 0
+    # Between two moves of a guest, and before its first one, its time is that of the host that it leaves.
+    since = np.where(first, 0, np.roll(these.committed, 1))
+    rates = timebases.ahead(these.source, these.stopped) - timebases.ahead(these.source, since)
+    error, now, boot = np.zeros_like(began_on), np.zeros_like(began_on), began_on.copy()
+    np.add.at(error, these.guest, rates)
+    # Of several values for one guest the last one stays.
+    now[these.guest], boot[these.guest] = these.committed, these.destination
     return error + timebases.ahead(boot, np.full_like(now, end)) - timebases.ahead(boot, now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -48,11 +49,14 @@ class Moves:
         return self.stopped + self.downtime + self.commit
 
 
-def turns(moves: Moves) -> list[Integers]:
-    """Return the places of each guest's first move, then those of the second moves, and so on."""
-    if not len(moves.guest):
-        return []
+def in_turns(moves: Moves) -> tuple[Moves, list[slice]]:
+    """Return the moves in the order of turns: each guest's first move, then the second moves, and so on; and
+    where each turn is.
+    """
     order = np.argsort(moves.guest, kind="stable")
     guests = moves.guest[order]
     turn = np.arange(len(order)) - np.searchsorted(guests, guests)
-    return np.split(order[np.argsort(turn, kind="stable")], np.cumsum(np.bincount(turn))[:-1])
+    borders = [0, *np.cumsum(np.bincount(turn)).tolist()]
+    return moves.part(order[np.argsort(turn, kind="stable")]), [
+        slice(first, last) for first, last in pairwise(borders)
+    ]
