@@ -95,9 +95,9 @@ def fuzz(seed: int, count: int) -> Counter[str]:
     seeds = range(seed * 1_000, seed * 1_000 + done["courses of devices"])
     with tempfile.TemporaryDirectory() as scratch:
         test_device_fuzz.campaign(Path(scratch), seeds, 1_000)
-    worlds = max(1, count // 64 // STARTS)
+    worlds = max(1, count // 2 // STARTS)
     done["translated programs"] = hunt(seed * 1_000_000, worlds)["starts"]
-    found = hunt(seed * 1_000_000, max(1, worlds // 8), regions=True)
+    found = hunt(seed * 1_000_000, max(1, worlds // 256), regions=True)
     done["translated programs with regions"] = found["starts"]
     return done
 
