@@ -19,7 +19,10 @@ import pytest
 from chronovisor.cli import COMMANDS, main
 from chronovisor.cli.status import OF_ALL, ExitStatus
 from chronovisor.isa.assembly import assemble
+from chronovisor.machine.errors import MachineError
 from chronovisor.machine.files import SHIPPED
+from chronovisor.machine.guest import Guest
+from chronovisor.machine.host import Host
 from chronovisor.machine.wall_clock import WallClock
 from chronovisor.timebase.clock import RealTime, VirtualTime
 
@@ -448,3 +451,21 @@ def test_a_kernel_that_cannot_start_is_refused_in_a_line(
     status, line = refused(capsys, "run", *arguments)
     assert status in (ExitStatus.USAGE, ExitStatus.BAD_IMAGE)
     assert reason in line
+
+
+@pytest.mark.parametrize(
+    ("words", "memory"),
+    [
+        (("image",), "64M"),
+        (("--kernel", "image"), "512M"),
+        (("--kernel", "image", "--memory", "96M"), "96M"),
+    ],
+)
+def test_a_kernel_has_the_memory_that_linux_needs(
+    words: tuple[str, ...], memory: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def boot(self: Host, image: str, memory: str, *others: object, **named: object) -> Guest:
+        raise MachineError(f"{image} gets {memory}")
+
+    monkeypatch.setattr(Host, "boot", boot)
+    assert refused(capsys, "run", *words) == (ExitStatus.USAGE, f"chronovisor: image gets {memory}\n")

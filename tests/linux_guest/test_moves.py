@@ -164,6 +164,7 @@ def test_sabotage_is_caught(
 ) -> None:
     """A guest whose state is changed between its move and its first instruction at the destination."""
     listener, clock = Listener(), RealTime()
+    patience = SILENCE if "silence" in found else PATIENCE
     here, there = (Host(clock=clock, tb_origin=origin, cores=2) for origin in ORIGINS)
     with here, there:
         guest, _ = restore(booted[1], here, Console(listener.take))
@@ -187,7 +188,7 @@ def test_sabotage_is_caught(
             guest, record = move(guest, (here, there)[number % 2], Link())
             records.append(record)
             listener.moved()
-            came = listener.wait(samples, SILENCE, lambda: b" back seq=" in listener.lines[-1])
+            came = listener.wait(samples, patience, lambda: b" back seq=" in listener.lines[-1])
         guest.pause()
         report = listener.report()
         seen = faults(report, max(record.error_bound_ticks for record in records))

@@ -62,7 +62,12 @@ def command(
     ] = None,
     disk: Disk = None,
     net: Net = "none",
-    memory: Annotated[str, typer.Option(help="The guest's memory: bytes, or 512K, 64M, 1G.")] = "64M",
+    memory: Annotated[
+        str,
+        typer.Option(
+            help="The guest's memory: bytes, or 512K, 64M, 1G.", show_default="64M; with --kernel 512M"
+        ),
+    ] = "",
     smp: Annotated[str, typer.Option(help="vCPUs: N, or N,threads=T for virtual cores of T threads.")] = "1",
     host_cores: Annotated[
         int | None,
@@ -162,7 +167,7 @@ def command(
         host.attachments = attachments
         guest = host.boot(
             image or kernel or "",
-            memory,
+            memory or ("512M" if kernel else "64M"),
             topology.vcpus,
             topology.threads,
             append,
