@@ -115,12 +115,26 @@ def _the_way_to_the_next_entry_is_short(patch: pytest.MonkeyPatch) -> None:
 
 def _stores_are_not_logged(patch: pytest.MonkeyPatch) -> None:
     whole = EntryLowering._look_up
-    patch.setattr(EntryLowering, "_look_up", lambda low, ea, size, store: whole(low, ea, size, False))
+    patch.setattr(EntryLowering, "_look_up", lambda low, ea, size, use: whole(low, ea, size, "load"))
 
 
 def _only_the_first_byte_of_a_span_is_looked_up(patch: pytest.MonkeyPatch) -> None:
     whole = EntryLowering._look_up
-    patch.setattr(EntryLowering, "_look_up", lambda low, ea, size, store: whole(low, ea, 1, store))
+    patch.setattr(EntryLowering, "_look_up", lambda low, ea, size, use: whole(low, ea, 1, use))
+
+
+def _pages_that_are_both_there_count_as_side_by_side(patch: pytest.MonkeyPatch) -> None:
+    def go_on(low: EntryLowering, found: ir.Block, first: Any, last: ir.Value, use: str) -> None:
+        b, (page, there, _) = low.b, first
+        tag, _ = low.tlb_entry(low.present_tlb(), use, last)
+        both = b.and_(
+            b.icmp_unsigned("==", there, page), b.icmp_unsigned("==", b.load(tag, typ=there.type), last)
+        )
+        apart = low.block_named("apart")
+        b.cbranch(both, found, apart)
+        b.position_at_end(apart)
+
+    patch.setattr(EntryLowering, "_continue_if_beside", go_on)
 
 
 def _a_return_goes_to_the_first_call(patch: pytest.MonkeyPatch) -> None:
