@@ -7,8 +7,6 @@ from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
 
-from chronovisor.engine.native.block_decoder import COPIES
-from chronovisor.engine.native.decode_table import Handler
 from chronovisor.engine.native.encoding import ADDRESS, Encoding, encoding
 from chronovisor.engine.native.layout import PAGE_SHIFT, SMALL_COUNT, WIDE_COUNT
 from chronovisor.engine.native.library import library, runtime
@@ -27,7 +25,7 @@ ADDRESSES = (1 << 28, 3 << 28)
 class Decoded(NamedTuple):
     """What a record holds, and what tells whether it and the next make a pair."""
 
-    handler: Handler
+    handler: int
     operands: tuple[int, ...]
     key: Key | None
     near: bool
@@ -79,8 +77,8 @@ def one(word: int, offset: int, mode: Mode) -> Decoded:
 
 
 @cache
-def by_keys(mode: Mode, count: int) -> dict[tuple[Key, Key], list[tuple[Pair, Handler]]]:
-    found: dict[tuple[Key, Key], list[tuple[Pair, Handler]]] = {}
+def by_keys(mode: Mode, count: int) -> dict[tuple[Key, Key], list[tuple[Pair, int]]]:
+    found: dict[tuple[Key, Key], list[tuple[Pair, int]]] = {}
     for pair, handler in library(mode).pairs[:count]:
         found.setdefault((pair.first, pair.second), []).append((pair, handler))
     return found
@@ -96,7 +94,7 @@ def linked(pair: Pair, first: dict[str, int], second: dict[str, int]) -> bool:
     return sets is not None and first[sets] == number and not (or_zero and number == 0)
 
 
-def together(first: Decoded, second: Decoded | None, mode: Mode) -> tuple[Handler, bool]:
+def together(first: Decoded, second: Decoded | None, mode: Mode) -> tuple[int, bool]:
     """The handler of an instruction that is followed by another, and whether it is that of both."""
     if first.key is not None and second is not None and second.key is not None:
         pairs = by_keys(mode, len(library(mode).pairs))
@@ -111,9 +109,9 @@ def block(words: list[int], offset: int, mode: Mode) -> tuple[list[tuple[int, by
     """Each record's handler and operands, and how many begin pairs, of words that begin a block."""
     decoded = [one(word, offset + 4 * n, mode) for n, word in enumerate(words)]
     records, pairs = [], 0
-    for n, (first, second) in enumerate(pairwise((*decoded, None))):
+    for first, second in pairwise((*decoded, None)):
         assert first is not None
         handler, paired = together(first, second, mode)
         pairs += paired
-        records.append((handler.address + (n % COPIES) * handler.stride, OPERANDS.pack(*first.operands)))
+        records.append((handler, OPERANDS.pack(*first.operands)))
     return records, pairs

@@ -19,10 +19,6 @@ from chronovisor.engine.state import CACHE_BLOCK
 
 BLOCK_INSTRUCTIONS = CACHE_BLOCK // 4
 
-#: Equal copies of each handler, each at its own address; an instruction gets the copy that its place selects.
-#: Branch predictors do better if each copy is followed by few others.
-COPIES = 8
-
 #: Bits of an instruction word that select a row of ``significant`` besides the primary opcode.
 LOW_BITS = 11
 ROWS = 1 << (6 + LOW_BITS)
@@ -44,12 +40,12 @@ def _words(*names: str) -> list[tuple[str, type[ctypes.c_uint64]]]:
 class Slot(ctypes.Structure):
     """What words with certain significant bits become.
 
-    ``far`` and ``near`` are the addresses of the first copies of the handlers, ``stride`` is the distance
-    between copies in bytes, ``fill`` is the address of the filler. ``number`` names the instruction in pairs;
-    ``pairs`` is the address of ``pair_count`` of them that it begins. ``early`` is 1 if a handler may come.
+    ``far`` and ``near`` are the addresses of the handlers, ``fill`` is that of the filler. ``number`` names
+    the instruction in pairs; ``pairs`` is the address of ``pair_count`` of them that it begins. ``early`` is
+    1 if a handler may come.
     """
 
-    _fields_ = _words("word", "far", "near", "stride", "fill", "number", "pairs", "pair_count", "early")
+    _fields_ = _words("word", "far", "near", "fill", "number", "pairs", "pair_count", "early")
 
 
 class PairRow(ctypes.Structure):
@@ -59,7 +55,7 @@ class PairRow(ctypes.Structure):
     ``word >> shift & mask``, are equal and at least ``least``.
     """
 
-    _fields_ = _words("second", "first_shift", "second_shift", "mask", "least", "handler", "stride")
+    _fields_ = _words("second", "first_shift", "second_shift", "mask", "least", "handler")
 
 
 def slot_of(bits: int, count: int) -> int:
@@ -197,7 +193,7 @@ class _Decoder(Emitter):
             b.icmp_unsigned(">=", other, self.part(row, PairRow, "least")),
         ):
             is_pair = b.and_(is_pair, condition)
-        paired = self.part(row, PairRow, "handler"), self.part(row, PairRow, "stride")
+        paired = self.part(row, PairRow, "handler")
         b.cbranch(is_pair, store, on)
         b.position_at_end(on)
         next_row = b.add(at, word(ctypes.sizeof(PairRow)))
@@ -207,18 +203,15 @@ class _Decoder(Emitter):
         b.position_at_end(alone)
         is_near = b.icmp_unsigned("!=", self.load(self.nears, number), word(0))
         own = b.select(is_near, self.part(slot, Slot, "near"), self.part(slot, Slot, "far"))
-        own_stride = self.part(slot, Slot, "stride")
         b.branch(store)
 
         b.position_at_end(store)
-        handler, stride = b.phi(I64), b.phi(I64)
-        for phi, from_pair, from_own in ((handler, paired[0], own), (stride, paired[1], own_stride)):
-            phi.add_incoming(from_pair, scan)
-            phi.add_incoming(from_own, alone)
-        copy = b.mul(b.and_(number, word(COPIES - 1)), stride)
+        handler = b.phi(I64)
+        handler.add_incoming(paired, scan)
+        handler.add_incoming(own, alone)
         place = self.at(self.record(number), RECORD_HANDLER)
         # One store of eight bytes: no thread sees half an address.
-        b.store(b.add(handler, copy), place)
+        b.store(handler, place)
         number.add_incoming(following, store)
         b.cbranch(last, done, loop)
         b.position_at_end(done)

@@ -36,19 +36,11 @@ _REMEMBERED = 1 << 16
 
 
 @dataclass(frozen=True)
-class Handler:
-    """A handler's copies: the address of the first, and their distance in bytes."""
-
-    address: int
-    stride: int
-
-
-@dataclass(frozen=True)
 class Handlers:
-    """An instruction's handlers and filler. ``near`` is None if the instruction has no jump that is known."""
+    """The addresses of an instruction's handlers and filler. ``near`` is 0 if no jump of it is known."""
 
-    far: Handler
-    near: Handler | None
+    far: int
+    near: int
     fill: int
 
 
@@ -105,16 +97,16 @@ class DecodeTable:
     def __init__(
         self,
         find: Callable[[Key], tuple[Handlers | None, bool]],
-        pairs: Iterable[tuple[Pair, Handler]],
+        pairs: Iterable[tuple[Pair, int]],
         slow: Handlers,
     ) -> None:
         """``find`` says an instruction's handlers, None if it has none, and whether they may come later.
 
-        ``slow`` are the handlers of an instruction without any.
+        ``pairs`` have the addresses of their handlers. ``slow`` has those of an instruction without any.
         """
         self._find = find
         self._slow = slow
-        self._pairs: dict[Key, list[tuple[Pair, Handler]]] = {}
+        self._pairs: dict[Key, list[tuple[Pair, int]]] = {}
         for pair, handler in pairs:
             self._pairs.setdefault(pair.first, []).append((pair, handler))
         self._numbers: dict[Key, int] = {}
@@ -146,11 +138,10 @@ class DecodeTable:
         found, early = (None, False) if key is None else self._find(key)
         if key is None or found is None:
             slow = self._slow
-            return Slot(bits, slow.far.address, 0, 0, slow.fill, NO_NUMBER, 0, 0, early)
+            return Slot(bits, slow.far, 0, slow.fill, NO_NUMBER, 0, 0, early)
         rows = self._rows_of(key)
-        near = found.near.address if found.near else 0
         return Slot(
-            *(bits, found.far.address, near, found.far.stride, found.fill),
+            *(bits, found.far, found.near, found.fill),
             *(self._number(key), ctypes.addressof(rows), len(rows), False),
         )
 
@@ -165,10 +156,10 @@ class DecodeTable:
             rows = self._rows[key] = (PairRow * len(made))(*made)
         return rows
 
-    def _row(self, pair: Pair, handler: Handler) -> PairRow:
+    def _row(self, pair: Pair, handler: int) -> PairRow:
         linked = link(pair)
         where = (0, 0, 0, 0) if linked is None else linked.places
-        return PairRow(self._number(pair.second), *where, handler.address, handler.stride)
+        return PairRow(self._number(pair.second), *where, handler)
 
 
 Slots = ctypes.Array[Slot]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import mmap
 import os
 import threading
 import time
@@ -15,9 +14,9 @@ from llvmlite import binding as llvm
 from llvmlite import ir
 
 from chronovisor.engine.native import code_cache, compile_server, compiler, sets
-from chronovisor.engine.native.block_decoder import COPIES
+from chronovisor.engine.native.code_space import code_space
 from chronovisor.engine.native.compile_service import CompileService, Urgency
-from chronovisor.engine.native.decode_table import DecodeTable, Handler, Handlers, Slots
+from chronovisor.engine.native.decode_table import DecodeTable, Handlers, Slots
 from chronovisor.engine.native.layout import Decoding
 from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.native.operations import is_native
@@ -80,9 +79,7 @@ class Runtime:
         self.translate_store_address: int = self._library["chronovisor_translate_store"]
         self.translate_fetch_address: int = self._library["chronovisor_translate_fetch"]
         #: Leaves an instruction to the concrete evaluator.
-        self.slow = Handlers(
-            Handler(self._library["chronovisor_slow"], 0), None, self._library["chronovisor_fill_nothing"]
-        )
+        self.slow = Handlers(self._library["chronovisor_slow"], 0, self._library["chronovisor_fill_nothing"])
         self.undecoded_address: int = self._library["chronovisor_undecoded"]
         #: Waits until a thread has begun a piece of its run, or is out; without the interpreter's lock.
         self.await_piece = AwaitPiece(self._library["chronovisor_await_piece"])
@@ -149,16 +146,13 @@ def runtime() -> Runtime:
 #: another mode. Linux calls firmware in a 32-bit mode: some thousand instructions in all.
 FEW_INSTRUCTIONS = 1 << 14
 
-_PAGE = 1 << 12
-_STAGGER = _PAGE + 64
-
 
 @dataclass(frozen=True)
 class _Loaded:
     """A loaded set: the handlers of instructions, and of pairs in their order."""
 
     handlers: dict[Key, Handlers]
-    pairs: list[tuple[Pair, Handler]]
+    pairs: list[tuple[Pair, int]]
 
 
 class RecordLock:
@@ -194,7 +188,7 @@ class HandlerLibrary:
     def __init__(self, mode: Mode) -> None:
         self.mode = mode
         self.handlers: dict[Key, Handlers] = {}
-        self.pairs: list[tuple[Pair, Handler]] = []
+        self.pairs: list[tuple[Pair, int]] = []
         self.generation = 0
         #: Whether native code is worth running: the everyday handlers are there.
         self.ready = False
@@ -347,30 +341,9 @@ def _load(wanted: HandlerSet, code: bytes) -> _Loaded:
     keys, together = wanted.keys, wanted.pairs
     split = compiler.KEY_ENTRIES * len(keys)
     begin, *addresses, end = (ctypes.c_uint64 * (split + len(together) + 2)).from_address(table)
-    first, stride = _copies(begin, end)
-
-    def moved(address: int) -> int:
-        return address - begin + first
-
-    handlers = {}
+    # No address in the code depends on its place: it goes to the regions, into large pages.
+    moved = code_space().put(ctypes.string_at(begin, end - begin)) - begin
+    addresses = [at + moved if at else 0 for at in addresses]
     entries = (addresses[n : split : compiler.KEY_ENTRIES] for n in range(compiler.KEY_ENTRIES))
-    for key, far, near, fill in zip(keys, *entries, strict=True):
-        if far:
-            jump = Handler(moved(near), stride) if near else None
-            handlers[key] = Handlers(Handler(moved(far), stride), jump, moved(fill))
-    pairs = [(pair, Handler(moved(at), stride)) for pair, at in zip(together, addresses[split:], strict=True)]
-    return _Loaded(handlers, pairs)
-
-
-def _copies(begin: int, end: int) -> tuple[int, int]:
-    """Copy machine code, in which no address depends on its place: where the first is, and their distance.
-
-    Branch predictors look branches up by some bits of their addresses: those of the copies differ.
-    """
-    distance = -(-(end - begin) // _PAGE) * _PAGE + _STAGGER
-    pages = mmap.mmap(-1, COPIES * distance, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-    code = ctypes.string_at(begin, end - begin)
-    for n in range(COPIES):
-        pages[n * distance : (n * distance) + len(code)] = code
-    _kept.append(pages)
-    return ctypes.addressof(ctypes.c_char.from_buffer(pages)), distance
+    handlers = {key: Handlers(*of) for key, *of in zip(keys, *entries, strict=True) if of[0]}
+    return _Loaded(handlers, list(zip(together, addresses[split:], strict=True)))

@@ -166,7 +166,7 @@ class DecodedPages:
             self._early[page] = 1
         self.library.tell()
         for offset in self._left[page]:
-            records[offset // 4 * _RECORD_WORDS] = runtime().slow.far.address
+            records[offset // 4 * _RECORD_WORDS] = runtime().slow.far
 
     def mark(self, address: int, count: int = 1) -> None:
         """Mark blocks of memory as decoded, before they are read for that. The caller has ``changing``.

@@ -13,8 +13,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.relocation import RelocationSection
 from elftools.elf.sections import Section, SymbolTableSection
 
-#: What linked code has to be aligned to, in bytes: as much as any of its constants.
-ALIGNMENT = 64
+from chronovisor.engine.native.code_space import ALIGNMENT
 
 #: ELF for x86-64: a section that the program has in memory; and the kinds of relocations that put the
 #: distance to an address in a field of 32 bits.

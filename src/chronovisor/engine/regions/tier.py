@@ -17,13 +17,13 @@ from queue import SimpleQueue
 from weakref import ReferenceType, ref
 
 from chronovisor.engine.native import code_cache, compiler
+from chronovisor.engine.native.code_space import code_space
 from chronovisor.engine.native.compile_service import CompileService, Taker
 from chronovisor.engine.native.layout import PAGE_SHIFT, SAMPLES, TLB_ENTRIES, FetchEntry, Sample, Tlb
 from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.native.pages import DecodedPages, Snapshot
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.regions import compile_server
-from chronovisor.engine.regions.code_space import code_space
 from chronovisor.engine.regions.compile import (
     CompiledRegion,
     WantedRegion,

@@ -1,4 +1,4 @@
-"""Memory for the machine code of regions, which lies side by side in large pages of the machine."""
+"""Memory for the machine code of handlers and regions, side by side in large pages of the machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import threading
 from contextlib import suppress
 from functools import cache
 
-from chronovisor.engine.regions.linking import ALIGNMENT
+#: What code is aligned to, in bytes: as much as any constant of a region.
+ALIGNMENT = 64
 
 #: The size of a piece of the space, and what it is aligned to: the machine's large pages, in bytes.
 _PIECE = 1 << 24
@@ -16,7 +17,7 @@ _LARGE_PAGE = 1 << 21
 
 
 class CodeSpace:
-    """Code of regions, which stays as long as the process."""
+    """Code, which stays as long as the process."""
 
     def __init__(self) -> None:
         self._pieces: list[mmap.mmap] = []
@@ -24,7 +25,7 @@ class CodeSpace:
         self._changing = threading.Lock()
 
     def put(self, code: bytes) -> int:
-        """Copy code that was linked here; its address."""
+        """Copy code that can run anywhere; its address."""
         with self._changing:
             if len(code) > self._end - self._next:
                 self._add_piece(len(code))
