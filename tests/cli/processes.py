@@ -73,7 +73,7 @@ class Process:
         return before, int(self.line(), 16), ticks()
 
     def ends(self) -> int:
-        _, errors = self._process.communicate(timeout=30)
+        _, errors = self._process.communicate(timeout=60)
         self.errors += errors.decode()
         return self._process.returncode
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
@@ -9,6 +10,7 @@ import pty
 import socket
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -100,10 +102,14 @@ def terminal(_: Path) -> tuple[str, Callable[[], None]]:
 
     def write() -> None:
         # A terminal holds some KiB, and what is written before it is read raw may be altered.
-        time.sleep(0.3)
+        while termios.tcgetattr(theirs)[3] & termios.ICANON:
+            time.sleep(0.01)
         for begin in range(0, len(CONSOLE), 512):
             os.write(ours, CONSOLE[begin : begin + 512])
+        # What is on its way takes a moment to be there, and what nobody has read when it is closed is lost.
         time.sleep(0.5)
+        while any(fcntl.ioctl(theirs, termios.FIONREAD, bytes(4))):
+            time.sleep(0.01)
         os.close(theirs)
         os.close(ours)
 
@@ -142,7 +148,7 @@ def test_consoles_are_read_wherever_they_are(
     place: Callable[[Path], tuple[str, Callable[[], None]]],
 ) -> None:
     name, write = place(tmp_path)
-    writer = threading.Thread(target=write)
+    writer = threading.Thread(target=write, daemon=True)
     writer.start()
     found = answer(capsys, name)
     writer.join()
@@ -185,13 +191,13 @@ def test_a_check_that_is_ended_ends_its_command(tmp_path: Path) -> None:
         script,
     ]
     with subprocess.Popen(command) as check:
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while not pid.exists() or not pid.read_text():
             assert time.monotonic() < until
             time.sleep(0.02)
         check.terminate()
         try:
-            assert check.wait(30) == 128 + 15
+            assert check.wait(60) == 128 + 15
         finally:
             check.kill()
     with pytest.raises(ProcessLookupError):

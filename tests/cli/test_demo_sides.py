@@ -33,8 +33,8 @@ def children(pid: int) -> list[int]:
 
 
 def gone(pid: int) -> bool:
-    """Whether the process is no more, ten seconds from now at the latest."""
-    for _ in range(200):
+    """Whether the process is no more, a minute from now at the latest."""
+    for _ in range(1200):
         try:
             if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
                 return True

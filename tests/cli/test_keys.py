@@ -96,7 +96,7 @@ def run(tmp_path: Path) -> Iterator[OnTerminal]:
 
 def until_guest_reads(run: OnTerminal) -> None:
     run.until(b"chronovisor: Ctrl-] twice ends the run")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while termios.tcgetattr(run.terminal)[3] & termios.ISIG:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -113,7 +113,7 @@ def test_every_key_is_the_guests_once_it_reads_them(run: OnTerminal) -> None:
     assert keys.replace(b"\n", b"\r\n") in run.printed
     assert run.process.poll() is None
     run.press(b"\x1d\x1d")
-    assert run.process.wait(30) == ExitStatus.QUIT
+    assert run.process.wait(60) == ExitStatus.QUIT
     assert run.settings_are_as_before()
 
 
@@ -122,7 +122,7 @@ def test_the_escape_sequence_is_found_if_its_keys_come_one_by_one(run: OnTermina
     for key in (b"\x1d", b"\x1d"):
         run.press(key)
         time.sleep(0.2)
-    assert run.process.wait(30) == ExitStatus.QUIT
+    assert run.process.wait(60) == ExitStatus.QUIT
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_signal_from_outside_restores_the_terminal(
 ) -> None:
     until_guest_reads(run)
     run.process.send_signal(number)
-    assert run.process.wait(30) == status
+    assert run.process.wait(60) == status
     assert run.settings_are_as_before()
 
 
@@ -142,6 +142,6 @@ def test_ctrl_c_ends_a_guest_that_reads_nothing(tmp_path: Path) -> None:
     run = OnTerminal("run", str(tmp_path / "mute.elf"), "--engine", "concrete", "--timeout", "60")
     run.until(b">")
     run.press(b"\x03")
-    assert run.process.wait(30) == ExitStatus.INTERRUPTED
+    assert run.process.wait(60) == ExitStatus.INTERRUPTED
     assert run.settings_are_as_before()
     run.close()

@@ -120,7 +120,7 @@ def test_a_destination_killed_before_commit_leaves_the_guest(machine: Machine) -
     there, address = machine.receive("there")
     machine.fails(ExitStatus.USAGE, "cannot be listened at", "receive", address, "--name", "other")
     way = machine.way(address, Fault(False, "Ready", "silence"))
-    threading.Thread(target=lambda: (way.struck.wait(20), there.kill())).start()
+    threading.Thread(target=lambda: (way.struck.wait(60), there.kill())).start()
     machine.fails(
         ExitStatus.FAILED, "goes on here", "migrate", "here", str(way.address), "--time-limit", "20"
     )
@@ -133,7 +133,7 @@ def test_a_source_killed_before_commit_is_given_up(machine: Machine) -> None:
     here = machine.run("here")
     there, address = machine.receive("there")
     way = machine.way(address, Fault(True, "State", "silence"))
-    threading.Thread(target=lambda: (way.struck.wait(20), here.kill())).start()
+    threading.Thread(target=lambda: (way.struck.wait(60), here.kill())).start()
     status, _, _ = machine.does("migrate", "here", str(way.address), "--time-limit", "20")
     assert status == ExitStatus.USAGE
     assert "the move was given up, and the guest does not run here" in there.error_line()
@@ -146,7 +146,7 @@ def test_a_destination_killed_after_commit_is_asked_for_the_outcome(machine: Mac
     here = machine.run("here", "--tb-origin", str(ORIGIN))
     there, address = machine.receive("there")
     way = machine.way(address, Fault(True, "Commit", "silence"))
-    threading.Thread(target=lambda: (way.struck.wait(20), there.kill())).start()
+    threading.Thread(target=lambda: (way.struck.wait(60), there.kill())).start()
     machine.fails(
         ExitStatus.UNDECIDED, "stays paused", "migrate", "here", str(way.address), "--time-limit", "20"
     )
@@ -201,7 +201,7 @@ def test_two_moves_at_once(machine: Machine) -> None:
     way = machine.way(address, Fault(False, "Accepted", "silence"))
     first = threading.Thread(target=main, args=(["migrate", "here", str(way.address), *LIMIT],))
     first.start()
-    assert way.struck.wait(20)
+    assert way.struck.wait(60)
     assert machine.state("here") == "moving"
     machine.fails(ExitStatus.USAGE, "on its way to", "migrate", "here", address)
     machine.fails(ExitStatus.USAGE, "on its way to", "reg", "here")

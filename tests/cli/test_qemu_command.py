@@ -178,7 +178,7 @@ def test_a_guest_by_qemus_command_line(tmp_path: Path, monkeypatch: pytest.Monke
     assert b"runs in the background" in told
     with socket.socket(socket.AF_UNIX) as monitor, socket.socket(socket.AF_UNIX) as console:
         for one, path in ((monitor, qmp), (console, serial)):
-            one.settimeout(30)
+            one.settimeout(60)
             one.connect(str(path))
         lines = monitor.makefile("rwb", buffering=0)
         assert "QMP" in json.loads(lines.readline())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def test_a_guest_is_paused_and_goes_on(machine: Machine) -> None:
     time.sleep(0.3)
     status, _, said = machine.does("resume", "one", "--time", "catch-up", "--max-step", "0.1")
     assert status == ExitStatus.OK
-    assert "its clock went forward by 0.100 s of the 0." in said
+    assert re.search(r"its clock went forward by 0\.100 s of the \d", said)
     machine.asks("pause", "one")
     time.sleep(0.3)
     record = machine.asks("resume", "one", "--time", "bounded:0.1", "--clock-error-limit", "40ms")

@@ -118,7 +118,7 @@ def test_a_stopped_process_gives_the_terminal_back() -> None:
     assert not termios.tcgetattr(terminal)[3] & termios.ICANON
     os.write(terminal, b"\x1a")
     until(b"stopped True")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while termios.tcgetattr(terminal)[3] & termios.ICANON:
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -35,5 +35,5 @@ def test_it_renews_itself_until_ctrl_c(machine: Machine) -> None:
     for _ in range(2):
         terminal.until(b"alice")
     terminal.press(b"\x03")
-    assert terminal.process.wait(30) == ExitStatus.OK
+    assert terminal.process.wait(60) == ExitStatus.OK
     terminal.close()

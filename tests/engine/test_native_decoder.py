@@ -242,7 +242,7 @@ def test_a_page_with_a_breakpoint_is_decoded_anew_once_when_handlers_come(
     old: list[Retired] = []
     refreshing = threading.Thread(target=lambda: old.extend(pages.refresh()), daemon=True)
     refreshing.start()
-    refreshing.join(20)
+    refreshing.join(60)
     assert not refreshing.is_alive(), "it never comes to an end"
     assert len(old) == 1
     monkeypatch.setattr(pages.library, "has_pairs", True)

@@ -49,8 +49,9 @@ def test_a_request_ends_a_run_that_would_not_end() -> None:
     stops = []
     runner = threading.Thread(target=lambda: stops.append(guest.engine.run(thread, 1 << 60)))
     runner.start()
-    time.sleep(0.05)
-    assert runner.is_alive()
+    while thread.pieces < 3:  # type: ignore[attr-defined]
+        assert runner.is_alive()
+        time.sleep(0.001)
     thread.exit_request = 1
     runner.join(60)
     assert [stop.reason for stop in stops] == [Reason.BUDGET]
@@ -187,7 +188,7 @@ def test_records_that_are_replaced_are_kept_while_others_are_let_go() -> None:
         replacing.start()
         leaving.start()
         replacing.join(60)
-        leaving.join(5)
+        leaving.join(60)
     finally:
         sys.setswitchinterval(interval)
     assert len(engine._retired) == count
@@ -376,7 +377,8 @@ def test_a_thread_that_stays_in_native_code_comes_upon_changed_code() -> None:
     stops = []
     runner = threading.Thread(target=lambda: stops.append(guest.engine.run(thread, 4 << 30)))
     runner.start()
-    time.sleep(0.05)
+    while thread.pieces < 3:  # type: ignore[attr-defined]
+        time.sleep(0.001)
     guest.place(CODE + 4, "sc 1")
     guest.engine.forget(CODE + 4)
     runner.join(60)

@@ -403,7 +403,7 @@ def test_the_hottest_page_is_compiled_first(monkeypatch: pytest.MonkeyPatch, tmp
         while any(heat.waits for (_, number), heat in made._heats.items() if number == page):
             time.sleep(0.001)
         sample(page, times)
-        prepares.append(turns.get(timeout=10))
+        prepares.append(turns.get(timeout=60))
     asked = [prepare() for prepare in prepares]
     assert [one and one[0]["hot"] for one in asked] == [8, 12, 4]
 

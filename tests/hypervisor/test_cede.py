@@ -308,6 +308,6 @@ def test_two_vcpus_that_prod_each_other_in_real_time_never_sleep_for_ever() -> N
     for vcpu in guest.machine.vcpus.values():
         vcpu.prod()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
     assert not host.check_sync()

@@ -168,7 +168,7 @@ class TestVirtualTimebasePerSubcore2016(Episode):
 
         source.call_at(500 * 256, join)
         begun, vtb_begun, vtb_over, over = ended(worker)[:4]
-        thread.join(10)
+        thread.join(60)
         assert ends
         assert vtb_over - vtb_begun == over - begun - 2 * 256, "the virtual timebase lost time to a sibling"
 

@@ -207,7 +207,7 @@ def test_registers_wait_until_the_vcpu_has_left_its_run() -> None:
     with vcpu.access():
         assert ends == [Kicked()] or not vcpu._running
         vcpu.set_offset(Offset(1 << 24))
-    runner.join(10)
+    runner.join(60)
     assert ends == [Kicked()]
 
 

@@ -73,7 +73,7 @@ def test_a_wake_up_between_the_look_and_the_wait_is_not_lost() -> None:
 
     waiter = threading.Thread(target=wait, daemon=True)
     waiter.start()
-    waiter.join(10)
+    waiter.join(60)
     assert not waiter.is_alive(), "the wake-up was lost"
 
 

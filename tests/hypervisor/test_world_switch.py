@@ -347,7 +347,7 @@ def test_a_thread_that_joins_a_running_core_gets_the_time_that_was_applied() -> 
 
     source.call_at(1000 * 256, join)
     ended = runner.run()
-    thread.join(10)
+    thread.join(60)
     assert isinstance(ended, Hypercall)
     assert [event.offset for event in log.of(OffsetApplied)][:1] == [old]
     assert log.of(SecondaryLetIn)

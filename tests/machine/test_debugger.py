@@ -180,7 +180,7 @@ def test_no_region_comes_over_a_breakpoint() -> None:
         inspector.add_breakpoint(vcpu, 0x10014)
         for turn in range(before + 1, before + 25):
             inspector.resume([vcpu.id], [])
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while guest.running:
                 assert time.monotonic() < deadline, f"missed after {turn} stops, at {guest.get('R5'):#x}"
                 time.sleep(0.001)
@@ -244,8 +244,11 @@ def test_code_that_is_written_is_executed(engine: str) -> None:
         inspector.real_addresses = True
         inspector.write_memory(guest.vcpus[0], ENDLESS_AT, assemble("b .", ENDLESS_AT, little=True))
         inspector.resume([0], [])
-        time.sleep(0.1)
-        assert guest.get("PC") == ENDLESS_AT
+        # Once it has been there for so often, it does not leave any more.
+        deadline, there = time.monotonic() + 60, 0
+        while there < 5:
+            assert time.monotonic() < deadline
+            there = there + 1 if guest.get("PC") == ENDLESS_AT else 0
 
 
 @pytest.mark.parametrize("engine", ["regions", "concrete"])
@@ -397,7 +400,7 @@ def test_only_accesses_to_a_watched_page_are_slow() -> None:
 
 
 def wait_until_it_stops(guest: Guest) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while guest.running:
         assert time.monotonic() < deadline, f"it runs on, at {guest.get('PC'):#x}"
         time.sleep(0.001)
@@ -411,7 +414,7 @@ class Peer:
 
     def __init__(self, server: GdbServer) -> None:
         host, port = server.address.rsplit(":", 1)
-        self.socket = socket.create_connection((host, int(port)), timeout=20)
+        self.socket = socket.create_connection((host, int(port)), timeout=60)
 
     def ask(self, request: bytes) -> bytes:
         """Send a request and return the answer's data; it is acknowledged."""
@@ -479,7 +482,7 @@ def test_requests_that_make_no_sense_are_answered_and_the_guest_lives() -> None:
             # It vanishes: the guest goes on, its breakpoint is gone.
             assert peer.ask(b"Z0,%x,4" % ENDLESS_AT) == b"OK"
             peer.socket.close()
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while not guest.running:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
@@ -494,7 +497,7 @@ def test_requests_that_make_no_sense_are_answered_and_the_guest_lives() -> None:
             peer.socket.sendall(b"+\x03")
             assert peer.answer().startswith(b"T02thread:1;")
             peer.socket.sendall(frame(b"k"))
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while guest.end is None:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
@@ -526,7 +529,7 @@ def test_a_breakpoint_is_reached_while_the_guest_cannot_be_stopped() -> None:
         peer.socket.sendall(b"\x03")
         assert peer.answer() == b"O" + b"it is on its way\n".hex().encode()
         moving.busy = False
-        peer.socket.settimeout(20)
+        peer.socket.settimeout(60)
         assert peer.answer().startswith(b"T05thread:1;")
         assert peer.ask(b"D") == b"OK"
         server.close()

@@ -279,7 +279,7 @@ def test_a_read_that_waits_for_nothing_is_done_within_the_call(
     read = unit(read_16(8, 1), into=[(DATA, 512)])
 
     def slow(file: DiskFile, *arguments: Any) -> None:
-        assert written.wait(5)
+        assert written.wait(60)
         write(file, *arguments)
 
     monkeypatch.setattr(DiskFile, "write", slow)

@@ -84,7 +84,7 @@ def test_a_guest_that_is_held_is_let_go_by_nobody_else() -> None:
             assert others[0].is_alive()
             assert guest.get("R5") == 0
         for other in others:
-            other.join(20)
+            other.join(60)
             assert not other.is_alive()
         assert guest.running
         guest.pause()

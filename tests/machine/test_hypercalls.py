@@ -50,7 +50,7 @@ def answers(*script: Step, typed: bytes = b"") -> tuple[list[tuple[int, list[int
     guest, (vcpu,) = scripted_guest(script)
     guest.console.type(typed)
     guest.resume()
-    assert vcpu.entered.wait(5)
+    assert vcpu.entered.wait(60)
     guest.close()
     return vcpu.answers, guest
 
@@ -99,7 +99,7 @@ def test_pages_are_cleared_and_copied() -> None:
     guest.memory.write(0x3000, b"\x11" * 0x4000)
     guest.memory.write(0x4000, b"\x22" * 0x1000)
     guest.resume()
-    assert vcpu.entered.wait(5)
+    assert vcpu.entered.wait(60)
     guest.pause()
     assert [status for status, _ in vcpu.answers] == [Status.SUCCESS] * 2 + [Status.PARAMETER] * 4
     assert guest.memory.read(0x3000, 0x1000) == bytes(0x1000)
@@ -128,15 +128,15 @@ def test_the_interrupt_endianness_is_set_on_every_vcpu_also_while_it_runs() -> N
     gate = threading.Event()
 
     def when_the_other_runs(_vcpu: FakeVcpu) -> object:
-        assert gate.wait(5)
+        assert gate.wait(60)
         return call(Hcall.SET_MODE, 1, 4)
 
     guest, vcpus = scripted_guest([when_the_other_runs], [], [])
     guest.platform.processor(1).stopped = False
     guest.resume()
-    assert vcpus[1].entered.wait(5)
+    assert vcpus[1].entered.wait(60)
     gate.set()
-    assert vcpus[0].entered.wait(5)
+    assert vcpus[0].entered.wait(60)
     guest.pause()
     assert [vcpu.one_regs["LPCR_64"] for vcpu in vcpus] == [LPCR_ILE] * 3
     guest.close()
@@ -146,7 +146,7 @@ def test_two_vcpus_that_set_modes_at_once_do_not_wait_for_each_other() -> None:
     together = threading.Barrier(3)
 
     def set_mode(_vcpu: FakeVcpu) -> object:
-        together.wait(5)
+        together.wait(60)
         return call(Hcall.SET_MODE, 1, 4)
 
     guest, vcpus = scripted_guest(*[[set_mode] * 200] * 3)
@@ -154,7 +154,7 @@ def test_two_vcpus_that_set_modes_at_once_do_not_wait_for_each_other() -> None:
         guest.platform.processor(number).stopped = False
     guest.resume()
     for vcpu in vcpus:
-        assert vcpu.entered.wait(20)
+        assert vcpu.entered.wait(60)
     guest.close()
     assert all(len(vcpu.answers) == 200 for vcpu in vcpus)
 
@@ -218,7 +218,7 @@ def test_query_cpu_stopped_state(cpu: int, state: CpuState) -> None:
     guest, vcpus = scripted_guest([RTAS], [])
     rtas_block(guest, "query-cpu-stopped-state", [cpu], 2)
     guest.resume()
-    assert vcpus[0].entered.wait(5)
+    assert vcpus[0].entered.wait(60)
     guest.pause()
     assert guest.memory.load(BLOCK + 16, 8, False) == state
     guest.close()
@@ -230,8 +230,8 @@ def test_start_cpu_starts_a_stopped_one_with_its_argument_and_no_other() -> None
     vcpus[0].one_regs["LPCR_64"] = LPCR_ILE
     rtas_block(guest, "start-cpu", [1, 0x4000, 0x77], 1)
     guest.resume()
-    assert vcpus[1].entered.wait(5)
-    assert vcpus[0].entered.wait(5)
+    assert vcpus[1].entered.wait(60)
+    assert vcpus[0].entered.wait(60)
     guest.pause()
     regs = vcpus[1].regs
     assert (regs.pc, regs.gpr[3], regs.msr) == (0x4000, 0x77, 1 << 63 | 1 << 12 | 1)
@@ -249,8 +249,8 @@ def test_a_vcpu_that_stops_itself_can_be_started_again_with_clean_registers() ->
     stopped = threading.Event()
 
     def start_again(_vcpu: FakeVcpu) -> object:
-        assert stopped.wait(5)
-        give_up = time.monotonic() + 5
+        assert stopped.wait(60)
+        give_up = time.monotonic() + 60
         while not guest.platform.processor(1).stopped:
             assert time.monotonic() < give_up
         rtas_block(guest, "start-cpu", [1, 0x4000, 5], 1)
@@ -264,8 +264,8 @@ def test_a_vcpu_that_stops_itself_can_be_started_again_with_clean_registers() ->
     guest, vcpus = scripted_guest([start_again], [stop])
     guest.platform.processor(1).stopped = False
     guest.resume()
-    assert vcpus[0].entered.wait(10)
-    assert vcpus[1].entered.wait(5)
+    assert vcpus[0].entered.wait(60)
+    assert vcpus[1].entered.wait(60)
     guest.close()
     # Its stop-self was finished before it was started again: what that returned is not in the new r3.
     assert vcpus[1].answers == [(Status.SUCCESS, [])]

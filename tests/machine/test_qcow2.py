@@ -175,7 +175,7 @@ time.sleep(60)
         assert process.stdout.readline() == b"written\n"
         process.send_signal(signal.SIGKILL)
         process.wait()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while True:
         image = Qcow2Image(DiskOption(str(path), format="qcow2"))
         try:

@@ -35,7 +35,7 @@ class Server:
     def client(self) -> socket.socket:
         """A client that has negotiated."""
         client = socket.socket(socket.AF_UNIX)
-        client.settimeout(20)
+        client.settimeout(60)
         client.connect(str(self.path))
         client.sendall(NEGOTIATE)
         with client.makefile("rb") as lines:
@@ -65,7 +65,7 @@ def test_a_client_that_reads_no_events_is_dropped_and_others_go_on(server: Serve
             heard = b""
             while heard.count(b"\n") < 100:
                 heard += other.recv(65536)
-    deaf.settimeout(20)
+    deaf.settimeout(60)
     received = b""
     while data := deaf.recv(1 << 20):
         received += data
@@ -77,11 +77,12 @@ def test_a_client_that_reads_no_events_is_dropped_and_others_go_on(server: Serve
 def test_a_client_that_reads_no_answers_is_not_served_and_is_left_behind_at_the_end(server: Server) -> None:
     deaf = server.client()
     deaf.sendall(WORK * 500)
-    before, last = time.monotonic(), -1
-    while server.done != last and time.monotonic() < before + 10:
+    deadline, last = time.monotonic() + 60, -1
+    while server.done < 16 or server.done != last:
+        assert time.monotonic() < deadline
         last = server.done
         time.sleep(0.1)
-    assert 16 <= server.done < 200
+    assert server.done < 200
     server.server.tell("NEWS", {})
     server.server.close()
     server.server.wait_for_clients(lambda: False)

@@ -136,7 +136,7 @@ def test_a_guest_can_be_paused_again_and_again_while_it_reboots() -> None:
         holder = threading.Thread(target=hold)
         holder.start()
         end = guest.run(60)
-        holder.join(20)
+        holder.join(60)
         assert (end.reason, guest.console_text) == (EndReason.POWER_OFF, "A." * 61)
         assert held
 

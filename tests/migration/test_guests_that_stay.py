@@ -57,7 +57,7 @@ def in_time(action: Callable[[], object]) -> None:
 
     thread = threading.Thread(target=act, daemon=True)
     thread.start()
-    thread.join(20)
+    thread.join(60)
     assert not thread.is_alive(), "it waits for a guest that does not leave by itself"
     assert not failures, failures
 

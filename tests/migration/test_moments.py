@@ -139,7 +139,7 @@ def test_a_cancel_at_commit_is_too_late(guest: Guest, arrivals: Arrivals) -> Non
     departure._probe = at(SourcePhase.COMMIT, cancel)
     departure.migrate(arrivals.address, LIMITS)
     assert ["too late" in line for line in late] == [True]
-    came = arrivals.wait(5)
+    came = arrivals.wait(60)
     assert came is not None
     came.host.close()
 
@@ -192,7 +192,7 @@ def test_pages_that_become_zeros_are_zeros_at_the_destination(
     clear = at(SourcePhase.STOP, lambda: guest.memory.write(DATA, bytes(32 * PAGE_SIZE)))
     if over_a_socket:
         Departure(guest, probe=clear).migrate(arrivals.address, LIMITS)
-        came = arrivals.wait(5)
+        came = arrivals.wait(60)
         assert came is not None
         with came.host:
             assert_half_clear(came.destination.guest)

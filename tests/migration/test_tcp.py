@@ -94,7 +94,7 @@ def goes_on(guest: Guest, console: Console) -> bool:
 
 
 def arrived(ends: Ends) -> Arrived:
-    found = ends.arrivals.wait(10)
+    found = ends.arrivals.wait(60)
     assert found is not None
     return found
 

@@ -106,10 +106,10 @@ class Waiting:
 
     def hears(self) -> None:
         """Wait for a line about a guest that was not taken; it is told on another thread."""
-        assert self._heard.acquire(timeout=10)
+        assert self._heard.acquire(timeout=60)
 
     def takes_it(self) -> None:
-        came = self.arrivals.wait(10)
+        came = self.arrivals.wait(60)
         assert came is not None
         with came.host:
             guest = came.destination.start(running=True)
@@ -265,7 +265,7 @@ def test_who_speaks_no_tls_and_who_shows_no_certificate_are_hung_up_on(
 
 
 def _talk(context: ssl.SSLContext, port: int) -> None:
-    raw = socket.create_connection(("localhost", port), timeout=10)
+    raw = socket.create_connection(("localhost", port), timeout=60)
     with raw, context.wrap_socket(raw, server_hostname="localhost") as peer:
         peer.sendall(Header().encode())
         while peer.recv(1 << 10):
@@ -309,7 +309,7 @@ def test_a_move_can_be_cancelled_until_commit(guest: Guest) -> None:
         connection, _ = silent.accept()
         assert connection.recv(8) == Header().encode()[:8]
         assert len(departure.cancel()) == 16
-        thread.join(10)
+        thread.join(60)
         connection.close()
     assert [type(failure) for failure in failures] == [MoveCancelledError]
     assert departure.state == "running"
@@ -335,7 +335,7 @@ def test_a_move_can_be_cancelled_in_the_middle_of_its_rounds(guest: Guest) -> No
         assert guest.running
         assert departure.state == "moving"
         departure.cancel()
-        thread.join(10)
+        thread.join(60)
         waiting.hears()
         assert "given up" in waiting.told[-1]
     assert [type(failure) for failure in failures] == [MoveCancelledError]
@@ -386,11 +386,11 @@ def test_of_very_many_peers_some_are_hung_up_on_and_a_guest_comes_when_they_are_
         idle = [socket.create_connection((address.host, address.port)) for _ in range(MAXIMUM_CONNECTIONS)]
         for each in idle:
             # It is being heard: the destination answers its header.
-            each.settimeout(10)
+            each.settimeout(60)
             each.sendall(Header().encode())
             assert each.recv(1)
         with socket.create_connection((address.host, address.port)) as one_more:
-            one_more.settimeout(10)
+            one_more.settimeout(60)
             assert one_more.recv(1) == b""
         for each in idle:
             each.close()
