@@ -28,6 +28,7 @@ def test_ten_thousand_translated_programs() -> None:
         "INSTRUCTION_STORAGE",
         "DATA_SEGMENT",
         "PROGRAM",
+        "DELAYED_PROGRAM",
         "ALIGNMENT",
         "SYSTEM_CALL",
     ):

@@ -13,7 +13,7 @@ from random import Random
 from typing import Final
 
 from chronovisor.isa.assembly import assemble
-from chronovisor.isa.bits import FSCR, LPCR, MSR
+from chronovisor.isa.bits import FPSCR, FSCR, LPCR, MSR
 from chronovisor.memory.guest_memory import GuestMemory
 
 from ..page_tables import KERNEL, PID, PageTables
@@ -380,6 +380,8 @@ def _draw_data(random: Random, memory: GuestMemory, little: bool, tables: PageTa
             memory.write(place, data[:128])
 
 
+_PENDING = int(FPSCR.ZX | FPSCR.ZE | FPSCR.FEX)
+"""A floating-point exception that interrupts as soon as MSR lets it."""
 _MODES = int(MSR.SF | MSR.ME | MSR.RI)
 _KERNEL_STATE = _MODES | _TRANSLATED
 _USER_STATE = _KERNEL_STATE | int(MSR.PR | MSR.EE)
@@ -399,6 +401,8 @@ def _machine_state(random: Random, little: bool) -> int:
         msr = random.getrandbits(64)
     if random.random() < 0.12:
         msr &= ~int(MSR.SF)
+    if random.random() < 0.2:
+        msr |= random.choice((int(MSR.FE0), int(MSR.FE1)))
     if random.random() < 0.97:
         msr &= ~int(MSR.SE | MSR.BE | MSR.HV)
     if random.random() < 0.97:
@@ -459,6 +463,7 @@ def _draw_start(
         "IAMR": keys[1] if random.random() < 0.5 else 0,
         "UAMOR": random.choice((0, (1 << 64) - 1)),
         "FSCR": int(FSCR.SCV),
+        "FPSCR": _PENDING if random.random() < 0.3 else 0,
         "LR": _code(random),
         "CTR": random.choice((3, _code(random))),
         "SRR0": _code(random),
