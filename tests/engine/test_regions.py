@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
@@ -458,6 +460,36 @@ def test_a_region_begins_where_handlers_come_to_code_that_regions_have(
     for _ in range(2 * tier.MISSED):
         sample(first + RECORD_SIZE)  # it was asked for once
     assert len(noted.tasks) == 1
+
+
+def test_samples_of_several_threads_are_taken_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each vCPU's thread hands in its own, whenever it likes."""
+    noted = _Noted()
+    monkeypatch.setattr(tier, "_worker", lambda: noted)
+    run = _Run(NativeEngine, _Case("loop: b loop", CODE, KERNEL, {}, 0, "nop"))
+    assert isinstance(run.guest.engine, NativeEngine)
+    made, page = tier.RegionTier(), CODE >> PAGE_SHIFT
+    threads = [run.thread, run.guest.thread()]
+
+    def hand_in(thread: NativeThread) -> None:
+        pages = run.guest.engine.pages_of(thread)  # type: ignore[attr-defined]
+        heat = made._heat(pages, page)
+        thread.samples_taken = thread.sample_count = 0
+        for number in range(6000):
+            one = thread.samples[number % 256]
+            one.entry, one.base, one.offset = pages.address + 8 * page, CODE, number * 36 % 4096
+            thread.sample_count += 1
+            made.look(thread, {pages.address: pages})
+            heat.asked, heat.waits = True, False
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(len(threads)) as pool:
+            list(pool.map(hand_in, threads))
+    finally:
+        sys.setswitchinterval(before)
+    assert made.samples == 12000
 
 
 def test_a_guest_that_makes_endless_new_code_gets_no_more_regions(monkeypatch: pytest.MonkeyPatch) -> None:

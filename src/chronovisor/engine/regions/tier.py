@@ -85,7 +85,7 @@ class _Heat:
         self._warmth, self._moment = self.warmth(moment) + 1, moment
 
     def take_missed(self) -> tuple[int, ...]:
-        """Where handlers took over, in order: regions are asked to begin there now."""
+        """Where handlers took over, in order: regions are asked to begin there now. `counting` is held."""
         missed, self.missed = self.missed, Counter()
         self.started.update(missed)
         return tuple(sorted(missed))
@@ -122,6 +122,8 @@ class RegionTier:
     """The regions of one guest."""
 
     def __init__(self) -> None:
+        #: Held by whoever counts samples or takes counts: each of the guest's threads hands in its samples.
+        self.counting = threading.Lock()
         self._heats: dict[tuple[int, int], _Heat] = {}
         self.count = 0
         """How many regions were put in."""
@@ -134,6 +136,10 @@ class RegionTier:
 
         The Python thread that runs the thread calls this.
         """
+        with self.counting:
+            self._look(thread, pages_by_table)
+
+    def _look(self, thread: NativeThread, pages_by_table: Mapping[int, DecodedPages]) -> None:
         for pages in pages_by_table.values():
             for page in pages.take_new():
                 self._begin(pages, page)
@@ -319,7 +325,8 @@ class _Worker:
         contents = {n: one.content for n, one in snapshots.items()}
         known = self._regions(page_name(mode, page_digest(contents[0])))
         # Those that came while the task waited are seen to as well.
-        starts = tuple(sorted({*task.starts, *task.heat.take_missed()})) if task.starts else ()
+        with task.tier.counting:
+            starts = tuple(sorted({*task.starts, *task.heat.take_missed()})) if task.starts else ()
         stops = {entry for one in known for entry in one.region.entries} - set(starts)
         wanted = WantedRegion(mode, contents, task.hot, starts, tuple(sorted(stops)))
         return compile_server.request(wanted), partial(self._take, task, mode, snapshots[0])
