@@ -286,7 +286,7 @@ class VirtualCpu:
             # It was a hypercall that user space has answered.
             self._stepped = False
             return Debugged(self.state.CIA, True)
-        if self._is_at_its_end():
+        if self.repetition is not None and self._is_at_its_end(self.repetition):
             return Debugged(self.state.CIA, True)
         if self._cede.ceded:
             self._wait_told(self._cede.block)
@@ -324,13 +324,13 @@ class VirtualCpu:
         """Run the guest's instructions until the thread has to leave."""
         engine, hypercalls = self.machine.engine, self.machine.hypercalls
         cede, pending, trace = self._cede, self.pending, self.trace
+        state, repetition = self.state, self.repetition
         while not self._has_to_leave(stay):
-            if self._is_at_its_end():
-                return Debugged(self.state.CIA, True)
+            if repetition is not None and self._is_at_its_end(repetition):
+                return Debugged(state.CIA, True)
             if cede.ceded:
                 self._wait_told(lambda: cede.nap(stay))
                 continue
-            state, repetition = self.state, self.repetition
             if self.single_step:
                 return self._step()
             interrupt = pending.deliver(state, engine)
@@ -418,9 +418,10 @@ class VirtualCpu:
             Passage(self.number, self.state.executed, stop.watchpoint)
         )
 
-    def _is_at_its_end(self) -> bool:
+    @staticmethod
+    def _is_at_its_end(repetition: Repetition) -> bool:
         """Whether the repetition has come to its end."""
-        return self.repetition is not None and self.repetition.left() == 0
+        return repetition.left() == 0
 
     def _repeated(self, repetition: Repetition, budget: int) -> int:
         """How many instructions of a budget it may execute, if it does again what it did."""

@@ -124,32 +124,36 @@ class WorldSwitch:
 
     def leave(self, vcpu: Traveller, stay: Stay) -> None:
         """Take the calling thread's vCPU out of the guest, and with it all of its virtual core."""
+        vcore, timer, inside = vcpu.vcore, vcpu.timer, stay.inside
+        observed = self._host.observer is not None
         with self._scheduler.monitor:
-            stay.leave_soon()
+            if len(inside) > 1:
+                stay.leave_soon()
+            else:
+                # There is nobody else to be told.
+                stay.leaving = True
             ended = self._source.ticks()
             vcpu.end(stay, ended)
             stay.out += 1
-            observed = self._host.observer is not None
             if observed:
-                thread = vcpu.number % vcpu.vcore.stride
-                self._tell(ThreadOut(stay.core.number, thread, vcpu.number))
+                self._tell(ThreadOut(stay.core.number, vcpu.number % vcore.stride, vcpu.number))
             try:
                 if stay.primary is vcpu:
-                    if stay.out < len(stay.inside):
+                    if stay.out < len(inside):
                         ended = self._await_secondaries(stay)
-                    vcpu.vcore.run_time.stop(ended)
-                    self._restore_host_time(stay, vcpu.vcore)
+                    vcore.run_time.stop(ended)
+                    self._restore_host_time(stay, vcore)
                 else:
                     self._await_host_time(stay)
             finally:
                 # Behind the barrier: T is the host's again, so DEC + T is an expiry in host time.
-                if stay.host_timebase is not None and vcpu.timer.thread is not None:
-                    expiry = vcpu.timer.keep(stay.host_timebase, vcpu.vcore.offset, stay.entered_with, ended)
+                if stay.host_timebase is not None and timer.thread is not None:
+                    expiry = timer.keep(stay.host_timebase, vcore.offset, stay.entered_with, ended)
                     if observed:
                         self._tell(DecrementerKept(vcpu.number, expiry))
                 stay.kept += 1
-                if stay.kept == len(stay.inside):
-                    self._release(stay, vcpu.vcore)
+                if stay.kept == len(inside):
+                    self._release(stay, vcore)
                 self._scheduler.changed()
 
     # The steps

@@ -25,11 +25,13 @@ _LARGEST_PROCESS_TABLE: Final = 24
 """As log2 of its size in bytes, less 12."""
 
 
+_UNKNOWN: Final = Answer(Status.FUNCTION)
+
+
 def answer_hypercall(machine: Machine, caller: VcpuThread, call: HcallExit) -> None:
     """Answer the call that the vCPU has left the guest with."""
     handler = _HANDLERS.get(call.nr)
-    status, results = Answer(Status.FUNCTION) if handler is None else handler(machine, caller, call.args)
-    call.ret, call.results = int(status), list(results)
+    call.ret, call.results = _UNKNOWN if handler is None else handler(machine, caller, call.args)
 
 
 def _put_term_char(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:

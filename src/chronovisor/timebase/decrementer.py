@@ -80,7 +80,7 @@ class Decrementer:
         if now is None:
             now = self._source.ticks()
         left = self.deadline - now
-        if left >> (width - 1) not in (0, -1):
+        if not -(half := 1 << (width - 1)) <= left < half:
             # The register cannot hold this value.
             self._exists(now, width)
             if not self.latched:
