@@ -31,12 +31,14 @@ class StartUp:
 
 def _start(cache: str) -> tuple[float, float]:
     command = [str(Path(sys.executable).with_name("chronovisor")), "run", "hello-le.elf"]
+    # As an installed package has its bytecode.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     begin = time.monotonic()
     process = subprocess.Popen(
         [*command, "--memory", f"{GUEST_MIB}M", "--engine", "regions"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        env={**os.environ, "CHRONOVISOR_CACHE": cache},
+        env={**environment, "CHRONOVISOR_CACHE": cache},
     )
     assert process.stdout is not None
     first = os.read(process.stdout.fileno(), 1)
