@@ -16,7 +16,7 @@ from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.engine.native.layout import (
     PAGE_SHIFT,
     RECORD_HANDLER,
-    RECORD_PLAIN,
+    RECORD_OFFSET,
     RECORD_SIZE,
     RECORD_WIDE,
 )
@@ -122,7 +122,7 @@ class Decoder:
         return [
             (
                 ctypes.c_uint64.from_address(at + RECORD_HANDLER).value,
-                ctypes.string_at(at + RECORD_WIDE, RECORD_PLAIN - RECORD_WIDE),
+                ctypes.string_at(at + RECORD_WIDE, RECORD_OFFSET - RECORD_WIDE),
             )
             for at in places
         ]

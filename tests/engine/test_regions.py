@@ -17,7 +17,7 @@ from chronovisor.engine.concrete import ConcreteEngine, Reason
 from chronovisor.engine.native import pages as decoded
 from chronovisor.engine.native.compile_service import Prepare
 from chronovisor.engine.native.engine import NativeEngine
-from chronovisor.engine.native.layout import PAGE_SHIFT, RECORD_PLAIN, RECORD_SIZE
+from chronovisor.engine.native.layout import PAGE_SHIFT, RECORD_SIZE
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.regions import tier
 from chronovisor.engine.regions.compile import WantedRegion, compile_region
@@ -205,7 +205,7 @@ def test_a_region_that_is_left_where_another_thread_has_taken_it_out() -> None:
     assert isinstance(engine, NativeEngine)
     assert isinstance(thread, NativeThread)
     records, place = engine.pages_of(thread)._record(CODE + 4)
-    plain = place + RECORD_PLAIN // 8
+    plain = decoded.plain_place(CODE + 4)
     assert records[plain], "the inner loop is an entry"
     records[place], records[plain] = records[plain], 0
     for count in range(1, 60):

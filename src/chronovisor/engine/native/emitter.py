@@ -32,7 +32,7 @@ from chronovisor.engine.native.layout import (
 from chronovisor.isa.registers import FILES
 from chronovisor.isa.values import Block, Value, When
 
-I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+I1, I8, I16, I32, I64 = (ir.IntType(width) for width in (1, 8, 16, 32, 64))
 POINTER = ir.PointerType()
 VOID = ir.VoidType()
 
@@ -257,8 +257,12 @@ class ThreadEmitter(Emitter):
 
     def address_of(self, record: ir.Value) -> ir.Value:
         """The effective address of the instruction with this record, in the page that is being executed."""
-        offset = self.b.load(self.at(record, RECORD_OFFSET), typ=I64)
-        return self.b.add(self.read("page_base"), offset)
+        return self.b.add(self.read("page_base"), self.offset_of(record))
+
+    def offset_of(self, record: ir.Value) -> ir.Value:
+        """The offset of the instruction with this record in its page, in bytes."""
+        offset = self.b.load(self.at(record, RECORD_OFFSET), typ=I16)
+        return self.b.zext(offset, I64)
 
     def present_tlb(self) -> ir.Value:
         """The TLB that the thread uses."""

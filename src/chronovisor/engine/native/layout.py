@@ -286,20 +286,24 @@ class WordTables(ctypes.Structure):
     _fields_ = [("count", ctypes.c_uint64), ("tables", WordTable * MOST_WORD_TABLES)]
 
 
-#: Bytes of an instruction record, and where its parts are: the handler's address, the instruction's offset
-#: within its page, wide fixed values of 64 bits, small ones of a byte, and the address of the instruction's
-#: own handler if a region begins there.
+#: Bytes of an instruction record, and where its parts are: the handler's address, wide fixed values of 64
+#: bits, small ones of a byte, and the instruction's offset within its page in 16 bits. Large programs execute
+#: many records once: the fewer bytes they have, the better.
 WIDE_COUNT = 2
-SMALL_COUNT = 8
+SMALL_COUNT = 6
 RECORD_HANDLER = 0
-RECORD_OFFSET = 8
-RECORD_WIDE = 16
+RECORD_WIDE = 8
 RECORD_SMALL = RECORD_WIDE + 8 * WIDE_COUNT
-RECORD_PLAIN = RECORD_SMALL + SMALL_COUNT
-RECORD_SIZE = RECORD_PLAIN + 8
+RECORD_OFFSET = RECORD_SMALL + SMALL_COUNT
+RECORD_SIZE = RECORD_OFFSET + 2
 
 PAGE_SHIFT = 12
 PAGE_INSTRUCTIONS = (1 << PAGE_SHIFT) // 4
+
+#: A page's records, that of the instruction behind it, and then an address for each instruction: that of its
+#: own handler if a region begins there, else 0.
+PLAIN_AT = (PAGE_INSTRUCTIONS + 1) * RECORD_SIZE
+PAGE_RECORDS_SIZE = PLAIN_AT + 8 * PAGE_INSTRUCTIONS
 
 
 class Left(IntEnum):

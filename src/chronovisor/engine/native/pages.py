@@ -16,9 +16,9 @@ from typing import TypeAlias
 
 from chronovisor.engine.native.block_decoder import DONE_EARLY
 from chronovisor.engine.native.layout import (
-    PAGE_INSTRUCTIONS,
+    PAGE_RECORDS_SIZE,
     PAGE_SHIFT,
-    RECORD_PLAIN,
+    PLAIN_AT,
     RECORD_SIZE,
 )
 from chronovisor.engine.native.library import library, runtime
@@ -30,14 +30,19 @@ _PAGE_MASK = (1 << PAGE_SHIFT) - 1
 _RECORD_WORDS = RECORD_SIZE // 8
 _PAGE_BLOCKS = (1 << PAGE_SHIFT) // CACHE_BLOCK
 
-#: A page's records and the one behind them, as words; the first word of each is its handler's address.
-Records = ctypes.c_uint64 * ((PAGE_INSTRUCTIONS + 1) * _RECORD_WORDS)
+#: A page's records and what is behind them, as words; the first word of each is its handler's address.
+Records = ctypes.c_uint64 * (PAGE_RECORDS_SIZE // 8)
 
-#: How many pages of a mode have records at once, which take 400 MB: a guest's code may never end.
+#: How many pages of a mode have records at once, which take 340 MB: a guest's code may never end.
 MOST_PAGES = 8192
 
 #: Records that were replaced.
 Retired: TypeAlias = "ctypes.Array[ctypes.c_uint64]"
+
+
+def plain_place(address: int) -> int:
+    """Where an instruction's own handler is in its page's records, in words, if a region begins there."""
+    return (PLAIN_AT // 8) + (address & _PAGE_MASK) // 4
 
 
 @dataclass(frozen=True)
@@ -223,15 +228,14 @@ class DecodedPages:
     def offset_of(self, page: int, record: int) -> int | None:
         """The offset of the instruction whose record is at an address, None if it is in another page."""
         place = record - self.table[page]
-        return place // RECORD_SIZE * 4 if 0 <= place < ctypes.sizeof(Records) else None
+        return place // RECORD_SIZE * 4 if 0 <= place < PLAIN_AT else None
 
     def begins_region(self, page: int, offset: int) -> bool:
         """Whether a region is put in at an offset of a page."""
         with self.changing:
             if page not in self._records:
                 return False
-            records, place = self._record((page << PAGE_SHIFT) + offset)
-            return bool(records[place + RECORD_PLAIN // 8])
+            return bool(self._records[page][plain_place(offset)])
 
     def version(self, page: int) -> int:
         """How often the code of the page with this number has changed."""
@@ -250,7 +254,7 @@ class DecodedPages:
                 return False
             for address, handler in entries.items():
                 records, place = self._record(address)
-                plain = place + RECORD_PLAIN // 8
+                plain = plain_place(address)
                 if records[plain] or records[place] == runtime().undecoded_address:
                     continue
                 # One store of eight bytes each: who sees the region finds the instruction's handler.
@@ -281,7 +285,7 @@ class DecodedPages:
             if address >> PAGE_SHIFT not in self._records:
                 continue
             records, place = self._record(address)
-            plain = place + RECORD_PLAIN // 8
+            plain = plain_place(address)
             if records[plain]:
                 records[place] = records[plain]
                 records[plain] = 0

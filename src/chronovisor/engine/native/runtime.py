@@ -13,6 +13,7 @@ from chronovisor.engine.native.emitter import (
     CLOCK,
     HANDLER_POINTER,
     I1,
+    I16,
     I32,
     I64,
     POINTER,
@@ -112,7 +113,7 @@ def define_blank(module: ir.Module, undecoded: ir.Function, again: ir.Function) 
         record = _record(e, records, number)
         behind = e.b.icmp_unsigned("==", number, word(PAGE_INSTRUCTIONS))
         e.b.store(e.b.select(behind, again, undecoded), e.at(record, RECORD_HANDLER))
-        e.b.store(e.b.mul(number, word(4)), e.at(record, RECORD_OFFSET))
+        e.b.store(e.b.trunc(e.b.mul(number, word(4)), I16), e.at(record, RECORD_OFFSET))
 
     _each(e, act)
 

@@ -15,8 +15,8 @@ from llvmlite import ir
 from chronovisor.engine.native.emitter import HANDLER_POINTER, I1, I64, POINTER, Rows, word
 from chronovisor.engine.native.layout import (
     PAGE_SHIFT,
+    PLAIN_AT,
     RECORD_HANDLER,
-    RECORD_PLAIN,
     RECORD_SIZE,
     SPENT,
     Left,
@@ -472,7 +472,9 @@ class EntryLowering(RegisterLowering):
         record, budget = self._of_exit("record", "budget")
         self._count(budget)
         self.write("handlers_from", word(SPENT))
-        plain = b.load(self.at(record, RECORD_PLAIN), typ=I64)
+        # From the record to the page's first one, and from there to the handler's address.
+        back = b.mul(self.offset_of(record), word(RECORD_SIZE // 4 - 8 // 4))
+        plain = b.load(self.at(record, b.sub(word(PLAIN_AT), back)), typ=I64)
         present = b.load(self.at(record, RECORD_HANDLER), typ=I64)
         # Records that were made since the region was put in have no other handler.
         has = b.icmp_unsigned("!=", plain, word(0))
