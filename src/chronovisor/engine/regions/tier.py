@@ -85,7 +85,10 @@ class _Heat:
         self._warmth, self._moment = self.warmth(moment) + 1, moment
 
     def take_missed(self) -> tuple[int, ...]:
-        """Where handlers took over, in order: regions are asked to begin there now. `counting` is held."""
+        """Where handlers took over, in order: regions are asked to begin there now.
+
+        The caller holds `RegionTier.counting`.
+        """
         missed, self.missed = self.missed, Counter()
         self.started.update(missed)
         return tuple(sorted(missed))
