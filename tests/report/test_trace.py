@@ -20,8 +20,10 @@ from chronovisor.papr.hcalls import Hcall
 from chronovisor.report.trace import file, recorder
 from chronovisor.report.trace import vocabulary as v
 from chronovisor.report.trace.file import TraceFile
+from chronovisor.report.trace.packets import Packets
 from chronovisor.report.trace.reading import TraceFormatError, Track, read_trace
-from chronovisor.timebase.clock import HostClock, VirtualTime
+from chronovisor.report.trace.recorder import Event, Kind
+from chronovisor.timebase.clock import HostClock, RealTime, VirtualTime
 from chronovisor.timebase.types import GRANULE, MASK64, Offset
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "machine"))
@@ -285,3 +287,25 @@ def test_the_page_lists_what_is_in_a_trace() -> None:
 def test_declared_names_are_distinct() -> None:
     names = [one.name for one in (*v.SLICES, *v.INSTANTS)]
     assert len(names) == len(set(names)) > 10
+
+
+def test_an_event_that_comes_again_is_written_as_the_first_was() -> None:
+    """But for its time, and the names that the first packet declares."""
+    packets, packet = Packets(RealTime()), perfetto.TracePacket()
+    compared = 0
+    for kind in Kind:
+        for track, name in ((3, "run"), (4, "run"), (3, "guest")):
+            values = {"core": 1} if name == "guest" else None
+            read = []
+            for ticks in (512, 1024, 1536):
+                packet.ParseFromString(packets.of(Event(kind, ticks, track, name, values, shown=ticks)))
+                assert packet.timestamp * 64 == ticks * 125
+                for field in ("timestamp", "interned_data"):
+                    packet.ClearField(field)
+                packet.track_event.counter_value = 0
+                read.append(packet.SerializeToString(deterministic=True))
+            assert read[0] == read[1] == read[2]
+            compared += 1
+            assert packet.track_event.track_uuid == 1 + track
+            assert len(packet.track_event.debug_annotations) == (values is not None)
+    assert compared == 12

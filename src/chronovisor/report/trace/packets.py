@@ -42,6 +42,9 @@ class Packets:
         self._names: dict[str, int] = {}
         self._annotations: dict[str, int] = {}
         self._packet = perfetto.TracePacket()
+        self._time = perfetto.TracePacket()
+        self._without_time: dict[tuple[Kind, int, str], bytes] = {}
+        """Packets of events without annotations, but for their timestamps."""
 
     def beginning(self) -> Iterator[bytes]:
         """What a trace begins with: the clocks, and the process.
@@ -86,8 +89,14 @@ class Packets:
         return serialized
 
     def _event(self, event: Event) -> bytes:
+        # A message's fields may come in any order, and one that comes alone is a message too.
+        kept = self._without_time.get((event.kind, event.track, event.name)) if event.values is None else None
+        self._time.timestamp = Ticks(event.ticks).ns
+        time_alone: bytes = self._time.SerializeToString()
+        return time_alone + (kept or self._new_event(event))
+
+    def _new_event(self, event: Event) -> bytes:
         packet = self._new()
-        packet.timestamp = Ticks(event.ticks).ns
         packet.sequence_flags = packet.SEQ_NEEDS_INCREMENTAL_STATE
         track_event = packet.track_event
         track_event.type = _TYPES[event.kind]
@@ -106,6 +115,8 @@ class Packets:
             else:
                 annotation.uint_value = value
         serialized: bytes = packet.SerializeToString()
+        if event.values is None and event.kind is not Kind.COUNT and not packet.HasField("interned_data"):
+            self._without_time[event.kind, event.track, event.name] = serialized
         return serialized
 
     def _interned(self, name: str, known: dict[str, int], kind: str) -> int:

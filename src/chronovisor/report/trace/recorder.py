@@ -136,6 +136,7 @@ class VcpuRecorder:
         self._grown = self._sampled = self._counted_from = int(self._ticks())
         self._offset: Offset | None = None
         self._stolen = self._runs = self._until_look = 0
+        self._until_call_look = _CALLS_PER_LOOK
         self._counted: dict[str, int] = defaultdict(int)
         """What was only counted since the last event that says so, by name."""
         self._calls: dict[int, int] = defaultdict(int)
@@ -238,11 +239,13 @@ class VcpuRecorder:
             self._begin(begun, name)
             self._end(self._ticks(), name)
             return
-        if number not in v.HYPERCALL_NAMES:
+        if number not in self._calls and number not in v.HYPERCALL_NAMES:
             # User programs of the guest make these, and the guest's kernel gets them back.
             number = v.UNKNOWN_NUMBER
-        self._calls[number] = calls = self._calls[number] + 1
-        if not calls % _CALLS_PER_LOOK:
+        self._calls[number] += 1
+        self._until_call_look -= 1
+        if not self._until_call_look:
+            self._until_call_look = _CALLS_PER_LOOK
             self._grow(self._ticks())
 
     def interrupted(self, name: str, late: int) -> None:
