@@ -46,9 +46,11 @@ from chronovisor.engine.native.runtime import (
     define_again,
     define_blank,
     define_clock,
+    define_end_of_piece,
     define_exchange,
     define_exchange_word,
     define_leaving,
+    define_plain,
     define_retire,
 )
 from chronovisor.engine.native.sets import symbol
@@ -251,6 +253,7 @@ def runtime_module() -> ir.Module:
     )
     define_entry(module, control)
     define_leaving(module, "chronovisor_slow", Left.SLOW)
+    define_end_of_piece(module, define_plain(module))
     again = define_again(module)
     define_blank(module, undecoded, again)
     define_retire(module, again)

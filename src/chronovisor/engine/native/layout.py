@@ -81,6 +81,9 @@ class Registers(ctypes.Structure):
         ("reserved_high", ctypes.c_uint64),
         # The function that reads the clock: handlers name no address, so that they can be copied anywhere
         ("now", ctypes.c_uint64),
+        # Handlers with which regions are left: see `define_end_of_piece` and `define_plain`
+        ("end_of_piece", ctypes.c_uint64),
+        ("plain", ctypes.c_uint64),
         # The access that the TLB lacks, if a handler was left for that: its effective address and its size in
         # bytes; the bytes of an access that lies in two pages; and the TLB
         ("missing_address", ctypes.c_uint64),

@@ -56,6 +56,8 @@ _SYMBOLS = tuple(
             "content",
             "decode_block",
             "fill_nothing",
+            "end_of_piece",
+            "plain",
         ),
     )
 )
@@ -75,6 +77,8 @@ class Runtime:
             self._library = builder.link(self.jit, "runtime")
         HANDLERS.add_linked(len(code), time.monotonic() - begin)
         self.now_address: int = self._library["chronovisor_now"]
+        self.end_of_piece_address: int = self._library["chronovisor_end_of_piece"]
+        self.plain_address: int = self._library["chronovisor_plain"]
         self.translate_load_address: int = self._library["chronovisor_translate_load"]
         self.translate_store_address: int = self._library["chronovisor_translate_store"]
         self.translate_fetch_address: int = self._library["chronovisor_translate_fetch"]

@@ -24,9 +24,11 @@ from chronovisor.engine.native.emitter import (
 )
 from chronovisor.engine.native.layout import (
     PAGE_INSTRUCTIONS,
+    PLAIN_AT,
     RECORD_HANDLER,
     RECORD_OFFSET,
     RECORD_SIZE,
+    SPENT,
     Left,
 )
 from chronovisor.engine.native.operations import ATOMIC_SIZES, has_wide_atomics
@@ -134,6 +136,35 @@ def define_again(module: ir.Module) -> ir.Function:
     e.b.position_at_end(missing)
     _leave(e, Left.FETCH, address)
     return e.function
+
+
+def define_plain(module: ir.Module) -> ir.Function:
+    """Define ``plain``: a record's instruction is executed by its own handler, even if it begins a region."""
+    e = HandlerEmitter(module, "chronovisor_plain")
+    b = e.b
+    e.write("handlers_from", word(SPENT))
+    # From the record to the page's first one, and from there to the handler's address.
+    back = b.mul(e.offset_of(e.record), word(RECORD_SIZE // 4 - 8 // 4))
+    plain = b.load(e.at(e.record, b.sub(word(PLAIN_AT), back)), typ=I64)
+    present = b.load(e.at(e.record, RECORD_HANDLER), typ=I64)
+    # Records that were made since the region was put in have no other handler.
+    has = b.icmp_unsigned("!=", plain, word(0))
+    e.go_on(b.inttoptr(b.select(has, plain, present), HANDLER_POINTER), e.record, e.budget)
+    return e.function
+
+
+def define_end_of_piece(module: ir.Module, plain: ir.Function) -> None:
+    """Define ``end_of_piece``: the rest of a piece is left, which may be too small for a region.
+
+    The rest of the run's last piece is executed plainly.
+    """
+    e = HandlerEmitter(module, "chronovisor_end_of_piece")
+    b = e.b
+    last = e.unlikely(b.icmp_unsigned("!=", e.read("last_piece"), word(0)), "last")
+    e.write("handlers_from", word(SPENT))
+    _leave(e, Left.BUDGET, e.address_of(e.record))
+    b.position_at_end(last)
+    e.go_on(plain, e.record, e.budget)
 
 
 def define_exchange_word(module: ir.Module) -> None:

@@ -162,6 +162,7 @@ class NativeThread(Registers, Thread):
         self.interpreted = 0
         """How many instructions the concrete evaluator has executed, of all that the thread has."""
         self.now = runtime().now_address
+        self.end_of_piece, self.plain = runtime().end_of_piece_address, runtime().plain_address
         self.memory_at = ctypes.addressof(ctypes.c_char.from_buffer(memory.data))
         self.memory_size = memory.size
         self.watched_pages = guest.watched_pages_at

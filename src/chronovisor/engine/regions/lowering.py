@@ -15,10 +15,8 @@ from llvmlite import ir
 from chronovisor.engine.native.emitter import HANDLER_POINTER, I1, I64, POINTER, Rows, word
 from chronovisor.engine.native.layout import (
     PAGE_SHIFT,
-    PLAIN_AT,
     RECORD_HANDLER,
     RECORD_SIZE,
-    SPENT,
     Left,
 )
 from chronovisor.engine.native.lowering import Mode
@@ -459,26 +457,16 @@ class EntryLowering(RegisterLowering):
         self._return(why, address, budget)
 
     def _end_piece(self) -> None:
-        b, not_last = self.b, self.block_named("not_last")
-        b.cbranch(b.icmp_unsigned("!=", self.read("last_piece"), word(0)), self._end(_Way.PLAIN), not_last)
-        b.position_at_end(not_last)
-        record, budget = self._of_exit("record", "budget")
-        self._count(budget)
-        self.write("handlers_from", word(SPENT))
-        self._return(word(Left.BUDGET), self.address_of(record), budget)
+        self._end_by("end_of_piece")
 
     def _end_plainly(self) -> None:
-        b = self.b
+        self._end_by("plain")
+
+    def _end_by(self, handler: str) -> None:
+        """Leave the rest to one of the handlers that the state names."""
         record, budget = self._of_exit("record", "budget")
         self._count(budget)
-        self.write("handlers_from", word(SPENT))
-        # From the record to the page's first one, and from there to the handler's address.
-        back = b.mul(self.offset_of(record), word(RECORD_SIZE // 4 - 8 // 4))
-        plain = b.load(self.at(record, b.sub(word(PLAIN_AT), back)), typ=I64)
-        present = b.load(self.at(record, RECORD_HANDLER), typ=I64)
-        # Records that were made since the region was put in have no other handler.
-        has = b.icmp_unsigned("!=", plain, word(0))
-        self.go_on(b.inttoptr(b.select(has, plain, present), HANDLER_POINTER), record, budget)
+        self.go_on(self.b.load(self.field(handler), typ=HANDLER_POINTER), record, budget)
 
     def _undecoded_end(self) -> ir.Block:
         """The end of exits to a page without records."""
