@@ -1,8 +1,12 @@
-"""Debian's kernel on a terminal, through the command: keys, the console's interrupt, a reboot and a panic."""
+"""Debian's kernel on a terminal, through the commands: keys, the console's interrupt, a reboot and a panic;
+and a guest in the background, to whose console terminals attach.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -58,3 +62,71 @@ def test_a_shell_on_the_terminal_restarts_its_machine_and_panics(tmp_path: Path)
     assert run.process.wait(30) == ExitStatus.PANIC
     assert run.settings_are_as_before()
     run.close()
+
+
+@pytest.mark.soak
+def test_terminals_attach_to_a_guest_in_the_background(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHRONOVISOR_RUN_DIR", str(tmp_path / "run"))
+    kernel = OWN.vmlinux()
+    (tmp_path / "initrd").write_bytes(busybox(SHELL))
+    boot = subprocess.run(
+        [
+            *(sys.executable, "-m", "chronovisor", "run", "--detach", "--json", "--name", "alice"),
+            *("--kernel", str(kernel), "--initrd", str(tmp_path / "initrd"), "--append", APPEND),
+            *("--memory", "512M", "--smp", "2", "--timeout", "300"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    log = Path(json.loads(boot.stdout)["log"])
+    first = OnTerminal("console", "alice")
+    first.until(b"Ctrl-] twice detaches")
+    first.until(PROMPT)
+    first.press(b"echo gre''eting\r")
+    first.until(b"greeting")
+    first.until(PROMPT)
+    # Another one can look on, and types only if it takes the keys over.
+    refused = OnTerminal("console", "alice")
+    refused.until(b"somebody is attached to the console already: --force takes it over")
+    assert refused.process.wait(30) == ExitStatus.USAGE
+    watching = OnTerminal("console", "alice", "--read-only")
+    watching.until(b"detaches")
+    # Once the shell runs a command, the terminal takes keys in lines, and Ctrl-C is a signal.
+    first.press(b"echo sle''eping; sleep 1000\r")
+    first.until(b"sleeping")
+    watching.until(b"sleeping")
+    watching.press(b"not typed\r")
+    first.press(b"\x03")
+    first.until(b"^C")
+    first.until(PROMPT)
+    first.press(b"\x1d\x1d")
+    assert first.process.wait(30) == ExitStatus.OK
+    assert first.settings_are_as_before()
+    second = OnTerminal("console", "alice")
+    second.until(PROMPT)
+    taking_over = OnTerminal("console", "alice", "--force")
+    second.until(b"another one has taken the console over")
+    assert second.process.wait(30) == ExitStatus.OK
+    taking_over.until(PROMPT)
+    taking_over.press(b"\x15echo re''ady; cat > /typed\r")
+    taking_over.until(b"ready")
+    typed = b"".join(b"%d of many lines that are typed at once\r" % line for line in range(200))
+    # Linux echoes at most 16 bytes of what comes at once, so all of it is not seen.
+    taking_over.press(typed + b"\x04")
+    taking_over.until(PROMPT)
+    taking_over.press(b"wc -c /typed\r")
+    taking_over.until(b"%d /typed" % len(typed))
+    taking_over.press(b"poweroff -f\r")
+    for terminal in (taking_over, watching):
+        terminal.until(b"alice is over")
+        assert terminal.process.wait(30) == ExitStatus.OK
+        assert terminal.settings_are_as_before()
+    waited = subprocess.run([sys.executable, "-m", "chronovisor", "wait", "alice"], capture_output=True)
+    assert waited.returncode == ExitStatus.OK
+    logged = log.read_bytes()
+    assert b"not typed" not in logged
+    assert b"reboot: Power down" in logged
+    for terminal in (first, refused, watching, second, taking_over):
+        terminal.close()
