@@ -8,8 +8,12 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Final
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "machine"))
+from elf_files import POWER_OFF, program
 
 from chronovisor.cli.qemu.command import main, translate
 from chronovisor.cli.qemu.option import QemuOptionError
@@ -54,6 +58,8 @@ TAKEN = {
     "-drive file=a,if=none,id=d -device spapr-vscsi -device scsi-hd,drive=d": "--disk=a",
     "-netdev user,id=n -device spapr-vlan,netdev=n,mac=02::1": "--net=passt,mac=02::1",
     "-nic tap,ifname=t0,script=no": "--net=tap=t0",
+    "-d unimp,guest_errors -D l": "--log=unimp,guest_errors --log-file=l",
+    "-D l": "",
     "-incoming unix:/i -smp 2 -m 1g": "receive unix:/i --once --memory-limit=1G",
     "-incoming tcp:127.0.0.1:4444 -append x -no-reboot": "receive tcp:127.0.0.1:4444 --once",
 }  # fmt: skip
@@ -76,7 +82,7 @@ def test_what_becomes_what(theirs: str, ours: str) -> None:
 
 def test_each_option_is_tried() -> None:
     tried = {word.lstrip("-") for theirs in TAKEN for word in theirs.split() if word.startswith("-")}
-    assert set(BY_NAME) - tried == {"kernel", "d", "D"}
+    assert set(BY_NAME) - tried == {"kernel"}
 
 
 REFUSED = (
@@ -95,7 +101,9 @@ ONLY_OURS = {
     "-netdev bridge,id=n": "'bridge' is not available",
     "-nic user,model=e1000": "model can be spapr-vlan alone",
     "disk.img": "give -kernel FILE",
-    "-d int": "-d int: nothing of this is logged",
+    "-d int": "-d int: 'int' is not logged; there are unimp, guest_errors",
+    "-d unimp,exec": "'exec' is not logged",
+    "-incoming unix:/x -d unimp": "-incoming does not go with what becomes --log",
     "-M powernv": "-M powernv: unsupported machine type",
     "-M pseries,cap-htm=on": "cap-htm can be off alone",
     "-cpu power10": "unable to find CPU model 'power10'",
@@ -145,11 +153,12 @@ def test_it_is_refused_as_qemu_does(theirs: str, capsys: pytest.CaptureFixture[s
 
 
 def test_it_says_what_scripts_look_for(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["-version"]) == main(["--help"]) == main(["-machine", "?"]) == 0
+    assert main(["-version"]) == main(["--help"]) == main(["-machine", "?"]) == main(["-d", "help"]) == 0
     first, *_ = lines = capsys.readouterr().out.splitlines()
     assert first.startswith("QEMU emulator version 7.2.")
     assert any(line.startswith("-nographic") for line in lines)
     assert any(line.startswith("pseries ") for line in lines)
+    assert any(line.startswith("guest_errors ") for line in lines)
 
 
 def test_a_guest_by_qemus_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,3 +210,27 @@ def test_a_guest_by_qemus_command_line(tmp_path: Path, monkeypatch: pytest.Monke
 def test_what_does_not_go_together() -> None:
     with pytest.raises(QemuOptionError, match="only one"):
         translate(["-m", "1G", "-m", "2G", "-kernel", "k"])
+
+
+VAIN: Final = program(f"li r3,0x3fc; sc 1; li r3,0x58; li r4,7; li r5,0; sc 1; {POWER_OFF}")
+"""A hypercall that there is not, and one for a terminal that there is not."""
+
+
+def test_calls_in_vain_are_logged(tmp_path: Path) -> None:
+    (tmp_path / "vain.elf").write_bytes(VAIN)
+    words = [*COMMAND, "-display", "none", "-kernel", str(tmp_path / "vain.elf"), "-d", "unimp,guest_errors"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    first, second = done.stderr.splitlines()
+    assert first == "vCPU 0: unimplemented hypercall 0x3fc"
+    assert second.startswith("vCPU 0: H_PUT_TERM_CHAR(0x7, 0x0, ")
+    done = subprocess.run(
+        [*words, "-D", str(tmp_path / "log-%d")], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    (log,) = tmp_path.glob("log-*")
+    assert log.name.removeprefix("log-").isdigit()
+    assert log.read_text().splitlines() == [first, second]
+    done = subprocess.run([*words, "-D", str(tmp_path / "none" / "log")], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"chronovisor-qemu: {tmp_path}/none/log: No such file")

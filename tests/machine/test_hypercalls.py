@@ -15,6 +15,7 @@ from chronovisor.kvm.exits import FailEntry, InternalError, MmioExit, SystemEven
 from chronovisor.kvm.ids import SystemEventType
 from chronovisor.machine import EndReason, Guest, rtas
 from chronovisor.machine.devicetree import VTY_UNIT
+from chronovisor.machine.guest_log import GuestLog, parse_items
 from chronovisor.machine.nvram import SIZE as NVRAM_SIZE
 from chronovisor.machine.rtas import call_rtas
 from chronovisor.machine.rtas_service import RtasStatus
@@ -365,3 +366,38 @@ def test_system_parameters_are_cut_to_the_guests_buffer() -> None:
 
 def test_there_are_no_events() -> None:
     assert rtas_call("event-scan", 0xFFFF_FFFF, 0, 0x9000, 2048)[1] == [1]
+
+
+def test_calls_in_vain_are_logged_by_what_was_asked_for() -> None:
+    lines = {}
+    for items in ("unimp", "guest_errors", "unimp,guest_errors"):
+        logged: list[bytes] = []
+        guest, (vcpu,) = scripted_guest(
+            [RTAS, call(0x3FC), call(Hcall.PUT_TERM_CHAR, 7), call(Hcall.GET_TERM_CHAR)]
+        )
+        rtas_block(guest, 0x4321, [], 1)
+        guest.platform.log = GuestLog(parse_items(items), logged.append)
+        guest.resume()
+        assert vcpu.entered.wait(5)
+        guest.close()
+        lines[items] = b"".join(logged).decode().splitlines()
+    zeros = ", 0x0" * 8
+    missing = ["vCPU 0: unknown RTAS token 0x4321", "vCPU 0: unimplemented hypercall 0x3fc"]
+    wrong = [
+        f"vCPU 0: H_RTAS({BLOCK:#x}{zeros}): H_PARAMETER",
+        f"vCPU 0: H_PUT_TERM_CHAR(0x7{zeros}): H_PARAMETER",
+    ]
+    assert lines["unimp"] == missing
+    assert lines["guest_errors"] == wrong
+    assert sorted(lines["unimp,guest_errors"]) == sorted(missing + wrong)
+
+
+def test_a_service_whose_arguments_are_wrong_is_logged() -> None:
+    logged: list[bytes] = []
+    guest, (vcpu,) = scripted_guest([RTAS])
+    rtas_block(guest, "nvram-fetch", [NVRAM_SIZE, 0, 1], 2)
+    guest.platform.log = GuestLog(parse_items("guest_errors"), logged.append)
+    guest.resume()
+    assert vcpu.entered.wait(5)
+    guest.close()
+    assert logged == [f"vCPU 0: RTAS nvram-fetch({NVRAM_SIZE:#x}, 0x0, 0x1): parameter error\n".encode()]

@@ -13,8 +13,8 @@ import typer
 
 from chronovisor.cli.output import say
 from chronovisor.cli.terminal import write_stdout
+from chronovisor.machine.bounded_log import BoundedLog
 from chronovisor.machine.console import Sink
-from chronovisor.machine.console_log import ConsoleLog
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest_records import GuestRecord
 from chronovisor.machine.sizes import parse_bytes
@@ -72,7 +72,7 @@ class Background(Foreground):
     def __init__(self, tell: int) -> None:
         self._tell = tell
         self._name = ""
-        self._log: ConsoleLog | None = None
+        self._log: BoundedLog | None = None
         self._begun = False
 
     def __enter__(self) -> Background:
@@ -86,7 +86,7 @@ class Background(Foreground):
         """Begin the record of the guest, and the log of its console."""
         record = GuestRecord(name)
         record.begin()
-        self._name, self._log = name, ConsoleLog(record.log, size)
+        self._name, self._log = name, BoundedLog(record.log, size)
         return self._log.write
 
     def begun(self, **more: Any) -> None:
@@ -110,7 +110,7 @@ class Background(Foreground):
 class _Stream(io.RawIOBase):
     """What this process says goes to its log, whose size stays bounded."""
 
-    def __init__(self, log: ConsoleLog) -> None:
+    def __init__(self, log: BoundedLog) -> None:
         self._log = log
 
     def writable(self) -> bool:

@@ -15,8 +15,8 @@ import typer
 from chronovisor.cli.background import Foreground
 from chronovisor.cli.own_socket import listen
 from chronovisor.cli.terminal import Escape, ending_orderly, typing_into
+from chronovisor.machine.bounded_log import BoundedLog
 from chronovisor.machine.console import Console
-from chronovisor.machine.console_log import ConsoleLog
 from chronovisor.machine.console_sessions import ConsoleSessions
 from chronovisor.machine.errors import MachineError
 
@@ -66,7 +66,7 @@ class ConsolePlace:
         if self.text in ("", "stdio"):
             return Console(usual)
         if self.text.startswith(_FILE):
-            return Console(ConsoleLog(Path(self.text.removeprefix(_FILE)), log_bytes).write)
+            return Console(BoundedLog(Path(self.text.removeprefix(_FILE)), log_bytes).write)
         return Console()
 
     def typing(self, console: Console) -> contextlib.AbstractContextManager[None]:

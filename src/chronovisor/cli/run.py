@@ -14,6 +14,7 @@ from chronovisor.cli.console_place import ConsoleAt, ConsolePlace, EscapeKeys
 from chronovisor.cli.debugging import GdbTime, Record, parse_debugger
 from chronovisor.cli.device_options import Disk, Net
 from chronovisor.cli.guest_end import tell_end
+from chronovisor.cli.guest_log import LogFile, LogItems, guest_log
 from chronovisor.cli.host_options import (
     Clock,
     ClockOption,
@@ -38,6 +39,7 @@ from chronovisor.cli.tracing import Trace, traced_by, tracing
 from chronovisor.kvm.interface import TICKS_PER_INSTRUCTION
 from chronovisor.machine.control import ControlServer
 from chronovisor.machine.errors import MachineError
+from chronovisor.machine.guest_log import parse_items
 from chronovisor.machine.host import Host
 from chronovisor.machine.sizes import parse_topology
 from chronovisor.machine.vio.attachments import Attachments
@@ -123,6 +125,8 @@ def command(
     wait: Annotated[bool, typer.Option("--wait", help="Run nothing before gdb says so.")] = False,
     gdb_time: GdbTime = "freeze",
     record: Record = "",
+    log: LogItems = "",
+    log_file: LogFile = "",
     trace: Trace = "",
     stats: Stats = False,
     as_json: Annotated[
@@ -144,6 +148,7 @@ def command(
         raise MachineError("run: give one image, as IMAGE or as --kernel FILE")
     log_bytes = parse_log_size(log_size)
     debugger = parse_debugger(gdb, wait, gdb_time, record)
+    log_items = parse_items(log)
     attachments = Attachments.parse(disk or (), net)
     place = ConsolePlace.parse(console, escape, detach)
     ground = choose_ground(detach, as_json)
@@ -177,6 +182,7 @@ def command(
             reboots=not no_reboot,
         )
         guest.wall_clock.start(base)
+        guest.platform.log = stack.enter_context(guest_log(log_items, log_file))
         with tracing(trace, host.clock.source) as traced, place.typing(output):
             end = run_named(
                 guest,

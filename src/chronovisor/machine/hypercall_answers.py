@@ -32,6 +32,8 @@ def answer_hypercall(machine: Machine, caller: VcpuThread, call: HcallExit) -> N
     """Answer the call that the vCPU has left the guest with."""
     handler = _HANDLERS.get(call.nr)
     call.ret, call.results = _UNKNOWN if handler is None else handler(machine, caller, call.args)
+    if call.ret < 0 and machine.log is not None:
+        machine.log.refused_hypercall(caller.vcpu.id, call)
 
 
 def _put_term_char(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:

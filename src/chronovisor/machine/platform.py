@@ -11,6 +11,7 @@ from chronovisor.kvm.interface import Device, Vcpu, Vm
 from chronovisor.machine.console import Console
 from chronovisor.machine.ending import EndReason, GuestEnd
 from chronovisor.machine.entry import MSR_LE, entry_msr
+from chronovisor.machine.guest_log import GuestLog
 from chronovisor.machine.interrupt_sources import CONSOLE, InterruptSources
 from chronovisor.machine.nvram import Nvram
 from chronovisor.machine.power_button import PowerButton
@@ -70,6 +71,8 @@ class Platform:
             self.interrupts.add(device.source)
         self.suspension: Suspension | None = None
         """The last request that the guest suspend itself for a move."""
+        self.log: GuestLog | None = None
+        """Told of calls that are answered with an error; None if nobody asked for that."""
         self.console_signals = True
         """Whether typed input interrupts the guest (H_VIO_SIGNAL)."""
         self.ignore_console = console.watch_input(self.tell_of_input)

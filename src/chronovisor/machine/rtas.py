@@ -48,11 +48,15 @@ def call_rtas(machine: Machine, caller: VcpuThread, block: int) -> Status:
     except AddressError:
         return Status.PARAMETER
     service = SERVICES.get(token)
+    if service is None and machine.log is not None:
+        machine.log.unknown_service(caller.vcpu.id, token)
     if service is None or arguments < service.arguments or returns < 1:
         if returns:
             machine.memory.store(results, 4, RtasStatus.PARAMETER, False)
         return Status.PARAMETER
     status, answer = service.call(machine, caller, words)
+    if status == RtasStatus.PARAMETER and machine.log is not None:
+        machine.log.refused_service(caller.vcpu.id, service.name, words)
     values = (int(status), *answer, *[0] * returns)[:returns]
     for n, value in enumerate(values):
         machine.memory.store(results + 4 * n, 4, value, False)

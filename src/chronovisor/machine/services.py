@@ -8,6 +8,7 @@ from enum import IntEnum
 from typing import Final, Protocol
 
 from chronovisor.machine.console import Console
+from chronovisor.machine.guest_log import GuestLog
 from chronovisor.machine.interrupt_sources import InterruptSources
 from chronovisor.machine.nvram import Nvram
 from chronovisor.machine.power_button import PowerButton
@@ -59,6 +60,8 @@ class Machine(Protocol):
     vio: VioBus
     console_signals: bool
     """Whether typed input interrupts the guest."""
+    log: GuestLog | None
+    """Told of calls that are answered with an error; None if nobody asked for that."""
 
     def translate(self, translation: Translation) -> None:
         """Have the guest translate addresses from now on; KvmError if the host cannot."""

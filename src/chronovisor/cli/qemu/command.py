@@ -15,6 +15,7 @@ from chronovisor.cli.qemu.options import BY_NAME, OPTIONS
 from chronovisor.cli.qemu.storage_and_network import take_disk
 from chronovisor.cli.status import ExitStatus
 from chronovisor.machine.errors import ImageError
+from chronovisor.machine.guest_log import MEANINGS
 
 PROGRAM: Final = "chronovisor-qemu"
 VERSION: Final = f"QEMU emulator version 7.2.0 (chronovisor {__version__})"
@@ -86,7 +87,10 @@ def translate(given: Sequence[str]) -> list[str]:
     return settings.arguments()
 
 
-_LISTS: Final = {"machine": MACHINE_HELP, "cpu": CPU_HELP}
+_LOG_HELP: Final = "Log items (comma separated):\n" + "".join(
+    f"{item:<15} {meaning}\n" for item, meaning in MEANINGS.items()
+)
+_LISTS: Final = {"machine": MACHINE_HELP, "cpu": CPU_HELP, "d": _LOG_HELP}
 
 
 def usage() -> str:

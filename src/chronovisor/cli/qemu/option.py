@@ -54,6 +54,9 @@ class Settings:
         ours = dict(self.ours)
         if "--qmp" in ours:
             ours["--stay"] = ""
+        if "--log" not in ours:
+            # QEMU takes -D without -d, and logs nothing.
+            ours.pop("--log-file", None)
         if "--console" not in ours and self.on_terminal:
             ours["--escape"] = QEMU_ESCAPE
         if "--console" not in ours and not self.on_terminal and not self.has_display:

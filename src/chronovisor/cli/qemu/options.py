@@ -32,6 +32,7 @@ from chronovisor.cli.qemu.storage_and_network import (
     take_netdev,
     take_nic,
 )
+from chronovisor.machine.guest_log import MEANINGS
 
 
 def _sets(option: str, value: str | None = None) -> Callable[[Settings, str], None]:
@@ -70,10 +71,11 @@ def _incoming(settings: Settings, text: str) -> None:
     settings.incoming = text
 
 
-def _no_items(settings: Settings, text: str) -> None:
-    raise QemuOptionError(
-        "nothing of this is logged; `chronovisor run --trace-switch` tells of entries and exits"
-    )
+def _log(settings: Settings, text: str) -> None:
+    for item in text.split(","):
+        if item not in MEANINGS:
+            raise QemuOptionError(f"{item!r} is not logged; there are {', '.join(MEANINGS)}")
+    settings.set("--log", text)
 
 
 OPTIONS: Final = (
@@ -144,8 +146,12 @@ OPTIONS: Final = (
     Option(("pidfile",), "FILE", "write the process's id there", "`--pidfile`", _sets("--pidfile")),
     Option(("daemonize",), "", "go on in the background", "`--detach`", _sets("--detach"),
         "A line on the standard output says where the console's log is."),
-    Option(("d",), "ITEM", "logs nothing", "", _no_items, "Every item is refused."),
-    Option(("D",), "FILE", "logs nothing", "", _no_items, "It is refused."),
+    Option(("d",), "ITEM[,ITEM]", "log unimp or guest_errors", "`--log`", _log,
+        "`unimp` is about hypercalls and RTAS services that are not there, `guest_errors` about those whose "
+        "arguments are wrong. Every other item is refused: native code executes instructions and enters "
+        "interrupts, and logs nothing. The lines are worded otherwise than QEMU's."),
+    Option(("D",), "FILE", "where -d goes instead of the standard error", "`--log-file`",
+        _sets("--log-file"), "FILE holds the newer half of the newest 16 MiB, FILE.1 the older."),
     Option(("nodefaults",), "", "no devices but those that are asked for", "", _nothing, "So it is anyway."),
     Option(("no-user-config",), "", "read no configuration file", "", _nothing, "None is read anyway."),
     Option(("vga",), "none", "no display", "", _only_none),

@@ -1,4 +1,4 @@
-"""A file of bounded size that holds the newest of what a guest prints."""
+"""A file of bounded size that holds the newest of what is written to it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from chronovisor.machine.errors import MachineError
 
 
-class ConsoleLog:
+class BoundedLog:
     """A log at `path`, begun anew. It holds at most `size` bytes: the newer half is at `path`, the older half
     at `path`.1. What is no regular file (a terminal, a pipe) just gets everything.
 

@@ -1,0 +1,56 @@
+"""`run --log`: where a guest's log of calls in vain goes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Annotated, Final, TypeAlias
+
+import typer
+
+from chronovisor.machine.bounded_log import BoundedLog
+from chronovisor.machine.errors import MachineError
+from chronovisor.machine.guest_log import MEANINGS, GuestLog, LogItem
+
+LogItems: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        help="Log what the guest asks for in vain: "
+        + "; ".join(f"{item.value} ({meaning})" for item, meaning in MEANINGS.items())
+        + ".",
+        metavar="ITEM[,ITEM]",
+    ),
+]
+LogFile: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        help="Where --log goes instead of the standard error. The file holds the newest 16 MiB.",
+        metavar="FILE",
+    ),
+]
+_SIZE: Final = 16 << 20
+
+
+@contextmanager
+def guest_log(items: frozenset[LogItem], path: str) -> Iterator[GuestLog | None]:
+    """Open the log; without items there is none. `%d` in the path is this process's id, as under QEMU.
+
+    MachineError if the file cannot be opened, or nothing is to be logged to it.
+    """
+    if not items:
+        if path:
+            raise MachineError(f"log file {path}: say with --log what is logged there")
+        yield None
+    elif not path:
+        yield GuestLog(items, _to_stderr)
+    else:
+        with closing(BoundedLog(Path(path.replace("%d", str(os.getpid()))), _SIZE)) as log:
+            yield GuestLog(items, log.write)
+
+
+def _to_stderr(line: bytes) -> None:
+    sys.stderr.write(line.decode())
+    sys.stderr.flush()
