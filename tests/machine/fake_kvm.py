@@ -134,6 +134,12 @@ class FakeVm:
     def get_dirty_log(self, slot: int) -> list[int]:
         return []
 
+    def tce_table(self, liobn: int, entries: int) -> memoryview:
+        return memoryview(bytearray(8 * entries)).cast("Q")
+
+    def signal_mode(self, unit: int) -> memoryview:
+        return memoryview(bytearray(8)).cast("Q")
+
     def device_wrote(self, address: int, size: int) -> None:
         pass
 
