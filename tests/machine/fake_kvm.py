@@ -36,7 +36,7 @@ class FakeVcpu:
     def run(self) -> Exit:
         assert self.bound, "a vCPU runs without having been bound"
         if self._pending is not None:
-            self.answers.append((self._pending.ret, self._pending.results))
+            self.answers.append((int(self._pending.ret), list(self._pending.results)))
             self._pending = None
         if self.kicked.is_set():
             self.kicked.clear()

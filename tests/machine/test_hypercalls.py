@@ -395,9 +395,9 @@ def test_calls_in_vain_are_logged_by_what_was_asked_for() -> None:
 def test_a_service_whose_arguments_are_wrong_is_logged() -> None:
     logged: list[bytes] = []
     guest, (vcpu,) = scripted_guest([RTAS])
-    rtas_block(guest, "nvram-fetch", [NVRAM_SIZE, 0, 1], 2)
+    rtas_block(guest, "ibm,int-off", [0x99], 1)
     guest.platform.log = GuestLog(parse_items("guest_errors"), logged.append)
     guest.resume()
     assert vcpu.entered.wait(5)
     guest.close()
-    assert logged == [f"vCPU 0: RTAS nvram-fetch({NVRAM_SIZE:#x}, 0x0, 0x1): parameter error\n".encode()]
+    assert logged == [b"vCPU 0: RTAS ibm,int-off(0x99): parameter error\n"]
