@@ -90,8 +90,13 @@ PENDING = ENABLED | OVERFLOWED | int(FPSCR.FEX)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("modes", [0, int(MSR.FE0), int(MSR.FE1), int(MSR.FE0 | MSR.FE1)])
-@pytest.mark.parametrize("status", [OVERFLOWED, ENABLED, PENDING])
+@pytest.mark.parametrize(
+    ("status", "modes"),
+    [
+        *((PENDING, int(modes)) for modes in (0, MSR.FE0, MSR.FE1, MSR.FE0 | MSR.FE1)),
+        *((status, int(MSR.FE0 | MSR.FE1)) for status in (OVERFLOWED, ENABLED)),
+    ],
+)
 @pytest.mark.parametrize("instruction", ["mtmsr r3,0", "mtmsrd r3,0", "rfid", "hrfid", "rfscv"])
 def test_a_change_of_msr_lets_an_exception_interrupt_that_is_there(
     engine: type[ConcreteEngine], instruction: str, status: int, modes: int
