@@ -144,7 +144,7 @@ class Thread:
     latest_vector: int
 
     def entered_natively(self, interrupt: str) -> int:
-        """How often native code has entered an interrupt of this name; system calls are not counted."""
+        """How often native code has entered an interrupt of this name."""
         return 0
 
     def get(self, name: str) -> int:

@@ -184,7 +184,10 @@ class NativeThread(Registers, Thread):
         self.CR_FIELDS = int.from_bytes(bytes.fromhex("0" + "0".join(f"{value & 0xFFFFFFFF:08x}")), "little")
 
     def entered_natively(self, interrupt: str) -> int:
-        """How often native code has entered an interrupt of this name; system calls are not counted."""
+        """How often native code has entered an interrupt of this name.
+
+        Those that come behind an instruction, such as system calls, are not counted.
+        """
         count: int = self.interrupts[INTERRUPT_NUMBERS[interrupt]]
         return count
 
