@@ -1,4 +1,4 @@
-"""A Linux guest with two vCPUs under gdb, with the kernel's symbols."""
+"""A Linux guest with two vCPUs under gdb, with the kernel's symbols, and a program in one with its own."""
 
 from __future__ import annotations
 
@@ -16,6 +16,29 @@ from linux_guest.guests import OWN, THREE_LINES, busybox
 
 pytestmark = pytest.mark.oracle
 GDB = "gdb-multiarch"
+COMPILER = "powerpc64le-linux-gnu-gcc"
+PROGRAM = """
+long total;
+
+__attribute__((noinline)) static long added(long number)
+{
+    total += number;
+    return total;
+}
+
+void _start(void)
+{
+    long number;
+
+    added(0);
+    register long call asm("r0") = 158; /* sched_yield */
+    asm volatile("sc" : "+r"(call) : : "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "cr0",
+                 "memory");
+    for (number = 1;; number++)
+        added(number);
+}
+"""
+"""A first process. It uses all of its pages, tells the kernel that it is there, and adds numbers for ever."""
 
 
 class PlainTime:
@@ -66,6 +89,40 @@ def test_the_kernel_with_its_symbols_and_two_vcpus() -> None:
         *("[Switching to Thread 2]", "Thread 2 hit Breakpoint 2, ", "in start_secondary_prolog ()"),
         *("Thread 1 (vCPU 0) 0x", "decrementer_set_next_event + 12 in section .text", '"Linux version '),
         *("vCPU 1: offset 0x0, DEC ", "decrementer_set_next_event + 20 in section .text", "killed"),
+    ):
+        assert expected in said, (expected, said)
+
+
+@pytest.mark.skipif(shutil.which(GDB) is None, reason=f"needs Debian's {GDB}")
+@pytest.mark.skipif(shutil.which(COMPILER) is None, reason="needs Debian's Power cross compiler")
+def test_a_program_with_its_symbols(tmp_path: Path) -> None:
+    """gdb knows the kernel and the program. A breakpoint in the program can be set once its page is there."""
+    kernel = OWN.vmlinux()
+    (tmp_path / "adding.c").write_text(PROGRAM)
+    program = tmp_path / "adding"
+    subprocess.run(
+        [COMPILER, "-g", "-O1", "-static", "-nostdlib", "-o", program, tmp_path / "adding.c"], check=True
+    )
+    initrd = busybox("#!/bin/sh\nexec /bin/adding\n", {"adding": program.read_bytes()})
+    with Host(cores=1) as host:
+        guest = host.boot(kernel, "512M", append="console=hvc0 cryptomgr.notests quiet", initrd=initrd)
+        server = GdbServer(guest, "127.0.0.1:0", PlainTime(guest), lambda: guest.timebase().value)
+        said = gdb(
+            kernel,
+            server,
+            *(f"add-symbol-file {program}", "break sys_sched_yield", "continue", "bt", "delete"),
+            *("break added", "continue", "print number", "bt", "print/x $msr & 0x4000"),
+            *("delete", "watch total", "continue", "continue", "print total", "info source", "delete"),
+            *("finish", "info symbol $pc", "kill"),
+        )
+        end = guest.run(100, paused=True)
+        server.close()
+    assert end.reason is EndReason.STOPPED, (end, said)
+    for expected in (
+        *("in sys_sched_yield ()", "system_call_common"),
+        *("Breakpoint 2, added (number=", "$1 = 1\n", "in _start () at ", "$2 = 0x4000\n"),
+        *("Old value = 0\nNew value = 1\n", "Old value = 1\nNew value = 3\n", "$3 = 3\n"),
+        *("adding.c", "_start + ", "killed"),
     ):
         assert expected in said, (expected, said)
 
