@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from chronovisor.kvm.structures import Regs, Sregs
-from chronovisor.machine.guest import MachineState
 from chronovisor.machine.interrupt_sources import SourceState
+from chronovisor.machine.machine_state import MachineState
 from chronovisor.machine.services import Translation
 from chronovisor.machine.sizes import Topology
 from chronovisor.machine.vcpu_state import CARRIED, VcpuState

@@ -9,8 +9,9 @@ from chronovisor.machine.console import Console
 from chronovisor.machine.elf import Image, read_image
 from chronovisor.machine.ending import EndReason, GuestEnd
 from chronovisor.machine.errors import ImageError, MachineError
-from chronovisor.machine.guest import Guest, MachineState
+from chronovisor.machine.guest import Guest
 from chronovisor.machine.host import Host
+from chronovisor.machine.machine_state import MachineState
 
 __all__ = [
     "Console",

@@ -5,62 +5,39 @@ from __future__ import annotations
 import random
 import threading
 import time
-import traceback
-from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final, Protocol
 
-from chronovisor.kvm.exits import DebugExit, Exit, FailEntry, HcallExit, InternalError, MmioExit, SystemEvent
-from chronovisor.kvm.ids import MemoryFlag, SystemEventType
+from chronovisor.kvm.exits import DebugExit, Exit
+from chronovisor.kvm.ids import MemoryFlag
 from chronovisor.kvm.interface import Device, System, Vcpu, Vm
 from chronovisor.kvm.registers import read_register, write_register
 from chronovisor.kvm.statistics import Statistics
 from chronovisor.machine.console import Console
 from chronovisor.machine.dispatch_log_reader import read_dispatch_log
 from chronovisor.machine.ending import EndReason, GuestEnd
-from chronovisor.machine.errors import MachineError, OutputLostError
-from chronovisor.machine.hypercall_answers import answer_hypercall
-from chronovisor.machine.interrupt_sources import SourceState
+from chronovisor.machine.errors import MachineError
+from chronovisor.machine.machine_state import MachineState, put_state, take_state
 from chronovisor.machine.platform import Platform
-from chronovisor.machine.services import NO_TRANSLATION, Translation
+from chronovisor.machine.run_until import run_until, wait_and_pause
 from chronovisor.machine.sizes import Topology
 from chronovisor.machine.tracing import GuestTrace
+from chronovisor.machine.vcpu_exits import end_by_error, handle_exit
 from chronovisor.machine.vcpu_thread import VcpuThread, VcpuThreads
-from chronovisor.machine.vio.attachments import NOTHING, Attachments, DeviceState
+from chronovisor.machine.vio.attachments import NOTHING, Attachments
 from chronovisor.machine.wall_clock import TimeOfDay, WallClock
 from chronovisor.memory import GuestMemory
 from chronovisor.papr.dispatch_log import DispatchLog
 from chronovisor.papr.hcalls import name_of
 from chronovisor.timebase.handover import IdealInterval
 from chronovisor.timebase.history import History, Hop
-from chronovisor.timebase.types import GuestTime, Offset, SourceTime, Ticks
+from chronovisor.timebase.types import GuestTime, Offset, Ticks
 
 MEMORY_SLOT: Final = 0
 """The slot of KVM's that holds the guest's memory."""
 _LPCR_LD: Final = 1 << 17
 """LPCR[LD]: the guest's decrementer has the processor's full width (Power ISA 3.0B, Book III, 2.2)."""
-
-
-@dataclass(frozen=True, slots=True)
-class MachineState:
-    """A guest's state outside its memory and its vCPUs' registers: what else a move has to carry."""
-
-    stopped: tuple[bool, ...]
-    """Which vCPUs are stopped, as RTAS counts it."""
-    time_of_day: TimeOfDay
-    random_state: tuple[Any, ...]
-    """Python's random generator, if H_RANDOM is answered here."""
-    history: History
-    """What happened to the guest's time until now."""
-    translation: Translation = NO_TRANSLATION
-    sources: tuple[SourceState, ...] = ()
-    console_signals: bool = True
-    nvram: bytes = b""
-    joined: tuple[bool, ...] = ()
-    """Which vCPUs wait in H_JOIN; empty for none."""
-    devices: tuple[DeviceState, ...] = ()
-    """Its virtual devices; they have no request under way."""
 
 
 class Recorder(Protocol):
@@ -147,12 +124,12 @@ class Guest:
         if not paused:
             self.resume()
         begun()
-        self._wait(lambda: self.end is not None, deadline)
+        wait_and_pause(self, self._threads, lambda: self.end is not None, deadline)
         return self.end or GuestEnd(EndReason.TIMED_OUT, f"the guest still ran after {timeout} s")
 
     def run_for(self, ticks: Ticks) -> GuestEnd | None:
         """Let the guest run for `ticks` of its host's clock, then pause it; None if it can go on."""
-        self._run_until(lambda: False, ticks)
+        run_until(self, self._threads, lambda: False, ticks)
         return self.end
 
     def run_until(self, predicate: Callable[[str], bool] | str, within: Ticks | None = None) -> bool:
@@ -163,7 +140,7 @@ class Guest:
         """
         text = predicate
         holds = (lambda printed: text in printed) if isinstance(text, str) else text
-        return self._run_until(lambda: holds(self.console.text), within)
+        return run_until(self, self._threads, lambda: holds(self.console.text), within)
 
     def run_while(self, holds: Callable[[], bool]) -> None:
         """Let the guest run until it ends or `holds` is no longer so, and then pause it.
@@ -171,39 +148,7 @@ class Guest:
         `holds` is looked at when a vCPU leaves the guest, and twice a second.
         """
         self.resume()
-        self._wait(lambda: self.end is not None or not holds(), None)
-
-    def _run_until(self, holds: Callable[[], bool], within: Ticks | None) -> bool:
-        found = due = False
-
-        def look() -> None:
-            nonlocal found
-            if not found and holds():
-                found = True
-                self._threads.ask_to_stop()
-
-        def stop() -> None:
-            nonlocal due
-            due = True
-            self._threads.ask_to_stop()
-
-        look()
-        if found:
-            return True
-        source = self.system.clock.source
-        # Set before the guest runs: in virtual time it could otherwise run past the moment.
-        alarm = None if within is None else source.call_at(SourceTime(source.ticks() + within.value), stop)
-        unwatch = self.console.watch(look)
-        try:
-            self.resume()
-            # A guest that ran already may have printed it before the watch began.
-            look()
-            self._wait(lambda: self.end is not None or found or due, None)
-        finally:
-            unwatch()
-            if alarm is not None:
-                alarm.cancel()
-        return found
+        wait_and_pause(self, self._threads, lambda: self.end is not None or not holds())
 
     def resume(self) -> None:
         """Let the guest go on, and return at once. If another thread holds it, wait for that thread first.
@@ -259,9 +204,17 @@ class Guest:
         with self.held():
             self._threads.trace(trace)
 
-    def held(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def held(self) -> Iterator[None]:
         """A context in which the guest is paused; it goes on afterwards if it ran before."""
-        return _Paused(self)
+        with self.holding:
+            ran = self.running
+            self.pause()
+            try:
+                yield
+            finally:
+                if ran and self.end is None:
+                    self.resume()
 
     def leave(self, where: str) -> None:
         """End the guest here because it goes on elsewhere: `where`, for people."""
@@ -316,12 +269,12 @@ class Guest:
         """A register by name (R3, PC, MSR, TB_OFFSET, DEC_EXPIRY, …), unsigned. A running guest is paused for
         it.
         """
-        with _Paused(self):
+        with self.held():
             return read_register(self._vcpu(vcpu), register)
 
     def set(self, register: str, value: int, vcpu: int = 0) -> None:
         """Set a register by name. A running guest is paused for it."""
-        with _Paused(self):
+        with self.held():
             of = self._vcpu(vcpu)
             if register.upper() != "TB_OFFSET":
                 write_register(of, register, value)
@@ -388,40 +341,14 @@ class Guest:
     @property
     def machine_state(self) -> MachineState:
         """What else a move has to carry; take it while the guest is paused."""
-        return MachineState(
-            tuple(thread.stopped for thread in self._threads.all),
-            TimeOfDay(
-                self.system.clock.now() + Offset(read_register(self.vcpus[0], "TB_OFFSET")),
-                self.wall_clock.since_epoch(),
-            ),
-            self.random.getstate() if self.system.clock.source.is_virtual else (),
-            self.history,
-            self.platform.translation,
-            tuple(self.platform.interrupts.states),
-            self.platform.console_signals,
-            self.platform.nvram.contents,
-            self.platform.joined if any(self.platform.joined) else (),
-            self.platform.vio.save(),
-        )
+        now = self.system.clock.now() + Offset(read_register(self.vcpus[0], "TB_OFFSET"))
+        return take_state(self.platform, self._threads.all, self.history, now)
 
     @machine_state.setter
     def machine_state(self, state: MachineState) -> None:
-        for thread, stopped in zip(self._threads.all, state.stopped, strict=True):
-            thread.stopped = stopped
         self._carried_time_of_day = state.time_of_day
         self.history = state.history
-        if state.random_state and self.system.clock.source.is_virtual:
-            self.random.setstate(state.random_state)
-        if state.translation != NO_TRANSLATION:
-            self.platform.translate(state.translation)
-        self.platform.interrupts.states = state.sources
-        self.platform.power_button.follow_interrupts()
-        self.platform.console_signals = state.console_signals
-        if state.joined:
-            self.platform.joined = state.joined
-        if state.nvram:
-            self.platform.nvram.contents = state.nvram
-        self.platform.vio.load(state.devices)
+        put_state(state, self.platform, self._threads.all)
 
     @property
     def ideal(self) -> IdealInterval:
@@ -459,21 +386,6 @@ class Guest:
             )
         return thread.vcpu
 
-    def _wait(self, done: Callable[[], bool], deadline: float | None) -> None:
-        """Wait until it holds or the deadline (of `time.monotonic`) has come, and leave the guest paused."""
-        changed = self._threads.changed
-        try:
-            with changed:
-                while not done():
-                    left = None if deadline is None else deadline - time.monotonic()
-                    if left is not None and left <= 0:
-                        break
-                    # A vCPU that leaves the guest notifies. An alarm takes no lock and so does not: look
-                    # from time to time whether one has fired.
-                    changed.wait(0.5 if left is None else min(left, 0.5))
-        finally:
-            self.pause()
-
     def is_stopped(self, vcpu: int) -> bool:
         """Whether a vCPU is stopped as RTAS counts it: it was not started, or it stopped itself."""
         return next(thread.stopped for thread in self._threads.all if thread.vcpu.id == vcpu)
@@ -487,53 +399,11 @@ class Guest:
         self.on_end()
 
     def _handle(self, thread: VcpuThread, exit_: Exit) -> None:
-        number = thread.vcpu.id
-        match exit_:
-            case HcallExit(nr=call):
-                thread.exits[call] += 1
-                answer_hypercall(self.platform, thread, exit_)
-            case DebugExit():
-                thread.exits["debug"] += 1
-                self._threads.ask_to_stop()
-                self.on_debug_exit(number, exit_)
-            case SystemEvent(type=SystemEventType.CRASH, message=message):
-                self.platform.crash(f"the guest crashed: {message}")
-            case MmioExit(phys_addr=address, is_write=is_write):
-                at = thread.vcpu.get_regs().pc
-                what = "wrote to" if is_write else "read from"
-                self.platform.crash(
-                    f"the guest crashed on vCPU {number}: it {what} {address:#x}, at which it has no memory, "
-                    f"at {at:#x}"
-                )
-            case FailEntry(message=message) | InternalError(message=message):
-                self._finish(GuestEnd(EndReason.INTERNAL_ERROR, message or "the guest could not be entered"))
-            case _:
-                self._finish(GuestEnd(EndReason.INTERNAL_ERROR, f"vCPU {number}: unexpected exit {exit_}"))
+        def debugged(stop: DebugExit) -> None:
+            self._threads.ask_to_stop()
+            self.on_debug_exit(thread.vcpu.id, stop)
+
+        handle_exit(self.platform, thread, exit_, debugged, self._finish)
 
     def _broke(self, thread: VcpuThread, error: Exception) -> None:
-        if isinstance(error, OutputLostError):
-            self._finish(GuestEnd(EndReason.OUTPUT_LOST, str(error)))
-            return
-        details = "".join(traceback.format_exception(error))
-        message = f"vCPU {thread.vcpu.id}: {type(error).__name__}: {error}"
-        self._finish(GuestEnd(EndReason.INTERNAL_ERROR, message, details))
-
-
-class _Paused(AbstractContextManager[None]):
-    """A guest out of the way for a moment; it goes on afterwards if it ran before."""
-
-    def __init__(self, guest: Guest) -> None:
-        self._guest = guest
-        self._ran = False
-
-    def __enter__(self) -> None:
-        self._guest.holding.acquire()
-        self._ran = self._guest.running
-        self._guest.pause()
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            if self._ran and self._guest.end is None:
-                self._guest.resume()
-        finally:
-            self._guest.holding.release()
+        self._finish(end_by_error(thread, error))

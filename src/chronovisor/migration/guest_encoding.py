@@ -12,8 +12,8 @@ from typing import Any, Final
 from chronovisor.kvm.ids import ONE_REG_BY_ID, ONE_REG_BY_NAME
 from chronovisor.kvm.structures import Regs, Sregs
 from chronovisor.machine.console import TYPED_BYTES
-from chronovisor.machine.guest import MachineState
 from chronovisor.machine.interrupt_sources import SourceState
+from chronovisor.machine.machine_state import MachineState
 from chronovisor.machine.services import Translation
 from chronovisor.machine.sizes import MAXIMUM_VCPUS
 from chronovisor.machine.vcpu_state import CARRIED, VcpuState

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from chronovisor.kvm.structures import Sregs
-from chronovisor.machine.guest import MachineState
+from chronovisor.machine.machine_state import MachineState
 from chronovisor.machine.sizes import Topology
 from chronovisor.machine.vcpu_state import VcpuState
 from chronovisor.timebase.handover import IdealInterval

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from chronovisor.machine import vcpu_state
 from chronovisor.machine.errors import MachineError
-from chronovisor.machine.guest import Guest, MachineState
+from chronovisor.machine.guest import Guest
+from chronovisor.machine.machine_state import MachineState
 from chronovisor.machine.wall_clock import TimeOfDay
 from chronovisor.migration.restoration import Loaded
 from chronovisor.timebase.handover import CLOCK_ERROR_LIMIT, Absence, Sample, plan

@@ -17,8 +17,9 @@ from chronovisor.kvm.interface import System
 from chronovisor.kvm.registers import read_register
 from chronovisor.machine import vcpu_state
 from chronovisor.machine.errors import MachineError
-from chronovisor.machine.guest import Guest, MachineState
+from chronovisor.machine.guest import Guest
 from chronovisor.machine.host import Host
+from chronovisor.machine.machine_state import MachineState
 from chronovisor.machine.vcpu_state import VcpuState
 from chronovisor.memory import PAGE_SIZE
 from chronovisor.memory.in_use import each_run_in_use

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 from chronovisor.kvm.registers import read_register, write_register
 from chronovisor.machine import vcpu_state
-from chronovisor.machine.guest import Guest, MachineState
+from chronovisor.machine.guest import Guest
+from chronovisor.machine.machine_state import MachineState
 from chronovisor.machine.vcpu_state import VcpuState
 from chronovisor.migration.errors import RestorationError
 from chronovisor.timebase.types import Offset

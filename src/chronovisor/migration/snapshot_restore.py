@@ -12,8 +12,9 @@ from chronovisor.kvm.errors import KvmError
 from chronovisor.machine.console import Console, Sink
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.files import FileError, open_regular
-from chronovisor.machine.guest import Guest, MachineState
+from chronovisor.machine.guest import Guest
 from chronovisor.machine.host import Host
+from chronovisor.machine.machine_state import MachineState
 from chronovisor.machine.vcpu_state import VcpuState
 from chronovisor.memory import GuestMemory
 from chronovisor.migration import snapshot_format as form
