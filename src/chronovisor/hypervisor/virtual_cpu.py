@@ -103,8 +103,6 @@ class VirtualCpu:
             host.ticks_per_instruction,
             host.random_bits,
         )
-        self._core_registers: tuple[int, int] | None = None
-        """LPCR and DPDES as `state` has them: a guest cannot change them; None if they are not known."""
         self._running = False
         self._accesses = 0
         self.state: Thread = machine.engine.thread(self._live)
@@ -193,10 +191,8 @@ class VirtualCpu:
         # A guest does not run in hypervisor state, and cannot turn machine checks off.
         if state.MSR & (_ME | _HV) != _ME:
             state.set_msr((state.MSR | _ME) & ~_HV)
-        core_registers = lpcr, _ = vcore.lpcr, vcore.dpdes
-        if core_registers != self._core_registers:
-            state.LPCR, state.DPDES = self._core_registers = core_registers
-        width = self._large_width if lpcr & _LD else 32
+        state.LPCR, state.DPDES = vcore.lpcr, vcore.dpdes
+        width = self._large_width if vcore.lpcr & _LD else 32
         self.timer.load(thread, width, vcore.offset, stay.entered_with, now)
         self._run_time.start(now)
         self._live.begin(thread)
@@ -478,7 +474,6 @@ class VirtualCpu:
 
     def _use_state(self) -> None:
         """Have all parts of the vCPU use the registers of `state`."""
-        self._core_registers = None
         self.state.line_mask = XISR
         self.state.answers = self.machine.hypercalls.places
         self._account.adopt(self.state)
