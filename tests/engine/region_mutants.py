@@ -124,17 +124,15 @@ def _only_the_first_byte_of_a_span_is_looked_up(patch: pytest.MonkeyPatch) -> No
 
 
 def _pages_that_are_both_there_count_as_side_by_side(patch: pytest.MonkeyPatch) -> None:
-    def go_on(low: EntryLowering, found: ir.Block, first: Any, last: ir.Value, use: str) -> None:
-        b, (page, there, _) = low.b, first
+    def beside(low: EntryLowering, found: ir.Block, first: Any, last: ir.Value, use: str) -> Any:
+        b, (page, there, data) = low.b, first
         tag, _ = low.tlb_entry(low.present_tlb(), use, last)
         both = b.and_(
             b.icmp_unsigned("==", there, page), b.icmp_unsigned("==", b.load(tag, typ=there.type), last)
         )
-        apart = low.block_named("apart")
-        b.cbranch(both, found, apart)
-        b.position_at_end(apart)
+        return low._go_on_if(both, found, data)
 
-    patch.setattr(EntryLowering, "_continue_if_beside", go_on)
+    patch.setattr(EntryLowering, "_beside", beside)
 
 
 def _a_return_goes_to_the_first_call(patch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from chronovisor.engine.concrete import ConcreteEngine, Reason
 from chronovisor.engine.native import pages as decoded
 from chronovisor.engine.native.compile_service import Prepare
 from chronovisor.engine.native.engine import NativeEngine
-from chronovisor.engine.native.layout import PAGE_SHIFT, RECORD_SIZE
+from chronovisor.engine.native.layout import PAGE_SHIFT, RECORD_SIZE, WAYS
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.regions import tier
 from chronovisor.engine.regions.compile import WantedRegion, compile_region
@@ -335,6 +335,28 @@ def test_tlbie_reaches_pages_that_are_looked_up_for_loads_and_stores() -> None:
             run.guest.memory.store(leaf, 8, entry ^ (0x1000 if turn % 2 == 0 else 0), False)
         assert run.guest.memory.load(DATA ^ 0x1000, 8, True) == run.thread.gpr[3]
     assert runs[0].seen() == runs[1].seen()
+
+
+@pytest.mark.parametrize("pages", [2, 3])
+def test_pages_that_the_tlb_has_side_by_side(pages: int) -> None:
+    """Two pages of one place in the TLB are not in each other's way; three are, and nothing is wrong."""
+    text = "loop: ld r3,0(r8); std r3,8(r9); ld r4,0(r9); std r4,16(r10); ld r5,24(r10); std r5,0(r8);"
+    text += "bc 16,0,loop; sc 1; tlbie r24,r25,0,1,1; tlbsync; mtctr r26; b loop"
+    others = [DATA + (number % pages << 22) for number in range(3)]
+    values = {"CTR": 300, "r8": others[0], "r9": others[1], "r10": others[2], "r26": 50}
+    values |= {"r24": others[1], "r25": PID << 32}
+    case = _Case(text, CODE, MODES["64le translated"], values, 0, "nop")
+    runs = [_Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
+    assert put_in(runs[1], [0]) == 1
+    for run in runs:
+        leaves = [run.tables.map(DATA + (n << 22), DATA + 0x1000 * (n - 1), 12, ALL) for n in (1, 2)]
+        run.guest.until_called(run.thread)
+        entry = run.guest.memory.load(leaves[0], 8, False)
+        run.guest.memory.store(leaves[0], 8, entry + 0x1000, False)
+        run.guest.until_called(run.thread)
+    assert runs[0].seen() == runs[1].seen()
+    assert isinstance(runs[1].thread, NativeThread)
+    assert (runs[1].thread.pieces > 300) == (pages > WAYS)
 
 
 def _compare_all() -> None:

@@ -16,7 +16,7 @@ from handlers import ensure
 from chronovisor.engine.concrete import ConcreteEngine, Reason
 from chronovisor.engine.native.emitter import FAULTED, NOT_TRANSLATED
 from chronovisor.engine.native.engine import NativeEngine
-from chronovisor.engine.native.layout import STORED, mode_number
+from chronovisor.engine.native.layout import KEYS, STORED, ThreadContext, mode_number
 from chronovisor.engine.native.library import HandlerLibrary, runtime
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.regions import tier
@@ -269,7 +269,7 @@ class Course:
             thread.DAR = thread.DSISR = 0
             thread.CIA = CODE
             thread.set_msr(msr)
-            if not runtime().adopt(thread.at):
+            if not (runtime().adopt(thread.at) and _empty_tlbs(thread)):
                 raise Difference("native code cannot run")
             # Fetches lead to pages that have changed, too: no code is in them.
             ctypes.memset(thread.guest.page_contents, 0, ctypes.sizeof(thread.guest.page_contents))
@@ -299,6 +299,13 @@ class Course:
             if random.random() < 0.2:
                 ea ^= 1 << random.randrange(64)
             yield ea & _MASK, random.choice(tuple(Access))
+
+
+def _empty_tlbs(thread: NativeThread) -> bool:
+    """Have each look-up be a walk; whether native code can run."""
+    context = ThreadContext.from_address(thread.context)
+    context.stale[:] = [1] * KEYS
+    return bool(runtime().adopt(thread.at))
 
 
 @cache

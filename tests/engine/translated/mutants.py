@@ -47,8 +47,8 @@ def fetches_stay_in_the_tlb() -> None:
     """An invalidation of a page leaves its fetches alone."""
     ours = ThreadEmitter.tlb_entry
 
-    def entry(self: Any, tlb: ir.Value, kind: str, page: ir.Value) -> tuple[ir.Value, ir.Value]:
-        return ours(self, tlb, "load" if kind == "fetch" else kind, page)
+    def entry(self: Any, tlb: ir.Value, kind: str, page: ir.Value, way: int = 0) -> tuple[ir.Value, ir.Value]:
+        return ours(self, tlb, "load" if kind == "fetch" else kind, page, way)
 
     contexts.ContextEmitter.tlb_entry = entry  # type: ignore[method-assign]
     _build_here()

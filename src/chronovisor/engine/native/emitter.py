@@ -24,6 +24,7 @@ from chronovisor.engine.native.layout import (
     RECORD_OFFSET,
     RECORD_SIZE,
     TLB_ENTRIES,
+    WAYS,
     DataEntry,
     FetchEntry,
     Tlb,
@@ -268,13 +269,17 @@ class ThreadEmitter(Emitter):
         """The TLB that the thread uses."""
         return self.b.inttoptr(self.read("tlb"), POINTER)
 
-    def tlb_entry(self, tlb: ir.Value, kind: str, page: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """The addresses of an effective page's tag for a use, and of what belongs to the page, in a TLB."""
-        of: type[DataEntry | FetchEntry] = DataEntry if kind in DATA_USES else FetchEntry
-        entries = Tlb.of_data if kind in DATA_USES else Tlb.of_code
-        size = ctypes.sizeof(of).bit_length() - 1
-        place = self.b.shl(self.b.and_(page, word(TLB_ENTRIES - 1)), word(size))
-        entry = self.at(self.at(tlb, entries.offset), place)
+    def tlb_entry(self, tlb: ir.Value, kind: str, page: ir.Value, way: int = 0) -> tuple[ir.Value, ir.Value]:
+        """The addresses of an effective page's tag for a use, and of what belongs to the page, in a TLB.
+
+        ``way`` says in which of its entries, if it is a page of data.
+        """
+        is_data = kind in DATA_USES
+        of: type[DataEntry | FetchEntry] = DataEntry if is_data else FetchEntry
+        size = ctypes.sizeof(of) * (WAYS if is_data else 1)
+        place = self.b.shl(self.b.and_(page, word(TLB_ENTRIES - 1)), word(size.bit_length() - 1))
+        first = (Tlb.of_data if is_data else Tlb.of_code).offset + way * ctypes.sizeof(of)
+        entry = self.at(self.at(tlb, first), place)
         return self.at(entry, getattr(of, kind).offset), self.at(entry, of.data.offset)
 
     def call_handler(self, handler: ir.Value, record: ir.Value, budget: ir.Value) -> ir.Value:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from typing import Final
 
 from llvmlite import ir
 
 from chronovisor.engine.native.contexts import PROCESS_SHIFT, ContextEmitter
 from chronovisor.engine.native.emitter import I32, I64, POINTER, VOID, ThreadEmitter, word
-from chronovisor.engine.native.layout import CONTEXTS, DATA_USES, KEYS, TLB_INVALID, Peers
+from chronovisor.engine.native.layout import CONTEXTS, DATA_USES, KEYS, TLB_INVALID, WAYS, Peers
 
 #: ``forget_process`` of an invalidation that concerns every process.
 ALL_PROCESSES: Final = (1 << 64) - 1
@@ -55,8 +56,8 @@ def define_forget_pages(module: ir.Module) -> ir.Function:
                 e.count_invalidation(tlb)
                 with e.each(b.add(b.sub(last, first), word(1))) as distance:
                     page = b.add(first, distance)
-                    for use in (*DATA_USES, "fetch"):
-                        tag, _data = e.tlb_entry(tlb, use, page)
+                    for use, way in (*product(DATA_USES, range(WAYS)), ("fetch", 0)):
+                        tag, _data = e.tlb_entry(tlb, use, page, way)
                         with e.if_(b.icmp_unsigned("==", b.load(tag, typ=I64), page)):
                             b.store(word(TLB_INVALID), tag)
     b.ret_void()

@@ -191,6 +191,10 @@ class DataEntry(ctypes.Structure):
 #: The uses of a page of data.
 DATA_USES = ("load", "store", "both")
 
+#: How many entries a page of data may be in, side by side. Code looks at the first one first. Few pages that
+#: are used all the time are enough for some two to be in each other's way.
+WAYS = 2
+
 
 class FetchEntry(ctypes.Structure):
     """A page of code: its entry in the table of decoded pages, by the address of that.
@@ -202,7 +206,7 @@ class FetchEntry(ctypes.Structure):
 
 
 class Tlb(ctypes.Structure):
-    """What a thread has translated, direct-mapped by the number of the effective page.
+    """What a thread has translated, by the number of the effective page.
 
     ``generation`` counts how often entries were invalidated: a thread withdraws an entry that it has made
     from tables that it read before.
@@ -210,9 +214,9 @@ class Tlb(ctypes.Structure):
 
     _fields_ = [
         ("generation", ctypes.c_uint64),
-        # To the size of an entry, so that no entry is in two cache lines.
-        ("unused", ctypes.c_uint64 * 3),
-        ("of_data", DataEntry * TLB_ENTRIES),
+        # To the size of a page's entries, so that they are in one cache line.
+        ("unused", ctypes.c_uint64 * 7),
+        ("of_data", DataEntry * WAYS * TLB_ENTRIES),
         ("of_code", FetchEntry * TLB_ENTRIES),
     ]
 

@@ -26,6 +26,7 @@ from chronovisor.engine.native.layout import (
     TLB_INVALID,
     WATCHED_LOADS,
     WATCHED_STORES,
+    WAYS,
     Tlb,
 )
 from chronovisor.engine.native.pure_operations import PURE_ROWS
@@ -53,6 +54,8 @@ class _Walk(ThreadEmitter):
         self.tlb = self.present_tlb()
         self.generation = self._generation()
         b = self.b
+        if access is not Access.FETCH:
+            self._return_if_second()
         on, off = self.block_named("on"), self.block_named("off")
         enabled = b.and_(self.read("MSR"), word(int(MSR.IR if access is Access.FETCH else MSR.DR)))
         b.cbranch(b.icmp_unsigned("!=", enabled, word(0)), on, off)
@@ -109,6 +112,45 @@ class _Walk(ThreadEmitter):
             b.store(b.load(at, typ=I8), found)
         return b.zext(b.load(found, typ=I8), I64)
 
+    def _ways(self, page: ir.Value) -> list[dict[str, ir.Value]]:
+        """Where the parts of a page's entries are."""
+        return [
+            {use: self.tlb_entry(self.tlb, use, page, way)[0] for use in DATA_USES}
+            | {"data": self.tlb_entry(self.tlb, "load", page, way)[1]}
+            for way in range(WAYS)
+        ]
+
+    def _swap(self, ways: list[dict[str, ir.Value]]) -> None:
+        """Exchange a page's entries."""
+        first, second = ways
+        for part in first:
+            one, other = (self.b.load(way[part], typ=I64) for way in ways)
+            self.b.store(other, first[part])
+            self.b.store(one, second[part])
+
+    def _return_if_second(self) -> None:
+        """If the page is in its second entry, return its address and have it in the first one."""
+        b, page = self.b, self.b.lshr(self.ea, word(PAGE_SHIFT))
+        ways = self._ways(page)
+        tag = b.load(ways[1][self.access.value], typ=I64)
+        with self.elsewhere(self.unlikely(b.icmp_unsigned("==", tag, page), "second")):
+            self._swap(ways)
+            self._withdraw_if_late([way[use] for way in ways for use in DATA_USES])
+            place = b.add(self.ea, b.load(ways[0]["data"], typ=I64))
+            b.ret(b.sub(place, self.read("memory_at")))
+
+    def _withdraw_if_late(self, tags: list[ir.Value]) -> None:
+        """Forget entries and return without a translation if another thread has invalidated something since
+        the walk began.
+        """
+        b = self.b
+        b.fence("seq_cst")
+        late = b.icmp_unsigned("!=", self._generation(), self.generation)
+        with self.elsewhere(self.unlikely(late, "late")):
+            for tag in tags:
+                b.store(word(TLB_INVALID), tag)
+            self.fail()
+
     def found(self, real: ir.Value, loads: ir.Value) -> None:
         """Keep the page in the TLB and return the real address, if there is memory at it.
 
@@ -123,13 +165,7 @@ class _Walk(ThreadEmitter):
             if self.access is Access.FETCH
             else self._found_data(real, page, loads)
         )
-        b.fence("seq_cst")
-        # Another thread may have invalidated what was read since the walk began.
-        late = b.icmp_unsigned("!=", self._generation(), self.generation)
-        with self.elsewhere(self.unlikely(late, "late")):
-            for tag in tags:
-                b.store(word(TLB_INVALID), tag)
-            self.fail()
+        self._withdraw_if_late(tags)
         b.ret(real)
 
     def _found_code(self, real: ir.Value, page: ir.Value) -> list[ir.Value]:
@@ -150,22 +186,23 @@ class _Walk(ThreadEmitter):
         b, watched = self.b, self.watched(real)
         with self.elsewhere(self.unlikely(self.any(watched, _WATCHED[self.access]), "watched")):
             self.fail()
-        tags = {use: self.tlb_entry(self.tlb, use, page)[0] for use in DATA_USES}
-        _, data = self.tlb_entry(self.tlb, self.access.value, page)
-        distance = b.sub(b.add(self.read("memory_at"), real), self.ea)
-        with self.if_(b.icmp_unsigned("!=", b.load(data, typ=I64), distance)):
-            # The tags are another page's. If the distance is the same, they hold whatever page they name.
-            for tag in tags.values():
-                b.store(word(TLB_INVALID), tag)
-            b.store(distance, data)
+        ways = self._ways(page)
+        first, distance = ways[0], b.sub(b.add(self.read("memory_at"), real), self.ea)
+        with self.if_(b.icmp_unsigned("!=", b.load(first["data"], typ=I64), distance)):
+            self._swap(ways)
+            with self.if_(b.icmp_unsigned("!=", b.load(first["data"], typ=I64), distance)):
+                # The tags are another page's. If the distance is the same, they hold whatever page they name.
+                for use in DATA_USES:
+                    b.store(word(TLB_INVALID), first[use])
+                b.store(distance, first["data"])
         if self.access is Access.STORE:
             # Stores by this entry do not log their page: it is in the log before the first of them. Whoever
             # takes the log has the entry forgotten.
             self.log_page(real)
             with self.if_(b.and_(loads, b.not_(self.any(watched, WATCHED_LOADS)))):
-                b.store(page, tags["both"])
-        b.store(page, tags[self.access.value])
-        return list(tags.values())
+                b.store(page, first["both"])
+        b.store(page, first[self.access.value])
+        return [way[use] for way in ways for use in DATA_USES]
 
 
 def _load_real(walk: _Walk, v: Value, address: ir.Value) -> ir.Value:

@@ -521,20 +521,33 @@ class EntryLowering(RegisterLowering):
         last = b.lshr(b.add(ea, word(size - 1)), word(PAGE_SHIFT)) if size > 1 else page
         tag, data = self.tlb_entry(self.present_tlb(), use, page)
         there = b.load(tag, typ=I64)
-        absent = self.unlikely(b.icmp_unsigned("!=", there, last), "absent")
-        found = b.block
-        with self.elsewhere(absent):
+        elsewhere = self.unlikely(b.icmp_unsigned("!=", there, last), "elsewhere")
+        found = self.block_named("found")
+        ways = [(b.load(data, typ=I64), b.block)]
+        b.branch(found)
+        with self.elsewhere(elsewhere):
+            ways.append(self._second(found, page, last, use))
             if size > 1:
-                self._continue_if_beside(found, (page, there, data), last, use)
+                ways.append(self._beside(found, (page, there, data), last, use))
             record = self._record(self.site.offset)
             address = self.address() if record is None else None
             self._exit(Exit.ABSENT, self.known.done, address=address, record=record)
-        return b.load(data, typ=I64)
+        b.position_at_end(found)
+        distance = b.phi(I64)
+        for value, block in ways:
+            distance.add_incoming(value, block)
+        return distance
 
-    def _continue_if_beside(
+    def _second(self, found: ir.Block, page: ir.Value, last: ir.Value, use: str) -> tuple[ir.Value, ir.Block]:
+        """Go to ``found`` if the page is in its second entry: with which distance, and from where."""
+        b, (tag, data) = self.b, self.tlb_entry(self.present_tlb(), use, page, 1)
+        is_second = b.icmp_unsigned("==", b.load(tag, typ=I64), last)
+        return self._go_on_if(is_second, found, data)
+
+    def _beside(
         self, found: ir.Block, first: tuple[ir.Value, ir.Value, ir.Value], last: ir.Value, use: str
-    ) -> None:
-        """Go to ``found`` if the TLB has two pages that lie beside each other in memory too.
+    ) -> tuple[ir.Value, ir.Block]:
+        """The same if the TLB has two pages that lie beside each other in memory too.
 
         Guests have larger pages than the TLB.
         """
@@ -544,9 +557,16 @@ class EntryLowering(RegisterLowering):
             b.icmp_unsigned("==", there, page), b.icmp_unsigned("==", b.load(other_tag, typ=I64), last)
         )
         beside = b.icmp_unsigned("==", b.load(data, typ=I64), b.load(other, typ=I64))
-        apart = self.block_named("apart")
-        b.cbranch(b.and_(both, beside), found, apart)
-        b.position_at_end(apart)
+        return self._go_on_if(b.and_(both, beside), found, data)
+
+    def _go_on_if(self, condition: ir.Value, found: ir.Block, data: ir.Value) -> tuple[ir.Value, ir.Block]:
+        b, there, on = self.b, self.block_named("there"), self.block_named("not_there")
+        b.cbranch(condition, there, on)
+        b.position_at_end(there)
+        distance = b.load(data, typ=I64)
+        b.branch(found)
+        b.position_at_end(on)
+        return distance, there
 
 
 _ENDS = {
