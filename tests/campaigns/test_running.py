@@ -42,7 +42,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         patched.setenv(TRIED, str(tmp_path_factory.mktemp("tried")))
         patched.syspath_prepend(TESTS)
         with local(2, deaths=0) as made:
-            made.require_same_code()
+            made.prepare()
             yield made
 
 
@@ -119,10 +119,22 @@ def test_workers_with_other_code_are_refused_by_name(
 ) -> None:
     monkeypatch.setattr(cluster_module, "code_version", lambda: "9.9 (other)")
     with pytest.raises(CampaignError, match=r"the worker \S+ has version .*; this is 9.9 \(other\)"):
-        cluster.require_same_code()
+        cluster.prepare()
     # A worker that comes later is found by its first task.
     with pytest.raises(CampaignError, match=r"the worker tls://\S+ has version .*; this is 9.9 \(other\)"):
         run(cluster, tmp_path)
+
+
+def test_a_worker_that_does_not_answer_is_named(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_module, "_ANSWER", "3s")
+    worker, process = next(iter(cluster._client.run(os.getpid).items()))
+    os.kill(process, signal.SIGSTOP)
+    try:
+        with pytest.raises(CampaignError, match=f"a worker does not answer; .* is {worker}: end it"):
+            cluster.prepare()
+    finally:
+        os.kill(process, signal.SIGCONT)
+    cluster.prepare()
 
 
 def test_a_campaign_that_cannot_run_at_a_worker_ends(cluster: Cluster, tmp_path: Path) -> None:
@@ -263,7 +275,7 @@ def test_a_scheduler_elsewhere_is_used_and_may_go_away(
     )
     address = elsewhere.scheduler_address
     with at(address) as made:
-        made.require_same_code()
+        made.prepare()
         assert run(made, tmp_path / "one").answer.data == SUM
     header = Header.here(CAMPAIGN.name, 1, {**CAMPAIGN.parameters, "ms": 100}, False)
 
@@ -324,7 +336,7 @@ def test_a_scheduler_is_reached_by_tls_with_the_right_certificates_alone(
                 pass
             assert "\n" not in str(raised.value)
         with certificates(*names["ours"]), at(address) as made:
-            made.require_same_code()
+            made.prepare()
             assert run(made, tmp_path / "results").answer.data == SUM
 
 
@@ -337,4 +349,4 @@ def test_a_worker_with_several_threads_is_refused_by_name() -> None:
         at(elsewhere.scheduler_address) as made,
         pytest.raises(CampaignError, match=r"the worker tcp://\S+ has 2 threads: start it with --nthreads 1"),
     ):
-        made.require_same_code()
+        made.prepare()

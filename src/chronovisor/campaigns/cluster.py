@@ -34,6 +34,8 @@ _FRESH = 1.0
 _NOTHING = logging.CRITICAL + 1
 _PATIENCE = "10s"
 """How long an address is tried."""
+_ANSWER = "60s"
+"""How long all workers have for telling their code."""
 
 Numbered: TypeAlias = tuple[int, Json]
 """A task: its number and its part."""
@@ -101,7 +103,6 @@ class Cluster:
         self._client = client
         self._where = where
         self._count, self._counted = 0, -_FRESH
-        client.register_plugin(_NoProfiles())
 
     @property
     def workers(self) -> int:
@@ -117,11 +118,22 @@ class Cluster:
         told: Mapping[str, Json] = self._client.scheduler_info(n_workers=-1).get("workers", {})
         return told
 
-    def require_same_code(self) -> None:
-        """Raise `CampaignError` if a worker's code is not ours, or if it runs several tasks at once."""
+    def prepare(self) -> None:
+        """Have the workers take no profiles.
+
+        Raises `CampaignError` if a worker does not answer, if its code is not ours, or if it runs several
+        tasks at once.
+        """
         here = code_version()
         threads = {worker: told["nthreads"] for worker, told in self._workers.items()}
-        told = self._client.run(_code_here, on_error="return")
+        try:
+            told = self._client.run(_code_here, on_error="return", callback_timeout=_ANSWER)
+        except TimeoutError:
+            workers = self._workers
+            silent = min(workers, key=lambda worker: float(workers[worker]["last_seen"]), default="")
+            raise CampaignError(
+                f"a worker does not answer; the one last heard of longest ago is {silent}: end it"
+            ) from None
         for worker, answer in sorted(told.items()):
             if isinstance(answer, ModuleNotFoundError):
                 raise CampaignError(f"the worker {worker} has no {answer.name}: install Chronovisor there")
@@ -133,6 +145,8 @@ class Cluster:
                 raise CampaignError(
                     f"the worker {worker} has {threads[worker]} threads: start it with --nthreads 1"
                 )
+        # Only now, because a worker that does not answer would have this wait for ever.
+        self._client.register_plugin(_NoProfiles())
 
     def run(
         self,

@@ -173,7 +173,7 @@ def _ended(campaign: Campaign, wanted: Wanted) -> tuple[Ended, Path]:
             if wanted.scheduler
             else cluster.local(wanted.workers or os.cpu_count() or 1)
         )
-        made.require_same_code()
+        made.prepare()
         if header is not None:
             # Last, so that a campaign that cannot begin leaves no directory.
             where = wanted.results or Path(f"{campaign.name}-{header.seed}")
