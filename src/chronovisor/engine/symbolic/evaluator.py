@@ -64,6 +64,8 @@ class Evaluation:
         self.going: z3.BoolRef = z3.BoolVal(True)
         self.guard: z3.BoolRef = z3.BoolVal(True)
         self._terms: dict[int, z3.BitVecRef] = {}
+        self._as_they_are: set[int] = set()
+        """The statements whose terms were not simplified."""
 
     def run(self, block: Block, guard: z3.BoolRef) -> None:
         """Execute statements under ``guard``, as long as nothing has ended the program."""
@@ -82,13 +84,26 @@ class Evaluation:
                     z3.BitVecVal(number, statement.width) if isinstance(number, int) else number
                 )
             elif statement.op in EXPRESSIONS:
-                self._terms[id(statement)] = z3.simplify(EXPRESSIONS[statement.op](statement, *arguments))
+                self._keep(statement, EXPRESSIONS[statement.op](statement, *arguments))
             elif statement.op in EFFECTS:
                 STATEMENTS[statement.op](self, statement, *arguments)
             else:
-                self._terms[id(statement)] = z3.simplify(
-                    STATEMENTS[statement.op](self, statement, *arguments)
-                )
+                self._keep(statement, STATEMENTS[statement.op](self, statement, *arguments))
+
+    def _keep(self, statement: Value, term: z3.BitVecRef) -> None:
+        """Keep what a statement computes, simplified.
+
+        What is wider than a general-purpose register, or put together from parts of that, stays as it is: z3
+        would take vectors' masks apart, element by element, which makes eighty times as many terms of AES's
+        substitution of bytes.
+        """
+        widths = [statement.width, *(argument.width for argument in statement.args)]
+        is_of_parts = statement.op == "concat" and any(id(one) in self._as_they_are for one in statement.args)
+        if max(widths) > 64 or is_of_parts:
+            self._as_they_are.add(id(statement))
+        else:
+            term = z3.simplify(term)
+        self._terms[id(statement)] = term
 
     # What statements are made of
 
@@ -175,7 +190,8 @@ def _write_file(e: Evaluation, v: Value, number: z3.BitVecRef, value: z3.BitVecR
     index = known(number)
     for each in range(len(registers)) if index is None else (index,):
         here = e.guard if index is not None else z3.And(e.guard, number == each)
-        registers[each] = z3.simplify(z3.If(here, value, registers[each]))
+        term = value if z3.is_true(here) else z3.If(here, value, registers[each])
+        registers[each] = term if term.size() > 64 else z3.simplify(term)
 
 
 def _load(e: Evaluation, v: Value, ea: z3.BitVecRef) -> z3.BitVecRef:
