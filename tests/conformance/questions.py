@@ -29,6 +29,7 @@ def question(ask: Question) -> Question:
 def questions() -> dict[str, Question]:
     """All questions by name, in the order in which they are asked."""
     import conformance.controller_questions
+    import conformance.debugging_questions
     import conformance.decrementer_questions
     import conformance.machine_questions
     import conformance.offset_questions

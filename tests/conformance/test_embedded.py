@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from conformance.breaches import ask
+from conformance.breakpoint_questions import ask_with_breakpoints
 from conformance.differences import DIFFERENCES, compare
 from conformance.document import DOCUMENT, document
 from conformance.expected import expected
@@ -16,6 +17,28 @@ def test_every_question_is_answered_as_expected(engine: str) -> None:
     if engine == "regions":
         pytest.importorskip("llvmlite")
     assert ask_all("embedded", engine) == expected()
+
+
+@pytest.mark.parametrize("engine", ["concrete", "regions"])
+def test_a_debugger_has_its_breakpoints_and_steps(engine: str) -> None:
+    answers = ask_with_breakpoints("embedded", engine)
+    steps = answers["single_steps"]
+    at = [0x4, 0x8, 0x8, 0xC, 0x10, 0x14, 0x18, 0x20, 0x34, 0x38, 0x3C, 0x24, 0x28]
+    assert steps["plain and branches"] == [*(f"stepped to {address:#x}" for address in at), "HcallExit"]
+    assert (steps["counter"], steps["link"], steps["counted"]) == (0, 0x24, [2, 6])
+    assert (steps["one that is taken leads to"], steps["a system call leads to"]) == (0x700, 0xC00)
+    assert answers["breakpoints"] == {
+        "the first": "breakpoint at 0x4",
+        "memory is the guest's own": True,
+        "what was executed": 0,
+        "the second": "breakpoint at 0xc",
+        "what was executed then": 1,
+        "a step over it": "stepped to 0x4",
+        "the next turn": "breakpoint at 0xc",
+        "what was executed by then": 2,
+        "without": "HcallExit",
+        "in the end": 3,
+    }
 
 
 def test_no_expected_answer_breaks_a_promise() -> None:

@@ -23,6 +23,8 @@ from chronovisor.kvm.linux.clock import Timebase, timebase_reader
 from chronovisor.kvm.linux.layouts import (
     DirtyLogRequest,
     EnableCap,
+    GuestDebug,
+    GuestDebugControl,
     InterruptLevel,
     Ioctl,
     KvmRun,
@@ -45,11 +47,13 @@ STRUCTURES: dict[str, tuple[type[ctypes.Structure], dict[str, str]]] = {
     "struct kvm_userspace_memory_region": (MemoryRegion, {}),
     "struct kvm_dirty_log": (DirtyLogRequest, {"padding": "padding1"}),
     "struct kvm_enable_cap": (EnableCap, {"padding": "pad"}),
+    "struct kvm_guest_debug": (GuestDebug, {}),
     "struct kvm_run": (KvmRun, {"exit": "hw"}),
 }
 """Ours for each of theirs, and the fields that have another name there."""
 EXITS = {
     "papr_hcall": ("nr", "ret", "args"),
+    "debug": ("arch",),
     "mmio": ("phys_addr", "data", "len", "is_write"),
     "fail_entry": ("hardware_entry_failure_reason",),
     "internal": ("suberror", "ndata", "data"),
@@ -85,6 +89,7 @@ def test_layouts_and_numbers_are_those_of_the_kernels_headers(tmp_path: Path) ->
             inside = getattr(_kind(reason), field).offset
             ours[f"offsetof(struct kvm_run, {reason}.{field})"] = KvmRun.exit.offset + inside
     ours |= {f"KVM_{ioctl.name}": ioctl for ioctl in Ioctl}
+    ours |= {f"KVM_GUESTDBG_{flag.name}": flag for flag in GuestDebugControl}
     ours |= {f"(unsigned)KVM_INTERRUPT_{level.name}": level for level in InterruptLevel}
     expected = theirs(list(ours), tmp_path)
     assert dict(zip(ours, expected, strict=True)) == ours

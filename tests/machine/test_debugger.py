@@ -496,6 +496,14 @@ def test_requests_that_make_no_sense_are_answered_and_the_guest_lives() -> None:
             time.sleep(0.05)
             peer.socket.sendall(b"+\x03")
             assert peer.answer().startswith(b"T02thread:1;")
+            # It vanishes while the guest runs, which goes on; the next one is welcome once that was noticed.
+            peer.socket.sendall(frame(b"vCont;c"))
+            peer.socket.close()
+            peer = Peer(server)
+            while b"another debugger" in peer.ask(b"qSupported"):
+                assert time.monotonic() < deadline
+                peer = Peer(server)
+            assert peer.ask(b"?").startswith(b"T02")
             peer.socket.sendall(frame(b"k"))
             deadline = time.monotonic() + 60
             while guest.end is None:

@@ -1,26 +1,19 @@
 """The clock of a Power host: the processor's timebase register itself, read by the process itself.
 
-There is no call of the kernel for it, as none is needed: `mftb` is for everybody. Two instructions in a page
-of their own are a function that ctypes can call.
+There is no call of the kernel for it, as none is needed: `mftb` is for everybody (`machine_code.py`).
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import mmap
 import os
-import struct
 import sys
 from collections.abc import Callable
-from typing import Final
 
 from chronovisor.kvm.errors import KvmError
+from chronovisor.kvm.linux.machine_code import timebase_function
 from chronovisor.timebase.clock import RealTime
 from chronovisor.timebase.types import SourceTime, signed64
-
-_MFTB_R3: Final = 0x7C6C_42A6
-_BLR: Final = 0x4E80_0020
 
 
 class Timebase(RealTime):
@@ -51,37 +44,10 @@ def timebase_reader() -> Callable[[], int]:
             "alone: take the embedded provider",
         )
     try:
-        page = _executable(struct.pack("<2I", _MFTB_R3, _BLR))
+        return timebase_function()
     except OSError as error:
         raise KvmError(
             errno.EACCES,
             f"the timebase cannot be read: this machine lets Python have no executable memory ({error}); "
             "allow memfd_create and PROT_EXEC",
         ) from None
-    # PYFUNCTYPE: Python's lock stays held, or a reading would wait for another thread's turn.
-    function = ctypes.PYFUNCTYPE(ctypes.c_uint64)(page)
-    return function
-
-
-def _executable(code: bytes) -> int:
-    """Return the address of `code` in memory that can be executed and not written; it stays there for good.
-
-    A file's page that is mapped for execution has its instruction cache seen to by the kernel.
-    """
-    descriptor = os.memfd_create("chronovisor-mftb", os.MFD_CLOEXEC)
-    try:
-        os.write(descriptor, code)
-        # Mapped through the C library: Python's mmap has no address without being writable.
-        library = ctypes.CDLL(None, use_errno=True)
-        library.mmap.restype = ctypes.c_void_p
-        library.mmap.argtypes = (
-            *(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long),
-        )
-        address = library.mmap(
-            None, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_EXEC, mmap.MAP_PRIVATE, descriptor, 0
-        )
-        if address is None or address == ctypes.c_void_p(-1).value:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        return int(address)
-    finally:
-        os.close(descriptor)

@@ -7,7 +7,7 @@ Linux 6.1. Powerpc numbers ioctls its own way: three bits of direction, of which
 from __future__ import annotations
 
 import ctypes
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from typing import Final
 
 SLB_ENTRIES: Final = 64
@@ -93,6 +93,19 @@ class InterruptLevel(IntEnum):
     SET_LEVEL = 0xFFFF_FFFD
 
 
+class GuestDebugControl(IntFlag):
+    """`kvm_guest_debug.control`, as far as KVM HV heeds it: KVM_GUESTDBG_…"""
+
+    ENABLE = 1
+    USE_SW_BP = 1 << 16
+
+
+class GuestDebug(ctypes.Structure):
+    """`struct kvm_guest_debug`; its 16 breakpoints in registers are other processors'."""
+
+    _fields_ = (("control", ctypes.c_uint32), ("pad", ctypes.c_uint32), ("arch", ctypes.c_uint64 * (16 * 2)))
+
+
 class _Hypercall(ctypes.Structure):
     _fields_ = (("nr", ctypes.c_uint64), ("ret", ctypes.c_uint64), ("args", ctypes.c_uint64 * 9))
 
@@ -104,6 +117,14 @@ class _Mmio(ctypes.Structure):
         ("len", ctypes.c_uint32),
         ("is_write", ctypes.c_uint8),
     )
+
+
+class _DebugArch(ctypes.Structure):
+    _fields_ = (("address", ctypes.c_uint64), ("status", ctypes.c_uint32))
+
+
+class _Debug(ctypes.Structure):
+    _fields_ = (("arch", _DebugArch),)
 
 
 class _FailEntry(ctypes.Structure):
@@ -122,6 +143,7 @@ class _Reasons(ctypes.Union):
     _fields_ = (
         ("papr_hcall", _Hypercall),
         ("mmio", _Mmio),
+        ("debug", _Debug),
         ("fail_entry", _FailEntry),
         ("internal", _InternalError),
         ("system_event", _SystemEvent),
@@ -204,6 +226,7 @@ class Ioctl(IntEnum):
     ENABLE_CAP = _ioctl(_WRITE, 0xA3, EnableCap)
     GET_ONE_REG = _ioctl(_WRITE, 0xAB, OneRegister)
     SET_ONE_REG = _ioctl(_WRITE, 0xAC, OneRegister)
+    SET_GUEST_DEBUG = _ioctl(_WRITE, 0x9B, GuestDebug)
     CREATE_DEVICE = _ioctl(_READ | _WRITE, 0xE0, CreateDevice)
     SET_DEVICE_ATTR = _ioctl(_WRITE, 0xE1, DeviceAttribute)
     GET_DEVICE_ATTR = _ioctl(_WRITE, 0xE2, DeviceAttribute)

@@ -15,6 +15,7 @@ from typing import Final
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.ids import KVM_API_VERSION, ONE_REG_BY_NAME, Cap, VmType
 from chronovisor.kvm.interface import HostFacts, HostOptions
+from chronovisor.kvm.linux.breakpoints_trial import ends_at_breakpoint
 from chronovisor.kvm.linux.clock import Timebase, timebase_reader
 from chronovisor.kvm.linux.device import ask
 from chronovisor.kvm.linux.layouts import Ioctl
@@ -45,6 +46,8 @@ class LinuxSystem:
         read = timebase_reader()
         self._kvm = open_device(DEVICE)
         self._vms: list[LinuxVm] = []
+        self._has_breakpoints: bool | None = None
+        """Not known before somebody asks."""
         try:
             check_kernel(self._kvm)
             self._shared_size = ask(self._kvm, Ioctl.GET_VCPU_MMAP_SIZE)
@@ -62,7 +65,7 @@ class LinuxSystem:
     def create_vm(self, vm_type: int = VmType.HV) -> LinuxVm:
         """KVM_CREATE_VM."""
         descriptor = ask(self._kvm, Ioctl.CREATE_VM, vm_type, f"making a virtual machine of kind {vm_type}")
-        vm = LinuxVm(descriptor, self._shared_size)
+        vm = LinuxVm(descriptor, self._shared_size, self._check_breakpoints)
         self._vms.append(vm)
         return vm
 
@@ -95,10 +98,24 @@ class LinuxSystem:
                 page_size=mmap.PAGESIZE,
             )
 
+    def _check_breakpoints(self) -> None:
+        """EOPNOTSUPP if KVM_RUN does not end at a breakpoint. KVM gives the interrupt to the guest if the
+        machine does not say which instruction caused it (HEIR, which QEMU emulates since 8.1).
+        """
+        if self._has_breakpoints is None:
+            with self._trial() as (vm, _):
+                self._has_breakpoints = ends_at_breakpoint(vm)
+        if not self._has_breakpoints:
+            raise KvmError(
+                errno.EOPNOTSUPP,
+                "breakpoints and steps: on this machine the kernel's KVM ends no run at them (under QEMU "
+                "before 8.1 it cannot)",
+            )
+
     @contextlib.contextmanager
     def _trial(self) -> Iterator[tuple[LinuxVm, int]]:
         """A machine with a vCPU and the version of its processor, to see what this kernel's have."""
-        vm = LinuxVm(_make_machine(self._kvm), self._shared_size)
+        vm = LinuxVm(_make_machine(self._kvm), self._shared_size, lambda: None)
         try:
             vcpu = vm.create_vcpu(0)
             for name in _CHECKED:

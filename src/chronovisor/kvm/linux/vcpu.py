@@ -12,10 +12,11 @@ import signal
 import struct
 import sys
 import threading
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.exits import (
+    DebugExit,
     Exit,
     FailEntry,
     HcallExit,
@@ -24,12 +25,16 @@ from chronovisor.kvm.exits import (
     MmioExit,
     SystemEvent,
 )
-from chronovisor.kvm.ids import ONE_REG_BY_ID, ExitReason, OneReg, SystemEventType
+from chronovisor.kvm.ids import ONE_REG_BY_ID, ONE_REG_BY_NAME, ExitReason, OneReg, SystemEventType
+from chronovisor.kvm.linux.breakpoints import DEBUG_INSTRUCTION, Breakpoints
+from chronovisor.kvm.linux.debugged_run import DebuggedRun
 from chronovisor.kvm.linux.device import ask, enable_cap, refusal
 from chronovisor.kvm.linux.layouts import (
     ARRAYS,
     SCALARS,
     SLB_ENTRIES,
+    GuestDebug,
+    GuestDebugControl,
     Interrupt,
     InterruptLevel,
     Ioctl,
@@ -38,6 +43,8 @@ from chronovisor.kvm.linux.layouts import (
     Registers,
     SpecialRegisters,
 )
+from chronovisor.kvm.linux.successors import Place
+from chronovisor.kvm.linux.translation import MSR_DR, MSR_IR
 from chronovisor.kvm.structures import Regs, Sregs
 from chronovisor.timebase.run_trace import RunTrace
 from chronovisor.timebase.types import MASK64
@@ -66,6 +73,25 @@ vector registers, the kernel keeps as one number of 16 bytes in its own byte ord
 """
 
 
+_DEBUG_INST: Final = ONE_REG_BY_NAME["DEBUG_INST"].id
+_PID: Final = ONE_REG_BY_NAME["PID"].id
+
+
+class Surroundings(Protocol):
+    """What a vCPU needs of its machine to be debugged."""
+
+    breakpoints: Breakpoints
+
+    def check_breakpoints(self) -> None:
+        """KvmError if this machine's KVM has no breakpoints."""
+
+    def read(self, address: int, size: int) -> bytes | None:
+        """The bytes at a guest real address; None if any of them is not there."""
+
+    def real(self, address: int, msr: int, relocate: int, process: int) -> int | None:
+        """The guest real address behind an effective one: see `ProcessTables.real`."""
+
+
 class LinuxVcpu:
     """`kvm.interface.Vcpu` over a vCPU's file and the page that it shares with the kernel.
 
@@ -73,7 +99,7 @@ class LinuxVcpu:
     while it holds the GIL, for which the thread in KVM_RUN waits.
     """
 
-    def __init__(self, descriptor: int, number: int, shared_size: int) -> None:
+    def __init__(self, descriptor: int, number: int, shared_size: int, machine: Surroundings) -> None:
         self._descriptor = descriptor
         self._number = number
         self._shared = mmap.mmap(descriptor, shared_size, mmap.MAP_SHARED)
@@ -91,6 +117,10 @@ class LinuxVcpu:
             8: ctypes.c_uint64.from_buffer(self._value),
         }
         """The same memory as a register of so many bytes."""
+        self._machine = machine
+        self._debugged = DebuggedRun(self, machine.breakpoints)
+        self._debug_control = GuestDebugControl(0)
+        """What the kernel was last told by KVM_SET_GUEST_DEBUG."""
 
     @property
     def id(self) -> int:
@@ -100,7 +130,14 @@ class LinuxVcpu:
     # Running
 
     def run(self) -> Exit:
-        """KVM_RUN."""
+        """KVM_RUN; more than one of them for a vCPU that a debugger looks at."""
+        with self._outside:
+            if self._debugged.needed or self._debug_control:
+                self._tell_debugged()
+            return self._debugged.run() if self._debug_control else self.enter()
+
+    def enter(self) -> Exit:
+        """KVM_RUN, once."""
         with self._outside:
             shared = self._page()
             self._answer(shared)
@@ -236,14 +273,48 @@ class LinuxVcpu:
         with self._outside:
             enable_cap(self._open(), cap, args, flags)
 
+    # Debugging
+
     def single_step(self, on: bool) -> None:
-        """Refused: not done here."""
+        """Have a run end behind one instruction, by a breakpoint there: KVM HV has no single steps.
+
+        Interrupts from outside can come before it. An instruction that faults counts as done once the guest
+        has handled the fault and has executed it. EOPNOTSUPP if KVM_RUN does not end at breakpoints.
+        """
         if on:
-            raise KvmError(errno.EOPNOTSUPP, "single steps on the kernel's KVM are not implemented")
+            self._machine.check_breakpoints()
+        self._debugged.steps = on
 
     def translate(self, address: int) -> int | None:
-        """Refused: the kernel translates no addresses for user space on Power."""
-        raise KvmError(errno.EOPNOTSUPP, "the kernel's KVM translates no addresses on Power")
+        """Walk the guest's tables here, because the kernel has no KVM_TRANSLATE on Power. EOPNOTSUPP for
+        hashed page tables.
+        """
+        return self._machine.real(address, self.get_regs().msr, MSR_DR, self.get_one_reg(_PID))
+
+    def instruction_at(self, place: Place) -> tuple[int | None, int]:
+        """Return the guest real address of a place, None if it leads nowhere, and the word there."""
+        real = self._machine.real(place.address, place.msr, MSR_IR, self.get_one_reg(_PID))
+        word = None if real is None else self._machine.read(real, 4)
+        if word is None:
+            return None, 0
+        return real, int.from_bytes(word, "little" if place.msr & _LITTLE_ENDIAN else "big")
+
+    def finish_answer(self) -> None:
+        """Have the answer to the last exit put into the registers, and execute nothing."""
+        self.kick()
+        self.enter()
+
+    def _tell_debugged(self) -> None:
+        """KVM_SET_GUEST_DEBUG, if what is wanted has changed."""
+        wanted = GuestDebugControl(0)
+        if self._debugged.needed:
+            wanted = GuestDebugControl.ENABLE | GuestDebugControl.USE_SW_BP
+        if wanted == self._debug_control:
+            return
+        if self.get_one_reg(_DEBUG_INST) != DEBUG_INSTRUCTION:
+            raise KvmError(errno.EOPNOTSUPP, "this kernel's KVM has breakpoints of another kind")
+        ask(self._open(), Ioctl.SET_GUEST_DEBUG, GuestDebug(wanted), "having breakpoints end KVM_RUN")
+        self._debug_control = wanted
 
     def trace(self, trace: RunTrace | None) -> None:
         """Tell nothing: the kernel traces its half itself."""
@@ -313,6 +384,9 @@ class LinuxVcpu:
         match shared.exit_reason:
             case ExitReason.MMIO:
                 return self._mmio(shared)
+            case ExitReason.DEBUG:
+                # HV sets no status: it has breakpoints in memory alone.
+                return DebugExit(shared.debug.arch.address, stepped=False)
             case ExitReason.FAIL_ENTRY:
                 reason = shared.fail_entry.hardware_entry_failure_reason
                 return FailEntry(

@@ -6,12 +6,13 @@ import ctypes
 import errno
 import mmap
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from chronovisor.kvm.course import Course
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.ids import ONE_REG_BY_NAME, MemoryFlag
+from chronovisor.kvm.linux.breakpoints import Breakpoints
 from chronovisor.kvm.linux.device import ask, enable_cap
 from chronovisor.kvm.linux.layouts import (
     CreateDevice,
@@ -22,6 +23,8 @@ from chronovisor.kvm.linux.layouts import (
     MemoryRegion,
     MmuV3Configuration,
 )
+from chronovisor.kvm.linux.machine_code import CACHE_BLOCK, code_changed_function
+from chronovisor.kvm.linux.translation import ProcessTables
 from chronovisor.kvm.linux.vcpu import LinuxVcpu
 from chronovisor.memory import PAGE_SIZE, GuestMemory, Watchpoint
 
@@ -71,12 +74,17 @@ class LinuxDevice:
 class LinuxVm:
     """`kvm.interface.Vm` over a virtual machine's file."""
 
-    def __init__(self, descriptor: int, shared_size: int) -> None:
+    def __init__(self, descriptor: int, shared_size: int, check_breakpoints: Callable[[], None]) -> None:
         self._descriptor = descriptor
+        self.check_breakpoints = check_breakpoints
+        """KvmError if this machine's KVM has no breakpoints."""
         self._shared_size = shared_size
         self._slots: dict[int, _Slot] = {}
         self._vcpus: list[LinuxVcpu] = []
         self._devices: list[LinuxDevice] = []
+        self._tables = ProcessTables()
+        self._code_changed: Callable[[int], None] | None = None
+        self.breakpoints = Breakpoints(self)
         self._closed = False
 
     def set_user_memory_region(
@@ -127,7 +135,7 @@ class LinuxVm:
         """KVM_CREATE_VCPU."""
         descriptor = ask(self._descriptor, Ioctl.CREATE_VCPU, vcpu_id, f"making vCPU {vcpu_id}")
         try:
-            vcpu = LinuxVcpu(descriptor, vcpu_id, self._shared_size)
+            vcpu = LinuxVcpu(descriptor, vcpu_id, self._shared_size, self)
         except BaseException:
             os.close(descriptor)
             raise
@@ -154,6 +162,7 @@ class LinuxVm:
             MmuV3Configuration(flags, process_table),
             f"translation with flags {flags:#x} and the process table {process_table:#x}",
         )
+        self._tables = ProcessTables(flags, process_table)
 
     def get_dirty_log(self, slot: int) -> Sequence[int]:
         """KVM_GET_DIRTY_LOG, and what user space and the kernel's own stores wrote.
@@ -189,18 +198,51 @@ class LinuxVm:
         raise KvmError(errno.EOPNOTSUPP, "only what runs in virtual time can be repeated exactly")
 
     def break_at(self, addresses: Collection[int]) -> None:
-        """Refused: the kernel has no breakpoints outside guest memory."""
+        """Have breakpoints in guest memory while vCPUs run (`breakpoints.py`). EOPNOTSUPP if KVM_RUN does not
+        end at them.
+        """
         if addresses:
-            raise KvmError(errno.EOPNOTSUPP, "breakpoints: the kernel's KVM has none outside guest memory")
+            self.check_breakpoints()
+        self.breakpoints.choose(addresses)
 
     def watch(self, watchpoints: Collection[Watchpoint]) -> None:
-        """Refused: not done here."""
+        """Refused: KVM HV tells the guest of accesses that DAWR watches, and not user space."""
         if watchpoints:
-            raise KvmError(errno.EOPNOTSUPP, "watchpoints on the kernel's KVM are not implemented")
+            raise KvmError(errno.EOPNOTSUPP, "watchpoints: the kernel's KVM has none for its user space")
 
     def memory_changed(self, address: int, size: int) -> None:
-        """Refused: this would need the instruction icbi on the guest's memory."""
-        raise KvmError(errno.EOPNOTSUPP, "changing memory of a guest that the processor itself runs")
+        """Have the processor fetch instructions anew."""
+        if self._code_changed is None:
+            self._code_changed = code_changed_function()
+        for slot in self._slots.values():
+            first = max(address, slot.guest_phys_addr)
+            end = min(address + size, slot.guest_phys_addr + slot.memory.size)
+            if first < end:
+                at = ctypes.addressof(ctypes.c_char.from_buffer(slot.memory.data)) - slot.guest_phys_addr
+                for block in range(first - first % CACHE_BLOCK, end, CACHE_BLOCK):
+                    self._code_changed(at + block)
+
+    # What its vCPUs and its breakpoints need
+
+    def read(self, address: int, size: int) -> bytes | None:
+        """Return the bytes at a guest real address; None if any of them is not there."""
+        for slot in self._slots.values():
+            at = address - slot.guest_phys_addr
+            if 0 <= at <= slot.memory.size - size:
+                return slot.memory.read(at, size)
+        return None
+
+    def write_code(self, address: int, data: bytes) -> None:
+        """Write instructions to where `read` finds some, and have the processor fetch them anew."""
+        for slot in self._slots.values():
+            at = address - slot.guest_phys_addr
+            if 0 <= at <= slot.memory.size - len(data):
+                slot.memory.write(at, data)
+        self.memory_changed(address, len(data))
+
+    def real(self, address: int, msr: int, relocate: int, process: int) -> int | None:
+        """Return the guest real address behind an effective one: see `ProcessTables.real`."""
+        return self._tables.real(self, address, msr, relocate, process)
 
     def device_wrote(self, address: int, size: int) -> None:
         """Nothing: the processor's caches see it."""

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from chronovisor.kvm.errors import KvmError
 from chronovisor.machine.debugger.gdb_commands import OK, UNKNOWN, Commands, thread_number
 from chronovisor.machine.debugger.gdb_protocol import (
     ACKNOWLEDGED,
@@ -171,7 +172,7 @@ class Session:
                 self._arrive(self._inspector.go_on(chosen, bool(step), self._is_interrupted), False)
                 return
             self._inspector.resume(run, step)
-        except (ValueError, MachineError) as error:
+        except (ValueError, MachineError, KvmError) as error:
             self._send(UNKNOWN if isinstance(error, ValueError) else b"E." + str(error).encode())
             return
         self._runs, self._through = True, through
