@@ -10,25 +10,22 @@ import mmap
 import os
 import signal
 import struct
-import sys
 import threading
 from typing import Final, Literal, Protocol
 
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.exits import (
-    DebugExit,
     Exit,
-    FailEntry,
     HcallExit,
-    InternalError,
     Interrupted,
     MmioExit,
-    SystemEvent,
 )
-from chronovisor.kvm.ids import ONE_REG_BY_ID, ONE_REG_BY_NAME, ExitReason, OneReg, SystemEventType
+from chronovisor.kvm.ids import ONE_REG_BY_NAME, ExitReason
+from chronovisor.kvm.linux import one_register
 from chronovisor.kvm.linux.breakpoints import DEBUG_INSTRUCTION, Breakpoints
 from chronovisor.kvm.linux.debugged_run import DebuggedRun
 from chronovisor.kvm.linux.device import ask, enable_cap, refusal
+from chronovisor.kvm.linux.exits import answerless_exit
 from chronovisor.kvm.linux.layouts import (
     ARRAYS,
     SCALARS,
@@ -64,15 +61,6 @@ _FIRST_RESULT: Final = 4
 """The register of a hypercall's first result, and its first argument."""
 _LITTLE_ENDIAN: Final = 1
 """MSR[LE]."""
-_SIZE_SHIFT: Final = 52
-"""The bit of an id at which the logarithm of its register's size begins."""
-_LARGEST: Final = 16
-_PAIRS: Final = frozenset({"VPA_SLB", "VPA_DTL", "VP_STATE"})
-"""Registers that are two doublewords, the first of which is the upper half here. The others of that size, the
-vector registers, the kernel keeps as one number of 16 bytes in its own byte order.
-"""
-
-
 _DEBUG_INST: Final = ONE_REG_BY_NAME["DEBUG_INST"].id
 _PID: Final = ONE_REG_BY_NAME["PID"].id
 
@@ -110,7 +98,7 @@ class LinuxVcpu:
         self._inside: int | None = None
         """The thread that is in KVM_RUN or about to be; a signal is sent under `_kicking` alone."""
         self._unfinished: HcallExit | MmioExit | None = None
-        self._value = ctypes.create_string_buffer(_LARGEST)
+        self._value = ctypes.create_string_buffer(one_register.LARGEST)
         self._request = OneRegister(0, ctypes.addressof(self._value))
         self._words: dict[int, ctypes.c_uint32 | ctypes.c_uint64] = {
             4: ctypes.c_uint32.from_buffer(self._value),
@@ -179,7 +167,7 @@ class LinuxVcpu:
 
     def get_one_reg(self, register_id: int) -> int:
         """KVM_GET_ONE_REG."""
-        register = _register(register_id)
+        register = one_register.find(register_id)
         with self._outside:
             self._request.id = register_id
             try:
@@ -188,11 +176,11 @@ class LinuxVcpu:
                 raise refusal(error, f"reading {register.name}") from None
             if register.size in self._words:
                 return self._words[register.size].value
-            return _from_memory(register, self._value.raw[: register.size])
+            return one_register.from_memory(register, self._value.raw[: register.size])
 
     def set_one_reg(self, register_id: int, value: int) -> None:
         """KVM_SET_ONE_REG."""
-        register = _register(register_id)
+        register = one_register.find(register_id)
         if not 0 <= value < 1 << (8 * register.size):
             raise KvmError(
                 errno.EINVAL, f"{value:#x} does not fit {register.name}, which has {register.size} bytes"
@@ -201,7 +189,7 @@ class LinuxVcpu:
             if register.size in self._words:
                 self._words[register.size].value = value
             else:
-                ctypes.memmove(self._value, _to_memory(register, value), register.size)
+                ctypes.memmove(self._value, one_register.to_memory(register, value), register.size)
             self._request.id = register_id
             try:
                 fcntl.ioctl(self._open(), _SET_ONE_REG, self._request)
@@ -381,59 +369,10 @@ class LinuxVcpu:
             number, _, *arguments = _HYPERCALL.unpack_from(self._shared, KvmRun.exit.offset)
             self._unfinished = HcallExit(number, tuple(arguments))
             return self._unfinished
-        match shared.exit_reason:
-            case ExitReason.MMIO:
-                return self._mmio(shared)
-            case ExitReason.DEBUG:
-                # HV sets no status: it has breakpoints in memory alone.
-                return DebugExit(shared.debug.arch.address, stepped=False)
-            case ExitReason.FAIL_ENTRY:
-                reason = shared.fail_entry.hardware_entry_failure_reason
-                return FailEntry(
-                    reason, f"vCPU {self._number}: the kernel could not enter the guest (reason {reason:#x})"
-                )
-            case ExitReason.SYSTEM_EVENT:
-                event = shared.system_event
-                return SystemEvent(SystemEventType(event.type), tuple(event.data[: event.ndata]))
-            case ExitReason.SHUTDOWN:
-                return SystemEvent(SystemEventType.SHUTDOWN)
-            case ExitReason.INTERNAL_ERROR:
-                return InternalError(
-                    f"vCPU {self._number}: KVM had an internal error, number {shared.internal.suberror}"
-                )
-            case reason:
-                name = (
-                    ExitReason(reason).name if reason in ExitReason.__members__.values() else "unknown here"
-                )
-                return InternalError(f"vCPU {self._number}: KVM_RUN ended for reason {reason} ({name})")
-
-    def _mmio(self, shared: KvmRun) -> MmioExit:
-        access = shared.mmio
-        data = bytes(access.data[: access.len]) if access.is_write else b""
-        self._unfinished = MmioExit(
-            access.phys_addr, access.len, bool(access.is_write), int.from_bytes(data, self._byte_order())
-        )
-        return self._unfinished
-
-
-def _register(register_id: int) -> OneReg:
-    """Return the register. The kernel may know registers that our table lacks; their size is in their id."""
-    register = ONE_REG_BY_ID.get(register_id)
-    if register is not None:
-        return register
-    size = 1 << ((register_id >> _SIZE_SHIFT) & 0xF)
-    if not 0 <= register_id <= MASK64 or size > _LARGEST:
-        raise KvmError(errno.EINVAL, f"there is no register with the id {register_id:#x}")
-    return OneReg(f"the register with the id {register_id:#x}", register_id, size)
-
-
-def _from_memory(register: OneReg, raw: bytes) -> int:
-    if register.name not in _PAIRS:
-        return int.from_bytes(raw, sys.byteorder)
-    return (int.from_bytes(raw[:8], sys.byteorder) << 64) | int.from_bytes(raw[8:], sys.byteorder)
-
-
-def _to_memory(register: OneReg, value: int) -> bytes:
-    if register.name not in _PAIRS:
-        return value.to_bytes(register.size, sys.byteorder)
-    return (value >> 64).to_bytes(8, sys.byteorder) + (value & MASK64).to_bytes(8, sys.byteorder)
+        if shared.exit_reason == ExitReason.MMIO:
+            access = shared.mmio
+            data = bytes(access.data[: access.len]) if access.is_write else b""
+            value = int.from_bytes(data, self._byte_order())
+            self._unfinished = MmioExit(access.phys_addr, access.len, bool(access.is_write), value)
+            return self._unfinished
+        return answerless_exit(shared, self._number)
