@@ -10,7 +10,7 @@ import pytest
 
 from chronovisor.engine.concrete import ConcreteEngine, Stop
 from chronovisor.engine.native.engine import NativeEngine
-from chronovisor.engine.native.layout import CONTEXTS
+from chronovisor.engine.native.layout import CONTEXTS, TLB_ENTRIES, Tlb
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.state import Thread
 from chronovisor.isa.bits import FSCR, LPCR, MSR
@@ -165,14 +165,34 @@ def test_two_threads_that_invalidate_each_others_translations_both_go_on() -> No
     assert [thread.get("CTR") for thread in threads] == [0, 0]
 
 
-def test_an_invalidation_of_one_page_reaches_the_other_thread() -> None:
-    """A thread stores on and on; once tlbsync is done nothing arrives at the old place any more."""
+def test_an_invalidation_while_entries_are_moved_empties_the_tlb() -> None:
+    """The entry that another thread looks for may be on its way from one place to another."""
+    guest, tables = _guest(NativeEngine, "ld r4,0(r21); sc 1; tlbie r24,r25,0,1,1; tlbsync; sc 1")
+    tables.map(0x6000, DATA, 12, ALL & ~8)
+    threads = [_thread(guest, tables, r21=0x6000, r24=0x6000, r25=PID << 32) for _ in range(2)]
+    for thread in threads:
+        guest.until_called(thread)
+    moving, flusher = threads
+    assert isinstance(moving, NativeThread)
+    before = moving.flushes_asked
+    Tlb.from_address(moving.tlb).moves += 1
+    guest.until_called(flusher)
+    assert moving.flushes_asked == before + 1
+
+
+@pytest.mark.parametrize("also", ["", "ld r5,0(r22); "], ids=["alone", "beside another"])
+def test_an_invalidation_of_one_page_reaches_the_other_thread(also: str) -> None:
+    """A thread stores on and on; once tlbsync is done nothing arrives at the old place any more.
+
+    It may also load from a page that has the same place in the TLB.
+    """
     guest, tables = _guest(NativeEngine, "loop: tlbie r24,r25,0,1,1; tlbsync; sc 1; b loop")
-    guest.place(CODE + 0x100, "store: addi r4,r4,1; std r4,0(r21); b store")
+    guest.place(CODE + 0x100, f"store: addi r4,r4,1; std r4,0(r21); {also}b store")
+    tables.map(0x6000 + (TLB_ENTRIES << 12), DATA + 0x2000, 12, ALL & ~8)
     places = DATA, DATA + 0x1000
     place = tables.map(0x6000, places[0], 12, ALL & ~8)
     leaf = guest.memory.load(place, 8, False) - places[0]
-    busy = _thread(guest, tables, r21=0x6000)
+    busy = _thread(guest, tables, r21=0x6000, r22=0x6000 + (TLB_ENTRIES << 12))
     busy.CIA += 0x100
     flusher = _thread(guest, tables, r24=0x6000, r25=PID << 32)
     stop: list[bool] = []

@@ -28,7 +28,7 @@ def _build_here() -> None:
 
 
 def tlbie_of_a_page_forgets_nothing() -> None:
-    def define(module: ir.Module) -> ir.Function:
+    def define(module: ir.Module, ask_flush: ir.Function) -> ir.Function:
         kind = ir.FunctionType(VOID, [POINTER, I64, I64, I64])
         e = ThreadEmitter(module, kind, "chronovisor_forget_pages")
         e.b.ret_void()

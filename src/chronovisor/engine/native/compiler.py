@@ -237,7 +237,8 @@ def runtime_module() -> ir.Module:
     """The module of the functions beside the handlers."""
     module = new_module("runtime")
     interrupt = define_interrupt(module)
-    invalidate = define_invalidate(module, define_forget_pages(module), define_ask_flush(module))
+    ask_flush = define_ask_flush(module)
+    invalidate = define_invalidate(module, define_forget_pages(module, ask_flush), ask_flush)
     undecoded = define_leaving(module, "chronovisor_undecoded", Left.DECODE)
     content = define_content(module)
     control = Control(

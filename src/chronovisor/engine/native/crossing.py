@@ -24,7 +24,6 @@ from chronovisor.engine.native.layout import (
     RECORD_HANDLER,
     TLB_INVALID,
     Left,
-    Tlb,
 )
 
 #: ``cross(state)``: a `Left`.
@@ -52,43 +51,33 @@ class _Cross(ThreadEmitter):
         #: How many bytes lie in the first page.
         self.first = b.sub(word(1 << PAGE_SHIFT), inside)
         self.tlb = self.present_tlb()
-        generation = self._generation()
         page = b.lshr(ea, word(PAGE_SHIFT))
         tag, data = self.tlb_entry(self.tlb, self.kind, page)
+        tags = [self.tlb_entry(self.tlb, use, page)[0] for use in DATA_USES]
         begin = b.and_(b.add(ea, self.first), self.addresses())
         _, next_data = self.tlb_entry(self.tlb, self.kind, b.lshr(begin, word(PAGE_SHIFT)))
-        kept = b.load(data, typ=I64)
-        tags = [self.tlb_entry(self.tlb, use, page)[0] for use in DATA_USES]
-        before = [b.load(one, typ=I64) for one in tags]
-        self.places = (
-            b.inttoptr(b.add(ea, kept), POINTER),
-            b.inttoptr(b.add(begin, b.load(next_data, typ=I64)), POINTER),
-        )
-        self._copy(to_memory=False)
-        for one in tags:
-            b.store(word(TLB_INVALID), one)
-        b.store(b.sub(b.ptrtoint(self.buffer, I64), ea), data)
-        b.store(b.lshr(b.add(ea, b.sub(self.size, word(1))), word(PAGE_SHIFT)), tag)
-
-        why = self._execute()
-
-        if store:
-            with self.if_(b.icmp_unsigned("!=", self.read("begin"), self.read("budget"))):
-                self._copy(to_memory=True)
-        b.store(word(TLB_INVALID), tag)
-        b.store(kept, data)
-        for one, number in zip(tags, before, strict=True):
-            b.store(number, one)
-        b.fence("seq_cst")
-        # Another thread may have invalidated the page while it had no tag.
-        late = b.icmp_unsigned("!=", self._generation(), generation)
-        with self.if_(late):
+        with self.moving(self.tlb):
+            kept, before = b.load(data, typ=I64), [b.load(one, typ=I64) for one in tags]
+            self.places = (
+                b.inttoptr(b.add(ea, kept), POINTER),
+                b.inttoptr(b.add(begin, b.load(next_data, typ=I64)), POINTER),
+            )
+            self._copy(to_memory=False)
             for one in tags:
                 b.store(word(TLB_INVALID), one)
-        b.ret(why)
+            b.store(b.sub(b.ptrtoint(self.buffer, I64), ea), data)
+            b.store(b.lshr(b.add(ea, b.sub(self.size, word(1))), word(PAGE_SHIFT)), tag)
 
-    def _generation(self) -> ir.Value:
-        return self.b.load_atomic(self.at(self.tlb, Tlb.generation.offset), "seq_cst", 8, typ=I64)
+            why = self._execute()
+
+            if store:
+                with self.if_(b.icmp_unsigned("!=", self.read("begin"), self.read("budget"))):
+                    self._copy(to_memory=True)
+            b.store(word(TLB_INVALID), tag)
+            b.store(kept, data)
+            for one, number in zip(tags, before, strict=True):
+                b.store(number, one)
+        b.ret(why)
 
     def _copy(self, to_memory: bool) -> None:
         """Copy the bytes of the access between memory and the buffer."""

@@ -282,6 +282,23 @@ class ThreadEmitter(Emitter):
         entry = self.at(self.at(tlb, first), place)
         return self.at(entry, getattr(of, kind).offset), self.at(entry, of.data.offset)
 
+    @contextmanager
+    def moving(self, tlb: ir.Value) -> Iterator[None]:
+        """While the thread moves entries of its TLB.
+
+        Another thread that invalidates one meanwhile may not find it. So if ``moves`` is odd or changes, that
+        thread asks for the whole TLB to be emptied.
+        """
+        self._count_move(tlb)
+        yield
+        self._count_move(tlb)
+
+    def _count_move(self, tlb: ir.Value) -> None:
+        b, counter = self.b, self.at(tlb, Tlb.moves.offset)
+        b.fence("seq_cst")
+        b.store(b.add(b.load(counter, typ=I64), word(1)), counter)
+        b.fence("seq_cst")
+
     def call_handler(self, handler: ir.Value, record: ir.Value, budget: ir.Value) -> ir.Value:
         """Have handlers execute the instruction of a record and what follows; why they came back."""
         arguments = [record, self.at(self.state, MIDDLE), self.present_tlb(), budget]

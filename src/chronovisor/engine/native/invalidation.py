@@ -15,7 +15,7 @@ from llvmlite import ir
 
 from chronovisor.engine.native.contexts import PROCESS_SHIFT, ContextEmitter
 from chronovisor.engine.native.emitter import I32, I64, POINTER, VOID, ThreadEmitter, word
-from chronovisor.engine.native.layout import CONTEXTS, DATA_USES, KEYS, TLB_INVALID, WAYS, Peers
+from chronovisor.engine.native.layout import CONTEXTS, DATA_USES, KEYS, TLB_INVALID, WAYS, Peers, Tlb
 
 #: ``forget_process`` of an invalidation that concerns every process.
 ALL_PROCESSES: Final = (1 << 64) - 1
@@ -33,8 +33,11 @@ def _concerns(e: ContextEmitter, key: ir.Value, process: ir.Value) -> ir.Value:
     return b.or_(whole, b.icmp_unsigned("==", b.lshr(key, word(PROCESS_SHIFT)), process))
 
 
-def define_forget_pages(module: ir.Module) -> ir.Function:
-    """Define ``forget_pages(target, process, first, last)``: forget a few effective pages of any thread."""
+def define_forget_pages(module: ir.Module, ask_flush: ir.Function) -> ir.Function:
+    """Define ``forget_pages(target, process, first, last)``: forget a few effective pages of any thread.
+
+    If the target moves entries meanwhile, it is asked to empty its TLBs.
+    """
     kind = ir.FunctionType(VOID, [POINTER, I64, I64, I64])
     e = ContextEmitter(module, kind, "chronovisor_forget_pages")
     e.function.attributes.add("nounwind")
@@ -53,6 +56,8 @@ def define_forget_pages(module: ir.Module) -> ir.Function:
             fresh = b.icmp_unsigned("==", b.load(e.stale(context, k), typ=I64), word(0))
             with e.if_(fresh):
                 tlb = e.tlb_of(context, k)
+                moves = e.at(tlb, Tlb.moves.offset)
+                before = b.load_atomic(moves, "seq_cst", 8, typ=I64)
                 e.count_invalidation(tlb)
                 with e.each(b.add(b.sub(last, first), word(1))) as distance:
                     page = b.add(first, distance)
@@ -60,6 +65,12 @@ def define_forget_pages(module: ir.Module) -> ir.Function:
                         tag, _data = e.tlb_entry(tlb, use, page, way)
                         with e.if_(b.icmp_unsigned("==", b.load(tag, typ=I64), page)):
                             b.store(word(TLB_INVALID), tag)
+                b.fence("seq_cst")
+                after = b.load_atomic(moves, "seq_cst", 8, typ=I64)
+                moving = b.or_(b.icmp_unsigned("!=", before, after), e.any(before, 1))
+                with e.elsewhere(e.unlikely(moving, "moving")):
+                    b.call(ask_flush, [e.state])
+                    b.ret_void()
     b.ret_void()
     return e.function
 

@@ -209,13 +209,14 @@ class Tlb(ctypes.Structure):
     """What a thread has translated, by the number of the effective page.
 
     ``generation`` counts how often entries were invalidated: a thread withdraws an entry that it has made
-    from tables that it read before.
+    from tables that it read before. ``moves`` is odd while the thread moves entries: see `moving`.
     """
 
     _fields_ = [
         ("generation", ctypes.c_uint64),
+        ("moves", ctypes.c_uint64),
         # To the size of a page's entries, so that they are in one cache line.
-        ("unused", ctypes.c_uint64 * 7),
+        ("unused", ctypes.c_uint64 * 6),
         ("of_data", DataEntry * WAYS * TLB_ENTRIES),
         ("of_code", FetchEntry * TLB_ENTRIES),
     ]

@@ -123,10 +123,11 @@ class _Walk(ThreadEmitter):
     def _swap(self, ways: list[dict[str, ir.Value]]) -> None:
         """Exchange a page's entries."""
         first, second = ways
-        for part in first:
-            one, other = (self.b.load(way[part], typ=I64) for way in ways)
-            self.b.store(other, first[part])
-            self.b.store(one, second[part])
+        with self.moving(self.tlb):
+            for part in first:
+                one, other = (self.b.load(way[part], typ=I64) for way in ways)
+                self.b.store(other, first[part])
+                self.b.store(one, second[part])
 
     def _return_if_second(self) -> None:
         """If the page is in its second entry, return its address and have it in the first one."""
