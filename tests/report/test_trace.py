@@ -133,11 +133,11 @@ def test_what_native_code_does_by_itself_is_counted(tmp_path: Path) -> None:
         guest = host.boot("demo-le")
         guest.trace(trace.guest(host.clock, "guest"))
         # Until native code is there, the concrete evaluator executes the guest.
-        for _ in range(100):
+        for _ in range(2400):
             guest.run_for(cv.Ticks(cv.FREQUENCY // 20))
             statistics = guest.statistics()
             assert statistics is not None
-            if statistics.instructions.threaded > 30_000_000:
+            if statistics.instructions.threaded > 60_000_000:
                 break
     tracks = read(tmp_path / "trace")
     check(tracks)
