@@ -1,4 +1,4 @@
-"""`run --log`: where a guest's log of calls in vain goes."""
+"""`run --log`: the file or the standard error to which calls that a guest makes in vain are logged."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _SIZE: Final = 16 << 20
 
 @contextmanager
 def guest_log(items: frozenset[LogItem], path: str) -> Iterator[GuestLog | None]:
-    """Open the log; without items there is none. `%d` in the path is this process's id, as under QEMU.
+    """Open the log, or yield None without items. `%d` in the path is this process's id, as under QEMU.
 
     MachineError if the file cannot be opened, or nothing is to be logged to it.
     """

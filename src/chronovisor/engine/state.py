@@ -36,7 +36,7 @@ class ThreadTime(Protocol):
     ticks_per_instruction: int
     pending: int
     lent: tuple[int, int, int] | None
-    """What the first two and ``pending`` were set to last: whoever lends time again sets what has changed."""
+    """What ``tb_adjust``, ``dec_deadline`` and ``pending`` were set to last; None to set them again."""
 
 
 class LiveRegisters(Protocol):

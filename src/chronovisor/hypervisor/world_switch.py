@@ -127,11 +127,7 @@ class WorldSwitch:
         vcore, timer, inside = vcpu.vcore, vcpu.timer, stay.inside
         observed = self._host.observer is not None
         with self._scheduler.monitor:
-            if len(inside) > 1:
-                stay.leave_soon()
-            else:
-                # There is nobody else to be told.
-                stay.leaving = True
+            stay.leave_soon()
             ended = self._source.ticks()
             vcpu.end(stay, ended)
             stay.out += 1

@@ -54,7 +54,7 @@ class Course(Protocol):
         """Have what follows depend on registers, memory and the state that is returned alone."""
 
     def continue_from(self, hidden: HiddenState) -> None:
-        """Restore what `begin` returned, in this machine, which has not run yet, and in its host."""
+        """Restore what `begin` returned, in this machine and its host. The machine has not run yet."""
 
     def executed(self, vcpu: int) -> int:
         """How many instructions a vCPU has executed; it only ever grows."""

@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterable, Iterator
 from time import monotonic_ns
 from typing import Protocol
 
-from chronovisor.timebase.types import FREQUENCY, MASK64, HostTime, SourceTime
+from chronovisor.timebase.types import FREQUENCY, HostTime, SourceTime, signed64
 
 _TICKS, _NANOSECONDS = 64, 125
 """The frequency in lowest terms: so many ticks in so many nanoseconds. Small numbers are computed faster."""
-_HALF = 1 << 63
 assert _TICKS * 1_000_000_000 == FREQUENCY * _NANOSECONDS
 
 
@@ -231,5 +230,5 @@ class HostClock:
         """
         if now is None:
             now = self.source.ticks()
-        # As above; so the sum is not `signed64` either.
-        return now + ((moment.value - now - self.origin + _HALF & MASK64) - _HALF)  # type: ignore[return-value]
+        # As above.
+        return now + signed64(moment.value - (now + self.origin))  # type: ignore[return-value]

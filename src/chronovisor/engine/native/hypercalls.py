@@ -132,7 +132,7 @@ def _init_page(e: _Answers, v: Value, page: ir.Value, origin: ir.Value) -> ir.Va
 
 
 def _table(e: _Answers, number: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Where the table of words of that number is, and how many words it has: none if there is no table."""
+    """The address of the table of words with that number, and its count of words: 0 if there is no table."""
     b, before = e.b, e.b.block
     tables = b.inttoptr(e.read("word_tables"), POINTER)
     behind = e.at(tables, b.add(b.mul(b.load(tables, typ=I64), word(_TABLE_SIZE)), word(_FIRST_TABLE)))

@@ -283,7 +283,7 @@ MOST_WORD_TABLES = 64
 
 
 class WordTable(ctypes.Structure):
-    """A table of words that hypercalls set: its number, where it is, and how many words it has."""
+    """A table of words that hypercalls set: its number, its address and its count of words."""
 
     _fields_ = [(name, ctypes.c_uint64) for name in ("number", "at", "count")]
 

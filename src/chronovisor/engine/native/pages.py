@@ -41,7 +41,7 @@ Retired: TypeAlias = "ctypes.Array[ctypes.c_uint64]"
 
 
 def plain_place(address: int) -> int:
-    """Where an instruction's own handler is in its page's records, in words, if a region begins there."""
+    """The place in a page's records, in words, of the own handler of an instruction that begins a region."""
     return (PLAIN_AT // 8) + (address & _PAGE_MASK) // 4
 
 

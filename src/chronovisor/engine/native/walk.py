@@ -113,7 +113,7 @@ class _Walk(ThreadEmitter):
         return b.zext(b.load(found, typ=I8), I64)
 
     def _ways(self, page: ir.Value) -> list[dict[str, ir.Value]]:
-        """Where the parts of a page's entries are."""
+        """The addresses of the fields of a page's entries."""
         return [
             {use: self.tlb_entry(self.tlb, use, page, way)[0] for use in DATA_USES}
             | {"data": self.tlb_entry(self.tlb, "load", page, way)[1]}

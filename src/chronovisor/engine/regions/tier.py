@@ -125,7 +125,7 @@ class RegionTier:
     """The regions of one guest."""
 
     def __init__(self) -> None:
-        #: Held by whoever counts samples or takes counts: each of the guest's threads hands in its samples.
+        #: Held while samples are counted: each of the guest's threads hands in its own.
         self.counting = threading.Lock()
         self._heats: dict[tuple[int, int], _Heat] = {}
         self.count = 0
@@ -349,7 +349,7 @@ class _Worker:
 
 
 def load(region: CompiledRegion) -> Loaded:
-    """Copy a region's code to where it can run."""
+    """Copy a region's code into executable memory."""
     begin = time.monotonic()
     at = code_space().put(region.code)
     REGIONS.add_linked(len(region.code), time.monotonic() - begin)

@@ -21,6 +21,7 @@ from chronovisor.kvm.ids import Cap, DeviceType, MemoryFlag, MmuV3Flag
 from chronovisor.kvm.statistics import Instructions, NativeCode, Statistics
 from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
 from chronovisor.memory.watched import Watchpoint
+from chronovisor.memory.words import words
 from chronovisor.papr.hcalls import name_of
 
 MAX_VCPUS: Final = 2048
@@ -166,12 +167,12 @@ class EmbeddedVm:
         return self._shared_words(unit | SIGNAL_MODES, 1)
 
     def _shared_words(self, number: int, count: int) -> memoryview:
-        words = memoryview(bytearray(8 * count)).cast("Q")
+        table = words(count)
         try:
-            self._machine.share_words(number, words)
+            self._machine.share_words(number, table)
         except ValueError as error:
             raise KvmError(errno.EEXIST, str(error)) from None
-        return words
+        return table
 
     def kick(self) -> None:
         """Kick all vCPUs: in virtual time none executes anything between the first one's kick and its own."""

@@ -32,7 +32,7 @@ class Code(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Wish:
-    """What a vCPU that runs needs: breakpoints besides the debugger's, and where there may be none."""
+    """What a running vCPU needs: addresses with breakpoints besides the debugger's, and addresses without."""
 
     more: frozenset[int]
     without: frozenset[int]

@@ -82,7 +82,7 @@ class DebuggedRun:
         return exit_
 
     def _run_to(self, ends: frozenset[int], without: frozenset[int]) -> Exit:
-        """Run to a breakpoint, or to where a step ends."""
+        """Run to a breakpoint, or to the end of a step."""
         with self._breakpoints.inserted(ends, without):
             while isinstance(exit_ := self._vcpu.enter(), DebugExit):
                 at, _ = self._vcpu.instruction_at(Place(exit_.address, self._vcpu.get_regs().msr))

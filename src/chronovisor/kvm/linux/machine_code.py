@@ -7,7 +7,7 @@ import mmap
 import os
 import struct
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 _MFTB_R3: Final = 0x7C6C_42A6
 _DCBST_R3: Final = 0x7C00_186C
@@ -23,8 +23,8 @@ CACHE_BLOCK: Final = 128
 def timebase_function() -> Callable[[], int]:
     """Return a function that executes `mftb` and returns the register; OSError if that is forbidden."""
     # PYFUNCTYPE: Python's lock stays held, or a reading would wait for another thread's turn.
-    function: Any = ctypes.PYFUNCTYPE(ctypes.c_uint64)(_executable(_MFTB_R3, _BLR))
-    return function  # type: ignore[no-any-return]
+    function: Callable[[], int] = ctypes.PYFUNCTYPE(ctypes.c_uint64)(_executable(_MFTB_R3, _BLR))
+    return function
 
 
 def code_changed_function() -> Callable[[int], None]:
@@ -34,8 +34,8 @@ def code_changed_function() -> Callable[[int], None]:
     fetched from (`icbi`). OSError if executable memory is forbidden.
     """
     code = _executable(_DCBST_R3, _SYNC, _ICBI_R3, _SYNC, _ISYNC, _BLR)
-    function: Any = ctypes.PYFUNCTYPE(None, ctypes.c_uint64)(code)
-    return function  # type: ignore[no-any-return]
+    function: Callable[[int], None] = ctypes.PYFUNCTYPE(None, ctypes.c_uint64)(code)
+    return function
 
 
 def _executable(*words: int) -> int:

@@ -74,7 +74,7 @@ def after_branch(word: int, regs: Regs, target: int) -> Regs | None:
 
 
 def after_other(word: int, regs: Regs, lpcr: int) -> list[Place]:
-    """Return where an instruction that is no branch can lead, but for the interrupts of storage."""
+    """Return where an instruction other than a branch can lead, except by storage interrupts."""
     opcode, extended = word >> 26, (word >> 1) & 0x3FF
     following = Place((regs.pc + 4) & MASK64, regs.msr)
     if opcode == _SC and word & 2:

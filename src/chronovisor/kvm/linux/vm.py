@@ -27,6 +27,7 @@ from chronovisor.kvm.linux.machine_code import CACHE_BLOCK, code_changed_functio
 from chronovisor.kvm.linux.translation import ProcessTables
 from chronovisor.kvm.linux.vcpu import LinuxVcpu
 from chronovisor.memory import PAGE_SIZE, GuestMemory, Watchpoint
+from chronovisor.memory.words import words
 
 _ADDRESS_LENGTH_SHIFT: Final = 64
 """The registers of areas with a length are `address << 64 | length`."""
@@ -249,11 +250,11 @@ class LinuxVm:
 
     def tce_table(self, liobn: int, entries: int) -> memoryview:
         """A table that user space sets: the kernel is asked for none."""
-        return memoryview(bytearray(8 * entries)).cast("Q")
+        return words(entries)
 
     def signal_mode(self, unit: int) -> memoryview:
         """A word that user space sets: the kernel has none."""
-        return memoryview(bytearray(8)).cast("Q")
+        return words(1)
 
     def statistics(self) -> None:
         """None: the processor executes the guest's instructions."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from chronovisor.machine.vio.dma_window import ENTRIES, WINDOW_SIZE, DmaWindow
 from chronovisor.memory import GuestMemory
+from chronovisor.memory.words import words
 from chronovisor.papr.hcalls import Status
 
 FIRST_UNIT: Final = 0x7100_0000
@@ -16,11 +17,6 @@ _FIRST_SOURCE: Final = 0x1100
 """Of the console, which is the first unit."""
 _WINDOWS: Final = 1 << 31
 """A window is named by its device's unit with this bit: the LIOBN of the TCE hypercalls."""
-
-
-def words(count: int) -> memoryview:
-    """Return words of 64 bits that nobody else sets."""
-    return memoryview(bytearray(8 * count)).cast("Q")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from chronovisor.memory import PAGE_SIZE, GuestMemory
 from chronovisor.memory.guest_memory import PAGE_SHIFT
+from chronovisor.memory.words import words
 
 WINDOW_SIZE: Final = 1 << 28
 """Bytes of I/O addresses that each device has, from 0 on. Its table takes 512 KiB."""
@@ -61,7 +62,7 @@ class DmaWindow:
     ) -> None:
         self._memory = memory
         self._changed = changed
-        self._table = memoryview(bytearray(8 * ENTRIES)).cast("Q") if table is None else table
+        self._table = words(ENTRIES) if table is None else table
 
     # The guest's side
 
