@@ -563,7 +563,9 @@ class EntryLowering(RegisterLowering):
         b, there, on = self.b, self.block_named("there"), self.block_named("not_there")
         b.cbranch(condition, there, on)
         b.position_at_end(there)
-        distance = b.load(data, typ=I64)
+        # Atomic: otherwise LLVM makes this load and that of the first entry one behind `found`, of an address
+        # that the usual way has to compute for it.
+        distance = b.load_atomic(data, "monotonic", 8, typ=I64)
         b.branch(found)
         b.position_at_end(on)
         return distance, there
