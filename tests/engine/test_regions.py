@@ -21,7 +21,7 @@ from chronovisor.engine.native.layout import PAGE_SHIFT, RECORD_SIZE, WAYS
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.regions import tier
 from chronovisor.engine.regions.compile import WantedRegion, compile_region
-from chronovisor.engine.state import Thread
+from chronovisor.engine.state import CACHE_BLOCK, Thread
 from chronovisor.isa.assembly import assemble
 from chronovisor.isa.bits import LPCR, MSR
 from chronovisor.isa.radix import PRIVILEGED
@@ -288,6 +288,38 @@ def test_a_page_that_changes_before_a_fetch_is_led_to_it() -> None:
         run.guest.place(case.at + 8, "addi r5,r5,2")
         run.guest.until_called(run.thread)
     assert runs[0].seen() == runs[1].seen()
+
+
+def test_icbi_of_code_that_a_region_alone_has_executed() -> None:
+    """The block was never decoded: the region goes on in it."""
+    text = f"begin: {'addi r3,r3,1; ' * 40} b tail; {'nop; ' * 40}"
+    text += "tail: sc 1; stw r20,0(r21); sync 0; icbi 0,r21; isync; b begin"
+    changed = int.from_bytes(assemble("addi r3,r3,100", 0, False), "big")
+    case = _Case(text, CODE, MODES["64be"], {"r20": changed, "r21": CODE + 4 * 36}, 0, "nop")
+    runs = [_Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
+    assert put_in(runs[1], [0]) == 1
+    for run in runs:
+        run.guest.until_called(run.thread)
+        assert run.thread.gpr[3] == 40
+        run.guest.until_called(run.thread)
+        assert run.thread.gpr[3] == 40 + 39 + 100
+    assert isinstance(runs[1].thread, NativeThread)
+    assert runs[1].thread.done_in_regions > 40
+
+
+def test_what_is_decoded_is_marked_until_it_is_forgotten() -> None:
+    """Without its mark icbi of a block does nothing."""
+    run = _Run(NativeEngine, _Case("nop; sc 1", CODE, MODES["64be"], {}, 0, "nop"))
+    engine, thread = run.guest.engine, run.thread
+    assert isinstance(engine, NativeEngine)
+    assert isinstance(thread, NativeThread)
+    pages, block = engine.pages_of(thread), CODE // CACHE_BLOCK
+    assert not engine._code_blocks[block]
+    assert pages.add(CODE >> PAGE_SHIFT)
+    assert pages.decode(CODE)
+    assert engine._code_blocks[block]
+    engine.forget(CODE)
+    assert not engine._code_blocks[block]
 
 
 def test_a_load_beside_a_store_is_looked_up_as_a_load() -> None:
