@@ -8,7 +8,8 @@ from typing import Final
 
 from chronovisor.cli.clockcheck.guest_half import initramfs
 from chronovisor.machine.console import Console
-from chronovisor.machine.guest import EndReason, Guest
+from chronovisor.machine.ending import EndReason
+from chronovisor.machine.guest import Guest
 from chronovisor.machine.host import Host
 from chronovisor.migration.errors import LinkLostError, MoveError
 from chronovisor.migration.link import Link

@@ -17,7 +17,8 @@ import pytest
 
 from chronovisor.cli.kernel_modules import loading
 from chronovisor.machine.console import Console
-from chronovisor.machine.guest import EndReason, Guest
+from chronovisor.machine.ending import EndReason
+from chronovisor.machine.guest import Guest
 from chronovisor.machine.host import Host
 from chronovisor.machine.vio.attachments import Attachments
 from chronovisor.migration.move import move

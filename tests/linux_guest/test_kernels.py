@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from chronovisor.machine.guest import EndReason
+from chronovisor.machine.ending import EndReason
 from chronovisor.machine.host import Host
 from linux_guest.guests import (
     BOOT_SECONDS,

@@ -9,7 +9,7 @@ import soak
 
 from chronovisor.engine.native import library
 from chronovisor.engine.native.library import HandlerLibrary
-from chronovisor.machine.guest import EndReason
+from chronovisor.machine.ending import EndReason
 from chronovisor.machine.host import Host
 from linux_guest.guests import BOOT_SECONDS, OWN, THREE_LINES, TRIXIE, Kernel, Lines, busybox
 

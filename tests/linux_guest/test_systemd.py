@@ -12,7 +12,7 @@ import pytest
 
 from chronovisor.cli.debian import Packages
 from chronovisor.machine.cpio import Archive
-from chronovisor.machine.guest import EndReason
+from chronovisor.machine.ending import EndReason
 from chronovisor.machine.host import Host
 from linux_guest.guests import BOOT_SECONDS, COMPLAINTS, OWN, TRIXIE, TRIXIE_64K, Kernel, Lines
 from linux_guest.systemd_image import systemd_image
