@@ -288,7 +288,8 @@ def test_a_read_that_waits_for_nothing_is_done_within_the_call(
     assert driver.memory.read(DATA, 512) == path.read_bytes()[4096:4608]
     # Behind a write it waits, and finds what was written.
     driver.memory.write(DATA + 4096, b"new" * 170 + b"ne")
-    assert driver.post(unit(write_16(8, 1), out=[(DATA + 4096, 512)])) == Status.SUCCESS
+    to_be_safe = write_16(8, 1, flags=8)
+    assert driver.post(unit(to_be_safe, out=[(DATA + 4096, 512)])) == Status.SUCCESS
     assert driver.post(read) == Status.SUCCESS
     assert driver.memory.read(DATA, 512) == path.read_bytes()[4096:4608]
     written.set()
@@ -300,6 +301,33 @@ def test_a_read_that_waits_for_nothing_is_done_within_the_call(
     assert driver.post(read) == Status.SUCCESS
     driver.adapter.pause()
     assert driver.memory.read(DATA, 512) == b"new" * 170 + b"ne"
+    driver.close()
+
+
+def test_a_small_write_is_done_within_the_call_unless_writing_takes_long(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = Driver(path, virtual=False)
+    driver.begin()
+    by_thread: list[int] = []
+    write, times = DiskFile.write, iter((0.0, 0.001, 5.0, 5.1, 5.2, 6.0, 6.2, 6.201))
+
+    def counted(file: DiskFile, offset: int, *arguments: Any) -> None:
+        by_thread.append(offset)
+        write(file, offset, *arguments)
+
+    monkeypatch.setattr(DiskFile, "write", counted)
+    monkeypatch.setattr("chronovisor.machine.disk_file.monotonic", lambda: next(times))
+    driver.memory.write(DATA, random.Random(2).randbytes(65536 + 512))
+    # The second takes 0.1 s, so for a second the thread writes.
+    for sector in range(5):
+        assert driver.post(unit(write_16(sector, 1), out=[(DATA + 512 * sector, 512)])) == Status.SUCCESS
+        assert (driver.adapter._worker.unfinished == 0) or sector in (2, 3)
+        driver.adapter.pause()
+    assert by_thread == [1024, 1536]
+    assert path.read_bytes()[: 5 * 512] == driver.memory.read(DATA, 5 * 512)
+    assert driver.command(write_16(0, 129), out=[(DATA, 129 * 512)])[0] == 0
+    assert by_thread == [1024, 1536, 0]
     driver.close()
 
 

@@ -88,6 +88,10 @@ class Disk(ABC):
         """Fill memory as `read` does, and wait for nothing; False if that cannot be: some may be filled."""
         return False
 
+    def write_at_once(self, offset: int, data: Sequence[memoryview]) -> bool:
+        """Write memory as `write` does, in no long time; False if that cannot be: some may be written."""
+        return False
+
     @abstractmethod
     def write(self, offset: int, data: Sequence[memoryview]) -> None:
         """Write memory from an offset on."""

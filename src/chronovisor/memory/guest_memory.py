@@ -58,7 +58,10 @@ class DirtyLog:
         """Mark every page of the `size` bytes at `addr`; nothing if `size` is 0."""
         if size:
             first, last = addr >> PAGE_SHIFT, (addr + size - 1) >> PAGE_SHIFT
-            self.pages[first : last + 1] = b"\x01" * (last + 1 - first)
+            if first == last:
+                self.pages[first] = 1
+            else:
+                self.pages[first : last + 1] = b"\x01" * (last + 1 - first)
 
     def take(self) -> list[int]:
         """The numbers of the dirty pages in rising order; the log is clear afterwards.

@@ -153,6 +153,10 @@ class NativeEngine(ConcreteEngine):
 
     def forget_code(self, address: int, size: int) -> None:
         """Decode anew what was decoded of these real addresses; threads may run."""
+        behind = -(-(address + size) // CACHE_BLOCK)
+        if self._code_blocks.find(b"\x01", address // CACHE_BLOCK, behind) < 0:
+            # So it is with most of what devices write.
+            return
         for page in {block * CACHE_BLOCK >> PAGE_SHIFT for block in self._marked(address, size)}:
             self._forget_page(page)
 

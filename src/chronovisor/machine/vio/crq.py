@@ -8,13 +8,14 @@ from __future__ import annotations
 import threading
 from typing import Final, NamedTuple
 
-from chronovisor.machine.vio.dma_window import Access, DmaError, DmaWindow
+from chronovisor.machine.vio.dma_window import Access, DmaError, DmaWindow, Run
 
 MESSAGE: Final = 16
 """Bytes."""
 _GRANULE: Final = 4096
 _LARGEST: Final = 1 << 20
 """Bytes that a queue can have. Linux has one of a page, 64 KiB at most."""
+_BOTH: Final = int(Access.READ | Access.WRITE)
 
 
 class Queue(NamedTuple):
@@ -69,7 +70,7 @@ class CommandQueue:
                 return False
             try:
                 # An entry lies in one page.
-                (entry,) = self._window.runs(address + at, MESSAGE, Access.READ | Access.WRITE)
+                entry = Run(self._window.real(address + at, MESSAGE, _BOTH), MESSAGE)
             except DmaError:
                 return False
             view = self._window.view(entry)

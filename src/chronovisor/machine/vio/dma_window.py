@@ -22,6 +22,8 @@ WINDOW_SIZE: Final = 1 << 28
 ENTRIES: Final = WINDOW_SIZE >> PAGE_SHIFT
 """TCEs of a window."""
 _OFFSET: Final = PAGE_SIZE - 1
+# Plain numbers: an IntFlag's operators are slow.
+_READ, _WRITE = 1, 2
 
 
 class Access(IntFlag):
@@ -85,12 +87,28 @@ class DmaWindow:
 
     # The device's side
 
-    def runs(self, address: int, size: int, access: Access) -> list[Run]:
+    def real(self, address: int, size: int, access: int) -> int:
+        """Return the real address of `size` bytes in one I/O page; DmaError if they may not be used so."""
+        page = address >> PAGE_SHIFT
+        if page < ENTRIES:
+            entry = self._table[page]
+            if entry & access == access:
+                start = (entry & ~_OFFSET) + (address & _OFFSET)
+                if start + size <= self._memory.size:
+                    return start
+        # Says what is wrong.
+        return self._in_pages(address, size, access)[0].address
+
+    def runs(self, address: int, size: int, access: int) -> list[Run]:
         """Return the memory behind `size` bytes of I/O addresses; DmaError if some may not be used so."""
+        if 0 < size <= PAGE_SIZE - (address & _OFFSET):
+            return [Run(self.real(address, size, access), size)]
+        return self._in_pages(address, size, access)
+
+    def _in_pages(self, address: int, size: int, wanted: int) -> list[Run]:
         first, behind = address >> PAGE_SHIFT, (address + size + _OFFSET) >> PAGE_SHIFT
         if behind > ENTRIES:
             raise DmaError(f"{size} byte(s) at I/O address {address:#x} are outside the device's window")
-        wanted = int(access)
         found: list[Run] = []
         at, left, place = 0, size, address & _OFFSET
         for entry in self._table[first:behind]:
@@ -113,20 +131,32 @@ class DmaWindow:
     def wrote(self, runs: Sequence[Run]) -> None:
         """Say that the device has written there: the pages are logged, and code in them decoded anew."""
         for address, size in runs:
-            self._memory.dirty.mark(address, size)
-            self._changed(address, size)
+            self._wrote(address, size)
+
+    def _wrote(self, address: int, size: int) -> None:
+        self._memory.dirty.mark(address, size)
+        self._changed(address, size)
 
     def read(self, address: int, size: int) -> bytes:
         """Return what is at an I/O address; DmaError if the device may not read it."""
-        return b"".join(bytes(self.view(run)) for run in self.runs(address, size, Access.READ))
+        data = self._memory.data
+        if 0 < size <= PAGE_SIZE - (address & _OFFSET):
+            start = self.real(address, size, _READ)
+            return data[start : start + size]
+        return b"".join([data[start : start + piece] for start, piece in self.runs(address, size, _READ)])
 
     def write(self, address: int, data: bytes | memoryview) -> None:
         """Write to an I/O address; DmaError, and nothing written, if the device may not."""
-        runs = self.runs(address, len(data), Access.WRITE)
-        at = 0
-        for run in runs:
-            self.view(run)[:] = data[at : at + run.size]
-            at += run.size
+        view, size, at = self._memory.view, len(data), 0
+        if 0 < size <= PAGE_SIZE - (address & _OFFSET):
+            start = self.real(address, size, _WRITE)
+            view[start : start + size] = data
+            self._wrote(start, size)
+            return
+        runs = self.runs(address, size, _WRITE)
+        for start, piece in runs:
+            view[start : start + piece] = data[at : at + piece]
+            at += piece
         self.wrote(runs)
 
     # Kept

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.network import LARGEST_FRAME, Link, LinkEndedError
 from chronovisor.machine.vio.device import Surroundings, VioDevice
-from chronovisor.machine.vio.dma_window import Access, DmaError, Mapped
+from chronovisor.machine.vio.dma_window import Access, DmaError, Mapped, Run
 from chronovisor.machine.vio.lan_buffers import Buffers, Descriptor
 from chronovisor.papr.hcalls import Status
 
@@ -234,7 +234,7 @@ class NetworkAdapter(VioDevice):
         self.window.write(address + _HEADER, frame)
         where, size, at, toggle = self._queue
         # An entry lies in one page.
-        (entry,) = self.window.runs(where + at, _ENTRY_SIZE, Access.WRITE)
+        entry = Run(self.window.real(where + at, _ENTRY_SIZE, Access.WRITE), _ENTRY_SIZE)
         view = self.window.view(entry)
         _ENTRY.pack_into(view, _FLAGS.size, len(frame), correlator)
         # Last: the guest may look at any time.

@@ -20,6 +20,8 @@ _LONGEST: Final = LARGEST_TRANSFER // SECTOR
 """Sectors that a command may read or write."""
 _MOST_UNMAPPED: Final = 255
 """Descriptors of an UNMAP."""
+_MOST_WRITTEN_AT_ONCE: Final = 64 * 1024 // SECTOR
+"""Sectors of a write that a vCPU does itself: copying more takes longer than waking a thread."""
 _LARGEST_UNMAP: Final = (1 << 32) - 1
 """Sectors that an UNMAP's descriptor may name."""
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -72,21 +74,30 @@ class ScsiDisk:
             raise ScsiError(scsi.INVALID_OPERATION)
         command(self, cdb, transfer)
 
-    def read_at_once(self, cdb: bytes, transfer: Transfer) -> bool:
-        """Do a read that has to wait for nothing; False if the command is another or would have to wait.
+    def execute_at_once(self, cdb: bytes, transfer: Transfer) -> bool:
+        """Do a read or a write that has to wait for nothing; False if the command is another or would wait.
 
-        ScsiError and DmaError as for `execute`.
+        Some of it may be done then. ScsiError and DmaError as for `execute`.
         """
-        if _COMMANDS.get(cdb[0]) is not ScsiDisk._read:
-            return False
-        first, count = self._place(cdb)
+        command = _COMMANDS.get(cdb[0])
         done = False
+        if command is ScsiDisk._read:
+            first, count = self._place(cdb)
 
-        def read(views: Sequence[memoryview]) -> None:
-            nonlocal done
-            done = self.file.read_at_once(first * SECTOR, views)
+            def read(views: Sequence[memoryview]) -> None:
+                nonlocal done
+                done = self.file.read_at_once(first * SECTOR, views)
 
-        transfer.fill(count * SECTOR, read)
+            transfer.fill(count * SECTOR, read)
+        elif command is ScsiDisk._write and not _is_forced(cdb) and not self.file.read_only:
+            first, count = self._place(cdb)
+
+            def write(views: Sequence[memoryview]) -> None:
+                nonlocal done
+                done = self.file.write_at_once(first * SECTOR, views)
+
+            if count <= _MOST_WRITTEN_AT_ONCE:
+                transfer.drain(count * SECTOR, write)
         return done
 
     # What it is
@@ -181,7 +192,7 @@ class ScsiDisk:
                 raise self._failed("writing", error, scsi.WRITE_ERROR) from error
 
         transfer.drain(count * SECTOR, write)
-        if cdb[0] >> 5 != _SIX_BYTES and cdb[1] & _FORCE_UNIT_ACCESS:
+        if _is_forced(cdb):
             self._flush()
 
     def _verify(self, cdb: bytes, transfer: Transfer) -> None:
@@ -247,6 +258,11 @@ class ScsiDisk:
             self._told.add((doing, error.errno))
             self._tell(f"disk {self.file.path}: {doing} failed: {error.strerror}; the guest was told")
         return ScsiError(scsi.NO_SPACE if error.errno in _FULL else sense)
+
+
+def _is_forced(cdb: bytes) -> bool:
+    """Whether what a write writes is to be safe when it is acknowledged."""
+    return cdb[0] >> 5 != _SIX_BYTES and bool(cdb[1] & _FORCE_UNIT_ACCESS)
 
 
 def _place(cdb: bytes) -> tuple[int, int]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NamedTuple
 
@@ -124,8 +123,7 @@ class Piece(NamedTuple):
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Data:
+class Data(NamedTuple):
     """Where a command's data is: its pieces, or where the list of them is if the unit does not hold it."""
 
     pieces: tuple[Piece, ...] = ()
@@ -133,8 +131,7 @@ class Data:
     """Descriptors in guest memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """A SCSI command."""
 
     lun: int
@@ -157,11 +154,14 @@ def parse_command(unit: bytes) -> Command:
     return Command(int.from_bytes(lun[:2], "big"), cdb, out, into)
 
 
+_NO_DATA: Final = Data()
+
+
 def _data(unit: bytes, at: int, form: int, count: int) -> tuple[Data, int]:
     """Return the data that descriptors from `at` on describe, and what is behind these."""
     try:
         if form == _NO_DESCRIPTOR:
-            return Data(), at
+            return _NO_DATA, at
         if form == _DIRECT:
             address, _, size = _DESCRIPTOR.unpack_from(unit, at)
             return Data((Piece(address, size),)), at + _DESCRIPTOR.size

@@ -8,7 +8,6 @@ memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,9 +16,10 @@ from chronovisor.machine.errors import MachineError
 from chronovisor.machine.vio import scsi, srp
 from chronovisor.machine.vio.crq import MESSAGE, CommandQueue, Queue
 from chronovisor.machine.vio.device import QueueDevice, Surroundings
-from chronovisor.machine.vio.dma_window import Access, DmaError, Mapped, Run
+from chronovisor.machine.vio.dma_transfer import DmaTransfer
+from chronovisor.machine.vio.dma_window import DmaError, Mapped
 from chronovisor.machine.vio.scsi import ScsiError
-from chronovisor.machine.vio.scsi_disk import ScsiDisk
+from chronovisor.machine.vio.scsi_disk import ScsiDisk, Transfer
 from chronovisor.machine.vio.worker import Worker
 from chronovisor.papr.hcalls import Status
 
@@ -89,27 +89,30 @@ class DiskAdapter(QueueDevice):
             if self._worker.unfinished >= REQUESTS + _MANAGEMENT_REQUESTS:
                 return Status.DROPPED
             request = srp.parse_message(message)
-            if self._worker.unfinished or not self._read_at_once(request):
+            if self._worker.unfinished or not self._serve_at_once(request):
                 self._worker.give(lambda: self._serve(request))
         return Status.SUCCESS
 
     # Requests
 
-    def _read_at_once(self, request: srp.Request) -> bool:
-        """Answer a read for which nobody has to wait, on the vCPU's thread; False for any other request."""
+    def _serve_at_once(self, request: srp.Request) -> bool:
+        """Answer, on the vCPU's thread, a read or a write for which nobody has to wait; False for any other
+        request.
+        """
         if request.format != srp.Format.SRP:
             return False
+        window = self.window
         try:
-            unit = self.window.read(request.address, request.size)
+            unit = window.read(request.address, request.size)
             if unit[:1] != _COMMAND:
                 return False
             command = srp.parse_command(unit)
-            transfer = _Transfer(self, command)
-            if command.lun & _FLAT or not self._disk.read_at_once(command.cdb, transfer):
+            transfer = DmaTransfer(window, command)
+            if command.lun & _FLAT or not self._disk.execute_at_once(command.cdb, transfer):
                 return False
             tag = srp.tag_of(unit)
             answer = srp.response(tag, scsi.Status.GOOD, b"", *transfer.left())
-            self.window.write(request.address, answer)
+            window.write(request.address, answer)
         except (DmaError, srp.UnitError, ScsiError):
             # The disk's thread finds the same, and says it.
             return False
@@ -149,7 +152,7 @@ class DiskAdapter(QueueDevice):
         if unit[0] != srp.Opcode.COMMAND:
             raise srp.UnitError(f"an information unit of type {unit[0]:#x}")
         command = srp.parse_command(unit)
-        transfer = _Transfer(self, command)
+        transfer = DmaTransfer(self.window, command)
         try:
             if command.lun & _FLAT:
                 _no_such_unit(command.cdb, transfer)
@@ -239,84 +242,8 @@ def _size(size: int, read_only: bool) -> str:
     return f"{size} bytes{' and is read-only' if read_only else ''}"
 
 
-def _no_such_unit(cdb: bytes, transfer: _Transfer) -> None:
+def _no_such_unit(cdb: bytes, transfer: Transfer) -> None:
     if cdb[0] == scsi.Operation.INQUIRY and not cdb[1] & 1:
         transfer.give(_NO_INQUIRY[: int.from_bytes(cdb[3:5], "big")])
     else:
         raise ScsiError(scsi.NO_SUCH_UNIT)
-
-
-def _counted(size: int) -> int:
-    """A number of bytes as the answer's field of 32 bits can hold it."""
-    return max(0, min(size, 0xFFFF_FFFF))
-
-
-class _Transfer:
-    """A command's data in guest memory, through the adapter's window."""
-
-    def __init__(self, adapter: DiskAdapter, command: srp.Command) -> None:
-        self._window = adapter.window
-        self._command = command
-        self._given = self._taken = 0
-
-    def left(self) -> tuple[int, int]:
-        """Return how many bytes of the buffers were not used: of that for the device, of that from it."""
-        out, into = (sum(piece.size for piece in self._pieces(data)) for data in self._data)
-        return _counted(out - self._taken), _counted(into - self._given)
-
-    def give(self, data: bytes) -> None:
-        """Hand data to the guest, as much as it has room for."""
-        runs = self._runs(self._command.into, Access.WRITE, len(data))
-        at = 0
-        for run in runs:
-            self._window.view(run)[:] = data[at : at + run.size]
-            at += run.size
-        self._window.wrote(runs)
-        self._given = at
-
-    def take(self, size: int) -> bytes:
-        """Return data of the guest's; ScsiError if it is less."""
-        taken = b"".join(bytes(view) for view in self._exactly(self._command.out, Access.READ, size)[1])
-        self._taken = size
-        return taken
-
-    def fill(self, size: int, read: Callable[[Sequence[memoryview]], None]) -> None:
-        """Have `read` fill so many bytes of guest memory; ScsiError if it has less room."""
-        runs, views = self._exactly(self._command.into, Access.WRITE, size)
-        try:
-            read(views)
-        finally:
-            self._window.wrote(runs)
-        self._given = size
-
-    def drain(self, size: int, write: Callable[[Sequence[memoryview]], None]) -> None:
-        """Have `write` take so many bytes of guest memory; ScsiError if they are less."""
-        write(self._exactly(self._command.out, Access.READ, size)[1])
-        self._taken = size
-
-    @property
-    def _data(self) -> tuple[srp.Data, srp.Data]:
-        return self._command.out, self._command.into
-
-    def _exactly(self, data: srp.Data, access: Access, size: int) -> tuple[list[Run], list[memoryview]]:
-        runs = self._runs(data, access, size)
-        if sum(run.size for run in runs) != size:
-            raise ScsiError(scsi.DATA_PHASE_ERROR)
-        return runs, [self._window.view(run) for run in runs]
-
-    def _pieces(self, data: srp.Data) -> tuple[srp.Piece, ...]:
-        if data.table is None:
-            return data.pieces
-        if data.table.size > srp.LARGEST_TABLE:
-            raise srp.UnitError(f"a table of descriptors of {data.table.size} bytes")
-        return srp.parse_descriptors(self._window.read(*data.table))
-
-    def _runs(self, data: srp.Data, access: Access, size: int) -> list[Run]:
-        """The guest memory of the data's first `size` bytes, or of all if that is less."""
-        runs: list[Run] = []
-        for address, length in self._pieces(data):
-            piece = min(length, size)
-            if piece:
-                runs += self._window.runs(address, piece, access)
-            size -= piece
-        return runs
