@@ -19,7 +19,6 @@ from chronovisor.hypervisor.stay import Stay
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.hypervisor.virtual_machine import VirtualMachine
 from chronovisor.isa.assembly import assemble
-from chronovisor.kvm.embedded.vcpu import EmbeddedVcpu
 from chronovisor.kvm.exits import HcallExit
 from chronovisor.memory.guest_memory import GuestMemory
 from chronovisor.papr.hcalls import Hcall
@@ -68,7 +67,6 @@ def _parts(vcpu: VirtualCpu) -> dict[str, Callable[[], object]]:
     thread, offset, now, stay = core.threads[0], vcpu.vcore.offset, host.source.ticks(), vcpu.vcore.stay
     assert stay is not None
     inside, monitor, timebase = stay, host.scheduler.monitor, core.timebase
-    answered = EmbeddedVcpu(vcpu)
     arguments = state.arguments(4, 9)
 
     def locks() -> None:
@@ -91,22 +89,17 @@ def _parts(vcpu: VirtualCpu) -> dict[str, Callable[[], object]]:
     def queue() -> None:
         host.run_queue.free_core()
         end = host.run_queue.time_slice_end(vcpu.vcore, now)
-        core.hypervisor_decrementer.write_deadline(end, now)
+        core.hypervisor_decrementer.deadline = end
 
     def clock() -> None:
         host.source.ticks()
         host.source.ticks()
 
-    def give_user_space() -> None:
-        answered._unanswered = HcallExit(Hcall.PUT_TERM_CHAR, arguments)
-        answered._answer()
-
     return {
         "native code runs two instructions and comes back: `engine.run`": lambda: engine.run(state, 1 << 20),
         "interrupts that wait are delivered": lambda: vcpu.pending.deliver(state, engine),
-        "does the thread have to leave?": lambda: vcpu._has_to_leave(inside),
         "the call is found to be user space's": lambda: vcpu.machine.hypercalls.answer(vcpu),
-        "user space's object of the exit, and its answer": give_user_space,
+        "user space's object of the exit": lambda: HcallExit(Hcall.PUT_TERM_CHAR, arguments),
         "the host's lock, taken twice": locks,
         "the clock, read twice": clock,
         "the stay": lambda: Stay(core, vcpu.vcore, vcpu),

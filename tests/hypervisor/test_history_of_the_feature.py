@@ -475,6 +475,14 @@ class TestHdecIsEnabledBeforeItIsSet2020(HypervisorDecrementer):
         patch.setattr(Decrementer, "expired", False)
 
 
+class _KeepsTheLast(Decrementer):
+    """A decrementer that cannot be set."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name != "deadline" or not hasattr(self, name):
+            super().__setattr__(name, value)
+
+
 class TestHdecIsLoadedLastAtAnEntry2021(HypervisorDecrementer):
     """Linux 5.14, HDEC is set after the guest's LPCR, with other races at the entry.
 
@@ -486,8 +494,7 @@ class TestHdecIsLoadedLastAtAnEntry2021(HypervisorDecrementer):
 
     def prepare(self, core: Core) -> None:
         if self.keeps_the_last:
-            core.hypervisor_decrementer.write = lambda *_: None  # type: ignore[method-assign]
-            core.hypervisor_decrementer.write_deadline = lambda *_: None  # type: ignore[method-assign]
+            core.hypervisor_decrementer = _KeepsTheLast(core.timebase.clock)
 
     def without(self, patch: pytest.MonkeyPatch) -> None:
         patch.setattr(self, "keeps_the_last", True)

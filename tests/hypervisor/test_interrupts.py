@@ -166,7 +166,7 @@ def test_what_kvm_leaves_to_user_space_is_left_to_it() -> None:
         Hcall.RANDOM,
         0xFFFF_FFFF_FFFF_FFFC,
     ):
-        assert call(vcpu, number, 1, 2, 3) == Hypercall((number, 1, 2, 3, *vcpu.state.gpr[7:13]))
+        assert call(vcpu, number, 1, 2, 3) == Hypercall((number, (1, 2, 3, *vcpu.state.gpr[7:13])))
 
 
 def test_h_random_repeats_itself_on_a_virtual_host_and_not_on_a_real_one() -> None:

@@ -8,8 +8,8 @@ from typing import TypeAlias
 from chronovisor.memory.watched import Watchpoint
 
 
-class Hypercall(tuple[int, ...]):
-    """The guest made a hypercall that user space has to answer: r3 to r12, unsigned 64-bit."""
+class Hypercall(tuple[int, tuple[int, ...]]):
+    """The guest made a hypercall that user space has to answer: r3, and r4 to r12, unsigned 64-bit."""
 
     __slots__ = ()
 
@@ -21,7 +21,7 @@ class Hypercall(tuple[int, ...]):
     @property
     def arguments(self) -> tuple[int, ...]:
         """Its arguments, r4 and on."""
-        return self[1:]
+        return self[1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,13 +105,14 @@ class KernelHypercalls:
             self._refuse_user(state)
             return None
         gpr = state.gpr
-        answer = self._answers.get(gpr[3])
+        number = gpr[3]
+        answer = self._answers.get(number)
         if answer is not None:
             status = answer(self, caller, gpr)
             if status is not None:
                 gpr[3] = status & MASK64
                 return None
-        return Hypercall(state.arguments(3, 1 + CALL_ARGUMENTS))
+        return Hypercall((number, state.arguments(4, CALL_ARGUMENTS)))
 
     def _refuse_user(self, state: Thread) -> None:
         """Give `sc 1` in problem state to the guest's kernel: it is no hypercall."""

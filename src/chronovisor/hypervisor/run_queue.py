@@ -50,7 +50,7 @@ class RunQueue:
         for stay in taken:
             due = self.time_slice_end(stay.contender, now)
             if due < stay.core.hypervisor_decrementer.deadline:
-                stay.core.hypervisor_decrementer.write_deadline(due, now)
+                stay.core.hypervisor_decrementer.deadline = due
 
     def time_slice_end(self, contender: Contender, now: SourceTime) -> SourceTime:
         """Return the tick until which `contender` may keep its core if its time slice begins at tick `now`:

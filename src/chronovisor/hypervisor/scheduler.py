@@ -58,11 +58,21 @@ class Seat:
         return deadline is not None and now >= deadline
 
 
+class Monitor(AbstractContextManager[bool], Protocol):
+    """A lock that the thread that holds it may take again."""
+
+    def acquire(self) -> bool:
+        """Take it."""
+
+    def release(self) -> None:
+        """Give it back."""
+
+
 class Scheduler(Protocol):
     """What the hypervisor asks of a scheduler."""
 
     @property
-    def monitor(self) -> AbstractContextManager[bool]:
+    def monitor(self) -> Monitor:
         """The lock; the thread that holds it may take it again."""
 
     def seat(self) -> Seat:

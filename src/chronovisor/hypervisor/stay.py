@@ -34,24 +34,21 @@ class Stay:
     Changed under the host's monitor.
     """
 
-    entered_with: Offset = _NONE
-    """The offset that the entry adds to the core's timebase, noted before the switch."""
-    applied: Applied | None = None
-    """The offset that the core's timebase carries now; None while the timebase is the host's."""
-    failure: str | None = None
-    """Why the entry failed; None if it did not."""
-    leaving = False
-    """Whether every thread has to come out."""
-    time_slice_over = False
-    """Whether it ends because another virtual core is to have the core."""
-    out = 0
-    """How many of the vCPUs have left the guest."""
-    host_timebase: HostTimebase | None = None
-    """The core's timebase once the exit has restored the host's time."""
-    kept = 0
-    """How many of the vCPUs have passed the barrier behind which the host's time is restored."""
-
-    # The values above are those of a stay that begins: an entry does not set each of them.
+    # Slots, and all of them set: an attribute that its class has takes ten times as long to look up.
+    __slots__ = (
+        "applied",
+        "contender",
+        "core",
+        "entered_with",
+        "failure",
+        "host_timebase",
+        "inside",
+        "kept",
+        "leaving",
+        "out",
+        "primary",
+        "time_slice_over",
+    )
 
     def __init__(self, core: Core, contender: Contender, primary: Occupant) -> None:
         self.core = core
@@ -60,6 +57,22 @@ class Stay:
         self.primary = primary
         self.inside: list[Occupant] = []
         """The vCPUs that have come in since the stay began."""
+        self.entered_with: Offset = _NONE
+        """The offset that the entry adds to the core's timebase, noted before the switch."""
+        self.applied: Applied | None = None
+        """The offset that the core's timebase carries now; None while the timebase is the host's."""
+        self.failure: str | None = None
+        """Why the entry failed; None if it did not."""
+        self.leaving = False
+        """Whether every thread has to come out."""
+        self.time_slice_over = False
+        """Whether it ends because another virtual core is to have the core."""
+        self.out = 0
+        """How many of the vCPUs have left the guest."""
+        self.host_timebase: HostTimebase | None = None
+        """The core's timebase once the exit has restored the host's time."""
+        self.kept = 0
+        """How many of the vCPUs have passed the barrier behind which the host's time is restored."""
 
     def leave_soon(self) -> None:
         """Make every thread that is in the guest come out."""

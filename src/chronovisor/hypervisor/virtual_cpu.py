@@ -71,9 +71,11 @@ class VirtualCpu:
         self._queue = host.run_queue
         self._is_virtual = host.source.is_virtual
         self._large_width: DecWidth = host.cpu_model.large_decrementer
-        self._run_time = RunTime(host.source)
-        self.purr: RunningCounter = RunningCounter(self._run_time)
-        self.spurr: RunningCounter = RunningCounter(self._run_time)
+        # A vCPU that has its virtual core for itself runs when that does.
+        self._run_time = None if vcore.stride == 1 else RunTime(host.source)
+        run_time = self._run_time or vcore.run_time
+        self.purr: RunningCounter = RunningCounter(run_time)
+        self.spurr: RunningCounter = RunningCounter(run_time)
         self.timer = Timer(host.clock, vcore.offset)
         self.pending = PendingInterrupts(self.timer, host.scheduler)
         self.areas: Areas = Areas()
@@ -194,7 +196,8 @@ class VirtualCpu:
         state.LPCR, state.DPDES = vcore.lpcr, vcore.dpdes
         width = self._large_width if vcore.lpcr & _LD else 32
         self.timer.load(thread, width, vcore.offset, stay.entered_with, now)
-        self._run_time.start(now)
+        if self._run_time is not None:
+            self._run_time.start(now)
         self._live.begin(thread)
         if self.areas.any:
             self._log_dispatch(stay, thread)
@@ -215,7 +218,8 @@ class VirtualCpu:
         if self.timer.thread is None:
             # It never began.
             return
-        self._run_time.stop(now)
+        if self._run_time is not None:
+            self._run_time.stop(now)
         if self.trace is not None and self.trace.told:
             self.trace.left(now, self._work)
         ceded = self._cede.ceded
@@ -230,10 +234,11 @@ class VirtualCpu:
 
     # The run
 
-    def run(self, answer: Sequence[int] = ()) -> Exit:
+    def run(self, status: int | None = None, results: Sequence[int] = ()) -> Exit:
         """Run the guest on the calling thread until something needs user space.
 
-        First the `answer` to the hypercall that the last run ended with goes into r3 and on: 64 bits each.
+        First the answer to the hypercall that the last run ended with goes into the registers, 64 bits each:
+        its `status` into r3, its `results` into r4 and on.
         """
         scheduler = self._scheduler
         bound = self._is_virtual and scheduler.take_turn(self.seat)
@@ -242,8 +247,10 @@ class VirtualCpu:
             self._running = True
             if self._accesses:
                 self._let_access()
-            for number, word in enumerate(answer, 3):
-                self.state.gpr[number] = word
+            if status is not None:
+                self.state.gpr[3] = status
+                if results:
+                    self.state.gpr[4 : 4 + len(results)] = results
             self._cede.ceded = False
             if not self.machine.has_memory:
                 return FailedEntry("the machine has no memory: set a memory region first")
@@ -320,8 +327,12 @@ class VirtualCpu:
         """Run the guest's instructions until the thread has to leave."""
         engine, hypercalls = self.machine.engine, self.machine.hypercalls
         cede, pending, trace = self._cede, self.pending, self.trace
-        state, repetition = self.state, self.repetition
-        while not self._has_to_leave(stay):
+        state, repetition, queue = self.state, self.repetition, self._queue
+        while True:
+            # Clear the request first, then look for its reasons: none that comes in between is missed.
+            state.exit_request = 0
+            if self.kicked or stay.leaving or self.enter_anew or (queue.waiting and queue.time_is_up(stay)):
+                break
             if repetition is not None and self._is_at_its_end(repetition):
                 return Debugged(state.CIA, True)
             if cede.ceded:
@@ -348,11 +359,9 @@ class VirtualCpu:
             if stop.reason is _HYPERCALL:
                 ended = hypercalls.answer(self) if trace is None else self._answer_told(trace)
             else:
-                ended = self._crashed(stop)
+                ended = self._other_end(stop)
                 if trace is not None:
                     trace.executed(self._work)
-            if stop.reason in _DEBUG:
-                return Debugged(state.CIA, False, stop.watchpoint)
             if ended is not None:
                 return ended
             if self._is_virtual:
@@ -437,12 +446,11 @@ class VirtualCpu:
         self.vcore.forget_service()
         self._account.begin_turn()
 
-    def _has_to_leave(self, stay: Stay) -> bool:
-        # Clear the request first, then look for its reasons: none that comes in between is missed.
-        self.state.exit_request = 0
-        if self.kicked or stay.leaving or self.enter_anew:
-            return True
-        return bool(self._queue.waiting) and self._queue.time_is_up(stay)
+    def _other_end(self, stop: Stop) -> Exit | None:
+        """Why the run ends, if it does, when the engine has stopped for something else than a hypercall."""
+        if stop.reason in _DEBUG:
+            return Debugged(self.state.CIA, False, stop.watchpoint)
+        return self._crashed(stop)
 
     def _crashed(self, stop: Stop) -> Crashed | None:
         state, crash = self.state, stop.crash

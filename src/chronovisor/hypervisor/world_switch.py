@@ -91,7 +91,10 @@ class WorldSwitch:
         and the vCPU must not run the guest.
         """
         vcore = vcpu.vcore
-        with self._scheduler.monitor:
+        # By name, here and below: a `with` takes longer than the lock itself.
+        monitor = self._scheduler.monitor
+        monitor.acquire()
+        try:
             stay = vcore.stay
             if stay is None and not self._queue.waiting and (core := self._queue.free_core()) is not None:
                 vcore.stay = self._queue.stays[core.number] = stay = Stay(core, vcore, vcpu)
@@ -112,8 +115,8 @@ class WorldSwitch:
                     now = self._source.ticks()
                     if is_primary:
                         vcore.run_time.start(now)
-                        end = self._queue.time_slice_end(vcore, now)
-                        stay.core.hypervisor_decrementer.write_deadline(end, now)
+                        hypervisor_decrementer = stay.core.hypervisor_decrementer
+                        hypervisor_decrementer.deadline = self._queue.time_slice_end(vcore, now)
                     vcpu.begin(stay, thread, now)
             except BaseException as error:
                 # A mistake of ours: the vCPU leaves again, and the core is not lost.
@@ -121,13 +124,19 @@ class WorldSwitch:
                 self.leave(vcpu, stay)
                 raise
             return stay
+        finally:
+            monitor.release()
 
     def leave(self, vcpu: Traveller, stay: Stay) -> None:
         """Take the calling thread's vCPU out of the guest, and with it all of its virtual core."""
         vcore, timer, inside = vcpu.vcore, vcpu.timer, stay.inside
         observed = self._host.observer is not None
-        with self._scheduler.monitor:
+        monitor = self._scheduler.monitor
+        monitor.acquire()
+        try:
             stay.leave_soon()
+            # Nobody joins a stay that ends.
+            count = len(inside)
             ended = self._source.ticks()
             vcpu.end(stay, ended)
             stay.out += 1
@@ -135,7 +144,7 @@ class WorldSwitch:
                 self._tell(ThreadOut(stay.core.number, vcpu.number % vcore.stride, vcpu.number))
             try:
                 if stay.primary is vcpu:
-                    if stay.out < len(inside):
+                    if stay.out < count:
                         ended = self._await_secondaries(stay)
                     vcore.run_time.stop(ended)
                     self._restore_host_time(stay, vcore)
@@ -148,9 +157,11 @@ class WorldSwitch:
                     if observed:
                         self._tell(DecrementerKept(vcpu.number, expiry))
                 stay.kept += 1
-                if stay.kept == len(inside):
+                if stay.kept == count:
                     self._release(stay, vcore)
                 self._scheduler.changed()
+        finally:
+            monitor.release()
 
     # The steps
 

@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
 from functools import cache, partial
 from hashlib import blake2b
 from itertools import islice
@@ -123,18 +122,28 @@ class Interleaving:
 
     # What production code sees
 
-    @property
-    @contextmanager
-    def monitor(self) -> Iterator[bool]:
-        """The lock. When an actor begins a step, no other actor holds it."""
+    def acquire(self) -> bool:
+        """Take the lock. When an actor begins a step, no other actor holds it."""
         if not self._depth and self._seen:
             self.pause()
         self._depth += 1
-        try:
-            yield True
-        finally:
-            self._depth -= 1
-            self._seen = True
+        return True
+
+    def release(self) -> None:
+        """Give the lock back."""
+        self._depth -= 1
+        self._seen = True
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+    @property
+    def monitor(self) -> Interleaving:
+        """The lock: this very object."""
+        return self
 
     def seat(self) -> Seat:
         """Return a seat, which has no effect here."""

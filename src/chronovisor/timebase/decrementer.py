@@ -43,12 +43,10 @@ class Decrementer:
         self._seen = now
         self.latched = False
 
-    def write_deadline(self, deadline: SourceTime, now: SourceTime | None = None) -> None:
-        """Set DEC so that it is 0 at tick `deadline` of the source: a write at tick `now`, or at the present
-        one.
-        """
+    def write_deadline(self, deadline: SourceTime) -> None:
+        """Set DEC so that it is 0 at tick `deadline` of the source: a write at the present tick."""
         self.deadline = deadline
-        self._seen = self._source.ticks() if now is None else now
+        self._seen = self._source.ticks()
         self.latched = False
 
     def read(self, width: DecWidth) -> int:
@@ -79,13 +77,14 @@ class Decrementer:
         """
         if now is None:
             now = self._source.ticks()
-        left = self.deadline - now
-        if not -(half := 1 << (width - 1)) <= left < half:
+        deadline = self.deadline
+        half = 1 << (width - 1)
+        if not -half <= deadline - now < half:
             # The register cannot hold this value.
             self._exists(now, width)
             if not self.latched:
-                left = _sign_extended(left, width)
-        return HostTime(now + left + self._clock.origin + timebase.adjust)
+                deadline = SourceTime(now + _sign_extended(deadline - now, width))
+        return HostTime(deadline + self._clock.origin + timebase.adjust)
 
     def load(self, expiry: HostTime, now: SourceTime | None = None) -> None:
         """Set DEC from the `expiry` that was kept, on entry at tick `now`, or at the present one. If the

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from chronovisor.engine.concrete import ConcreteEngine, Reason, Stop
 from chronovisor.engine.hypercalls import HypercallProgram
@@ -52,6 +52,8 @@ _STOPS: dict[int, Stop] = {
 
 #: The bits of MSR that choose the machine mode. A plain number: an enum's operators are slow.
 _MODE = int(MSR.SF | MSR.LE)
+#: The bits of MSR that say how a thread can run: in which mode, and whether step by step.
+_HOW = _MODE | STEPPED
 #: Samples that are not worth a look.
 _FEW_SAMPLES = 15
 #: Instructions from one look at the number of samples to the next: fewer do not give that many.
@@ -231,13 +233,17 @@ class NativeEngine(ConcreteEngine):
         It also stops early, as if the budget were used up, after ``exit_request``. If the concrete evaluator
         runs the guest on the machine's own clock, it stops often, so that the caller checks deadlines.
         """
-        assert isinstance(state, NativeThread)
+        if TYPE_CHECKING:
+            assert isinstance(state, NativeThread)
         executed, live = state.executed, state.live
         end = executed + budget
         while executed < end:
-            msr = state.MSR
-            pages = self._ready.get(msr & _MODE) or self.pages_of(state)
-            if msr & STEPPED or not pages.library.ready:
+            pages = self._ready.get(state.MSR & _HOW)
+            if pages is None:
+                pages = self.pages_of(state)
+                if pages.library.ready and not state.MSR & STEPPED:
+                    # Native code was told of them just now.
+                    continue
                 live.lend(state)
                 on_machine_clock = not state.ticks_per_instruction
                 stop = self._run_concrete(state, min(end - executed, ConcreteEngine.budget))

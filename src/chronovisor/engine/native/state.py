@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import struct
 import sys
-from collections.abc import Iterable, MutableSequence
+from collections.abc import Callable, Iterable, MutableSequence
 from functools import cache
 from typing import Literal, Protocol, SupportsIndex, cast, overload
 
@@ -82,9 +82,9 @@ class WideRegisters(MutableSequence[int]):
 
 
 @cache
-def _words(count: int) -> struct.Struct:
-    """So many words of 64 bits, as native code has them."""
-    return struct.Struct(f"{count}Q")
+def _words(count: int) -> Callable[[memoryview, int], tuple[int, ...]]:
+    """What reads so many words of 64 bits, as native code has them."""
+    return struct.Struct(f"{count}Q").unpack_from
 
 
 def _view(thread: Registers, file: RegisterFile) -> MutableSequence[int]:
@@ -137,8 +137,8 @@ class NativeThread(Registers, Thread):
         self.guest = guest
         self.at = ctypes.addressof(self)
         """Where the structure is."""
-        # Not `byref(self)`: the garbage collector does not see through it and would never free this.
-        self.reference = ctypes.c_void_p(self.at)
+        # Not of `self`: the garbage collector does not see through it and would never free this.
+        self.reference = ctypes.byref(ctypes.c_char.from_address(self.at))
         for file in FILES.values():
             setattr(self, file.attribute, _view(self, file))
         self._gpr_bytes = memoryview(cast("ctypes.Array[ctypes.c_uint64]", self.gpr)).cast("B")
@@ -193,8 +193,8 @@ class NativeThread(Registers, Thread):
 
     def arguments(self, first: int, count: int) -> tuple[int, ...]:
         """General purpose registers from number `first` on."""
-        # Three times as fast as a slice of an array.
-        return _words(count).unpack_from(self._gpr_bytes, 8 * first)
+        # Twice as fast as a slice of an array.
+        return _words(count)(self._gpr_bytes, 8 * first)
 
     @property
     def mode(self) -> tuple[bool, bool]:  # type: ignore[override]

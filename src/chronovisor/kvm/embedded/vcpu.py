@@ -64,9 +64,14 @@ class EmbeddedVcpu:
     def run(self) -> Exit:
         """KVM_RUN."""
         try:
-            ended = self._vcpu.run(self._answer())
+            answered, self._unanswered = self._unanswered, None
+            if answered is None:
+                ended = self._vcpu.run()
+            else:
+                results = answered.results
+                ended = self._vcpu.run(answered.ret & MASK64, self._as_words(results) if results else ())
             if isinstance(ended, Hypercall):
-                call = self._unanswered = HcallExit(ended[0], ended[1:])
+                call = self._unanswered = HcallExit(ended[0], ended[1])
                 return call
             return self._exit(ended)
         except Exception as error:
@@ -185,16 +190,12 @@ class EmbeddedVcpu:
         """KVM_INTERRUPT."""
         self._vcpu.set_external(level)
 
-    def _answer(self) -> Sequence[int]:
-        """Return user space's answer to the hypercall that the last run ended with: values for r3 and on."""
-        answered, self._unanswered = self._unanswered, None
-        if answered is None:
-            return ()
-        if not answered.results:
-            return (answered.ret & MASK64,)
-        if len(answered.results) > CALL_ARGUMENTS:
+    @staticmethod
+    def _as_words(results: Sequence[int]) -> Sequence[int]:
+        """Return user space's results of a hypercall as registers hold them."""
+        if len(results) > CALL_ARGUMENTS:
             raise KvmError(errno.EINVAL, f"a hypercall has at most {CALL_ARGUMENTS} results, r4 to r12")
-        return [word & MASK64 for word in (answered.ret, *answered.results)]
+        return [word & MASK64 for word in results]
 
     def _exit(self, ended: hypervisor_exits.OtherExit) -> Exit:
         match ended:
