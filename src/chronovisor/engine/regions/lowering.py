@@ -506,13 +506,37 @@ class EntryLowering(RegisterLowering):
             ea = b.and_(ea, word(0xFFFFFFFF))
         access = self._near.get((self.site.offset, id(self._present)))
         if access is None:
-            return b.inttoptr(b.add(ea, self._look_up(ea, size, "store" if store else "load")), POINTER)
+            return b.inttoptr(b.add(ea, self._page_of(ea, size, "store" if store else "load")), POINTER)
         span = access.span
         moved = self._looked_up.get(id(span))
         if moved is None:
             lowest = b.add(ea, word(span.low - access.distance))
-            moved = self._looked_up[id(span)] = self._look_up(lowest, span.high - span.low, span.use)
+            moved = self._looked_up[id(span)] = self._page_of(lowest, span.high - span.low, span.use)
         return b.inttoptr(b.add(ea, moved), POINTER)
+
+    def _page_of(self, ea: ir.Value, size: int, use: str) -> ir.Value:
+        """How far behind effective addresses the places of some bytes are.
+
+        In a tight loop they often lie in the same page as the last time. No thread relies on what this one
+        looks up until its piece of the run ends, and the function with it: see `define_await_piece`.
+        """
+        if not self.is_in_loop:
+            return self._look_up(ea, size, use)
+        b = self.b
+        with b.goto_entry_block():
+            begin, room, distance = (b.alloca(I64) for _ in range(3))
+            b.store(word(0), room)
+        inside = b.sub(ea, b.load(begin, typ=I64))
+        known = self.block_named("known")
+        another = self.unlikely(b.icmp_unsigned(">=", inside, b.load(room, typ=I64)), "another")
+        b.branch(known)
+        with self.elsewhere(another):
+            b.store(self._look_up(ea, size, use), distance)
+            b.store(b.and_(ea, word(-(1 << PAGE_SHIFT))), begin)
+            b.store(word((1 << PAGE_SHIFT) - size + 1), room)
+            b.branch(known)
+        b.position_at_end(known)
+        return b.load(distance, typ=I64)
 
     def _look_up(self, ea: ir.Value, size: int, use: str) -> ir.Value:
         """How far behind effective addresses the places of some bytes are."""
