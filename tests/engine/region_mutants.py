@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from llvmlite import ir
 
+from chronovisor.engine.native.emitter import word
+from chronovisor.engine.native.layout import PAGE_SHIFT
 from chronovisor.engine.native.pages import DecodedPages
 from chronovisor.engine.regions import bit_registers, discovery
 from chronovisor.engine.regions.code import Site
@@ -123,9 +125,19 @@ def _only_the_first_byte_of_a_span_is_looked_up(patch: pytest.MonkeyPatch) -> No
     patch.setattr(EntryLowering, "_look_up", lambda low, ea, size, use: whole(low, ea, 1, use))
 
 
+def _the_last_page_of_an_access_is_taken_for_all_others(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(EntryLowering, "_room", lambda low, size: (1 << 64) - 1)
+
+
+def _an_access_may_begin_in_the_last_page_and_end_behind_it(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(EntryLowering, "_room", lambda low, size: 1 << PAGE_SHIFT)
+
+
 def _pages_that_are_both_there_count_as_side_by_side(patch: pytest.MonkeyPatch) -> None:
-    def beside(low: EntryLowering, found: ir.Block, first: Any, last: ir.Value, use: str) -> Any:
-        b, (page, there, data) = low.b, first
+    def beside(
+        low: EntryLowering, found: ir.Block, ea: ir.Value, first: Any, last: ir.Value, use: str
+    ) -> Any:
+        b, (there, data), page = low.b, first, low.b.lshr(ea, word(PAGE_SHIFT))
         tag, _ = low.tlb_entry(low.present_tlb(), use, last)
         both = b.and_(
             b.icmp_unsigned("==", there, page), b.icmp_unsigned("==", b.load(tag, typ=there.type), last)

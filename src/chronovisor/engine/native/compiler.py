@@ -75,6 +75,7 @@ def target(beside: bool = False) -> llvm.TargetMachine:
     llvm.initialize_native_asmprinter()
     # A processor predicts jumps by their addresses: those that are alike must not become one.
     llvm.set_option("", "--enable-tail-merge=0")
+    # Its induction variables for addresses need more registers than there are beside the pinned ones.
     llvm.set_option("", "-disable-lsr")
     return llvm.Target.from_default_triple().create_target_machine(
         opt=2,

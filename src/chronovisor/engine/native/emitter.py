@@ -274,10 +274,14 @@ class ThreadEmitter(Emitter):
 
         ``way`` says in which of its entries, if it is a page of data.
         """
+        return self.tlb_entry_at(tlb, kind, self.b.shl(page, word(PAGE_SHIFT)), way)
+
+    def tlb_entry_at(self, tlb: ir.Value, kind: str, ea: ir.Value, way: int = 0) -> tuple[ir.Value, ir.Value]:
+        """The same of the page of an effective address: its number is not needed for that."""
         is_data = kind in DATA_USES
         of: type[DataEntry | FetchEntry] = DataEntry if is_data else FetchEntry
-        size = ctypes.sizeof(of) * (WAYS if is_data else 1)
-        place = self.b.shl(self.b.and_(page, word(TLB_ENTRIES - 1)), word(size.bit_length() - 1))
+        shift = (ctypes.sizeof(of) * (WAYS if is_data else 1)).bit_length() - 1
+        place = self.b.and_(self.b.lshr(ea, word(PAGE_SHIFT - shift)), word(TLB_ENTRIES - 1 << shift))
         first = (Tlb.of_data if is_data else Tlb.of_code).offset + way * ctypes.sizeof(of)
         entry = self.at(self.at(tlb, first), place)
         return self.at(entry, getattr(of, kind).offset), self.at(entry, of.data.offset)

@@ -267,9 +267,8 @@ class Lowering(HandlerEmitter):
         if not self.sixty_four:
             ea = self.b.and_(ea, word(0xFFFFFFFF))
         b, kind = self.b, "store" if store else "load"
-        page = b.lshr(ea, word(PAGE_SHIFT))
-        tag, data = self.tlb_entry(self.present_tlb(), kind, page)
-        last = b.lshr(b.add(ea, word(size - 1)), word(PAGE_SHIFT)) if size > 1 else page
+        tag, data = self.tlb_entry_at(self.present_tlb(), kind, ea)
+        last = b.lshr(b.add(ea, word(size - 1)), word(PAGE_SHIFT))
         hit, miss = self.block_named("hit"), self.block_named("miss")
         b.cbranch(b.icmp_unsigned("==", b.load(tag, typ=I64), last), hit, miss).set_weights([4000, 1])
 

@@ -533,26 +533,30 @@ class EntryLowering(RegisterLowering):
         with self.elsewhere(another):
             b.store(self._look_up(ea, size, use), distance)
             b.store(b.and_(ea, word(-(1 << PAGE_SHIFT))), begin)
-            b.store(word((1 << PAGE_SHIFT) - size + 1), room)
+            b.store(word(self._room(size)), room)
             b.branch(known)
         b.position_at_end(known)
         return b.load(distance, typ=I64)
 
+    @staticmethod
+    def _room(size: int) -> int:
+        """At how many places in a page so many bytes may begin."""
+        return (1 << PAGE_SHIFT) - size + 1
+
     def _look_up(self, ea: ir.Value, size: int, use: str) -> ir.Value:
         """How far behind effective addresses the places of some bytes are."""
         b = self.b
-        page = b.lshr(ea, word(PAGE_SHIFT))
-        last = b.lshr(b.add(ea, word(size - 1)), word(PAGE_SHIFT)) if size > 1 else page
-        tag, data = self.tlb_entry(self.present_tlb(), use, page)
+        last = b.lshr(b.add(ea, word(size - 1)), word(PAGE_SHIFT))
+        tag, data = self.tlb_entry_at(self.present_tlb(), use, ea)
         there = b.load(tag, typ=I64)
         elsewhere = self.unlikely(b.icmp_unsigned("!=", there, last), "elsewhere")
         found = self.block_named("found")
         ways = [(b.load(data, typ=I64), b.block)]
         b.branch(found)
         with self.elsewhere(elsewhere):
-            ways.append(self._second(found, page, last, use))
+            ways.append(self._second(found, ea, last, use))
             if size > 1:
-                ways.append(self._beside(found, (page, there, data), last, use))
+                ways.append(self._beside(found, ea, (there, data), last, use))
             record = self._record(self.site.offset)
             address = self.address() if record is None else None
             self._exit(Exit.ABSENT, self.known.done, address=address, record=record)
@@ -562,20 +566,20 @@ class EntryLowering(RegisterLowering):
             distance.add_incoming(value, block)
         return distance
 
-    def _second(self, found: ir.Block, page: ir.Value, last: ir.Value, use: str) -> tuple[ir.Value, ir.Block]:
+    def _second(self, found: ir.Block, ea: ir.Value, last: ir.Value, use: str) -> tuple[ir.Value, ir.Block]:
         """Go to ``found`` if the page is in its second entry: with which distance, and from where."""
-        b, (tag, data) = self.b, self.tlb_entry(self.present_tlb(), use, page, 1)
+        b, (tag, data) = self.b, self.tlb_entry_at(self.present_tlb(), use, ea, 1)
         is_second = b.icmp_unsigned("==", b.load(tag, typ=I64), last)
         return self._go_on_if(is_second, found, data)
 
     def _beside(
-        self, found: ir.Block, first: tuple[ir.Value, ir.Value, ir.Value], last: ir.Value, use: str
+        self, found: ir.Block, ea: ir.Value, first: tuple[ir.Value, ir.Value], last: ir.Value, use: str
     ) -> tuple[ir.Value, ir.Block]:
         """The same if the TLB has two pages that lie beside each other in memory too.
 
         Guests have larger pages than the TLB.
         """
-        b, (page, there, data) = self.b, first
+        b, (there, data), page = self.b, first, self.b.lshr(ea, word(PAGE_SHIFT))
         other_tag, other = self.tlb_entry(self.present_tlb(), use, last)
         both = b.and_(
             b.icmp_unsigned("==", there, page), b.icmp_unsigned("==", b.load(other_tag, typ=I64), last)
