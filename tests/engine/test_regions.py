@@ -499,9 +499,8 @@ def test_a_region_begins_where_handlers_come_to_code_that_regions_have(
     )
     run.thread.samples_taken = run.thread.sample_count = 0
 
-    def sample(handlers_from: int, pieces: int = 1) -> None:
+    def sample(handlers_from: int) -> None:
         one = run.thread.samples[run.thread.sample_count % 256]
-        one.pieces = pieces
         one.entry, one.base, one.offset = pages.address + 8 * page, CODE, 12
         one.handlers_from = handlers_from
         run.thread.sample_count += 1
@@ -511,8 +510,9 @@ def test_a_region_begins_where_handlers_come_to_code_that_regions_have(
     for _ in range(tier.MISSED):
         sample(first)  # a region begins there
         sample(pages.table[page] - RECORD_SIZE)  # in another page
-    for number in range(2 * tier.MISSED):
-        sample(first + RECORD_SIZE, 2 * number * tier.MISSED_WITHIN // tier.MISSED)  # now and then
+    for _ in range(2 * tier.MISSED):
+        sample(first + RECORD_SIZE)
+        made.samples += 2 * tier.MISSED_WITHIN // tier.MISSED  # now and then
     assert not noted.tasks
     before = heat.warmth(made.samples)
     for number in range(tier.MISSED):

@@ -43,8 +43,8 @@ from chronovisor.isa.radix import Access
 #: Instructions between two checks of the clock and of requests from outside.
 PIECE = 16384
 
-#: Pieces from one sample of where the thread is to the next.
-PIECES_PER_SAMPLE = 2
+#: Instructions that handlers execute from one sample of where the thread is to the next.
+INSTRUCTIONS_PER_SAMPLE = 2 * PIECE
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,7 @@ class _Entry(ThreadEmitter):
         self.write("virtual_ticks", b.add(self.read("virtual_ticks"), ticks))
         self.write("run_left", b.sub(self.read("run_left"), done))
         self.write("unpolled", b.add(self.read("unpolled"), done))
+        self.write("until_sample", b.sub(self.read("until_sample"), done))
 
     def _translate(self, access: Access, ea: ir.Value, then: ir.Block) -> None:
         """Have the TLB know an address, and go on. A fault enters its interrupt."""
@@ -313,20 +314,25 @@ class _Entry(ThreadEmitter):
         self._adopt(self.piece)
 
     def _sample(self) -> None:
-        """Note where the thread is, now and then, if handlers brought it there."""
+        """Note where the thread is, or where handlers took over before it came there.
+
+        That is done each time that handlers have executed so many instructions, whoever ended the piece:
+        regions end most pieces, however few instructions they execute.
+        """
         b = self.b
-        sample, skip, after = (self.block_named(n) for n in ("sample", "skip", "sampled"))
-        pieces = self.read("until_sample")
-        b.cbranch(b.icmp_unsigned("==", pieces, word(0)), sample, skip)
-        b.position_at_end(skip)
-        self.write("until_sample", b.sub(pieces, word(1)))
-        b.branch(after)
+        sample, after = self.block_named("sample"), self.block_named("sampled")
+        in_regions = self.read("done_in_regions")
+        others = b.sub(in_regions, self.read("sampled_in_regions"))
+        self.write("sampled_in_regions", in_regions)
+        left = b.add(self.read("until_sample"), others)
+        is_due = b.icmp_signed("<=", left, word(0))
+        self.write("until_sample", b.select(is_due, word(INSTRUCTIONS_PER_SAMPLE), left))
+        b.cbranch(is_due, sample, after)
         b.position_at_end(sample)
-        self.write("until_sample", word(PIECES_PER_SAMPLE - 1))
         offset = b.sub(self.read("CIA"), self.read("page_base"))
         keep = self.block_named("keep")
         inside = b.icmp_unsigned("<", offset, word(1 << PAGE_SHIFT))
-        # A region that left the rest of its budget to handlers is nothing to be told of.
+        # What a region left to handlers is nothing to be told of.
         by_handlers = b.icmp_unsigned("!=", self.read("handlers_from"), word(SPENT))
         b.cbranch(b.and_(inside, by_handlers), keep, after)
         b.position_at_end(keep)
@@ -334,7 +340,7 @@ class _Entry(ThreadEmitter):
         size = ctypes.sizeof(Sample)
         place = self.at(self.field("samples"), b.mul(b.and_(count, word(SAMPLES - 1)), word(size)))
         parts = {"entry": "page_entry", "base": "page_base", "tlb": "tlb"}
-        parts |= {name: name for name in ("handlers_from", "pieces")}
+        parts |= {"handlers_from": "handlers_from"}
         values = {part: self.read(name) for part, name in parts.items()} | {"offset": offset}
         for part, value in values.items():
             b.store(value, self.at(place, getattr(Sample, part).offset))

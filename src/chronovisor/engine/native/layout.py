@@ -38,12 +38,10 @@ KEYS = 4
 class Sample(ctypes.Structure):
     """Where a thread was: the page as in page_entry and page_base, the offset in it in bytes, and its TLB.
 
-    ``handlers_from`` and ``pieces`` are as in the state.
+    ``handlers_from`` is as in the state.
     """
 
-    _fields_ = [
-        (name, ctypes.c_uint64) for name in ("entry", "base", "offset", "tlb", "handlers_from", "pieces")
-    ]
+    _fields_ = [(name, ctypes.c_uint64) for name in ("entry", "base", "offset", "tlb", "handlers_from")]
 
 
 class Registers(ctypes.Structure):
@@ -128,11 +126,12 @@ class Registers(ctypes.Structure):
         ("page_entry", ctypes.c_uint64),
         # The record at which handlers took over, or SPENT or SOMEWHERE
         ("handlers_from", ctypes.c_uint64),
-        # Where the thread was, now and then; how many samples there were in all, and how many pieces there
-        # are until the next one
+        # Where the thread was, now and then; how many samples there were in all; how many instructions there
+        # are until the next one, of which those do not count that regions have executed since
         ("samples", Sample * SAMPLES),
         ("sample_count", ctypes.c_uint64),
-        ("until_sample", ctypes.c_uint64),
+        ("until_sample", ctypes.c_int64),
+        ("sampled_in_regions", ctypes.c_uint64),
         # Time: T = clock + tb_adjust. Where ticks_per_instruction is 0 the clock is the machine's own, else
         # it stands at virtual_ticks when a run begins and moves with each instruction.
         ("tb_adjust", ctypes.c_uint64),

@@ -161,7 +161,6 @@ def define_end_of_piece(module: ir.Module, plain: ir.Function) -> None:
     e = HandlerEmitter(module, "chronovisor_end_of_piece")
     b = e.b
     last = e.unlikely(b.icmp_unsigned("!=", e.read("last_piece"), word(0)), "last")
-    e.write("handlers_from", word(SPENT))
     _leave(e, Left.BUDGET, e.address_of(e.record))
     b.position_at_end(last)
     e.go_on(plain, e.record, e.budget)

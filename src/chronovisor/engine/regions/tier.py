@@ -38,14 +38,14 @@ from chronovisor.engine.statistics import REGIONS
 #: Samples in a page, outside its regions, after which a region is compiled.
 HOT = 2
 #: Samples of runs of handlers in code that regions have, after which regions begin where these runs did; and
-#: in how many pieces that a thread executes they have to come.
-MISSED = 8
-MISSED_WITHIN = 1 << 15
+#: among how many of the guest's samples they have to be.
+MISSED = 4
+MISSED_WITHIN = 1024
 #: How many regions a guest gets, and for how many hot pages they are looked for: new code may never end.
 MOST_REGIONS = 1 << 14
 MOST_LOOKS = 1 << 16
 #: Of so many samples of a guest each counts half as much as the one after them: what was hot once cools down.
-_HALF_LIFE = 256
+_HALF_LIFE = 1024
 #: The pages that a region may have besides its home page: so many before it and behind it.
 _BEFORE, _BEHIND = 8, 16
 
@@ -68,7 +68,7 @@ class _Heat:
     missed: Counter[int] = field(default_factory=Counter)
     """Where handlers took over that came to covered code."""
     missed_since: int = 0
-    """The piece of the first of them."""
+    """The guest's sample that was the first of them."""
     put: set[int] = field(default_factory=set)
     """The regions that were put in, by what Python's `id` says of them: they stay as long as the process."""
     started: set[int] = field(default_factory=set)
@@ -171,7 +171,9 @@ class RegionTier:
             self._start(pages, page, heat)
 
     def _sampled(self, pages: DecodedPages, page: int, sample: Sample) -> None:
-        heat, offset = self._heat(pages, page), sample.offset
+        heat, offset = self._heat(pages, page), self._executed(pages, page, sample)
+        if offset is None:
+            return
         self.samples += 1
         if offset not in heat.covered:
             heat.warm(self.samples)
@@ -191,6 +193,17 @@ class RegionTier:
             heat.samples.clear()
             self._start(pages, page, heat, hot, sample)
 
+    @staticmethod
+    def _executed(pages: DecodedPages, page: int, sample: Sample) -> int | None:
+        """The offset of code that handlers executed; None if the sample does not tell.
+
+        If a region has ended the piece where it begins, handlers may have come there.
+        """
+        if not pages.begins_region(page, sample.offset):
+            return sample.offset
+        start = pages.offset_of(page, sample.handlers_from)
+        return None if start is None or pages.begins_region(page, start) else start
+
     def _missed(self, pages: DecodedPages, page: int, heat: _Heat, sample: Sample) -> None:
         """Take a sample in code that a region has: if handlers came to it, a region is to begin there too."""
         start = pages.offset_of(page, sample.handlers_from)
@@ -200,9 +213,9 @@ class RegionTier:
             if heat.waits:
                 heat.warm(self.samples)
             return
-        if not 0 <= sample.pieces - heat.missed_since < MISSED_WITHIN:
+        if self.samples - heat.missed_since >= MISSED_WITHIN:
             heat.missed.clear()
-            heat.missed_since = sample.pieces
+            heat.missed_since = self.samples
         heat.missed[start] += 1
         heat.warm(self.samples)
         if heat.missed.total() >= MISSED and not heat.waits:
