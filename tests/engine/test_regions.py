@@ -472,7 +472,7 @@ def test_the_hottest_page_is_compiled_first(monkeypatch: pytest.MonkeyPatch, tmp
         run.guest.memory.write(page << PAGE_SHIFT, bytes([page]) * 8)
         sample(page, 1)
     prepares = []
-    for page, times in ((1, 40), (2, 600), (3, 9)):
+    for page, times in ((1, 40), (2, 3 * tier._HALF_LIFE), (3, 9)):
         # The first sample has the disk looked at, which is done before the page counts as hot.
         while any(heat.waits for (_, number), heat in made._heats.items() if number == page):
             time.sleep(0.001)

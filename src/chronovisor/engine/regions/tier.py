@@ -199,8 +199,9 @@ class RegionTier:
 
         If a region has ended the piece where it begins, handlers may have come there.
         """
-        if not pages.begins_region(page, sample.offset):
-            return sample.offset
+        offset: int = sample.offset
+        if not pages.begins_region(page, offset):
+            return offset
         start = pages.offset_of(page, sample.handlers_from)
         return None if start is None or pages.begins_region(page, start) else start
 
