@@ -70,10 +70,9 @@ def _parts(vcpu: VirtualCpu) -> dict[str, Callable[[], object]]:
     arguments = state.arguments(4, 9)
 
     def locks() -> None:
-        with monitor:
-            pass
-        with monitor:
-            pass
+        for _ in range(2):
+            monitor.acquire()
+            monitor.release()
 
     def timer() -> None:
         vcpu.timer.load(thread, 32, offset, offset, now)

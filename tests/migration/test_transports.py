@@ -19,9 +19,10 @@ from chronovisor.machine.errors import MachineError
 from chronovisor.migration.address import Address, Place, UnixAddress
 from chronovisor.migration.arrival import MAXIMUM_CONNECTIONS, Arrivals, Terms
 from chronovisor.migration.credentials import Credentials
-from chronovisor.migration.departure import NO_OTHER_LIMITS, Departure
+from chronovisor.migration.departure import Departure
 from chronovisor.migration.errors import MoveCancelledError, MoveError
 from chronovisor.migration.outcomes import RememberedOutcomes
+from chronovisor.migration.precopy import MoveLimits
 from chronovisor.migration.stream import Header
 from chronovisor.migration.tcp import TimeLimits
 from chronovisor.timebase.types import Ticks
@@ -322,7 +323,7 @@ def test_a_move_can_be_cancelled_in_the_middle_of_its_rounds(guest: Guest) -> No
         failures: list[BaseException] = []
 
         def go() -> None:
-            slow = replace(NO_OTHER_LIMITS, bandwidth=1 << 18)
+            slow = MoveLimits(bandwidth=1 << 18)
             try:
                 departure.migrate(waiting.arrivals.address, LIMITS, slow)
             except MoveError as error:
@@ -371,9 +372,7 @@ def test_a_move_that_takes_longer_than_the_destination_allows_is_given_up(guest:
     guest.memory.write(1 << 20, b"x" * (1 << 20))
     with Waiting(Address("127.0.0.1", 0), limits=TimeLimits(5, 5, whole_move=0.5)) as waiting:
         with pytest.raises(MoveError, match="goes on here"):
-            Departure(guest).migrate(
-                waiting.arrivals.address, LIMITS, replace(NO_OTHER_LIMITS, bandwidth=1 << 18)
-            )
+            Departure(guest).migrate(waiting.arrivals.address, LIMITS, MoveLimits(bandwidth=1 << 18))
         waiting.hears()
         assert "longer than it may" in waiting.told[-1]
     assert guest.running

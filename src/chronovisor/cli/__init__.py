@@ -1,7 +1,8 @@
 """The commands.
 
 Each command is a module of its own, which is imported only if the command is asked for. So what one command
-needs does not slow the others down.
+needs does not slow the others down. This module imports next to nothing before `main` is called, which is
+where Ctrl-C and garbage are provided for.
 """
 
 from __future__ import annotations
@@ -10,13 +11,10 @@ import atexit
 import gc
 import os
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from chronovisor.cli.notices import engine_notices
-from chronovisor.cli.output import printable, set_up
 from chronovisor.cli.status import OF_A_GUEST, ExitStatus, statuses_in_help
 
 
@@ -84,8 +82,8 @@ COMMANDS: dict[str, Command] = {
     ),
 }
 """The commands by name."""
-_OBJECTS = 50_000
-"""How many more objects there are before garbage is looked for."""
+_OBJECTS = 150_000
+"""How many more objects there are before garbage is looked for: more than a command loads."""
 _HELP = """A hypervisor for 64-bit Power guests that keep their own time.
 
 `chronovisor COMMAND --help` describes a command. CHRONOVISOR_RUN_DIR is the directory in which running guests
@@ -113,6 +111,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def execute(given: Sequence[str]) -> int:
     """Run a command line and return its status; errors, of which `explain` knows more, are raised."""
+    from chronovisor.cli.notices import engine_notices
+    from chronovisor.cli.output import set_up
+
     set_up()
     words = given or _words_to_complete()
     app = _application(next((word for word in words if not word.startswith("-")), ""))
@@ -201,12 +202,16 @@ def explain(error: Exception) -> tuple[str, ExitStatus]:
     if message is not None:
         # Checks of values within typer name the kind of error before its sentence.
         return message().replace(": Value error, ", ": "), ExitStatus.USAGE
+    import traceback
+
     traceback.print_exception(error)
     return f"internal error: {type(error).__name__}: {error}", ExitStatus.INTERNAL_ERROR
 
 
 def _say(message: str, status: ExitStatus, given: Sequence[str]) -> ExitStatus:
     """Write an error on stderr: as one line, or as a JSON object if the command line asks for JSON."""
+    from chronovisor.cli.output import printable
+
     line = printable(" ".join(message.split()))
     if line and "--json" in given:
         import json

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chronovisor.cli.debugging import DebuggerOptions, Debugging
 from chronovisor.cli.guest_end import end_as_json, ended_by
-from chronovisor.cli.move_request import read_request
 from chronovisor.cli.output import say
 from chronovisor.cli.terminal import end_this_process, kill_this_process
 from chronovisor.cli.time_away import TimeAway
@@ -35,12 +34,12 @@ from chronovisor.machine.stolen_time import stolen_time
 from chronovisor.migration.departure import Departure
 from chronovisor.migration.errors import MoveError, MoveUndecidedError
 from chronovisor.migration.move_status import MoveStatus
-from chronovisor.migration.pause import Pause
 from chronovisor.migration.tracing import UNTRACED, MoveTrace
-from chronovisor.migration.transfer import MoveReport
 
 if TYPE_CHECKING:
     from chronovisor.cli.monitor import Monitor
+    from chronovisor.migration.pause import Pause
+    from chronovisor.migration.transfer import MoveReport
 
 _SIGN_OF_LIFE: Final = 1.0
 """Seconds from one sign of life to the next, to those who wait for the guest's end."""
@@ -288,6 +287,9 @@ class _Service:
             return {"resumed": move}
         if request["resolve"]:
             return self._moving(self.departure.resolve)
+        # Most guests do not move.
+        from chronovisor.cli.move_request import read_request
+
         return self._moving(lambda: self.departure.migrate(**read_request(request)))
 
     def _moving(self, move: Callable[[], MoveReport]) -> Generator[dict[str, Any], None, dict[str, Any]]:

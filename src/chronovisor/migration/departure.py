@@ -1,31 +1,30 @@
-"""The moves of a guest from this process to others: one at a time, and asked about afterwards."""
+"""The moves of a guest from this process to others: one at a time, and asked about afterwards.
+
+What only a move needs is imported when one begins: most guests stay where they are.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
-from chronovisor.migration.address import Place
-from chronovisor.migration.credentials import Credentials
 from chronovisor.migration.errors import MoveError, MoveUndecidedError
 from chronovisor.migration.phases import Probe, also_told, no_probe
-from chronovisor.migration.precopy import MoveLimits, Progress
-from chronovisor.migration.source import Source
-from chronovisor.migration.stream import Header
-from chronovisor.migration.tcp import TcpChannel, TimeLimits, client_context
 from chronovisor.migration.tracing import UNTRACED, MoveTrace
-from chronovisor.migration.transfer import MoveReport
 from chronovisor.timebase.types import Offset
 
 if TYPE_CHECKING:
+    from chronovisor.migration.address import Place
+    from chronovisor.migration.credentials import Credentials
     from chronovisor.migration.pause import Pause
-
-NO_OTHER_LIMITS: Final = MoveLimits()
-"""What moves may cost unless limits are given."""
+    from chronovisor.migration.precopy import MoveLimits, Progress
+    from chronovisor.migration.source import Source
+    from chronovisor.migration.tcp import TcpChannel, TimeLimits
+    from chronovisor.migration.transfer import MoveReport
 
 
 class Departure:
@@ -105,7 +104,7 @@ class Departure:
         self,
         address: Place,
         limits: TimeLimits,
-        move_limits: MoveLimits = NO_OTHER_LIMITS,
+        move_limits: MoveLimits | None = None,
         credentials: Credentials | None = None,
         token: bytes = b"",
     ) -> MoveReport:
@@ -115,6 +114,11 @@ class Departure:
         be done, MoveError (it goes on) if the move failed, MoveUndecidedError (it stays paused) if its
         outcome is unknown.
         """
+        from chronovisor.migration.precopy import MoveLimits, Progress
+        from chronovisor.migration.source import Source
+        from chronovisor.migration.stream import Header
+        from chronovisor.migration.tcp import TcpChannel, client_context
+
         address.resolve()
         client_context(address, credentials)
         guest = self._guest
@@ -132,7 +136,7 @@ class Departure:
             source = Source(
                 guest,
                 channel,
-                move_limits,
+                move_limits or MoveLimits(),
                 console_stays=True,
                 tell=self._note,
                 paused_at=self.paused.guest_time if self.paused is not None else None,
