@@ -58,7 +58,9 @@ def engines(seed: int, count: int) -> Counter[str]:
         compared, wrong = test_native_ieee.differences(name, count // 64, seed)
         assert not wrong, wrong[:5]
         done["IEEE operations"] += compared
-    done["symbolic words"] = test_symbolic_agrees.compare(seed, chance.sample(test_symbolic_agrees.EXACT, 50))
+    done["symbolic words"] = test_symbolic_agrees.compare(
+        seed, chance.sample(test_symbolic_agrees.exact(), 50)
+    )
     programs = range(seed * 1_000, seed * 1_000 + max(1, count // 1_000))
     test_regions.compare_many(programs)
     done["programs with regions"] = len(programs)

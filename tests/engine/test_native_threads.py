@@ -261,7 +261,7 @@ def test_sync_orders_a_store_and_a_later_load() -> None:
     def thread(number: int) -> Thread:
         mine = {name: DATA + 0x1000 * number + 256 * place for name, place in own.items()}
         theirs = {name: DATA + 0x1000 * (1 - number) + 256 * place for name, place in others.items()}
-        return guest.thread(real=True, CTR=50_000, **mine, **theirs)
+        return guest.thread(real=True, CTR=10_000, **mine, **theirs)
 
     threads = thread(0), thread(1)
     run_both(guest, *threads)

@@ -343,7 +343,7 @@ def test_a_page_that_only_the_concrete_evaluator_still_has_is_executed(now: int)
 
 def test_no_store_reaches_a_page_after_its_translation_was_invalidated() -> None:
     """A thread stores without a pause; each time its page goes elsewhere, the old place stays as it is."""
-    guest, tables = _running(NativeEngine, "addi r4,r4,1; std r4,0(r3); b -8", r3=0x5000)
+    guest, tables = _running(NativeEngine, "loop: addi r4,r4,1; std r4,0(r3); b loop", r3=0x5000)
     places = DATA, DATA + 0x1000
     entry = tables.map(0x5000, places[0], 12, ALL)
     stored = guest.memory.load(entry, 8, False) - places[0]
@@ -376,6 +376,7 @@ def test_no_store_reaches_a_page_after_its_translation_was_invalidated() -> None
         stop.append(True)
         guest.state.exit_request = 1
         thread.join()
+    assert guest["CIA"] in range(CODE, CODE + 12)
     assert compared == 399
     assert moved > 10
 
