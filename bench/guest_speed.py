@@ -19,6 +19,7 @@ import chronovisor.machine
 from chronovisor.isa.assembly import assemble
 from chronovisor.machine.elf import Image, read_image
 from chronovisor.machine.host import Host
+from chronovisor.memory import PAGE_SIZE, GuestMemory
 from chronovisor.timebase.types import FREQUENCY
 
 IMAGE = Path(chronovisor.machine.__path__[0]) / "images" / "bench-le.elf"
@@ -59,13 +60,13 @@ def firmware(image: Image) -> bytes:
     A few instructions below the vectors bring the processor into 64-bit mode and the image's byte order, and
     go to its entry.
     """
-    memory = bytearray(max(segment.end for segment in image.segments))
-    for segment in image.segments:
-        memory[segment.addr : segment.addr + len(segment.data)] = segment.data
+    end = max(segment.end for segment in image.segments)
+    memory = GuestMemory(-(-end // PAGE_SIZE) * PAGE_SIZE)
+    image.load_into(memory)
     stub = assemble(_STUB.format(entry=image.entry, little=int(image.little)), origin=_STUB_AT)
-    memory[_STUB_AT : _STUB_AT + len(stub)] = stub
-    memory[_RESET : _RESET + 4] = assemble(f"b {_STUB_AT}", origin=_RESET)
-    return bytes(memory)
+    memory.write(_STUB_AT, stub)
+    memory.write(_RESET, assemble(f"b {_STUB_AT}", origin=_RESET))
+    return memory.read(0, end)
 
 
 @dataclass(frozen=True)

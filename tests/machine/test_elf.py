@@ -70,6 +70,7 @@ def test_sections_say_whether_the_entry_point_is_a_descriptor(entry: int, found:
         (Elf([Part(CODE, 0x4000)], 0x4000, machine=0xBEEF), "it is for machine 48879, not"),
         (Elf([Part(CODE, 0x4000)], 0x4000, elf_class=1), "32-bit"),
         (Elf([Part(CODE, 0x4000)], 0x4000, elf_class=7), "class 7"),
+        (Elf([Part(CODE, 0x4000)], 0x4000, sections={".kernel:vmlinux.strip": (0, 4)}), "boot wrapper"),
         (Elf([Part(CODE, 0x4000)], 0x4000, data=3), "byte order 3"),
         (Elf([Part(CODE, 0x4000)], 0x4000, type=ET_REL), "not linked"),
         (Elf([], 0x4000), "no program headers"),

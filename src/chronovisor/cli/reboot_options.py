@@ -30,7 +30,4 @@ def after_reboot(kernel: str, initrd: str, append: str) -> Start | None:
         if initrd or append:
             raise MachineError("--initrd and --append are for a reboot: give --kernel with them")
         return None
-    start = start_with(kernel, append, initrd or None)
-    # Read to know now whether it can be.
-    start.let_go()
-    return start
+    return start_with(kernel, append, initrd or None)

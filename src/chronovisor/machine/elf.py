@@ -6,18 +6,19 @@ OpenPOWER ELF V2 ABI (global entry points take their own address in r12).
 
 from __future__ import annotations
 
-import io
+import contextlib
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, BinaryIO, Final, Literal
 
 from elftools.common.exceptions import ELFError
 from elftools.construct import ConstructError
 from elftools.elf.elffile import ELFFile
 
+from chronovisor.machine.boot_file import BootFile, Contents, GivenBytes
 from chronovisor.machine.errors import ImageError
-from chronovisor.machine.files import FileError, find_image, read_regular
+from chronovisor.machine.files import find_image
 from chronovisor.memory import GuestMemory
 
 PIE_BASE: Final = 0x40_0000
@@ -44,6 +45,12 @@ _OTHER_KERNELS: Final = (
 """What kernels have that are no ELF files: where, which bytes, and what such a file is."""
 _BOOT_WRAPPER: Final = b"\0.kernel:vmlinux"
 """The name of the section in which Linux's boot wrapper for Power keeps the compressed kernel."""
+_LOOKED_THROUGH: Final = 1 << 16
+"""Bytes of the sections' names that are searched for it: a wrapper has few sections."""
+_HEAD: Final = 1 << 10
+"""Bytes in which it shows what kind of file it is."""
+_DAMAGED: Final = (ELFError, ConstructError, AttributeError, KeyError, TypeError, ValueError, OverflowError)
+"""What pyelftools may raise in damaged tables: whatever its parsing of them happens to."""
 _REAL_ADDRESS: Final = (1 << 60) - 1
 _CLEARED_AT_ONCE: Final = 1 << 20
 _ABI_MASK: Final = 3
@@ -52,10 +59,11 @@ _EXECUTABLE: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """What is loaded at a real address: `data`, then zeros up to `size` bytes."""
+    """What is loaded at a real address: `filled` bytes from `offset` of the file, then zeros up to `size`."""
 
     addr: int
-    data: bytes | memoryview
+    offset: int
+    filled: int
     size: int
 
     @property
@@ -78,9 +86,12 @@ class Image:
     """What r2 must hold at the entry: the descriptor's word under ABI v1, 0 under v2."""
     segments: tuple[Segment, ...]
     """By rising address; they do not overlap."""
+    contents: Contents
 
     def load_into(self, memory: GuestMemory) -> None:
-        """Write the image into memory, all of it or nothing; ImageError if a segment lies outside."""
+        """Read the image into memory. ImageError if a segment lies outside, and then nothing is written; or
+        if the file cannot be read any more.
+        """
         for segment in self.segments:
             if segment.end > memory.size:
                 raise ImageError(
@@ -88,8 +99,10 @@ class Image:
                     f"guest's memory of {memory.size:#x} bytes; give it more with --memory"
                 )
         for segment in self.segments:
-            memory.write(segment.addr, segment.data)
-            _clear(memory, segment.addr + len(segment.data), segment.end)
+            behind = segment.addr + segment.filled
+            self.contents.read_into(memory.view[segment.addr : behind], segment.offset)
+            memory.dirty.mark(segment.addr, segment.filled)
+            _clear(memory, behind, segment.end)
 
 
 def read_image(path: str | Path) -> Image:
@@ -97,16 +110,26 @@ def read_image(path: str | Path) -> Image:
 
     ImageError says in one line what is wrong with the file.
     """
-    path = find_image(path)
+    file = BootFile(find_image(path))
+    return parse_image(file, file.name)
+
+
+def parse_image(contents: Contents | bytes, name: str) -> Image:
+    """Read what an ELF file says of the image that it holds; `name` is what errors call it.
+
+    The image's own bytes are read when it is loaded.
+    """
+    if isinstance(contents, bytes):
+        contents = GivenBytes(contents)
     try:
-        data = read_regular(path)
-    except FileError as error:
-        raise ImageError(f"{path}: {error}") from None
-    return parse_image(data, str(path))
+        with contents.open() as stream:
+            return _checked(stream, contents, name)
+    except OSError as error:
+        raise ImageError(f"{name}: {error.strerror or error}") from None
 
 
-def parse_image(data: bytes, name: str) -> Image:
-    """Read an image from the bytes of an ELF file; `name` is what errors call it."""
+def _checked(stream: BinaryIO, contents: Contents, name: str) -> Image:
+    data = stream.read(_HEAD)
     if not data:
         raise ImageError(f"{name}: the file is empty")
     if data[:4] != b"\x7fELF":
@@ -115,28 +138,30 @@ def parse_image(data: bytes, name: str) -> Image:
         raise ImageError(f"{name}: the file ends within its ELF header")
     if data[4] not in (1, 2):
         raise ImageError(f"{name}: its class {data[4]} is neither 32-bit nor 64-bit")
-    if _BOOT_WRAPPER in data:
+    if data[5] not in (1, 2):
+        raise ImageError(f"{name}: its byte order {data[5]} is neither little nor big endian")
+    if _is_wrapped(stream):
         raise ImageError(
             f"{name}: this is a kernel in a boot wrapper (zImage), which needs Open Firmware; "
             "give the vmlinux that it was made from"
         )
     if data[4] == 1:
         raise ImageError(f"{name}: this is a 32-bit ELF file; guests are 64-bit Power")
-    if data[5] not in (1, 2):
-        raise ImageError(f"{name}: its byte order {data[5]} is neither little nor big endian")
     try:
-        return _parse(ELFFile(io.BytesIO(data)), data, name)
-    except (
-        ELFError,
-        ConstructError,
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        OverflowError,
-    ) as error:
-        # pyelftools meets damaged tables with whatever its parsing of them happens to raise.
+        return _parse(ELFFile(stream), contents, name)
+    except _DAMAGED as error:
         raise ImageError(f"{name}: its ELF tables are damaged ({error})") from None
+
+
+def _is_wrapped(stream: BinaryIO) -> bool:
+    """Whether it is Linux's boot wrapper with a kernel in it: its sections have such names."""
+    with contextlib.suppress(*_DAMAGED):
+        elf: Any = ELFFile(stream)
+        if elf.header.e_shnum:
+            names = elf.get_section(elf.header.e_shstrndx).header
+            stream.seek(names.sh_offset)
+            return _BOOT_WRAPPER in stream.read(min(names.sh_size, _LOOKED_THROUGH))
+    return False
 
 
 def _but(data: bytes) -> str:
@@ -158,7 +183,7 @@ def _clear(memory: GuestMemory, start: int, end: int) -> None:
             memory.write(at, bytes(size))
 
 
-def _parse(elf: Any, data: bytes, name: str) -> Image:
+def _parse(elf: Any, contents: Contents, name: str) -> Image:
     header = elf.header
     if header.e_machine != "EM_PPC64":
         raise ImageError(f"{name}: it is for {_machine(header.e_machine)}, not for 64-bit Power")
@@ -166,24 +191,18 @@ def _parse(elf: Any, data: bytes, name: str) -> Image:
         raise ImageError(f"{name}: it is not linked into an executable image ({header.e_type})")
     if header.e_phnum == 0:
         raise ImageError(f"{name}: it has no program headers, so nothing to load")
-    if header.e_phentsize != 56 or header.e_phoff + header.e_phnum * 56 > len(data):
+    if header.e_phentsize != 56 or header.e_phoff + header.e_phnum * 56 > contents.size:
         raise ImageError(f"{name}: the file is truncated: its program headers lie behind its end")
     headers = [elf.get_segment(n).header for n in range(header.e_phnum)]
     loads = [h for h in headers if h.p_type == "PT_LOAD" and h.p_memsz]
     if not loads:
         raise ImageError(f"{name}: it has no segment to load")
     for load in loads:
-        _check_load(load, len(data), name)
-    whole = memoryview(data)
+        _check_load(load, contents.size, name)
     base = PIE_BASE if header.e_type == "ET_DYN" and min(h.p_vaddr for h in loads) < 0x1000 else 0
     segments = tuple(
         sorted(
-            (
-                Segment(
-                    _real(h, header.e_type) + base, whole[h.p_offset : h.p_offset + h.p_filesz], h.p_memsz
-                )
-                for h in loads
-            ),
+            (Segment(_real(h, header.e_type) + base, h.p_offset, h.p_filesz, h.p_memsz) for h in loads),
             key=lambda segment: segment.addr,
         )
     )
@@ -195,7 +214,7 @@ def _parse(elf: Any, data: bytes, name: str) -> Image:
     little = header.e_ident.EI_DATA == "ELFDATA2LSB"
     abi = header.e_flags & _ABI_MASK or (2 if little else 1)
     entry, toc = _entry(elf, loads, base, little, abi, name)
-    return Image(name, little, abi, entry, toc, segments)
+    return Image(name, little, abi, entry, toc, segments, contents)
 
 
 def _machine(machine: object) -> str:

@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 from chronovisor.kvm.ids import MmuV3Flag
 from chronovisor.kvm.registers import read_register, write_register
 from chronovisor.machine import rtas, vcpu_state
-from chronovisor.machine.boot_file import BootFile
+from chronovisor.machine.boot_file import BootFile, Contents, GivenBytes
 from chronovisor.machine.devicetree import TreeOptions, flatten
 from chronovisor.machine.elf import Image, parse_image
 from chronovisor.machine.entry import entry_msr
@@ -29,15 +29,16 @@ _NO_PROCESS_TABLE: Final = 1 << 63
 _AREAS: Final = ("VPA_DTL", "VPA_SLB", "VPA_ADDR")
 """The areas that a vCPU shares with the hypervisor, in an order in which they can be given up."""
 
-_Contents: TypeAlias = tuple[Image, bytes | None]
+_WhatBegins: TypeAlias = tuple[Image, Contents | None]
 """The image, and the initial RAM disk if there is one."""
 
 
 class Start:
     """What a guest begins with: its image, its command line and its initial RAM disk.
 
-    Files are read at once, so that a wrong one is known early, and again at each reboot. MachineError for
-    files that cannot be read and for a command line that is too long.
+    Files are looked at at once, so that a wrong one is known early, and again at each reboot. They are read
+    straight into the guest's memory. MachineError for files that cannot be read and for a command line that
+    is too long.
     """
 
     def __init__(
@@ -54,37 +55,33 @@ class Start:
         """The image's, for people."""
         self._image = image
         self._append = append
-        self._initrd = initrd
-        self._contents: _Contents | None = self._read()
+        self._initrd: Contents | None = GivenBytes(initrd) if isinstance(initrd, bytes) else initrd
+        self._seen: _WhatBegins | None = self._look()
 
-    def let_go(self) -> None:
-        """Keep what was read in memory no longer."""
-        self._contents = None
-
-    def _read(self) -> _Contents:
+    def _look(self) -> _WhatBegins:
         image, initrd = self._image, self._initrd
-        contents = (
-            parse_image(image.read(), image.name) if isinstance(image, BootFile) else image,
-            initrd.read() if isinstance(initrd, BootFile) else initrd,
-        )
-        if contents[1] == b"":
+        if isinstance(image, BootFile):
+            image = parse_image(image, image.name)
+        if initrd is not None and not initrd.size:
             raise MachineError("the initial RAM disk is empty")
-        return contents
+        return image, initrd
 
     def begin(self, guest: Guest) -> None:
         """Fill the guest's empty memory and have its first vCPU enter the image.
 
         ImageError or MachineError for what does not fit the memory, or cannot be read any more.
         """
-        memory, (image, initrd) = guest.memory, self._contents or self._read()
-        self.let_go()
+        memory, (image, initrd) = guest.memory, self._seen or self._look()
+        # A file may have changed until the next time.
+        self._seen = None
         image.load_into(memory)
         free = FreeMemory(image, memory.size)
         ramdisk = None
         if initrd is not None:
-            start = free.take(len(initrd), "the initial RAM disk")
-            memory.write(start, initrd)
-            ramdisk = (start, start + len(initrd))
+            start = free.take(initrd.size, "the initial RAM disk")
+            ramdisk = (start, start + initrd.size)
+            initrd.read_into(memory.view[slice(*ramdisk)])
+            memory.dirty.mark(start, initrd.size)
         services = free.take(len(rtas.ENTRY_CODE), "RTAS")
         memory.write(services, rtas.ENTRY_CODE)
         options = TreeOptions(
@@ -130,7 +127,7 @@ class Start:
 
     def _begin_anew(self, guest: Guest, fresh: Sequence[vcpu_state.VcpuState]) -> None:
         """Reset the machine and begin. Its time goes on."""
-        self._contents = self._read()
+        self._seen = self._look()
         for vcpu, state in zip(guest.vcpus, fresh, strict=True):
             for area in _AREAS:
                 write_register(vcpu, area, 0)
