@@ -15,14 +15,15 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "machine"))
 from elf_files import POWER_OFF, program
 
-from chronovisor.cli.qemu.command import main, translate
+from chronovisor.cli.qemu import main
+from chronovisor.cli.qemu.command import translate
 from chronovisor.cli.qemu.option import QemuOptionError
 from chronovisor.cli.qemu.options import BY_NAME
 
 COMMAND = [
     sys.executable,
     "-c",
-    "import sys; from chronovisor.cli.qemu.command import main; sys.exit(main())",
+    "import sys; from chronovisor.cli.qemu import main; sys.exit(main())",
 ]
 SOCKET = "server=on,wait=off"
 

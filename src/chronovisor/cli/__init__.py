@@ -95,10 +95,7 @@ compiled code is kept (default: ~/.cache/chronovisor).
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status. A user's mistake becomes one line on stderr."""
     if arguments is None:
-        # This is the process's only command. Its modules make many objects that stay: looking for garbage
-        # among them after each 700 new ones, and once more at the end, takes longer than loading them.
-        gc.set_threshold(_OBJECTS)
-        atexit.register(gc.freeze)
+        begin_process()
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return execute(given)
@@ -107,6 +104,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         message, status = explain(error)
         return _say(message, status, given)
+
+
+def begin_process() -> None:
+    """Prepare the process for its only command, before it imports anything."""
+    # Modules make many objects that stay: looking for garbage among them after each 700 new ones, and once
+    # more at the end, takes longer than loading them.
+    gc.set_threshold(_OBJECTS)
+    atexit.register(gc.freeze)
 
 
 def execute(given: Sequence[str]) -> int:

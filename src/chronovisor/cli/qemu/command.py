@@ -9,6 +9,7 @@ from typing import Final
 from chronovisor import __version__
 from chronovisor.cli import execute, explain
 from chronovisor.cli.output import printable
+from chronovisor.cli.qemu import PROGRAM, ended_by
 from chronovisor.cli.qemu.machine_options import CPU_HELP, MACHINE_HELP
 from chronovisor.cli.qemu.option import QemuOptionError, Settings
 from chronovisor.cli.qemu.options import BY_NAME, OPTIONS
@@ -17,7 +18,6 @@ from chronovisor.cli.status import ExitStatus
 from chronovisor.machine.errors import ImageError
 from chronovisor.machine.guest_log import MEANINGS
 
-PROGRAM: Final = "chronovisor-qemu"
 VERSION: Final = f"QEMU emulator version 7.2.0 (chronovisor {__version__})"
 """The version of QEMU whose command line this is. Scripts look for the first three words and the number."""
 _MEMORY: Final = "512M"
@@ -26,16 +26,15 @@ _ENDS_WELL: Final = frozenset(
     {ExitStatus.OK, ExitStatus.REBOOT, ExitStatus.PANIC, ExitStatus.QUIT, ExitStatus.ENDED}
 )
 """The statuses of `run` for which QEMU's is 0."""
-_SIGNALS: Final = {ExitStatus.INTERRUPTED: 2, ExitStatus.ENDED: 15}
+_SIGNALS: Final[dict[object, int]] = {ExitStatus.INTERRUPTED: 2, ExitStatus.ENDED: 15}
 
 
 class _Answer(Exception):
     """An option that asks something: what to print on the standard output."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run QEMU's command line and return QEMU's exit status: 1 if the guest cannot start or crashes."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+def run(given: Sequence[str]) -> int:
+    """Run QEMU's command line and return QEMU's exit status; KeyboardInterrupt for Ctrl-C."""
     try:
         ours = translate(given)
     except _Answer as answer:
@@ -47,10 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = execute(ours)
     except ImageError as error:
         return _fail(f"could not load kernel: {error}")
-    except KeyboardInterrupt:
-        return _ended_by(ExitStatus.INTERRUPTED)
     except SystemExit as end:
-        return _ended_by(ExitStatus(end.code)) if end.code in _SIGNALS else int(end.code not in _ENDS_WELL)
+        signal = _SIGNALS.get(end.code)
+        return int(end.code not in _ENDS_WELL) if signal is None else ended_by(signal)
     except Exception as error:
         return _fail(explain(error)[0])
     return 0 if status in _ENDS_WELL else 1
@@ -102,11 +100,6 @@ def usage() -> str:
     lines += ["-h, -help", "                this help", "-version", "                the version", ""]
     lines += ["Other options of QEMU's are refused. docs/qemu.md says what differs from QEMU.", ""]
     return "\n".join(lines)
-
-
-def _ended_by(status: ExitStatus) -> int:
-    print(f"{PROGRAM}: terminating on signal {_SIGNALS[status]}", file=sys.stderr)
-    return 0
 
 
 def _fail(message: str) -> int:
