@@ -23,7 +23,7 @@ from chronovisor.engine.regions.compile import WantedRegion, compile_region
 from chronovisor.engine.state import Thread
 from chronovisor.hypervisor import virtual_machine
 from chronovisor.hypervisor.exits import Hypercall
-from chronovisor.hypervisor.hypercall_programs import PROGRAMS, SIGNAL_MODES, Presenter
+from chronovisor.hypervisor.hypercall_programs import BUFFERS, PROGRAMS, SIGNAL_MODES, Presenter
 from chronovisor.hypervisor.hypervisor import EngineMaker, Hypervisor
 from chronovisor.hypervisor.kernel_hypercalls import ANSWERS
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
@@ -33,6 +33,7 @@ from chronovisor.hypervisor.xics import (
     FIRST_SOURCE,
     IPI,
     LEAST_FAVORED,
+    LENT,
     MFRR_SHIFT,
     PRESENTER_WORD,
     XISR,
@@ -45,6 +46,8 @@ from chronovisor.isa.verifier import verify
 from chronovisor.machine.device_hypercalls import HANDLERS
 from chronovisor.machine.vio.dma_window import ENTRIES, DmaWindow
 from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
+from chronovisor.memory.word_queue import PLACES, WORDS, WordQueue
+from chronovisor.memory.words import words
 from chronovisor.papr.hcalls import Hcall, PageInit, Status
 from chronovisor.timebase.clock import RealTime, VirtualTime
 
@@ -55,7 +58,7 @@ NUMBERS: Final = range(FIRST_SOURCE, FIRST_SOURCE + 4)
 CALLS: Final = 40
 END: Final = int(Hcall.RTAS)
 OF_DEVICES: Final = (Hcall.PUT_TCE, Hcall.PUT_TCE_INDIRECT, Hcall.STUFF_TCE, Hcall.VIO_SIGNAL)
-BUILT_IN: Final = frozenset({Hcall.SET_SPRG0, Hcall.PAGE_INIT, *OF_DEVICES})
+BUILT_IN: Final = frozenset({Hcall.SET_SPRG0, Hcall.PAGE_INIT, Hcall.ADD_LOGICAL_LAN_BUFFER, *OF_DEVICES})
 """Those that Python answers in user space alone."""
 
 _SAVE: Final = "".join(f"mr r{24 + number}, r{number}\n" for number in (3, 4, 5))
@@ -301,6 +304,14 @@ def _wrong_eoi(m: Machine) -> None:
     m.gpr[3] = 0
 
 
+def _wrong_eoi_of_a_source(m: Machine) -> None:
+    number = m.gpr[4] & (XISR >> 32)
+    with m.when((number & ~3).ne(FIRST_SOURCE) | m.word(m.value(LENT), number).ne(number)):
+        m.decline()
+    Presenter(m).set_priority((m.gpr[4] >> 24) & 0xFF)
+    m.gpr[3] = 0
+
+
 def _wrong_ipi(m: Machine) -> None:
     with m.when((m.gpr[5] & 0xFF).ne(LEAST_FAVORED)):
         m.decline()
@@ -320,6 +331,7 @@ MUTANTS: Final = {
     "H_XIRR leaves the priority of what it accepted": (Hcall.XIRR, _wrong_xirr),
     "H_CPPR lets nothing in that waits": (Hcall.CPPR, _wrong_cppr),
     "H_EOI forgets the source": (Hcall.EOI, _wrong_eoi),
+    "H_EOI leaves the interrupt of a source lent": (Hcall.EOI, _wrong_eoi_of_a_source),
     "H_IPI takes every target for the caller": (Hcall.IPI, _wrong_ipi),
     "H_CEDE does not let interrupts in": (Hcall.CEDE, _wrong_cede),
 }
@@ -440,6 +452,46 @@ def test_what_is_not_for_a_program_comes_up(engine: EngineMaker) -> None:
     assert isinstance(ended, Hypercall)
     assert (ended.number, vcpu.state.get("SPRG0"), vcpu.state.get("SRR0")) == (END, 0, CODE + 8)
     assert vcpu.state.hypercalls_answered == 0
+
+
+@pytest.mark.parametrize("engine", [ConcreteEngine, NativeEngine])
+def test_a_sources_interrupt_is_ended_by_a_program_unless_another_waits(engine: EngineMaker) -> None:
+    machine, vcpu = _machine(engine, VirtualTime())
+    xics, state = machine.xics, vcpu.state
+    assert xics is not None
+    text = f"sc 1; li32 r3, {END}; sc 1"
+    machine.memory.write(CODE, assemble(text, origin=CODE, little=False))
+
+    def call(number: Hcall, argument: int) -> bool:
+        """Make a call; whether a program has answered it."""
+        before = state.hypercalls_answered
+        state.gpr[3:5] = [int(number), argument]
+        state.CIA = CODE
+        vcpu.run()
+        return state.hypercalls_answered > before
+
+    first, second = NUMBERS[0], NUMBERS[0] + 256
+    for number in (first, second):
+        xics.set_source(number, Source(0, 5))
+    call(Hcall.CPPR, LEAST_FAVORED)
+    for comes_again in (False, True, False):
+        xics.set_line(first, True)
+        assert call(Hcall.XIRR, 0)
+        assert state.gpr[4] == LEAST_FAVORED << 24 | first
+        # Another source at the same place of the table.
+        assert not call(Hcall.EOI, LEAST_FAVORED << 24 | second)
+        assert call(Hcall.CPPR, 5)
+        if comes_again:
+            xics.set_line(first, True)
+        assert call(Hcall.EOI, LEAST_FAVORED << 24 | first) != comes_again
+        assert xics.presenters[0].xisr == (first if comes_again else 0)
+        if comes_again:
+            assert call(Hcall.XIRR, 0)
+            assert state.gpr[4] & 0xFFFFFF == first
+            assert call(Hcall.EOI, LEAST_FAVORED << 24 | first)
+        # Once is enough.
+        assert not call(Hcall.EOI, LEAST_FAVORED << 24 | first)
+        assert not xics.source(first).presented
 
 
 def test_one_thread_accepts_while_another_sends() -> None:
@@ -566,6 +618,91 @@ def test_programs_set_a_devices_words_as_user_space_does(engine: EngineMaker) ->
         seen[number, answer.status] += 1
     assert len(seen) == 2 * len(OF_DEVICES)
     assert min(seen.values()) > 3
+
+
+def _buffer(draw: random.Random) -> int:
+    """A descriptor, the odd one out of order."""
+    if draw.random() < 0.1:
+        return draw.getrandbits(64)
+    return 1 << 63 | draw.choice([9, 2048, 0xFF_FFFF]) << 32 | draw.getrandbits(30) << 2
+
+
+@pytest.mark.parametrize("engine", [ConcreteEngine, NativeEngine])
+def test_buffers_are_left_in_a_cards_queue_while_it_takes_them(engine: EngineMaker) -> None:
+    draw = random.Random(12)
+    machine, vcpu = _machine(engine, VirtualTime())
+    table = words(WORDS)
+    machine.share_words(UNIT | BUFFERS, table)
+    queue, model, is_open, taken = WordQueue(table), list[int](), False, 0
+    machine.memory.write(CODE, assemble(f"sc 1; li32 r3, {END}; sc 1", origin=CODE, little=False))
+    seen = Counter[str]()
+    for number in range(1600):
+        if number % 800 == 20:
+            assert queue.take() == model
+            taken, model = taken + len(model), []
+            queue.open()
+            is_open = True
+        elif number % 800 == 790:
+            queue.close()
+            is_open = False
+        unit, word = draw.choice([UNIT] * 9 + [UNIT + 1, UNIT | 1 << 32]), _buffer(draw)
+        vcpu.state.gpr[3:6] = [int(Hcall.ADD_LOGICAL_LAN_BUFFER), unit, word]
+        vcpu.state.CIA = CODE
+        answered = vcpu.state.hypercalls_answered
+        ended = vcpu.run()
+        assert isinstance(ended, Hypercall)
+        makes_sense = bool(word >> 63) and word >> 32 & 0xFF_FFFF > 8 and not word & 3
+        why = (
+            "no card" if unit != UNIT
+            else "no sense" if not makes_sense
+            else "closed" if not is_open
+            else "full" if len(model) == PLACES
+            else "taken"
+        )  # fmt: skip
+        seen[why] += 1
+        assert (vcpu.state.hypercalls_answered > answered) == (why == "taken"), why
+        assert ended.number == (END if why == "taken" else Hcall.ADD_LOGICAL_LAN_BUFFER)
+        if why == "taken":
+            model.append(word)
+    assert queue.take() == model
+    assert taken == PLACES
+    assert min(seen[why] for why in ("no card", "no sense", "closed", "full", "taken")) > 3
+
+
+def test_no_buffer_is_lost_while_a_card_takes_buffers_opens_and_closes() -> None:
+    machine, vcpu = _machine(NativeEngine, RealTime())
+    table, ended = words(WORDS), list[int]()
+    machine.share_words(UNIT | BUFFERS, table)
+    queue = WordQueue(table)
+    text = "again: mr r3, r10; sc 1; addi r5, r5, 4; cmpld r5, r11; bne again; mr r3, r12; sc 1"
+    machine.memory.write(CODE, assemble(text, origin=CODE, little=False))
+    first = 1 << 63 | 2048 << 32
+    behind = first + 4 * GIVEN
+    vcpu.state.gpr[4:6] = [UNIT, first]
+    vcpu.state.gpr[10:13] = [int(Hcall.ADD_LOGICAL_LAN_BUFFER), behind, END]
+
+    def guest() -> None:
+        while (call := vcpu.run(0 if ended else None)).number != END:  # type: ignore[union-attr]
+            ended.append(call.arguments[1])  # type: ignore[union-attr]
+
+    thread = threading.Thread(target=guest)
+    thread.start()
+    taken, draw = list[int](), random.Random(3)
+    while thread.is_alive():
+        if draw.random() < 0.5:
+            queue.open()
+        else:
+            queue.close()
+        taken += queue.take()
+        time.sleep(0)
+    thread.join()
+    taken += queue.take()
+    assert taken == sorted(taken)
+    assert sorted(taken + ended) == list(range(first, behind, 4))
+    assert len(taken) > 100
+
+
+GIVEN: Final = 5000
 
 
 class _Device:

@@ -13,6 +13,8 @@ from chronovisor.machine.console import Console
 from chronovisor.machine.guest import Guest
 from chronovisor.machine.sizes import Topology
 from chronovisor.memory import GuestMemory
+from chronovisor.memory.word_queue import WORDS
+from chronovisor.memory.words import words
 from chronovisor.timebase.clock import HostClock, RealTime
 
 Step = Exit | Callable[["FakeVcpu"], Exit]
@@ -139,6 +141,9 @@ class FakeVm:
 
     def signal_mode(self, unit: int) -> memoryview:
         return memoryview(bytearray(8)).cast("Q")
+
+    def lan_buffers(self, unit: int) -> memoryview:
+        return words(WORDS)
 
     def device_wrote(self, address: int, size: int) -> None:
         pass

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from test_network import MAC, Wire, frame
+from test_network import MAC, Wire, frame, give
 from vio_driver import LUN, TAG, read_16, unit, write_16
 
 from chronovisor.machine.device_hypercalls import HANDLERS
@@ -24,6 +24,8 @@ from chronovisor.machine.vio.lan import NetworkAdapter
 from chronovisor.machine.vio.lan_buffers import MOST_BUFFERS
 from chronovisor.machine.vio.vscsi import DiskAdapter
 from chronovisor.memory import GuestMemory
+from chronovisor.memory.word_queue import WORDS
+from chronovisor.memory.words import words
 from chronovisor.papr.hcalls import Hcall, Status
 
 SIZE = 2 << 20
@@ -53,8 +55,14 @@ class Rubbish:
         for page in range(MAPPED, SIZE, 4096):
             self.memory.write(page, BEHIND)
         self.troubles: list[str] = []
+        self.buffers = words(WORDS)
         around = Surroundings(
-            self.memory, lambda *_: None, lambda source: None, not threaded, self.troubles.append
+            self.memory,
+            lambda *_: None,
+            lambda source: None,
+            not threaded,
+            self.troubles.append,
+            lan_buffers=lambda unit: self.buffers,
         )
         self.wire = Wire()
         self.disk = DiskAdapter(DISK, around, DiskFile(DiskOption(str(path))))
@@ -149,7 +157,10 @@ class Rubbish:
             int.from_bytes(MAC, "big"),
         )
         for _ in range(self.chance.choice((1, 5, 20, 5000))):
-            self.call(Hcall.ADD_LOGICAL_LAN_BUFFER, CARD, self.descriptor())
+            if self.chance.random() < 0.5:
+                self.call(Hcall.ADD_LOGICAL_LAN_BUFFER, CARD, self.descriptor())
+            else:
+                give(self.buffers, 1 << 63 | 9 << 32 | self.descriptor())
         self.wire.come(
             *(frame(self.chance.randint(14, 70)) for _ in range(self.chance.randrange(4))), b"x" * 20
         )
@@ -178,7 +189,7 @@ class Rubbish:
         for _ in range(steps):
             self.chance.choice(acts)()
             assert self.disk._worker.unfinished <= 132
-            assert len(self.card._buffers) <= MOST_BUFFERS
+            assert len(self.card._receiver._buffers) <= MOST_BUFFERS
 
     def check(self) -> None:
         """The devices go on after all of that, and nothing was written that the guest had not mapped."""

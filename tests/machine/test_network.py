@@ -22,6 +22,8 @@ from chronovisor.machine.vio.dma_window import Access
 from chronovisor.machine.vio.lan import NetworkAdapter
 from chronovisor.machine.vio.lan_buffers import MOST_BUFFERS
 from chronovisor.memory import GuestMemory
+from chronovisor.memory.word_queue import FIRST, LIMIT, PLACES, TAIL, WORDS
+from chronovisor.memory.words import words
 from chronovisor.papr.hcalls import Status
 
 MEMORY = 8 << 20
@@ -73,8 +75,14 @@ class Card:
         self.interrupts: list[int] = []
         self.troubles: list[str] = []
         self.wire = Wire()
+        self.given = words(WORDS)
         around = Surroundings(
-            self.memory, lambda *_: None, self.interrupts.append, False, self.troubles.append
+            self.memory,
+            lambda *_: None,
+            self.interrupts.append,
+            False,
+            self.troubles.append,
+            lan_buffers=lambda unit: self.given,
         )
         self.adapter = NetworkAdapter(0x7100_0020, around, MAC, self.wire)
         self.adapter.signals = True
@@ -88,10 +96,17 @@ class Card:
 
     def add(self, size: int) -> Status:
         """Hand over a buffer; its number is in its first bytes."""
+        return self.adapter.add_buffer(self._buffer(size))
+
+    def give(self, size: int) -> bool:
+        """Hand over a buffer as `add` does, but without a call of the card; whether it takes one."""
+        return give(self.given, self._buffer(size))
+
+    def _buffer(self, size: int) -> int:
         at = DATA + 0x11000 * (self._buffers % 80)
         self.memory.write(at, struct.pack("<Q", at))
         self._buffers += 1
-        return self.adapter.add_buffer(VALID | size << 32 | at)
+        return VALID | size << 32 | at
 
     def frame(self, seconds: float = 60) -> bytes | None:
         """Wait for the next frame of the receive queue and take it."""
@@ -110,9 +125,19 @@ class Card:
         return self.memory.read(struct.unpack("<Q", correlator)[0] + 8, size)
 
 
+def give(queue: memoryview, word: int) -> bool:
+    """Leave a word in a queue as the hypervisor does (`memory.word_queue`); whether the queue takes it."""
+    tail = queue[TAIL]
+    if tail >= queue[LIMIT]:
+        return False
+    queue[TAIL] = tail + 1
+    queue[FIRST + tail % PLACES] = word
+    return True
+
+
 @pytest.fixture
 def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Card]:
-    monkeypatch.setattr("chronovisor.machine.vio.lan._PATIENCE", PATIENCE)
+    monkeypatch.setattr("chronovisor.machine.vio.lan_receiver._PATIENCE", PATIENCE)
     card = Card()
     yield card
     card.adapter.close()
@@ -151,6 +176,29 @@ def test_a_frame_waits_a_little_for_a_buffer_and_is_lost_then(card: Card) -> Non
     assert card.frame(0) is None
     card.wire.come(frame(50))
     assert card.frame() == frame(50)
+
+
+def test_buffers_come_without_a_call_unless_frames_wait_for_them(card: Card) -> None:
+    assert not card.give(2048)
+    assert card.register() == Status.SUCCESS
+    card.adapter.resume()
+    for count in (1, 2, ENTRIES):
+        for size in range(100, 100 + count):
+            assert card.give(size + 8)
+        card.wire.come(*(frame(size) for size in range(100, 100 + count)))
+        assert [card.frame() for _ in range(count)] == [frame(size) for size in range(100, 100 + count)]
+    card.wire.come(frame(200), frame(201), frame(202))
+    for size in (200, 201, 202):
+        # Too small, until the card wants to be told.
+        until(lambda: not card.give(16))
+        assert card.add(2048) == Status.SUCCESS
+        assert card.frame() == frame(size)
+    until(lambda: card.give(64))
+    card.adapter.pause()
+    assert 64 in {word >> 32 & 0xFF_FFFF for word in card.adapter.save().buffers}
+    assert card.adapter.free_buffer(64) == Status.SUCCESS
+    assert card.adapter.free() == Status.SUCCESS
+    assert not card.give(2048)
 
 
 def test_frames_are_read_while_others_wait_for_buffers(card: Card) -> None:

@@ -12,7 +12,8 @@ from chronovisor.machine.sizes import Topology
 from chronovisor.machine.vcpu_state import CARRIED, VcpuState
 from chronovisor.machine.vio.crq import Queue
 from chronovisor.machine.vio.dma_window import Mapped
-from chronovisor.machine.vio.lan import NetworkState, ReceiveQueue
+from chronovisor.machine.vio.lan import NetworkState
+from chronovisor.machine.vio.lan_receiver import ReceiveQueue
 from chronovisor.machine.vio.vscsi import DiskState
 from chronovisor.machine.wall_clock import TimeOfDay
 from chronovisor.memory import PAGE_SIZE, GuestMemory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -138,6 +139,7 @@ class ConcreteEngine:
         self._answers: dict[int, HypercallProgram] = {}
         self.word_tables: dict[int, memoryview] = {}
         """The tables of words that hypercalls set, by their numbers."""
+        self._exchanging = threading.Lock()
         memory.on_clear.append(self.forget_all)
 
     def thread(self, live: LiveRegisters) -> Thread:
@@ -151,6 +153,15 @@ class ConcreteEngine:
     def share_words(self, number: int, words: memoryview) -> None:
         """Have programs set these words of 64 bits as the table of that number. No thread may run."""
         self.word_tables[number] = words
+
+    def exchange_word(self, table: int, number: int, expected: int, new: int) -> bool:
+        """Set a word of a table if it still is as expected; whether it was, and there is such a word."""
+        words = self.word_tables.get(table, ())
+        with self._exchanging:
+            if number >= len(words) or words[number] != expected:
+                return False
+            words[number] = new  # type: ignore[index]
+            return True
 
     def _known(self, thread: Thread) -> Thread:
         """The thread, to be told when translations are to be forgotten, and for its count of instructions."""

@@ -31,6 +31,12 @@ class Engine(Protocol):
     def share_words(self, number: int, words: memoryview) -> None:
         """Have programs set these words of 64 bits as the table of that number. No thread may run."""
 
+    def exchange_word(self, table: int, number: int, expected: int, new: int) -> bool:
+        """Set a word of a table if it still is as expected; whether it was, and there is such a word.
+
+        One step for all threads.
+        """
+
     def run(self, state: Thread, budget: int) -> Stop:
         """Execute at most `budget` instructions."""
 

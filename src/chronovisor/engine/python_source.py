@@ -183,6 +183,8 @@ STATEMENTS: dict[str, Callable[..., str]] = {
     "await_invalidations": lambda v, le: "pass",
     "read_shared": lambda v, le: f"s.shared.words[{v.detail}]",
     "exchange_shared": lambda v, le, a, b: f"s.shared.exchange({v.detail}, {a}, {b})",
+    "read_word": lambda v, le, a, b: f"s.read_word({a}, {b})",
+    "exchange_word": lambda v, le, a, b, c, d: f"s.code.exchange_word({a}, {b}, {c}, {d})",
     "set_words": lambda v, le, a, b, c, d: f"s.set_words({a}, {b}, {c}, {d}, {v.detail == 'copy'})",
     "init_page": lambda v, le, a, b: f"s.init_page({a}, {b if v.detail == 'copy' else None})",
     "decline": lambda v, le: "raise Declined",

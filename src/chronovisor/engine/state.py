@@ -71,6 +71,9 @@ class CodeCache(Protocol):
     def word_tables(self) -> Mapping[int, memoryview]:
         """The tables of words that hypercalls set, by their numbers."""
 
+    def exchange_word(self, table: int, number: int, expected: int, new: int) -> bool:
+        """Set a word of a table if it still is as expected; whether it was. One step for all threads."""
+
 
 class StoredRegisters:
     """An attribute for every stored register of the table, with its reset value."""
@@ -338,6 +341,11 @@ class Thread:
             source.byteswap()
         words[first : first + count] = source
         return True
+
+    def read_word(self, table: int, number: int) -> int:
+        """Return a word of a table; 0 if there is none."""
+        words = self.code.word_tables.get(table, ())
+        return words[number] if number < len(words) else 0
 
     def zero_block(self, ea: int) -> None:
         """The cache block (128 bytes) that holds ``ea`` becomes zeros."""

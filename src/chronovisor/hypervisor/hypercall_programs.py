@@ -6,8 +6,10 @@ without the interpreter's lock, while other threads raise interrupts in Python. 
 
 - A presenter is one word (`xics`). Whoever changes it computes the new word from the one that was read, and
   exchanges them in one step. A program whose exchange fails declines; Python then starts over.
-- A program never touches a source. If a source or a request waits that a change of the priority would let in,
-  the word says so (WAITING, MFRR), and the program declines.
+- If a source or a request waits that a change of the priority would let in, the word says so (WAITING, MFRR),
+  and the program declines.
+- A program does one thing to a source: it ends the source's interrupt, if Python has lent it that (LENT).
+  Python takes back what it lent before it looks at the source or changes it.
 - The external interrupt's line is no state of its own: it is raised while the word shows an interrupt. So no
   order of events can leave the line and the word apart.
 - Whether the vCPU was prodded is a word that only Python sets and clears. A program that sees it set
@@ -25,6 +27,8 @@ from chronovisor.hypervisor.xics import (
     CPPR_SHIFT,
     FIRST_SOURCE,
     LEAST_FAVORED,
+    LENT,
+    LENT_PLACES,
     MFRR_SHIFT,
     PRESENTER_WORD,
     PRIORITY_SHIFT,
@@ -37,11 +41,17 @@ from chronovisor.isa.notation import Machine
 from chronovisor.isa.values import Value
 from chronovisor.isa.verifier import verify
 from chronovisor.memory.guest_memory import PAGE_SHIFT, PAGE_SIZE
-from chronovisor.papr.hcalls import MOST_STUFFED, Hcall, PageInit, Status, unsigned
+from chronovisor.memory.word_queue import FIRST, LIMIT, PLACES, TAIL
+from chronovisor.papr.hcalls import LAN_HEADER, MOST_STUFFED, Hcall, PageInit, Status, unsigned
 
 SIGNAL_MODES: Final = 1 << 32
 """The table of one word that says whether a device may interrupt (H_VIO_SIGNAL) has the number of its unit
 with this bit. The entries of a device's window (TCEs) are the table of the window's number, of 32 bits.
+"""
+
+BUFFERS: Final = 1 << 33
+"""The queue (`memory.word_queue`) of the buffers that a network card is given has the number of its unit with
+this bit.
 """
 
 _programs: list[HypercallProgram] = []
@@ -123,11 +133,15 @@ def _xirr(m: Machine) -> None:
 
 @_answers(Hcall.EOI)
 def _eoi(m: Machine) -> None:
-    """Ends an inter-processor interrupt. What a source's end changes is the source."""
+    """Ends an inter-processor interrupt, or that of a source if this is lent."""
     presenter = Presenter(m)
     xirr = m.gpr[4]
-    _decline_if(m, ~(xirr & (XISR >> XISR_SHIFT)).ult(FIRST_SOURCE))
+    number = xirr & (XISR >> XISR_SHIFT)
+    lent, place, is_source = m.value(LENT), number & (LENT_PLACES - 1), ~number.ult(FIRST_SOURCE)
+    _decline_if(m, is_source & m.word(lent, place).ne(number))
     presenter.set_priority((xirr >> 24) & 0xFF)
+    # Python may have taken it back just now. Then it sets the same priority once more.
+    _decline_if(m, ~m.exchange_word(lent, place, number, 0) & is_source)
     _return(m)
 
 
@@ -226,6 +240,21 @@ def _vio_signal(m: Machine) -> None:
     unit, mode = m.gpr[4], m.gpr[5]
     _decline_if(m, (unit >> 32).ne(0) | ~mode.ult(2))
     _decline_if(m, ~m.fill_words(unit | SIGNAL_MODES, 0, 1, mode))
+    _return(m)
+
+
+@_answers(Hcall.ADD_LOGICAL_LAN_BUFFER)
+def _add_lan_buffer(m: Machine) -> None:
+    """Leaves the buffer in the card's queue, if that takes one."""
+    unit, buffer = m.gpr[4], m.gpr[5]
+    size = (buffer >> 32) & 0xFF_FFFF
+    _decline_if(m, (unit >> 32).ne(0) | (buffer >> 63).eq(0) | size.ult(LAN_HEADER + 1) | (buffer & 3).ne(0))
+    queue = unit | BUFFERS
+    tail = m.word(queue, TAIL)
+    _decline_if(m, ~tail.ult(m.word(queue, LIMIT)))
+    _decline_if(m, ~m.exchange_word(queue, TAIL, tail, tail + 1))
+    place = (tail & (PLACES - 1)) + FIRST
+    _decline_if(m, ~m.fill_words(queue, place, 1, buffer))
     _return(m)
 
 

@@ -10,10 +10,11 @@ from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.kernel_hypercalls import ANSWERED_WITH_XICS, KernelHypercalls
 from chronovisor.hypervisor.virtual_core import VirtualCore
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
-from chronovisor.hypervisor.xics import Xics
+from chronovisor.hypervisor.xics import LENT, LENT_PLACES, Xics
 from chronovisor.isa.bits import LPCR
 from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
 from chronovisor.memory.watched import Watchpoint
+from chronovisor.memory.words import words
 
 
 class NumberInUseError(ValueError):
@@ -53,18 +54,18 @@ class VirtualMachine:
     def _make_engine(self, memory: GuestMemory) -> Engine:
         engine = self.host.engine(memory)
         engine.answer_hypercalls(PROGRAMS)
-        for number, words in self._word_tables.items():
-            engine.share_words(number, words)
+        for number, table in self._word_tables.items():
+            engine.share_words(number, table)
         return engine
 
-    def share_words(self, number: int, words: memoryview) -> None:
+    def share_words(self, number: int, table: memoryview) -> None:
         """Have hypercalls set these words as the table of that number (`hypercall_programs`). No vCPU may
         run. ValueError if there is such a table.
         """
         if number in self._word_tables:
             raise ValueError(f"there is a table {number:#x} already")
-        self._word_tables[number] = words
-        self.engine.share_words(number, words)
+        self._word_tables[number] = table
+        self.engine.share_words(number, table)
 
     def add_vcpu(self, number: int) -> VirtualCpu:
         """Make the vCPU `number`. NumberInUseError if it, or on independent threads its virtual core, exists
@@ -86,7 +87,9 @@ class VirtualMachine:
 
     def make_xics(self) -> Xics:
         """Give it an interrupt controller. Not while a vCPU runs."""
-        self.xics = Xics()
+        lent = words(LENT_PLACES)
+        self.share_words(LENT, lent)
+        self.xics = Xics(lent, lambda *exchange: self.engine.exchange_word(LENT, *exchange))
         for number in ANSWERED_WITH_XICS:
             self.hypercalls.enable(number, True)
         return self.xics

@@ -8,11 +8,15 @@ the interrupt's own, and ends it by H_EOI, which restores the priority. An inter
 Everything here happens under the host's monitor. A vCPU's own hypercalls change its presenter without the
 monitor (`hypercall_programs`). Hence a presenter is one word of those that the vCPU's thread shares with its
 hypervisor, in the layout of KVM_REG_PPC_ICP_STATE: it is read, and exchanged for a new one in one step.
+
+H_EOI ends a source's interrupt without the monitor, too, if nothing else has to be done then: the right to do
+so is *lent*. It is a word of a table, the source's number while the interrupt may be ended. Whoever ends it
+exchanges the word for 0. The right is taken back before the source is looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -30,6 +34,10 @@ PRESENTER_WORD: Final = LINE_WORD
 CPPR_SHIFT, XISR_SHIFT, MFRR_SHIFT, PRIORITY_SHIFT = 56, 32, 24, 16
 XISR: Final = 0xFF_FFFF << XISR_SHIFT
 """The bits with the number of the interrupt that is shown; all 0 if none is. They are the vCPU's line."""
+LENT: Final = 1 << 34
+"""The number of the table of the sources whose interrupts H_EOI may end without the monitor."""
+LENT_PLACES: Final = 256
+"""Its words. A source's place is its number modulo this. One source has a place at a time."""
 WAITING: Final = 1
 """Set if a source may wait that a less favored CPPR would let in. Not part of what KVM shows."""
 _SHOWN: Final = XISR | (0xFF << PRIORITY_SHIFT)
@@ -73,6 +81,8 @@ class Source:
     """It was presented, and the guest has not ended it."""
     masked: bool = False
     """Its interrupts are kept back; it keeps its priority meanwhile."""
+    lent: bool = False
+    """Its interrupt may have been ended without the monitor."""
 
 
 class Presenter:
@@ -124,15 +134,41 @@ class Presenter:
 class Xics:
     """The interrupt controller of a machine."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, lent: memoryview | None = None, exchange: Callable[[int, int, int], bool] | None = None
+    ) -> None:
         self.presenters: dict[int, Presenter] = {}
         """By the number of the server, which the guest knows from its device tree."""
         self._sources: dict[int, Source] = {}
+        self._lent = lent
+        """The words of LENT; None if nothing is lent."""
+        self._exchange = exchange or (lambda place, expected, new: False)
+        """Sets a word of LENT, if it still is as expected: `Engine.exchange_word`."""
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._sources
 
     @property
     def sources(self) -> Mapping[int, Source]:
-        """Its sources by number."""
-        return self._sources
+        """Its sources by number, as they are now."""
+        return {number: self.source(number) for number in self._sources}
+
+    def source(self, number: int) -> Source:
+        """Return a source as it is now; KeyError if there is none of that number."""
+        source = self._sources[number]
+        if source.lent:
+            source.lent = False
+            if not self._exchange(number % LENT_PLACES, number, 0):
+                source.presented = False
+        return source
+
+    def _lend(self, number: int, source: Source) -> None:
+        """Let the source's interrupt be ended without the monitor, if nothing is to be presented after it."""
+        lent, place = self._lent, number % LENT_PLACES
+        if lent is None or not source.presented or source.pending or source.asserted or lent[place]:
+            return
+        source.lent = True
+        lent[place] = number
 
     def connect(self, server: int, line: Line) -> None:
         """Give a vCPU a presenter; ValueError if the server has one."""
@@ -171,12 +207,12 @@ class Xics:
     def end(self, presenter: Presenter, xirr: int) -> None:
         """H_EOI: end an interrupt and set the priority, as `accept` had given them."""
         number = xirr & 0xFF_FFFF
-        source = self._sources.get(number)
-        if source is not None:
+        if number in self._sources:
+            source = self.source(number)
             source.presented = False
             source.pending = source.pending or source.asserted
         self.set_priority(presenter, (xirr >> 24) & 0xFF)
-        if source is not None:
+        if number in self._sources:
             # Its presenter may be another one by now.
             self._trigger(number)
 
@@ -219,6 +255,8 @@ class Xics:
 
     def set_source(self, number: int, source: Source) -> None:
         """Make a source, or give one another state."""
+        if number in self._sources:
+            self.source(number)
         self._sources[number] = source
         self._trigger(number)
 
@@ -227,7 +265,7 @@ class Xics:
 
         A source that is not level-sensitive sends one interrupt each time its line is raised.
         """
-        source = self._sources[number]
+        source = self.source(number)
         source.asserted = level and source.level_sensitive
         if level:
             source.pending = True
@@ -237,7 +275,11 @@ class Xics:
 
     def _trigger(self, number: int) -> None:
         """Present a source if it waits for that and its presenter lets it in."""
-        source = self._sources[number]
+        source = self.source(number)
+        self._present(number, source)
+        self._lend(number, source)
+
+    def _present(self, number: int, source: Source) -> None:
         presenter = self.presenters.get(source.server)
         if presenter is None or not source.pending or source.presented:
             return
@@ -258,8 +300,8 @@ class Xics:
 
     def _reject(self, number: int) -> None:
         """Have an interrupt that was shown wait again. A request by MFRR is still there by itself."""
-        source = self._sources.get(number)
-        if source is not None:
+        if number in self._sources:
+            source = self.source(number)
             source.pending, source.presented = True, False
 
     def _present_waiting(self, presenter: Presenter) -> None:

@@ -413,8 +413,20 @@ class Machine:
         return self._set_words("copy", table, first, count, source)
 
     def _set_words(self, how: str, table: Value, *operands: Value | int) -> Value:
-        words = tuple(self.trace.const(v, 64) if isinstance(v, int) else v for v in operands)
-        return self.trace.emit("set_words", 1, (table, *words), how)
+        return self.trace.emit("set_words", 1, (table, *map(self._word, operands)), how)
+
+    def word(self, table: Value, number: Value | int) -> Value:
+        """A word of such a table, which somebody else may change at any time; 0 if there is none."""
+        return self.trace.emit("read_word", 64, (table, self._word(number)))
+
+    def exchange_word(
+        self, table: Value, number: Value | int, expected: Value | int, new: Value | int
+    ) -> Value:
+        """Set a word of such a table in one step if it still is as expected; 1 bit: it was."""
+        return self.trace.emit("exchange_word", 1, (table, *map(self._word, (number, expected, new))))
+
+    def _word(self, operand: Value | int) -> Value:
+        return self.trace.const(operand, 64) if isinstance(operand, int) else operand
 
     def decline(self) -> None:
         """End, and leave the hypercall to the hypervisor's own code. Nothing may have been changed."""

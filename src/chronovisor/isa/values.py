@@ -82,6 +82,8 @@ OPERATIONS: dict[str, str] = {
     "set_words": "1 bit: the table of words number a, which hypercalls set, has c words from word b on, and "
     "they become d ('fill') or the big-endian doublewords at real address d ('copy'), where memory must be; "
     "else 0, and nothing changes",
+    "read_word": "word b of the table of words number a; 0 if there is none",
+    "exchange_word": "1 bit: word b of the table of words number a was c, and becomes d in one step; else 0",
     "decline": "the program ends, and the hypervisor does what it was for; it has changed nothing",
     "interrupt": "the instruction ends in the interrupt `detail`, a are SRR1's bits for its cause",
     "resync": "the machine state is looked at again before the next instruction",

@@ -129,6 +129,8 @@ SHAPES: Final[dict[str, Shape]] = {
     "exchange_shared": lambda v: v.width == 1 and _widths(v) == (64, 64) and _is_shared(v),
     "init_page": lambda v: v.width == 1 and _widths(v) == (64, 64) and v.detail in ("zero", "copy"),
     "set_words": lambda v: v.width == 1 and _widths(v) == (64,) * 4 and v.detail in ("fill", "copy"),
+    "read_word": lambda v: v.width == 64 and _widths(v) == (64, 64),
+    "exchange_word": lambda v: v.width == 1 and _widths(v) == (64,) * 4,
     "decline": _operands(),
     "interrupt": _interrupts,
     "resync": _operands(),

@@ -205,6 +205,12 @@ class Vm(Protocol):
         device at that unit address may interrupt. As `tce_table` in all else; KVM has no such call.
         """
 
+    def lan_buffers(self, unit: int) -> memoryview:
+        """The words of a queue (`memory.word_queue`) in which H_ADD_LOGICAL_LAN_BUFFER leaves a buffer for
+        the network card at that unit address without an exit, if it is enabled and the queue takes one. As
+        `tce_table` in all else; KVM has no such call.
+        """
+
     def kick(self) -> None:
         """Kick all vCPUs at one moment: in virtual time none executes anything while another one is kicked
         already. From any thread, without waiting.

@@ -203,6 +203,7 @@ def start_with(
 _ANSWERED_BELOW: Final = (
     *(Hcall.SET_SPRG0, Hcall.PAGE_INIT),
     *(Hcall.PUT_TCE, Hcall.PUT_TCE_INDIRECT, Hcall.STUFF_TCE, Hcall.VIO_SIGNAL),
+    Hcall.ADD_LOGICAL_LAN_BUFFER,
 )
 """Hypercalls that the kernel's half is to answer, if it can."""
 

@@ -102,24 +102,32 @@ class Link(ABC):
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._closing = os.eventfd(0, os.EFD_CLOEXEC)
+        self._called = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._call = select.poll()
+        self._call.register(self._called, select.POLLIN)
+        self._ready = select.poll()
+        for one in (descriptor, self._called):
+            self._ready.register(one, select.POLLIN)
 
     def receive(self, seconds: float | None = None) -> Sequence[memoryview]:
         """Wait for frames and return them; none after `interrupt`, or after so many seconds.
 
         LinkEndedError if none can come.
         """
-        ready = select.poll()
-        ready.register(self._descriptor, select.POLLIN)
-        ready.register(self._closing, select.POLLIN)
-        found = ready.poll(None if seconds is None else seconds * 1000)
-        if not found or any(descriptor == self._closing for descriptor, _ in found):
+        found = self._ready.poll(None if seconds is None else seconds * 1000)
+        if self._called in [descriptor for descriptor, _ in found]:
+            os.eventfd_read(self._called)
             return ()
-        return self._receive()
+        return self._receive() if found else ()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for `interrupt` as `receive` does, and leave frames at the other end."""
+        if self._call.poll(seconds * 1000):
+            os.eventfd_read(self._called)
 
     def interrupt(self) -> None:
-        """Have `receive` return, now and for ever. From any thread."""
-        os.eventfd_write(self._closing, 1)
+        """Have `receive` or `wait` return, now or when it is called next. From any thread."""
+        os.eventfd_write(self._called, 1)
 
     @abstractmethod
     def _receive(self) -> Sequence[memoryview]:
@@ -131,7 +139,7 @@ class Link(ABC):
 
     def close(self) -> None:
         """End it. No other method is called then."""
-        os.close(self._closing)
+        os.close(self._called)
 
 
 class Passt(Link):

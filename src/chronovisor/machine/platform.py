@@ -65,6 +65,7 @@ class Platform:
             lambda line: self.on_trouble(line),
             vm.tce_table,
             vm.signal_mode,
+            vm.lan_buffers,
         )
         self.vio = VioBus(attachments.open(around))
         for device in self.vio.devices:

@@ -8,8 +8,9 @@ from typing import Any, Final
 from chronovisor.machine.vio.attachments import DeviceState
 from chronovisor.machine.vio.crq import Queue
 from chronovisor.machine.vio.dma_window import WINDOW_SIZE, Mapped
-from chronovisor.machine.vio.lan import NetworkState, ReceiveQueue
+from chronovisor.machine.vio.lan import NetworkState
 from chronovisor.machine.vio.lan_buffers import MOST_BUFFERS
+from chronovisor.machine.vio.lan_receiver import ReceiveQueue
 from chronovisor.machine.vio.vscsi import DiskState
 from chronovisor.memory import PAGE_SIZE
 from chronovisor.migration.errors import StreamError

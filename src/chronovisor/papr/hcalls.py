@@ -137,6 +137,9 @@ class PageInit(IntFlag):
 MOST_STUFFED: Final = 1 << 16
 """Entries that one H_STUFF_TCE sets at most, here."""
 
+LAN_HEADER: Final = 8
+"""Bytes in front of a frame in a buffer of H_ADD_LOGICAL_LAN_BUFFER: what the guest finds it again by."""
+
 CALL_ARGUMENTS: Final = 9
 """r4 to r12."""
 

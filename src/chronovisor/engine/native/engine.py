@@ -141,6 +141,14 @@ class NativeEngine(ConcreteEngine):
         known.tables[known.count] = WordTable(number, at, len(words))
         known.count += 1
 
+    def exchange_word(self, table: int, number: int, expected: int, new: int) -> bool:
+        """Set a word of a table if it still is as expected; whether it was, and there is such a word."""
+        words = self.word_tables.get(table)
+        if words is None or number >= len(words):
+            return False
+        at = ctypes.addressof(ctypes.c_uint64.from_buffer(words, 8 * number))
+        return bool(runtime().exchange_word(at, expected, new))
+
     def forget_translations(self) -> None:
         """Have every thread look its translations up anew, and wait until none uses an old one."""
         for thread in self._threads:

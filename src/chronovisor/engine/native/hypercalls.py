@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -195,6 +195,38 @@ def _set_words(
     return there
 
 
+def _with_word(
+    e: _Answers, number: ir.Value, place: ir.Value, act: Callable[[ir.Value], ir.Value], absent: ir.Value
+) -> ir.Value:
+    """What ``act`` makes of the address of a word of a table, or ``absent`` if there is no such word."""
+    b = e.b
+    at, size = _table(e, number)
+    before, done = b.block, e.block_named("word_done")
+    there = e.block_named("word_there")
+    b.cbranch(b.icmp_unsigned("<", place, size), there, done)
+    b.position_at_end(there)
+    found = act(e.at(at, b.mul(place, word(8))))
+    b.branch(done)
+    b.position_at_end(done)
+    result = b.phi(absent.type)
+    result.add_incoming(absent, before)
+    result.add_incoming(found, there)
+    return result
+
+
+def _read_word(e: _Answers, v: Value, number: ir.Value, place: ir.Value) -> ir.Value:
+    return _with_word(e, number, place, lambda at: e.b.load(at, typ=I64), word(0))
+
+
+def _exchange_word(
+    e: _Answers, v: Value, number: ir.Value, place: ir.Value, expected: ir.Value, new: ir.Value
+) -> ir.Value:
+    def act(at: ir.Value) -> ir.Value:
+        return e.b.extract_value(e.b.cmpxchg(at, expected, new, "seq_cst", "seq_cst"), 1)
+
+    return _with_word(e, number, place, act, ir.Constant(I1, 0))
+
+
 _ROWS: dict[str, Row] = {
     **PURE_ROWS,
     "get": lambda e, v: e.read(str(v.detail), v.width),
@@ -206,6 +238,8 @@ _ROWS: dict[str, Row] = {
     "exchange_shared": _exchange,
     "init_page": _init_page,
     "set_words": _set_words,
+    "read_word": _read_word,
+    "exchange_word": _exchange_word,
     "resync": lambda e, v: e.resync(),
     "decline": lambda e, v: e.decline(),
 }

@@ -299,7 +299,8 @@ IN_RECORD = frozenset({"operand"})
 CONCRETE_ALONE = frozenset(
     {
         *("random", "load_real", "update_real", "translated"),
-        *("read_shared", "exchange_shared", "init_page", "set_words", "decline"),
+        *("read_shared", "exchange_shared", "init_page"),
+        *("read_word", "exchange_word", "set_words", "decline"),
     }
 )
 

@@ -312,6 +312,8 @@ STATEMENTS: dict[str, Callable[..., z3.BitVecRef]] = {
     "init_page": _init_page,
     # The tables are no part of the state, and who else sets them is unknown.
     "set_words": lambda e, v, a, b, c, d: z3.FreshConst(z3.BitVecSort(1), "set"),
+    "read_word": lambda e, v, a, b: z3.FreshConst(z3.BitVecSort(64), "word"),
+    "exchange_word": lambda e, v, a, b, c, d: z3.FreshConst(z3.BitVecSort(1), "exchanged"),
     "decline": lambda e, v: e.end("DECLINED", z3.BitVecVal(0, 64), z3.BoolVal(True)),
     "interrupt": lambda e, v, a: e.end(v.detail, a, z3.BoolVal(True)),
     "resync": lambda e, v: e.resync(),

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Final
 
 from chronovisor.engine import statistics
-from chronovisor.hypervisor.hypercall_programs import SIGNAL_MODES
+from chronovisor.hypervisor.hypercall_programs import BUFFERS, SIGNAL_MODES
 from chronovisor.hypervisor.kernel_hypercalls import ANSWERABLE
 from chronovisor.hypervisor.virtual_machine import NumberInUseError, VirtualMachine
 from chronovisor.isa import radix
@@ -21,6 +21,7 @@ from chronovisor.kvm.ids import Cap, DeviceType, MemoryFlag, MmuV3Flag
 from chronovisor.kvm.statistics import Instructions, NativeCode, Statistics
 from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
 from chronovisor.memory.watched import Watchpoint
+from chronovisor.memory.word_queue import WORDS
 from chronovisor.memory.words import words
 from chronovisor.papr.hcalls import name_of
 
@@ -115,7 +116,7 @@ class EmbeddedVm:
         xics = self._machine.xics
         if xics is None:
             raise KvmError(errno.ENXIO, f"interrupt source {irq}: the machine has no interrupt controller")
-        if irq not in xics.sources:
+        if irq not in xics:
             raise KvmError(errno.EINVAL, f"there is no interrupt source {irq}")
         with self._host.scheduler.monitor:
             xics.set_line(irq, level)
@@ -165,6 +166,10 @@ class EmbeddedVm:
     def signal_mode(self, unit: int) -> memoryview:
         """Chronovisor's own: what H_VIO_SIGNAL sets."""
         return self._shared_words(unit | SIGNAL_MODES, 1)
+
+    def lan_buffers(self, unit: int) -> memoryview:
+        """Chronovisor's own: where H_ADD_LOGICAL_LAN_BUFFER leaves buffers."""
+        return self._shared_words(unit | BUFFERS, WORDS)
 
     def _shared_words(self, number: int, count: int) -> memoryview:
         table = words(count)

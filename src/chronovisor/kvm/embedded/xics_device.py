@@ -49,9 +49,9 @@ class XicsDevice:
         """KVM_GET_DEVICE_ATTR: a source's state."""
         self._check(group, attr)
         with self._monitor:
-            source = self.xics.sources.get(attr)
-            if source is None:
+            if attr not in self.xics:
                 raise KvmError(errno.ENOENT, f"there is no interrupt source {attr}")
+            source = self.xics.source(attr)
             value = source.server | source.priority << XicsSource.PRIORITY_SHIFT
             for flag, holds in (
                 (XicsSource.LEVEL_SENSITIVE, source.level_sensitive),

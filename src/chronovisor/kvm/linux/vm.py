@@ -27,6 +27,7 @@ from chronovisor.kvm.linux.machine_code import CACHE_BLOCK, code_changed_functio
 from chronovisor.kvm.linux.translation import ProcessTables
 from chronovisor.kvm.linux.vcpu import LinuxVcpu
 from chronovisor.memory import PAGE_SIZE, GuestMemory, Watchpoint
+from chronovisor.memory.word_queue import WORDS
 from chronovisor.memory.words import words
 
 _ADDRESS_LENGTH_SHIFT: Final = 64
@@ -255,6 +256,10 @@ class LinuxVm:
     def signal_mode(self, unit: int) -> memoryview:
         """A word that user space sets: the kernel has none."""
         return words(1)
+
+    def lan_buffers(self, unit: int) -> memoryview:
+        """A queue that stays empty: the kernel has none."""
+        return words(WORDS)
 
     def statistics(self) -> None:
         """None: the processor executes the guest's instructions."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from chronovisor.machine.vio.dma_window import ENTRIES, WINDOW_SIZE, DmaWindow
 from chronovisor.memory import GuestMemory
+from chronovisor.memory.word_queue import WORDS
 from chronovisor.memory.words import words
 from chronovisor.papr.hcalls import Status
 
@@ -36,6 +37,8 @@ class Surroundings:
     """Makes a window's table (`kvm.interface.Vm.tce_table`)."""
     signal_mode: Callable[[int], memoryview] = lambda _unit: words(1)
     """Makes what H_VIO_SIGNAL sets (`kvm.interface.Vm.signal_mode`)."""
+    lan_buffers: Callable[[int], memoryview] = lambda _unit: words(WORDS)
+    """Makes the queue of a network card's buffers (`kvm.interface.Vm.lan_buffers`)."""
 
 
 class VioDevice(ABC):
