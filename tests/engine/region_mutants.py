@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from llvmlite import ir
 
-from chronovisor.engine.native.emitter import word
 from chronovisor.engine.native.layout import PAGE_SHIFT
 from chronovisor.engine.native.pages import DecodedPages
 from chronovisor.engine.regions import bit_registers, discovery
@@ -117,12 +116,14 @@ def _the_way_to_the_next_entry_is_short(patch: pytest.MonkeyPatch) -> None:
 
 def _stores_are_not_logged(patch: pytest.MonkeyPatch) -> None:
     whole = EntryLowering._look_up
-    patch.setattr(EntryLowering, "_look_up", lambda low, ea, size, use: whole(low, ea, size, "load"))
+    patch.setattr(
+        EntryLowering, "_look_up", lambda low, ea, size, use, store: whole(low, ea, size, "load", False)
+    )
 
 
 def _only_the_first_byte_of_a_span_is_looked_up(patch: pytest.MonkeyPatch) -> None:
     whole = EntryLowering._look_up
-    patch.setattr(EntryLowering, "_look_up", lambda low, ea, size, use: whole(low, ea, 1, use))
+    patch.setattr(EntryLowering, "_look_up", lambda low, ea, size, use, store: whole(low, ea, 1, use, store))
 
 
 def _the_last_page_of_an_access_is_taken_for_all_others(patch: pytest.MonkeyPatch) -> None:
@@ -131,20 +132,6 @@ def _the_last_page_of_an_access_is_taken_for_all_others(patch: pytest.MonkeyPatc
 
 def _an_access_may_begin_in_the_last_page_and_end_behind_it(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(EntryLowering, "_room", lambda low, size: 1 << PAGE_SHIFT)
-
-
-def _pages_that_are_both_there_count_as_side_by_side(patch: pytest.MonkeyPatch) -> None:
-    def beside(
-        low: EntryLowering, found: ir.Block, ea: ir.Value, first: Any, last: ir.Value, use: str
-    ) -> Any:
-        b, (there, data), page = low.b, first, low.b.lshr(ea, word(PAGE_SHIFT))
-        tag, _ = low.tlb_entry(low.present_tlb(), use, last)
-        both = b.and_(
-            b.icmp_unsigned("==", there, page), b.icmp_unsigned("==", b.load(tag, typ=there.type), last)
-        )
-        return low._go_on_if(both, found, data)
-
-    patch.setattr(EntryLowering, "_beside", beside)
 
 
 def _a_return_goes_to_the_first_call(patch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ from chronovisor.engine.native.emitter import (
 from chronovisor.engine.native.encoding import Encoding, encoding
 from chronovisor.engine.native.enter import Control, define_entry
 from chronovisor.engine.native.fillers import FILL, define_fill_nothing, define_filler, shape
+from chronovisor.engine.native.finding import define_bring, define_find
 from chronovisor.engine.native.interrupt_entry import define_interrupt
 from chronovisor.engine.native.invalidation import (
     define_await_piece,
@@ -38,7 +39,7 @@ from chronovisor.engine.native.invalidation import (
     define_invalidate,
     define_synchronize,
 )
-from chronovisor.engine.native.layout import Left
+from chronovisor.engine.native.layout import FINDINGS, Left
 from chronovisor.engine.native.lowering import Lowering, Mode
 from chronovisor.engine.native.operations import LOWERINGS, is_native
 from chronovisor.engine.native.pairs import Key, Pair, result
@@ -254,6 +255,12 @@ def runtime_module() -> ir.Module:
         synchronize=define_synchronize(module, define_await_piece(module)),
         interrupt=interrupt,
     )
+    brings = {
+        access: define_bring(module, define_translate(module, access, None, content))
+        for access in (Access.LOAD, Access.STORE)
+    }
+    for use, by in FINDINGS:
+        define_find(module, use, Access(by), brings[Access(by)])
     define_entry(module, control)
     define_leaving(module, "chronovisor_slow", Left.SLOW)
     define_end_of_piece(module, define_plain(module))
@@ -280,6 +287,7 @@ _MAKERS = tuple(
             "encoding",
             "enter",
             "fillers",
+            "finding",
             "hosted",
             "ieee",
         ),

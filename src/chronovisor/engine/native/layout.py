@@ -31,6 +31,15 @@ MOST_UNSPENT = 512
 #: Handlers took over for the rest of a region's budget; or where the thread happened to be.
 SPENT, SOMEWHERE = 0, 1
 
+#: How regions have pages found that are not where they look first: the use, and the access that is made.
+FINDINGS = (("load", "load"), ("store", "store"), ("both", "load"), ("both", "store"))
+
+
+def finding_field(use: str, access: str) -> str:
+    """The name of the field that has the address of such a function."""
+    return f"find_{use}_by_{access}"
+
+
 #: The values of AMR's two bits for key 0, the one that radix translation uses.
 KEYS = 4
 
@@ -82,6 +91,8 @@ class Registers(ctypes.Structure):
         # Handlers with which regions are left: see `define_end_of_piece` and `define_plain`
         ("end_of_piece", ctypes.c_uint64),
         ("plain", ctypes.c_uint64),
+        # The functions that find pages which are not where regions look first
+        *((finding_field(*kind), ctypes.c_uint64) for kind in FINDINGS),
         # The access that the TLB lacks, if a handler was left for that: its effective address and its size in
         # bytes; the bytes of an access that lies in two pages; and the TLB
         ("missing_address", ctypes.c_uint64),

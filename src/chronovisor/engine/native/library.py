@@ -17,7 +17,7 @@ from chronovisor.engine.native import code_cache, compile_server, compiler, sets
 from chronovisor.engine.native.code_space import code_space
 from chronovisor.engine.native.compile_service import CompileService, Urgency
 from chronovisor.engine.native.decode_table import DecodeTable, Handlers, Slots
-from chronovisor.engine.native.layout import Decoding
+from chronovisor.engine.native.layout import FINDINGS, Decoding, finding_field
 from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.native.operations import is_native
 from chronovisor.engine.native.pairs import Key, Pair
@@ -58,6 +58,7 @@ _SYMBOLS = tuple(
             "fill_nothing",
             "end_of_piece",
             "plain",
+            *(finding_field(*kind) for kind in FINDINGS),
         ),
     )
 )
@@ -79,6 +80,11 @@ class Runtime:
         self.now_address: int = self._library["chronovisor_now"]
         self.end_of_piece_address: int = self._library["chronovisor_end_of_piece"]
         self.plain_address: int = self._library["chronovisor_plain"]
+        #: The functions that find pages for regions, by the fields of a thread's state for them.
+        self.finding_addresses: dict[str, int] = {
+            field: self._library[f"chronovisor_{field}"]
+            for field in (finding_field(*kind) for kind in FINDINGS)
+        }
         self.translate_load_address: int = self._library["chronovisor_translate_load"]
         self.translate_store_address: int = self._library["chronovisor_translate_store"]
         self.translate_fetch_address: int = self._library["chronovisor_translate_fetch"]

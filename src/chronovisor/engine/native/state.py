@@ -163,6 +163,8 @@ class NativeThread(Registers, Thread):
         """How many instructions the concrete evaluator has executed, of all that the thread has."""
         self.now = runtime().now_address
         self.end_of_piece, self.plain = runtime().end_of_piece_address, runtime().plain_address
+        for field, address in runtime().finding_addresses.items():
+            setattr(self, field, address)
         self.memory_at = ctypes.addressof(ctypes.c_char.from_buffer(memory.data))
         self.memory_size = memory.size
         self.watched_pages = guest.watched_pages_at

@@ -1,6 +1,6 @@
 """The walk of a guest's page tables as native code: what a TLB that lacks a page is filled by.
 
-The walk is the program of ``chronovisor.isa.radix``. A fault enters its interrupt.
+The walk is the program of ``chronovisor.isa.radix``. A fault enters its interrupt, or is left to others.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ class _Walk(ThreadEmitter):
     """One translation in the making."""
 
     def __init__(
-        self, module: ir.Module, access: Access, interrupt: ir.Function, content: ir.Function
+        self, module: ir.Module, access: Access, interrupt: ir.Function | None, content: ir.Function
     ) -> None:
-        super().__init__(module, TRANSLATE, f"chronovisor_translate_{access.value}", _ROWS)
+        kind = "walk" if interrupt is None else "translate"
+        super().__init__(module, TRANSLATE, f"chronovisor_{kind}_{access.value}", _ROWS)
         self.interrupt = interrupt
         self.content = content
         self.function.attributes.add("nounwind")
@@ -231,10 +232,13 @@ def _translated(walk: _Walk, v: Value, real: ir.Value, size: ir.Value, loads: ir
 
 
 def _interrupt(walk: _Walk, v: Value, cause: ir.Value) -> None:
+    walk.ended = True
+    if walk.interrupt is None:
+        walk.fail()
+        return
     number = word(INTERRUPT_NUMBERS[str(v.detail)])
     entered = walk.b.call(walk.interrupt, [walk.state, number, cause])
     walk.b.ret(walk.b.select(entered, word(FAULTED), word(NOT_TRANSLATED)))
-    walk.ended = True
 
 
 _ROWS: dict[str, Row] = {
@@ -250,10 +254,11 @@ _ROWS: dict[str, Row] = {
 
 
 def define_translate(
-    module: ir.Module, access: Access, interrupt: ir.Function, content: ir.Function
+    module: ir.Module, access: Access, interrupt: ir.Function | None, content: ir.Function
 ) -> ir.Function:
     """Define ``translate_load``, ``translate_store`` or ``translate_fetch``: (state, ea) -> real address.
 
-    CIA is the address of the instruction that makes the access.
+    CIA is the address of the instruction that makes the access. Without ``interrupt`` the function is
+    ``walk_load`` and so on: it needs no CIA, and a fault is NOT_TRANSLATED.
     """
     return _Walk(module, access, interrupt, content).function

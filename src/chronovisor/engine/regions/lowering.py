@@ -12,12 +12,14 @@ from enum import Enum
 
 from llvmlite import ir
 
+from chronovisor.engine.native import finding
 from chronovisor.engine.native.emitter import HANDLER_POINTER, I1, I64, POINTER, Rows, word
 from chronovisor.engine.native.layout import (
     PAGE_SHIFT,
     RECORD_HANDLER,
     RECORD_SIZE,
     Left,
+    finding_field,
 )
 from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.regions import accesses
@@ -506,22 +508,24 @@ class EntryLowering(RegisterLowering):
             ea = b.and_(ea, word(0xFFFFFFFF))
         access = self._near.get((self.site.offset, id(self._present)))
         if access is None:
-            return b.inttoptr(b.add(ea, self._page_of(ea, size, "store" if store else "load")), POINTER)
+            return b.inttoptr(
+                b.add(ea, self._page_of(ea, size, "store" if store else "load", store)), POINTER
+            )
         span = access.span
         moved = self._looked_up.get(id(span))
         if moved is None:
             lowest = b.add(ea, word(span.low - access.distance))
-            moved = self._looked_up[id(span)] = self._page_of(lowest, span.high - span.low, span.use)
+            moved = self._looked_up[id(span)] = self._page_of(lowest, span.high - span.low, span.use, store)
         return b.inttoptr(b.add(ea, moved), POINTER)
 
-    def _page_of(self, ea: ir.Value, size: int, use: str) -> ir.Value:
+    def _page_of(self, ea: ir.Value, size: int, use: str, store: bool) -> ir.Value:
         """How far behind effective addresses the places of some bytes are.
 
         In a tight loop they often lie in the same page as the last time. No thread relies on what this one
         looks up until its piece of the run ends, and the function with it: see `define_await_piece`.
         """
         if not self.is_in_loop:
-            return self._look_up(ea, size, use)
+            return self._look_up(ea, size, use, store)
         b = self.b
         with b.goto_entry_block():
             begin, room, distance = (b.alloca(I64) for _ in range(3))
@@ -531,7 +535,7 @@ class EntryLowering(RegisterLowering):
         another = self.unlikely(b.icmp_unsigned(">=", inside, b.load(room, typ=I64)), "another")
         b.branch(known)
         with self.elsewhere(another):
-            b.store(self._look_up(ea, size, use), distance)
+            b.store(self._look_up(ea, size, use, store), distance)
             b.store(b.and_(ea, word(-(1 << PAGE_SHIFT))), begin)
             b.store(word(self._room(size)), room)
             b.branch(known)
@@ -543,60 +547,39 @@ class EntryLowering(RegisterLowering):
         """At how many places in a page so many bytes may begin."""
         return (1 << PAGE_SHIFT) - size + 1
 
-    def _look_up(self, ea: ir.Value, size: int, use: str) -> ir.Value:
-        """How far behind effective addresses the places of some bytes are."""
+    def _look_up(self, ea: ir.Value, size: int, use: str, store: bool) -> ir.Value:
+        """How far behind effective addresses the places of some bytes are, for a use.
+
+        ``store`` says whether the access that is being made is a store.
+        """
         b = self.b
         last = b.lshr(b.add(ea, word(size - 1)), word(PAGE_SHIFT))
         tag, data = self.tlb_entry_at(self.present_tlb(), use, ea)
-        there = b.load(tag, typ=I64)
-        elsewhere = self.unlikely(b.icmp_unsigned("!=", there, last), "elsewhere")
+        absent = self.unlikely(b.icmp_unsigned("!=", b.load(tag, typ=I64), last), "absent")
         found = self.block_named("found")
-        ways = [(b.load(data, typ=I64), b.block)]
+        distance, usual = b.load(data, typ=I64), b.block
         b.branch(found)
-        with self.elsewhere(elsewhere):
-            ways.append(self._second(found, ea, last, use))
-            if size > 1:
-                ways.append(self._beside(found, ea, (there, data), last, use))
+        with self.elsewhere(absent):
+            other = self._find(ea, size, use, store)
+            nowhere = self.unlikely(b.icmp_unsigned("==", other, word(finding.NOT_FOUND)), "nowhere")
+            rare = b.block
+            b.branch(found)
+            b.position_at_end(nowhere)
             record = self._record(self.site.offset)
             address = self.address() if record is None else None
             self._exit(Exit.ABSENT, self.known.done, address=address, record=record)
         b.position_at_end(found)
-        distance = b.phi(I64)
-        for value, block in ways:
-            distance.add_incoming(value, block)
-        return distance
+        either = b.phi(I64)
+        either.add_incoming(distance, usual)
+        either.add_incoming(other, rare)
+        return either
 
-    def _second(self, found: ir.Block, ea: ir.Value, last: ir.Value, use: str) -> tuple[ir.Value, ir.Block]:
-        """Go to ``found`` if the page is in its second entry: with which distance, and from where."""
-        b, (tag, data) = self.b, self.tlb_entry_at(self.present_tlb(), use, ea, 1)
-        is_second = b.icmp_unsigned("==", b.load(tag, typ=I64), last)
-        return self._go_on_if(is_second, found, data)
-
-    def _beside(
-        self, found: ir.Block, ea: ir.Value, first: tuple[ir.Value, ir.Value], last: ir.Value, use: str
-    ) -> tuple[ir.Value, ir.Block]:
-        """The same if the TLB has two pages that lie beside each other in memory too.
-
-        Guests have larger pages than the TLB.
-        """
-        b, (there, data), page = self.b, first, self.b.lshr(ea, word(PAGE_SHIFT))
-        other_tag, other = self.tlb_entry(self.present_tlb(), use, last)
-        both = b.and_(
-            b.icmp_unsigned("==", there, page), b.icmp_unsigned("==", b.load(other_tag, typ=I64), last)
-        )
-        beside = b.icmp_unsigned("==", b.load(data, typ=I64), b.load(other, typ=I64))
-        return self._go_on_if(b.and_(both, beside), found, data)
-
-    def _go_on_if(self, condition: ir.Value, found: ir.Block, data: ir.Value) -> tuple[ir.Value, ir.Block]:
-        b, there, on = self.b, self.block_named("there"), self.block_named("not_there")
-        b.cbranch(condition, there, on)
-        b.position_at_end(there)
-        # Atomic: otherwise LLVM makes this load and that of the first entry one behind `found`, of an address
-        # that the usual way has to compute for it.
-        distance = b.load_atomic(data, "monotonic", 8, typ=I64)
-        b.branch(found)
-        b.position_at_end(on)
-        return distance, there
+    def _find(self, ea: ir.Value, size: int, use: str, store: bool) -> ir.Value:
+        """Have a page found that is not in the first entry of its place."""
+        field = self.field(finding_field(use, "store" if store else "load"))
+        function = self.b.load(field, typ=finding.FIND_POINTER)
+        arguments = [self.state, self.present_tlb(), ea, word(size)]
+        return self.b.call(function, arguments, cconv=finding.CONVENTION)
 
 
 _ENDS = {
