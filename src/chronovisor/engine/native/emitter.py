@@ -21,6 +21,7 @@ from chronovisor.engine.native.layout import (
     DATA_USES,
     OFFSETS,
     PAGE_SHIFT,
+    PLAIN_AT,
     RECORD_OFFSET,
     RECORD_SIZE,
     TLB_ENTRIES,
@@ -264,6 +265,12 @@ class ThreadEmitter(Emitter):
         """The offset of the instruction with this record in its page, in bytes."""
         offset = self.b.load(self.at(record, RECORD_OFFSET), typ=I16)
         return self.b.zext(offset, I64)
+
+    def plain_handler(self, record: ir.Value) -> ir.Value:
+        """The address of a record's own handler if a region begins there, else 0."""
+        # From the record to the page's first one, and from there to the handler's address.
+        back = self.b.mul(self.offset_of(record), word(RECORD_SIZE // 4 - 8 // 4))
+        return self.b.load(self.at(record, self.b.sub(word(PLAIN_AT), back)), typ=I64)
 
     def present_tlb(self) -> ir.Value:
         """The TLB that the thread uses."""

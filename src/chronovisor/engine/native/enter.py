@@ -213,9 +213,9 @@ class _Entry(ThreadEmitter):
     def _go_on(self, why: ir.Value, back: ir.Block) -> None:
         """Do what a handler has left undone, and go on; ``back`` is where another handler came back."""
         b, control = self.b, self.control
-        other = self.block_named("other")
+        other, spent = self.block_named("other"), self.block_named("spent")
         choice = b.switch(why, other)
-        choice.add_case(word(Left.BUDGET), self.again)
+        choice.add_case(word(Left.BUDGET), spent)
         choice.add_case(word(Left.FETCH), self.again)
         cases = {}
         for left in (
@@ -226,6 +226,9 @@ class _Entry(ThreadEmitter):
             choice.add_case(word(left), cases[left])
         b.position_at_end(other)
         self._leave(why)
+        b.position_at_end(spent)
+        self._sample()
+        b.branch(self.again)
         for left, access in ((Left.MISSING_LOAD, Access.LOAD), (Left.MISSING_STORE, Access.STORE)):
             b.position_at_end(cases[left])
             self._missing(access, why, back)
@@ -293,7 +296,6 @@ class _Entry(ThreadEmitter):
         b = self.b
         b.position_at_end(self.look)
         self.write("unpolled", word(0))
-        self._sample()
         with self.elsewhere(self.unlikely(self.virtual, "nothing_due")):
             b.branch(self.piece)
         enabled, expired = self.block_named("enabled"), self.block_named("expired")
@@ -316,32 +318,36 @@ class _Entry(ThreadEmitter):
     def _sample(self) -> None:
         """Note where the thread is, or where handlers took over before it came there.
 
-        That is done each time that handlers have executed so many instructions, whoever ended the piece:
-        regions end most pieces, however few instructions they execute.
+        A sample is due each time that handlers have executed so many instructions. It is taken where a piece
+        ends because its budget is used up, which may be anywhere. If regions go on where they have left off,
+        nothing tells what handlers execute; then the sample is taken later.
         """
         b = self.b
-        sample, after = self.block_named("sample"), self.block_named("sampled")
+        record = self.read("handlers_from")
+        due, known, after = (self.block_named(name) for name in ("due", "known", "sampled"))
         in_regions = self.read("done_in_regions")
         others = b.sub(in_regions, self.read("sampled_in_regions"))
         self.write("sampled_in_regions", in_regions)
         left = b.add(self.read("until_sample"), others)
-        is_due = b.icmp_signed("<=", left, word(0))
-        self.write("until_sample", b.select(is_due, word(INSTRUCTIONS_PER_SAMPLE), left))
-        b.cbranch(is_due, sample, after)
+        self.write("until_sample", left)
+        b.cbranch(b.icmp_signed("<=", left, word(0)), due, after)
+        b.position_at_end(due)
+        is_place = b.icmp_unsigned(">", record, word(max(SPENT, SOMEWHERE)))
+        b.cbranch(is_place, known, after)
+        b.position_at_end(known)
+        begins = b.icmp_unsigned("!=", self.plain_handler(b.inttoptr(record, POINTER)), word(0))
+        sample = self.block_named("sample")
+        b.cbranch(begins, after, sample)
         b.position_at_end(sample)
-        offset = b.sub(self.read("CIA"), self.read("page_base"))
-        keep = self.block_named("keep")
-        inside = b.icmp_unsigned("<", offset, word(1 << PAGE_SHIFT))
-        # What a region left to handlers is nothing to be told of.
-        by_handlers = b.icmp_unsigned("!=", self.read("handlers_from"), word(SPENT))
-        b.cbranch(b.and_(inside, by_handlers), keep, after)
-        b.position_at_end(keep)
+        self.write("until_sample", word(INSTRUCTIONS_PER_SAMPLE))
         count = self.read("sample_count")
         size = ctypes.sizeof(Sample)
         place = self.at(self.field("samples"), b.mul(b.and_(count, word(SAMPLES - 1)), word(size)))
         parts = {"entry": "page_entry", "base": "page_base", "tlb": "tlb"}
         parts |= {"handlers_from": "handlers_from"}
-        values = {part: self.read(name) for part, name in parts.items()} | {"offset": offset}
+        values = {part: self.read(name) for part, name in parts.items()} | {
+            "offset": b.sub(self.read("CIA"), self.read("page_base"))
+        }
         for part, value in values.items():
             b.store(value, self.at(place, getattr(Sample, part).offset))
         self.write("sample_count", b.add(count, word(1)))

@@ -45,9 +45,10 @@ KEYS = 4
 
 
 class Sample(ctypes.Structure):
-    """Where a thread was: the page as in page_entry and page_base, the offset in it in bytes, and its TLB.
+    """Where handlers were: the page as in page_entry and page_base, and the thread's TLB.
 
-    ``handlers_from`` is as in the state.
+    ``handlers_from`` is as in the state. ``offset`` is how far CIA is behind the page's beginning, in bytes:
+    the thread may have left the page since.
     """
 
     _fields_ = [(name, ctypes.c_uint64) for name in ("entry", "base", "offset", "tlb", "handlers_from")]

@@ -24,7 +24,6 @@ from chronovisor.engine.native.emitter import (
 )
 from chronovisor.engine.native.layout import (
     PAGE_INSTRUCTIONS,
-    PLAIN_AT,
     RECORD_HANDLER,
     RECORD_OFFSET,
     RECORD_SIZE,
@@ -143,9 +142,7 @@ def define_plain(module: ir.Module) -> ir.Function:
     e = HandlerEmitter(module, "chronovisor_plain")
     b = e.b
     e.write("handlers_from", word(SPENT))
-    # From the record to the page's first one, and from there to the handler's address.
-    back = b.mul(e.offset_of(e.record), word(RECORD_SIZE // 4 - 8 // 4))
-    plain = b.load(e.at(e.record, b.sub(word(PLAIN_AT), back)), typ=I64)
+    plain = e.plain_handler(e.record)
     present = b.load(e.at(e.record, RECORD_HANDLER), typ=I64)
     # Records that were made since the region was put in have no other handler.
     has = b.icmp_unsigned("!=", plain, word(0))

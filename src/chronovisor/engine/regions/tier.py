@@ -197,10 +197,10 @@ class RegionTier:
     def _executed(pages: DecodedPages, page: int, sample: Sample) -> int | None:
         """The offset of code that handlers executed; None if the sample does not tell.
 
-        If a region has ended the piece where it begins, handlers may have come there.
+        If the thread left the page, or came to a region, handlers had executed what was before.
         """
         offset: int = sample.offset
-        if not pages.begins_region(page, offset):
+        if offset < 1 << PAGE_SHIFT and not pages.begins_region(page, offset):
             return offset
         start = pages.offset_of(page, sample.handlers_from)
         return None if start is None or pages.begins_region(page, start) else start
