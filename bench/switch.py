@@ -32,6 +32,7 @@ RUNS = 7
 OFFSET = Offset(64 * GRANULE)
 
 _CODE_AT = 0x1000
+_VPA_AT = 0x2000
 _SIXTY_FOUR_BIT_LITTLE_ENDIAN = (1 << 63) | (1 << 12) | 1
 _MODE = (True, True)
 LAST = int(Hcall.RTAS)
@@ -63,8 +64,10 @@ class Figure:
     """The most that an offset may add; None if the operation does not use the offset."""
 
 
-def calling(number: int, offset: Offset) -> Vcpu:
-    """A vCPU whose guest makes a hypercall ROUNDS times, then one of another number."""
+def calling(number: int, offset: Offset, has_vpa: bool = False) -> Vcpu:
+    """A vCPU whose guest makes a hypercall ROUNDS times, then one of another number. With a virtual processor
+    area (VPA), which Linux has, each entry and each exit counts its dispatch there.
+    """
     vm = open_system(HostOptions(source=RealTime(), engine="regions")).create_vm()
     memory = GuestMemory(1 << 20)
     text = _LOOP.format(rounds=ROUNDS, number=number, last=LAST)
@@ -77,6 +80,8 @@ def calling(number: int, offset: Offset) -> Vcpu:
     regs.pc, regs.msr = _CODE_AT, _SIXTY_FOUR_BIT_LITTLE_ENDIAN
     vcpu.set_regs(regs)
     vcpu.set_one_reg(ONE_REG_BY_NAME["TB_OFFSET"].id, offset.value)
+    if has_vpa:
+        vcpu.set_one_reg(ONE_REG_BY_NAME["VPA_ADDR"].id, _VPA_AT)
     return vcpu
 
 
@@ -103,11 +108,11 @@ def least(*runs: Callable[[], Callable[[], None]]) -> list[float]:
     return [seconds / ROUNDS * 1e6 for seconds in best]
 
 
-def hypercalls(number: int, offset: Offset) -> Callable[[], Callable[[], None]]:
+def hypercalls(number: int, offset: Offset, has_vpa: bool = False) -> Callable[[], Callable[[], None]]:
     """Prepares a guest that makes ROUNDS hypercalls of a number, under an offset."""
 
     def make() -> Callable[[], None]:
-        vcpu = calling(number, offset)
+        vcpu = calling(number, offset, has_vpa)
         return lambda: _answer_all(vcpu)
 
     return make
@@ -131,7 +136,13 @@ def measure() -> list[Figure]:
     switch = least(_switches(compiled, none), _switches(compiled, OFFSET), _switches(Switch(), OFFSET))
     answered = least(hypercalls(Hcall.PROD, none), hypercalls(Hcall.PROD, OFFSET))
     natively = least(hypercalls(Hcall.SET_SPRG0, none), hypercalls(Hcall.SET_SPRG0, OFFSET))
-    left = least(hypercalls(Hcall.PUT_TERM_CHAR, none), hypercalls(Hcall.PUT_TERM_CHAR, OFFSET))
+    left = least(
+        *(
+            hypercalls(Hcall.PUT_TERM_CHAR, offset, has_vpa)
+            for has_vpa in (False, True)
+            for offset in (none, OFFSET)
+        )
+    )
     return [
         Figure("the switch of a core's timebase and back", (switch[0], switch[1]), interpreted_us=switch[2]),
         Figure("a hypercall that native code answers", (natively[0], natively[1]), asked_us=0.15),
@@ -142,6 +153,7 @@ def measure() -> list[Figure]:
             asked_us=6,
             asked_share_us=1,
         ),
+        Figure("the same, of a guest with a VPA, as Linux is one", (left[2], left[3]), asked_share_us=1),
     ]
 
 

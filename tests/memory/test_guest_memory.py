@@ -35,6 +35,23 @@ def test_loads_and_stores_are_those_of_a_byte_array(stores: list[tuple[int, int,
     assert memory.dirty.take() == []
 
 
+@given(ADDRESSES, st.sampled_from([1, 2, 4, 8]), VALUES, st.integers(0, 2**32))
+def test_a_sum_is_what_a_load_and_a_store_make(addr: int, size: int, value: int, amount: int) -> None:
+    memory, model = GuestMemory(SIZE), GuestMemory(SIZE)
+    if addr < 0 or addr + size > SIZE:
+        with pytest.raises(AddressError):
+            memory.add(addr, size, amount)
+        assert memory.dirty.take() == []
+        return
+    for one in (memory, model):
+        one.store(addr, size, value, False)
+        one.dirty.take()
+    memory.add(addr, size, amount)
+    model.store(addr, size, model.load(addr, size, False) + amount, False)
+    assert memory.read(0, SIZE) == model.read(0, SIZE)
+    assert memory.dirty.take() == model.dirty.take()
+
+
 @given(st.sets(st.integers(0, 7)), st.lists(st.integers(0, 7), max_size=12))
 def test_a_store_while_the_log_is_taken_is_in_this_answer_or_the_next(
     before: set[int], meanwhile: list[int]

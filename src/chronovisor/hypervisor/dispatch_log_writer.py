@@ -77,13 +77,10 @@ class DispatchLogWriter:
         vpa = areas.vpa.in_use
         if not vpa:
             return None
-        for field, ticks in (
-            (VPA_ENQUEUE_DISPATCH_TB, dispatch.enqueued),
-            (VPA_READY_ENQUEUE_TB, dispatch.ready),
-            (VPA_WAIT_READY_TB, dispatch.waited),
-        ):
-            if ticks:
-                _add(memory, vpa, field, ticks)
+        if not dispatch.is_plain:
+            _add(memory, vpa, VPA_ENQUEUE_DISPATCH_TB, dispatch.enqueued)
+            _add(memory, vpa, VPA_READY_ENQUEUE_TB, dispatch.ready)
+            _add(memory, vpa, VPA_WAIT_READY_TB, dispatch.waited)
         if thread.pir != self._ran_on:
             if self._ran_on is not None:
                 _add(memory, vpa, VPA_DISPERSION_COUNT, 1)
@@ -121,5 +118,5 @@ class DispatchLogWriter:
 
 def _add(memory: GuestMemory, area: int, field: AreaField, amount: int) -> None:
     """Add to a counter in the guest's memory. The counter moves with the guest."""
-    at = area + field.offset
-    memory.store(at, field.size, memory.load(at, field.size, little=False) + amount, little=False)
+    if amount:
+        memory.add(area + field.offset, field.size, amount)

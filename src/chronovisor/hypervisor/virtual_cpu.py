@@ -200,13 +200,13 @@ class VirtualCpu:
             self._run_time.start(now)
         self._live.begin(thread)
         if self.areas.any:
-            self._log_dispatch(stay, thread)
+            self._log_dispatch(stay, thread, self.machine.memory)
         trace = self.trace
         if trace is not None and (trace.told or not self.next_dispatch.is_plain):
             trace.entered(now, stay.entered_with, stay.core.number, self.next_dispatch.enqueued)
 
-    def _log_dispatch(self, stay: Stay, thread: HardwareThread) -> None:
-        if self.areas.begin_dispatch(self.memory):
+    def _log_dispatch(self, stay: Stay, thread: HardwareThread, memory: GuestMemory) -> None:
+        if self.areas.begin_dispatch(memory):
             self.log.begin_anew()
         if self.areas.vpa.in_use:
             moment = self.log.dispatched(stay, thread, self.next_dispatch)
@@ -230,7 +230,7 @@ class VirtualCpu:
         elif not self.next_dispatch.is_plain:
             self.next_dispatch = Dispatch()
         if self.areas.vpa.in_use:
-            self.areas.end_dispatch(self.memory)
+            self.areas.end_dispatch(self.machine.memory)
 
     # The run
 

@@ -204,8 +204,7 @@ class Areas:
 
     def _count_yield(self, memory: GuestMemory) -> None:
         if self.vpa.in_use:
-            count = _load(memory, self.vpa.in_use, VPA_YIELD_COUNT)
-            _store(memory, self.vpa.in_use, VPA_YIELD_COUNT, count + 1)
+            memory.add(self.vpa.in_use + VPA_YIELD_COUNT.offset, VPA_YIELD_COUNT.size, 1)
 
 
 def _is_inside(memory: GuestMemory, address: int, length: int) -> bool:

@@ -28,6 +28,8 @@ STORERS: Final = {
 }
 """`STORERS[little][size](memory.data, addr, value)`; the caller checks the range and marks the page dirty."""
 
+_COUNTERS: Final = {n: (s.unpack_from, s.pack_into, (1 << 8 * n) - 1) for n, s in _BIG.items()}
+
 
 class AddressError(LookupError):
     """An access to a real address at which the guest has no memory."""
@@ -164,6 +166,18 @@ class GuestMemory:
             self.data[addr : addr + size] = value.to_bytes(size, "little" if little else "big")
         else:
             pack(self.data, addr, value)
+        pages = self.dirty.pages
+        pages[addr >> 12] = 1
+        pages[(addr + size - 1) >> 12] = 1
+
+    def add(self, addr: int, size: int, amount: int) -> None:
+        """Add to the big-endian number of `size` bytes (1, 2, 4 or 8) at `addr`, modulo 2^(8*size), and log
+        its page. A load and a store of their own would take twice as long.
+        """
+        if addr < 0 or addr + size > self.size:
+            raise AddressError(addr, size, self.size)
+        unpack, pack, mask = _COUNTERS[size]
+        pack(self.data, addr, (unpack(self.data, addr)[0] + amount) & mask)
         pages = self.dirty.pages
         pages[addr >> 12] = 1
         pages[(addr + size - 1) >> 12] = 1
