@@ -37,7 +37,7 @@ def _report(workers: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, "-m", "chronovisor", "campaign", "fleet", "--json", "--seed", "1"]
         command += ["--workers", str(workers), "--results", scratch]
-        told: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        told: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
         return told
 
 
