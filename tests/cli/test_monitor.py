@@ -189,7 +189,7 @@ def test_a_move_by_the_monitor(machine: Machine, tmp_path: Path) -> None:
             silent.settimeout(60)
             await client.execute("migrate", {"uri": f"tcp:127.0.0.1:{silent.getsockname()[1]}"})
             taken, _ = await asyncio.to_thread(silent.accept)
-        with pytest.raises(ExecuteError, match="cannot move now"):
+        with pytest.raises(ExecuteError, match="one moves already"):
             await client.execute("migrate", {"uri": address})
         await client.execute("migrate_cancel")
         told += await end_of_move(client)

@@ -69,7 +69,9 @@ class MoveCommands:
         self._entrance.open_for_client(given["uri"])
 
     def _migrate(self, given: dict[str, Any]) -> None:
-        if self._its.moves.under_way or self._its.departure.state not in ("running", "paused"):
+        if self._its.moves.under_way:
+            raise MachineError(f"{self._its.guest.name} moves already: wait for the end of that, or cancel it")
+        if self._its.departure.state not in ("running", "paused"):
             raise MachineError(f"{self._its.guest.name} cannot move now: it is {self._its.departure.state}")
         # What is wrong with an address is told at once, and not as a move that failed.
         parse_address(given["uri"]).resolve()
