@@ -267,10 +267,13 @@ def test_a_restored_guest_has_a_monitor_too(machine: Machine, tmp_path: Path) ->
     client.hear()
     assert client.say(NEGOTIATE) == {"return": {}}
     assert client.say(b'{"execute":"query-name"}') == {"return": {"name": "two"}}
-    client.socket.sendall(b'{"execute":"quit"}')
-    assert client.hear()["event"] == "SHUTDOWN"
+    # It was given nothing to start again with.
+    client.socket.sendall(b'{"execute":"system_reset"}')
+    while "event" not in (told := client.hear()):
+        assert told == {"return": {}}
+    assert (told["event"], told["data"]) == ("SHUTDOWN", {"guest": False, "reason": "host-qmp-system-reset"})
     client.close()
-    assert process.ends() == ExitStatus.OK
+    assert process.ends() == ExitStatus.REBOOT
 
 
 def test_a_guest_comes_to_where_the_monitor_says(machine: Machine, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ STATUSES: Final = {
     EndReason.POWER_OFF: ExitStatus.OK,
     EndReason.MOVED: ExitStatus.OK,
     EndReason.REBOOT: ExitStatus.REBOOT,
+    EndReason.RESET: ExitStatus.REBOOT,
     EndReason.PANIC: ExitStatus.PANIC,
     EndReason.CRASH: ExitStatus.CRASH,
     EndReason.TIMED_OUT: ExitStatus.TIMED_OUT,

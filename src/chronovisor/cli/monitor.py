@@ -35,6 +35,7 @@ _RUN_STATES: Final = {
 _CAUSES: Final = {
     EndReason.POWER_OFF: "guest-shutdown",
     EndReason.REBOOT: "guest-reset",
+    EndReason.RESET: "host-qmp-system-reset",
     EndReason.PANIC: "guest-panic",
     EndReason.CRASH: "guest-panic",
     EndReason.INTERNAL_ERROR: "host-error",

@@ -70,7 +70,9 @@ class MoveCommands:
 
     def _migrate(self, given: dict[str, Any]) -> None:
         if self._its.moves.under_way:
-            raise MachineError(f"{self._its.guest.name} moves already: wait for the end of that, or cancel it")
+            raise MachineError(
+                f"{self._its.guest.name} moves already: wait for the end of that, or cancel it"
+            )
         if self._its.departure.state not in ("running", "paused"):
             raise MachineError(f"{self._its.guest.name} cannot move now: it is {self._its.departure.state}")
         # What is wrong with an address is told at once, and not as a move that failed.

@@ -81,7 +81,14 @@ if TYPE_CHECKING:
 _DEFER: Final = "defer"
 """In place of an address: one comes later, from a monitor's client."""
 _NEXT_AFTER: Final = frozenset(
-    {EndReason.POWER_OFF, EndReason.REBOOT, EndReason.PANIC, EndReason.CRASH, EndReason.MOVED}
+    {
+        EndReason.POWER_OFF,
+        EndReason.REBOOT,
+        EndReason.RESET,
+        EndReason.PANIC,
+        EndReason.CRASH,
+        EndReason.MOVED,
+    }
 )
 """How a guest's run may end for another guest to be waited for."""
 

@@ -12,6 +12,8 @@ class EndReason(Enum):
     POWER_OFF = "power off"
     REBOOT = "reboot"
     """The guest asked for a reboot, and this machine does not start it again."""
+    RESET = "reset"
+    """Its owner asked for a reset, and this machine does not start it again."""
     PANIC = "panic"
     """The guest's system said that it cannot go on (`ibm,os-term`)."""
     CRASH = "crash"
@@ -36,5 +38,5 @@ class GuestEnd:
 
     @property
     def ok(self) -> bool:
-        """Whether the guest ended by itself as intended, or goes on elsewhere."""
-        return self.reason in {EndReason.POWER_OFF, EndReason.REBOOT, EndReason.MOVED}
+        """Whether the guest ended as intended, or goes on elsewhere."""
+        return self.reason in {EndReason.POWER_OFF, EndReason.REBOOT, EndReason.RESET, EndReason.MOVED}

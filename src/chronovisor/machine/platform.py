@@ -165,11 +165,14 @@ class Platform:
             self._threads.begin_anew(self.restart)
             self.on_restart(by_guest)
         else:
-            self.end_at_reboot(self.why_no_restart)
+            self.end_at_reboot(self.why_no_restart, by_guest)
 
-    def end_at_reboot(self, why: str) -> None:
+    def end_at_reboot(self, why: str, by_guest: bool = True) -> None:
         """End the guest at a reboot: `why` goes on with the sentence for people."""
-        self._finish(GuestEnd(EndReason.REBOOT, f"the guest rebooted{why}"))
+        if by_guest:
+            self._finish(GuestEnd(EndReason.REBOOT, f"the guest rebooted{why}"))
+        else:
+            self._finish(GuestEnd(EndReason.RESET, f"the guest was reset{why}"))
 
     def panic(self, message: str) -> None:
         """End the guest because its system said that it cannot go on."""
