@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -37,7 +38,7 @@ SPINS: Final = Elf(
 ).build()
 MS: Final = 512_000
 DATA: Final = 0x40_0000
-LIMITS: Final = TimeLimits(connect=0.5, silence=0.3, start=0)
+LIMITS: Final = TimeLimits(60, 60, start=0)
 
 
 def at(phase: SourcePhase | DestinationPhase, act: Callable[[], object]) -> Probe:
@@ -65,7 +66,7 @@ def arrivals() -> Iterator[Arrivals]:
         Console(),
         RememberedOutcomes(),
         64 << 20,
-        TimeLimits(5, 5, start=0),
+        LIMITS,
     )
     arrivals = Arrivals(Address("127.0.0.1", 0), terms)
     yield arrivals
@@ -106,6 +107,8 @@ def test_the_question_after_commit_is_not_answered_in_time(guest: Guest, arrival
             assert isinstance(arrivals.address, Address)
             silent.bind((arrivals.address.host, arrivals.address.port))
             silent.listen()
+            assert departure._leaving is not None
+            departure._leaving[1]._limits = replace(LIMITS, silence=0.3)
 
         departure._probe = at(SourcePhase.COMMIT, fall_silent)
         with pytest.raises(MoveUndecidedError, match=r"nothing more came for 0.3 s"):

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,12 +26,22 @@ from chronovisor.migration.errors import MoveError, MoveUndecidedError
 from chronovisor.migration.link import Link
 from chronovisor.migration.messages import Aborted, Accepted, Commit, Message, Round
 from chronovisor.migration.outcomes import RecordedOutcomes
+from chronovisor.migration.phases import DestinationPhase, SourcePhase, no_probe
 from chronovisor.migration.source import Source, clock_name
 from chronovisor.migration.stream import Header, Reader, Writer
 from chronovisor.migration.tcp import TimeLimits
 from chronovisor.timebase.types import GRANULE, Ticks
 
-LIMITS = TimeLimits(1.2, 1.2, start=0)
+LIMITS = TimeLimits(60, 60, start=0)
+IN_VAIN = 0.3
+"""Seconds that a source waits for what will not come."""
+PHASES = {
+    **dict.fromkeys(("header", "Offer", "Accepted"), SourcePhase.ASK),
+    **dict.fromkeys(("Round", "Received"), SourcePhase.COPY),
+    **dict.fromkeys(("State", "Measure", "Ready"), SourcePhase.SEND_STATE),
+    **dict.fromkeys(("Commit", "Acknowledged"), SourcePhase.COMMIT),
+}
+"""A message -> the source's phase in which it comes."""
 ORIGIN = (1 << 63) + 987_654_321
 
 
@@ -57,9 +68,21 @@ class Ends:
         terms = Terms(host_for, self.console, outcomes, memory_limit, LIMITS, self.told.append)
         return Arrivals(Address("127.0.0.1", 0), terms)
 
-    def way(self, fault: Fault | None) -> FaultyWay:
+    def way(self, fault: Fault) -> FaultyWay:
+        if fault.kind == "silence":
+            self.departure._probe = partial(self._hurry, PHASES[fault.at])
         self.ways.append(FaultyWay(self.arrivals.address, fault))
         return self.ways[-1]
+
+    def _hurry(self, phase: SourcePhase, now: SourcePhase | DestinationPhase) -> None:
+        """From this phase on the source does not wait long on its first connection."""
+        if now is phase and self.departure._leaving is not None:
+            channel = self.departure._leaving[1]
+            if channel._pipe is None:
+                channel._limits = replace(LIMITS, silence=IN_VAIN)
+            else:
+                # The destination may have COMMIT, and is not to be asked before it has taken that.
+                channel._pipe.limit = 10 * IN_VAIN if phase is SourcePhase.COMMIT else IN_VAIN
 
     def hears(self, words: str) -> None:
         """Wait until the destination's owner is told so, and it takes guests again."""
@@ -142,6 +165,7 @@ def test_before_commit_every_failure_leaves_the_guest_at_the_source(
         # The destination has given it up, and takes the guest the next time.
         ends.hears("given up")
         assert goes_on(ends.guest, ends.guest.console)
+    ends.departure._probe = no_probe
     ends.departure.migrate(ends.arrivals.address, LIMITS)
     arrived(ends).host.close()
 
