@@ -62,9 +62,9 @@ def _what_one_side_has_loaded_is_used_on_the_other(patch: pytest.MonkeyPatch) ->
     whole = RegisterLowering.resume
 
     def resume(low: RegisterLowering, known: Any) -> None:
-        loaded = low.known.loaded
+        values = low.known.values
         whole(low, known)
-        low.known.loaded |= loaded
+        low.known.values |= values
 
     patch.setattr(RegisterLowering, "resume", resume)
 

@@ -179,6 +179,12 @@ class Lowering(HandlerEmitter):
         shift = (file.width // 8).bit_length() - 1
         return self.at(self.at(self.state, OFFSETS[file_field(file)]), self.b.shl(number, word(shift)))
 
+    def read_register(self, file: RegisterFile, number: ir.Value, width: int) -> ir.Value:
+        """The value of a register of a file."""
+        loaded = self.b.load(self.register(file, number), typ=ir.IntType(width))
+        loaded.align = 8
+        return loaded
+
     def set_register(self, file: RegisterFile, number: ir.Value, value: ir.Value) -> None:
         """Set a register of a file."""
         self.b.store(value, self.register(file, number)).align = 8

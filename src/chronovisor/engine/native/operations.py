@@ -28,9 +28,7 @@ def _read_file(low: Lowering, v: Value, a: ir.Value) -> ir.Value:
     linked = low.linked(v)
     if linked is not None:
         return linked
-    loaded = low.b.load(low.register(FILES[str(v.detail)], a), typ=ir.IntType(v.width))
-    loaded.align = 8
-    return loaded
+    return low.read_register(FILES[str(v.detail)], a, v.width)
 
 
 def _write_file(low: Lowering, v: Value, a: ir.Value, b: ir.Value) -> None:

@@ -1,11 +1,12 @@
 """The guest's registers in a function of a region.
 
 The state has each register, but for changes of CR and XER that are not settled yet. A register is loaded when
-the function first uses it, and is a value of LLVM's from there on, up to where control comes from two sides.
+the function first uses it, and is known from there on, up to where control comes from two sides.
 What an instruction changes is stored at once, so that it costs little to leave. CR and XER are settled when
 the function is left, or where control comes from two sides: most of their values are never looked at.
 
-In a tight loop all registers that it uses are values of LLVM's, and are stored when control leaves the loop.
+A function with a tight loop has a place for each register, of which LLVM makes values. Those that the loop
+uses are loaded before it, and stored when control leaves it.
 """
 
 from __future__ import annotations
@@ -34,16 +35,6 @@ _MOST_BITS = 32
 _Key = tuple[str, int | None]
 
 
-def _changes(site: Site) -> Iterator[_Key]:
-    """The registers that an instruction may change, but for addresses."""
-    assert site.program is not None
-    for s in site.program.statements():
-        if s.op == "write_file":
-            yield str(s.detail), _number(site, s)
-        elif s.op == "set" and s.detail not in _ADDRESSES:
-            yield str(s.detail), None
-
-
 def _number(site: Site, s: Value) -> int:
     number = site.constant(s.args[0])
     assert number is not None, "a register whose number is not in the instruction"
@@ -70,14 +61,20 @@ def _whole(v: Value) -> Value | None:
         v = v.args[0]
 
 
+def _changes(site: Site) -> Iterator[_Key]:
+    """The registers that an instruction may change, but for addresses."""
+    assert site.program is not None
+    return _changed_in(site, site.program.body)
+
+
 @dataclass
 class Known:
     """What is known where control comes to an instruction."""
 
     done: int = 0
     """The instructions that are executed, but not yet taken from the budget."""
-    loaded: set[_Key] = field(default_factory=set)
-    """The registers whose values are in their places."""
+    values: dict[_Key, ir.Value] = field(default_factory=dict)
+    """The registers' values; of those that have a place, that has the value."""
     bits: dict[str, bit_registers.Known] = field(default_factory=dict)
     """Of registers that are kept bit by bit."""
     ones: set[int] = field(default_factory=set)
@@ -88,13 +85,15 @@ def _byte(value: int) -> ir.Constant:
     return ir.Constant(I8, value)
 
 
-def _set_in(block: Block) -> Iterator[str]:
-    """The registers with a name of their own that statements set."""
+def _changed_in(site: Site, block: Block) -> Iterator[_Key]:
+    """The registers that statements of an instruction may change, but for addresses."""
     for s in block:
         if isinstance(s, When):
-            yield from _set_in(s.body)
-        elif s.op == "set":
-            yield str(s.detail)
+            yield from _changed_in(site, s.body)
+        elif s.op == "write_file":
+            yield str(s.detail), _number(site, s)
+        elif s.op == "set" and s.detail not in _ADDRESSES:
+            yield str(s.detail), None
 
 
 class RegisterLowering(Lowering):
@@ -115,12 +114,9 @@ class RegisterLowering(Lowering):
         changed = dict.fromkeys(key for site in sites.values() for key in _changes(site))
         read = (key for site in sites.values() for key in _reads(site) if key[1] is not None)
         self._bits = dict(self._bit_registers())
-        #: The place of each register that has one, of which LLVM makes a value.
-        self._places: dict[_Key, ir.Value] = {
-            key: b.alloca(self._type(key))
-            for key in changed | dict.fromkeys(read)
-            if key[0] not in self._bits
-        }
+        #: The registers whose values are known from where they are loaded on.
+        self._keys = [key for key in changed | dict.fromkeys(read) if key[0] not in self._bits]
+        self._places = {key: b.alloca(self._type(key)) for key in self._keys if loop}
         in_loop = [sites[offset] for offset in sorted(loop)]
         self._late = list(dict.fromkeys(key for site in in_loop for key in _changes(site)))
         self._used = dict.fromkeys([*self._late, *(key for site in in_loop for key in _reads(site))])
@@ -163,20 +159,31 @@ class RegisterLowering(Lowering):
     # Between the state and the values
 
     def _load(self, key: _Key) -> None:
-        """Have a register's value in its place, if it has one."""
-        place = self._places.get(key)
-        if place is not None and key not in self.known.loaded:
+        """Have a register's value known."""
+        if key not in self.known.values:
             loaded = self.b.load(self._home(key), typ=self._type(key))
             loaded.align = 8
-            self.b.store(loaded, place)
-            self.known.loaded.add(key)
+            self._know(key, loaded)
+
+    def _know(self, key: _Key, value: ir.Value) -> None:
+        """A register has this value now."""
+        if key in self._places:
+            self.b.store(value, self._places[key])
+        self.known.values[key] = value
+
+    def _value(self, key: _Key) -> ir.Value:
+        """A register's value."""
+        self._load(key)
+        if key in self._places:
+            return self.b.load(self._places[key], typ=self._type(key))
+        return self.known.values[key]
 
     def enter_loop(self) -> None:
         """Load what the tight loop uses: the function begins with it."""
         for key in self._used:
             if (register := self._bits.get(key[0])) is not None:
                 register.load()
-            else:
+            elif key in self._places:
                 self._load(key)
 
     @property
@@ -213,11 +220,11 @@ class RegisterLowering(Lowering):
         """What is known now."""
         known = self.known
         bits = {name: register.known for name, register in self._bits.items()}
-        return Known(known.done, set(known.loaded), bits, set(known.ones))
+        return Known(known.done, dict(known.values), bits, set(known.ones))
 
     def resume(self, known: Known) -> None:
         """Go on with what was known."""
-        self.known = Known(known.done, set(known.loaded), {}, set(known.ones))
+        self.known = Known(known.done, dict(known.values), {}, set(known.ones))
         for name, register in self._bits.items():
             register.known = known.bits.get(name, (frozenset(), ()))
 
@@ -226,40 +233,38 @@ class RegisterLowering(Lowering):
 
     # What programs do with registers
 
-    def register(self, file: RegisterFile, number: ir.Value) -> ir.Value:
-        """The place of a register of a file, which is loaded; its number is known."""
-        key = file.name, int(number.constant)
-        self._load(key)
-        return self._places[key]
+    def read_register(self, file: RegisterFile, number: ir.Value, width: int) -> ir.Value:
+        """The value of a register of a file; its number is known."""
+        whole = self._value((file.name, int(number.constant)))
+        return whole if width == file.width else self.b.trunc(whole, ir.IntType(width))
 
     def set_register(self, file: RegisterFile, number: ir.Value, value: ir.Value) -> None:
         """Set a register of a file; its number is known."""
         self._set((file.name, int(number.constant)), value)
 
     def _set(self, key: _Key, value: ir.Value) -> None:
-        self.b.store(value, self._places[key])
-        self.known.loaded.add(key)
+        self._know(key, value)
         if not self.is_in_loop:
             self._store(key, value)
 
     def read(self, name: str, width: int = 64) -> ir.Value:
         """A field of the state."""
-        if (name, None) not in self._places:
+        if (name, None) not in self._keys:
             return super().read(name, width)
-        self._load((name, None))
-        whole = self.b.load(self._places[name, None], typ=I64)
+        whole = self._value((name, None))
         return whole if width == I64.width else self.b.trunc(whole, ir.IntType(width))
 
     def write(self, name: str, value: ir.Value) -> None:
         """Set a field of the state, zero-extended to its 64 bits."""
-        if (name, None) not in self._places:
+        if (name, None) not in self._keys:
             super().write(name, value)
         else:
             self._set((name, None), value if value.type == I64 else self.b.zext(value, I64))
 
     def _when(self, guarded: When) -> None:
         """Do statements under a condition: what they load is known within it alone."""
-        changing = [self._bits[name] for name in _set_in(guarded.body) if name in self._bits]
+        changed = list(_changed_in(self.site, guarded.body))
+        changing = [self._bits[name] for name, _ in changed if name in self._bits]
         if not self.is_in_loop:
             for register in changing:
                 register.load()
@@ -267,6 +272,9 @@ class RegisterLowering(Lowering):
         before = self.present()
         super()._when(guarded)
         self.resume(before)
+        for key in changed:
+            if key not in self._places:
+                self.known.values.pop(key, None)
         if not self.is_in_loop:
             for register in changing:
                 register.changed_as_bits()
@@ -340,7 +348,7 @@ class RegisterLowering(Lowering):
     def _later(self, v: Value) -> Callable[[], ir.Value]:
         """What makes a value of one bit: read only then if the function does not change it."""
         again, now = bit_registers.read_again(v), self.value(v)
-        if again is None or again[0] in self._bits or (again[0], None) in self._places:
+        if again is None or again[0] in self._bits or (again[0], None) in self._keys:
             return lambda: now
         name, number = again
         return lambda: self.b.trunc(self.b.lshr(self.read_state(name), word(number)), I1)
