@@ -178,7 +178,11 @@ def test_a_frame_waits_a_little_for_a_buffer_and_is_lost_then(card: Card) -> Non
     assert card.frame() == frame(50)
 
 
-def test_buffers_come_without_a_call_unless_frames_wait_for_them(card: Card) -> None:
+def test_buffers_come_without_a_call_but_the_one_that_tells_of_them(
+    card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nothing but a call tells the card's thread of buffers.
+    monkeypatch.setattr("chronovisor.machine.vio.lan._LOOK_AGAIN", 60.0)
     assert not card.give(2048)
     assert card.register() == Status.SUCCESS
     card.adapter.resume()
@@ -190,7 +194,7 @@ def test_buffers_come_without_a_call_unless_frames_wait_for_them(card: Card) -> 
     card.wire.come(frame(200), frame(201), frame(202))
     for size in (200, 201, 202):
         # Too small, until the card wants to be told.
-        until(lambda: not card.give(16))
+        until(lambda: not card.give(16), PATIENCE)
         assert card.add(2048) == Status.SUCCESS
         assert card.frame() == frame(size)
     until(lambda: card.give(64))

@@ -30,23 +30,25 @@ class WordQueue:
     def __init__(self, table: memoryview | None = None) -> None:
         self._words = words(WORDS) if table is None else table
         self._head = 0
+        self._room = 0
 
-    def open(self) -> None:
-        """Take words from now on."""
-        self._words[LIMIT] = self._head + PLACES
+    def open(self, room: int = PLACES) -> None:
+        """Have room from now on for so many words that have not been taken."""
+        self._room = room
+        self._words[LIMIT] = self._head + room
 
     def close(self) -> None:
         """Take no more words. Who is just putting one in may still do so."""
-        self._words[LIMIT] = 0
+        self._room = self._words[LIMIT] = 0
 
     def take(self) -> list[int]:
-        """Return the words that are there. If the queue takes words, it has room for as many again."""
+        """Return the words that are there. If the queue is open, it has room for as many again."""
         table, head, taken = self._words, self._head, list[int]()
         while word := table[place := FIRST + head % PLACES]:
             taken.append(word)
             table[place] = 0
             head += 1
         self._head = head
-        if taken and table[LIMIT]:
-            self.open()
+        if self._room:
+            table[LIMIT] = head + self._room
         return taken

@@ -131,9 +131,10 @@ class DmaWindow:
     def wrote(self, runs: Sequence[Run]) -> None:
         """Say that the device has written there: the pages are logged, and code in them decoded anew."""
         for address, size in runs:
-            self._wrote(address, size)
+            self.wrote_at(address, size)
 
-    def _wrote(self, address: int, size: int) -> None:
+    def wrote_at(self, address: int, size: int) -> None:
+        """Say that the device has written so many bytes at a real address, as `wrote`."""
         self._memory.dirty.mark(address, size)
         self._changed(address, size)
 
@@ -151,7 +152,7 @@ class DmaWindow:
         if 0 < size <= PAGE_SIZE - (address & _OFFSET):
             start = self.real(address, size, _WRITE)
             view[start : start + size] = data
-            self._wrote(start, size)
+            self.wrote_at(start, size)
             return
         runs = self.runs(address, size, _WRITE)
         for start, piece in runs:

@@ -26,10 +26,8 @@ PIECES: Final = 6
 """Of a frame that the guest sends."""
 _PAGE: Final = 4096
 _SHORTEST: Final = 14
-_LOOK_AGAIN: Final = 0.02
-"""Seconds after which the card looks for buffers while frames wait. Usually a call tells of a buffer; a vCPU
-may just have been putting one into the queue when that was closed.
-"""
+_LOOK_AGAIN: Final = 0.001
+"""Seconds after which the card looks for buffers while frames wait: no call tells of the first few."""
 _MULTICAST: Final = 0xF_0003
 """All flags of H_MULTICAST_CTRL."""
 
@@ -66,7 +64,8 @@ class NetworkAdapter(VioDevice):
         """Whether the other end is there."""
         self._changing = threading.Lock()
         """Held around what is done to the receiver."""
-        self._receiver = Receiver(self.window, WordQueue(around.lan_buffers(unit)), self.interrupt)
+        given = WordQueue(around.lan_buffers(unit))
+        self._receiver = Receiver(around.memory, self.window, given, self.interrupt)
         self._asleep = False
         """Whether a buffer is to wake the card's thread, because frames wait."""
         self._closing = False

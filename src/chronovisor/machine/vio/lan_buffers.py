@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from typing import Final, NamedTuple
 
 MOST_BUFFERS: Final = 4096
+_SIZE: Final = 0xFF_FFFF
+_ADDRESS: Final = 0xFFFF_FFFF
+"""Parts of a descriptor."""
 
 
 class Descriptor(NamedTuple):
@@ -19,7 +23,7 @@ class Descriptor(NamedTuple):
     @classmethod
     def of(cls, word: int) -> Descriptor:
         """Unpack it."""
-        return cls(bool(word >> 63), word >> 32 & 0xFF_FFFF, word & 0xFFFF_FFFF)
+        return cls(bool(word >> 63), word >> 32 & _SIZE, word & _ADDRESS)
 
 
 class Buffers:
@@ -28,6 +32,8 @@ class Buffers:
     def __init__(self) -> None:
         self._by_size: dict[int, deque[int]] = {}
         """Descriptors, each of 64 bits."""
+        self._sizes: list[int] = []
+        """Of which there are buffers, in rising order."""
         self._count = 0
 
     def __len__(self) -> int:
@@ -37,21 +43,34 @@ class Buffers:
         """Have another one; False if there are too many."""
         if self._count >= MOST_BUFFERS:
             return False
-        self._by_size.setdefault(Descriptor.of(word).size, deque()).append(word)
+        size = word >> 32 & _SIZE
+        buffers = self._by_size.get(size)
+        if buffers is None:
+            buffers = self._by_size[size] = deque()
+            insort(self._sizes, size)
+        buffers.append(word)
         self._count += 1
         return True
 
-    def take(self, least: int, most: int | None = None) -> Descriptor | None:
-        """Take the smallest of at least, and at most, so many bytes; None if there is none."""
-        size = min((size for size in self._by_size if size >= least), default=None)
-        if size is None or (most is not None and size > most):
+    def take(self, least: int, most: int = _SIZE) -> int | None:
+        """Take the smallest of at least, and at most, so many bytes, and return its I/O address.
+
+        None if there is none.
+        """
+        for size in self._sizes:
+            if size >= least:
+                break
+        else:
+            return None
+        if size > most:
             return None
         buffers = self._by_size[size]
         word = buffers.popleft()
         if not buffers:
             del self._by_size[size]
+            self._sizes.remove(size)
         self._count -= 1
-        return Descriptor.of(word)
+        return word & _ADDRESS
 
     def words(self) -> tuple[int, ...]:
         """Return the descriptors of all."""

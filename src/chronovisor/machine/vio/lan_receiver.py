@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Final, NamedTuple
 
-from chronovisor.machine.vio.dma_window import Access, DmaError, DmaWindow, Run
+from chronovisor.machine.vio.dma_window import Access, DmaError, DmaWindow
 from chronovisor.machine.vio.lan_buffers import MOST_BUFFERS, Buffers
+from chronovisor.memory import PAGE_SIZE, GuestMemory
 from chronovisor.memory.word_queue import PLACES, WordQueue
 from chronovisor.papr.hcalls import LAN_HEADER
 
@@ -19,13 +20,19 @@ _ENTRY: Final = struct.Struct(">I8s")
 _FLAGS: Final = struct.Struct(">I")
 _TOGGLE, _VALID = 0x8000_0000, 0x4000_0000
 """Flags of an entry. The toggle is 1 in the first pass through the queue."""
-_DROPPED_AT: Final = 4096 - 8
+_DROPPED_AT: Final = PAGE_SIZE - 8
 """Where the buffer list's page has the number of frames for which there was no buffer."""
 _PATIENCE: Final = 1.0
 """Seconds for which the first of the frames waits for a buffer: a guest on a busy machine may be slow."""
 _MOST_WAITING: Final = 4 << 20
 """Bytes of frames that wait for buffers; what is beyond them waits at the other end."""
+_FEW: Final = 32
+"""Buffers that come while frames wait, before one wakes who hands over frames: that is for many at once."""
+_OFTEN: Final = 16
+"""Frames behind which the guest is interrupted while more are handed over."""
+# Plain numbers: an IntFlag's operators are slow.
 _WRITE: Final = int(Access.WRITE)
+_BOTH: Final = int(Access.READ | Access.WRITE)
 
 
 class ReceiveQueue(NamedTuple):
@@ -40,11 +47,14 @@ class ReceiveQueue(NamedTuple):
 class Receiver:
     """A card's buffers, its receive queue, and the frames that wait. One thread at a time uses it.
 
-    `given` has buffers that a guest has handed over without a call of `add`. It is closed while frames wait,
-    so that a buffer that ends the wait comes by `add`.
+    `given` has buffers that a guest has handed over without a call of `add`. While frames wait it has room
+    for a few, so that `add` is called when some have come.
     """
 
-    def __init__(self, window: DmaWindow, given: WordQueue, interrupt: Callable[[], None]) -> None:
+    def __init__(
+        self, memory: GuestMemory, window: DmaWindow, given: WordQueue, interrupt: Callable[[], None]
+    ) -> None:
+        self._memory = memory
         self._window = window
         self._given = given
         self._interrupt = interrupt
@@ -55,6 +65,8 @@ class Receiver:
         """In bytes."""
         self._asked = 0.0
         """Since when the first of them waits, or no buffer has come."""
+        self._handed = 0
+        """How many frames were put into buffers, ever."""
         self.unregister()
 
     def unregister(self) -> None:
@@ -119,55 +131,71 @@ class Receiver:
 
         The first of them is lost if no buffer has come for too long.
         """
-        for frame in frames:
-            if not self._waiting:
-                self._asked = monotonic()
-            self._waiting.append(bytes(frame))
-            self._waiting_size += len(frame)
         self.open()
         self._collect()
-        handed = 0
-        while self._waiting and self.going:
-            first = self._waiting[0]
-            buffer = self._buffers.take(len(first) + LAN_HEADER)
-            if buffer is None and self.queue.size:
-                # Closed first: a buffer that comes after the look into the queue is then told of.
-                self._given.close()
-                if self._collect():
-                    self.open()
-                    continue
-                if monotonic() - self._asked < _PATIENCE:
-                    break
-            self._waiting.popleft()
-            self._waiting_size -= len(first)
-            try:
-                if buffer is not None:
-                    self._fill(buffer.address, first)
-                    handed += 1
-                elif self.queue.size:
-                    self.dropped += 1
-                    self._window.write(self.buffer_list + _DROPPED_AT, struct.pack(">Q", self.dropped))
-            except DmaError:
-                # The guest has taken away what it had given.
-                continue
-            if handed == 1:
-                # The guest takes the first of many while the others come.
-                self._interrupt()
-        if handed:
+        waiting, handed = self._waiting, self._handed
+        while waiting and self._dealt_with(waiting[0]):
+            self._waiting_size -= len(waiting.popleft())
+        for frame in frames:
+            if waiting or not self._dealt_with(frame):
+                if not waiting:
+                    self._asked = monotonic()
+                waiting.append(bytes(frame))
+                self._waiting_size += len(frame)
+        if self._handed != handed:
             self._asked = monotonic()
             self._interrupt()
 
-    def _fill(self, address: int, frame: bytes) -> None:
-        window = self._window
-        correlator = window.read(address, LAN_HEADER)
-        window.write(address + LAN_HEADER, frame)
-        where, size, at, toggle = self.queue
+    def _dealt_with(self, frame: bytes | memoryview) -> bool:
+        """Put a frame into a buffer, or lose it; False if it has to wait."""
+        if not self.going:
+            return False
+        if not self.queue.size:
+            return True
+        address = self._buffers.take(len(frame) + LAN_HEADER)
+        while address is None:
+            # First this: of the buffers that come after the look into the queue, a few do not wake anybody.
+            self._given.open(_FEW)
+            if not self._collect():
+                break
+            self.open()
+            address = self._buffers.take(len(frame) + LAN_HEADER)
+        try:
+            if address is not None:
+                self._fill(address, frame)
+            elif not self._waiting or monotonic() - self._asked < _PATIENCE:
+                return False
+            else:
+                self.dropped += 1
+                self._window.write(self.buffer_list + _DROPPED_AT, struct.pack(">Q", self.dropped))
+        except DmaError:
+            # The guest has taken away what it had given.
+            pass
+        return True
+
+    def _fill(self, address: int, frame: bytes | memoryview) -> None:
+        window, data = self._window, self._memory.data
+        size = len(frame)
+        behind = address % PAGE_SIZE + LAN_HEADER + size
+        if behind <= PAGE_SIZE:
+            start = window.real(address, LAN_HEADER + size, _BOTH)
+            at = start + LAN_HEADER
+            correlator = data[start:at]
+            self._memory.view[at : at + size] = frame
+            window.wrote_at(at, size)
+        else:
+            correlator = window.read(address, LAN_HEADER)
+            window.write(address + LAN_HEADER, frame)
+        where, length, place, toggle = self.queue
         # An entry lies in one page.
-        entry = Run(window.real(where + at, ENTRY_SIZE, _WRITE), ENTRY_SIZE)
-        view = window.view(entry)
-        _ENTRY.pack_into(view, _FLAGS.size, len(frame), correlator)
+        entry = window.real(where + place, ENTRY_SIZE, _WRITE)
+        _ENTRY.pack_into(data, entry + _FLAGS.size, size, correlator)
         # Last: the guest may look at any time.
-        _FLAGS.pack_into(view, 0, _VALID | LAN_HEADER | (_TOGGLE if toggle else 0))
-        window.wrote((entry,))
-        behind = at + ENTRY_SIZE
-        self.queue = ReceiveQueue(where, size, behind % size, toggle ^ (behind == size))
+        _FLAGS.pack_into(data, entry, _VALID | LAN_HEADER | (_TOGGLE if toggle else 0))
+        window.wrote_at(entry, ENTRY_SIZE)
+        place += ENTRY_SIZE
+        self.queue = ReceiveQueue(where, length, place % length, toggle ^ (place == length))
+        self._handed += 1
+        if self._handed % _OFTEN == 1:
+            # The guest takes the first ones while the others come.
+            self._interrupt()
