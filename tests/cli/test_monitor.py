@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checked_client import CheckedClient
 from faulty_way import Fault
 from processes import Machine, Process
-from qemu.qmp import ExecuteError, QMPClient
+from qemu.qmp import ExecuteError
 
 from chronovisor.cli.status import ExitStatus
 from chronovisor.machine.qmp.server import MOST_CLIENTS
@@ -45,16 +46,12 @@ class RawClient:
         self.socket.close()
 
 
-async def ask(client: QMPClient, command: str) -> Any:
-    """What a command returns. The client's own types know no more than that it is an object."""
-    return await client.execute(command)
-
-
-async def heard(client: QMPClient, last: str) -> list[dict[str, Any]]:
+async def heard(client: CheckedClient, last: str) -> list[dict[str, Any]]:
     """The events up to `last`, without their timestamps."""
     events: list[dict[str, Any]] = []
     while not events or events[-1]["event"] != last:
         event = dict(await asyncio.wait_for(client.events.get(), 20))
+        client.check_event(event)
         assert abs(event.pop("timestamp")["seconds"] - time.time()) < 60
         events.append(event)
     return events
@@ -68,14 +65,18 @@ def test_a_guest_under_its_own_client(machine: Machine, tmp_path: Path) -> None:
     misbehave(path)
 
     async def control() -> None:
-        client = QMPClient("test")
+        client = CheckedClient("test")
         await client.connect(str(path))
         assert client.greeting is not None
-        assert (await ask(client, "query-status"))["status"] == "running"
+        assert (await client.execute("query-status"))["status"] == "running"
         assert await client.execute("query-name") == {"name": "one"}
-        (vcpu,) = await ask(client, "query-cpus-fast")
+        (vcpu,) = await client.execute("query-cpus-fast")
         assert Path(f"/proc/{process.pid}/task/{vcpu['thread-id']}").exists()
-        assert {"name": "stop"} in await ask(client, "query-commands")
+        commands = {command["name"] for command in await client.execute("query-commands")}
+        queries = {command for command in commands if command.startswith("query-")}
+        for command in queries:
+            await client.execute(command)
+        assert (len(queries), "stop" in commands) == (10, True)
         for command in ("stop", "stop", "query-status"):
             status: Any = await client.execute(command)
         assert (status["status"], status["running"]) == ("paused", False)
@@ -108,6 +109,7 @@ def test_a_guest_under_its_own_client(machine: Machine, tmp_path: Path) -> None:
         stop, resume = {"event": "STOP"}, {"event": "RESUME"}
         end = {"event": "SHUTDOWN", "data": {"guest": False, "reason": "host-qmp-quit"}}
         assert told == [stop, resume, {"event": "POWERDOWN"}, stop, asked, resume, end]
+        assert client.checked > 20
         # The process may be gone already.
         with contextlib.suppress(EOFError):
             await client.disconnect()
@@ -121,7 +123,7 @@ def migration(status: str) -> dict[str, Any]:
     return {"event": "MIGRATION", "data": {"status": status}}
 
 
-async def end_of_move(client: QMPClient) -> list[dict[str, Any]]:
+async def end_of_move(client: CheckedClient) -> list[dict[str, Any]]:
     """The events of a move, up to the last one."""
     told: list[dict[str, Any]] = []
     while not told or told[-1]["data"]["status"] not in ("failed", "cancelled", "completed"):
@@ -129,7 +131,7 @@ async def end_of_move(client: QMPClient) -> list[dict[str, Any]]:
     return told
 
 
-async def human(client: QMPClient, line: str) -> str:
+async def human(client: CheckedClient, line: str) -> str:
     return str(await client.execute("human-monitor-command", {"command-line": line}))
 
 
@@ -170,7 +172,7 @@ def test_a_move_by_the_monitor(machine: Machine, tmp_path: Path) -> None:
     _, address = machine.receive("two")
 
     async def control() -> None:
-        client = QMPClient("test")
+        client = CheckedClient("test")
         await client.connect(str(path))
         assert await client.execute("query-migrate") == {}
         assert await client.execute("migrate_cancel") == {}
@@ -178,7 +180,7 @@ def test_a_move_by_the_monitor(machine: Machine, tmp_path: Path) -> None:
         await client.execute("migrate-set-capabilities", {"capabilities": [events]})
         await client.execute("migrate-set-parameters", {"downtime-limit": 200})
         await client.execute("migrate", {"uri": f"unix:{tmp_path}/nobody"})
-        while (failed := await ask(client, "query-migrate"))["status"] == "setup":
+        while (failed := await client.execute("query-migrate"))["status"] == "setup":
             await asyncio.sleep(0.01)
         assert failed["status"] == "failed"  # type: ignore[index]
         assert "nobody" in failed["error-desc"]  # type: ignore[index]
@@ -213,7 +215,7 @@ def test_a_move_by_the_monitor(machine: Machine, tmp_path: Path) -> None:
         done: Any = await client.execute("query-migrate")
         assert done["ram"]["total"] == 2 << 20
         assert done["downtime"] == round(done["x-chronovisor"]["downtime_ns"] / 1e6)
-        assert (await ask(client, "query-status"))["status"] == "postmigrate"
+        assert (await client.execute("query-status"))["status"] == "postmigrate"
         with pytest.raises(ExecuteError):
             await client.execute("cont")
         await client.execute("quit")
@@ -285,10 +287,10 @@ def test_a_guest_comes_to_where_the_monitor_says(machine: Machine, tmp_path: Pat
     door = tmp_path / "door"
 
     async def control() -> None:
-        here, there = QMPClient("one"), QMPClient("two")
+        here, there = CheckedClient("one"), CheckedClient("two")
         await here.connect(str(tmp_path / "one"))
         await there.connect(str(tmp_path / "two"))
-        assert (await ask(there, "query-status"))["status"] == "inmigrate"
+        assert (await there.execute("query-status"))["status"] == "inmigrate"
         assert await there.execute("query-name") == {}
         with pytest.raises(ExecuteError, match="no guest has come yet"):
             await there.execute("stop")
@@ -302,9 +304,9 @@ def test_a_guest_comes_to_where_the_monitor_says(machine: Machine, tmp_path: Pat
             await there.execute("migrate-incoming", {"uri": f"unix:{door}"})
         await here.execute("migrate", {"uri": f"unix:{door}"})
         assert await heard(there, "RESUME") == [{"event": "RESUME"}]
-        assert (await ask(there, "query-status"))["status"] == "running"
-        assert await ask(there, "query-name") == {"name": "two"}
-        while (await ask(here, "query-migrate"))["status"] != "completed":
+        assert (await there.execute("query-status"))["status"] == "running"
+        assert await there.execute("query-name") == {"name": "two"}
+        while (await here.execute("query-migrate"))["status"] != "completed":
             await asyncio.sleep(0.01)
         await here.disconnect()
         deadline = time.monotonic() + 60
@@ -313,7 +315,7 @@ def test_a_guest_comes_to_where_the_monitor_says(machine: Machine, tmp_path: Pat
             await asyncio.sleep(0.01)
         # It stays although it had no client for a while.
         await here.connect(str(tmp_path / "one"))
-        assert (await ask(here, "query-status"))["status"] == "postmigrate"
+        assert (await here.execute("query-status"))["status"] == "postmigrate"
         for client in (here, there):
             await client.execute("quit")
             # The process may be gone already.
