@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from chronovisor.machine.devicetree import VTY_UNIT
 from chronovisor.machine.hypercall import DONE, Answer, HypercallFunction
 from chronovisor.machine.services import Machine
 from chronovisor.machine.vcpu_thread import VcpuThread
 from chronovisor.machine.vio.device import QueueDevice
-from chronovisor.machine.vio.lan import NetworkAdapter
 from chronovisor.memory import PAGE_SIZE, AddressError
 from chronovisor.papr.hcalls import MOST_STUFFED, Hcall, Status
+
+if TYPE_CHECKING:
+    from chronovisor.machine.vio.lan import NetworkAdapter
 
 _LIST: Final = PAGE_SIZE // 8
 """Entries that one H_PUT_TCE_INDIRECT sets at most."""
@@ -147,6 +149,9 @@ def _lan_attributes(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]
 
 
 def _card(machine: Machine, unit: int) -> NetworkAdapter | None:
+    # Most guests have no network.
+    from chronovisor.machine.vio.lan import NetworkAdapter
+
     device = machine.vio.device(unit)
     return device if isinstance(device, NetworkAdapter) else None
 

@@ -1,26 +1,29 @@
-"""What a user attaches to a guest, and the devices that the guest has for it."""
+"""What a user attaches to a guest, and the devices that the guest has for it.
+
+The devices' modules are imported when a guest has such a device: most guests start without.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from chronovisor.machine.disk import Disk, DiskOption
-from chronovisor.machine.disk_file import DiskFile
 from chronovisor.machine.errors import MachineError
-from chronovisor.machine.network import NetworkOption
-from chronovisor.machine.qcow2_image import Qcow2Image
 from chronovisor.machine.vio.device import FIRST_UNIT, Surroundings, VioDevice
-from chronovisor.machine.vio.lan import NetworkAdapter, NetworkState
-from chronovisor.machine.vio.vscsi import DiskAdapter, DiskState
+
+if TYPE_CHECKING:
+    from chronovisor.machine.network import NetworkOption
+    from chronovisor.machine.vio.lan import NetworkState
+    from chronovisor.machine.vio.vscsi import DiskState
 
 MOST_DISKS: Final = 8
 _NETWORK: Final = FIRST_UNIT + 0x20
 _FIRST_DISK: Final = FIRST_UNIT + 0x10
 """The unit of the first disk's adapter; the others follow."""
 
-DeviceState: TypeAlias = DiskState | NetworkState
+DeviceState: TypeAlias = "DiskState | NetworkState"
 """What is kept of a device."""
 
 
@@ -36,7 +39,7 @@ class Attachments:
         """Read what a user wrote, as `DiskOption.parse` and `NetworkOption.parse` do."""
         if len(disks) > MOST_DISKS:
             raise MachineError(f"{len(disks)} disks: a guest has {MOST_DISKS} at most")
-        return cls(tuple(DiskOption.parse(disk) for disk in disks), NetworkOption.parse(network))
+        return cls(tuple(DiskOption.parse(disk) for disk in disks), _network(network))
 
     def check(self) -> None:
         """MachineError if a file cannot be a disk now, or there is no such network."""
@@ -52,8 +55,12 @@ class Attachments:
         devices: list[VioDevice] = []
         try:
             for number, disk in enumerate(self.disks):
+                from chronovisor.machine.vio.vscsi import DiskAdapter
+
                 devices.append(DiskAdapter(_FIRST_DISK + number, around, _open(disk)))
             if self.network is not None:
+                from chronovisor.machine.vio.lan import NetworkAdapter
+
                 link = self.network.open()
                 devices.append(NetworkAdapter(_NETWORK, around, self.network.address(), link))
         except BaseException:
@@ -64,7 +71,21 @@ class Attachments:
 
 
 def _open(option: DiskOption) -> Disk:
-    return Qcow2Image(option) if option.format == "qcow2" else DiskFile(option)
+    if option.format == "qcow2":
+        from chronovisor.machine.qcow2_image import Qcow2Image
+
+        return Qcow2Image(option)
+    from chronovisor.machine.disk_file import DiskFile
+
+    return DiskFile(option)
+
+
+def _network(text: str) -> NetworkOption | None:
+    if text == "none":
+        return None
+    from chronovisor.machine.network import NetworkOption
+
+    return NetworkOption.parse(text)
 
 
 NOTHING: Final = Attachments()
