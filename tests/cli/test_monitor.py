@@ -299,11 +299,18 @@ def test_a_guest_comes_to_where_the_monitor_says(machine: Machine, tmp_path: Pat
         for address in ("tcp:192.0.2.1:4444", "vc"):
             with pytest.raises(ExecuteError):
                 await there.execute("migrate-incoming", {"uri": address})
+        events = {"capability": "events", "state": True}
+        await there.execute("migrate-set-capabilities", {"capabilities": [events]})
         await there.execute("migrate-incoming", {"uri": f"unix:{door}"})
+        assert await there.execute("query-migrate") == {}
         with pytest.raises(ExecuteError, match="waited for already"):
             await there.execute("migrate-incoming", {"uri": f"unix:{door}"})
         await here.execute("migrate", {"uri": f"unix:{door}"})
-        assert await heard(there, "RESUME") == [{"event": "RESUME"}]
+        # As QEMU's, in its order.
+        assert await end_of_move(there) == [
+            *(migration("setup"), migration("active"), {"event": "RESUME"}, migration("completed"))
+        ]
+        assert await there.execute("query-migrate") == {"status": "completed"}
         assert (await there.execute("query-status"))["status"] == "running"
         assert await there.execute("query-name") == {"name": "two"}
         while (await here.execute("query-migrate"))["status"] != "completed":

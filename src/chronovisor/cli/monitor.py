@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from chronovisor import __version__
 from chronovisor.cli.entrance import Entrance
+from chronovisor.cli.incoming_move import IncomingMove
 from chronovisor.cli.monitor_moves import MoveCommands, Subject, required
 from chronovisor.cli.own_socket import listen
 from chronovisor.machine.control import RequestHandler
@@ -50,17 +51,24 @@ class Monitor:
 
     MachineError if it cannot listen there. At the context's end clients are told how the guest ended. If it
     has moved away, the monitor stays until a client says `quit`, or there is no client unless it is to
-    `stay`. The guest comes in by the `entrance`, if there is one.
+    `stay`. The guest comes in by the `entrance`, if there is one, and `incoming` is told of its move.
     """
 
-    def __init__(self, address: str, stay: bool = False, entrance: Entrance | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        stay: bool = False,
+        entrance: Entrance | None = None,
+        incoming: IncomingMove | None = None,
+    ) -> None:
         self._subject: Subject | None = None
         self._stay = stay
         self._entrance = entrance
+        self._incoming = incoming
         self._quit = False
         self._told_end = threading.Event()
         self._moves = MoveCommands(
-            lambda: self._subject, entrance, lambda name, data: self._server.tell(name, data)
+            lambda: self._subject, entrance, incoming, lambda name, data: self._server.tell(name, data)
         )
         listener, path = listen(address, "--qmp")
         version = {"qemu": _QEMU, "package": f"chronovisor {__version__}"}
@@ -87,6 +95,8 @@ class Monitor:
         guest.platform.on_restart = self._tell_restart
         if came and departure.paused is None:
             self._tell_pause(False)
+        if self._incoming is not None:
+            self._incoming.complete()
 
     @property
     def _guest(self) -> Guest:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from chronovisor.cli.entrance import Entrance
+from chronovisor.cli.incoming_move import IncomingMove
 from chronovisor.cli.move_request import choose_token, write_request
 from chronovisor.machine.control import RequestHandler
 from chronovisor.machine.errors import MachineError
@@ -15,7 +16,7 @@ from chronovisor.machine.guest import Guest
 from chronovisor.machine.qmp.session import Implementation
 from chronovisor.migration.address import parse_address
 from chronovisor.migration.departure import Departure
-from chronovisor.migration.move_status import COMPLETED, DEVICE, MoveStatus
+from chronovisor.migration.move_status import COMPLETED, DEVICE, SETUP, MoveStatus
 from chronovisor.migration.precopy import LEAST_BANDWIDTH, MoveLimits
 from chronovisor.timebase.policy import CATCH_UP
 
@@ -40,10 +41,14 @@ class MoveCommands:
         self,
         subject: Callable[[], Subject | None],
         entrance: Entrance | None,
+        incoming: IncomingMove | None,
         tell: Callable[[str, dict[str, Any]], None],
     ) -> None:
         self._subject = subject
         self._entrance = entrance
+        self._incoming = incoming
+        if incoming is not None:
+            incoming.changed = self._tell_status
         self._tell = tell
         self._events_of_moves = False
         self._stopped_for_move = False
@@ -67,6 +72,7 @@ class MoveCommands:
         if self._entrance is None:
             raise MachineError("this process waits for no guest: `chronovisor receive defer` does")
         self._entrance.open_for_client(given["uri"])
+        self._tell_status(SETUP)
 
     def _migrate(self, given: dict[str, Any]) -> None:
         if self._its.moves.under_way:
@@ -111,11 +117,11 @@ class MoveCommands:
     def _query_migrate(self, given: dict[str, Any]) -> dict[str, Any]:
         answer: dict[str, Any] = {}
         subject = self._subject()
-        if subject is None:
+        if subject is None or subject.moves.status is None:
+            if self._incoming is not None and self._incoming.status is not None:
+                answer["status"] = self._incoming.status
             return answer
         moves, progress = subject.moves, subject.departure.progress
-        if moves.status is None:
-            return answer
         answer["status"] = moves.status
         if moves.error:
             answer["error-desc"] = moves.error
@@ -175,11 +181,14 @@ class MoveCommands:
         if status == DEVICE and self._its.departure.paused is None:
             self._stopped_for_move = True
             self._tell("STOP", {})
-        if self._events_of_moves:
-            self._tell("MIGRATION", {"status": status})
+        self._tell_status(status)
         if self._stopped_for_move and self._its.guest.running and status not in (DEVICE, COMPLETED):
             self._stopped_for_move = False
             self._tell("RESUME", {})
+
+    def _tell_status(self, status: str) -> None:
+        if self._events_of_moves:
+            self._tell("MIGRATION", {"status": status})
 
 
 def required(subject: Subject | None) -> Subject:

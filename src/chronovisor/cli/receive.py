@@ -37,6 +37,7 @@ from chronovisor.cli.host_options import (
     Stay,
     TbOrigin,
 )
+from chronovisor.cli.incoming_move import IncomingMove
 from chronovisor.cli.kept_name import keeping_name
 from chronovisor.cli.move_record import summary
 from chronovisor.cli.move_request import (
@@ -234,6 +235,7 @@ def command(
         tracing(trace, RealTime()) as traced,
     ):
         output = at.console(ground, name, log_bytes)
+        incoming = IncomingMove(UNTRACED if traced is None else traced.moves)
         terms = Terms(
             host_for,
             output,
@@ -246,10 +248,10 @@ def command(
             choose_token(token, token_file),
             frozenset(name.lower() for name in allow or ()),
             only_one=once,
-            trace=UNTRACED if traced is None else traced.moves,
+            trace=incoming,
         )
         entrance = Entrance(terms)
-        monitor = _monitor(qmp, stay, entrance)
+        monitor = _monitor(qmp, stay, entrance, incoming)
         with at.typing(output), monitor or nullcontext():
             rehearsal.start()
             try:
@@ -288,13 +290,13 @@ def command(
                 entrance.close()
 
 
-def _monitor(address: str, stay: bool, entrance: Entrance) -> Monitor | None:
+def _monitor(address: str, stay: bool, entrance: Entrance, incoming: IncomingMove) -> Monitor | None:
     if not address:
         return None
     # Most processes have none.
     from chronovisor.cli.monitor import Monitor
 
-    return Monitor(address, stay, entrance)
+    return Monitor(address, stay, entrance, incoming)
 
 
 def _run(
