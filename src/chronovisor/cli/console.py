@@ -12,6 +12,7 @@ from typing import Annotated, Final
 
 import typer
 
+from chronovisor.cli.guest_name import GuestName
 from chronovisor.cli.output import say
 from chronovisor.cli.terminal import (
     ESCAPE_DEFAULT,
@@ -29,7 +30,7 @@ _PIECE: Final = 1 << 16
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="The guest, as `ps` lists it.")],
+    name: GuestName,
     read_only: Annotated[
         bool, typer.Option("--read-only", help="Show what the guest prints, and type nothing.")
     ] = False,

@@ -12,6 +12,7 @@ from typing import Annotated, BinaryIO, Final
 
 import typer
 
+from chronovisor.cli.guest_name import running_guests
 from chronovisor.cli.output import say
 from chronovisor.cli.running import parse_seconds
 from chronovisor.cli.status import ExitStatus
@@ -40,7 +41,11 @@ _PAUSE: Final = 0.05
 def command(
     source: Annotated[
         str,
-        typer.Argument(help="A file, or else the name of a running guest.", metavar="FILE|NAME"),
+        typer.Argument(
+            help="A file, or else the name of a running guest.",
+            metavar="FILE|NAME",
+            autocompletion=running_guests,
+        ),
     ],
     vcpu: Annotated[
         int | None, typer.Option(help="Of a guest: this vCPU's log alone.", metavar="N", min=0)

@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
+from chronovisor.cli.guest_name import GuestName
 from chronovisor.machine.control import ask
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="The guest, as `ps` lists it.")],
+    name: GuestName,
     file: Annotated[str, typer.Argument(help="The file to write; an existing file is replaced.")],
     as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")] = False,
 ) -> None:

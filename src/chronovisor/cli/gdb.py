@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from chronovisor.cli.debugging import GdbTime, Record, parse_record
+from chronovisor.cli.guest_name import GuestName
 from chronovisor.cli.time_options import MAX_STEP_DEFAULT, parse_policy
 from chronovisor.machine.control import PATIENCE, ask
 from chronovisor.machine.errors import MachineError
@@ -18,7 +19,7 @@ _DEBUGGERS = ("gdb-multiarch", "powerpc64le-linux-gnu-gdb", "gdb")
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="The guest, as `ps` lists it.")],
+    name: GuestName,
     at: Annotated[
         str,
         typer.Option(help="Where to listen; a free port of this machine.", metavar="[HOST:]PORT|unix:PATH"),

@@ -8,13 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
+from chronovisor.cli.guest_name import running_guests
 from chronovisor.cli.hop_record import life
 from chronovisor.machine.control import PATIENCE, ask
 from chronovisor.machine.run_directory import names
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="The guest, as `ps` lists it, or a snapshot's FILE.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="The guest, as `ps` lists it, or a snapshot's FILE.", autocompletion=running_guests
+        ),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")] = False,
 ) -> None:
     """Show a guest's whole life: each move, restore, resume and setting of its offset, what that did to its

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from chronovisor.cli.ending import process_of, wait_for_end
+from chronovisor.cli.guest_name import GuestName
 from chronovisor.machine.control import ControlError, ask
 from chronovisor.machine.errors import MachineError
 
@@ -18,7 +19,7 @@ _PATIENCE: Final = 2.0
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="The guest, as `ps` lists it.")],
+    name: GuestName,
     as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")] = False,
 ) -> None:
     """End a guest's process at once, whatever the guest or a move is doing. The process ends with status 137.

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from chronovisor.cli.guest_name import GuestName
 from chronovisor.cli.move_progress import as_lines, shown
 from chronovisor.cli.move_record import table
 from chronovisor.cli.move_request import (
@@ -41,7 +42,7 @@ from chronovisor.migration.transfer import MoveReport
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="The guest, as `ps` lists it.")],
+    name: GuestName,
     to: Annotated[
         str,
         typer.Argument(

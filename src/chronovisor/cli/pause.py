@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from chronovisor.cli.guest_name import GuestName
 from chronovisor.machine.control import PATIENCE, ask
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="The guest, as `ps` lists it.")],
+    name: GuestName,
     as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")] = False,
 ) -> None:
     """Stop a running guest until `resume`. Its `run` stays; registers can be looked at, it can be saved."""

@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
+from chronovisor.cli.guest_name import GuestName
 from chronovisor.machine.control import PATIENCE, ask
 from chronovisor.machine.errors import MachineError
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="The guest, as `ps` lists it.")],
+    name: GuestName,
     register: Annotated[
         str, typer.Argument(help="Show this one; with a value, set it.", metavar="REGISTER[=VALUE]")
     ] = "",

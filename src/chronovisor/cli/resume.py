@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from chronovisor.cli.guest_name import GuestName
 from chronovisor.cli.hop_record import summary
 from chronovisor.cli.output import say
 from chronovisor.cli.time_options import (
@@ -22,7 +23,7 @@ from chronovisor.machine.control import PATIENCE, ask
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="The guest, as `ps` lists it.")],
+    name: GuestName,
     time: Annotated[str, typer.Option(help=TIME_HELP, metavar="POLICY")] = "freeze",
     max_step: MaxStep = MAX_STEP_DEFAULT,
     clock_error_limit: ClockErrorLimit = "",

@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from chronovisor.cli.ending import process_of, wait_for_end
+from chronovisor.cli.guest_name import GuestName
 from chronovisor.machine.control import ask
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="The guest, as `ps` lists it.")],
+    name: GuestName,
     as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")] = False,
 ) -> None:
     """End a guest between two instructions, and its `run` in an orderly way: with status 143.

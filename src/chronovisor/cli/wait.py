@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from chronovisor.cli.guest_end import tell_end_as
+from chronovisor.cli.guest_name import running_guests
 from chronovisor.cli.output import say
 from chronovisor.cli.running import parse_seconds
 from chronovisor.cli.status import ExitStatus
@@ -19,7 +20,11 @@ _SILENT: Final = 10.0
 
 def command(
     name: Annotated[
-        str, typer.Argument(help="The guest, as `ps` lists it, or one that was in the background.")
+        str,
+        typer.Argument(
+            help="The guest, as `ps` lists it, or one that was in the background.",
+            autocompletion=running_guests,
+        ),
     ],
     timeout: Annotated[
         str, typer.Option(help="Seconds to wait; then the status is 124, and the guest goes on.")
