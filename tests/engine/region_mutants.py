@@ -31,7 +31,7 @@ def _a_register_is_not_stored(patch: pytest.MonkeyPatch) -> None:
 
 def _settle_bits(low: RegisterLowering) -> None:
     for register in low._bits.values():
-        register.settle(everything=True)
+        register.settle()
 
 
 def _a_tight_loop_is_left_without_its_registers(patch: pytest.MonkeyPatch) -> None:
@@ -50,7 +50,8 @@ def _a_region_is_left_from_a_tight_loop_without_its_registers(patch: pytest.Monk
 
 
 def _changes_of_bits_are_not_settled(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(bit_registers.BitRegister, "settle", lambda register, everything=False: None)
+    for kind in (bit_registers.BitRegister, bit_registers.ConditionRegister):
+        patch.setattr(kind, "settle", lambda register: None)
 
 
 def _a_field_is_put_in_another_place(patch: pytest.MonkeyPatch) -> None:

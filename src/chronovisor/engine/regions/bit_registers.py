@@ -1,16 +1,17 @@
-"""CR and XER in a region: each bit that the region changes is a value of one bit.
+"""CR and XER in a region: their parts are values of LLVM's.
 
-Meanings read and write these registers as a whole. Here a field's change becomes that of its bits, and a test
-of a bit reads that bit, so a compare and the branch behind it meet in one value, as do two additions and the
-carry between them.
+Meanings read and write these registers as a whole. Here a change of some bits is one of these bits alone, and
+a test of a bit reads that bit: a compare and the branch behind it meet in one value, as do two additions
+and the carry between them. XER is kept bit by bit, CR by its fields.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from functools import reduce
-from operator import or_
-from typing import Final, Protocol
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Final, Protocol
 
 from llvmlite import ir
 
@@ -22,11 +23,20 @@ from chronovisor.isa.values import Value, mask
 NAMES: Final = ("CR", "XER")
 
 Maker = Callable[[], ir.Value]
-"""What makes a field of CR, 8 bits."""
-Change = tuple[int, "Maker | None"]
-"""Bits that changed, as a mask; and what makes them if they are a field of CR; None: their values do."""
-Known = tuple[frozenset[int], tuple[Change, ...]]
-"""The numbers of the bits that are in their places; and what changed and is not settled, in order."""
+"""What makes a value where it is needed."""
+Known = Any
+"""What a register of one kind knows at a place in the function; it never changes."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The outcome of a comparison: less, equal or neither, of 1 bit each. ``overflow`` makes XER's SO."""
+
+    less: ir.Value
+    equal: ir.Value
+    overflow: Maker
+    is_later: bool
+    """Whether the function leaves XER's SO alone: it may be read when it is needed."""
 
 
 def is_read(v: Value) -> bool:
@@ -95,6 +105,13 @@ class StateAccess(Protocol):
 
     b: ir.IRBuilder
 
+    @property
+    def is_in_loop(self) -> bool:
+        """Whether the instruction in the making is in the tight loop."""
+
+    def summary_overflow(self) -> ir.Value:
+        """XER's SO, 1 bit, which the function leaves alone."""
+
     def at(self, base: ir.Value, offset: int) -> ir.Value:
         """The address ``offset`` bytes behind ``base``."""
 
@@ -108,49 +125,55 @@ class StateAccess(Protocol):
         """Set a field in the state."""
 
 
-class BitRegister:
-    """A register in the making of one function: each bit that the function changes is a value of one bit.
+class PartedRegister(ABC):
+    """A register in the making of one function.
 
-    The state has the register, but for the changes that are not settled yet.
+    The state has the register, but for the changes that are not settled yet. In a tight loop the changes are
+    in places, of which LLVM makes values.
     """
 
-    def __init__(self, low: StateAccess, name: str, ones: int) -> None:
+    nothing: Known
+    """What is known if nothing is."""
+
+    def __init__(self, low: StateAccess, name: str) -> None:
         self._low, self._b = low, low.b
         self.name = name
         self._width = REGISTERS[name].width
-        self._ones = ones
-        self._places = {number: self._b.alloca(I1) for number in bits(ones)}
         #: How often it was written: a value that was read before a write must not be taken behind it.
         self.version = 0
-        self.known: Known = (frozenset(), ())
+        self.known = self.nothing
 
+    @abstractmethod
     def bit(self, number: int) -> ir.Value:
         """A bit: 0 is the least significant."""
-        place = self._places.get(number)
-        if place is None:
-            return self._kept(number)
-        valid, changes = self.known
-        if number not in valid:
-            self._b.store(self._kept(number), place)
-            self.known = valid | {number}, changes
-        return self._b.load(place, typ=I1)
 
-    def _kept(self, number: int) -> ir.Value:
-        """A bit in the state."""
-        return self._bit_of(self._low.read_state(self.name), number)
+    @abstractmethod
+    def enter_loop(self) -> None:
+        """Have what the loop changes in its places."""
 
-    def _bit_of(self, value: ir.Value, number: int) -> ir.Value:
-        shifted = self._b.lshr(value, ir.Constant(value.type, number)) if number else value
-        return self._b.trunc(shifted, I1)
+    @abstractmethod
+    def join_in_loop(self) -> Known:
+        """What is known where control comes from two sides in the loop, of which this is one."""
 
-    def load(self) -> None:
-        """Have each bit that is changed in its place."""
-        for number in self._places:
-            self.bit(number)
+    @abstractmethod
+    def settle(self) -> None:
+        """Have the changes in the state; in a tight loop all that it changes."""
 
-    def part(self, low: int, width: int, kind: ir.Type | None = None) -> ir.Value:
+    @abstractmethod
+    def _replace(self, ones: int, value: ir.Value, compared: Compared | None) -> None:
+        """Give the bits of a mask their values in ``value``."""
+
+    def replace(self, ones: int, value: ir.Value, compared: Compared | None = None) -> None:
+        """Give the bits of a mask their values in ``value``, which has the register's width.
+
+        ``compared`` is the same, if these bits are a field of CR and a comparison sets it.
+        """
+        self._replace(ones, value, compared)
+        self.version += 1
+
+    def part(self, low: int, width: int) -> ir.Value:
         """Some neighbouring bits, from ``low`` up."""
-        kind = kind or ir.IntType(width)
+        kind = ir.IntType(width)
         result: ir.Value = ir.Constant(kind, 0)
         for number in range(width):
             bit = self.bit(low + number)
@@ -158,70 +181,191 @@ class BitRegister:
             result = self._b.or_(result, self._b.shl(wide, ir.Constant(kind, number)))
         return result
 
-    def settle(self, everything: bool = False) -> None:
-        """Have the changes in the state; or ``everything`` that the function changes, which is loaded."""
-        valid, changes = self.known
-        if everything:
-            changes = ((self._ones, None),)
-        if changes:
-            self._write(changes)
-        self.known = valid, ()
-
-    def _write(self, changes: tuple[Change, ...]) -> None:
-        b, changed = self._b, reduce(or_, (ones for ones, _ in changes))
-        whole = b.and_(self._low.read_state(self.name), word(~changed & mask(self._width)))
-        for number in bits(changed):
-            whole = b.or_(whole, b.shl(b.zext(self.bit(number), I64), word(number)))
-        self._low.write_state(self.name, whole)
-
-    def whole(self, everything: bool) -> ir.Value:
+    def whole(self) -> ir.Value:
         """The register in its width, which is settled before."""
-        self.settle(everything)
+        self.settle()
         whole = self._low.read_state(self.name)
         return whole if self._width == I64.width else self._b.trunc(whole, ir.IntType(self._width))
 
-    def changed_as_bits(self) -> None:
-        """Any bit may have changed, and is in its place."""
-        self.known = frozenset(self._places), ((self._ones, None),)
+    def _bit_of(self, value: ir.Value, number: int) -> ir.Value:
+        shifted = self._b.lshr(value, ir.Constant(value.type, number)) if number else value
+        return self._b.trunc(shifted, I1)
 
-    def replace(self, ones: int, value: ir.Value, make: Maker | None = None) -> None:
-        """Give the bits of a mask their values in ``value``, which has the register's width.
 
-        ``make`` makes the same, if these bits are a field of CR and there is a cheaper way to it.
-        """
-        b = self._b
+class BitRegister(PartedRegister):
+    """XER: each bit that the function changes has a place.
+
+    Known are the bits that are there, and those of them that are not settled.
+    """
+
+    nothing: Known = (0, 0)
+
+    def __init__(self, low: StateAccess, name: str, ones: int) -> None:
+        super().__init__(low, name)
+        self._ones = ones
+        self._places = {number: self._b.alloca(I1) for number in bits(ones)}
+
+    def bit(self, number: int) -> ir.Value:
+        """A bit: 0 is the least significant."""
+        place = self._places.get(number)
+        if place is None:
+            return self._kept(number)
+        there, changed = self.known
+        if not there >> number & 1:
+            self._b.store(self._kept(number), place)
+            self.known = there | 1 << number, changed
+        return self._b.load(place, typ=I1)
+
+    def _kept(self, number: int) -> ir.Value:
+        """A bit in the state."""
+        return self._bit_of(self._low.read_state(self.name), number)
+
+    def enter_loop(self) -> None:
+        """Have what the loop changes in its places."""
+        for number in self._places:
+            self.bit(number)
+
+    def join_in_loop(self) -> Known:
+        """What is known where control comes from two sides in the loop, of which this is one."""
+        return self.known
+
+    def settle(self) -> None:
+        """Have the changes in the state; in a tight loop all that it changes."""
+        there, changed = self.known
+        if self._low.is_in_loop:
+            changed = self._ones
+        if changed:
+            b = self._b
+            whole = b.and_(self._low.read_state(self.name), word(~changed & mask(self._width)))
+            for number in bits(changed):
+                whole = b.or_(whole, b.shl(b.zext(self.bit(number), I64), word(number)))
+            self._low.write_state(self.name, whole)
+        self.known = there, 0
+
+    def _replace(self, ones: int, value: ir.Value, compared: Compared | None) -> None:
         for number, bit in [(number, self._bit_of(value, number)) for number in bits(ones)]:
-            b.store(bit, self._places[number])
-        valid, changes = self.known
-        before = tuple(one for one in changes if one[0] & ~ones)
-        self.known = valid | set(bits(ones)), (*before, (ones, make))
-        self.version += 1
+            self._b.store(bit, self._places[number])
+        there, changed = self.known
+        self.known = there | ones, changed | ones
 
 
-class ConditionRegister(BitRegister):
-    """CR: the state has each of its fields in a byte, so that one can be set without the others."""
+_FIELD = 4
+"""The bits of a field of CR."""
+_FROM_XER = 1 << _FIELD
+"""In a field's place: its least significant bit is what XER's SO is when the field is settled."""
+
+
+@dataclass(frozen=True)
+class _Field:
+    """What a field of CR is: 8 bits, or the outcome of a comparison; and whether the state has it."""
+
+    value: ir.Value | Compared
+    is_settled: bool
+
+
+class ConditionRegister(PartedRegister):
+    """CR: the state has each of its fields in a byte, so that one can be set without the others.
+
+    Known are fields, by the numbers of their least significant bits. Those that the tight loop changes have
+    places.
+    """
+
+    nothing: Known = MappingProxyType({})
+
+    def __init__(self, low: StateAccess, name: str, in_loop: int) -> None:
+        super().__init__(low, name)
+        fields = sorted({number - number % _FIELD for number in bits(in_loop)})
+        self._places = {low: self._b.alloca(I8) for low in fields}
 
     def _field(self, low: int) -> ir.Value:
         """The address of the field whose least significant bit has this number."""
         return self._low.at(self._low.field("CR_FIELDS"), (self._width - low) // _FIELD - 1)
 
-    def _kept(self, number: int) -> ir.Value:
+    def _present(self, low: int) -> ir.Value | Compared:
+        """A field's value, which is known from here on."""
+        if low not in self.known:
+            place = self._places.get(low) if self._low.is_in_loop else None
+            value = (
+                self._b.load(self._field(low), typ=I8)
+                if place is None
+                else self._exact(self._b.load(place, typ=I8))
+            )
+            self._know(low, _Field(value, True))
+        return self.known[low].value
+
+    def _know(self, low: int, field: _Field) -> None:
+        self.known = MappingProxyType({**self.known, low: field})
+
+    def _exact(self, kept: ir.Value) -> ir.Value:
+        """The field whose place has this."""
+        b = self._b
+        overflow = b.and_(b.lshr(kept, _byte(_FIELD)), b.zext(self._low.summary_overflow(), I8))
+        return b.or_(b.and_(kept, _byte(mask(_FIELD))), overflow)
+
+    def _made(self, value: ir.Value | Compared, in_place: bool = False) -> ir.Value:
+        """A field as 8 bits: where it is needed, so nothing is made for what nothing looks at."""
+        if not isinstance(value, Compared):
+            return value
+        b, later = self._b, _FROM_XER if in_place and value.is_later else 0
+        kind = b.select(
+            value.less, _byte(8 | later), b.select(value.equal, _byte(2 | later), _byte(4 | later))
+        )
+        return kind if later else b.or_(kind, b.zext(value.overflow(), I8))
+
+    def bit(self, number: int) -> ir.Value:
+        """A bit: 0 is the least significant."""
         inside = number % _FIELD
-        return self._bit_of(self._b.load(self._field(number - inside), typ=I8), inside)
+        value = self._present(number - inside)
+        if not isinstance(value, Compared):
+            return self._bit_of(value, inside)
+        if inside == 0:
+            return value.overflow()
+        return (value.equal, self._b.not_(self._b.or_(value.less, value.equal)), value.less)[inside - 1]
 
-    def _write(self, changes: tuple[Change, ...]) -> None:
-        makers: dict[int, Maker | None] = {}
-        for ones, make in changes:
-            for low in {number - number % _FIELD for number in bits(ones)}:
-                makers[low] = make if ones == mask(_FIELD) << low else None
-        for low, one in makers.items():
-            self._b.store(self.part(low, _FIELD, I8) if one is None else one(), self._field(low))
+    def part(self, low: int, width: int) -> ir.Value:
+        """Some neighbouring bits, from ``low`` up."""
+        if low % _FIELD == 0 and width == _FIELD:
+            return self._b.trunc(self._made(self._present(low)), ir.IntType(_FIELD))
+        return super().part(low, width)
+
+    def enter_loop(self) -> None:
+        """Have what the loop changes in its places."""
+        for low, place in self._places.items():
+            self._b.store(self._b.load(self._field(low), typ=I8), place)
+
+    def join_in_loop(self) -> Known:
+        """What is known where control comes from two sides in the loop, of which this is one."""
+        return self.nothing
+
+    def settle(self) -> None:
+        """Have the changes in the state; in a tight loop all that it changes."""
+        if self._low.is_in_loop:
+            for low, place in self._places.items():
+                self._b.store(self._exact(self._b.load(place, typ=I8)), self._field(low))
+        for low, field in self.known.items():
+            if not field.is_settled:
+                self._b.store(self._made(field.value), self._field(low))
+        self.known = MappingProxyType({low: replace(one, is_settled=True) for low, one in self.known.items()})
+
+    def _replace(self, ones: int, value: ir.Value, compared: Compared | None) -> None:
+        b = self._b
+        for low in sorted({number - number % _FIELD for number in bits(ones)}):
+            changed, field = ones >> low & mask(_FIELD), compared
+            if compared is None:
+                shifted = b.lshr(value, ir.Constant(value.type, low)) if low else value
+                field = b.and_(b.trunc(shifted, I8), _byte(changed))
+                if changed != mask(_FIELD):
+                    kept = b.and_(self._made(self._present(low)), _byte(~changed & mask(_FIELD)))
+                    field = b.or_(kept, field)
+            if self._low.is_in_loop:
+                b.store(self._made(field, in_place=True), self._places[low])
+            self._know(low, _Field(field, self._low.is_in_loop))
 
 
-_FIELD = 4
-"""The bits of a field of CR."""
+def _byte(value: int) -> ir.Constant:
+    return ir.Constant(I8, value)
 
 
-def bit_register(low: StateAccess, name: str, ones: int) -> BitRegister:
-    """A register of NAMES whose bits of a mask are changed."""
-    return ConditionRegister(low, name, ones) if name == "CR" else BitRegister(low, name, ones)
+def parted_register(low: StateAccess, name: str, ones: int, in_loop: int) -> PartedRegister:
+    """A register of NAMES whose bits of a mask the function changes, and of another its tight loop."""
+    return ConditionRegister(low, name, in_loop) if name == "CR" else BitRegister(low, name, ones)

@@ -355,7 +355,7 @@ class EntryLowering(RegisterLowering):
                 self.settle()
             self.b.store(self._left(done), self.budget_at)
             # What was loaded on one side is not on the other. The loop's registers are, on all of them.
-            self.resume(Known(0, self.known.values, self.present().bits) if stays else Known())
+            self.resume(self.known_in_loop() if stays else Known())
         self._todo.append((offset, self.present()))
         self.b.branch(self.blocks[offset])
 

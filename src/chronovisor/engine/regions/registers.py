@@ -11,16 +11,16 @@ uses are loaded before it, and stored when control leaves it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from llvmlite import ir
 
-from chronovisor.engine.native.emitter import I1, I8, I64, Rows, word
+from chronovisor.engine.native.emitter import I1, I64, Rows, word
 from chronovisor.engine.native.layout import OFFSETS, file_field
 from chronovisor.engine.native.lowering import Lowering, Mode
 from chronovisor.engine.regions import bit_registers
-from chronovisor.engine.regions.bit_registers import BitRegister, Maker, bit_register
+from chronovisor.engine.regions.bit_registers import Compared, Maker, PartedRegister, parted_register
 from chronovisor.engine.regions.code import Site
 from chronovisor.engine.regions.tight_loops import Loop
 from chronovisor.isa.registers import FILES, RegisterFile
@@ -28,6 +28,8 @@ from chronovisor.isa.values import Block, Value, When, mask
 
 #: Addresses, which have no place of their own.
 _ADDRESSES = ("CIA", "NIA")
+#: The register and the bit that a comparison copies.
+_SUMMARY_OVERFLOW = ("XER", 31)
 #: The most bits of a register that have a place each.
 _MOST_BITS = 32
 
@@ -81,10 +83,6 @@ class Known:
     """Sets of bits of MSR: one of each set is known to be a one. A region leaves MSR alone."""
 
 
-def _byte(value: int) -> ir.Constant:
-    return ir.Constant(I8, value)
-
-
 def _changed_in(site: Site, block: Block) -> Iterator[_Key]:
     """The registers that statements of an instruction may change, but for addresses."""
     for s in block:
@@ -113,7 +111,7 @@ class RegisterLowering(Lowering):
         b = self.b
         changed = dict.fromkeys(key for site in sites.values() for key in _changes(site))
         read = (key for site in sites.values() for key in _reads(site) if key[1] is not None)
-        self._bits = dict(self._bit_registers())
+        self._bits = dict(self._parted_registers())
         #: The registers whose values are known from where they are loaded on.
         self._keys = [key for key in changed | dict.fromkeys(read) if key[0] not in self._bits]
         self._places = {key: b.alloca(self._type(key)) for key in self._keys if loop}
@@ -123,14 +121,15 @@ class RegisterLowering(Lowering):
         self.known = Known()
         #: Values of registers kept bit by bit, which are made only if something needs them: the register, and
         #: its version then.
-        self._deferred: dict[int, tuple[BitRegister, int]] = {}
+        self._deferred: dict[int, tuple[PartedRegister, int]] = {}
 
-    def _bit_registers(self) -> Iterator[tuple[str, BitRegister]]:
-        """The registers that are kept bit by bit, by their names."""
+    def _parted_registers(self) -> Iterator[tuple[str, PartedRegister]]:
+        """The registers that are kept in parts, by their names."""
+        in_loop = [self.sites[offset] for offset in self.loop]
         for name in bit_registers.NAMES:
             ones = bit_registers.changed(self.sites.values(), name)
             if ones and ones.bit_count() <= _MOST_BITS:
-                yield name, bit_register(self, name, ones)
+                yield name, parted_register(self, name, ones, bit_registers.changed(in_loop, name))
 
     @staticmethod
     def _type(key: _Key) -> ir.Type:
@@ -182,7 +181,7 @@ class RegisterLowering(Lowering):
         """Load what the tight loop uses: the function begins with it."""
         for key in self._used:
             if (register := self._bits.get(key[0])) is not None:
-                register.load()
+                register.enter_loop()
             elif key in self._places:
                 self._load(key)
 
@@ -198,7 +197,7 @@ class RegisterLowering(Lowering):
             if register is None:
                 self._store(key, self.b.load(self._places[key], typ=self._type(key)))
             else:
-                register.settle(everything=True)
+                register.settle()
 
     def settle(self) -> None:
         """Have the state be exact: control may go anywhere."""
@@ -222,11 +221,16 @@ class RegisterLowering(Lowering):
         bits = {name: register.known for name, register in self._bits.items()}
         return Known(known.done, dict(known.values), bits, set(known.ones))
 
+    def known_in_loop(self) -> Known:
+        """What is known where control comes from two sides in the loop, of which this is one."""
+        bits = {name: register.join_in_loop() for name, register in self._bits.items()}
+        return Known(0, self.known.values, bits)
+
     def resume(self, known: Known) -> None:
         """Go on with what was known."""
         self.known = Known(known.done, dict(known.values), {}, set(known.ones))
         for name, register in self._bits.items():
-            register.known = known.bits.get(name, (frozenset(), ()))
+            register.known = known.bits.get(name, register.nothing)
 
     def _store(self, key: _Key, value: ir.Value) -> None:
         self.b.store(value, self._home(key)).align = 8
@@ -264,10 +268,8 @@ class RegisterLowering(Lowering):
     def _when(self, guarded: When) -> None:
         """Do statements under a condition: what they load is known within it alone."""
         changed = list(_changed_in(self.site, guarded.body))
-        changing = [self._bits[name] for name, _ in changed if name in self._bits]
+        parted = [self._bits[name] for name, _ in changed if name in self._bits]
         if not self.is_in_loop:
-            for register in changing:
-                register.load()
             self.settle()
         before = self.present()
         super()._when(guarded)
@@ -275,9 +277,15 @@ class RegisterLowering(Lowering):
         for key in changed:
             if key not in self._places:
                 self.known.values.pop(key, None)
+        for register in parted:
+            register.known = register.join_in_loop() if self.is_in_loop else register.nothing
+
+    def _end_of_when(self, guarded: When) -> None:
+        """The guarded statements are done: what they have changed must be where it is looked for."""
         if not self.is_in_loop:
-            for register in changing:
-                register.changed_as_bits()
+            for name, _ in _changed_in(self.site, guarded.body):
+                if name in self._bits:
+                    self._bits[name].settle()
 
     def statement(self, v: Value) -> None:
         """Do one statement; a value that the instruction determines is a constant."""
@@ -296,7 +304,7 @@ class RegisterLowering(Lowering):
             register, version = deferred
             assert version == register.version, "the register was written in between"
             if bit_registers.is_read(value):
-                self.values[id(value)] = register.whole(everything=self.is_in_loop)
+                self.values[id(value)] = register.whole()
             else:
                 self.by_operation(value)
         return super().value(value)
@@ -324,34 +332,37 @@ class RegisterLowering(Lowering):
         self._deferred[id(v)] = register, register.version
         return True
 
-    def _set_bits(self, v: Value, register: BitRegister) -> None:
+    def _set_bits(self, v: Value, register: PartedRegister) -> None:
         found = bit_registers.replaced(self.site, v.args[0])
         if found is None or found[0] != v.detail:
             register.replace(mask(v.args[0].width), self.value(v.args[0]))
         else:
             register.replace(found[1], self.value(found[2]), self._compared(found[2]))
 
-    def _compared(self, v: Value) -> Maker | None:
-        """What makes a field of CR that a comparison sets: two moves, not bits put together."""
+    def _compared(self, v: Value) -> Compared | None:
+        """The outcome of a comparison that sets a field of CR."""
         low = self.site.constant(v.args[1]) if v.op == "shl" else None
         found = None if low is None else bit_registers.comparison(v.args[0])
-        if low is None or found is None:
+        if found is None:
             return None
-        b, (less, equal), overflow = self.b, map(self.value, found[:2]), self._later(found[2])
+        less, equal = map(self.value, found[:2])
+        return Compared(less, equal, *self._overflow(found[2]))
 
-        def make() -> ir.Value:
-            kind = b.select(less, _byte(8), b.select(equal, _byte(2), _byte(4)))
-            return b.or_(kind, b.zext(overflow(), I8))
+    def _overflow(self, v: Value) -> tuple[Maker, bool]:
+        """What makes SO's value, and whether it may be read later: if the function leaves XER alone."""
+        now = self.value(v)
+        if bit_registers.read_again(v) != _SUMMARY_OVERFLOW or self._changes_xer:
+            return lambda: now, False
+        return self.summary_overflow, True
 
-        return make
+    @property
+    def _changes_xer(self) -> bool:
+        return "XER" in self._bits or ("XER", None) in self._keys
 
-    def _later(self, v: Value) -> Callable[[], ir.Value]:
-        """What makes a value of one bit: read only then if the function does not change it."""
-        again, now = bit_registers.read_again(v), self.value(v)
-        if again is None or again[0] in self._bits or (again[0], None) in self._keys:
-            return lambda: now
-        name, number = again
-        return lambda: self.b.trunc(self.b.lshr(self.read_state(name), word(number)), I1)
+    def summary_overflow(self) -> ir.Value:
+        """XER's SO, 1 bit, which the function leaves alone."""
+        name, number = _SUMMARY_OVERFLOW
+        return self.b.trunc(self.b.lshr(self.read_state(name), word(number)), I1)
 
     def _shift(self, v: Value) -> int | None:
         """By how many bits a register that was read is shifted; None if the value is no such register."""
