@@ -17,7 +17,8 @@ from chronovisor.engine.concrete import ConcreteEngine, Reason
 from chronovisor.engine.native import pages as decoded
 from chronovisor.engine.native.compile_service import Prepare
 from chronovisor.engine.native.engine import NativeEngine
-from chronovisor.engine.native.layout import PAGE_SHIFT, RECORD_SIZE, WAYS, Tlb
+from chronovisor.engine.native.enter import INSTRUCTIONS_PER_SAMPLE
+from chronovisor.engine.native.layout import PAGE_SHIFT, RECORD_SIZE, SAMPLES, WAYS, Tlb
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.regions import tier
 from chronovisor.engine.regions.compile import WantedRegion, compile_region
@@ -534,6 +535,33 @@ def test_a_region_begins_where_handlers_come_to_code_that_regions_have(
     for _ in range(2 * tier.MISSED):
         sample(first + RECORD_SIZE)  # it was asked for once
     assert len(noted.tasks) == 1
+
+
+def _sampled(text: str, count: int, hots: list[int]) -> tuple[int, set[int | None]]:
+    """How many samples a loop leaves, and the offsets of what handlers executed, as the latest ones tell."""
+    run = _Run(NativeEngine, _Case(text, CODE, KERNEL, {}, 0, "nop"))
+    assert isinstance(run.guest.engine, NativeEngine)
+    assert isinstance(run.thread, NativeThread)
+    pages, page = run.guest.engine.pages_of(run.thread), CODE >> PAGE_SHIFT
+    assert put_in(run, hots) == len(hots)
+    run.guest.advance(run.thread, count)
+    samples = [run.thread.samples[n] for n in range(min(run.thread.sample_count, SAMPLES))]
+    assert all(one.entry == pages.address + 8 * page and one.base == CODE for one in samples)
+    return run.thread.sample_count, {tier.RegionTier._executed(pages, page, one) for one in samples}
+
+
+def test_samples_tell_what_handlers_execute() -> None:
+    """As often as they execute it, although regions end nearly all pieces."""
+    count = 100 * INSTRUCTIONS_PER_SAMPLE
+    taken, offsets = _sampled("loop: addi r3,r3,1; addi r4,r4,1; b loop", count, [])
+    assert 90 < taken <= 100
+    assert offsets <= {0, 4, 8}
+    assert _sampled("loop: addi r3,r3,1; addi r4,r4,1; b loop", count, [0]) == (0, set())
+    # One instruction of ten is for handlers alone.
+    text = "loop: isync; " + "addi r3,r3,1; xor r4,r4,r3; " * 4 + "b loop"
+    taken, offsets = _sampled(text, count, [4])
+    assert 5 < taken < 15
+    assert offsets == {0}
 
 
 def test_samples_of_several_threads_are_taken_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

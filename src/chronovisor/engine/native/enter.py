@@ -324,7 +324,7 @@ class _Entry(ThreadEmitter):
         """
         b = self.b
         record = self.read("handlers_from")
-        due, known, after = (self.block_named(name) for name in ("due", "known", "sampled"))
+        due, known, sample, after = (self.block_named(n) for n in ("due", "known", "sample", "sampled"))
         in_regions = self.read("done_in_regions")
         others = b.sub(in_regions, self.read("sampled_in_regions"))
         self.write("sampled_in_regions", in_regions)
@@ -332,11 +332,11 @@ class _Entry(ThreadEmitter):
         self.write("until_sample", left)
         b.cbranch(b.icmp_signed("<=", left, word(0)), due, after)
         b.position_at_end(due)
-        is_place = b.icmp_unsigned(">", record, word(max(SPENT, SOMEWHERE)))
-        b.cbranch(is_place, known, after)
+        choice = b.switch(record, known)
+        choice.add_case(word(SPENT), after)
+        choice.add_case(word(SOMEWHERE), sample)
         b.position_at_end(known)
         begins = b.icmp_unsigned("!=", self.plain_handler(b.inttoptr(record, POINTER)), word(0))
-        sample = self.block_named("sample")
         b.cbranch(begins, after, sample)
         b.position_at_end(sample)
         self.write("until_sample", word(INSTRUCTIONS_PER_SAMPLE))

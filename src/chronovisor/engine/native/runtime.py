@@ -27,6 +27,7 @@ from chronovisor.engine.native.layout import (
     RECORD_HANDLER,
     RECORD_OFFSET,
     RECORD_SIZE,
+    SOMEWHERE,
     SPENT,
     Left,
 )
@@ -158,6 +159,10 @@ def define_end_of_piece(module: ir.Module, plain: ir.Function) -> None:
     e = HandlerEmitter(module, "chronovisor_end_of_piece")
     b = e.b
     last = e.unlikely(b.icmp_unsigned("!=", e.read("last_piece"), word(0)), "last")
+    # Since the piece began somewhere, nothing but regions may have been executed.
+    before = e.read("handlers_from")
+    is_known = b.icmp_unsigned("!=", before, word(SOMEWHERE))
+    e.write("handlers_from", b.select(is_known, before, word(SPENT)))
     _leave(e, Left.BUDGET, e.address_of(e.record))
     b.position_at_end(last)
     e.go_on(plain, e.record, e.budget)
