@@ -13,7 +13,6 @@ import json
 import os
 import random
 import re
-import select
 import shutil
 import socket
 import statistics
@@ -87,22 +86,24 @@ class Lines:
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
-        self._descriptor = process.stdout.fileno()
+        # Its own: the process's is closed when the process ends, whether all was read or not.
+        self._descriptor = os.dup(process.stdout.fileno())
         self.ready = threading.Event()
         self.found: list[tuple[float, float]] = []
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
         rest = b""
-        while select.select([self._descriptor], [], []) and (data := os.read(self._descriptor, 1 << 16)):
-            now = time.monotonic()
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                words = line.split()
-                if len(words) == 4:
-                    self.found.append((now, int(words[0], 16) / FREQUENCY))
-                elif b"ready" in line:
-                    self.ready.set()
+        with open(self._descriptor, "rb", buffering=0) as pipe:
+            while data := pipe.read(1 << 16):
+                now = time.monotonic()
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    words = line.split()
+                    if len(words) == 4:
+                        self.found.append((now, int(words[0], 16) / FREQUENCY))
+                    elif b"ready" in line:
+                        self.ready.set()
 
     def lag(self) -> float:
         """How far the guest's clock is behind this machine's, by the line that came with the least delay."""
