@@ -181,6 +181,10 @@ class PartedRegister(ABC):
             result = self._b.or_(result, self._b.shl(wide, ir.Constant(kind, number)))
         return result
 
+    def few(self, ones: int) -> ir.Value | None:
+        """The bits of a mask where they are in the register, if they are made of few parts of it."""
+        return None
+
     def whole(self) -> ir.Value:
         """The register in its width, which is settled before."""
         self.settle()
@@ -251,6 +255,8 @@ class BitRegister(PartedRegister):
 
 _FIELD = 4
 """The bits of a field of CR."""
+_FEW = 2
+"""Of so many fields at most a value is put together; more are read at once."""
 _FROM_XER = 1 << _FIELD
 """In a field's place: its least significant bit is what XER's SO is when the field is settled."""
 
@@ -274,8 +280,7 @@ class ConditionRegister(PartedRegister):
 
     def __init__(self, low: StateAccess, name: str, in_loop: int) -> None:
         super().__init__(low, name)
-        fields = sorted({number - number % _FIELD for number in bits(in_loop)})
-        self._places = {low: self._b.alloca(I8) for low in fields}
+        self._places = {low: self._b.alloca(I8) for low in _fields(in_loop)}
 
     def _field(self, low: int) -> ir.Value:
         """The address of the field whose least significant bit has this number."""
@@ -328,6 +333,18 @@ class ConditionRegister(PartedRegister):
             return self._b.trunc(self._made(self._present(low)), ir.IntType(_FIELD))
         return super().part(low, width)
 
+    def few(self, ones: int) -> ir.Value | None:
+        """The bits of a mask where they are in the register, if they are of few fields."""
+        b, fields = self._b, _fields(ones)
+        if len(fields) > _FEW:
+            return None
+        kind = ir.IntType(self._width)
+        found: ir.Value = ir.Constant(kind, 0)
+        for low in fields:
+            field = b.and_(self._made(self._present(low)), _byte(ones >> low & mask(_FIELD)))
+            found = b.or_(found, b.shl(b.zext(field, kind), ir.Constant(kind, low)))
+        return found
+
     def enter_loop(self) -> None:
         """Have what the loop changes in its places."""
         for low, place in self._places.items():
@@ -349,7 +366,7 @@ class ConditionRegister(PartedRegister):
 
     def _replace(self, ones: int, value: ir.Value, compared: Compared | None) -> None:
         b = self._b
-        for low in sorted({number - number % _FIELD for number in bits(ones)}):
+        for low in _fields(ones):
             changed, field = ones >> low & mask(_FIELD), compared
             if compared is None:
                 shifted = b.lshr(value, ir.Constant(value.type, low)) if low else value
@@ -360,6 +377,11 @@ class ConditionRegister(PartedRegister):
             if self._low.is_in_loop:
                 b.store(self._made(field, in_place=True), self._places[low])
             self._know(low, _Field(field, self._low.is_in_loop))
+
+
+def _fields(ones: int) -> list[int]:
+    """The fields that have bits of a mask, by the numbers of their least significant bits."""
+    return sorted({number - number % _FIELD for number in bits(ones)})
 
 
 def _byte(value: int) -> ir.Constant:

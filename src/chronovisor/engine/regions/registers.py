@@ -128,7 +128,8 @@ class RegisterLowering(Lowering):
         in_loop = [self.sites[offset] for offset in self.loop]
         for name in bit_registers.NAMES:
             ones = bit_registers.changed(self.sites.values(), name)
-            if ones and ones.bit_count() <= _MOST_BITS:
+            # CR's fields lie apart in the state, so they are read apart too.
+            if name == "CR" or 0 < ones.bit_count() <= _MOST_BITS:
                 yield name, parted_register(self, name, ones, bit_registers.changed(in_loop, name))
 
     @staticmethod
@@ -303,11 +304,21 @@ class RegisterLowering(Lowering):
         if deferred is not None:
             register, version = deferred
             assert version == register.version, "the register was written in between"
-            if bit_registers.is_read(value):
+            few = self._few_bits(value, register)
+            if few is not None:
+                self.values[id(value)] = few
+            elif bit_registers.is_read(value):
                 self.values[id(value)] = register.whole()
             else:
                 self.by_operation(value)
         return super().value(value)
+
+    def _few_bits(self, v: Value, register: PartedRegister) -> ir.Value | None:
+        """The bits of a constant mask of a register that was read, if they are made of few parts of it."""
+        if v.op != "and" or not bit_registers.is_read(v.args[0]):
+            return None
+        ones = self.site.constant(v.args[1])
+        return None if ones is None else register.few(ones)
 
     def _bit_statement(self, v: Value) -> bool:
         """Do a statement about a register that is kept bit by bit; False if that is not possible."""
