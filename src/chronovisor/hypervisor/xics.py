@@ -265,6 +265,8 @@ class Xics:
 
         A source that is not level-sensitive sends one interrupt each time its line is raised.
         """
+        if not level and not self._sources[number].level_sensitive:
+            return
         source = self.source(number)
         source.asserted = level and source.level_sensitive
         if level:

@@ -70,16 +70,16 @@ class CommandQueue:
                 return False
             try:
                 # An entry lies in one page.
-                entry = Run(self._window.real(address + at, MESSAGE, _BOTH), MESSAGE)
+                entry = self._window.real(address + at, MESSAGE, _BOTH)
             except DmaError:
                 return False
-            view = self._window.view(entry)
+            view = self._window.view(Run(entry, MESSAGE))
             if view[0]:
                 return False
             view[1:] = message[1:]
             # Last: the guest may look at any time.
             view[0] = message[0]
-            self._window.wrote((entry,))
+            self._window.wrote_at(entry, MESSAGE)
             self.queue = Queue(address, size, (at + MESSAGE) % size)
             return True
 

@@ -70,8 +70,10 @@ class DmaTransfer:
 
     def _unused(self, data: srp.Data, used: int) -> int:
         """How many bytes of a command's data were not used, as the answer's field of 32 bits can hold it."""
-        pieces = self._pieces(data)
-        return min(max(0, sum([piece.size for piece in pieces]) - used), 0xFFFF_FFFF) if pieces else 0
+        if data is srp.NO_DATA:
+            return 0
+        size = sum([piece.size for piece in self._pieces(data)])
+        return min(max(0, size - used), 0xFFFF_FFFF)
 
     def _pieces(self, data: srp.Data) -> Sequence[srp.Piece]:
         if data.table is None:

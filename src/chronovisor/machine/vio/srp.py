@@ -154,14 +154,15 @@ def parse_command(unit: bytes) -> Command:
     return Command(int.from_bytes(lun[:2], "big"), cdb, out, into)
 
 
-_NO_DATA: Final = Data()
+NO_DATA: Final = Data()
+"""Of a command that has none in this direction."""
 
 
 def _data(unit: bytes, at: int, form: int, count: int) -> tuple[Data, int]:
     """Return the data that descriptors from `at` on describe, and what is behind these."""
     try:
         if form == _NO_DESCRIPTOR:
-            return _NO_DATA, at
+            return NO_DATA, at
         if form == _DIRECT:
             address, _, size = _DESCRIPTOR.unpack_from(unit, at)
             return Data((Piece(address, size),)), at + _DESCRIPTOR.size
