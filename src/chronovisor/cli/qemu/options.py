@@ -89,7 +89,7 @@ OPTIONS: Final = (
     Option(("cpu",), "power9|power8|970|host", "the processor", "`--cpu`", take_cpu,
         "No options after the model."),
     Option(("m",), "[size=]MEGABYTES|SIZE", "the guest's memory (default: 512 MB)", "`--memory`", take_memory,
-        "No `slots`, no `maxmem`."),
+        "No `slots`, no `maxmem`. Any size: QEMU takes multiples of 256 MiB alone."),
     Option(("smp",), "[cpus=]N[,cores=N][,threads=N][,sockets=N]", "the vCPUs", "`--smp`", take_smp,
         "A socket makes no difference. `maxcpus` can be the number of vCPUs alone."),
     Option(("kernel",), "FILE", "the kernel: a 64-bit Power ELF file", "`--kernel`", _sets("--kernel"),
