@@ -199,7 +199,9 @@ class VirtualCpu:
         if self._run_time is not None:
             self._run_time.start(now)
         self._live.begin(thread)
-        if self.areas.any:
+        # The other areas need this one.
+        vpa = self.areas.vpa
+        if vpa.in_use or vpa.pending:
             self._log_dispatch(stay, thread, self.machine.memory)
         trace = self.trace
         if trace is not None and (trace.told or not self.next_dispatch.is_plain):

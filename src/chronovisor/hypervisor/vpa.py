@@ -95,11 +95,6 @@ class Areas:
         self.slb_shadow = Area()
         self.dispatch_trace_log = Area()
 
-    @property
-    def any(self) -> bool:
-        """Whether an entry has work to do for them: the other two need the virtual processor area."""
-        return self.vpa.in_use != 0 or self.vpa.pending
-
     def begin_anew(self) -> None:
         """Begin using the areas that are registered at the next entry, as if the guest had just come here."""
         for area in (self.vpa, self.slb_shadow, self.dispatch_trace_log):

@@ -134,9 +134,11 @@ class WorldSwitch:
         monitor = self._scheduler.monitor
         monitor.acquire()
         try:
-            stay.leave_soon()
-            # Nobody joins a stay that ends.
+            # Nobody joins a stay that ends. If nobody else is in it, there is nobody to tell.
             count = len(inside)
+            if count > 1:
+                stay.leave_soon()
+            stay.leaving = True
             ended = self._source.ticks()
             vcpu.end(stay, ended)
             stay.out += 1

@@ -39,15 +39,14 @@ from chronovisor.isa.bits import MSR
 from chronovisor.memory.guest_memory import GuestMemory
 from chronovisor.memory.watched import Watchpoint
 
-# By plain numbers: a look-up by an enum's members takes twice as long.
-_STOPS: dict[int, Stop] = {
-    int(left): Stop(reason)
-    for left, reason in (
-        (Left.BUDGET, Reason.BUDGET),
-        (Left.RESYNC, Reason.RESYNC),
-        (Left.HYPERCALL, Reason.HYPERCALL),
-    )
+_REASONS = {
+    Left.BUDGET: Reason.BUDGET,
+    Left.RESYNC: Reason.RESYNC,
+    Left.HYPERCALL: Reason.HYPERCALL,
 }
+#: What a run ends with, by why native code was left; None if it goes on.
+_STOPS = tuple(Stop(_REASONS[left]) if left in _REASONS else None for left in Left)
+_USED_UP = Stop(Reason.BUDGET)
 
 
 #: The bits of MSR that choose the machine mode. A plain number: an enum's operators are slow.
@@ -272,7 +271,7 @@ class NativeEngine(ConcreteEngine):
                 if is_new or state.sample_count - state.samples_taken > _FEW_SAMPLES:
                     self._tier.look(state, self._pages_by_table)
                 state.look_due = executed + _LOOK_INSTRUCTIONS
-            found = _STOPS.get(why)
+            found = _STOPS[why]
             if found is not None:
                 return found
             if executed == end:
@@ -285,7 +284,7 @@ class NativeEngine(ConcreteEngine):
             executed = state.executed
             if stop.reason is not Reason.BUDGET:
                 return stop
-        return _STOPS[Left.BUDGET]
+        return _USED_UP
 
     def _run_concrete(self, state: NativeThread, budget: int) -> Stop:
         """Have the concrete evaluator execute instructions."""
