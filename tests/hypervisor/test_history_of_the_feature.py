@@ -674,8 +674,8 @@ class TestStealClockInTicks2024(Stolen):
     goes_wrong = "stolen"
 
     def without(self, patch: pytest.MonkeyPatch) -> None:
-        added = "_add(memory, vpa, field, ticks)"
-        in_ns = "_add(memory, vpa, field, Ticks(ticks).ns)"
+        added = "VPA_ENQUEUE_DISPATCH_TB, dispatch.enqueued)"
+        in_ns = "VPA_ENQUEUE_DISPATCH_TB, Ticks(dispatch.enqueued).ns)"
         take_out(patch, DispatchLogWriter, "dispatched", (added, in_ns), Ticks=Ticks)
 
 
