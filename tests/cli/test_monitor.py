@@ -333,14 +333,23 @@ def test_a_guest_comes_to_where_the_monitor_says(machine: Machine, tmp_path: Pat
     assert (source.ends(), process.ends()) == (ExitStatus.OK, ExitStatus.OK)
 
 
-def test_a_receiver_that_is_told_to_quit_before_a_guest_comes(machine: Machine, tmp_path: Path) -> None:
-    process, _ = machine.receive("two", "--qmp", f"unix:{tmp_path}/two", at=f"unix:{tmp_path}/door")
+def test_a_receiver_that_is_told_to_quit_after_a_move_that_failed(machine: Machine, tmp_path: Path) -> None:
+    machine.run("one")
+    process, address = machine.receive("two", "--qmp", f"unix:{tmp_path}/two")
     client = RawClient(tmp_path / "two")
     client.hear()
     assert client.say(NEGOTIATE) == {"return": {}}
+    client.socket.sendall(
+        b'{"execute":"migrate-set-capabilities",'
+        b'"arguments":{"capabilities":[{"capability":"events","state":true}]}}'
+    )
+    assert client.hear() == {"return": {}}
+    broken = machine.way(address, Fault(True, "State", "cut"))
+    machine.fails(ExitStatus.FAILED, "goes on here", "migrate", "one", str(broken.address))
+    assert [client.hear()["data"]["status"] for _ in range(2)] == ["active", "failed"]
+    assert client.say(b'{"execute":"query-migrate"}') == {"return": {"status": "failed"}}
     client.socket.sendall(b'{"execute":"quit"}')
     told = [client.hear(), client.hear()]
     assert {"return": {}} in told
     client.close()
     assert process.ends() == ExitStatus.OK
-    assert not (tmp_path / "door").exists()
