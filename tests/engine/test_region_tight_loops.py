@@ -25,6 +25,13 @@ def test_both_sides_of_a_branch_are_in_a_loop() -> None:
     ]
 
 
+def test_a_side_way_that_comes_back_into_a_loop_begins_none() -> None:
+    """The jump back from behind the loop does not lead to its head."""
+    text = "l1: addi r3,r3,1; bc 12,2,side; addi r6,r6,1; back: addi r4,r4,1; bc 16,0,l1; b out; "
+    text += "side: addi r5,r5,1; b back; out: nop"
+    assert _loops(text) == [[0, 4, 8, 12, 16, 24, 28]]
+
+
 def test_a_way_out_of_a_loop_is_not_in_it() -> None:
     assert _loops("l1: addi r3,r3,1; bc 12,2,l3; bc 16,0,l1; l3: addi r4,r4,1; b l4; l4: nop") == [[0, 4, 8]]
 

@@ -28,6 +28,9 @@ def tight_loops(sites: Mapping[int, Site]) -> dict[int, Loop]:
         for head in sorted(sites)
         if (latches := [offset for offset in before.get(head, ()) if offset >= head])
         and (body := _body(inside, before, head, latches))
+        # Compilers put a loop's head first. What jumps back to another place of it comes from a side way that
+        # they have put behind the loop.
+        and head == min(body)
     }
     found: dict[int, Loop] = {}
     taken: set[int] = set()
