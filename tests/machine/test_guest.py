@@ -1,5 +1,6 @@
 """Whole guests on the embedded host, through the names that users have."""
 
+import sys
 import threading
 import time
 
@@ -294,3 +295,15 @@ def test_a_second_vcpus_turns_begin_whatever_executed_the_first_one(alone: int) 
             return host.timebase.value, guest.get("R8", 1)
 
     assert run("threaded") == run("concrete")
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.005, 0.0005), (0.0001, 0.0001)])
+def test_vcpus_threads_get_the_interpreters_lock_soon(before: float, after: float) -> None:
+    kept = sys.getswitchinterval()
+    sys.setswitchinterval(before)
+    try:
+        with Host(clock="virtual") as host:
+            host.boot(program(POWER_OFF)).run(10)
+        assert sys.getswitchinterval() == pytest.approx(after, abs=2e-6)
+    finally:
+        sys.setswitchinterval(kept)

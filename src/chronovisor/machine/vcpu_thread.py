@@ -6,13 +6,20 @@ hypervisor (where alarms are called): therefore `ask_to_stop` works without it.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from chronovisor.kvm.exits import Exit, HcallExit, Interrupted
 from chronovisor.kvm.interface import Vcpu
 from chronovisor.machine.tracing import GuestTrace, VcpuTrace
+
+_LOCK_WITHIN: Final = 0.0005
+"""Seconds within which a thread that computes gives the interpreter's lock to a vCPU's thread, which let it
+go for the guest. The interpreter's own 0.005 s would be most of an exit's time while regions are put in, say.
+"""
 
 VcpuTask = Callable[[Vcpu], None]
 """Something done to a vCPU while it is outside the guest."""
@@ -220,6 +227,7 @@ class VcpuThreads:
         thread.vcpu.bind()
 
     def _start_threads(self) -> None:
+        sys.setswitchinterval(min(sys.getswitchinterval(), _LOCK_WITHIN))
         for thread in self.all:
             if thread.thread is None:
                 thread.thread = threading.Thread(
