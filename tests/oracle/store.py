@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import lzma
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,12 @@ def save(path: Path, answers: Iterable[Answer]) -> None:
             out.write(json.dumps(line, separators=(",", ":")) + "\n")
 
 
-def load(path: Path) -> Iterator[Answer]:
-    """The answers in a file."""
+def load(path: Path, wanted: Callable[[list[int]], bool] = lambda words: True) -> Iterator[Answer]:
+    """The answers in a file, of programs whose words are `wanted`: each is asked for when its turn comes."""
     with lzma.open(path, "rt", encoding="ascii") as lines:
         for line in lines:
             address, words, msr, packed = json.loads(line)
-            for each in packed:
+            for each in packed if wanted(words) else ():
                 yield _unpack(address, tuple(words), msr, each)
 
 
