@@ -9,7 +9,8 @@ from llvmlite import ir
 
 from chronovisor.engine.native.emitter import I64, POINTER, word
 from chronovisor.engine.native.layout import Left
-from chronovisor.engine.regions.lowering import EntryLowering, Exit
+from chronovisor.engine.regions.exits import Exit
+from chronovisor.engine.regions.lowering import EntryLowering
 
 _MOST = 64
 #: Why an instruction is left undone: only floating point is the concrete evaluator's at times.

@@ -10,7 +10,7 @@ from llvmlite import ir
 
 from chronovisor.engine.native.layout import PAGE_SHIFT
 from chronovisor.engine.native.pages import DecodedPages
-from chronovisor.engine.regions import bit_registers, discovery
+from chronovisor.engine.regions import bit_registers, condition_register, discovery
 from chronovisor.engine.regions.code import Site
 from chronovisor.engine.regions.lowering import EntryLowering
 from chronovisor.engine.regions.registers import RegisterLowering
@@ -50,13 +50,15 @@ def _a_region_is_left_from_a_tight_loop_without_its_registers(patch: pytest.Monk
 
 
 def _changes_of_bits_are_not_settled(patch: pytest.MonkeyPatch) -> None:
-    for kind in (bit_registers.BitRegister, bit_registers.ConditionRegister):
+    for kind in (bit_registers.BitRegister, condition_register.ConditionRegister):
         patch.setattr(kind, "settle", lambda register: None)
 
 
 def _a_field_is_put_in_another_place(patch: pytest.MonkeyPatch) -> None:
-    whole = bit_registers.ConditionRegister._field
-    patch.setattr(bit_registers.ConditionRegister, "_field", lambda register, low: whole(register, low ^ 4))
+    whole = condition_register.ConditionRegister._field
+    patch.setattr(
+        condition_register.ConditionRegister, "_field", lambda register, low: whole(register, low ^ 4)
+    )
 
 
 def _what_one_side_has_loaded_is_used_on_the_other(patch: pytest.MonkeyPatch) -> None:

@@ -20,8 +20,9 @@ from chronovisor.engine.native.emitter import I1, I64, Rows, word
 from chronovisor.engine.native.layout import OFFSETS, file_field
 from chronovisor.engine.native.lowering import Lowering, Mode
 from chronovisor.engine.regions import bit_registers
-from chronovisor.engine.regions.bit_registers import Compared, Maker, PartedRegister, parted_register
+from chronovisor.engine.regions.bit_registers import BitRegister, Compared, Maker, PartedRegister
 from chronovisor.engine.regions.code import Site
+from chronovisor.engine.regions.condition_register import ConditionRegister
 from chronovisor.engine.regions.tight_loops import Loop
 from chronovisor.isa.registers import FILES, RegisterFile
 from chronovisor.isa.values import Block, Value, When, mask
@@ -126,11 +127,11 @@ class RegisterLowering(Lowering):
     def _parted_registers(self) -> Iterator[tuple[str, PartedRegister]]:
         """The registers that are kept in parts, by their names."""
         in_loop = [self.sites[offset] for offset in self.loop]
-        for name in bit_registers.NAMES:
-            ones = bit_registers.changed(self.sites.values(), name)
-            # CR's fields lie apart in the state, so they are read apart too.
-            if name == "CR" or 0 < ones.bit_count() <= _MOST_BITS:
-                yield name, parted_register(self, name, ones, bit_registers.changed(in_loop, name))
+        # CR's fields lie apart in the state, so they are read apart too, even if nothing changes them.
+        yield "CR", ConditionRegister(self, "CR", bit_registers.changed(in_loop, "CR"))
+        ones = bit_registers.changed(self.sites.values(), "XER")
+        if 0 < ones.bit_count() <= _MOST_BITS:
+            yield "XER", BitRegister(self, "XER", ones)
 
     @staticmethod
     def _type(key: _Key) -> ir.Type:

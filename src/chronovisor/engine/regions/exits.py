@@ -1,0 +1,238 @@
+"""How a function of a region is left, with the state exact and its instructions counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+
+from llvmlite import ir
+
+from chronovisor.engine.native.emitter import HANDLER_POINTER, I64, POINTER, Rows, word
+from chronovisor.engine.native.layout import PAGE_SHIFT, RECORD_HANDLER, RECORD_SIZE, Left
+from chronovisor.engine.native.lowering import Mode
+from chronovisor.engine.regions.discovery import Region
+from chronovisor.engine.regions.registers import RegisterLowering
+
+
+class _Way(Enum):
+    """How the region is left."""
+
+    LEAVE = "return to `enter`, with CIA at an address"
+    JUMP = "go on at an address"
+    PLAIN = "the same, by the instruction's own handler although a region begins there"
+    PIECE_END = "return to `enter` if that begins another piece, else PLAIN"
+
+
+class Exit(Enum):
+    """Why the region is left; which way follows from that."""
+
+    UNDONE = "an instruction is left undone"
+    DONE = "an instruction is done and hands the thread back"
+    OUTSIDE = "control goes on outside the region"
+    REGISTER = "a register says where control goes on"
+    SPENT = "the budget may not last to the next entry"
+    ELSEWHERE = "a page of the region that control comes to is mapped in another way"
+    ABSENT = "the TLB does not have the page of an access, or it is in two pages"
+    UNDECODED = "control goes on in a page that has no records"
+
+
+_WAYS = {
+    Exit.UNDONE: _Way.LEAVE,
+    Exit.DONE: _Way.LEAVE,
+    Exit.OUTSIDE: _Way.JUMP,
+    Exit.REGISTER: _Way.JUMP,
+    Exit.SPENT: _Way.PIECE_END,
+    Exit.ELSEWHERE: _Way.JUMP,
+    Exit.ABSENT: _Way.PLAIN,
+}
+"""The way of each exit but UNDECODED, which is found out on the ways that go on."""
+
+
+def _record_offset(offset: int) -> int:
+    """How far behind the records of its page an instruction's record is, in bytes."""
+    return offset // 4 * RECORD_SIZE
+
+
+class ExitLowering(RegisterLowering):
+    """The function of a region's entry in the making, as far as its ends are concerned."""
+
+    def __init__(
+        self, module: ir.Module, name: str, mode: Mode, rows: Rows, region: Region, entry: int
+    ) -> None:
+        super().__init__(module, name, mode, rows, region.part(entry), region.loops.get(entry, frozenset()))
+        self.region, self.entry = region, entry
+        b = self.b
+        self.budget_at = b.alloca(I64)
+        b.store(self.budget, self.budget_at)
+        self.exit = {part: b.alloca(I64) for part in ("why", "address", "budget")}
+        self.exit["record"] = b.alloca(POINTER)
+        self._undecoded: ir.Block | None = None
+        #: The ends that exits share, and those of the tight loop. A jump is each exit's own: a processor
+        #: predicts it better than one that goes to wherever any of them does.
+        self._ways: dict[tuple[bool, _Way], ir.Block] = {}
+
+    # Addresses and counts
+
+    def address(self) -> ir.Value:
+        """The instruction's own address."""
+        return self._address_of(self.site.offset)
+
+    def _address_of(self, offset: int) -> ir.Value:
+        return self.b.add(self.read("page_base"), word(offset - self._page * (1 << PAGE_SHIFT)))
+
+    @property
+    def _page(self) -> int:
+        """The distance of the entry's page, in whose records control came, from the home page."""
+        return self.entry >> PAGE_SHIFT
+
+    def _record(self, offset: int) -> ir.Value | None:
+        """The record of an instruction, if it is in the entry's page."""
+        if offset >> PAGE_SHIFT != self._page:
+            return None
+        return self.at(self.record, _record_offset(offset - self.entry))
+
+    def _left(self, done: int) -> ir.Value:
+        """What is left of the budget after so many instructions since it was stored."""
+        left = self.b.load(self.budget_at, typ=I64)
+        return self.b.sub(left, word(done)) if done else left
+
+    # The ends of instructions
+
+    def leave(self, why: Left | ir.Value, address: ir.Value) -> None:
+        """Hand the thread back with CIA at ``address``, this instruction undone."""
+        self._exit(Exit.UNDONE, self.known.done, why=why, address=address)
+
+    def leave_done(self, why: Left | ir.Value, address: ir.Value) -> None:
+        """Hand the thread back behind this instruction."""
+        self._exit(Exit.DONE, self.known.done + 1, why=why, address=address)
+
+    @contextmanager
+    def _apart(self) -> Iterator[None]:
+        """Make a way that ends: what becomes known on it is not known elsewhere."""
+        before = self.present()
+        yield
+        self.resume(before)
+
+    def _exit(
+        self,
+        exit: Exit,
+        done: int,
+        why: Left | ir.Value | None = None,
+        address: ir.Value | None = None,
+        record: ir.Value | None = None,
+    ) -> None:
+        """Leave the region after so many instructions, at an address or at a record."""
+        b, way = self.b, _WAYS[exit]
+        self._taken(exit, why)
+        with self._apart():
+            if way is _Way.JUMP:
+                self.settle()
+                self._jump_out(self._left(done), address, record)
+                return
+            parts = {"why": word(why) if isinstance(why, Left) else why, "address": address}
+            if way is not _Way.LEAVE and record is None:
+                assert address is not None
+                budget = self._left(done)
+                record, missing = self.record_at(address)
+                with self.elsewhere(missing):
+                    with self._apart():
+                        self.settle()
+                    b.store(address, self.exit["address"])
+                    b.store(budget, self.exit["budget"])
+                    b.branch(self._undecoded_end())
+            for part, value in {**parts, "record": record, "budget": self._left(done)}.items():
+                if value is not None:
+                    b.store(value, self.exit[part])
+            if not self.is_in_loop:
+                self.settle()
+            b.branch(self._way_out(way))
+
+    def _jump_out(self, budget: ir.Value, address: ir.Value | None, record: ir.Value | None) -> None:
+        """Go on outside the function's part, at a record or at an address."""
+        b, missing = self.b, None
+        if record is None:
+            assert address is not None
+            record, missing = self.record_at(address)
+        self._count(budget)
+        self.write("handlers_from", b.ptrtoint(record, I64))
+        # Read once: another thread may be taking a region out.
+        self.go_on(b.load(self.at(record, RECORD_HANDLER), typ=HANDLER_POINTER), record, budget)
+        if missing is not None:
+            b.position_at_end(missing)
+            b.store(address, self.exit["address"])
+            b.store(budget, self.exit["budget"])
+            b.branch(self._undecoded_end())
+
+    def _way_out(self, way: _Way) -> ir.Block:
+        """Where the region is left, from the instruction in the making."""
+        end = self._ways.get((self.is_in_loop, way))
+        if end is None and self.is_in_loop:
+            end = self._ways[True, way] = self.block_named(f"{way.name.lower()}_from_loop")
+            with self.elsewhere(end):
+                self.leave_loop()
+                self.b.branch(self._end(way))
+        return end or self._end(way)
+
+    def _end(self, way: _Way) -> ir.Block:
+        """The end that exits of a way share."""
+        end = self._ways.get((False, way))
+        if end is None:
+            end = self._ways[False, way] = self.block_named(way.name.lower())
+            with self.elsewhere(end):
+                _ENDS[way](self)
+        return end
+
+    def _taken(self, exit: Exit, why: Left | ir.Value | None) -> None:
+        """The code that follows leaves the region in this way. Tests count how often that happens."""
+
+    # The ends that exits share
+
+    def _end_by_leaving(self) -> None:
+        why, address, budget = self._of_exit("why", "address", "budget")
+        self._count(budget)
+        self._return(why, address, budget)
+
+    def _end_piece(self) -> None:
+        self._end_by("end_of_piece")
+
+    def _end_plainly(self) -> None:
+        self._end_by("plain")
+
+    def _end_by(self, handler: str) -> None:
+        """Leave the rest to one of the handlers that the state names."""
+        record, budget = self._of_exit("record", "budget")
+        self._count(budget)
+        self.go_on(self.b.load(self.field(handler), typ=HANDLER_POINTER), record, budget)
+
+    def _undecoded_end(self) -> ir.Block:
+        """The end of exits to a page without records."""
+        if self._undecoded is None:
+            self._undecoded = self.block_named("undecoded")
+            with self.elsewhere(self._undecoded):
+                self._taken(Exit.UNDECODED, Left.FETCH)
+                address, budget = self._of_exit("address", "budget")
+                self._count(budget)
+                self._return(word(Left.FETCH), address, budget)
+        return self._undecoded
+
+    def _of_exit(self, *parts: str) -> list[ir.Value]:
+        """What is known when the region is left."""
+        return [self.b.load(self.exit[part], typ=self.exit[part].allocated_type) for part in parts]
+
+    def _count(self, budget: ir.Value) -> None:
+        """Count the instructions of the stay."""
+        done = self.b.sub(self.budget, budget)
+        self.write("done_in_regions", self.b.add(self.read("done_in_regions"), done))
+
+    def _return(self, why: ir.Value, address: ir.Value, budget: ir.Value) -> None:
+        self.b.store(address, self.field("CIA"))
+        self.b.store(budget, self.field("budget"))
+        self.b.ret(why)
+
+
+_ENDS = {
+    _Way.LEAVE: ExitLowering._end_by_leaving,
+    _Way.PIECE_END: ExitLowering._end_piece,
+    _Way.PLAIN: ExitLowering._end_plainly,
+}

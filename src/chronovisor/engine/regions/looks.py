@@ -1,0 +1,124 @@
+"""Looks into the TLB: where the accesses of a function of a region are in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from llvmlite import ir
+
+from chronovisor.engine.native import finding
+from chronovisor.engine.native.emitter import I64, POINTER, Rows, word
+from chronovisor.engine.native.layout import PAGE_SHIFT, finding_field
+from chronovisor.engine.native.lowering import Mode
+from chronovisor.engine.regions import accesses
+from chronovisor.engine.regions.code import Site
+from chronovisor.engine.regions.discovery import Region
+from chronovisor.engine.regions.exits import Exit, ExitLowering
+from chronovisor.isa.values import Value
+
+
+class LookLowering(ExitLowering):
+    """The function of a region's entry in the making, as far as memory is concerned."""
+
+    def __init__(
+        self, module: ir.Module, name: str, mode: Mode, rows: Rows, region: Region, entry: int
+    ) -> None:
+        super().__init__(module, name, mode, rows, region, entry)
+        #: The statement in the making; accesses of the block that share a look, and for each span that was
+        #: looked up the address in this process at distance 0.
+        self._present: Value | None = None
+        self._near: Mapping[tuple[int, int], accesses.Access] = {}
+        self._looked_up: dict[int, ir.Value] = {}
+
+    def begin_line(self, line: Iterable[Site]) -> None:
+        """A straight line of instructions begins."""
+        self._near, self._looked_up = accesses.near(line) if self.sixty_four else {}, {}
+
+    def statement(self, v: Value) -> None:
+        """Do one statement."""
+        self._present = v
+        super().statement(v)
+
+    def place(self, ea: ir.Value, size: int, store: bool) -> ir.Value:
+        """Where ``size`` bytes at an effective address are in this process.
+
+        The first of accesses that are near each other looks the page of all of them up. If the TLB does not
+        have it, or if they are in two pages, the instruction's own handler goes on.
+        """
+        b = self.b
+        if not self.sixty_four:
+            ea = b.and_(ea, word(0xFFFFFFFF))
+        access = self._near.get((self.site.offset, id(self._present)))
+        if access is None:
+            return b.inttoptr(
+                b.add(ea, self._page_of(ea, size, "store" if store else "load", store)), POINTER
+            )
+        span = access.span
+        moved = self._looked_up.get(id(span))
+        if moved is None:
+            lowest = b.add(ea, word(span.low - access.distance))
+            moved = self._looked_up[id(span)] = self._page_of(lowest, span.high - span.low, span.use, store)
+        return b.inttoptr(b.add(ea, moved), POINTER)
+
+    def _page_of(self, ea: ir.Value, size: int, use: str, store: bool) -> ir.Value:
+        """How far behind effective addresses the places of some bytes are.
+
+        In a tight loop they often lie in the same page as the last time. No thread relies on what this one
+        looks up until its piece of the run ends, and the function with it: see `define_await_piece`.
+        """
+        if not self.is_in_loop:
+            return self._look_up(ea, size, use, store)
+        b = self.b
+        with b.goto_entry_block():
+            begin, room, distance = (b.alloca(I64) for _ in range(3))
+            b.store(word(0), room)
+        inside = b.sub(ea, b.load(begin, typ=I64))
+        known = self.block_named("known")
+        another = self.unlikely(b.icmp_unsigned(">=", inside, b.load(room, typ=I64)), "another")
+        b.branch(known)
+        with self.elsewhere(another):
+            b.store(self._look_up(ea, size, use, store), distance)
+            b.store(b.and_(ea, word(-(1 << PAGE_SHIFT))), begin)
+            b.store(word(self._room(size)), room)
+            b.branch(known)
+        b.position_at_end(known)
+        return b.load(distance, typ=I64)
+
+    @staticmethod
+    def _room(size: int) -> int:
+        """At how many places in a page so many bytes may begin."""
+        return (1 << PAGE_SHIFT) - size + 1
+
+    def _look_up(self, ea: ir.Value, size: int, use: str, store: bool) -> ir.Value:
+        """How far behind effective addresses the places of some bytes are, for a use.
+
+        ``store`` says whether the access that is being made is a store.
+        """
+        b = self.b
+        last = b.lshr(b.add(ea, word(size - 1)), word(PAGE_SHIFT))
+        tag, data = self.tlb_entry_at(self.present_tlb(), use, ea)
+        absent = self.unlikely(b.icmp_unsigned("!=", b.load(tag, typ=I64), last), "absent")
+        found = self.block_named("found")
+        distance, usual = b.load(data, typ=I64), b.block
+        b.branch(found)
+        with self.elsewhere(absent):
+            other = self._find(ea, size, use, store)
+            nowhere = self.unlikely(b.icmp_unsigned("==", other, word(finding.NOT_FOUND)), "nowhere")
+            rare = b.block
+            b.branch(found)
+            b.position_at_end(nowhere)
+            record = self._record(self.site.offset)
+            address = self.address() if record is None else None
+            self._exit(Exit.ABSENT, self.known.done, address=address, record=record)
+        b.position_at_end(found)
+        either = b.phi(I64)
+        either.add_incoming(distance, usual)
+        either.add_incoming(other, rare)
+        return either
+
+    def _find(self, ea: ir.Value, size: int, use: str, store: bool) -> ir.Value:
+        """Have a page found that is not in the first entry of its place."""
+        field = self.field(finding_field(use, "store" if store else "load"))
+        function = self.b.load(field, typ=finding.FIND_POINTER)
+        arguments = [self.state, self.present_tlb(), ea, word(size)]
+        return self.b.call(function, arguments, cconv=finding.CONVENTION)
