@@ -14,7 +14,7 @@ from chronovisor.engine.regions import bit_registers, condition_register, discov
 from chronovisor.engine.regions.code import Site
 from chronovisor.engine.regions.lowering import EntryLowering
 from chronovisor.engine.regions.registers import RegisterLowering
-from chronovisor.isa.values import Value
+from chronovisor.isa.values import Value, When
 
 Break = Callable[[pytest.MonkeyPatch], None]
 
@@ -61,15 +61,20 @@ def _a_field_is_put_in_another_place(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-def _what_one_side_has_loaded_is_used_on_the_other(patch: pytest.MonkeyPatch) -> None:
-    whole = RegisterLowering.resume
+def _a_tight_loop_leaves_the_summary_overflow_out(patch: pytest.MonkeyPatch) -> None:
+    kind = condition_register.ConditionRegister
+    patch.setattr(kind, "_exact", lambda register, kept: register._b.and_(kept, ir.Constant(kept.type, 15)))
 
-    def resume(low: RegisterLowering, known: Any) -> None:
-        values = low.known.values
-        whole(low, known)
-        low.known.values |= values
 
-    patch.setattr(RegisterLowering, "resume", resume)
+def _what_is_known_before_a_condition_is_known_behind_it(patch: pytest.MonkeyPatch) -> None:
+    whole = RegisterLowering._when
+
+    def when(low: RegisterLowering, guarded: When) -> None:
+        before = low.present()
+        whole(low, guarded)
+        low.resume(before)
+
+    patch.setattr(RegisterLowering, "_when", when)
 
 
 def _an_exit_counts_one_too_many(patch: pytest.MonkeyPatch) -> None:

@@ -411,8 +411,25 @@ def test_a_tight_loop_that_walks_over_pages() -> None:
     _compare_a_walk_over_pages()
 
 
+def _compare_an_overflow_of_long_ago() -> None:
+    """Comparisons in a tight loop copy SO, which nothing in the loop sets."""
+    text = "loop: addi r3,r3,1; cmp 1,1,r3,r4; mfcr r5; cmp 6,0,r4,r3; bc 16,0,loop; sc 1"
+    values = {"CTR": 99, "r3": 0, "r4": 50, "XER": 1 << 31}
+    runs = [_Run(e, _Case(text, CODE, KERNEL, values, 0, "nop")) for e in (ConcreteEngine, NativeEngine)]
+    assert put_in(runs[1], [0]) == 1
+    for count in (7, 41, 100, 300, 200):
+        for run in runs:
+            run.guest.advance(run.thread, count)
+        assert runs[0].seen() == runs[1].seen(), "seed: none"
+
+
+def test_an_overflow_of_long_ago_is_copied_in_a_tight_loop() -> None:
+    _compare_an_overflow_of_long_ago()
+
+
 def _compare_all() -> None:
     _compare_code_that_changes()
+    _compare_an_overflow_of_long_ago()
     _compare_a_walk_over_pages()
     compare_many(range(200))
 
