@@ -8,6 +8,7 @@ import pytest
 from handlers import ensure
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from isa.every import of_every_instruction
 
 from chronovisor.engine.concrete import ConcreteEngine
 from chronovisor.engine.native.encoding import encoding
@@ -20,7 +21,7 @@ from chronovisor.engine.state import Thread
 from chronovisor.isa.assembly import assemble
 from chronovisor.isa.bits import MSR
 from chronovisor.isa.decode import decode
-from chronovisor.isa.instruction import INSTRUCTIONS
+from chronovisor.isa.instruction import INSTRUCTIONS, Instruction
 from chronovisor.isa.registers import FILES
 from chronovisor.isa.values import OPERATIONS
 
@@ -92,9 +93,9 @@ def test_hints_make_no_difference() -> None:
     assert chosen == {0, 2, 4, 8, 10, 12, 16, 18, 20}
 
 
-@pytest.mark.parametrize("one", INSTRUCTIONS, ids=lambda one: f"{one.mnemonic}-{one.opcode}")
-def test_operands_fit_a_record(one: object) -> None:
-    program = one.program(tuple(0 for _ in one.statics), True, True)  # type: ignore[attr-defined]
+@of_every_instruction
+def test_operands_fit_a_record(one: Instruction) -> None:
+    program = one.program(tuple(0 for _ in one.statics), True, True)
     if is_native(program):
         encoding(program)
 

@@ -18,6 +18,7 @@ from chronovisor.isa.extended_mnemonics import extended_mnemonics
 from chronovisor.isa.instruction import INSTRUCTIONS, Instruction
 from chronovisor.isa.registers import SPR_READ, SPR_WRITE
 
+from .every import of_every_instruction
 from .test_declarations import draw_word
 
 _PREFIX = "powerpc64le-linux-gnu-"
@@ -31,7 +32,7 @@ def words(text: str, origin: int = 0) -> list[int]:
 # Ours with ours
 
 
-@pytest.mark.parametrize("declared", INSTRUCTIONS, ids=lambda one: one.mnemonic)
+@of_every_instruction
 def test_text_of_each_instruction_comes_back(declared: Instruction) -> None:
     random = Random()
     for _ in range(30):

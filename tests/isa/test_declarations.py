@@ -6,7 +6,6 @@ import re
 from itertools import combinations, product
 from random import Random
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +15,7 @@ from chronovisor.isa.forms import FIELDS, Field
 from chronovisor.isa.instruction import INSTRUCTIONS, RESERVED, UNIMPLEMENTED, Instruction
 from chronovisor.isa.values import EFFECTS, OPERATIONS, PURE
 
-every_instruction = pytest.mark.parametrize("declared", INSTRUCTIONS, ids=lambda one: one.mnemonic)
+from .every import of_every_instruction
 
 
 def draw_word(random: Random, declared: Instruction) -> int:
@@ -31,7 +30,7 @@ def test_no_word_is_two_instructions() -> None:
             assert both in (one.mask, other.mask), f"{one} and {other} overlap"
 
 
-@every_instruction
+@of_every_instruction
 def test_words_decode_to_their_instruction(declared: Instruction) -> None:
     random = Random(declared.mnemonic)
     for _ in range(20):
@@ -51,13 +50,13 @@ def test_every_instruction_cites_its_section() -> None:
     assert not wrong
 
 
-@every_instruction
+@of_every_instruction
 def test_text_says_every_field(declared: Instruction) -> None:
     written = {*declared.assembly_fields, *declared.options, *declared.fixed}
     assert {field.name for field in declared.fields} <= written
 
 
-@every_instruction
+@of_every_instruction
 def test_fields_do_not_overlap(declared: Instruction) -> None:
     taken = declared.mask
     for field in declared.fields:
@@ -71,7 +70,7 @@ def ones(field: Field) -> int:
     return sum(1 << (31 - bit) for first, last in field.pieces for bit in range(first, last + 1))
 
 
-@every_instruction
+@of_every_instruction
 def test_meaning_compiles_in_all_modes(declared: Instruction) -> None:
     random = Random(declared.mnemonic)
     statics = {declared.decode_statics(draw_word(random, declared)) for _ in range(24)}
