@@ -17,6 +17,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable
+from itertools import count
 from queue import SimpleQueue
 from typing import Any
 
@@ -45,8 +46,11 @@ def answer(asked: dict[str, Any]) -> bytes:
     return compile_handlers(keys, together, tuple(asked["mode"]))
 
 
-def serve(answers: Callable[[dict[str, Any]], bytes]) -> None:
-    """Answer requests until the input ends."""
+def serve(answers: Callable[[dict[str, Any]], bytes], collects_after: int | None = None) -> None:
+    """Answer requests until the input ends.
+
+    If ``collects_after`` is given, garbage is collected after so many answers, and at no other time.
+    """
     lines: SimpleQueue[bytes] = SimpleQueue()
 
     def read() -> None:
@@ -58,13 +62,17 @@ def serve(answers: Callable[[dict[str, Any]], bytes]) -> None:
     threading.Thread(target=read, daemon=True).start()
     # What was imported stays: the garbage collector need not look at it again and again.
     gc.freeze()
-    while True:
+    if collects_after:
+        gc.disable()
+    for number in count(1):
         asked = json.loads(lines.get())
         if asked["fingerprint"] != fingerprint():
             raise SystemExit("chronovisor's sources changed while it ran")
         code = answers(asked)
         sys.stdout.buffer.write(HEADER.pack(len(code), hashlib.sha256(code).digest()) + code)
         sys.stdout.buffer.flush()
+        if collects_after and number % collects_after == 0:
+            gc.collect()
 
 
 if __name__ == "__main__":
