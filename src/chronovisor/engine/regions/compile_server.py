@@ -15,8 +15,8 @@ from chronovisor.engine.regions.compile import WantedRegion, compile_region
 
 #: How much less urgent compiling regions is than running guests.
 _NICENESS = 5
-#: After how many regions garbage is collected: each leaves about a megabyte. Looking at what is still in use after
-#: each of them would take a tenth of the time.
+#: After how many regions garbage is collected: each leaves about a megabyte. To look at what is still in use
+#: after each of them would take a tenth of the time.
 _COLLECTS_AFTER = 16
 
 
