@@ -266,8 +266,17 @@ def test_nothing_is_touched_while_it_is_paused(card: Card) -> None:
     card.wire.come(frame(100))
     assert card.frame(0.05) is None
     assert card.memory.dirty.take() == []
+    # Nor does the card's thread look again and again whether it may.
+    looks: list[object] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(card.adapter._receiver, "hand_over", looks.append)
+        time.sleep(0.05)
+    assert looks == []
+    card.wire.come(frame(101))
     card.adapter.resume()
     assert card.frame() == frame(100)
+    assert card.add(2048) == Status.SUCCESS
+    assert card.frame() == frame(101)
 
 
 @pytest.mark.parametrize("cuts", [[60], [14, 1, 45], [10, 10, 10, 10, 10, 10], [9000, 60, 1, 40000]])

@@ -120,9 +120,9 @@ class Link(ABC):
             return ()
         return self._receive() if found else ()
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float | None = None) -> None:
         """Wait for `interrupt` as `receive` does, and leave frames at the other end."""
-        if self._call.poll(seconds * 1000):
+        if self._call.poll(None if seconds is None else seconds * 1000):
             os.eventfd_read(self._called)
 
     def interrupt(self) -> None:

@@ -160,10 +160,11 @@ class NetworkAdapter(VioDevice):
         try:
             while not self._closing:
                 frames: Sequence[memoryview] = ()
+                seconds = _LOOK_AGAIN if receiver.going and receiver.waits else None
                 if receiver.is_full:
-                    link.wait(_LOOK_AGAIN)
+                    link.wait(seconds)
                 else:
-                    frames = link.receive(_LOOK_AGAIN if receiver.waits else None)
+                    frames = link.receive(seconds)
                 with self._changing:
                     receiver.hand_over([frame for frame in frames if self._is_for_guest(frame)])
                     self._asleep = receiver.waits
@@ -199,6 +200,8 @@ class NetworkAdapter(VioDevice):
                 )
                 self._thread.start()
             self._receiver.hand_over()
+        # While it is paused the thread may wait for this alone.
+        self._link.interrupt()
 
     def take(self) -> None:
         """Nothing: each guest has a link of its own."""
