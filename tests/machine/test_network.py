@@ -266,8 +266,9 @@ def test_nothing_is_touched_while_it_is_paused(card: Card) -> None:
     card.wire.come(frame(100))
     assert card.frame(0.05) is None
     assert card.memory.dirty.take() == []
-    # Nor does the card's thread look again and again whether it may.
+    # Nor does the card's thread look again and again whether it may, once it knows of the frame.
     looks: list[object] = []
+    until(lambda: card.adapter._receiver.waits and not card.adapter._changing.locked())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(card.adapter._receiver, "hand_over", looks.append)
         time.sleep(0.05)
