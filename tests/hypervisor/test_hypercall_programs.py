@@ -682,8 +682,12 @@ def test_no_buffer_is_lost_while_a_card_takes_buffers_opens_and_closes() -> None
     vcpu.state.gpr[10:13] = [int(Hcall.ADD_LOGICAL_LAN_BUFFER), behind, END]
 
     def guest() -> None:
-        while (call := vcpu.run(0 if ended else None)).number != END:  # type: ignore[union-attr]
-            ended.append(call.arguments[1])  # type: ignore[union-attr]
+        while True:
+            call = vcpu.run(0 if ended else None)
+            assert isinstance(call, Hypercall)
+            if call.number == END:
+                break
+            ended.append(call.arguments[1])
 
     thread = threading.Thread(target=guest)
     thread.start()

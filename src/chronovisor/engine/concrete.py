@@ -156,11 +156,13 @@ class ConcreteEngine:
 
     def exchange_word(self, table: int, number: int, expected: int, new: int) -> bool:
         """Set a word of a table if it still is as expected; whether it was, and there is such a word."""
-        words = self.word_tables.get(table, ())
+        words = self.word_tables.get(table)
+        if words is None or number >= len(words):
+            return False
         with self._exchanging:
-            if number >= len(words) or words[number] != expected:
+            if words[number] != expected:
                 return False
-            words[number] = new  # type: ignore[index]
+            words[number] = new
             return True
 
     def _known(self, thread: Thread) -> Thread:

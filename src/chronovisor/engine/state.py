@@ -343,7 +343,7 @@ class Thread:
         return True
 
     def read_word(self, table: int, number: int) -> int:
-        """Return a word of a table; 0 if there is none."""
+        """Return a word of a table, or 0 if the table or the word does not exist."""
         words = self.code.word_tables.get(table, ())
         return words[number] if number < len(words) else 0
 

@@ -154,7 +154,7 @@ class Xics:
         return {number: self.source(number) for number in self._sources}
 
     def source(self, number: int) -> Source:
-        """Return a source as it is now; KeyError if there is none of that number."""
+        """Return the present state of a source; KeyError if no source has that number."""
         source = self._sources[number]
         if source.lent:
             source.lent = False

@@ -416,7 +416,10 @@ class Machine:
         return self.trace.emit("set_words", 1, (table, *map(self._word, operands)), how)
 
     def word(self, table: Value, number: Value | int) -> Value:
-        """A word of such a table, which somebody else may change at any time; 0 if there is none."""
+        """A word of such a table, or 0 if the table or the word does not exist.
+
+        Others may change it at any time.
+        """
         return self.trace.emit("read_word", 64, (table, self._word(number)))
 
     def exchange_word(

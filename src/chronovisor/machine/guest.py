@@ -6,18 +6,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from chronovisor.kvm.ids import MemoryFlag
-from chronovisor.kvm.interface import Device, System, Vcpu, Vm
+from chronovisor.kvm.interface import Vcpu
 from chronovisor.kvm.registers import read_register, write_register
 from chronovisor.kvm.statistics import Statistics
-from chronovisor.machine.console import Console
 from chronovisor.machine.dispatch_log_reader import read_dispatch_log
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest_run import GuestRun
 from chronovisor.machine.machine_state import MachineState, put_state, take_state
-from chronovisor.machine.sizes import Topology
-from chronovisor.machine.vio.attachments import NOTHING, Attachments
 from chronovisor.machine.wall_clock import TimeOfDay
-from chronovisor.memory import GuestMemory
 from chronovisor.papr.dispatch_log import DispatchLog
 from chronovisor.papr.hcalls import name_of
 from chronovisor.timebase.handover import IdealInterval
@@ -37,22 +33,9 @@ class Guest(GuestRun):
     It starts paused; `run`, `run_for`, `run_until` and `resume` let it go.
     """
 
-    def __init__(
-        self,
-        system: System,
-        vm: Vm,
-        vcpus: Sequence[Vcpu],
-        memory: GuestMemory,
-        topology: Topology,
-        console: Console,
-        name: str,
-        controller: Device | None = None,
-        attachments: Attachments = NOTHING,
-    ) -> None:
-        super().__init__(system, vm, vcpus, memory, topology, console, name, controller, attachments)
-        self.history = History(0)
-        """What happened to its time; moves and snapshots carry it along."""
-        self._carried_time_of_day: TimeOfDay | None = None
+    history = History(0)
+    """What happened to its time; moves and snapshots carry it along."""
+    _carried_time_of_day: TimeOfDay | None = None
 
     @property
     def console_text(self) -> str:

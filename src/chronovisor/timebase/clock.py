@@ -231,6 +231,7 @@ class HostClock:
         """
         if now is None:
             now = self.source.ticks()
-        # As above. This is `signed64`, without its call.
+        # This is `signed64`, without its call.
         away = ((moment.value - now - self.origin + _HALF) & MASK64) - _HALF
+        # SourceTime is a name for mypy alone, and its call would take as long as the rest.
         return now + away  # type: ignore[return-value]

@@ -43,7 +43,7 @@ from chronovisor.isa.radix import Access
 #: Instructions between two checks of the clock and of requests from outside.
 PIECE = 16384
 
-#: Instructions that handlers execute from one sample of where the thread is to the next.
+#: How many instructions handlers execute between two samples.
 INSTRUCTIONS_PER_SAMPLE = 2 * PIECE
 
 
@@ -316,11 +316,12 @@ class _Entry(ThreadEmitter):
         self._adopt(self.piece)
 
     def _sample(self) -> None:
-        """Note where the thread is, or where handlers took over before it came there.
+        """Take a sample if one is due: the thread's address, and that at which handlers took over.
 
-        A sample is due each time that handlers have executed so many instructions. It is taken where a piece
-        ends because its budget is used up, which may be anywhere. If regions go on where they have left off,
-        nothing tells what handlers execute; then the sample is taken later.
+        A sample is due each time that handlers have executed INSTRUCTIONS_PER_SAMPLE instructions. It is
+        taken after a piece that has used up its budget, because that may happen at any instruction. If the
+        last region to be left was left for another region, nobody knows what handlers have executed. The
+        sample then waits for the next piece.
         """
         b = self.b
         record = self.read("handlers_from")

@@ -138,8 +138,8 @@ class Registers(ctypes.Structure):
         ("page_entry", ctypes.c_uint64),
         # The record at which handlers took over, or SPENT or SOMEWHERE
         ("handlers_from", ctypes.c_uint64),
-        # Where the thread was, now and then; how many samples there were in all; how many instructions there
-        # are until the next one, of which those do not count that regions have executed since
+        # The samples; how many were taken in all; how many instructions there are until the next one, if
+        # regions execute none of them; and how many regions had executed when that was last computed
         ("samples", Sample * SAMPLES),
         ("sample_count", ctypes.c_uint64),
         ("until_sample", ctypes.c_int64),

@@ -22,7 +22,7 @@ from chronovisor.isa.values import Value, mask
 NAMES: Final = ("CR", "XER")
 
 Maker = Callable[[], ir.Value]
-"""What makes a value where it is needed."""
+"""Makes a value at the place in the function that needs the value."""
 Known = Any
 """What a register of one kind knows at a place in the function; it never changes."""
 
@@ -156,7 +156,7 @@ class PartedRegister(ABC):
 
     @abstractmethod
     def settle(self) -> None:
-        """Have the changes in the state; in a tight loop all that it changes."""
+        """Write the changes to the state. In a tight loop, write everything that the loop changes."""
 
     @abstractmethod
     def _replace(self, ones: int, value: ir.Value, compared: Compared | None) -> None:
@@ -233,7 +233,7 @@ class BitRegister(PartedRegister):
         return self.known
 
     def settle(self) -> None:
-        """Have the changes in the state; in a tight loop all that it changes."""
+        """Write the changes to the state. In a tight loop, write everything that the loop changes."""
         there, changed = self.known
         if self._low.is_in_loop:
             changed = self._ones

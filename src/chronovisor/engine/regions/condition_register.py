@@ -66,7 +66,7 @@ class ConditionRegister(PartedRegister):
         return b.or_(b.and_(kept, _byte(mask(_FIELD))), overflow)
 
     def _made(self, value: ir.Value | Compared, in_place: bool = False) -> ir.Value:
-        """A field as 8 bits: where it is needed, so nothing is made for what nothing looks at."""
+        """A field as 8 bits. Callers make it only when something needs it: most fields are never read."""
         if not isinstance(value, Compared):
             return value
         b, later = self._b, _FROM_XER if in_place and value.is_later else 0
@@ -113,7 +113,7 @@ class ConditionRegister(PartedRegister):
         return self.nothing
 
     def settle(self) -> None:
-        """Have the changes in the state; in a tight loop all that it changes."""
+        """Write the changes to the state. In a tight loop, write everything that the loop changes."""
         if self._low.is_in_loop:
             for low, place in self._places.items():
                 self._b.store(self._exact(self._b.load(place, typ=I8)), self._field(low))

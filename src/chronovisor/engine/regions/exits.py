@@ -165,7 +165,7 @@ class ExitLowering(RegisterLowering):
             b.branch(self._undecoded_end())
 
     def _way_out(self, way: _Way) -> ir.Block:
-        """Where the region is left, from the instruction in the making."""
+        """The block that leaves the region in this way, for the instruction in the making."""
         end = self._ways.get((self.is_in_loop, way))
         if end is None and self.is_in_loop:
             end = self._ways[True, way] = self.block_named(f"{way.name.lower()}_from_loop")

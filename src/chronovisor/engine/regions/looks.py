@@ -1,4 +1,4 @@
-"""Looks into the TLB: where the accesses of a function of a region are in this process."""
+"""Looks into the TLB: they find the addresses in this process of what a region loads and stores."""
 
 from __future__ import annotations
 

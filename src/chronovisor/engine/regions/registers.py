@@ -283,7 +283,7 @@ class RegisterLowering(Lowering):
             register.known = register.join_in_loop() if self.is_in_loop else register.nothing
 
     def _end_of_when(self, guarded: When) -> None:
-        """The guarded statements are done: what they have changed must be where it is looked for."""
+        """Write what the guarded statements have changed to the state: behind them nothing of it is known."""
         if not self.is_in_loop:
             for name, _ in _changed_in(self.site, guarded.body):
                 if name in self._bits:
