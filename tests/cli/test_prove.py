@@ -66,21 +66,26 @@ def test_all_proven_is_success(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 
 @pytest.mark.parametrize(
-    ("other", "said"),
+    ("other", "timeout", "said"),
     [
-        (claim(does_not_hold), "the-name is refuted: not so: it is below the limit. With x = 0x3e8"),
-        (claim(vacuous), "the-name says nothing: its assumptions never hold together"),
-        (claim(hard), "the-name is undecided: time-out of 0.5 s, 0 paths done"),
-        (claim(holds, holds), "the-name is not shown to be tight: one further: proven"),
+        (claim(does_not_hold), "60", "the-name is refuted: not so: it is below the limit. With x = 0x3e8"),
+        (claim(vacuous), "60", "the-name says nothing: its assumptions never hold together"),
+        # The claim that holds has to be proven within that time too.
+        (claim(hard), "3", "the-name is undecided: time-out of 3 s, 0 paths done"),
+        (claim(holds, holds), "60", "the-name is not shown to be tight: one further: proven"),
     ],
     ids=["refuted", "vacuous", "undecided", "not tight"],
 )
 def test_anything_else_is_a_failure(
-    other: Claim, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    other: Claim,
+    timeout: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     proving(monkeypatch, PROVEN, other)
-    assert main(["prove", "--timeout", "0.5"]) == ExitStatus.FAILED
+    assert main(["prove", "--timeout", timeout]) == ExitStatus.FAILED
     printed = capsys.readouterr().out
     assert said in printed
     assert "1 of 2 claims proven" in printed

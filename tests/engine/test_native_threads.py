@@ -279,6 +279,7 @@ again:
     bc 12,2,again
     sc 1
 """
+# It goes on until the operation has happened: the other thread may get a processor late.
 FORBID = """
 round:
     {store} r7,{size}(r5)
@@ -292,7 +293,13 @@ round:
     addi r12,r12,1
 good:
     {store} r11,{size}(r5)
+    sync 0
     bc 16,0,round
+    cmpi 0,1,r11,0
+    bc 4,2,done
+    mtctr r14
+    b round
+done:
     stw r13,0(r8)
     sc 1
 """
@@ -312,7 +319,7 @@ def test_atomic_operations_on_two_words_are_one_step(operation: str, size: int) 
     guest.place(OTHER, FORBID.format(load=load, store=store, size=size))
     common = {"r5": DATA, "r8": DATA + 256}
     atomic = guest.thread(real=True, **common)
-    other = guest.thread(OTHER, real=True, CTR=3_000_000, r7=1 << 30, r13=1, **common)
+    other = guest.thread(OTHER, real=True, CTR=3_000_000, r7=1 << 30, r13=1, r14=1, **common)
     run_both(guest, atomic, other)
     assert guest.memory.load(DATA, size, False) > 0, "the operation never happened"
     assert other.gpr[12] == 0, "the operation happened although the second word forbade it"
