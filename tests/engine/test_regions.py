@@ -395,13 +395,22 @@ def test_pages_that_the_tlb_has_side_by_side(pages: int) -> None:
 
 
 def _compare_a_walk_over_pages() -> None:
-    """A tight loop whose accesses come to other pages, and lie in two of them now and then."""
-    text = "loop: ld r3,0(r8); add r4,r4,r3; std r4,0(r9); addi r8,r8,25; addi r9,r9,-25; bc 16,0,loop; sc 1"
+    """A tight loop whose accesses come to other pages, and lie in two of them now and then.
+
+    The TLB has all of the pages before. Two of them do not lie beside each other in real memory.
+    """
+    text = "".join(f"ld r5,{at}(r20); std r5,{at}(r20); " for at in (-0x800, 0x800, 0x1800))
+    text += "loop: ld r3,0(r8); add r4,r4,r3; std r4,0(r9); addi r8,r8,25; addi r9,r9,-25; bc 16,0,loop; sc 1"
     # Of both, one access begins 4 bytes before DATA + 0x1000.
-    values = {"CTR": 0x2F00 // 25 - 1, "r8": DATA + 0xFFC - 25 * 327, "r9": DATA + 0xFFC + 25 * 153}
+    values = {
+        "r20": DATA,
+        "CTR": 0x2F00 // 25 - 1,
+        "r8": DATA + 0xFFC - 25 * 327,
+        "r9": DATA + 0xFFC + 25 * 153,
+    }
     case = _Case(text, CODE, MODES["64le translated"], values, 0, "nop")
     runs = [_Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
-    assert put_in(runs[1], [0]) == 1
+    assert put_in(runs[1], [24]) == 1
     for run in runs:
         run.guest.until_called(run.thread)
     assert runs[0].seen() == runs[1].seen(), "seed: none"
