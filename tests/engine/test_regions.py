@@ -436,6 +436,20 @@ def test_an_overflow_of_long_ago_is_copied_in_a_tight_loop() -> None:
     _compare_an_overflow_of_long_ago()
 
 
+def test_a_page_in_its_second_entry_is_not_taken_for_the_one_behind_it() -> None:
+    """An access that ends in the next page, which lies elsewhere in real memory."""
+    text = "loop: ld r3,0(r8); ld r4,0(r9); ld r5,0(r10); add r6,r6,r5; bl leaf; bc 16,0,loop; sc 1; "
+    text += "leaf: bclr 20,0,0"
+    values = {"CTR": 9, "r8": DATA, "r9": DATA + (1 << 22), "r10": DATA + 0xFFC}
+    case = _Case(text, CODE, MODES["64le translated"], values, 0, "nop")
+    runs = [_Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
+    assert put_in(runs[1], [0]) == 1
+    for run in runs:
+        run.tables.map(DATA + (1 << 22), DATA - 0x1000, 12, ALL)
+        run.guest.until_called(run.thread)
+    assert runs[0].seen() == runs[1].seen()
+
+
 def _compare_all() -> None:
     _compare_code_that_changes()
     _compare_an_overflow_of_long_ago()
@@ -563,9 +577,9 @@ def test_a_region_begins_where_handlers_come_to_code_that_regions_have(
     assert len(noted.tasks) == 1
 
 
-def _sampled(text: str, count: int, hots: list[int]) -> tuple[int, set[int | None]]:
+def _sampled(text: str, count: int, hots: list[int], **values: int) -> tuple[int, set[int | None]]:
     """How many samples a loop leaves, and the offsets of what handlers executed, as the latest ones tell."""
-    run = _Run(NativeEngine, _Case(text, CODE, KERNEL, {}, 0, "nop"))
+    run = _Run(NativeEngine, _Case(text, CODE, KERNEL, values, 0, "nop"))
     assert isinstance(run.guest.engine, NativeEngine)
     assert isinstance(run.thread, NativeThread)
     pages, page = run.guest.engine.pages_of(run.thread), CODE >> PAGE_SHIFT
@@ -584,8 +598,10 @@ def test_samples_tell_what_handlers_execute() -> None:
     assert offsets <= {0, 4, 8}
     assert _sampled("loop: addi r3,r3,1; addi r4,r4,1; b loop", count, [0]) == (0, set())
     # One instruction of ten is for handlers alone.
-    text = "loop: isync; " + "addi r3,r3,1; xor r4,r4,r3; " * 4 + "b loop"
-    taken, offsets = _sampled(text, count, [4])
+    # A region comes last that only another one comes to: it tells nothing of handlers.
+    text = "loop: isync; " + "addi r3,r3,1; xor r4,r4,r3; " * 2 + "bcctr 20,0,0; nop; "
+    text += "last: addi r3,r3,1; xor r4,r4,r3; nop; b loop"
+    taken, offsets = _sampled(text, count, [4, 28], CTR=CODE + 28)
     assert 5 < taken < 15
     assert offsets == {0}
 

@@ -179,13 +179,9 @@ class Emitter:
         self.b.position_at_end(then)
         self.block(guarded.body)
         if not self.ended:
-            self._end_of_when(guarded)
             self.b.branch(after)
         self.ended = False
         self.b.position_at_end(after)
-
-    def _end_of_when(self, guarded: When) -> None:
-        """Guarded statements were done."""
 
     def value(self, value: Value) -> ir.Value:
         """The LLVM value of a traced one."""

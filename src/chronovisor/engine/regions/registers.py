@@ -270,7 +270,7 @@ class RegisterLowering(Lowering):
     def _when(self, guarded: When) -> None:
         """Do statements under a condition: what they load is known within it alone."""
         changed = list(_changed_in(self.site, guarded.body))
-        parted = [self._bits[name] for name, _ in changed if name in self._bits]
+        assert not any(name in self._bits for name, _ in changed), "CR or XER changes under a condition"
         if not self.is_in_loop:
             self.settle()
         before = self.present()
@@ -279,15 +279,6 @@ class RegisterLowering(Lowering):
         for key in changed:
             if key not in self._places:
                 self.known.values.pop(key, None)
-        for register in parted:
-            register.known = register.join_in_loop() if self.is_in_loop else register.nothing
-
-    def _end_of_when(self, guarded: When) -> None:
-        """Write what the guarded statements have changed to the state: behind them nothing of it is known."""
-        if not self.is_in_loop:
-            for name, _ in _changed_in(self.site, guarded.body):
-                if name in self._bits:
-                    self._bits[name].settle()
 
     def statement(self, v: Value) -> None:
         """Do one statement; a value that the instruction determines is a constant."""
