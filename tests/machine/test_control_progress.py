@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Generator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +98,23 @@ def test_a_process_that_does_not_answer_is_given_up() -> None:
     with claim("one"), pytest.raises(MachineError, match=r"has not answered for 0.1 s"):
         # It listens, and nobody accepts: as when its process is stopped.
         ask("one", "reg", 0.1)
+
+
+def test_all_that_connected_before_the_end_are_answered() -> None:
+    """A process gives its name back as its guest ends, while others come to ask how it ended."""
+    asked = 0
+    for _ in range(100):
+        server = ControlServer("one", {"wait": lambda request: "it ended"})
+        with ExitStack() as stack:
+            connections = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(3)]
+            for connection in connections:
+                connection.connect(str(socket_path("one")))
+            closing = threading.Thread(target=server.close)
+            closing.start()
+            for connection in connections:
+                connection.sendall(b'{"command": "wait"}\n')
+                with connection.makefile("rb") as lines:
+                    assert json.loads(lines.readline()) == {"answer": "it ended"}
+                asked += 1
+            closing.join()
+    assert asked == 300

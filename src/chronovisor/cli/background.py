@@ -52,7 +52,11 @@ class Foreground:
         pass
 
     def begin_output(self, name: str, size: int) -> Sink:
-        """Return what writes the output of the guest, whose name is this process's by now."""
+        """Return what writes the output of the guest, whose name is this process's by now.
+
+        How a former guest of that name ended is no longer known.
+        """
+        GuestRecord(name).forget()
         return write_stdout
 
     def begun(self, **more: Any) -> None:

@@ -42,7 +42,8 @@ def command(
     try:
         end: dict[str, Any] = ask(name, "wait", _SILENT, within=seconds)
     except ProcessEndedError:
-        end = _killed(name)
+        # It may have been killed when its guest had ended already.
+        end = GuestRecord(name).end or _killed(name)
     except NotRunningError:
         record = GuestRecord(name)
         if not record.exists:

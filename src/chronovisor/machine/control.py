@@ -82,13 +82,18 @@ class ControlServer:
         self._path = socket_path(name)
         self._listener = claim(name)
         self._requests: set[threading.Thread] = set()
-        threading.Thread(target=self._accept, name="control", daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, name="control", daemon=True)
+        self._accepting.start()
 
     def close(self, timeout: float = 5.0) -> None:
-        """Give the name back, and let requests that are being answered finish, for `timeout` seconds each."""
+        """Give the name back. Requests of all that have connected are answered still, for `timeout` seconds
+        each.
+        """
         self._path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
+        # Those that had connected before are accepted first.
+        self._accepting.join(timeout)
         self._listener.close()
         for thread in list(self._requests):
             if thread is not threading.current_thread():
@@ -106,22 +111,23 @@ class ControlServer:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self._serve, args=(connection,), name="request", daemon=True).start()
+            request = threading.Thread(target=self._serve, args=(connection,), name="request", daemon=True)
+            self._requests.add(request)
+            request.start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            connection.settimeout(10.0)
-            line = _read_line(connection)
-            if not line:
-                # The other side only checked whether this process lives.
-                return
-            self._requests.add(threading.current_thread())
-            try:
+        try:
+            with connection, contextlib.suppress(OSError):
+                connection.settimeout(10.0)
+                line = _read_line(connection)
+                if not line:
+                    # The other side only checked whether this process lives.
+                    return
                 with contextlib.closing(self._replies(line, connection)) as replies:
                     for reply in replies:
                         connection.sendall(json.dumps(reply).encode() + b"\n")
-            finally:
-                self._requests.discard(threading.current_thread())
+        finally:
+            self._requests.discard(threading.current_thread())
 
     def _replies(self, line: bytes, connection: socket.socket) -> Generator[dict[str, Any], None, None]:
         """Give the lines that answer a request; the last of them is the answer or an error."""
