@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
@@ -96,9 +95,10 @@ def fifo(tmp_path: Path) -> tuple[str, Callable[[], None]]:
     return str(path), lambda: path.write_bytes(CONSOLE) and None
 
 
-def terminal(_: Path) -> tuple[str, Callable[[], None]]:
+def terminal(tmp_path: Path) -> tuple[str, Callable[[], None]]:
     ours, theirs = pty.openpty()
     name = os.ttyname(theirs)
+    log, last = tmp_path / "log", LINES[-1][0] + b"\n"
 
     def write() -> None:
         # A terminal holds some KiB, and what is written before it is read raw may be altered.
@@ -106,9 +106,8 @@ def terminal(_: Path) -> tuple[str, Callable[[], None]]:
             time.sleep(0.01)
         for begin in range(0, len(CONSOLE), 512):
             os.write(ours, CONSOLE[begin : begin + 512])
-        # What is on its way takes a moment to be there, and what nobody has read when it is closed is lost.
-        time.sleep(0.5)
-        while any(fcntl.ioctl(theirs, termios.FIONREAD, bytes(4))):
+        # What nobody has read when it is closed is lost, and what is on its way cannot be seen here.
+        while not log.read_bytes().endswith(last):
             time.sleep(0.01)
         os.close(theirs)
         os.close(ours)
@@ -150,7 +149,7 @@ def test_consoles_are_read_wherever_they_are(
     name, write = place(tmp_path)
     writer = threading.Thread(target=write, daemon=True)
     writer.start()
-    found = answer(capsys, name)
+    found = answer(capsys, "--log", str(tmp_path / "log"), name)
     writer.join()
     assert (found["samples"], found["torn"], found["missing"], found["finished"]) == (COUNT, 0, 0, True)
 
