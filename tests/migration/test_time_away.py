@@ -22,7 +22,7 @@ from chronovisor.timebase.handover import CLOCK_ERROR_LIMIT
 from chronovisor.timebase.history import AwayClock, HopKind
 from chronovisor.timebase.policy import CATCH_UP, FREEZE, TimePolicy
 from chronovisor.timebase.record import MoveRecord
-from chronovisor.timebase.types import GRANULE, MASK64, GuestTime, Ticks
+from chronovisor.timebase.types import GRANULE, MASK64, GuestTime, SourceTime, Ticks
 
 MS = 512_000
 LIMIT = CLOCK_ERROR_LIMIT.value
@@ -194,6 +194,54 @@ def test_pauses_add_no_error_but_the_rounding(origin: int, pauses: list[tuple[in
             assert abs(lead) <= LIMIT
             if all(of == CATCH_UP for _, of in pauses):
                 assert lead == 0
+
+
+class Stalling(VirtualTime):
+    """A machine on which a thread is stopped for 4 s after one reading of a clock."""
+
+    is_virtual = False
+    readings_left = 0
+
+    def ticks(self) -> SourceTime:
+        now = super().ticks()
+        self.readings_left -= 1
+        self.advance(4000 * MS if self.readings_left == 0 else 1)
+        return now
+
+    def time_ns(self) -> int:
+        return Ticks(self.ticks()).ns
+
+
+def test_the_time_of_day_goes_on_with_the_timebase_whenever_the_machine_stalls(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clock = Stalling()
+    monkeypatch.setattr("chronovisor.machine.wall_clock.time", clock)
+
+    def ahead(guest: Guest) -> int:
+        """The time of day less the guest's own time, in ticks."""
+        clock.readings_left = 0
+        tick = clock.ticks()
+        return (guest.wall_clock.at(tick) - Ticks((guest.system.clock.at(tick) + guest.offset).value)).value
+
+    with Host(clock=clock, tb_origin=ORIGINS[0]) as host, Host(clock=clock, tb_origin=ORIGINS[1]) as other:
+        for reading in range(1, 100):
+            guest = host.boot(timer_guest(), memory="1M")
+            began = ahead(guest)
+            clock.readings_left = reading
+            Pause(guest).resume()
+            assert abs(ahead(guest) - began) < 100
+            clock.readings_left = reading
+            snapshot(guest, tmp_path / "file")
+            with opened(tmp_path / "file") as reader:
+                restored = restore_from(reader, other)
+            stalls = clock.readings_left <= 0
+            assert abs(ahead(restored.guest) - began) < 100
+            host.discard(guest)
+            other.discard(restored.guest)
+            if not stalls:
+                break
+        assert not stalls
 
 
 def test_a_guest_that_ran_goes_on_and_one_that_did_not_stays() -> None:

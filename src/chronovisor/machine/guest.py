@@ -18,7 +18,7 @@ from chronovisor.papr.dispatch_log import DispatchLog
 from chronovisor.papr.hcalls import name_of
 from chronovisor.timebase.handover import IdealInterval
 from chronovisor.timebase.history import History, Hop
-from chronovisor.timebase.types import GuestTime, Offset
+from chronovisor.timebase.types import GuestTime, Offset, SourceTime
 
 MEMORY_SLOT: Final = 0
 """The slot of KVM's that holds the guest's memory."""
@@ -73,7 +73,9 @@ class Guest(GuestRun):
 
     def timebase(self, vcpu: int = 0) -> GuestTime:
         """What the guest's `mftb` would read now: its host's timebase plus its offset."""
-        return self.system.clock.now() + Offset(self.get("TB_OFFSET", vcpu))
+        # In this order: it takes a while until a running guest is paused.
+        offset = Offset(self.get("TB_OFFSET", vcpu))
+        return self.system.clock.now() + offset
 
     def dispatch_log(self, vcpu: int = 0, start: int = 0, count: int | None = None) -> DispatchLog:
         """Return what a vCPU's dispatch trace log holds now: `count` entries at most from number `start` on.
@@ -127,8 +129,9 @@ class Guest(GuestRun):
     @property
     def machine_state(self) -> MachineState:
         """What else a move has to carry; take it while the guest is paused."""
-        now = self.system.clock.now() + Offset(read_register(self.vcpus[0], "TB_OFFSET"))
-        return take_state(self.platform, self._threads.all, self.history, now)
+        tick, guest_time = self._moment()
+        time_of_day = TimeOfDay(guest_time, self.wall_clock.at(tick))
+        return take_state(self.platform, self._threads.all, self.history, time_of_day)
 
     @machine_state.setter
     def machine_state(self, state: MachineState) -> None:
@@ -147,7 +150,8 @@ class Guest(GuestRun):
         """
         carried, self._carried_time_of_day = self._carried_time_of_day, None
         if carried is not None:
-            self.wall_clock.set_since_epoch(carried.at(self.timebase()))
+            tick, guest_time = self._moment()
+            self.wall_clock.set_at(tick, carried.at(guest_time))
 
     def is_stopped(self, vcpu: int) -> bool:
         """Whether a vCPU is stopped as RTAS counts it: it was not started, or it stopped itself."""
@@ -167,6 +171,11 @@ class Guest(GuestRun):
         return self.vm.get_dirty_log(MEMORY_SLOT)
 
     # Inside
+
+    def _moment(self) -> tuple[SourceTime, GuestTime]:
+        """A tick of its host's clock, about now, and its own time then; the guest is paused."""
+        tick = self.system.clock.source.ticks()
+        return tick, self.system.clock.at(tick) + Offset(read_register(self.vcpus[0], "TB_OFFSET"))
 
     def _vcpu(self, number: int) -> Vcpu:
         thread = self.platform.processor(number)

@@ -14,7 +14,6 @@ from chronovisor.machine.vcpu_thread import VcpuThread
 from chronovisor.machine.vio.attachments import DeviceState
 from chronovisor.machine.wall_clock import TimeOfDay
 from chronovisor.timebase.history import History
-from chronovisor.timebase.types import GuestTime
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +38,13 @@ class MachineState:
 
 
 def take_state(
-    platform: Platform, threads: Sequence[VcpuThread], history: History, now: GuestTime
+    platform: Platform, threads: Sequence[VcpuThread], history: History, time_of_day: TimeOfDay
 ) -> MachineState:
-    """Return the state of a paused guest, whose timebase reads `now`."""
+    """Return the state of a paused guest."""
     repeats = not isinstance(platform.random, random.SystemRandom)
     return MachineState(
         tuple(thread.stopped for thread in threads),
-        TimeOfDay(now, platform.wall_clock.since_epoch()),
+        time_of_day,
         platform.random.getstate() if repeats else (),
         history,
         platform.translation,

@@ -11,7 +11,7 @@ from typing import Final
 
 from chronovisor.machine.errors import MachineError
 from chronovisor.timebase.clock import TickSource
-from chronovisor.timebase.types import FREQUENCY, GuestTime, Ticks
+from chronovisor.timebase.types import FREQUENCY, GuestTime, SourceTime, Ticks
 
 VIRTUAL_EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 """The time of day at which a virtual clock stands at 0: a run in virtual time depends on nothing outside."""
@@ -20,6 +20,10 @@ _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}:\d{2})?")
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _TICKS_PER_MICROSECOND: Final = FREQUENCY // 1_000_000
+_CLOSE: Final = FREQUENCY // 50_000
+"""Ticks (20 µs): two clocks that are read within so much time belong together."""
+_TRIES: Final = 10
+"""To read them so. A busy machine may stop a thread between two readings: then the closest ones are taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +55,22 @@ class WallClock:
         """The guest's time of day, since 1970."""
         return self._machine() + self.shift
 
+    def at(self, tick: SourceTime) -> Ticks:
+        """The guest's time of day, since 1970, when its host's clock stands at `tick`, a moment near now.
+
+        However long ago that clock was read, the two belong together.
+        """
+        return self._machine_at(tick) + self.shift
+
     def set(self, moment: datetime) -> None:
         """Set the time of day to `moment`."""
-        self.set_since_epoch(_as_ticks(moment))
+        self.shift = _as_ticks(moment) - self._machine()
 
-    def set_since_epoch(self, ticks: Ticks) -> None:
-        """Set the time of day to `ticks` after the beginning of 1970."""
-        self.shift = ticks - self._machine()
+    def set_at(self, tick: SourceTime, since_epoch: Ticks) -> None:
+        """Have the time of day be `since_epoch`, since 1970, when the host's clock stands at `tick`: see
+        `at`.
+        """
+        self.shift = since_epoch - self._machine_at(tick)
 
     def start(self, base: str) -> None:
         """Set the time of day at the guest's start to `base`: "utc", "localtime", or a date, as
@@ -76,8 +89,17 @@ class WallClock:
 
     def _machine(self) -> Ticks:
         if self._source.is_virtual:
-            return _as_ticks(VIRTUAL_EPOCH) + Ticks(self._source.ticks())
+            return self._machine_at(self._source.ticks())
         return Ticks.from_ns(time.time_ns())
+
+    def _machine_at(self, tick: SourceTime) -> Ticks:
+        if self._source.is_virtual:
+            return _as_ticks(VIRTUAL_EPOCH) + Ticks(tick)
+        readings: list[tuple[int, Ticks]] = []
+        while len(readings) < _TRIES and (not readings or readings[-1][0] > _CLOSE):
+            before, day, after = self._source.ticks(), self._machine(), self._source.ticks()
+            readings.append((after - before, day - Ticks((before + after) // 2 - tick)))
+        return min(readings)[1]
 
 
 def as_datetime(since_epoch: Ticks) -> datetime:

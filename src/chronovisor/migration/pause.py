@@ -29,7 +29,7 @@ class Pause:
         self._guest = guest
         self.stopped_at = guest.system.clock.source.ticks()
         """The tick of its host's clock at which it was out of the way."""
-        self._time_of_day = guest.wall_clock.since_epoch()
+        self._time_of_day = guest.wall_clock.at(self.stopped_at)
 
     @classmethod
     def since(cls, guest: Guest, guest_time: GuestTime) -> Pause:
