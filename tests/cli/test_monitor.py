@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import stat
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from faulty_way import Fault
 from processes import Machine, Process
 from qemu.qmp import ExecuteError
 
+from chronovisor.cli.monitor import Monitor
 from chronovisor.cli.status import ExitStatus
 from chronovisor.machine.qmp.server import MOST_CLIENTS
+from chronovisor.machine.run_directory import is_listened_to
 
 NEGOTIATE = b'{"execute":"qmp_capabilities"}'
 
@@ -193,6 +196,8 @@ def test_a_move_by_the_monitor(machine: Machine, tmp_path: Path) -> None:
             taken, _ = await asyncio.to_thread(silent.accept)
         with pytest.raises(ExecuteError, match="one moves already"):
             await client.execute("migrate", {"uri": address})
+        # Nor does a move that somebody else asks for change what is told of this one.
+        machine.fails(ExitStatus.USAGE, "on its way to", "migrate", "one", address)
         await client.execute("migrate_cancel")
         told += await end_of_move(client)
         taken.close()
@@ -253,6 +258,34 @@ def test_a_socket_in_use_and_one_that_was_left(machine: Machine, tmp_path: Path)
         machine.fails(ExitStatus.USAGE, "in use", "run", "hello-le.elf", "--qmp", f"unix:{path}")
     assert machine.does("run", "hello-le.elf", "--engine", "concrete", "--qmp", f"unix:{path}")[0] == 0
     assert not os.path.lexists(path)
+
+
+def test_a_client_that_comes_early_finds_the_guest(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, attach = tmp_path / "qmp", Monitor.attach
+    answers: list[Any] = []
+
+    def attach_late(monitor: Monitor, *its: Any) -> None:
+        time.sleep(0.5)
+        attach(monitor, *its)
+
+    def control() -> None:
+        while not is_listened_to(path):
+            time.sleep(0.01)
+        client = RawClient(path)
+        answers.extend([client.hear(), client.say(NEGOTIATE)])
+        answers.append(client.say(b'{"execute":"query-status"}'))
+        client.say(b'{"execute":"quit"}')
+        client.close()
+
+    monkeypatch.setattr(Monitor, "attach", attach_late)
+    controlling = threading.Thread(target=control)
+    controlling.start()
+    paused = ("--paused", "--engine", "concrete", "--timeout", "60")
+    assert machine.does("run", "hello-le.elf", *paused, "--qmp", f"unix:{path}")[0] == 0
+    controlling.join()
+    assert answers[2]["return"]["status"] == "prelaunch"
 
 
 def test_a_restored_guest_has_a_monitor_too(machine: Machine, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from chronovisor.machine.qmp.schema import Command, Schema
-from chronovisor.machine.qmp.server import QmpServer
+from chronovisor.machine.qmp.server import QmpServer, _Client
+from chronovisor.machine.qmp.session import Session
 
 SCHEMA = Schema((Command("qmp_capabilities", ""), Command("work", "", returns="str")), (), ())
 NEGOTIATE, WORK = b'{"execute":"qmp_capabilities"}', b'{"execute":"work"}'
@@ -27,6 +28,7 @@ class Server:
         listener.listen()
         self.done = 0
         self.server = QmpServer(listener, SCHEMA, {"work": self._work}, {"QMP": {}})
+        self.server.start()
 
     def _work(self, given: dict[str, Any]) -> str:
         self.done += 1
@@ -106,3 +108,34 @@ def test_clients_that_are_gone_at_once_leave_nothing_behind(
             client.connect(str(server.path))
     server.client().close()
     assert not failed
+
+
+def test_a_client_that_comes_as_the_server_closes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    came = threading.Event()
+    begin = _Client.begin
+
+    def begin_late(client: _Client) -> None:
+        came.set()
+        time.sleep(0.1)
+        begin(client)
+
+    monkeypatch.setattr(_Client, "begin", begin_late)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(server.path))
+        assert came.wait(60)
+        server.server.close()
+
+
+def test_an_event_during_the_negotiation_does_not_come_before_its_answer(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = Session.answer
+
+    def answer_beside_an_event(session: Session, request: Any) -> dict[str, Any]:
+        answered = answer(session, request)
+        server.server.tell("NEWS", {})
+        return answered
+
+    monkeypatch.setattr(Session, "answer", answer_beside_an_event)
+    # It looks at what it hears.
+    server.client().close()

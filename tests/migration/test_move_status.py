@@ -36,6 +36,7 @@ def test_how_it_ends(error: Exception, status: str) -> None:
         raise error
 
     number = moves.begin()
+    assert number is not None
     with pytest.raises(type(error)):
         moves.follow(move)
     assert told == ["setup", "active", "device", status]
@@ -57,8 +58,19 @@ def test_a_move_that_did_not_begin_has_failed_and_no_other_has() -> None:
     moves = MoveStatus()
     assert moves.status is None
     first = moves.begin()
+    assert first is not None
     moves.fail(first, "why")
     assert (moves.status, moves.error) == ("failed", "why")
     moves.begin()
     moves.fail(first, "told late")
     assert (moves.status, moves.error) == ("setup", "")
+
+
+def test_a_move_beside_one_that_is_under_way_does_not_begin() -> None:
+    moves, told = MoveStatus(), list[str]()
+    moves.changed = told.append
+    moves.begin()
+    assert moves.begin() is None
+    moves.probe(SourcePhase.COPY)
+    assert moves.begin() is None
+    assert told == ["setup", "active"]

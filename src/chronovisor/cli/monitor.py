@@ -42,7 +42,7 @@ _CAUSES: Final = {
     EndReason.INTERNAL_ERROR: "host-error",
     EndReason.OUTPUT_LOST: "host-error",
 }
-_QUIT_PATIENCE: Final = 2.0
+_QUIT_PATIENCE: Final = 10.0
 """Seconds in which a guest that was told to quit has ended."""
 
 
@@ -115,6 +115,8 @@ class Monitor:
         return required(self._subject)
 
     def __enter__(self) -> Monitor:
+        # Not before: a client is to find the guest, if there is one.
+        self._server.start()
         return self
 
     def __exit__(

@@ -76,9 +76,7 @@ class MoveCommands:
 
     def _migrate(self, given: dict[str, Any]) -> None:
         if self._its.moves.under_way:
-            raise MachineError(
-                f"{self._its.guest.name} moves already: wait for the end of that, or cancel it"
-            )
+            raise self._moves_already()
         if self._its.departure.state not in ("running", "paused"):
             raise MachineError(f"{self._its.guest.name} cannot move now: it is {self._its.departure.state}")
         # What is wrong with an address is told at once, and not as a move that failed.
@@ -97,14 +95,21 @@ class MoveCommands:
             None,
             None,
         )
+        number = self._its.moves.begin()
+        if number is None:
+            # Since it was looked at.
+            raise self._moves_already()
         follow = threading.Thread(
-            target=self._follow, args=(request, self._its.moves.begin()), name="monitor's move", daemon=True
+            target=self._follow, args=(request, number), name="monitor's move", daemon=True
         )
         follow.start()
 
+    def _moves_already(self) -> MachineError:
+        return MachineError(f"{self._its.guest.name} moves already: wait for the end of that, or cancel it")
+
     def _follow(self, request: dict[str, Any], number: int) -> None:
         try:
-            for _ in self._its.handlers["migrate"](request):
+            for _ in self._its.handlers["migrate"](request | {"begun": number}):
                 pass
         except Exception as error:
             # If the move itself failed, that is known already, and there may be another one by now.

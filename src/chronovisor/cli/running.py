@@ -286,14 +286,23 @@ class _Service:
             self._moves.take_back(move := self.departure.force_resume())
             return {"resumed": move}
         if request["resolve"]:
-            return self._moving(self.departure.resolve)
+            return self._moving(self.departure.resolve, None)
         # Most guests do not move.
         from chronovisor.cli.move_request import read_request
 
-        return self._moving(lambda: self.departure.migrate(**read_request(request)))
+        return self._moving(lambda: self.departure.migrate(**read_request(request)), request.get("begun"))
 
-    def _moving(self, move: Callable[[], MoveReport]) -> Generator[dict[str, Any], None, dict[str, Any]]:
-        return _moving(self.departure, lambda: self._moves.follow(move))
+    def _moving(
+        self, move: Callable[[], MoveReport], begun: int | None
+    ) -> Generator[dict[str, Any], None, dict[str, Any]]:
+        """Make the move; `begun` is its number if it has begun already."""
+
+        def followed() -> MoveReport:
+            if begun is None and self._moves.begin() is None:
+                raise MachineError(f"{self._guest.name} is on its way to another host: wait for that")
+            return self._moves.follow(move)
+
+        return _moving(self.departure, followed)
 
 
 def _moving(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Final
@@ -35,6 +36,7 @@ class MoveStatus:
         self.changed: Callable[[str], None] = lambda status: None
         self._begun = self._over = 0.0
         self._number = 0
+        self._beginning = threading.Lock()
 
     @property
     def under_way(self) -> bool:
@@ -46,13 +48,17 @@ class MoveStatus:
         """Seconds that the move has taken, or took."""
         return (time.monotonic() if self.under_way else self._over) - self._begun
 
-    def begin(self) -> int:
-        """Say that a move is to be made, unless that is known; return the move's number."""
-        if not self.under_way:
+    def begin(self) -> int | None:
+        """Say that a move is to be made; return the move's number, or None if another one is under way."""
+        with self._beginning:
+            if self.under_way:
+                return None
             self._number += 1
             self.error, self.report, self._begun = "", None, time.monotonic()
-            self._set(SETUP)
-        return self._number
+            self.status = SETUP
+            number = self._number
+        self.changed(SETUP)
+        return number
 
     def probe(self, phase: SourcePhase | DestinationPhase) -> None:
         """Note a phase of the source that begins."""
@@ -60,8 +66,7 @@ class MoveStatus:
             self._set(_STATUSES[phase])
 
     def follow(self, move: Callable[[], MoveReport]) -> MoveReport:
-        """Make the move, or ask again what became of it, and note how that ends."""
-        self.begin()
+        """Make the move that has begun, or ask again what became of it, and note how that ends."""
         try:
             self.report = move()
         except BaseException as error:

@@ -26,7 +26,8 @@ _PATIENCE: Final = 2.0
 
 
 class QmpServer:
-    """Answers clients at `listener` until it is closed, by the `implementations` of the schema's commands.
+    """Answers clients at `listener`, from `start` to `close`, by the `implementations` of the schema's
+    commands.
 
     `greeting` is what a client is told first. ValueError unless each command has an implementation.
     """
@@ -50,6 +51,9 @@ class QmpServer:
         self._clients: list[_Client] = []
         self._changed = threading.Condition()
         self._closing = False
+
+    def start(self) -> None:
+        """Answer clients from now on. Those that have connected before have waited for this."""
         threading.Thread(target=self._accept, name="monitor", daemon=True).start()
 
     def tell(self, event: str, data: Mapping[str, Any]) -> None:
@@ -64,7 +68,7 @@ class QmpServer:
         with self._changed:
             clients = list(self._clients)
         for client in clients:
-            if client.session.negotiated:
+            if client.hears_events:
                 client.send(told)
 
     def wait_for_clients(self, enough: Callable[[], bool], stay: bool = False) -> None:
@@ -102,10 +106,14 @@ class QmpServer:
             except OSError:
                 return
             with self._changed:
+                if self._closing:
+                    connection.close()
+                    return
                 client = _Client(connection, Session(self._schema, self._implementations), self._gone)
                 self._clients.append(client)
-            client.send(self._greeting)
-            client.begin()
+                client.send(self._greeting)
+                # Before anybody else finds the client: only threads that run can be waited for.
+                client.begin()
 
     def _wait_for_room(self) -> bool:
         with self._changed:
@@ -122,7 +130,9 @@ class _Client:
     """A connection, with a thread that reads and answers and one that writes."""
 
     def __init__(self, connection: socket.socket, session: Session, gone: Callable[[_Client], None]) -> None:
-        self.session = session
+        self._session = session
+        self.hears_events = False
+        """Whether it has been answered that it has negotiated: no event may come before that."""
         self._connection = connection
         self._gone = gone
         self._waiting: queue.Queue[dict[str, Any] | None] = queue.Queue(_MOST_EVENTS + _MOST_ANSWERS)
@@ -161,7 +171,8 @@ class _Client:
             while data := self._connection.recv(65536):
                 for request in stream.feed(data):
                     self._room.acquire()
-                    self.send(self.session.answer(request))
+                    self.send(self._session.answer(request))
+                    self.hears_events = self._session.negotiated
         # The writer makes room: it writes, or its connection is broken and it throws away.
         self._waiting.put(None)
         self._writer.join()
