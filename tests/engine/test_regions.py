@@ -606,6 +606,18 @@ def test_samples_tell_what_handlers_execute() -> None:
     assert offsets == {0}
 
 
+def test_samples_tell_of_a_loop_that_repeats_exactly() -> None:
+    """Pieces of one length would all end at the same of its instructions: in the region, each of these times."""
+    due, begins = 200, 16
+    for length in (4, 6, 9, 11, 13):
+        text = "loop: isync; nop; bcctr 20,0,0; nop; " + "addi r3,r3,1; " * (length - 1) + "b loop"
+        hots = [begins, begins]
+        taken, offsets = _sampled(text, due * INSTRUCTIONS_PER_SAMPLE, hots, CTR=CODE + begins)
+        of_handlers = due * 3 / (3 + length)
+        assert of_handlers / 2 < taken <= of_handlers
+        assert offsets <= {4, 8}
+
+
 def test_samples_of_several_threads_are_taken_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each vCPU's thread hands in its own, whenever it likes."""
     noted = _Noted()

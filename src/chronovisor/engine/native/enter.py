@@ -43,8 +43,12 @@ from chronovisor.isa.radix import Access
 #: Instructions between two checks of the clock and of requests from outside.
 PIECE = 16384
 
+#: A piece is shorter by up to so many instructions, each by another number: if all had one length, they could
+#: end at the same instruction of a loop for ever, and samples would tell of that one alone.
+_VARIATION = 63
+
 #: How many instructions handlers execute between two samples.
-INSTRUCTIONS_PER_SAMPLE = 2 * PIECE
+INSTRUCTIONS_PER_SAMPLE = 2 * (PIECE - _VARIATION)
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,8 @@ class _Entry(ThreadEmitter):
         with self.elsewhere(self.unlikely(asked, "flush")):
             b.call(self.control.flush, [self.state])
             self._adopt(self.piece)
-        left, most = self.read("run_left"), b.sub(word(PIECE), self.read("unpolled"))
+        shorter = b.and_(self.read("pieces"), word(_VARIATION))
+        left, most = self.read("run_left"), b.sub(b.sub(word(PIECE), shorter), self.read("unpolled"))
         is_last = b.icmp_signed("<=", left, most)
         size = b.select(is_last, left, most)
         self.write("last_piece", is_last)
@@ -289,7 +294,7 @@ class _Entry(ThreadEmitter):
         wanted = b.icmp_unsigned("!=", self.read("exit_request"), word(0))
         with self.elsewhere(self.unlikely(b.or_(over, wanted), "stop")):
             self._leave(Left.BUDGET)
-        due = b.icmp_signed(">=", self.read("unpolled"), word(PIECE - MOST_UNSPENT))
+        due = b.icmp_signed(">=", self.read("unpolled"), word(PIECE - _VARIATION - MOST_UNSPENT))
         b.cbranch(due, self.look, self.piece)
 
     def _define_look(self) -> None:
