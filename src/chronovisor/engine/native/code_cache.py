@@ -107,6 +107,18 @@ def kept(name: str, fingerprint: str) -> bytes | None:
     return content if hashlib.sha256(content).digest() == digest else None
 
 
+def kept_names(fingerprint: str) -> frozenset[str]:
+    """The names of what is kept for ``fingerprint``."""
+    place, end = directory(), f"-{fingerprint}.o"
+    if not _usable(place):
+        return frozenset()
+    try:
+        found = os.listdir(place)
+    except OSError:
+        return frozenset()
+    return frozenset(name.removesuffix(end) for name in found if name.endswith(end))
+
+
 def keep(name: str, fingerprint: str, content: bytes) -> None:
     """Keep the bytes as ``name`` for ``fingerprint``; warn once if the directory cannot be written to.
 

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from queue import SimpleQueue
 from weakref import ReferenceType, ref
 
@@ -322,9 +322,17 @@ class _Worker:
             task.tier.put_in(task, home, known)
         return is_all
 
+    @cached_property
+    def _on_disk(self) -> frozenset[str]:
+        """The names of pages that had regions on disk when this process began.
+
+        Most pages have none. A look for each of their files would take longer than all that the files save.
+        """
+        return code_cache.kept_names(fingerprint())
+
     def _regions(self, name: str) -> list[Loaded]:
         if name not in self._known:
-            kept = code_cache.kept(name, fingerprint())
+            kept = code_cache.kept(name, fingerprint()) if name in self._on_disk else None
             with self._changing:
                 if name not in self._known:
                     found = [load(one) for one in decode_page(kept)] if kept else []
