@@ -607,7 +607,7 @@ def test_samples_tell_what_handlers_execute() -> None:
 
 
 def test_samples_tell_of_a_loop_that_repeats_exactly() -> None:
-    """Pieces of one length would all end at the same of its instructions: in the region, each of these times."""
+    """Pieces of one length would all end at the same of its instructions: each time in the region."""
     due, begins = 200, 16
     for length in (4, 6, 9, 11, 13):
         text = "loop: isync; nop; bcctr 20,0,0; nop; " + "addi r3,r3,1; " * (length - 1) + "b loop"

@@ -17,6 +17,7 @@ from llvmlite import binding as llvm
 from llvmlite import ir
 
 from chronovisor.engine.hypercalls import LINE_WORD
+from chronovisor.engine.native.folding import FoldingBuilder
 from chronovisor.engine.native.layout import (
     DATA_USES,
     OFFSETS,
@@ -89,7 +90,7 @@ class Emitter:
     def __init__(self, function: ir.Function, rows: Rows) -> None:
         self.function = function
         self.rows = rows
-        self.b = ir.IRBuilder(function.append_basic_block("entry"))
+        self.b = FoldingBuilder(function.append_basic_block("entry"))
         self.values: dict[int, ir.Value] = {}
         #: Within the function of an `each`: the operands as LLVM vectors of lanes. Else empty.
         self.lanes: tuple[ir.Value, ...] = ()

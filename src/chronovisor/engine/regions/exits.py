@@ -20,6 +20,7 @@ class _Way(Enum):
 
     LEAVE = "return to `enter`, with CIA at an address"
     JUMP = "go on at an address"
+    SELDOM = "the same; so few threads come here that exits share the jump"
     PLAIN = "the same, by the instruction's own handler although a region begins there"
     PIECE_END = "return to `enter` if that begins another piece, else PLAIN"
 
@@ -43,7 +44,7 @@ _WAYS = {
     Exit.OUTSIDE: _Way.JUMP,
     Exit.REGISTER: _Way.JUMP,
     Exit.SPENT: _Way.PIECE_END,
-    Exit.ELSEWHERE: _Way.JUMP,
+    Exit.ELSEWHERE: _Way.SELDOM,
     Exit.ABSENT: _Way.PLAIN,
 }
 """The way of each exit but UNDECODED, which is found out on the ways that go on."""
@@ -68,9 +69,10 @@ class ExitLowering(RegisterLowering):
         self.exit = {part: b.alloca(I64) for part in ("why", "address", "budget")}
         self.exit["record"] = b.alloca(POINTER)
         self._undecoded: ir.Block | None = None
-        #: The ends that exits share, and those of the tight loop. A jump is each exit's own: a processor
-        #: predicts it better than one that goes to wherever any of them does.
-        self._ways: dict[tuple[bool, _Way], ir.Block] = {}
+        #: The ends that exits share: whether they are for those of the tight loop, and look the record up. A
+        #: jump is each exit's own: a processor predicts it better than one that goes to wherever any of them
+        #: does.
+        self._ends: dict[tuple[bool, _Way, bool], ir.Block] = {}
 
     # Addresses and counts
 
@@ -130,23 +132,14 @@ class ExitLowering(RegisterLowering):
                 self.settle()
                 self._jump_out(self._left(done), address, record)
                 return
-            parts = {"why": word(why) if isinstance(why, Left) else why, "address": address}
-            if way is not _Way.LEAVE and record is None:
-                assert address is not None
-                budget = self._left(done)
-                record, missing = self.record_at(address)
-                with self.elsewhere(missing):
-                    with self._apart():
-                        self.settle()
-                    b.store(address, self.exit["address"])
-                    b.store(budget, self.exit["budget"])
-                    b.branch(self._undecoded_end())
-            for part, value in {**parts, "record": record, "budget": self._left(done)}.items():
+            value = word(why) if isinstance(why, Left) else why
+            parts = {"why": value, "address": address, "record": record, "budget": self._left(done)}
+            for part, value in parts.items():
                 if value is not None:
                     b.store(value, self.exit[part])
             if not self.is_in_loop:
                 self.settle()
-            b.branch(self._way_out(way))
+            b.branch(self._way_out(way, record is None))
 
     def _jump_out(self, budget: ir.Value, address: ir.Value | None, record: ir.Value | None) -> None:
         """Go on outside the function's part, at a record or at an address."""
@@ -164,46 +157,50 @@ class ExitLowering(RegisterLowering):
             b.store(budget, self.exit["budget"])
             b.branch(self._undecoded_end())
 
-    def _way_out(self, way: _Way) -> ir.Block:
+    def _way_out(self, way: _Way, is_at_address: bool) -> ir.Block:
         """The block that leaves the region in this way, for the instruction in the making."""
-        end = self._ways.get((self.is_in_loop, way))
-        if end is None and self.is_in_loop:
-            end = self._ways[True, way] = self.block_named(f"{way.name.lower()}_from_loop")
+        if not self.is_in_loop:
+            return self._end(way, is_at_address)
+        end = self._ends.get((True, way, is_at_address))
+        if end is None:
+            end = self._ends[True, way, is_at_address] = self.block_named(f"{way.name.lower()}_from_loop")
             with self.elsewhere(end):
                 self.leave_loop()
-                self.b.branch(self._end(way))
-        return end or self._end(way)
-
-    def _end(self, way: _Way) -> ir.Block:
-        """The end that exits of a way share."""
-        end = self._ways.get((False, way))
-        if end is None:
-            end = self._ways[False, way] = self.block_named(way.name.lower())
-            with self.elsewhere(end):
-                _ENDS[way](self)
+                self.b.branch(self._end(way, is_at_address))
         return end
+
+    def _end(self, way: _Way, is_at_address: bool) -> ir.Block:
+        """The end that exits of a way share, if they know an address or if they know a record."""
+        end = self._ends.get((False, way, is_at_address))
+        if end is None:
+            end = self._ends[False, way, is_at_address] = self.block_named(way.name.lower())
+            with self.elsewhere(end):
+                self._define_end(way, is_at_address)
+        return end
+
+    def _define_end(self, way: _Way, is_at_address: bool) -> None:
+        b = self.b
+        (budget,) = self._of_exit("budget")
+        if way is _Way.LEAVE:
+            why, address = self._of_exit("why", "address")
+            self._count(budget)
+            self._return(why, address, budget)
+        elif way is _Way.SELDOM:
+            (address,) = self._of_exit("address")
+            self._jump_out(budget, address, None)
+        else:
+            (place,), missing = self._of_exit("address" if is_at_address else "record"), None
+            if is_at_address:
+                place, missing = self.record_at(place)
+            self._count(budget)
+            handler = self.field("plain" if way is _Way.PLAIN else "end_of_piece")
+            self.go_on(b.load(handler, typ=HANDLER_POINTER), place, budget)
+            if missing is not None:
+                b.position_at_end(missing)
+                b.branch(self._undecoded_end())
 
     def _taken(self, exit: Exit, why: Left | ir.Value | None) -> None:
         """The code that follows leaves the region in this way. Tests count how often that happens."""
-
-    # The ends that exits share
-
-    def _end_by_leaving(self) -> None:
-        why, address, budget = self._of_exit("why", "address", "budget")
-        self._count(budget)
-        self._return(why, address, budget)
-
-    def _end_piece(self) -> None:
-        self._end_by("end_of_piece")
-
-    def _end_plainly(self) -> None:
-        self._end_by("plain")
-
-    def _end_by(self, handler: str) -> None:
-        """Leave the rest to one of the handlers that the state names."""
-        record, budget = self._of_exit("record", "budget")
-        self._count(budget)
-        self.go_on(self.b.load(self.field(handler), typ=HANDLER_POINTER), record, budget)
 
     def _undecoded_end(self) -> ir.Block:
         """The end of exits to a page without records."""
@@ -229,10 +226,3 @@ class ExitLowering(RegisterLowering):
         self.b.store(address, self.field("CIA"))
         self.b.store(budget, self.field("budget"))
         self.b.ret(why)
-
-
-_ENDS = {
-    _Way.LEAVE: ExitLowering._end_by_leaving,
-    _Way.PIECE_END: ExitLowering._end_piece,
-    _Way.PLAIN: ExitLowering._end_plainly,
-}
