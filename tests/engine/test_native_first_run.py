@@ -184,6 +184,26 @@ def test_another_process_compiles_what_this_one_would(cache: Path) -> None:
     assert codes == [compiler.compile_handlers(one.keys, one.pairs, one.mode) for one in wanted]
 
 
+def test_several_processes_compile_side_by_side(cache: Path) -> None:
+    """As many as are wanted at once, up to a number. Each answer comes to the one who asked."""
+    wanted = [_single(text) for text in ("addo r3,r4,r5", "subfo r3,r4,r5", "mfspr r3,AMR", "nego r3,r4")]
+    service, answers, done = CompileService(processes=3), {}, threading.Barrier(len(wanted) + 1)
+
+    def ask(one: HandlerSet) -> None:
+        (answers[one.file_name],) = _ask(service, one)
+        done.wait(60)
+
+    for one in wanted:
+        threading.Thread(target=ask, args=(one,), daemon=True).start()
+    done.wait(60)
+    codes = {one.file_name: compiler.compile_handlers(one.keys, one.pairs, one.mode) for one in wanted}
+    assert answers == codes
+    assert 2 <= len({child._process.pid for child in service._children}) <= 3
+    alone = CompileService()
+    assert _ask(alone, *wanted[:2]) == [codes[one.file_name] for one in wanted[:2]]
+    assert len(alone._children) == 1
+
+
 def test_what_was_compiled_is_kept(later: Later, cache: Path) -> None:
     guest = Guest(NativeEngine, "addo r3,r4,r5", ready=False)
     guest.advance(guest.thread(), 1)
@@ -255,9 +275,9 @@ def test_a_process_that_ends_while_it_compiles_ends_well_and_leaves_none_behind(
 import os, time
 from chronovisor.engine.native.library import library, service
 library((True, True)).need_everyday()
-while service()._child is None:
+while not service()._children:
     time.sleep(0.01)
-print(service()._child._process.pid)
+print(service()._children[0]._process.pid)
 """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False

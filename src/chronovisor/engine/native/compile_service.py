@@ -1,8 +1,9 @@
 """Native code, compiled in another process while this one goes on.
 
-LLVM takes seconds, and a mistake in it would abort the process. So a child compiles
-(``compile_server``): its end costs nothing but speed. A thread of this process hands it one request after the
-other, the most urgent first, and passes the answers on. The thread only waits; nothing waits for it.
+LLVM takes seconds, and a mistake in it would abort the process. So children compile
+(``compile_server``): their end costs nothing but speed. For each child a thread of this process hands it one
+request after the other, the most urgent first, and passes the answers on. The threads only wait; nothing
+waits for them.
 """
 
 from __future__ import annotations
@@ -139,20 +140,26 @@ class _Child:
 class CompileService:
     """Has one thing after the other compiled, the most urgent first, then in the order of the requests.
 
-    ``server`` is the name of the module whose process compiles; ``code`` counts the time that this takes. The
-    process has the guests' own priority: they are slow until it is done.
+    ``server`` is the name of the module whose process compiles; ``code`` counts the time that this takes. Up
+    to so many ``processes`` are started as requests wait. They have the guests' own priority: guests are slow
+    until they are done.
     """
 
-    def __init__(self, server: str = compile_server.__name__, code: NativeCode = HANDLERS) -> None:
+    def __init__(
+        self, server: str = compile_server.__name__, code: NativeCode = HANDLERS, processes: int = 1
+    ) -> None:
         self._server = server
         self._code = code
+        self._processes = processes
         self._wanted: PriorityQueue[_Queued] = PriorityQueue()
         self._count = itertools.count()
-        self._child: _Child | None = None
+        #: The compiling processes, one for each of the threads that has needed one.
+        self._children: list[_Child] = []
         self._failures = 0
         self._told = False
-        self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
+        #: How many threads there are, and how many of them have nothing to do.
+        self._threads = self._idle = 0
+        self._changing = threading.Lock()
 
     def ask(
         self,
@@ -169,23 +176,32 @@ class CompileService:
 
     def ask_in_turn(self, prepare: Prepare, urgency: Urgency = Urgency.NOW, is_awaited: bool = False) -> None:
         """As `ask`, for a request that is made when its turn comes, on the service's thread."""
-        self._wanted.put(_Queued(urgency, next(self._count), prepare, is_awaited))
-        with self._starting:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="compile", daemon=True)
-                self._thread.start()
+        with self._changing:
+            self._wanted.put(_Queued(urgency, next(self._count), prepare, is_awaited))
+            if self._wanted.qsize() > self._idle and self._threads < self._processes:
+                self._threads += 1
+                threading.Thread(target=self._serve, name="compile", daemon=True).start()
 
     def _serve(self) -> None:
+        child: _Child | None = None
         while True:
-            queued = self._wanted.get()
+            queued = self._next()
             if (prepared := queued.prepare()) is not None:
                 asked, take = prepared
-                self._hand_over(
-                    self._compiled(asked, self._tell if queued.is_awaited else lambda: None), take
-                )
+                slow = self._tell if queued.is_awaited else lambda: None
+                child, code = self._compiled(child, asked, slow)
+                self._hand_over(code, take)
             if self._told and self._wanted.empty():
                 self._told = False
                 _log.info("native code is ready")
+
+    def _next(self) -> _Queued:
+        with self._changing:
+            self._idle += 1
+        queued = self._wanted.get()
+        with self._changing:
+            self._idle -= 1
+        return queued
 
     @staticmethod
     def _hand_over(code: bytes | None, take: Taker) -> None:
@@ -196,22 +212,29 @@ class CompileService:
             _log.warning("compiled code cannot be used (%s): the guest runs slowly without it", error)
             take(None)
 
-    def _compiled(self, asked: dict[str, object], slow: Callable[[], None]) -> bytes | None:
+    def _compiled(
+        self, child: _Child | None, asked: dict[str, object], slow: Callable[[], None]
+    ) -> tuple[_Child | None, bytes | None]:
+        """The process that is there afterwards, and what it answered."""
         if self._failures >= _MOST_FAILURES:
-            return None
+            return child, None
         try:
             begin = time.monotonic()
-            if self._child is None:
-                self._child = _Child(self._server)
-            answer = self._child.compile(asked, slow)
+            if child is None:
+                child = _Child(self._server)
+                self._children.append(child)
+            answer = child.compile(asked, slow)
             self._code.add_compiling(time.monotonic() - begin)
-            return answer
+            return child, answer
         except _Failed as failed:
-            self._child = None
-            self._failures += 1
-            if self._failures == 1:
+            with self._changing:
+                if child is not None:
+                    self._children.remove(child)
+                self._failures += 1
+                is_first = self._failures == 1
+            if is_first:
                 _log.warning("native code cannot be compiled (%s): the guest runs slowly without it", failed)
-            return None
+            return None, None
 
     def _tell(self) -> None:
         if not self._told:

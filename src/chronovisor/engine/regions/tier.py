@@ -7,6 +7,7 @@ has another process compile them; nothing waits for it.
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 from collections import Counter
@@ -48,6 +49,8 @@ MOST_LOOKS = 1 << 16
 _HALF_LIFE = 1024
 #: The pages that a region may have besides its home page: so many before it and behind it.
 _BEFORE, _BEHIND = 8, 16
+#: The most processes that compile regions. Each takes a tenth of a gigabyte.
+_MOST_PROCESSES = 4
 
 
 @dataclass(frozen=True)
@@ -249,7 +252,8 @@ class RegionTier:
         for one in loaded:
             others = _snapshots(pages, task.page, (n for n in one.region.pages if n and n in task.around))
             if put_in(pages, {0: home, **others}, one):
-                self.count += bool(one.handlers) and id(one) not in task.heat.put
+                with self.counting:
+                    self.count += bool(one.handlers) and id(one) not in task.heat.put
                 task.heat.put.add(id(one))
                 task.heat.covered.update(o for o in one.region.covered if o >> PAGE_SHIFT == 0)
         task.heat.waits = False
@@ -286,7 +290,7 @@ class _Worker:
 
     def __init__(self) -> None:
         self._tasks: SimpleQueue[_Task] = SimpleQueue()
-        self._service = CompileService(compile_server.__name__, code=REGIONS)
+        self._service = CompileService(compile_server.__name__, code=REGIONS, processes=_processes())
         #: What is to be compiled: the hottest page is first, not the one that was hot first. The process that
         #: compiles may have little time on a busy machine.
         self._waiting: list[_Task] = []
@@ -305,7 +309,8 @@ class _Worker:
 
     def _see_to(self, task: _Task) -> None:
         if not self._is_known(task):
-            self._waiting.append(task)
+            with self._changing:
+                self._waiting.append(task)
             self._service.ask_in_turn(self._prepare)
 
     def _is_known(self, task: _Task) -> bool:
@@ -341,8 +346,9 @@ class _Worker:
         return self._known[name]
 
     def _prepare(self) -> tuple[dict[str, object], Taker] | None:
-        task = max(self._waiting, key=lambda one: one.warmth)
-        self._waiting.remove(task)
+        with self._changing:
+            task = max(self._waiting, key=lambda one: one.warmth)
+            self._waiting.remove(task)
         # Meanwhile the guest may have ended, or its region may have been made for another.
         if self._is_known(task) or (pages := task.pages()) is None or task.hot is None:
             return None
@@ -362,10 +368,11 @@ class _Worker:
             return
         made, name = load(CompiledRegion.decode(code)), page_name(mode, page_digest(home.content))
         REGIONS.add_compiled(bool(made.handlers))
-        known = [*self._regions(name), made]
-        with self._changing:
-            self._known[name] = known
+        self._regions(name)
+        # Other threads may have a region of the same page: none of them is lost, nor is one on disk.
         with compiler.FINISHING:
+            with self._changing:
+                known = self._known[name] = [*self._known[name], made]
             code_cache.keep(name, fingerprint(), encode_page([one.region for one in known]))
         task.tier.put_in(task, home, [made])
 
@@ -376,6 +383,11 @@ def load(region: CompiledRegion) -> Loaded:
     at = code_space().put(region.code)
     REGIONS.add_linked(len(region.code), time.monotonic() - begin)
     return Loaded(region, tuple(at + place for place in region.places))
+
+
+def _processes() -> int:
+    """How many processes compile regions: half of the machine's processors are the guests'."""
+    return max(1, min(_MOST_PROCESSES, len(os.sched_getaffinity(0)) // 2))
 
 
 @cache
