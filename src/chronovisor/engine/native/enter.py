@@ -43,12 +43,11 @@ from chronovisor.isa.radix import Access
 #: Instructions between two checks of the clock and of requests from outside.
 PIECE = 16384
 
-#: A piece is shorter by up to so many instructions, each by another number: if all had one length, they could
-#: end at the same instruction of a loop for ever, and samples would tell of that one alone.
-_VARIATION = 63
-
 #: How many instructions handlers execute between two samples.
-INSTRUCTIONS_PER_SAMPLE = 2 * (PIECE - _VARIATION)
+INSTRUCTIONS_PER_SAMPLE = 2 * PIECE
+
+#: Its multiples, modulo 2^64, lie evenly in that range however few they are (the golden ratio).
+_EVENLY = 0x9E37_79B9_7F4A_7C15
 
 
 @dataclass(frozen=True)
@@ -177,8 +176,7 @@ class _Entry(ThreadEmitter):
         with self.elsewhere(self.unlikely(asked, "flush")):
             b.call(self.control.flush, [self.state])
             self._adopt(self.piece)
-        shorter = b.and_(self.read("pieces"), word(_VARIATION))
-        left, most = self.read("run_left"), b.sub(b.sub(word(PIECE), shorter), self.read("unpolled"))
+        left, most = self.read("run_left"), self._most()
         is_last = b.icmp_signed("<=", left, most)
         size = b.select(is_last, left, most)
         self.write("last_piece", is_last)
@@ -215,6 +213,24 @@ class _Entry(ThreadEmitter):
         self._count(b.sub(self.read("begin"), self.read("budget")))
         self._go_on(reason, back)
 
+    def _most(self) -> ir.Value:
+        """How many instructions a piece may have.
+
+        If a sample is due, the number is another one each time, from 1 on. Else a guest that repeats itself
+        exactly, or leaves native code often, would be sampled at the same instruction for ever, or never.
+        """
+        b = self.b
+        room = b.sub(word(PIECE), self.read("unpolled"))
+        drawn = b.lshr(b.mul(self.read("pieces"), word(_EVENLY)), word(32))
+        shorter = b.add(b.lshr(b.mul(drawn, room), word(32)), word(1))
+        return b.select(b.icmp_signed("<=", self._until_sample(), word(0)), shorter, room)
+
+    def _until_sample(self) -> ir.Value:
+        """How many instructions handlers are to execute before a sample is due."""
+        b = self.b
+        in_regions = b.sub(self.read("done_in_regions"), self.read("sampled_in_regions"))
+        return b.add(self.read("until_sample"), in_regions)
+
     def _go_on(self, why: ir.Value, back: ir.Block) -> None:
         """Do what a handler has left undone, and go on; ``back`` is where another handler came back."""
         b, control = self.b, self.control
@@ -233,6 +249,8 @@ class _Entry(ThreadEmitter):
         self._leave(why)
         b.position_at_end(spent)
         self._sample()
+        # However short the piece was: `again` looks at once, and the next one begins anywhere.
+        self.write("unpolled", word(PIECE))
         b.branch(self.again)
         for left, access in ((Left.MISSING_LOAD, Access.LOAD), (Left.MISSING_STORE, Access.STORE)):
             b.position_at_end(cases[left])
@@ -294,7 +312,7 @@ class _Entry(ThreadEmitter):
         wanted = b.icmp_unsigned("!=", self.read("exit_request"), word(0))
         with self.elsewhere(self.unlikely(b.or_(over, wanted), "stop")):
             self._leave(Left.BUDGET)
-        due = b.icmp_signed(">=", self.read("unpolled"), word(PIECE - _VARIATION - MOST_UNSPENT))
+        due = b.icmp_signed(">=", self.read("unpolled"), word(PIECE - MOST_UNSPENT))
         b.cbranch(due, self.look, self.piece)
 
     def _define_look(self) -> None:
@@ -331,11 +349,9 @@ class _Entry(ThreadEmitter):
         b = self.b
         record = self.read("handlers_from")
         due, known, sample, after = (self.block_named(n) for n in ("due", "known", "sample", "sampled"))
-        in_regions = self.read("done_in_regions")
-        others = b.sub(in_regions, self.read("sampled_in_regions"))
-        self.write("sampled_in_regions", in_regions)
-        left = b.add(self.read("until_sample"), others)
+        left = self._until_sample()
         self.write("until_sample", left)
+        self.write("sampled_in_regions", self.read("done_in_regions"))
         b.cbranch(b.icmp_signed("<=", left, word(0)), due, after)
         b.position_at_end(due)
         choice = b.switch(record, known)
