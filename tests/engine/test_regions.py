@@ -476,8 +476,8 @@ class _Noted:
     def __init__(self) -> None:
         self.tasks: list[object] = []
 
-    def put(self, task: object) -> None:
-        self.tasks.append(task)
+    def put(self, tasks: list[object]) -> None:
+        self.tasks += tasks
 
 
 class _Turns:

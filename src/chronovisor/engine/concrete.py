@@ -132,6 +132,8 @@ class ConcreteEngine:
         self._decoded: dict[tuple[bool, bool], dict[int, Operation]] = {
             (sixty_four, little): {} for sixty_four in (False, True) for little in (False, True)
         }
+        #: The blocks of which something may be decoded, by their numbers: guests have many more forgotten.
+        self._decoded_blocks: set[int] = set()
         self._made: list[Thread] = []
         self.breakpoints: frozenset[int] = frozenset()
         """The real addresses of instructions before which a run stops."""
@@ -182,6 +184,8 @@ class ConcreteEngine:
 
     def forget(self, address: int) -> None:
         """Decode the cache block that holds the real address anew."""
+        if address // CACHE_BLOCK not in self._decoded_blocks:
+            return
         block = address & ~(CACHE_BLOCK - 1)
         for decoded in self._decoded.values():
             for place in range(block, block + CACHE_BLOCK, 4):
@@ -196,6 +200,7 @@ class ConcreteEngine:
         """Decode everything anew: memory was changed from outside."""
         for decoded in self._decoded.values():
             decoded.clear()
+        self._decoded_blocks.clear()
 
     def break_at(self, addresses: Collection[int]) -> None:
         """Have runs stop before the instructions at these real addresses, and at no others.
@@ -351,6 +356,7 @@ class ConcreteEngine:
                 decoded = self._decoded[state.mode]
                 if len(decoded) >= MOST_DECODED:
                     decoded.clear()
+                self._decoded_blocks.add(address // CACHE_BLOCK)
                 decoded[address] = found
         return found
 

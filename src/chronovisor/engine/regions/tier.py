@@ -136,6 +136,8 @@ class RegionTier:
         self.samples = 0
         """How many samples were taken."""
         self._looks = 0
+        self._asked: list[_Task] = []
+        """What the look that is under way asks the worker to see to."""
 
     def look(self, thread: NativeThread, pages_by_table: Mapping[int, DecodedPages]) -> None:
         """Take a thread's samples, and the pages that are executed for the first time.
@@ -144,6 +146,10 @@ class RegionTier:
         """
         with self.counting:
             self._look(thread, pages_by_table)
+            asked, self._asked = self._asked, []
+        if asked:
+            # All at once: a thread that is woken wants Python's lock.
+            _worker().put(asked)
 
     def _look(self, thread: NativeThread, pages_by_table: Mapping[int, DecodedPages]) -> None:
         for pages in pages_by_table.values():
@@ -243,7 +249,7 @@ class RegionTier:
         around = [n for n in range(-_BEFORE, _BEHIND + 1) if 0 <= page + n < pages.count]
         if sample is not None and sample.base >> PAGE_SHIFT != page:
             around = [n for n in around if n == 0 or _is_mapped(sample, n)]
-        _worker().put(_Task(self, ref(pages), heat, page, tuple(around), hot, starts))
+        self._asked.append(_Task(self, ref(pages), heat, page, tuple(around), hot, starts))
 
     def put_in(self, task: _Task, home: Snapshot, loaded: Iterable[Loaded]) -> None:
         """Put regions in, if the guest is still there and its pages have the code that they were made of."""
@@ -289,7 +295,7 @@ class _Worker:
     """Looks for regions on disk, has them compiled, and links them: one thread for the process."""
 
     def __init__(self) -> None:
-        self._tasks: SimpleQueue[_Task] = SimpleQueue()
+        self._tasks: SimpleQueue[list[_Task]] = SimpleQueue()
         self._service = CompileService(compile_server.__name__, code=REGIONS, processes=_processes())
         #: What is to be compiled: the hottest page is first, not the one that was hot first. The process that
         #: compiles may have little time on a busy machine.
@@ -299,13 +305,14 @@ class _Worker:
         self._changing = threading.Lock()
         threading.Thread(target=self._serve, name="regions", daemon=True).start()
 
-    def put(self, task: _Task) -> None:
-        """See to a page."""
-        self._tasks.put(task)
+    def put(self, tasks: list[_Task]) -> None:
+        """See to some pages."""
+        self._tasks.put(tasks)
 
     def _serve(self) -> None:
         while True:
-            self._see_to(self._tasks.get())
+            for task in self._tasks.get():
+                self._see_to(task)
 
     def _see_to(self, task: _Task) -> None:
         if not self._is_known(task):
