@@ -29,14 +29,14 @@ from chronovisor.timebase.clock import RealTime, VirtualTime
 COMMAND = [sys.executable, "-c", "import sys; from chronovisor.cli import main; sys.exit(main())"]
 
 
-def elf(path: Path, text: str, machine: int = 21) -> str:
-    """Write an ELF file that runs this text from 0x10000 on, in little-endian mode."""
+def elf(path: Path, text: str, machine: int = 21, room: int = 0) -> str:
+    """Write an ELF file that runs this text from 0x10000 on, in little-endian mode; `room` bytes at least."""
     code = assemble(text, 0x10000, little=True)
     header = b"\x7fELF\2\1\1".ljust(16, b"\0")
     for size, value in (
         *((2, 2), (2, machine), (4, 1), (8, 0x10000), (8, 64), (8, 0), (4, 2), (2, 64), (2, 56), (2, 1)),
         *((2, 64), (2, 0), (2, 0), (4, 1), (4, 7), (8, 120), (8, 0x10000), (8, 0x10000)),
-        *((8, len(code)), (8, len(code)), (8, 1)),
+        *((8, len(code)), (8, max(len(code), room)), (8, 1)),
     ):
         header += value.to_bytes(size, "little")
     path.write_bytes(header + code)
@@ -469,3 +469,17 @@ def test_a_kernel_has_the_memory_that_linux_needs(
 
     monkeypatch.setattr(Host, "boot", boot)
     assert refused(capsys, "run", *words) == (ExitStatus.USAGE, f"chronovisor: image gets {memory}\n")
+
+
+def test_a_kernel_that_has_too_little_memory_to_say_so(tmp_path: Path) -> None:
+    crash = "lis r3, 0x7fff\n mtctr r3\n bctr"
+    linux, small = elf(tmp_path / "vmlinux", crash, room=40 << 20), elf(tmp_path / "small", crash)
+    for words, is_told in (
+        (("--kernel", linux, "--memory", "48M"), True),
+        (("--kernel", linux, "--memory", "96M"), False),
+        (("--kernel", small, "--memory", "16M"), False),
+        ((linux, "--memory", "48M"), False),
+    ):
+        done = run("run", *words)
+        assert done.returncode == ExitStatus.CRASH
+        assert ("leaves 7 MiB of the guest's memory" in done.stderr) == is_told

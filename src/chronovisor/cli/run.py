@@ -31,6 +31,7 @@ from chronovisor.cli.host_options import (
     TbOrigin,
     TicksPerInstruction,
 )
+from chronovisor.cli.output import say
 from chronovisor.cli.pid_file import PidFile, pid_file
 from chronovisor.cli.running import before_the_guest, generated_name, parse_seconds, run_named
 from chronovisor.cli.statistics import tell_statistics
@@ -38,6 +39,7 @@ from chronovisor.cli.terminal import ESCAPE_DEFAULT
 from chronovisor.cli.tracing import Trace, traced_by, tracing
 from chronovisor.kvm.interface import TICKS_PER_INSTRUCTION
 from chronovisor.machine.control import ControlServer
+from chronovisor.machine.elf import read_image
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest_log import parse_items
 from chronovisor.machine.host import Host
@@ -45,6 +47,11 @@ from chronovisor.machine.sizes import parse_topology
 from chronovisor.machine.vio.attachments import Attachments
 from chronovisor.report.switch_trace import line
 from chronovisor.timebase.trace import Event
+
+_LARGE_KERNEL = 16 << 20
+"""Bytes of an image that is taken to be Linux."""
+_LINUX_NEEDS = 24 << 20
+"""Bytes besides its image: with fewer, Debian's 6.1 for ppc64el says nothing at all."""
 
 if TYPE_CHECKING:
     from chronovisor.machine.guest import Guest
@@ -181,6 +188,8 @@ def command(
             initrd=initrd,
             reboots=not no_reboot,
         )
+        if kernel is not None:
+            _tell_of_little_memory(kernel, guest.memory.size)
         guest.wall_clock.start(base)
         guest.platform.log = stack.enter_context(guest_log(log_items, log_file))
         with tracing(trace, host.clock.source) as traced, place.typing(output):
@@ -201,6 +210,16 @@ def command(
         if stats:
             tell_statistics(guest.statistics(), as_json)
     return tell_end(end, as_json)
+
+
+def _tell_of_little_memory(kernel: str, size: int) -> None:
+    """Say so if Linux has too little memory to boot: it stops before it has a console on which to say it."""
+    used = read_image(kernel).segments[-1].end
+    if used >= _LARGE_KERNEL and size - used < _LINUX_NEEDS:
+        say(
+            f"{kernel} leaves {size - used >> 20} MiB of the guest's memory to others; "
+            f"Linux seldom boots with less than {_LINUX_NEEDS >> 20}: give it more with --memory"
+        )
 
 
 def _not_begun(guest: Guest) -> Pause:
