@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from chronovisor.machine.control import FAILED, ControlError, ControlServer, ask
+from chronovisor.machine.control import FAILED, ControlError, ControlServer, Conversation, ask
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.run_directory import claim, socket_path
 
@@ -118,3 +118,19 @@ def test_all_that_connected_before_the_end_are_answered() -> None:
                 asked += 1
             closing.join()
     assert asked == 300
+
+
+def test_a_conversation_whose_other_side_is_gone_ends() -> None:
+    """As when `console` is interrupted before it is answered: otherwise it would be attached for ever."""
+    gone, held = threading.Event(), threading.Event()
+
+    def begin(request: dict[str, Any]) -> Conversation:
+        assert gone.wait(60)
+        return Conversation({}, lambda connection: held.set())
+
+    with ControlServer("one", {"console": begin}):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(socket_path("one")))
+            connection.sendall(b'{"command": "console"}\n')
+        gone.set()
+        assert held.wait(60)

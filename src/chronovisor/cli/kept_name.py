@@ -13,8 +13,8 @@ from chronovisor.machine.control import ControlServer
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
 
-_PATIENCE: Final = 5.0
-"""Seconds in which the source's process is expected to let the name go."""
+_PATIENCE: Final = 30.0
+"""Seconds in which the source's process is expected to let the name go, on a busy machine too."""
 _BETWEEN_TRIES: Final = 0.02
 
 
@@ -22,8 +22,8 @@ _BETWEEN_TRIES: Final = 0.02
 def keeping_name(guest: Guest, wished: str, server: ControlServer) -> Iterator[None]:
     """Give the guest the name that it had at its source, as soon as that is free.
 
-    `server` answers for the name that it has meanwhile, and continues to. If the name is not free in five
-    seconds, the user is told the other one.
+    `server` answers for the name that it has meanwhile, and continues to. If the name does not become free,
+    the user is told the other one.
     """
     over = threading.Event()
 

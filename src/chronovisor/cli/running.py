@@ -45,6 +45,8 @@ _SIGN_OF_LIFE: Final = 1.0
 """Seconds from one sign of life to the next, to those who wait for the guest's end."""
 _BETWEEN_PROGRESS: Final = 0.2
 """Seconds from one line about a move's progress to the next."""
+_PATIENCE: Final = 1.0
+"""Seconds for which `ps` and `top` wait for others: they can leave out what they would have to wait for."""
 _ENTRIES_SENT: Final = 8192
 """Entries of a dispatch trace log in one answer: some half of the longest line."""
 
@@ -186,7 +188,7 @@ class _Service:
             "tb_offset": None,
         }
         try:
-            with self.departure.no_move(), guest.held():
+            with self.departure.no_move(_PATIENCE), guest.held():
                 offset = guest.get("TB_OFFSET")
                 now = guest.system.clock.now().value
                 stopped = self._time_away.stopped_time
@@ -204,7 +206,7 @@ class _Service:
 
     def _top(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
-            with self.departure.no_move():
+            with self.departure.no_move(_PATIENCE):
                 found, stolen = self._guest.statistics(), stolen_time(self._guest)
         except MachineError:
             # It moves, and is not to be held up.

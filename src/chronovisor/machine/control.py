@@ -31,7 +31,10 @@ An answer can be a `Conversation`.
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """An answer after which the connection belongs to `hold` until that returns."""
+    """An answer after which the connection belongs to `hold` until that returns.
+
+    The other side may be gone by then.
+    """
 
     answer: Any
     hold: Callable[[socket.socket], None]
@@ -154,8 +157,11 @@ class ControlServer:
         except Exception as error:
             yield _error(f"internal error: {type(error).__name__}: {error}", INTERNAL)
         else:
-            yield {"answer": answer.answer}
-            answer.hold(connection)
+            try:
+                yield {"answer": answer.answer}
+            finally:
+                # Even if the other side has gone meanwhile: what has begun for it is to end.
+                answer.hold(connection)
 
 
 def ask(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from chronovisor.machine.errors import MachineError
-from chronovisor.machine.run_directory import check_name, names, state_directory
+from chronovisor.machine.run_directory import check_name, only_these_names, state_directory
 
 _KEPT: Final = 64
 """Records of guests that run no more. Of more than these, the oldest are deleted."""
@@ -70,8 +70,9 @@ def _records() -> Path:
 
 
 def _forget_the_oldest() -> None:
-    running = set(names())
-    over = [path for path in _records().iterdir() if path.name not in running]
-    over.sort(key=lambda path: path.stat().st_mtime)
-    for path in over[:-_KEPT]:
-        shutil.rmtree(path, ignore_errors=True)
+    # A guest has its name before it begins or deletes the record of that name.
+    with only_these_names() as running:
+        over = [path for path in _records().iterdir() if path.name not in running]
+        over.sort(key=lambda path: path.stat().st_mtime)
+        for path in over[:-_KEPT]:
+            shutil.rmtree(path, ignore_errors=True)

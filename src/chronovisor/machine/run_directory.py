@@ -120,6 +120,13 @@ def claim(name: str) -> socket.socket:
 
 def names() -> list[str]:
     """Return the names of the guests that run; what killed processes left is removed."""
+    with only_these_names() as found:
+        return found
+
+
+@contextmanager
+def only_these_names() -> Iterator[list[str]]:
+    """A context with the names of the guests that run, in which nobody takes another name."""
     directory = run_directory()
     with _alone(directory):
         found = []
@@ -128,7 +135,7 @@ def names() -> list[str]:
                 found.append(path.name.removesuffix(_SUFFIX))
             else:
                 path.unlink(missing_ok=True)
-    return found
+        yield found
 
 
 def is_listened_to(path: Path) -> bool:

@@ -85,9 +85,12 @@ class Departure:
         return "running" if self._guest.running else "paused"
 
     @contextmanager
-    def no_move(self) -> Iterator[None]:
-        """Allow no move while the block lasts; MachineError if a move is under way."""
-        if not self._busy.acquire(timeout=0.0 if self._going_to else 1.0):
+    def no_move(self, patience: float = 5.0) -> Iterator[None]:
+        """Allow no move while the block lasts.
+
+        MachineError if a move is under way, or if another one still allows none after `patience` seconds.
+        """
+        if not self._busy.acquire(timeout=0.0 if self._going_to else patience):
             doing = f"is on its way to {self._going_to}" if self._going_to else "is busy, perhaps being saved"
             raise MachineError(f"{self._guest.name} {doing}: wait for that")
         try:
