@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,13 +19,13 @@ from chronovisor.machine import Console, Guest, Host
 from chronovisor.machine.errors import MachineError
 from chronovisor.memory import PAGE_SIZE, DirtyLog
 from chronovisor.migration.address import Address
-from chronovisor.migration.arrival import Arrivals, Terms
+from chronovisor.migration.arrival import Arrivals, Arrived, Terms
 from chronovisor.migration.departure import Departure
-from chronovisor.migration.errors import MoveCancelledError, MoveUndecidedError
+from chronovisor.migration.errors import MoveCancelledError, MoveError, MoveUndecidedError
 from chronovisor.migration.link import Link
 from chronovisor.migration.move import move
 from chronovisor.migration.outcomes import RememberedOutcomes
-from chronovisor.migration.phases import DestinationPhase, Probe, SourcePhase
+from chronovisor.migration.phases import DestinationPhase, Probe, SourcePhase, no_probe
 from chronovisor.migration.tcp import TimeLimits
 from chronovisor.timebase.clock import VirtualTime
 from chronovisor.timebase.types import GRANULE, Ticks
@@ -59,16 +60,21 @@ def guest() -> Iterator[Guest]:
         yield guest
 
 
-@pytest.fixture
-def arrivals() -> Iterator[Arrivals]:
+def waiting(probe: Probe = no_probe) -> Arrivals:
     terms = Terms(
         lambda header: Host(tb_origin=5, engine="concrete"),
         Console(),
         RememberedOutcomes(),
         64 << 20,
         LIMITS,
+        probe=probe,
     )
-    arrivals = Arrivals(Address("127.0.0.1", 0), terms)
+    return Arrivals(Address("127.0.0.1", 0), terms)
+
+
+@pytest.fixture
+def arrivals() -> Iterator[Arrivals]:
+    arrivals = waiting()
     yield arrivals
     arrivals.close()
 
@@ -118,6 +124,33 @@ def test_the_question_after_commit_is_not_answered_in_time(guest: Guest, arrival
 
 
 # Between READY and COMMIT
+
+
+def test_no_guest_is_given_to_who_waits_no_more(guest: Guest, arrivals: Arrivals) -> None:
+    """As when `receive` has waited for long enough: its process is about to end."""
+    came = list[Arrived | None]()
+    departure = Departure(guest)
+    departure._probe = at(SourcePhase.DECIDE, lambda: came.append(arrivals.close()))
+    with pytest.raises(MoveError, match="waits for no guest any more"):
+        departure.migrate(arrivals.address, LIMITS)
+    assert came == [None]
+    assert guest.running
+
+
+def test_a_guest_that_comes_while_its_destination_stops_waiting_is_here(guest: Guest) -> None:
+    came = list[Arrived | None]()
+    closing = threading.Thread(target=lambda: came.append(arrivals.close()))
+
+    def close_meanwhile() -> None:
+        closing.start()
+        closing.join(0.2)
+
+    arrivals = waiting(at(DestinationPhase.SET_TIME, close_meanwhile))
+    Departure(guest).migrate(arrivals.address, LIMITS)
+    closing.join()
+    assert came[0] is not None
+    came[0].start()[0].pause()
+    came[0].host.close()
 
 
 @pytest.mark.parametrize("phase", [SourcePhase.STOP, SourcePhase.SEND_STATE, SourcePhase.DECIDE])

@@ -56,7 +56,6 @@ class Entrance:
         self._opened.set()
         self.close()
 
-    def close(self) -> None:
-        """Listen no longer."""
-        if self._arrivals is not None:
-            self._arrivals.close()
+    def close(self) -> Arrived | None:
+        """Listen no longer; return the guest that is here by now, None if none will be."""
+        return None if self._arrivals is None else self._arrivals.close()

@@ -262,6 +262,9 @@ def command(
                     arrived = entrance.wait(seconds)
                     if arrived is None and entrance.given_up:
                         return ExitStatus.OK
+                    late = arrived is None
+                    # None comes any more, but one may have come just now.
+                    arrived = entrance.close() if arrived is None else arrived
                     if arrived is None:
                         say(f"no guest came in {seconds:g} s")
                         return ExitStatus.TIMED_OUT
@@ -280,7 +283,7 @@ def command(
                             as_json,
                         )
                     status = tell_end(end, as_json)
-                    if once or end.reason not in _NEXT_AFTER:
+                    if once or late or end.reason not in _NEXT_AFTER:
                         return status
                     output.begin_anew()
                     server.handlers = dict(before)

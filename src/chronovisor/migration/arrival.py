@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,7 @@ from chronovisor.migration.messages import (
     Aborted,
     Accepted,
     Acknowledged,
+    Commit,
     Message,
     Offer,
     Query,
@@ -116,6 +118,8 @@ class Arrivals:
         """Held from an offer until its move failed; if the guest came, until `take_another`."""
         self._came = threading.Event()
         self._arrived: Arrived | None = None
+        self._deciding = threading.Lock()
+        """Held while COMMIT is dealt with, and while it is decided that there is to be none any more."""
         self._closed = False
         for listener in self._listeners:
             threading.Thread(target=self._accept, args=(listener,), name="arrivals", daemon=True).start()
@@ -131,12 +135,16 @@ class Arrivals:
             self._arrived = None
             self._taking.release()
 
-    def close(self) -> None:
-        """Listen no longer."""
-        if self._closed:
-            # Another process may listen at the path by now.
-            return
-        self._closed = True
+    def close(self) -> Arrived | None:
+        """Listen no longer; return the guest that is here by now, None if none will be.
+
+        A move that is under way fails, and its guest goes on at the source.
+        """
+        with self._deciding:
+            if self._closed:
+                # Another process may listen at the path by now.
+                return self._arrived
+            self._closed = True
         for listener in self._listeners:
             # Closing alone does not wake a thread that waits in accept().
             with contextlib.suppress(OSError):
@@ -145,6 +153,7 @@ class Arrivals:
         if isinstance(self.address, UnixAddress):
             Path(self.address.path).unlink(missing_ok=True)
         self._came.set()
+        return self._arrived
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -260,8 +269,6 @@ class Arrivals:
         try:
             while True:
                 if isinstance(answer, Acknowledged) and destination.committed:
-                    # The outcome is recorded: it holds whether or not the source receives it.
-                    self._arrived = Arrived(destination, host, answer.record)
                     _try_to_send(writer, answer)
                     self._came.set()
                     after = destination.wait_for_start(self._terms.limits.silence)
@@ -275,7 +282,14 @@ class Arrivals:
                     )
                     destination.give_up(reason)
                     return reason
-                answer = destination.handle(reader.message(destination.memory))
+                message = reader.message(destination.memory)
+                with self._deciding if isinstance(message, Commit) else nullcontext():
+                    if self._closed:
+                        raise StreamError("this process waits for no guest any more")
+                    answer = destination.handle(message)
+                    if isinstance(answer, Acknowledged) and destination.committed:
+                        # The outcome is recorded: it holds whether or not the source receives it.
+                        self._arrived = Arrived(destination, host, answer.record)
         except Exception as error:
             # Mostly a failed connection. After an internal error the guest stays at the source, too.
             reason = str(error)
