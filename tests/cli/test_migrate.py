@@ -89,7 +89,8 @@ def test_what_runs_is_listed_and_its_registers_shown_and_set(machine: Machine) -
         "name '../x'": ("reg", "../x"),
         "named one runs already": ("run", "hello-le.elf", "--name", "one", "--engine", "concrete"),
         "named two runs already": ("receive", "tcp:127.0.0.1:0", "--name", "two"),
-        "virtual time": ("receive", "tcp:127.0.0.1:0", "--clock", "virtual"),
+        "say --clock virtual": ("receive", "tcp:127.0.0.1:0", "--record", "1M"),
+        "--trace of receive": ("receive", "tcp:127.0.0.1:0", "--clock", "virtual", "--trace", "t"),
     }.items():
         machine.fails(ExitStatus.USAGE, words, *arguments)
 

@@ -101,7 +101,7 @@ def test_every_stretch_of_two_vcpus_repeats_itself(cores: int, threads: int, eng
         assert assert_it_repeats_itself(recording) == 11
         assert guest.memory.load(0x20000, 8, False) > 100
         for vcpu in (0, 1):
-            assert sum(recording.stretch(n).executed[vcpu] for n in range(12)) > 1000
+            assert sum(recording.past.stretch(n).executed[vcpu] for n in range(12)) > 1000
 
 
 def test_what_is_typed_comes_again_at_its_tick() -> None:
@@ -127,7 +127,7 @@ def test_a_long_run_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
         recording = Recording(guest)
         guest.run_for(Ticks(STEP * 20_000))
         assert assert_it_repeats_itself(recording) >= 10
-        total = sum(sum(recording.stretch(n).executed) for n in range(recording.last + 1))
+        total = sum(sum(recording.past.stretch(n).executed) for n in range(recording.past.last + 1))
         counted = guest.statistics()
         assert counted is not None
         assert total == counted.instructions.total
@@ -139,12 +139,12 @@ def test_little_of_the_past_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         recording = Recording(guest, size=64 << 10)
         for _ in range(100):
             guest.run_for(Ticks(STEP * 30))
-        assert recording.pages.size <= 64 << 10
-        assert recording.first > 50
+        assert recording.past.pages.size <= 64 << 10
+        assert recording.past.first > 50
         past = Replay(recording)
         assert past.run_back(0, Places((), ()), no) == Arrival(Why.BEGINNING, 0)
         assert past.guest is not None
-        assert past.guest.get("R5") == 10 * recording.first
+        assert past.guest.get("R5") == 10 * recording.past.first
         assert_it_repeats_itself(recording)
 
 
@@ -155,7 +155,7 @@ def test_the_past_that_turns_out_otherwise_is_told() -> None:
         guest.run_for(Ticks(STEP * 1000))
         now = host.timebase
         # As if another value had been there.
-        recording.pages.note(0, 0x20, b"\1" * 4096)
+        recording.past.pages.note(0, 0x20, b"\1" * 4096)
         past = Replay(recording)
         with pytest.raises(MachineError, match="could not be repeated: there the guest powered off"):
             past.run_back(0, NOWHERE, no)
@@ -236,7 +236,7 @@ def test_a_recorded_run_of_one_vcpu_is_the_run_that_is_not_recorded(
             guest = host.boot(timer_image())
             recording = Recording(guest) if recorded else None
             guest.run_for(Ticks(PERIOD + PERIOD // 3))
-            assert recording is None or recording.last > 20
+            assert recording is None or recording.past.last > 20
             assert guest.get("R30") == 1
             return host.timebase, vcpu_state.save(guest.vcpus[0]), guest.memory.read(0, 1 << 20)
 
@@ -298,7 +298,7 @@ def test_each_step_through_a_range_is_recorded() -> None:
             assert peer.ask(b"vCont;r10000,10014:1").startswith(b"T05thread:1;")
             assert (guest.get("PC"), guest.get("R5")) == (0x10014, 300)
             assert assert_it_repeats_itself(recording) > 600
-            assert {recording.stretch(n).executed for n in range(600)} == {(1,)}
+            assert {recording.past.stretch(n).executed for n in range(600)} == {(1,)}
 
 
 def test_a_reboot_begins_a_new_history() -> None:
@@ -310,7 +310,7 @@ def test_a_reboot_begins_a_new_history() -> None:
         recording = Recording(guest)
         guest.run_for(Ticks(STEP * 3000))
         guest.run_for(Ticks(STEP * 100))
-        assert (recording.first, recording.last) == (1, 2)
+        assert (recording.past.first, recording.past.last) == (1, 2)
         assert assert_it_repeats_itself(recording) == 1
         past = Replay(recording)
         assert past.run_back(0, NOWHERE, no).why is Why.BEGINNING
@@ -318,7 +318,7 @@ def test_a_reboot_begins_a_new_history() -> None:
         assert (past.guest.get("PC"), past.guest.get("R5")) == (0x10000, 0)
         past.leave()
         guest.run_for(Ticks(STEP * 10_000))
-        assert recording.first == recording.last > 5
+        assert recording.past.first == recording.past.last > 5
 
 
 def wait_for(holds: Callable[[], bool]) -> None:

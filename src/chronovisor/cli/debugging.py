@@ -45,22 +45,18 @@ class DebuggerOptions:
     address: str
     wait: bool
     policy: TimePolicy
-    record: int = 0
-    """Bytes of the guest's past that are kept; 0 for none."""
 
 
-def parse_debugger(address: str, wait: bool, time: str, record: str) -> DebuggerOptions | None:
-    """Return what `--gdb`, `--wait`, `--gdb-time` and `--record` say; None without a debugger.
+def parse_debugger(address: str, wait: bool, time: str) -> DebuggerOptions | None:
+    """Return what `--gdb`, `--wait` and `--gdb-time` say; None without a debugger.
 
     MachineError for what makes no sense.
     """
     if not address:
         if wait:
             raise MachineError("--wait waits for a debugger: say with --gdb where it connects")
-        if record:
-            raise MachineError("--record is for a debugger: say with --gdb where it connects")
         return None
-    return DebuggerOptions(address, wait, parse_policy(time, MAX_STEP_DEFAULT), parse_record(record))
+    return DebuggerOptions(address, wait, parse_policy(time, MAX_STEP_DEFAULT))
 
 
 def parse_record(text: str) -> int:
@@ -112,18 +108,31 @@ class Debugging:
                 time,
                 lambda: self._time_away.guest_time,
                 self._tell,
-                self._recorded(options.record) if options.record else None,
+                self._past(),
             )
             if options.wait:
                 time.stop()
             self._tell(f"gdb can connect: target remote {self._server.address}")
         return self._server.address
 
-    def _recorded(self, size: int) -> Past:
+    def record(self, size: int) -> None:
+        """Keep so many bytes of the guest's past from now on; nothing if its past is kept already.
+
+        MachineError if it cannot be recorded.
+        """
+        from chronovisor.migration.recording import Recording
+
+        if self._guest.recorder is None:
+            Recording(self._guest, size)
+
+    def _past(self) -> Past | None:
+        if self._guest.recorder is None:
+            return None
         from chronovisor.migration.recording import Recording
         from chronovisor.migration.replay import Replay
 
-        return Replay(Recording(self._guest, size))
+        assert isinstance(self._guest.recorder, Recording)
+        return Replay(self._guest.recorder)
 
     def close(self) -> None:
         """Tell a debugger how the guest ended, and listen no more."""
@@ -131,8 +140,9 @@ class Debugging:
             self._server.close()
 
     def _gdb(self, request: dict[str, Any]) -> dict[str, Any]:
-        policy = TimePolicy.parse(request["time"])
-        options = DebuggerOptions(request["address"] or ANY_PORT, False, policy, request["record"])
-        if options.record and self._server is not None:
-            raise MachineError("a debugger can connect already: what has passed cannot be recorded")
+        options = DebuggerOptions(request["address"] or ANY_PORT, False, TimePolicy.parse(request["time"]))
+        if request["record"] and self._guest.recorder is None:
+            if self._server is not None:
+                raise MachineError("a debugger can connect already: what has passed cannot be recorded")
+            self.record(request["record"])
         return {"address": self.open(options)}

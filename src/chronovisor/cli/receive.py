@@ -20,6 +20,7 @@ from chronovisor.cli.background import (
     parse_log_size,
 )
 from chronovisor.cli.console_place import ConsoleAt, ConsolePlace, EscapeKeys
+from chronovisor.cli.debugging import Record, parse_record
 from chronovisor.cli.device_options import Disk, Net
 from chronovisor.cli.entrance import Entrance
 from chronovisor.cli.guest_end import tell_end
@@ -36,6 +37,7 @@ from chronovisor.cli.host_options import (
     Stats,
     Stay,
     TbOrigin,
+    TicksPerInstruction,
 )
 from chronovisor.cli.incoming_move import IncomingMove
 from chronovisor.cli.kept_name import keeping_name
@@ -59,6 +61,7 @@ from chronovisor.cli.statistics import tell_statistics
 from chronovisor.cli.status import ExitStatus
 from chronovisor.cli.terminal import ESCAPE_DEFAULT
 from chronovisor.cli.tracing import Trace, traced_by, tracing
+from chronovisor.kvm.interface import TICKS_PER_INSTRUCTION
 from chronovisor.machine.control import ControlServer
 from chronovisor.machine.ending import EndReason, GuestEnd
 from chronovisor.machine.errors import MachineError
@@ -110,7 +113,10 @@ def command(
         ),
     ] = "",
     tb_origin: TbOrigin = "0",
-    clock: Annotated[Clock, typer.Option(help="real: the only one that two processes share.")] = Clock.real,
+    clock: Annotated[
+        Clock, typer.Option(help="virtual: for guests that come from virtual time, which stands meanwhile.")
+    ] = Clock.real,
+    ticks_per_instruction: TicksPerInstruction = TICKS_PER_INSTRUCTION,
     engine: EngineOption = Engine.auto,
     cpu: CpuOption = Cpu.auto,
     provider: ProviderOption = Provider.auto,
@@ -151,6 +157,7 @@ def command(
     ] = None,
     token: Token = "",
     token_file: TokenFile = "",
+    record: Record = "",
     qmp: Qmp = "",
     stay: Stay = False,
     console: ConsoleAt = "",
@@ -180,8 +187,11 @@ def command(
     owner can open, and tls: with --allow between machines; --token helps with both. A token that goes over
     tcp: can be read on the way.
     """
-    if clock is not Clock.real:
-        raise MachineError("a guest cannot come into virtual time from another process; use --clock real")
+    record_bytes = parse_record(record)
+    if record_bytes and clock is Clock.real:
+        raise MachineError("--record is for guests in virtual time: say --clock virtual")
+    if trace and clock is Clock.virtual:
+        raise MachineError("--trace of receive is in real time: leave it or --clock virtual out")
     origin = parse_u64(tb_origin, "timebase origin")
     seconds = parse_seconds(timeout)
     silence = parse_seconds(time_limit, "time limit")
@@ -216,6 +226,7 @@ def command(
             cpu=cpu.value,
             engine=engine.value,
             provider=provider.value,
+            ticks_per_instruction=ticks_per_instruction,
         )
         host.after_reboot = again
         host.attachments = attachments
@@ -249,6 +260,8 @@ def command(
             frozenset(name.lower() for name in allow or ()),
             only_one=once,
             trace=incoming,
+            record=record_bytes,
+            engine=engine.value,
         )
         entrance = Entrance(terms)
         monitor = _monitor(qmp, stay, entrance, incoming)

@@ -11,7 +11,7 @@ import typer
 from chronovisor.cli.background import LOG_SIZE_DEFAULT, Detach, LogSize, choose_ground, parse_log_size
 from chronovisor.cli.config_file import Config
 from chronovisor.cli.console_place import ConsoleAt, ConsolePlace, EscapeKeys
-from chronovisor.cli.debugging import GdbTime, Record, parse_debugger
+from chronovisor.cli.debugging import GdbTime, Record, parse_debugger, parse_record
 from chronovisor.cli.device_options import Disk, Net
 from chronovisor.cli.guest_end import tell_end
 from chronovisor.cli.guest_log import LogFile, LogItems, guest_log
@@ -154,7 +154,7 @@ def command(
     if (image is None) == (kernel is None):
         raise MachineError("run: give one image, as IMAGE or as --kernel FILE")
     log_bytes = parse_log_size(log_size)
-    debugger = parse_debugger(gdb, wait, gdb_time, record)
+    debugger, record_bytes = parse_debugger(gdb, wait, gdb_time), parse_record(record)
     log_items = parse_items(log)
     attachments = Attachments.parse(disk or (), net)
     place = ConsolePlace.parse(console, escape, detach)
@@ -201,6 +201,7 @@ def command(
                 begun=ground.begun,
                 paused=_not_begun(guest) if paused else None,
                 debugger=debugger,
+                record=record_bytes,
                 qmp=qmp,
                 stay=stay,
                 trace=traced_by(traced, guest, name),

@@ -64,6 +64,7 @@ def run_named(
     begun: Callable[[], None] = lambda: None,
     paused: Pause | None = None,
     debugger: DebuggerOptions | None = None,
+    record: int = 0,
     qmp: str = "",
     stay: bool = False,
     monitor: Monitor | None = None,
@@ -75,7 +76,8 @@ def run_named(
 
     `server` answers for the name already, if there is one, and is not closed; `begun` is called when the
     guest runs and is found, `ended` (see `end_as_json`) before its name is given back. A guest that is
-    `paused` runs when it is resumed. A `debugger` can connect before it runs. A monitor answers at `qmp`; if
+    `paused` runs when it is resumed. A `debugger` can connect before it runs; `record` bytes of its past are
+    kept for debuggers. A monitor answers at `qmp`; if
     the guest has moved away, it keeps this process until it is told to quit or, unless it is to `stay`, has
     no client left. A `monitor` that is there already answers for this guest, too. The `trace` is told of
     moves from here. Clients of the guest's console can connect at `console`.
@@ -94,6 +96,8 @@ def run_named(
         if monitor is not None:
             service.attach(monitor)
         try:
+            if record:
+                service.debugging.record(record)
             if debugger is not None:
                 service.debugging.open(debugger)
             waits = paused is not None or (debugger is not None and debugger.wait)

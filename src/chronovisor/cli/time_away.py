@@ -107,6 +107,7 @@ class TimeAway:
         began = time.monotonic_ns()
         with self._departure.no_move():
             self.check_decided()
+            self._guest.check_present()
             try:
                 saved = snapshot(self._guest, request["path"], self._departure.paused)
             except NotSavedError as error:

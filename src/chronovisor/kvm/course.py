@@ -39,12 +39,25 @@ class HiddenState:
     """By how much each of its cores' timebases is ahead of the host's: 0, unless something is wrong."""
 
 
+@dataclass(frozen=True, slots=True)
+class HostShape:
+    """What of a host on a virtual clock the course of its machines depends on."""
+
+    tb_origin: int
+    """Its timebase when the clock stood at 0."""
+    cores: int
+    threads_per_core: int
+    cpu_model: str
+    ticks_per_instruction: int
+    """How far the clock goes with each instruction."""
+
+
 class Course(Protocol):
     """The course of one machine on a virtual clock. No vCPU may be in `run()`."""
 
     @property
-    def ticks_per_instruction(self) -> int:
-        """How far the clock goes with each instruction."""
+    def host(self) -> HostShape:
+        """The host on which the machine runs."""
 
     @property
     def stepping(self) -> frozenset[int]:

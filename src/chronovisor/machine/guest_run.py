@@ -35,6 +35,10 @@ class Recorder(Protocol):
     def has_stopped(self) -> None:
         """The guest has stopped; it may have stopped before."""
 
+    @property
+    def in_the_past(self) -> bool:
+        """Whether somebody looks at the past: meanwhile the clock shows the past's time."""
+
 
 class GuestRun:
     """A virtual machine that can be let go, stopped and held. `Guest` can be looked into, too.
@@ -158,6 +162,11 @@ class GuestRun:
         self.platform.vio.pause()
         if self.recorder is not None:
             self.recorder.has_stopped()
+
+    def check_present(self) -> None:
+        """MachineError while a debugger has set the guest's clock back, to look at its past."""
+        if self.recorder is not None and self.recorder.in_the_past:
+            raise MachineError(f"a debugger looks at the past of {self.name}: continue to the present there")
 
     def rest(self, task: Callable[[], None]) -> None:
         """Have every vCPU of a running guest leave it, `task` done when all are out, and all go on.

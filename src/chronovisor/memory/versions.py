@@ -32,6 +32,11 @@ class PageVersions:
         versions.append(_Version(moment, _ZEROS if contents == _ZEROS else contents))
         self.size += PAGE_SIZE
 
+    def each(self) -> Iterator[tuple[int, int, bytes]]:
+        """Give all that is kept, as `note` takes it: moment, page, contents; the oldest first."""
+        versions = ((v.moment, page, v.contents) for page, kept in self._pages.items() for v in kept)
+        return iter(sorted(versions, key=lambda version: version[:2]))
+
     @property
     def known(self) -> list[int]:
         """The numbers of the pages that were noted."""

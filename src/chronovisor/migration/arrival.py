@@ -80,6 +80,10 @@ class Terms:
     """Whether to listen no longer when a guest has come whose source has read that it came."""
     trace: MoveTrace = UNTRACED
     """Told of each move, from its offer on; its owner ends one that succeeds."""
+    record: int = 0
+    """Bytes that are kept of the past of each guest, which is recorded here, too; 0 to record none."""
+    engine: str = "auto"
+    """What executes the past of guests that come with one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +93,25 @@ class Arrived:
     destination: Destination
     host: Host
     record: MoveRecord
+    terms: Terms
 
     def start(self) -> tuple[Guest, Pause | None]:
         """Wait out the rounding and let the guest run, unless it came paused: then return its pause, too."""
+        if self.terms.record:
+            self._go_on_recording()
         paused_at = self.destination.paused_at
         guest = self.destination.start(running=paused_at is None)
         return guest, None if paused_at is None else Pause.since(guest, paused_at)
+
+    def _go_on_recording(self) -> None:
+        # Most guests are not recorded.
+        from chronovisor.migration.recording import Recording
+
+        try:
+            Recording(self.destination.guest, past=self.destination.past, engine=self.terms.engine)
+        except MachineError as error:
+            # The guest is here for good, recorded or not.
+            self.terms.tell(str(error))
 
 
 class Arrivals:
@@ -242,7 +259,14 @@ class Arrivals:
             self._terms.console.begin_anew()
             trace.begins(f"from {peer}")
             probe = also_told(self._terms.probe, trace.phase)
-            destination = Destination(host, self._terms.console, self._terms.outcomes, probe)
+            destination = Destination(
+                host,
+                self._terms.console,
+                self._terms.outcomes,
+                probe,
+                shares_clock=False,
+                record=self._terms.record,
+            )
             answer = destination.handle(offer)
             if isinstance(answer, Refused):
                 raise MachineError(answer.reason)
@@ -289,7 +313,7 @@ class Arrivals:
                     answer = destination.handle(message)
                     if isinstance(answer, Acknowledged) and destination.committed:
                         # The outcome is recorded: it holds whether or not the source receives it.
-                        self._arrived = Arrived(destination, host, answer.record)
+                        self._arrived = Arrived(destination, host, answer.record, self._terms)
         except Exception as error:
             # Mostly a failed connection. After an internal error the guest stays at the source, too.
             reason = str(error)

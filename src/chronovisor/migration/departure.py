@@ -6,7 +6,7 @@ What only a move needs is imported when one begins: most guests stay where they 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from chronovisor.migration.credentials import Credentials
     from chronovisor.migration.pause import Pause
     from chronovisor.migration.precopy import MoveLimits, Progress
+    from chronovisor.migration.recorded_past import PastPart
     from chronovisor.migration.source import Source
     from chronovisor.migration.tcp import TcpChannel, TimeLimits
     from chronovisor.migration.transfer import MoveReport
@@ -133,8 +134,7 @@ class Departure:
                 )
             if guest.end is not None or not (guest.running or self.paused is not None):
                 raise MachineError(f"{guest.name} does not run, so it cannot move")
-            if guest.system.clock.source.is_virtual:
-                raise MachineError(f"{guest.name} is in virtual time, which goes on in its own process alone")
+            guest.check_present()
             channel = TcpChannel(address, Header.of(guest), limits, credentials)
             source = Source(
                 guest,
@@ -145,6 +145,8 @@ class Departure:
                 paused_at=self.paused.guest_time if self.paused is not None else None,
                 token=token,
                 probe=self._probe,
+                shares_clock=False,
+                past=_past_of(guest),
             )
             self._trace.begins(f"to {address}")
             try:
@@ -222,6 +224,15 @@ class Departure:
         self._trace.ends("completed", report.as_json())
         self._guest.leave(str(channel.address))
         return report
+
+
+def _past_of(guest: Guest) -> Callable[[], Iterable[PastPart]]:
+    if guest.recorder is None:
+        return tuple
+    from chronovisor.migration.recording import Recording
+
+    assert isinstance(guest.recorder, Recording)
+    return guest.recorder.past.parts
 
 
 def _give_away(source: Source) -> MoveReport:

@@ -25,6 +25,7 @@ from chronovisor.migration.messages import (
     Memory,
     Message,
     Offer,
+    Past,
     Query,
     Ready,
     Received,
@@ -36,6 +37,7 @@ from chronovisor.migration.messages import (
 from chronovisor.migration.outcomes import Outcomes, RememberedOutcomes
 from chronovisor.migration.phases import DestinationPhase, Probe, no_probe
 from chronovisor.migration.preflight import obstacle
+from chronovisor.migration.recorded_past import RecordedPast
 from chronovisor.migration.restoration import Loaded, load
 from chronovisor.migration.source import clock_name
 from chronovisor.timebase.handover import (
@@ -58,7 +60,8 @@ class Destination:
     """Takes one guest onto `host` and gives it `console`. `handle` answers each message at once.
 
     What becomes of moves is kept in `outcomes`, which others who answer for this destination may share.
-    `probe` is told of each phase before it begins.
+    `probe` is told of each phase before it begins. In virtual time `shares_clock` says whether the source
+    counts with the same clock; at most `record` bytes of a recorded guest's past are kept.
     """
 
     def __init__(
@@ -67,8 +70,14 @@ class Destination:
         console: Console | None = None,
         outcomes: Outcomes | None = None,
         probe: Probe = no_probe,
+        shares_clock: bool = True,
+        record: int = 0,
     ) -> None:
         self._host = host
+        self._clock_name = clock_name(host.system.clock.source, shares_clock)
+        self.past = RecordedPast(record)
+        """The guest's past, as it was recorded at the source."""
+        self._keeps_past = record > 0
         self._probe = probe
         self._console = console
         self._outcomes = outcomes or RememberedOutcomes()
@@ -98,6 +107,8 @@ class Destination:
             case Round():
                 self._probe(DestinationPhase.RECEIVE)
                 return self._take(message)
+            case Past():
+                return self._remember(message)
             case State():
                 self._probe(DestinationPhase.LOAD)
                 return self._prepare(message)
@@ -200,6 +211,18 @@ class Destination:
             return self._abort(self._offer.move, str(error))
         return Received()
 
+    def _remember(self, message: Past) -> Message:
+        if self._offer is None or self._guest is None:
+            return Aborted("the guest's past came without an offer")
+        if self._loaded is not None:
+            return self._abort(self._offer.move, "the guest's past came behind the state")
+        if self._keeps_past:
+            try:
+                self.past.take(message.part, self._guest.memory.size, self._guest.topology.vcpus)
+            except ValueError as error:
+                return self._abort(self._offer.move, str(error))
+        return Received()
+
     def _prepare(self, state: State) -> Message:
         if self._offer is None or self._guest is None:
             return Aborted("the state came without an offer")
@@ -259,7 +282,9 @@ class Destination:
             self._discard()
             return settled
         self._plan = decided
-        self._guest.console.type(self._typed)
+        if self._typed:
+            # Typing interrupts the guest, even with nothing.
+            self._guest.console.type(self._typed)
         self._guest.history = self._guest.history.then(hop)
         return outcome
 
@@ -305,7 +330,7 @@ class Destination:
 
     def _obstacle(self, offer: Offer) -> str | None:
         """Return why the guest cannot come here, None if it can."""
-        here = clock_name(self._clock.source)
+        here = self._clock_name
         if os.path.basename(offer.name) != offer.name:
             return f"the guest's name {offer.name!r} is that of a path: give it another"
         if offer.limit < CLOCK_ERROR_LIMIT:

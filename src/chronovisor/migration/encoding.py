@@ -45,6 +45,7 @@ from chronovisor.migration.messages import (
     Measure,
     Message,
     Offer,
+    Past,
     Query,
     Ready,
     Received,
@@ -54,6 +55,7 @@ from chronovisor.migration.messages import (
     State,
     Unknown,
 )
+from chronovisor.migration.past_encoding import PAST_PART
 
 MAXIMUM_TOKEN: Final = 1000
 """Bytes of the secret that a source shows."""
@@ -113,6 +115,7 @@ KINDS: Final[dict[int, tuple[type, Kind[Any]]]] = {
     12: (Received, fields_of(Received)),
     13: (Running, fields_of(Running, after=TICKS)),
     14: (Measure, fields_of(Measure)),
+    15: (Past, fields_of(Past, part=PAST_PART)),
 }
 """A message's number in the stream, its type, and how it is written."""
 

@@ -95,6 +95,9 @@ def _read_random_state(cursor: Cursor) -> tuple[Any, ...]:
     return (_GENERATOR_VERSION, words, None)
 
 
+RANDOM_STATE: Final[Kind[tuple[Any, ...]]] = Kind(_write_random_state, _read_random_state)
+"""A generator's state; empty for none."""
+
 _ALL: Final = -1
 POLICY = written_as(
     S64,
@@ -118,7 +121,7 @@ TIME_OF_DAY = fields_of(
 _MACHINE_FIELDS: Final[dict[str, Kind[Any]]] = {
     "stopped": array_of(BOOL, MAXIMUM_VCPUS, "vCPUs"),
     "time_of_day": TIME_OF_DAY,
-    "random_state": Kind(_write_random_state, _read_random_state),
+    "random_state": RANDOM_STATE,
     "history": HISTORY,
     "translation": fields_of(Translation, flags=U32, process_table=U64),
     "sources": array_of(fields_of(SourceState, number=U32, state=U64), MAXIMUM_SOURCES, "interrupt sources"),

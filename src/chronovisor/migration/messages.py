@@ -5,6 +5,8 @@
                      <-  Accepted | Refused
     Round            ->                          memory, while the guest runs on; as often as need be
                      <-  Received | Aborted
+    Past             ->                          what a recorded guest was before; in virtual time alone
+                     <-  Received | Aborted
     State            ->                          all but the time (the guest is stopped)
                      <-  Ready | Aborted
     Measure          ->                          only to have READY again, from a side that is at rest
@@ -30,6 +32,7 @@ from chronovisor.kvm.structures import Sregs
 from chronovisor.machine.machine_state import MachineState
 from chronovisor.machine.sizes import Topology
 from chronovisor.machine.vcpu_state import VcpuState
+from chronovisor.migration.recorded_past import PastPart
 from chronovisor.timebase.handover import IdealInterval
 from chronovisor.timebase.policy import CATCH_UP, TimePolicy
 from chronovisor.timebase.record import MoveRecord
@@ -43,7 +46,7 @@ class Offer:
     move: str
     """The move's id, by which its outcome can be asked for."""
     clock: str
-    """Which clock the source's host counts with: hosts in virtual time can only share one."""
+    """Which clock the source's host counts with: `clock_name`."""
     frequency: int
     """Timebase ticks a second."""
     origin: int
@@ -112,6 +115,17 @@ class Round:
 @dataclass(frozen=True, slots=True)
 class Received:
     """The destination has all memory that was sent until now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A part of the stopped guest's recorded past. The destination forgets it if it keeps no past.
+
+    Only guests in virtual time have one, and only destinations that know this message take these from other
+    processes: it needed no version of the stream's own.
+    """
+
+    part: PastPart
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +211,7 @@ Message: TypeAlias = (
     | Refused
     | Round
     | Received
+    | Past
     | State
     | Ready
     | Measure

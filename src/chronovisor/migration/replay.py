@@ -50,7 +50,7 @@ class Replay:
         number, executed = self._where(vcpu)
         while not executed:
             number -= 1
-            if number < self._recording.first:
+            if number < self._recording.past.first:
                 return self._beginning(vcpu)
             executed = self._total(number, vcpu)
         return self._try(vcpu, lambda: self._go(_Place(number, vcpu, executed - 1), Why.STEPPED, interrupted))
@@ -60,7 +60,7 @@ class Replay:
         number, executed = self._where(vcpu)
         while executed == self._total(number, vcpu):
             number, executed = number + 1, 0
-            if number > self._recording.last:
+            if number > self._recording.past.last:
                 self.leave()
                 return Arrival(Why.PRESENT, vcpu)
         return self._try(vcpu, lambda: self._go(_Place(number, vcpu, executed + 1), Why.STEPPED, interrupted))
@@ -81,19 +81,20 @@ class Replay:
             self._recording.clock.rewind(tick)
             self._recording.guest.vm.course.continue_from(hidden)
         self._present = self._place = None
+        self._recording.in_the_past = False
 
     # Where it is
 
     def _where(self, vcpu: int) -> tuple[int, int]:
         """The stretch, and how many instructions the vCPU has executed in it."""
         if self.guest is None:
-            last = self._recording.last
-            return (last, self._total(last, vcpu)) if last >= self._recording.first else (last, 0)
-        number = self._recording.first if self._place is None else self._place.stretch
+            last = self._recording.past.last
+            return (last, self._total(last, vcpu)) if last >= self._recording.past.first else (last, 0)
+        number = self._recording.past.first if self._place is None else self._place.stretch
         return number, self.guest.vm.course.executed(vcpu)
 
     def _total(self, number: int, vcpu: int) -> int:
-        stretch = self._recording.stretch(number)
+        stretch = self._recording.past.stretch(number)
         return stretch.executed[[state.id for state in stretch.vcpus].index(vcpu)]
 
     # Going
@@ -103,8 +104,8 @@ class Replay:
         number, _ = self._where(vcpu)
         # In the present this is at the last stretch's end.
         here = None if self.guest is None else self.guest.vm.course.total
-        while places and number >= recording.first:
-            end = sum(recording.stretch(number).executed) if here is None else here
+        while places and number >= recording.past.first:
+            end = sum(recording.past.stretch(number).executed) if here is None else here
             if end:
                 guest = self._begin(number, places)
                 guest.vm.course.repeat(end, passes_before=None)
@@ -122,8 +123,8 @@ class Replay:
         recording = self._recording
         here, _ = self._where(vcpu)
         gone_over = 1 + (0 if self.guest is None else self.guest.vm.course.total)
-        for number in range(here, recording.last + 1 if places else here):
-            end = sum(recording.stretch(number).executed)
+        for number in range(here, recording.past.last + 1 if places else here):
+            end = sum(recording.past.stretch(number).executed)
             if not end:
                 continue
             guest = self._begin(number, places)
@@ -149,8 +150,8 @@ class Replay:
         return Arrival(why, place.vcpu)
 
     def _beginning(self, vcpu: int) -> Arrival:
-        if self._recording.first <= self._recording.last:
-            self._begin(self._recording.first, Places((), ()))
+        if self._recording.past.first <= self._recording.past.last:
+            self._begin(self._recording.past.first, Places((), ()))
             self._place = None
         return Arrival(Why.BEGINNING, vcpu)
 
@@ -176,6 +177,7 @@ class Replay:
         self._drop()
         if self._present is None:
             self._present = self._recording.clock.ticks(), self._recording.guest.vm.course.begin()
+            self._recording.in_the_past = True
         guest = self.guest = self._recording.guest_at(number)
         guest.vm.break_at(places.breakpoints)
         guest.vm.watch(places.watchpoints)
@@ -212,5 +214,5 @@ class Replay:
             raise self._astray(number)
 
     def _astray(self, number: int) -> MachineError:
-        tick = self._recording.stretch(number).tick
+        tick = self._recording.past.stretch(number).tick
         return MachineError(f"the past since tick {tick} could not be repeated: its course was another one")

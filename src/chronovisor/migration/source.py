@@ -6,7 +6,7 @@ import contextlib
 import os
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from chronovisor.kvm.errors import KvmError
 from chronovisor.machine import vcpu_state
@@ -29,14 +29,17 @@ from chronovisor.migration.messages import (
     Memory,
     Message,
     Offer,
+    Past,
     Query,
     Ready,
+    Received,
     Refused,
     Running,
     State,
 )
 from chronovisor.migration.phases import Probe, SourcePhase, no_probe
 from chronovisor.migration.precopy import MoveLimits, Precopy, Progress
+from chronovisor.migration.recorded_past import PastPart
 from chronovisor.migration.transfer import MoveReport, Transfer
 from chronovisor.timebase.clock import TickSource
 from chronovisor.timebase.record import MoveRecord
@@ -49,7 +52,8 @@ class Source:
     A guest that runs in real time goes on running while most of its memory is sent. `paused_at` is the
     guest's time at which its owner paused it: it arrives paused. If `console_stays`, what was typed for the
     guest and not read yet is sent with its state. `token` is what the destination may ask for. `probe` is
-    told of each phase before it begins.
+    told of each phase before it begins. In virtual time `shares_clock` says whether the destination counts
+    with the same clock; the `past` of the stopped guest is sent along.
     """
 
     def __init__(
@@ -62,8 +66,12 @@ class Source:
         paused_at: GuestTime | None = None,
         token: bytes = b"",
         probe: Probe = no_probe,
+        shares_clock: bool = True,
+        past: Callable[[], Iterable[PastPart]] = tuple,
     ) -> None:
         self._guest = guest
+        self._clock_name = clock_name(guest.system.clock.source, shares_clock)
+        self._past = past
         self._console_stays = console_stays
         self._channel = channel
         self._limits = limits
@@ -150,7 +158,7 @@ class Source:
             first = vcpu_state.save(self._guest.vcpus[0])
         offer = Offer(
             move=self.move,
-            clock=clock_name(self._source),
+            clock=self._clock_name,
             frequency=host.frequency,
             origin=self._clock.origin,
             pvr=host.pvr,
@@ -200,6 +208,11 @@ class Source:
         self._guest_time = self._clock.at(self.stopped_at) + offset
 
     def _send_state(self) -> None:
+        for part in self._past():
+            self._copy.check()
+            answer = self._ask(Past(part))
+            if not isinstance(answer, Received):
+                raise MoveError(f"the destination could not take the guest's past: {_reason(answer)}")
         self._loaded_at = self._expect_ready(self._state())
         self._ready_at = self._expect_ready(Measure())
 
@@ -296,12 +309,16 @@ class Source:
             raise MoveRefusedError(str(error)) from None
 
 
-def clock_name(source: TickSource) -> str:
+def clock_name(source: TickSource, shared: bool = True) -> str:
     """Return a name by which two hosts find out whether moving between their clocks can keep time.
 
-    Monotonic clocks of real machines all go at the same rate; a virtual clock agrees with itself alone.
+    Monotonic clocks of real machines all go at the same rate. A virtual clock agrees with itself alone,
+    unless nothing but the guest that moves runs on either side's (so they are not `shared`): then both stand
+    while it is under way, and its move takes no time.
     """
-    return f"virtual clock {id(source):x} of process {os.getpid()}" if source.is_virtual else "real time"
+    if not source.is_virtual:
+        return "real time"
+    return f"virtual clock {id(source):x} of process {os.getpid()}" if shared else "virtual time"
 
 
 def _reason(answer: Message) -> str:

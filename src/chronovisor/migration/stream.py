@@ -26,8 +26,9 @@ A frame is a head of 32 bytes and a payload:
           28-31  CRC-32 of the head until here
 
 Memory that is all zeros has its size in bytes (8 bytes) as its payload. Version 4 added the message
-`Measure`, version 5 the guest's virtual devices to an offer and to its state. This version is written;
-versions 4 and 5 are read. The two directions of one move have one version: the destination answers in the
+`Measure`, version 5 the guest's virtual devices to an offer and to its state. (`Past` came later: it goes
+only to hosts that take guests in virtual time, which all know it.) This version is written; versions 4 and 5
+are read. The two directions of one move have one version: the destination answers in the
 source's.
 
 The head's checksum is verified before its length is used, so the reader never waits for a damaged length. No
@@ -49,7 +50,7 @@ from chronovisor.memory import PAGE_SIZE, GuestMemory
 from chronovisor.memory.in_use import clear, have_ready
 from chronovisor.migration.encoding import KINDS, KINDS_BEFORE, NUMBERS, decode, encode
 from chronovisor.migration.errors import StreamError
-from chronovisor.migration.messages import Message, Offer, Round, State, Zeros
+from chronovisor.migration.messages import Message, Offer, Past, Round, State, Zeros
 from chronovisor.timebase.types import FREQUENCY
 
 MAGIC: Final = b"\x89CHRONO\n"
@@ -63,7 +64,7 @@ ZEROS: Final = 101
 MAXIMUM_RUN: Final = 1 << 20
 """Bytes of memory in one frame."""
 MAXIMUM_MESSAGE: Final = 1 << 18
-"""Bytes of a message, but a State's, …"""
+"""Bytes of a message, but a State's or a Past's, …"""
 MAXIMUM_STATE: Final = 1 << 23
 """… which 256 vCPUs and the full TCE tables of 10 devices fill to less than this."""
 PIECE: Final = 1 << 18
@@ -160,7 +161,11 @@ class Header:
         return f"{self.memory_size} bytes, {self.vcpus} vCPUs, {self.threads} threads, {self.frequency} Hz"
 
 
-_LIMITS: Final = {NUMBERS[State]: MAXIMUM_STATE, MEMORY: MAXIMUM_RUN, ZEROS: _SIZE.size}
+_LIMITS: Final = {
+    **dict.fromkeys((NUMBERS[State], NUMBERS[Past]), MAXIMUM_STATE),
+    MEMORY: MAXIMUM_RUN,
+    ZEROS: _SIZE.size,
+}
 HEADER_SIZE: Final = _HEADER.size + _CRC.size
 HEAD_SIZE: Final = _HEAD.size + _CRC.size
 

@@ -6,7 +6,7 @@ import random
 
 from chronovisor.hypervisor.repetition import Repetition
 from chronovisor.hypervisor.virtual_machine import VirtualMachine
-from chronovisor.kvm.course import HiddenState, Passed
+from chronovisor.kvm.course import HiddenState, HostShape, Passed
 
 
 class EmbeddedCourse:
@@ -18,9 +18,16 @@ class EmbeddedCourse:
         self._repetition: Repetition | None = None
 
     @property
-    def ticks_per_instruction(self) -> int:
-        """How far the clock goes with each instruction."""
-        return self._machine.host.ticks_per_instruction
+    def host(self) -> HostShape:
+        """The host on which the machine runs."""
+        processor = self._machine.host.processor
+        return HostShape(
+            processor.clock.origin,
+            processor.physical_cores,
+            processor.threads_per_physical_core,
+            processor.cpu_model.name,
+            processor.ticks_per_instruction,
+        )
 
     @property
     def stepping(self) -> frozenset[int]:

@@ -51,7 +51,7 @@ def answer(
 def _time(inspector: Inspector, guest_time: Callable[[], int]) -> str:
     clock = inspector.shown.system.clock
     host, frequency = clock.now().value, clock.source.frequency
-    now = guest_time()
+    now = inspector.shown.timebase().value if inspector.in_the_past else guest_time()
     lines = [f"host timebase   {host:#018x}", f"guest timebase  {now:#018x}"]
     for vcpu in inspector.vcpus:
         offset, expiry = inspector.read(vcpu, "TB_OFFSET"), inspector.read(vcpu, "DEC_EXPIRY")
