@@ -9,6 +9,7 @@ import mmap
 import struct
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 PAGE_SHIFT: Final = 12
@@ -90,7 +91,8 @@ class GuestMemory:
     """`size` bytes of zeroed guest memory at real addresses 0 to `size - 1`; `size` is a multiple of 4 KiB.
 
     Raises ValueError for a size that is not a positive multiple of 4096 and MemoryError if the machine has
-    not that much. Pages that were never touched cost nothing.
+    not that much. Memory that was never touched costs nothing. The machine provides memory in large pages if
+    it can: a guest's accesses are spread over more pages of 4 KiB than a machine's own TLB has.
     """
 
     __slots__ = ("atomic", "data", "dirty", "on_clear", "size", "view")
@@ -103,6 +105,8 @@ class GuestMemory:
             self.data = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except (OSError, OverflowError) as error:
             raise MemoryError(f"this machine has no {size} bytes for the guest's memory") from error
+        with suppress(OSError):  # Not every machine's kernel has large pages.
+            self.data.madvise(mmap.MADV_HUGEPAGE)
         self.view = memoryview(self.data)
         """All of memory as writable bytes. What is written through it is not logged: call `dirty.mark`."""
         self.dirty = DirtyLog(size >> PAGE_SHIFT)
