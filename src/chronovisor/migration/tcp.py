@@ -185,8 +185,9 @@ class TcpChannel:
 
     def interrupt(self) -> None:
         """Break the connection, so that a thread that waits for it goes on. From any thread."""
-        if self._pipe is not None:
-            self._pipe.interrupt()
+        pipe = self._pipe
+        if pipe is not None:
+            pipe.interrupt()
 
     def close(self) -> None:
         """Close the connection, if there is one."""
