@@ -25,6 +25,8 @@ from faulty_way import Fault, FaultyWay
 COMMAND = [sys.executable, "-c", "import sys; from chronovisor.cli import main; sys.exit(main())"]
 ORIGIN = 987_654_321_987
 LIMIT = ("--time-limit", "5")
+NO_GUEST_FOR_EVER = ("--timeout", "300")
+"""What hangs ends some time. A busy machine may take a minute for a test of seconds."""
 
 
 def ticks() -> int:
@@ -36,7 +38,7 @@ class Process:
     """A command that goes on, and its guest's console."""
 
     def __init__(self, *arguments: str, of_a_guest: bool = True) -> None:
-        options = ("--engine", "concrete", "--timeout", "60") if of_a_guest else ()
+        options = ("--engine", "concrete", *NO_GUEST_FOR_EVER) if of_a_guest else ()
         self._process = subprocess.Popen(
             [*COMMAND, *arguments, *options],
             stdin=subprocess.PIPE,
@@ -106,7 +108,7 @@ class Machine:
 
     def detach(self, *arguments: str) -> Any:
         """Run a command in the background."""
-        options = ("--detach", "--json", "--engine", "concrete", "--timeout", "60")
+        options = ("--detach", "--json", "--engine", "concrete", *NO_GUEST_FOR_EVER)
         done = subprocess.run([*COMMAND, *arguments, *options], capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (ExitStatus.OK, "")
         told = json.loads(done.stdout)

@@ -21,6 +21,8 @@ def gdb(address: str, *commands: str) -> str:
         "gdb-multiarch",
         "-nx",
         "-batch",
+        # Of itself it gives an answer up after two seconds.
+        *("-l", "60"),
         str(SHIPPED / "demo-le.elf"),
         "-ex",
         f"target remote {address}",

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from checked_client import CheckedClient
 from faulty_way import Fault
-from processes import Machine, Process
+from processes import NO_GUEST_FOR_EVER, Machine, Process
 from qemu.qmp import ExecuteError
 
 from chronovisor.cli.monitor import Monitor
@@ -53,7 +53,7 @@ async def heard(client: CheckedClient, last: str) -> list[dict[str, Any]]:
     """The events up to `last`, without their timestamps."""
     events: list[dict[str, Any]] = []
     while not events or events[-1]["event"] != last:
-        event = dict(await asyncio.wait_for(client.events.get(), 20))
+        event = dict(await asyncio.wait_for(client.events.get(), 60))
         client.check_event(event)
         assert abs(event.pop("timestamp")["seconds"] - time.time()) < 60
         events.append(event)
@@ -117,7 +117,7 @@ def test_a_guest_under_its_own_client(machine: Machine, tmp_path: Path) -> None:
         with contextlib.suppress(EOFError):
             await client.disconnect()
 
-    asyncio.run(asyncio.wait_for(control(), 50))
+    asyncio.run(asyncio.wait_for(control(), 250))
     assert process.ends() == ExitStatus.OK
     assert not path.exists()
 
@@ -228,7 +228,7 @@ def test_a_move_by_the_monitor(machine: Machine, tmp_path: Path) -> None:
         with contextlib.suppress(EOFError):
             await client.disconnect()
 
-    asyncio.run(asyncio.wait_for(control(), 50))
+    asyncio.run(asyncio.wait_for(control(), 250))
     assert process.ends() == ExitStatus.OK
     assert machine.state("two") == "running"
 
@@ -282,7 +282,7 @@ def test_a_client_that_comes_early_finds_the_guest(
     monkeypatch.setattr(Monitor, "attach", attach_late)
     controlling = threading.Thread(target=control)
     controlling.start()
-    paused = ("--paused", "--engine", "concrete", "--timeout", "60")
+    paused = ("--paused", "--engine", "concrete", *NO_GUEST_FOR_EVER)
     assert machine.does("run", "hello-le.elf", *paused, "--qmp", f"unix:{path}")[0] == 0
     controlling.join()
     assert answers[2]["return"]["status"] == "prelaunch"
@@ -362,7 +362,7 @@ def test_a_guest_comes_to_where_the_monitor_says(machine: Machine, tmp_path: Pat
             with contextlib.suppress(EOFError):
                 await client.disconnect()
 
-    asyncio.run(asyncio.wait_for(control(), 50))
+    asyncio.run(asyncio.wait_for(control(), 250))
     assert (source.ends(), process.ends()) == (ExitStatus.OK, ExitStatus.OK)
 
 

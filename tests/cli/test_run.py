@@ -65,14 +65,14 @@ def test_a_guest_that_powers_off(image: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "reason", "status"),
+    ("text", "seconds", "reason", "status"),
     [
-        ("li32 r3, 0xf000\n lis r4, 2\n sc 1\n b .", "timed out", ExitStatus.TIMED_OUT),
-        ("lis r3, 0x7fff\n mtctr r3\n bctr", "crash", ExitStatus.CRASH),
+        ("li32 r3, 0xf000\n lis r4, 2\n sc 1\n b .", "2", "timed out", ExitStatus.TIMED_OUT),
+        ("lis r3, 0x7fff\n mtctr r3\n bctr", "60", "crash", ExitStatus.CRASH),
     ],
 )
-def test_the_end_as_json(text: str, reason: str, status: ExitStatus, tmp_path: Path) -> None:
-    done = run("run", elf(tmp_path / "guest.elf", text), "--json", "--timeout", "2")
+def test_the_end_as_json(text: str, seconds: str, reason: str, status: ExitStatus, tmp_path: Path) -> None:
+    done = run("run", elf(tmp_path / "guest.elf", text), "--json", "--timeout", seconds)
     assert done.returncode == status
     ended = json.loads(done.stderr)
     assert (ended["reason"], ended["status"]) == (reason, status)

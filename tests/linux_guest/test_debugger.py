@@ -53,6 +53,8 @@ def gdb(kernel: Path, server: GdbServer, *commands: str) -> str:
         GDB,
         "-nx",
         "-batch",
+        # Of itself it gives an answer up after two seconds.
+        *("-l", "60"),
         "-ex",
         "set width 0",
         str(kernel),

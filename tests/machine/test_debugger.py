@@ -71,7 +71,8 @@ def debugged(guest: Guest, address: str = "127.0.0.1:0") -> Iterator[GdbServer]:
 def gdb(server: GdbServer, *commands: str, little: bool = True) -> str:
     """What gdb says to some commands, once it is connected."""
     first = [f"set endian {'little' if little else 'big'}", "set confirm off", "set width 0"]
-    words = [GDB, "-nx", "-batch"]
+    # Of itself it gives an answer up after two seconds.
+    words = [GDB, "-nx", "-batch", "-l", "60"]
     for command in (*first, f"target remote {server.address}", *commands):
         words += ["-ex", command]
     done = subprocess.run(words, capture_output=True, text=True, timeout=100)
