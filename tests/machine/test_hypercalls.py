@@ -378,7 +378,7 @@ def test_calls_in_vain_are_logged_by_what_was_asked_for() -> None:
         rtas_block(guest, 0x4321, [], 1)
         guest.platform.log = GuestLog(parse_items(items), logged.append)
         guest.resume()
-        assert vcpu.entered.wait(5)
+        assert vcpu.entered.wait(60)
         guest.close()
         lines[items] = b"".join(logged).decode().splitlines()
     zeros = ", 0x0" * 8
@@ -398,6 +398,6 @@ def test_a_service_whose_arguments_are_wrong_is_logged() -> None:
     rtas_block(guest, "ibm,int-off", [0x99], 1)
     guest.platform.log = GuestLog(parse_items("guest_errors"), logged.append)
     guest.resume()
-    assert vcpu.entered.wait(5)
+    assert vcpu.entered.wait(60)
     guest.close()
     assert logged == [b"vCPU 0: RTAS ibm,int-off(0x99): parameter error\n"]
