@@ -10,7 +10,7 @@ import pytest
 
 from chronovisor.engine.concrete import ConcreteEngine, Stop
 from chronovisor.engine.native.engine import NativeEngine
-from chronovisor.engine.native.layout import CONTEXTS, TLB_ENTRIES, Tlb
+from chronovisor.engine.native.layout import CONTEXTS, PAGE_SHIFT, TLB_ENTRIES, TLB_INVALID, Tlb
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.state import Thread
 from chronovisor.isa.bits import FSCR, LPCR, MSR
@@ -317,3 +317,32 @@ def test_what_an_invalidation_forgets(selects: int, whose: str) -> None:
         thread.CIA = KERNEL | CODE
         guest.until_called(thread)
         assert thread.gpr[4] == sees
+
+
+def test_a_flush_empties_whatever_was_filled() -> None:
+    """Only groups with filled entries are emptied; the entries are anywhere in the TLB, of all its uses."""
+    text = "std r4,0(r21); ld r4,0(r21); sc 1; tlbie r24,r25,0,1,1; tlbsync; sc 1"
+    guest, tables = _guest(NativeEngine, text)
+    thread = _thread(guest, tables, r24=3 << 10, r25=PID << 32)
+    assert isinstance(thread, NativeThread)
+    draw = Random(4)
+    for _ in range(5):
+        pages = sorted(draw.sample(range(0x1000, 0x3000), 150))
+        for page in pages:
+            tables.map(page << PAGE_SHIFT, DATA, 12, ALL & ~8)
+            thread.gpr[21], thread.CIA = page << PAGE_SHIFT, KERNEL | CODE
+            guest.until_called(thread)
+        tlb = Tlb.from_address(thread.tlb)
+        assert len(_tags(tlb) & set(pages)) > 120
+        guest.until_called(thread)
+        # The flusher's own code was fetched since.
+        assert _tags(Tlb.from_address(thread.tlb)) == {(KERNEL | CODE) >> PAGE_SHIFT}
+
+
+def _tags(tlb: Tlb) -> set[int]:
+    """The pages that a TLB has, for any use."""
+    found = {entry.fetch for entry in tlb.of_code}
+    for ways in tlb.of_data:
+        for entry in ways:
+            found |= {entry.load, entry.store, entry.both}
+    return found - {TLB_INVALID}

@@ -8,12 +8,20 @@ the context that its registers name. ``flush(state)`` empties all contexts of th
 from __future__ import annotations
 
 import ctypes
-from typing import Final
+from typing import Any, Final
 
 from llvmlite import ir
 
 from chronovisor.engine.native.emitter import I1, I8, I64, POINTER, VOID, ThreadEmitter, word
-from chronovisor.engine.native.layout import CONTEXTS, KEYS, ModePages, ThreadContext, Tlb
+from chronovisor.engine.native.layout import (
+    CONTEXTS,
+    KEYS,
+    TLB_ENTRIES,
+    TLB_GROUP,
+    ModePages,
+    ThreadContext,
+    Tlb,
+)
 from chronovisor.engine.state import REAL_MODE_MASK
 from chronovisor.isa.bits import MSR
 from chronovisor.isa.radix import KEY_SHIFT
@@ -54,11 +62,32 @@ class ContextEmitter(ThreadEmitter):
         self.b.atomic_rmw("add", counter, word(1), "seq_cst")
 
     def empty(self, tlb: ir.Value) -> None:
-        """Forget everything that a TLB has."""
+        """Forget everything that a TLB has. Most guests have filled little of it since the last time."""
         self.count_invalidation(tlb)
+        self._empty_groups(tlb, Tlb.empty_data.offset, Tlb.of_data)
+        self._empty_groups(tlb, Tlb.empty_code.offset, Tlb.of_code)
+
+    def _empty_groups(self, tlb: ir.Value, known: int, entries: ctypes._CField[Any, Any, Any]) -> None:
+        """Empty those groups of entries that the bits at the offset ``known`` do not say to be empty."""
+        b = self.b
         fill = self.function.module.declare_intrinsic("llvm.memset", [POINTER, I64])
-        entries, size = self.at(tlb, Tlb.of_data.offset), word(ctypes.sizeof(Tlb) - Tlb.of_data.offset)
-        self.b.call(fill, [entries, ir.Constant(I8, 0xFF), size, ir.Constant(I1, 0)])
+        size = entries.size // TLB_ENTRIES * TLB_GROUP
+        field, before = self.at(tlb, known), self.b.block
+        filled = b.not_(b.load(field, typ=I64))
+        loop, group, done = (self.block_named(n) for n in ("groups", "group", "emptied"))
+        b.branch(loop)
+        b.position_at_end(loop)
+        left = b.phi(I64)
+        left.add_incoming(filled, before)
+        b.cbranch(b.icmp_unsigned("!=", left, word(0)), group, done)
+        b.position_at_end(group)
+        number = b.cttz(left, ir.Constant(I1, 1))
+        place = self.at(self.at(tlb, entries.offset), b.mul(number, word(size)))
+        b.call(fill, [place, ir.Constant(I8, 0xFF), word(size), ir.Constant(I1, 0)])
+        left.add_incoming(b.and_(left, b.sub(left, word(1))), b.block)
+        b.branch(loop)
+        b.position_at_end(done)
+        b.store(word(-1), field)
 
 
 def define_adopt(module: ir.Module) -> ir.Function:

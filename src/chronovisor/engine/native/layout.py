@@ -187,6 +187,8 @@ WATCHED_LOADS, WATCHED_STORES = 1, 2
 
 TLB_ENTRIES = 1024
 TLB_INVALID = (1 << 64) - 1
+#: How many places side by side are emptied together: a guest that flushes often has filled few.
+TLB_GROUP = TLB_ENTRIES // 64
 
 
 class DataEntry(ctypes.Structure):
@@ -220,14 +222,17 @@ class Tlb(ctypes.Structure):
     """What a thread has translated, by the number of the effective page.
 
     ``generation`` counts how often entries were invalidated: a thread withdraws an entry that it has made
-    from tables that it read before. ``moves`` is odd while the thread moves entries: see `moving`.
+    from tables that it read before. ``moves`` is odd while the thread moves entries: see `moving`. A bit of
+    ``empty_data`` or ``empty_code`` is 1 if all entries of a group of places are known to be empty.
     """
 
     _fields_ = [
         ("generation", ctypes.c_uint64),
         ("moves", ctypes.c_uint64),
         # To the size of a page's entries, so that they are in one cache line.
-        ("unused", ctypes.c_uint64 * 6),
+        ("empty_data", ctypes.c_uint64),
+        ("empty_code", ctypes.c_uint64),
+        ("unused", ctypes.c_uint64 * 4),
         ("of_data", DataEntry * WAYS * TLB_ENTRIES),
         ("of_code", FetchEntry * TLB_ENTRIES),
     ]

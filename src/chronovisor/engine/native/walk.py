@@ -23,6 +23,8 @@ from chronovisor.engine.native.emitter import (
 from chronovisor.engine.native.layout import (
     DATA_USES,
     PAGE_SHIFT,
+    TLB_ENTRIES,
+    TLB_GROUP,
     TLB_INVALID,
     WATCHED_LOADS,
     WATCHED_STORES,
@@ -113,6 +115,13 @@ class _Walk(ThreadEmitter):
             b.store(b.load(at, typ=I8), found)
         return b.zext(b.load(found, typ=I8), I64)
 
+    def _will_fill(self, page: ir.Value) -> None:
+        """The effective page's entries are no longer known to be empty: see `Tlb`."""
+        b, of = self.b, Tlb.empty_code if self.access is Access.FETCH else Tlb.empty_data
+        field = self.at(self.tlb, of.offset)
+        group = b.and_(b.lshr(page, word(TLB_GROUP.bit_length() - 1)), word(TLB_ENTRIES // TLB_GROUP - 1))
+        b.store(b.and_(b.load(field, typ=I64), b.not_(b.shl(word(1), group))), field)
+
     def _ways(self, page: ir.Value) -> list[dict[str, ir.Value]]:
         """The addresses of the fields of a page's entries."""
         return [
@@ -176,6 +185,7 @@ class _Walk(ThreadEmitter):
         self.write("fetched", real)
         self.return_if_changed(number)
         tag, data = self.tlb_entry(self.tlb, "fetch", page)
+        self._will_fill(page)
         b.store(b.add(self.read("page_table"), b.shl(number, word(3))), data)
         b.store(page, tag)
         return [tag]
@@ -189,6 +199,7 @@ class _Walk(ThreadEmitter):
         with self.elsewhere(self.unlikely(self.any(watched, _WATCHED[self.access]), "watched")):
             self.fail()
         ways = self._ways(page)
+        self._will_fill(page)
         first, distance = ways[0], b.sub(b.add(self.read("memory_at"), real), self.ea)
         with self.if_(b.icmp_unsigned("!=", b.load(first["data"], typ=I64), distance)):
             self._swap(ways)
