@@ -67,29 +67,51 @@ OURS = ("x-chronovisor", "timestamp")
 """Members that are not compared."""
 
 
-def conversation(path: Path) -> list[Any]:
-    """What a monitor says to the requests, each sent when the answer to the one before is there."""
-    deadline = time.monotonic() + 60
-    while True:
-        client = socket.socket(socket.AF_UNIX)
-        try:
-            client.connect(str(path))
-            break
-        except OSError:
-            client.close()
+class Client:
+    """A client of a monitor that is about to listen. It keeps the events that come between answers."""
+
+    def __init__(self, path: Path) -> None:
+        deadline = time.monotonic() + 60
+        self._socket = socket.socket(socket.AF_UNIX)
+        while self._socket.connect_ex(str(path)):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-    client.settimeout(60)
-    said: list[Any] = []
-    with client, client.makefile("rb") as lines:
-        assert "QMP" in json.loads(lines.readline())
+        self._socket.settimeout(60)
+        self._lines = self._socket.makefile("rb")
+        assert "QMP" in json.loads(self._lines.readline())
+        self.said: list[Any] = []
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lines.close()
+        self._socket.close()
+
+    def send(self, request: Any) -> Any:
+        """Send a request and return its answer; it is in `said`, behind the events that came before it."""
+        self._socket.sendall(json.dumps(request).encode() + b"\n")
+        while True:
+            self.said.append(json.loads(self._lines.readline(), object_pairs_hook=_compared))
+            if "event" not in self.said[-1]:
+                return self.said[-1]
+
+    def ask(self, command: str, **arguments: Any) -> Any:
+        return self.send({"execute": command, "arguments": arguments})["return"]
+
+    @property
+    def events(self) -> list[str]:
+        """The events by their names, those of moves by their status."""
+        told = (said for said in self.said if "event" in said)
+        return [event.get("data", {}).get("status", event["event"]) for event in told]
+
+
+def conversation(path: Path) -> list[Any]:
+    """What a monitor says to the requests, each sent when the answer to the one before is there."""
+    with Client(path) as client:
         for request in REQUESTS:
-            client.sendall(json.dumps(request).encode() + b"\n")
-            while True:
-                said.append(json.loads(lines.readline(), object_pairs_hook=_compared))
-                if "event" not in said[-1]:
-                    break
-    return said
+            client.send(request)
+        return client.said
 
 
 def _compared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -117,3 +139,56 @@ def test_answers_and_events_are_qemus(machine: Machine, tmp_path: Path) -> None:
         qemu.wait()
     assert found == expected
     assert sum("event" in message for message in found) == 6
+
+
+def moved(source: Path, destination: Path, way: str) -> tuple[list[str], list[str], list[Any]]:
+    """Move a guest; the events at its source and its destination, and each side's statuses."""
+    with Client(source) as one, Client(destination) as two:
+        statuses = []
+        for client in (one, two):
+            client.ask("qmp_capabilities")
+            events = {"capability": "events", "state": True}
+            client.ask("migrate-set-capabilities", capabilities=[events])
+            statuses.append(client.ask("query-status"))
+        one.ask("migrate", uri=way)
+        while one.ask("query-migrate").get("status") not in ("completed", "failed"):
+            time.sleep(0.05)
+        # The destination may still be on its way out of the move.
+        while two.ask("query-status")["status"] == "inmigrate":
+            time.sleep(0.05)
+        for client in (one, two):
+            statuses += [client.ask("query-status"), client.ask("query-migrate")["status"]]
+        for client in (one, two):
+            client.ask("quit")
+        return one.events, two.events, statuses
+
+
+@pytest.mark.oracle
+@pytest.mark.skipif(shutil.which("qemu-system-ppc64") is None, reason="qemu-system-ppc64 is not installed")
+def test_a_move_is_told_as_by_qemu(machine: Machine, tmp_path: Path) -> None:
+    """QEMU also tells of each round of memory (MIGRATION_PASS), we of `device`, as the guest has stopped."""
+    common = ("qemu-system-ppc64", "-M", "pseries", "-m", "256M", "-display", "none", "-nodefaults", "-qmp")
+    way = f"unix:{tmp_path}/way"
+    qemus = [
+        subprocess.Popen(
+            [*common, f"unix:{tmp_path}/{name},server=on,wait=off", *more], stderr=subprocess.DEVNULL
+        )
+        for name, more in (("q1", ()), ("q2", ("-incoming", way)))
+    ]
+    try:
+        theirs = moved(tmp_path / "q1", tmp_path / "q2", way)
+        assert [qemu.wait(60) for qemu in qemus] == [0, 0]
+    finally:
+        for qemu in qemus:
+            qemu.kill()
+            qemu.wait()
+    source = machine.run("one", "--qmp", f"unix:{tmp_path}/o1")
+    there, address = machine.receive("two", "--qmp", f"unix:{tmp_path}/o2", at=f"unix:{tmp_path}/place")
+    ours = moved(tmp_path / "o1", tmp_path / "o2", address)
+    assert source.ends() == there.ends() == 0
+    assert "MIGRATION_PASS" in theirs[0]
+    assert "device" in ours[0]
+    assert [event for event in ours[0] if event != "device"] == [
+        e for e in theirs[0] if e != "MIGRATION_PASS"
+    ]
+    assert ours[1:] == theirs[1:]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from chronovisor.machine import EndReason, Host
+from chronovisor.machine.debugger.core_dump import write_core
 from chronovisor.machine.debugger.gdb_server import GdbServer
 from chronovisor.machine.guest import Guest
 from chronovisor.timebase.types import Ticks
@@ -68,7 +69,7 @@ def gdb(kernel: Path, server: GdbServer, *commands: str) -> str:
 
 
 @pytest.mark.skipif(shutil.which(GDB) is None, reason=f"needs Debian's {GDB}")
-def test_the_kernel_with_its_symbols_and_two_vcpus() -> None:
+def test_the_kernel_with_its_symbols_and_two_vcpus(tmp_path: Path) -> None:
     kernel = OWN.vmlinux()
     with Host(cores=2) as host:
         guest = host.boot(kernel, "512M", smp=2, append="console=hvc0 quiet")
@@ -85,6 +86,22 @@ def test_the_kernel_with_its_symbols_and_two_vcpus() -> None:
         )
         end = guest.run(100, paused=True)
         server.close()
+        # The same moment in a file.
+        with open(tmp_path / "core", "wb") as file:
+            write_core(guest, file)
+    looks = ("info threads", "bt 2", "x/s (char *)&linux_banner", "thread 2", "info symbol $pc")
+    commands = [word for look in looks for word in ("-ex", look)]
+    dumped = subprocess.run(
+        [GDB, "-nx", "-batch", kernel, tmp_path / "core", *commands],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    ).stdout
+    for expected in (
+        *("decrementer_set_next_event ()", "clockevents_program_event", '"Linux version '),
+        *("[Switching to thread 2", " in section .text"),
+    ):
+        assert expected in dumped, (expected, dumped)
     assert end.reason is EndReason.STOPPED, (end, said)
     for expected in (
         *("hit Breakpoint 1, 0x", "in start_kernel ()", "in start_here_common ()", "$1 = 0x30\n"),
