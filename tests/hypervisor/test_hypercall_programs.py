@@ -22,9 +22,11 @@ from chronovisor.engine.regions import tier
 from chronovisor.engine.regions.compile import WantedRegion, compile_region
 from chronovisor.engine.state import Thread
 from chronovisor.hypervisor import virtual_machine
+from chronovisor.hypervisor.device_programs import BUFFERS, SIGNAL_MODES
 from chronovisor.hypervisor.exits import Hypercall
-from chronovisor.hypervisor.hypercall_programs import BUFFERS, PROGRAMS, SIGNAL_MODES, Presenter
+from chronovisor.hypervisor.hypercall_programs import PROGRAMS
 from chronovisor.hypervisor.hypervisor import EngineMaker, Hypervisor
+from chronovisor.hypervisor.interrupt_programs import Presenter
 from chronovisor.hypervisor.kernel_hypercalls import ANSWERS
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.hypervisor.virtual_machine import VirtualMachine
@@ -35,6 +37,7 @@ from chronovisor.hypervisor.xics import (
     LEAST_FAVORED,
     LENT,
     MFRR_SHIFT,
+    NUMBER,
     PRESENTER_WORD,
     XISR,
     Source,
@@ -58,7 +61,10 @@ NUMBERS: Final = range(FIRST_SOURCE, FIRST_SOURCE + 4)
 CALLS: Final = 40
 END: Final = int(Hcall.RTAS)
 OF_DEVICES: Final = (Hcall.PUT_TCE, Hcall.PUT_TCE_INDIRECT, Hcall.STUFF_TCE, Hcall.VIO_SIGNAL)
-BUILT_IN: Final = frozenset({Hcall.SET_SPRG0, Hcall.PAGE_INIT, Hcall.ADD_LOGICAL_LAN_BUFFER, *OF_DEVICES})
+WITH_GATES: Final = (Hcall.SEND_CRQ, Hcall.SEND_LOGICAL_LAN)
+BUILT_IN: Final = frozenset(
+    {Hcall.SET_SPRG0, Hcall.PAGE_INIT, Hcall.ADD_LOGICAL_LAN_BUFFER, *OF_DEVICES, *WITH_GATES}
+)
 """Those that Python answers in user space alone."""
 
 _SAVE: Final = "".join(f"mr r{24 + number}, r{number}\n" for number in (3, 4, 5))
@@ -306,7 +312,7 @@ def _wrong_eoi(m: Machine) -> None:
 
 def _wrong_eoi_of_a_source(m: Machine) -> None:
     number = m.gpr[4] & (XISR >> 32)
-    with m.when((number & ~3).ne(FIRST_SOURCE) | m.word(m.value(LENT), number).ne(number)):
+    with m.when((number & ~3).ne(FIRST_SOURCE) | (m.word(m.value(LENT), number) & NUMBER).ne(number)):
         m.decline()
     Presenter(m).set_priority((m.gpr[4] >> 24) & 0xFF)
     m.gpr[3] = 0

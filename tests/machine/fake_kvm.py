@@ -13,6 +13,7 @@ from chronovisor.machine.console import Console
 from chronovisor.machine.guest import Guest
 from chronovisor.machine.sizes import Topology
 from chronovisor.memory import GuestMemory
+from chronovisor.memory.gate import Place
 from chronovisor.memory.word_queue import WORDS
 from chronovisor.memory.words import words
 from chronovisor.timebase.clock import HostClock, RealTime
@@ -144,6 +145,9 @@ class FakeVm:
 
     def lan_buffers(self, unit: int) -> memoryview:
         return words(WORDS)
+
+    def gate(self, unit: int) -> memoryview:
+        return words(len(Place))
 
     def device_wrote(self, address: int, size: int) -> None:
         pass

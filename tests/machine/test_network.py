@@ -51,7 +51,7 @@ class Wire(Link):
         os.write(self._writing, b"x")
 
     def _receive(self) -> Sequence[memoryview]:
-        os.read(self._descriptor, 1)
+        os.read(self.descriptor, 1)
         if not self.coming:
             raise LinkEndedError("the wire was cut")
         frames, self.coming = [memoryview(frame) for frame in self.coming], []
@@ -63,7 +63,7 @@ class Wire(Link):
 
     def close(self) -> None:
         super().close()
-        os.close(self._descriptor)
+        os.close(self.descriptor)
         os.close(self._writing)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from array import array
 from collections.abc import Mapping, MutableSequence
@@ -195,6 +196,11 @@ class Thread:
             return self.memory.unwatched.load(address, 8, False)
         except AddressError:
             return 0
+
+    def store_real(self, address: int, value: int) -> None:
+        """Store a big-endian doubleword at a real address; nothing if some of it lies outside memory."""
+        with contextlib.suppress(AddressError):
+            self.memory.unwatched.store(address, 8, value, False)
 
     def update_real(self, address: int, old: int, new: int) -> None:
         """Replace the big-endian doubleword at a real address; TableChanged if it is no longer `old`."""

@@ -9,9 +9,10 @@ Everything here happens under the host's monitor. A vCPU's own hypercalls change
 monitor (`hypercall_programs`). Hence a presenter is one word of those that the vCPU's thread shares with its
 hypervisor, in the layout of KVM_REG_PPC_ICP_STATE: it is read, and exchanged for a new one in one step.
 
-H_EOI ends a source's interrupt without the monitor, too, if nothing else has to be done then: the right to do
-so is *lent*. It is a word of a table, the source's number while the interrupt may be ended. Whoever ends it
-exchanges the word for 0. The right is taken back before the source is looked at.
+A source's interrupt is raised and ended without the monitor, too, if nothing else has to be done then: the
+right to do so is *lent*. It is a word of a table, which says what of the source it takes to do that, and
+whether the interrupt is presented. Whoever raises or ends it exchanges the word. The right is taken back, by
+an exchange for 0, before the source is looked at.
 """
 
 from __future__ import annotations
@@ -35,12 +36,19 @@ CPPR_SHIFT, XISR_SHIFT, MFRR_SHIFT, PRIORITY_SHIFT = 56, 32, 24, 16
 XISR: Final = 0xFF_FFFF << XISR_SHIFT
 """The bits with the number of the interrupt that is shown; all 0 if none is. They are the vCPU's line."""
 LENT: Final = 1 << 34
-"""The number of the table of the sources whose interrupts H_EOI may end without the monitor."""
+"""The number of the table of the sources whose interrupts may be raised and ended without the monitor."""
 LENT_PLACES: Final = 256
 """Its words. A source's place is its number modulo this. One source has a place at a time."""
+NUMBER: Final = 0xFF_FFFF
+"""The bits of such a word that are the source's number; the word is 0 if the place is free."""
+SERVER_SHIFT, SERVERS = 24, 1 << 16
+"""Where it has the source's server, and how many servers there is room for."""
+SOURCE_PRIORITY_SHIFT: Final = 40
+PRESENTED: Final = 1 << 48
+"""Set while the source's interrupt was presented and has not been ended."""
 WAITING: Final = 1
 """Set if a source may wait that a less favored CPPR would let in. Not part of what KVM shows."""
-_SHOWN: Final = XISR | (0xFF << PRIORITY_SHIFT)
+SHOWN: Final = XISR | (0xFF << PRIORITY_SHIFT)
 _NOTHING: Final = LEAST_FAVORED << PRIORITY_SHIFT
 
 
@@ -63,7 +71,7 @@ def _lets_in(word: int, priority: int) -> bool:
 def _showing(word: int, number: int, priority: int) -> int:
     """Return the word of a presenter that shows an interrupt, in place of any other, which waits then."""
     waiting = WAITING if word & XISR else 0
-    return word & ~_SHOWN | number << XISR_SHIFT | priority << PRIORITY_SHIFT | waiting
+    return word & ~SHOWN | number << XISR_SHIFT | priority << PRIORITY_SHIFT | waiting
 
 
 @dataclass(slots=True)
@@ -82,7 +90,7 @@ class Source:
     masked: bool = False
     """Its interrupts are kept back; it keeps its priority meanwhile."""
     lent: bool = False
-    """Its interrupt may have been ended without the monitor."""
+    """Its interrupt may have been raised or ended without the monitor."""
 
 
 class Presenter:
@@ -158,17 +166,23 @@ class Xics:
         source = self._sources[number]
         if source.lent:
             source.lent = False
-            if not self._exchange(number % LENT_PLACES, number, 0):
-                source.presented = False
+            assert self._lent is not None
+            place = number % LENT_PLACES
+            while not self._exchange(place, word := self._lent[place], 0):
+                pass
+            source.presented = bool(word & PRESENTED)
         return source
 
     def _lend(self, number: int, source: Source) -> None:
-        """Let the source's interrupt be ended without the monitor, if nothing is to be presented after it."""
+        """Let the source's interrupt be raised and ended without the monitor, if that is all it takes."""
         lent, place = self._lent, number % LENT_PLACES
-        if lent is None or not source.presented or source.pending or source.asserted or lent[place]:
+        if lent is None or source.pending or source.level_sensitive or lent[place]:
+            return
+        if source.masked or source.priority == LEAST_FAVORED or source.server >= SERVERS:
             return
         source.lent = True
-        lent[place] = number
+        word = number | source.server << SERVER_SHIFT | source.priority << SOURCE_PRIORITY_SHIFT
+        lent[place] = word | PRESENTED if source.presented else word
 
     def connect(self, server: int, line: Line) -> None:
         """Give a vCPU a presenter; ValueError if the server has one."""
@@ -186,7 +200,7 @@ class Xics:
             shown = (word & XISR) >> XISR_SHIFT
             taken_back = cppr < word >> CPPR_SHIFT and shown and cppr <= word >> PRIORITY_SHIFT & 0xFF
             if taken_back:
-                new = new & ~_SHOWN | _NOTHING | WAITING
+                new = new & ~SHOWN | _NOTHING | WAITING
             if presenter.exchange(word, new):
                 break
         if taken_back:
@@ -200,7 +214,7 @@ class Xics:
             new = word
             if word & XISR:
                 priority = word >> PRIORITY_SHIFT & 0xFF
-                new = word & ~(_SHOWN | 0xFF << CPPR_SHIFT) | _NOTHING | priority << CPPR_SHIFT
+                new = word & ~(SHOWN | 0xFF << CPPR_SHIFT) | _NOTHING | priority << CPPR_SHIFT
             if presenter.exchange(word, new):
                 return word >> CPPR_SHIFT << 24 | (word & XISR) >> XISR_SHIFT
 
@@ -244,7 +258,7 @@ class Xics:
         number = (state & XISR) >> XISR_SHIFT
         word = state & (0xFF << CPPR_SHIFT | 0xFF << MFRR_SHIFT) | WAITING
         shows = number == IPI
-        p.word = word | (state & _SHOWN if shows else _NOTHING)
+        p.word = word | (state & SHOWN if shows else _NOTHING)
         if shows:
             p.line.notice()
         elif number in self._sources:

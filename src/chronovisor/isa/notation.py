@@ -358,6 +358,10 @@ class Machine:
         """The big-endian doubleword at a real address; 0 if it lies outside memory."""
         return self.trace.emit("load_real", 64, (address,))
 
+    def store_real(self, address: Value, value: Value | int) -> None:
+        """Store a doubleword at a real address, big-endian; nothing if there is no memory."""
+        self.trace.emit("store_real", 0, (address, self._word(value)))
+
     def update_real(self, address: Value, old: Value, new: Value) -> None:
         """Replace the big-endian doubleword at a real address, or start anew if it is no longer ``old``."""
         self.trace.emit("update_real", 0, (address, old, new))
@@ -427,6 +431,27 @@ class Machine:
     ) -> Value:
         """Set a word of such a table in one step if it still is as expected; 1 bit: it was."""
         return self.trace.emit("exchange_word", 1, (table, *map(self._word, (number, expected, new))))
+
+    def read_host(self, descriptor: Value, offset: Value, real: Value, size: Value) -> Value:
+        """Have the machine read from one of its files into memory at a real address, if it can at once.
+
+        How many bytes it has read; another number if it cannot, or if it may have read over code, which has
+        to be decoded anew. Offset and size are in bytes.
+        """
+        return self._host_io("read", descriptor, offset, real, size)
+
+    def write_host(self, descriptor: Value, offset: Value, real: Value, size: Value) -> Value:
+        """Have the machine write memory to one of its files; how many bytes it has, as `read_host`."""
+        return self._host_io("write", descriptor, offset, real, size)
+
+    def send_host(self, descriptor: Value, head: Value, real: Value, size: Value) -> Value:
+        """Have the machine send memory, behind the 4 bytes of a number unless that is all ones, without
+        waiting; how many bytes it has, or another number.
+        """
+        return self._host_io("send", descriptor, head, real, size)
+
+    def _host_io(self, how: str, *operands: Value) -> Value:
+        return self.trace.emit("host_io", 64, operands, how)
 
     def _word(self, operand: Value | int) -> Value:
         return self.trace.const(operand, 64) if isinstance(operand, int) else operand

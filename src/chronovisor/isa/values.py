@@ -69,6 +69,7 @@ OPERATIONS: dict[str, str] = {
     "random": "64 random bits",
     "load_real": "the `width` bits in memory at real address a, big-endian; 0 if they lie outside memory",
     "update_real": "the big-endian doubleword at real address a becomes c if it is b; else start anew",
+    "store_real": "the big-endian doubleword at real address a becomes b, if there is memory",
     "translated": "the address that was asked for is real address a, in a page of 2^b bytes, which may be "
     "loaded from if c",
     "new_context": "the register named `detail` changed, which address translation depends on",
@@ -84,6 +85,9 @@ OPERATIONS: dict[str, str] = {
     "else 0, and nothing changes",
     "read_word": "word b of the table of words number a; 0 if there is none",
     "exchange_word": "1 bit: word b of the table of words number a was c, and becomes d in one step; else 0",
+    "host_io": "how many bytes the machine has moved at once between d bytes of memory at real address c and "
+    "its file with the descriptor a, from offset b on ('read', 'write'), or to a connection, behind the 4 "
+    "bytes of b unless b is all ones ('send'); another number if it cannot, or if it may have read over code",
     "decline": "the program ends, and the hypervisor does what it was for; it has changed nothing",
     "interrupt": "the instruction ends in the interrupt `detail`, a are SRR1's bits for its cause",
     "resync": "the machine state is looked at again before the next instruction",
@@ -96,7 +100,14 @@ PURE = frozenset(list(OPERATIONS)[: list(OPERATIONS).index("read_file")])
 EFFECTS = frozenset(
     {
         *("write_file", "set", "write_live", "store", "invalidate_code", "zero_block", "probe", "barrier"),
-        *("update_real", "translated", "new_context", "forget_translations", "await_invalidations"),
+        *(
+            "update_real",
+            "store_real",
+            "translated",
+            "new_context",
+            "forget_translations",
+            "await_invalidations",
+        ),
         *("interrupt", "resync", "decline"),
     }
 )

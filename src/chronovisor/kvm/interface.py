@@ -211,6 +211,12 @@ class Vm(Protocol):
         `tce_table` in all else; KVM has no such call.
         """
 
+    def gate(self, unit: int) -> memoryview:
+        """The words of the gate (`memory.gate`) of the disk or network card at that unit address, by which
+        H_SEND_CRQ and H_SEND_LOGICAL_LAN serve the guest without an exit, if they are enabled and the gate is
+        open. As `tce_table` in all else; KVM has no such call.
+        """
+
     def kick(self) -> None:
         """Kick all vCPUs at one moment: in virtual time none executes anything while another one is kicked
         already. From any thread, without waiting.

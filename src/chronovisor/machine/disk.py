@@ -84,6 +84,18 @@ class Disk(ABC):
     def read(self, offset: int, into: Sequence[memoryview]) -> None:
         """Fill memory from an offset on."""
 
+    @property
+    def at_once(self) -> int | None:
+        """The descriptor of a file by which the machine reads and writes what it can at once; None: there is
+        none. The file's bytes are the disk's.
+        """
+        return None
+
+    @property
+    def delays(self) -> bool:
+        """Whether writing took long a moment ago: hypercalls leave writes to `write_at_once` then."""
+        return False
+
     def read_at_once(self, offset: int, into: Sequence[memoryview]) -> bool:
         """Fill memory as `read` does, and wait for nothing; False if that cannot be: some may be filled."""
         return False

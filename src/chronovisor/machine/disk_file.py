@@ -98,6 +98,19 @@ class DiskFile(Disk):
         """Fill memory from an offset on; OSError if that fails, EIO if the file is shorter by now."""
         self._transfer(os.preadv, offset, into)
 
+    @property
+    def at_once(self) -> int | None:
+        """The file's descriptor."""
+        return self._descriptor
+
+    @property
+    def delays(self) -> bool:
+        """Whether writing took long, and has not been tried again after a while.
+
+        So it does while the host has more to write back than it wants to keep in its cache.
+        """
+        return self._slow_until > 0
+
     def read_at_once(self, offset: int, into: Sequence[memoryview]) -> bool:
         """Fill memory as `read` does, and wait for nothing; False if the host has not all of it in its cache.
 
@@ -110,14 +123,14 @@ class DiskFile(Disk):
         return done == sum(map(len, into))
 
     def write_at_once(self, offset: int, data: Sequence[memoryview]) -> bool:
-        """Write memory as `write` does; False if that fails, or if writing took long a moment ago.
+        """Write memory as `write` does; False if that fails, or for a while if it `delays`.
 
-        So it does while the host has more to write back than it wants to keep in its cache. Then some of it
-        may be written.
+        Some of it may be written then.
         """
         begun = monotonic()
         if begun < self._slow_until:
             return False
+        self._slow_until = 0.0
         try:
             done = os.pwritev(self._descriptor, data[:_MOST_VIEWS], offset)
         except OSError:

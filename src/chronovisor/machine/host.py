@@ -203,7 +203,7 @@ def start_with(
 _ANSWERED_BELOW: Final = (
     *(Hcall.SET_SPRG0, Hcall.PAGE_INIT),
     *(Hcall.PUT_TCE, Hcall.PUT_TCE_INDIRECT, Hcall.STUFF_TCE, Hcall.VIO_SIGNAL),
-    Hcall.ADD_LOGICAL_LAN_BUFFER,
+    *(Hcall.ADD_LOGICAL_LAN_BUFFER, Hcall.SEND_LOGICAL_LAN, Hcall.SEND_CRQ),
 )
 """Hypercalls that the kernel's half is to answer, if it can."""
 

@@ -100,8 +100,12 @@ class LinkEndedError(Exception):
 class Link(ABC):
     """The way to the other end. One thread sends, another receives."""
 
+    prefixed = False
+    """Whether each frame is sent behind its length, in 4 bytes."""
+
     def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+        self.descriptor = descriptor
+        """What frames are written to. It does not wait."""
         self._called = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._call = select.poll()
         self._call.register(self._called, select.POLLIN)
@@ -129,6 +133,11 @@ class Link(ABC):
         """Have `receive` or `wait` return, now or when it is called next. From any thread."""
         os.eventfd_write(self._called, 1)
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing of what `send` has begun is left to be sent."""
+        return True
+
     @abstractmethod
     def _receive(self) -> Sequence[memoryview]:
         """Return frames that are there."""
@@ -144,6 +153,8 @@ class Link(ABC):
 
 class Passt(Link):
     """A passt process of this guest's own."""
+
+    prefixed = True
 
     def __init__(self) -> None:
         self._socket, other = socket.socketpair()
@@ -170,6 +181,7 @@ class Passt(Link):
         finally:
             other.close()
             os.close(say)
+        self._socket.setblocking(False)
         super().__init__(self._socket.fileno())
         self._received = bytearray()
         self._unsent = b""
@@ -177,6 +189,8 @@ class Passt(Link):
     def _receive(self) -> Sequence[memoryview]:
         try:
             data = self._socket.recv(_CHUNK)
+        except BlockingIOError:
+            return ()
         except OSError as error:
             raise LinkEndedError(self._how_it_ended(error.strerror or "")) from None
         if not data:
@@ -195,6 +209,11 @@ class Passt(Link):
         del self._received[:at]
         return frames
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing of a frame is left to be sent."""
+        return not self._unsent
+
     def _how_it_ended(self, reason: str) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
             status = self._process.wait(1)
@@ -210,11 +229,11 @@ class Passt(Link):
         """Send a frame; what is begun is finished before the next."""
         try:
             if self._unsent:
-                self._unsent = self._unsent[self._socket.send(self._unsent, socket.MSG_DONTWAIT) :]
+                self._unsent = self._unsent[self._socket.send(self._unsent) :]
                 if self._unsent:
                     return False
             head = _LENGTH.pack(sum(len(piece) for piece in frame))
-            sent = self._socket.sendmsg([head, *frame], (), socket.MSG_DONTWAIT)
+            sent = self._socket.sendmsg([head, *frame])
         except OSError:
             return False
         if sent < _LENGTH.size + sum(len(piece) for piece in frame):
@@ -262,7 +281,7 @@ class Tap(Link):
 
     def _receive(self) -> Sequence[memoryview]:
         try:
-            return (memoryview(os.read(self._descriptor, LARGEST_FRAME)),)
+            return (memoryview(os.read(self.descriptor, LARGEST_FRAME)),)
         except BlockingIOError:
             return ()
         except OSError as error:
@@ -271,7 +290,7 @@ class Tap(Link):
     def send(self, frame: Sequence[memoryview]) -> bool:
         """Send a frame; the device drops it if it is down."""
         try:
-            os.writev(self._descriptor, frame)
+            os.writev(self.descriptor, frame)
         except OSError:
             return False
         return True
@@ -279,4 +298,4 @@ class Tap(Link):
     def close(self) -> None:
         """Close the device, which stays."""
         super().close()
-        os.close(self._descriptor)
+        os.close(self.descriptor)

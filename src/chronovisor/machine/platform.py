@@ -66,6 +66,7 @@ class Platform:
             vm.tce_table,
             vm.signal_mode,
             vm.lan_buffers,
+            vm.gate,
         )
         self.vio = VioBus(attachments.open(around))
         for device in self.vio.devices:

@@ -140,6 +140,9 @@ MOST_STUFFED: Final = 1 << 16
 LAN_HEADER: Final = 8
 """Bytes in front of a frame in a buffer of H_ADD_LOGICAL_LAN_BUFFER: what the guest finds it again by."""
 
+SHORTEST_FRAME: Final = 14
+"""Bytes of a frame without data: its header."""
+
 CALL_ARGUMENTS: Final = 9
 """r4 to r12."""
 

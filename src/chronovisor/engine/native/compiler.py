@@ -74,6 +74,7 @@ def target(beside: bool = False) -> llvm.TargetMachine:
     """
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
+    llvm.initialize_native_asmparser()
     # A processor predicts jumps by their addresses: those that are alike must not become one.
     llvm.set_option("", "--enable-tail-merge=0")
     # Its induction variables for addresses need more registers than there are beside the pinned ones.

@@ -241,6 +241,10 @@ class ThreadEmitter(Emitter):
         function = self.function.module.declare_intrinsic(f"llvm.x86.bmi.{way}.64", [], kind)
         return self.b.call(function, [value, word(_SPREADS[-1])])
 
+    def memory_at(self, address: ir.Value) -> ir.Value:
+        """Where the byte at a real address is in this process."""
+        return self.b.inttoptr(self.b.add(self.read("memory_at"), address), POINTER)
+
     def external_waits(self) -> ir.Value:
         """1 bit: an interrupt other than the decrementer's waits for MSR[EE]."""
         b = self.b

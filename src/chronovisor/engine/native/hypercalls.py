@@ -15,7 +15,7 @@ from pathlib import Path
 from llvmlite import ir
 
 from chronovisor.engine.hypercalls import NUMBER_REGISTER, HypercallProgram
-from chronovisor.engine.native import compiler
+from chronovisor.engine.native import compiler, host_io
 from chronovisor.engine.native.emitter import (
     CLOCK_POINTER,
     HYPERCALL,
@@ -32,6 +32,7 @@ from chronovisor.engine.native.layout import OFFSETS, PAGE_SHIFT, Left, WordTabl
 from chronovisor.engine.native.library import object_file, runtime
 from chronovisor.engine.native.operations import LOWERINGS
 from chronovisor.engine.native.pure_operations import PURE_ROWS
+from chronovisor.engine.native.walk import load_real
 from chronovisor.engine.python_source import source
 from chronovisor.engine.statistics import HANDLERS
 from chronovisor.isa.bits import MSR
@@ -227,6 +228,17 @@ def _exchange_word(
     return _with_word(e, number, place, act, ir.Constant(I1, 0))
 
 
+def _store_real(e: _Answers, v: Value, address: ir.Value, value: ir.Value) -> None:
+    b = e.b
+    with e.if_(b.icmp_unsigned("<=", address, b.sub(e.read("memory_size"), word(8)))):
+        # Whoever sees this store sees those before it.
+        b.fence("release")
+        b.store(b.bswap(value), e.memory_at(address), align=1)
+        b.fence("release")
+        e.log_page(address)
+        e.log_page(b.add(address, word(7)))
+
+
 _ROWS: dict[str, Row] = {
     **PURE_ROWS,
     "get": lambda e, v: e.read(str(v.detail), v.width),
@@ -236,6 +248,9 @@ _ROWS: dict[str, Row] = {
     "read_live": LOWERINGS["read_live"],
     "read_shared": lambda e, v: e.b.load(e.shared(v), typ=I64),
     "exchange_shared": _exchange,
+    "load_real": load_real,
+    "store_real": _store_real,
+    "host_io": host_io.host_io,
     "init_page": _init_page,
     "set_words": _set_words,
     "read_word": _read_word,
@@ -249,6 +264,7 @@ _ROWS: dict[str, Row] = {
 def hypercall_address(programs: tuple[HypercallProgram, ...]) -> int:
     """The address of ``hypercall`` for these programs."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
+    digest.update(Path(host_io.__file__).read_bytes())
     for one in programs:
         digest.update(f"{one.number} {one.place} {source(one.program, little=False)}".encode())
 

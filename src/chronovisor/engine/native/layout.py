@@ -294,7 +294,7 @@ class Peers(ctypes.Structure):
     _fields_ = [("count", ctypes.c_uint64), ("states", ctypes.c_uint64 * MOST_PEERS)]
 
 
-#: Tables of words that a guest's hypercalls can set: two for each device, more than any machine has.
+#: Tables of words that a guest's hypercalls can set: four for each device, more than any machine has.
 MOST_WORD_TABLES = 64
 
 

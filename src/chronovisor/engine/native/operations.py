@@ -296,9 +296,9 @@ IN_RECORD = frozenset({"operand"})
 #: Operations that make a program the concrete evaluator's.
 CONCRETE_ALONE = frozenset(
     {
-        *("random", "load_real", "update_real", "translated"),
+        *("random", "load_real", "update_real", "store_real", "translated"),
         *("read_shared", "exchange_shared", "init_page"),
-        *("read_word", "exchange_word", "set_words", "decline"),
+        *("read_word", "exchange_word", "set_words", "host_io", "decline"),
     }
 )
 

@@ -81,10 +81,6 @@ class _Walk(ThreadEmitter):
         counter = self.b.load_atomic(self.at(self.tlb, Tlb.generation.offset), "seq_cst", 8, typ=I64)
         return counter
 
-    def memory_at(self, address: ir.Value) -> ir.Value:
-        """Where the byte at a real address is in this process."""
-        return self.b.inttoptr(self.b.add(self.read("memory_at"), address), POINTER)
-
     def fail(self) -> None:
         """Return without a translation."""
         self.b.ret(word(NOT_TRANSLATED))
@@ -218,8 +214,10 @@ class _Walk(ThreadEmitter):
         return [way[use] for way in ways for use in DATA_USES]
 
 
-def _load_real(walk: _Walk, v: Value, address: ir.Value) -> ir.Value:
-    """The doubleword, or 0 outside memory: then the first one of memory is read instead, and not used."""
+def load_real(walk: ThreadEmitter, v: Value, address: ir.Value) -> ir.Value:
+    """The big-endian doubleword at a real address, or 0 outside memory: then the first one of memory is read
+    instead, and not used.
+    """
     b = walk.b
     last = b.sub(walk.read("memory_size"), word(8))
     inside = b.icmp_unsigned("<=", address, last)
@@ -257,7 +255,7 @@ _ROWS: dict[str, Row] = {
     "get": lambda walk, v: walk.read(str(v.detail), v.width),
     # Only faults set registers.
     "set": lambda walk, v, a: walk.write(str(v.detail), a),
-    "load_real": _load_real,
+    "load_real": load_real,
     "update_real": _update_real,
     "translated": _translated,
     "interrupt": _interrupt,

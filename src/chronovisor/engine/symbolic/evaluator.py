@@ -257,6 +257,13 @@ def _update_real(
     e.remember(e.state.put_bytes(address, new, False), e.guard)
 
 
+def _store_real(e: Evaluation, v: Value, address: z3.BitVecRef, value: z3.BitVecRef) -> None:
+    there = z3.BoolVal(True)
+    if e.state.memory_size is not None:
+        there = z3.ULE(address, e.state.memory_size - 8)
+    e.remember(e.state.put_bytes(address, value, False), z3.simplify(z3.And(e.guard, there)))
+
+
 def _translated(e: Evaluation, v: Value, real: z3.BitVecRef, size: z3.BitVecRef, loads: z3.BitVecRef) -> None:
     e.real_address = real
 
@@ -302,6 +309,7 @@ STATEMENTS: dict[str, Callable[..., z3.BitVecRef]] = {
     "random": _random,
     "load_real": _load_real,
     "update_real": _update_real,
+    "store_real": _store_real,
     "translated": _translated,
     # Nothing that was translated is kept.
     "new_context": lambda e, v: None,
@@ -314,6 +322,8 @@ STATEMENTS: dict[str, Callable[..., z3.BitVecRef]] = {
     "set_words": lambda e, v, a, b, c, d: z3.FreshConst(z3.BitVecSort(1), "set"),
     "read_word": lambda e, v, a, b: z3.FreshConst(z3.BitVecSort(64), "word"),
     "exchange_word": lambda e, v, a, b, c, d: z3.FreshConst(z3.BitVecSort(1), "exchanged"),
+    # What a file has is unknown, and so is whether it can be had at once.
+    "host_io": lambda e, v, a, b, c, d: z3.FreshConst(z3.BitVecSort(64), "moved"),
     "decline": lambda e, v: e.end("DECLINED", z3.BitVecVal(0, 64), z3.BoolVal(True)),
     "interrupt": lambda e, v, a: e.end(v.detail, a, z3.BoolVal(True)),
     "resync": lambda e, v: e.resync(),

@@ -27,6 +27,7 @@ from chronovisor.kvm.linux.machine_code import CACHE_BLOCK, code_changed_functio
 from chronovisor.kvm.linux.translation import ProcessTables
 from chronovisor.kvm.linux.vcpu import LinuxVcpu
 from chronovisor.memory import PAGE_SIZE, GuestMemory, Watchpoint
+from chronovisor.memory.gate import Place
 from chronovisor.memory.word_queue import WORDS
 from chronovisor.memory.words import words
 
@@ -260,6 +261,10 @@ class LinuxVm:
     def lan_buffers(self, unit: int) -> memoryview:
         """A queue that stays empty: the kernel has none."""
         return words(WORDS)
+
+    def gate(self, unit: int) -> memoryview:
+        """A gate that nobody enters: the kernel serves no device."""
+        return words(len(Place))
 
     def statistics(self) -> None:
         """None: the processor executes the guest's instructions."""

@@ -9,6 +9,7 @@ import threading
 from typing import Final, NamedTuple
 
 from chronovisor.machine.vio.dma_window import Access, DmaError, DmaWindow, Run
+from chronovisor.memory.gate import Gate, Place
 
 MESSAGE: Final = 16
 """Bytes."""
@@ -30,16 +31,24 @@ class Queue(NamedTuple):
 class CommandQueue:
     """One device's; it has none until the guest registers it."""
 
-    def __init__(self, window: DmaWindow) -> None:
+    def __init__(self, window: DmaWindow, gate: Gate) -> None:
         self._window = window
+        self._words = gate.words
         self._sending = threading.Lock()
-        self.queue = Queue()
-        """As it is kept."""
+
+    @property
+    def queue(self) -> Queue:
+        """As it is kept. Hypercalls send through it while the device's gate is open."""
+        return Queue(*self._words[Place.QUEUE : Place.NEXT + 1])
+
+    @queue.setter
+    def queue(self, queue: Queue) -> None:
+        self._words[Place.QUEUE], self._words[Place.QUEUE_SIZE], self._words[Place.NEXT] = queue
 
     @property
     def registered(self) -> bool:
         """Whether there is a queue."""
-        return self.queue.size > 0
+        return self._words[Place.QUEUE_SIZE] > 0
 
     def register(self, address: int, size: int) -> bool:
         """Have a queue from now on; False if it cannot be there. The device has none before."""
@@ -80,7 +89,7 @@ class CommandQueue:
             # Last: the guest may look at any time.
             view[0] = message[0]
             self._window.wrote_at(entry, MESSAGE)
-            self.queue = Queue(address, size, (at + MESSAGE) % size)
+            self._words[Place.NEXT] = (at + MESSAGE) % size
             return True
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from chronovisor.machine.vio.dma_window import ENTRIES, WINDOW_SIZE, DmaWindow
 from chronovisor.memory import GuestMemory
+from chronovisor.memory.gate import Gate, Place
 from chronovisor.memory.word_queue import WORDS
 from chronovisor.memory.words import words
 from chronovisor.papr.hcalls import Status
@@ -39,6 +40,8 @@ class Surroundings:
     """Makes what H_VIO_SIGNAL sets (`kvm.interface.Vm.signal_mode`)."""
     lan_buffers: Callable[[int], memoryview] = lambda _unit: words(WORDS)
     """Makes the queue of a network card's buffers (`kvm.interface.Vm.lan_buffers`)."""
+    gate: Callable[[int], memoryview] = lambda _unit: words(len(Place))
+    """Makes the words of a device's gate (`kvm.interface.Vm.gate`)."""
 
 
 class VioDevice(ABC):
@@ -60,6 +63,9 @@ class VioDevice(ABC):
         self.window = DmaWindow(around.memory, around.changed, table)
         self.around = around
         self._signal_mode = around.signal_mode(unit)
+        self.gate = Gate(around.gate(unit))
+        """By which hypercalls serve the guest while it is open."""
+        self.gate.words[Place.WINDOW], self.gate.words[Place.SOURCE] = self.window_number, self.source
 
     @property
     def signals(self) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from chronovisor.machine.vio import scsi, srp
 from chronovisor.machine.vio.dma_window import Access, DmaWindow, Run
-from chronovisor.machine.vio.scsi import ScsiError
+from chronovisor.papr import scsi, srp
+from chronovisor.papr.scsi import ScsiError
 
 # Plain numbers: an IntFlag's operators are slow.
 _READ: Final = int(Access.READ)

@@ -19,13 +19,13 @@ from chronovisor.machine.vio.device import Surroundings, VioDevice
 from chronovisor.machine.vio.dma_window import Access, DmaError, Mapped
 from chronovisor.machine.vio.lan_buffers import Descriptor
 from chronovisor.machine.vio.lan_receiver import ENTRY_SIZE, ReceiveQueue, Receiver
+from chronovisor.memory.gate import Place
 from chronovisor.memory.word_queue import WordQueue
-from chronovisor.papr.hcalls import LAN_HEADER, Status
+from chronovisor.papr.hcalls import LAN_HEADER, SHORTEST_FRAME, Status
 
 PIECES: Final = 6
 """Of a frame that the guest sends."""
 _PAGE: Final = 4096
-_SHORTEST: Final = 14
 _LOOK_AGAIN: Final = 0.001
 """Seconds after which the card looks for buffers while frames wait: no call tells of the first few."""
 _MULTICAST: Final = 0xF_0003
@@ -139,10 +139,22 @@ class NetworkAdapter(VioDevice):
                 frame += map(self.window.view, self.window.runs(piece.address, piece.size, Access.READ))
         except DmaError:
             return Status.PARAMETER
-        if not _SHORTEST <= sum(map(len, frame)) <= LARGEST_FRAME:
+        if not SHORTEST_FRAME <= sum(map(len, frame)) <= LARGEST_FRAME:
             return Status.PARAMETER
         with self._sending:
-            return Status.SUCCESS if self._up and self._link.send(frame) else Status.DROPPED
+            self.gate.close()
+            if self.gate.words[Place.CUT]:
+                self._up = False
+            sent = self._up and self._link.send(frame)
+            self._open_gate()
+            return Status.SUCCESS if sent else Status.DROPPED
+
+    def _open_gate(self) -> None:
+        """Have hypercalls send frames that the other end takes at once."""
+        if self._up and not self._closing and self._link.at_rest:
+            words = self.gate.words
+            words[Place.DESCRIPTOR], words[Place.PREFIXED] = self._link.descriptor, self._link.prefixed
+            self.gate.open()
 
     def multicast(self, flags: int) -> Status:
         """H_MULTICAST_CTRL: every frame for many is handed over, whatever filters the guest wishes."""
@@ -169,11 +181,13 @@ class NetworkAdapter(VioDevice):
                     receiver.hand_over([frame for frame in frames if self._is_for_guest(frame)])
                     self._asleep = receiver.waits
         except LinkEndedError as error:
-            self._up = False
+            with self._sending:
+                self._up = False
+                self.gate.close()
             self.around.tell(f"network {self.unit:x}: {error}; the guest goes on without it")
 
     def _is_for_guest(self, frame: memoryview) -> bool:
-        if len(frame) < _SHORTEST:
+        if len(frame) < SHORTEST_FRAME:
             return False
         return bool(frame[0] & 1) or frame[: len(self._mac)] == self._mac
 
@@ -223,7 +237,9 @@ class NetworkAdapter(VioDevice):
         """End the link."""
         if self._closing:
             return
-        self._closing = True
+        with self._sending:
+            self._closing = True
+            self.gate.close()
         self._link.interrupt()
         if self._thread is not None:
             self._thread.join()

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from chronovisor.machine.disk import SECTOR, Disk
-from chronovisor.machine.vio import scsi
-from chronovisor.machine.vio.scsi import Operation, ScsiError
-from chronovisor.machine.vio.srp import LARGEST_TRANSFER
+from chronovisor.papr import scsi
+from chronovisor.papr.scsi import Operation, ScsiError
+from chronovisor.papr.srp import LARGEST_TRANSFER
 
 _LONGEST: Final = LARGEST_TRANSFER // SECTOR
 """Sectors that a command may read or write."""

@@ -8,20 +8,22 @@ memory.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Final
 
-from chronovisor.machine.disk import Disk
+from chronovisor.machine.disk import SECTOR, Disk
 from chronovisor.machine.errors import MachineError
-from chronovisor.machine.vio import scsi, srp
 from chronovisor.machine.vio.crq import MESSAGE, CommandQueue, Queue
 from chronovisor.machine.vio.device import QueueDevice, Surroundings
 from chronovisor.machine.vio.dma_transfer import DmaTransfer
 from chronovisor.machine.vio.dma_window import DmaError, Mapped
-from chronovisor.machine.vio.scsi import ScsiError
 from chronovisor.machine.vio.scsi_disk import ScsiDisk, Transfer
 from chronovisor.machine.vio.worker import Worker
+from chronovisor.memory.gate import Place
+from chronovisor.papr import scsi, srp
 from chronovisor.papr.hcalls import Status
+from chronovisor.papr.scsi import ScsiError
 
 REQUESTS: Final = 128
 """How many the guest may have under way."""
@@ -59,27 +61,49 @@ class DiskAdapter(QueueDevice):
     def __init__(self, unit: int, around: Surroundings, file: Disk) -> None:
         super().__init__(unit, around)
         self.file = file
-        self._queue = CommandQueue(self.window)
+        self._queue = CommandQueue(self.window, self.gate)
         self._disk = ScsiDisk(file, f"{unit:x}", around.tell)
         self._worker = Worker(f"disk {unit:x}", threaded=not around.virtual)
+        self._calling = threading.Lock()
+        """Held during the calls that use the queue: while none is under way the gate may be open."""
 
     # Hypercalls
 
     def register_queue(self, address: int, size: int) -> Status:
         """H_REG_CRQ."""
-        if self._queue.registered:
-            return Status.RESOURCE
-        return Status.SUCCESS if self._queue.register(address, size) else Status.PARAMETER
+        with self._calling:
+            if self._queue.registered:
+                return Status.RESOURCE
+            return Status.SUCCESS if self._queue.register(address, size) else Status.PARAMETER
 
     def free_queue(self) -> Status:
         """H_FREE_CRQ: BUSY as long as requests are under way."""
-        if self._worker.unfinished:
-            return Status.BUSY
-        self._queue.free()
-        return Status.SUCCESS
+        with self._calling:
+            self.gate.close()
+            if self._worker.unfinished:
+                return Status.BUSY
+            self._queue.free()
+            return Status.SUCCESS
 
     def send(self, message: bytes) -> Status:
         """H_SEND_CRQ: a message of the guest's. One that makes no sense has no answer."""
+        with self._calling:
+            self.gate.close()
+            status = self._take(message)
+            self._open_gate()
+            return status
+
+    def _open_gate(self) -> None:
+        """Have hypercalls serve small requests, as long as no request has to wait for others."""
+        descriptor = self.file.at_once
+        if descriptor is None or self._worker.unfinished or not self._queue.registered or self.around.virtual:
+            return
+        words = self.gate.words
+        words[Place.DESCRIPTOR], words[Place.SECTORS] = descriptor, self.file.size // SECTOR
+        words[Place.WRITES] = not (self.file.read_only or self.file.delays)
+        self.gate.open()
+
+    def _take(self, message: bytes) -> Status:
         if not self._queue.registered:
             return Status.CLOSED
         if message[0] == srp.Message.INITIALIZATION:
@@ -178,6 +202,7 @@ class DiskAdapter(QueueDevice):
 
     def pause(self) -> None:
         """Finish all requests."""
+        self.gate.close()
         self._worker.wait()
 
     def resume(self) -> None:
@@ -201,6 +226,7 @@ class DiskAdapter(QueueDevice):
 
     def close(self) -> None:
         """End the disk's thread and close the file."""
+        self.gate.close()
         self._worker.close()
         self.file.close()
 

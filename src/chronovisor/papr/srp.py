@@ -60,7 +60,7 @@ class Management(IntEnum):
 
 
 MANAGEMENT_NOT_SUPPORTED: Final = 0xF1
-_NO_DESCRIPTOR, _DIRECT, _INDIRECT = 0, 1, 2
+_NO_DESCRIPTOR, DIRECT, _INDIRECT = 0, 1, 2
 _BUFFER_FORMATS: Final = 0x6
 """Direct and indirect buffers."""
 
@@ -163,7 +163,7 @@ def _data(unit: bytes, at: int, form: int, count: int) -> tuple[Data, int]:
     try:
         if form == _NO_DESCRIPTOR:
             return NO_DATA, at
-        if form == _DIRECT:
+        if form == DIRECT:
             address, _, size = _DESCRIPTOR.unpack_from(unit, at)
             return Data((Piece(address, size),)), at + _DESCRIPTOR.size
         if form == _INDIRECT:

@@ -1,0 +1,108 @@
+"""System calls from native code, which move bytes between guest memory and this machine's files.
+
+A hypercall's program asks for one (`host_io`). Native code runs on x86-64 alone: the numbers are those of
+Linux there.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from chronovisor.engine.native.emitter import I8, I32, I64, POINTER, ThreadEmitter, word
+from chronovisor.engine.native.layout import PAGE_SHIFT
+from chronovisor.engine.state import CACHE_BLOCK
+from chronovisor.isa.values import Value
+
+_PWRITE64, _WRITEV, _PREADV2 = 18, 20, 327
+_RWF_NOWAIT = 8
+"""Of preadv2(2): fail if the file's contents are not in the machine's cache."""
+_NOTHING = word(-1)
+"""What a call returns that was not made."""
+_PIECE = 16
+"""Bytes of a `struct iovec`: an address and a size."""
+_ARGUMENTS = ("{rdi}", "{rsi}", "{rdx}", "{r10}", "{r8}", "{r9}")
+_CLOBBERED = "~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"
+
+
+def host_io(
+    e: ThreadEmitter, v: Value, file: ir.Value, place: ir.Value, real: ir.Value, size: ir.Value
+) -> ir.Value:
+    """How many bytes were moved, or what else the call returned."""
+    b = e.b
+    memory = e.read("memory_size")
+    fits = b.and_(b.icmp_unsigned("<=", size, memory), b.icmp_unsigned("<=", real, b.sub(memory, size)))
+    result = b.alloca(I64)
+    b.store(_NOTHING, result)
+    with e.if_(fits):
+        at = b.ptrtoint(e.memory_at(real), I64)
+        # Meanwhile the thread counts as one that uses no translation: the call may take long.
+        b.fence("release")
+        e.write("inside", word(0))
+        moved = _WAYS[str(v.detail)](e, file, place, at, size)
+        e.write("inside", word(1))
+        b.fence("seq_cst")
+        b.store(moved, result)
+        if v.detail == "read":
+            with e.if_(_has_written(e, real, size)):
+                b.store(_NOTHING, result)
+    return b.load(result, typ=I64)
+
+
+def _read(e: ThreadEmitter, file: ir.Value, offset: ir.Value, at: ir.Value, size: ir.Value) -> ir.Value:
+    piece = _pieces(e, [(at, size)])
+    return _system_call(e, _PREADV2, [file, piece, word(1), offset, word(0), word(_RWF_NOWAIT)])
+
+
+def _write(e: ThreadEmitter, file: ir.Value, offset: ir.Value, at: ir.Value, size: ir.Value) -> ir.Value:
+    return _system_call(e, _PWRITE64, [file, at, size, offset])
+
+
+def _send(e: ThreadEmitter, file: ir.Value, head: ir.Value, at: ir.Value, size: ir.Value) -> ir.Value:
+    b = e.b
+    place = b.alloca(I32)
+    b.store(b.bswap(b.trunc(head, I32)), place)
+    pieces = _pieces(e, [(b.ptrtoint(place, I64), word(4)), (at, size)])
+    has_head = b.icmp_unsigned("!=", head, word(-1))
+    first = b.select(has_head, pieces, b.add(pieces, word(_PIECE)))
+    return _system_call(e, _WRITEV, [file, first, b.select(has_head, word(2), word(1))])
+
+
+_WAYS = {"read": _read, "write": _write, "send": _send}
+
+
+def _pieces(e: ThreadEmitter, pieces: list[tuple[ir.Value, ir.Value]]) -> ir.Value:
+    """The address of the `struct iovec` of some pieces of this process's memory."""
+    b = e.b
+    place = b.alloca(I64, word(2 * len(pieces)))
+    for number, part in enumerate(part for piece in pieces for part in piece):
+        b.store(part, e.at(place, 8 * number))
+    return b.ptrtoint(place, I64)
+
+
+def _system_call(e: ThreadEmitter, number: int, arguments: list[ir.Value]) -> ir.Value:
+    constraints = ",".join(("={rax}", "{rax}", *_ARGUMENTS[: len(arguments)], _CLOBBERED))
+    kind = ir.FunctionType(I64, [I64] * (1 + len(arguments)))
+    return e.b.asm(kind, "syscall", constraints, [word(number), *arguments], True)
+
+
+def _has_written(e: ThreadEmitter, real: ir.Value, size: ir.Value) -> ir.Value:
+    """Log pages of memory that were written; 1 bit: code of them may have been decoded.
+
+    A thread marks a block of code before it reads the block to decode it.
+    """
+    b = e.b
+    last = b.sub(b.add(real, size), word(1))
+
+    def count(shift: int) -> ir.Value:
+        return b.add(b.sub(b.lshr(last, word(shift)), b.lshr(real, word(shift))), word(1))
+
+    with e.each(count(PAGE_SHIFT)) as number:
+        e.log_page(b.add(real, b.shl(number, word(PAGE_SHIFT))))
+    block_shift = CACHE_BLOCK.bit_length() - 1
+    marks = b.inttoptr(e.read("code_blocks"), POINTER)
+    first, found = b.lshr(real, word(block_shift)), b.alloca(I8)
+    b.store(ir.Constant(I8, 0), found)
+    with e.each(count(block_shift)) as number:
+        mark = b.load(e.at(marks, b.add(first, number)), typ=I8)
+        b.store(b.or_(b.load(found, typ=I8), mark), found)
+    return b.icmp_unsigned("!=", b.load(found, typ=I8), ir.Constant(I8, 0))

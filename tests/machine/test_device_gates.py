@@ -1,0 +1,206 @@
+"""What hypercalls do for devices whose gates are open, against what Python does for the same guest."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from elf_files import POWER_OFF, program
+from vio_driver import LUN, read_16, unit, write_16
+
+from chronovisor.engine.native.library import library
+from chronovisor.isa.assembly import assemble
+from chronovisor.machine import Host
+from chronovisor.machine.ending import EndReason
+from chronovisor.machine.network import Link, NetworkOption
+from chronovisor.machine.vio.attachments import Attachments
+from chronovisor.machine.vio.lan import NetworkAdapter
+from chronovisor.machine.vio.vscsi import DiskAdapter
+from chronovisor.memory.gate import Place
+from chronovisor.papr.hcalls import Hcall, Status
+
+SECTORS = 64
+MEMORY = 4 << 20
+TABLE, UNITS, QUEUE, DATA, FUNCTION = 0x100000, 0x120000, 0x140000, 0x150000, 0x170000
+END = 0x180000
+REQUESTS = 200
+"""Fewer than there are places in the queue, which is never read here."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _handlers() -> None:
+    """Native code alone serves devices."""
+    library((True, True)).ensure()
+
+
+_CALL = """
+    li32 r20, {table}
+    li32 r21, {count}
+    li32 r22, {function}
+    li r3, 0x68; li r4, 0xff; sc 1
+    again: li r3, {number}; li32 r4, {unit}
+    {arguments}
+    sc 1; std r3, 0(r20)
+    li r3, 0x74; sc 1; std r4, 8(r20)
+    li r3, 0x64; sc 1
+    mtctr r22; bctrl; std r5, 16(r20)
+    addi r20, r20, 64
+    addi r21, r21, -1; cmpldi r21, 0; bne again
+"""
+"""Makes a call with the arguments of each of the table's rows, accepts and ends the interrupt, and calls a
+function. It leaves in the row what the call returned, the interrupt, and what the function returned.
+"""
+
+
+def _row(number: int, device: int, arguments: str) -> str:
+    return _CALL.format(
+        table=TABLE, count=REQUESTS, function=FUNCTION, number=int(number), unit=device, arguments=arguments
+    )
+
+
+def _functions(size: int, draw: random.Random) -> bytes:
+    """Functions side by side, each of two instructions."""
+    made = (assemble(f"li r5, {draw.randrange(30000)}; blr", 0, True) for _ in range(size // 8))
+    return b"".join(made)
+
+
+def _commands(draw: random.Random) -> Iterator[tuple[bytes, tuple[int, int]]]:
+    """Requests, in units and messages: most in order, others nearly so."""
+    for number in range(REQUESTS):
+        at = UNITS + 256 * number
+        first, count = draw.randrange(SECTORS), draw.choice((*[1, 2, 8] * 4, 9, 0))
+        where = draw.choice((*[DATA] * 9, DATA + 0x3000, FUNCTION, at)) + 8 * draw.randrange(512)
+        if where < DATA:
+            # A queue with data in it takes nothing more.
+            queue = QUEUE + 16 * number if number > REQUESTS * 0.9 else END
+            where = draw.choice((at, queue, END, MEMORY - 512))
+        size = 512 * count if draw.random() < 0.9 else draw.choice((0, 511, 4096, 1 << 31))
+        lun = LUN if draw.random() < 0.95 else 0x8001 << 48
+        form = draw.random()
+        flags = draw.choice((*[0] * 9, 8))
+        if form < 0.1:
+            one = unit(draw.choice((read_16, write_16))(first, count), [(where, size)], (), lun)
+        elif form < 0.15:
+            one = unit(
+                _ten(0x28, first, count), [(where, size // 2), (where + size // 2, size // 2)], (), lun
+            )
+        elif form < 0.6:
+            one = unit(_ten(0x28, first, count), [(where, size)], (), lun)
+        else:
+            one = unit(_ten(0x2A, first, count, flags), (), [(where & ~7, size)], lun)
+        whole = bytearray(one.ljust(256, b"\0"))
+        if draw.random() < 0.1:
+            whole[draw.randrange(64)] ^= 1 << draw.randrange(8)
+        length = draw.choice((256, 256, 256, 64, 63))
+        yield bytes(whole), struct.unpack(">QQ", struct.pack(">BBxxHHQ", 0x80, 1, 0, length, at))
+
+
+def _ten(operation: int, first: int, count: int, flags: int = 0) -> bytes:
+    return struct.pack(">BBIxHx", operation, flags, first, count)
+
+
+def _run_disk(engine: str, path: Path, seed: int) -> tuple[bytes, bytes, int]:
+    """What a guest's requests leave in its memory and on the disk, and how many calls left the guest."""
+    draw = random.Random(seed)
+    path.write_bytes(_functions(512 * SECTORS, draw))
+    with Host(engine=engine) as host:
+        host.attachments = Attachments.parse([str(path)])
+        arguments = "ld r5, 32(r20); ld r6, 40(r20)"
+        guest = host.boot(program(_row(Hcall.SEND_CRQ, 0x7100_0010, arguments) + POWER_OFF), "4M")
+        (disk,) = guest.platform.vio.devices
+        assert isinstance(disk, DiskAdapter)
+        guest.memory.write(DATA, _functions(END - DATA, draw))
+        entries = [page | 3 for page in range(0, MEMORY, 4096)]
+        # Pages that are not side by side, or that the device may not use so.
+        entries[(DATA >> 12) + 4], entries[(DATA >> 12) + 5] = DATA | 0x6003, DATA | 0x4001
+        assert disk.window.put(0, entries)
+        assert disk.register_queue(QUEUE, 0x1000) == Status.SUCCESS
+        disk.signals = True
+        # Whoever serves a request does so within its call.
+        disk._worker._threaded = False
+        guest.platform.interrupts.direct(disk.source, 0, 5)
+        for number, (whole, message) in enumerate(_commands(draw)):
+            guest.memory.write(UNITS + 256 * number, whole)
+            guest.memory.write(TABLE + 64 * number + 32, struct.pack("<QQ", *message))
+        assert guest.run(60).reason is EndReason.POWER_OFF
+        return guest.memory.read(TABLE, END - TABLE), path.read_bytes(), guest.exits["H_SEND_CRQ"]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_disks_requests_end_alike_whoever_serves_them(seed: int, tmp_path: Path) -> None:
+    here, calls = tmp_path / "disk", {}
+    *expected, calls["concrete"] = _run_disk("concrete", here, seed)
+    *found, calls["regions"] = _run_disk("regions", here, seed)
+    assert found == expected
+    assert calls["concrete"] == REQUESTS
+    assert calls["regions"] < REQUESTS * 0.75
+
+
+class _Pipe(Link):
+    """The other end reads what is written to a pipe."""
+
+    def __init__(self, prefixed: bool) -> None:
+        self.reading, writing = os.pipe2(os.O_NONBLOCK)
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 1 << 20)
+        super().__init__(writing)
+        self.prefixed = prefixed
+        self.sent = 0
+
+    def _receive(self) -> tuple[memoryview, ...]:
+        raise AssertionError("nothing comes")
+
+    def receive(self, seconds: float | None = None) -> tuple[memoryview, ...]:
+        self.wait(seconds)
+        return ()
+
+    def send(self, frame: object) -> bool:
+        assert isinstance(frame, list)
+        self.sent += 1
+        whole = b"".join(frame)
+        head = struct.pack(">I", len(whole)) if self.prefixed else b""
+        return os.write(self.descriptor, head + whole) > 0
+
+    def close(self) -> None:
+        super().close()
+        os.close(self.descriptor)
+        os.close(self.reading)
+
+
+@pytest.mark.parametrize("prefixed", [False, True])
+def test_frames_are_sent_alike_whoever_sends_them(prefixed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, calls = [], []
+    for engine in ("concrete", "regions"):
+        wire = _Pipe(prefixed)
+        monkeypatch.setattr(NetworkOption, "open", lambda _option, wire=wire: wire)
+        draw = random.Random(4)
+        with Host(engine=engine) as host:
+            host.attachments = Attachments((), NetworkOption(tap="lo"))
+            arguments = "ld r5, 32(r20); ld r6, 40(r20); ld r11, 48(r20)\n"
+            arguments += "".join(f"li r{number}, 0\n" for number in range(7, 11))
+            guest = host.boot(program(_row(Hcall.SEND_LOGICAL_LAN, 0x7100_0020, arguments) + POWER_OFF), "4M")
+            (card,) = guest.platform.vio.devices
+            assert isinstance(card, NetworkAdapter)
+            assert card.window.put(0, [page | 1 for page in range(0, MEMORY - 4096, 4096)])
+            guest.memory.write(DATA, draw.randbytes(END - DATA))
+            guest.memory.write(FUNCTION, assemble("blr", 0, True))
+            for number in range(REQUESTS):
+                size = draw.choice((60, 60, 14, 13, 0, 199, 4097))
+                at = draw.choice((DATA, DATA + 4090, DATA + 77, MEMORY - 4096 - 20, MEMORY - 4096))
+                first = draw.choice((*[1 << 63] * 9, 0)) | size << 32 | at
+                second = draw.choice((*[0] * 9, 1 << 63 | 20 << 32 | DATA))
+                row = struct.pack("<QQQ", first, second, draw.choice((*[0] * 9, 7)))
+                guest.memory.write(TABLE + 64 * number + 32, row)
+            assert guest.run(60).reason is EndReason.POWER_OFF
+            found.append((guest.memory.read(TABLE, 64 * REQUESTS), os.read(wire.reading, 1 << 20)))
+            calls.append(guest.exits["H_SEND_LOGICAL_LAN"])
+            # A device that is closed serves nobody.
+            assert card.gate.words[Place.OPEN]
+        assert not card.gate.words[Place.OPEN]
+    assert found[0] == found[1]
+    assert calls[0] == REQUESTS
+    assert calls[1] < REQUESTS * 0.75
