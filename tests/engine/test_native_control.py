@@ -330,10 +330,13 @@ def test_a_flush_empties_whatever_was_filled() -> None:
         pages = sorted(draw.sample(range(0x1000, 0x3000), 150))
         for page in pages:
             tables.map(page << PAGE_SHIFT, DATA, 12, ALL & ~8)
-            thread.gpr[21], thread.CIA = page << PAGE_SHIFT, KERNEL | CODE
+            tables.map(KERNEL | page << PAGE_SHIFT, CODE, 12, ALL | 8)
+            thread.gpr[21], thread.CIA = page << PAGE_SHIFT, KERNEL | page << PAGE_SHIFT
             guest.until_called(thread)
-        tlb = Tlb.from_address(thread.tlb)
-        assert len(_tags(tlb) & set(pages)) > 120
+        found = _tags(Tlb.from_address(thread.tlb))
+        assert len(found & set(pages)) > 120
+        assert len(found & {KERNEL >> PAGE_SHIFT | page for page in pages}) > 120
+        thread.CIA = KERNEL | CODE + 12
         guest.until_called(thread)
         # The flusher's own code was fetched since.
         assert _tags(Tlb.from_address(thread.tlb)) == {(KERNEL | CODE) >> PAGE_SHIFT}
