@@ -104,6 +104,36 @@ def test_every_stretch_of_two_vcpus_repeats_itself(cores: int, threads: int, eng
             assert sum(recording.past.stretch(n).executed[vcpu] for n in range(12)) > 1000
 
 
+def test_a_call_of_user_space_at_the_end_of_a_turn_is_not_the_end() -> None:
+    """The vCPUs print (H_PUT_TERM_CHAR) in each eighth instruction, and a turn has 1,000."""
+    text = """
+        lis r3,0; ori r3,r3,0xf000
+        lis r4,start@h; ori r4,r4,start@l
+        sc 1
+    second:
+        li r7,0; nop; nop
+    loop: li r3,0x58
+        li r4,0
+        li r5,1
+        li r6,0x2e
+        sc 1
+        addi r7,r7,1
+        nop
+        b loop
+        .balign 8
+    start: .byte 0,0,0x20,5, 0,0,0,3, 0,0,0,1, 0,0,0,1
+           .byte (second >> 24) & 255, (second >> 16) & 255, (second >> 8) & 255, second & 255, 0,0,0,0x33
+           .space 4
+    """
+    with Host(clock="virtual", cores=2) as host:
+        guest = host.boot(program(text, little=False), "1M", smp=2)
+        recording = Recording(guest)
+        guest.run_for(Ticks(STEP * 40_000))
+        assert min(recording.past.stretch(0).executed) > 10_000
+        past = Replay(recording)
+        assert past.run_back(0, NOWHERE, no).why is Why.BEGINNING
+
+
 def test_what_is_typed_comes_again_at_its_tick() -> None:
     with Host(clock="virtual") as host:
         guest = host.boot("demo-le.elf")

@@ -348,9 +348,10 @@ class VirtualCpu:
             if self._is_virtual:
                 budget = self._account.budget(state.MSR, engine.budget)
                 if repetition is not None:
-                    budget = self._repeated(repetition, budget)
-                    if not budget:
+                    # The budget may be 0 because a call of user space came at the end of its turn.
+                    if not self._repeated(repetition, 1):
                         return Debugged(state.CIA, True)
+                    budget = self._repeated(repetition, budget)
                 stop = engine.run(state, budget)
                 self._account.settle()
                 if stop.reason in _DEBUG and self._passes(stop):
