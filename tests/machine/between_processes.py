@@ -38,7 +38,7 @@ def carry(
     told: Callable[[str], None] = lambda line: None,
 ) -> Arrived:
     terms = Terms(
-        lambda header: there(), Console(), RememberedOutcomes(), 64 << 20, LIMITS, told, record=record
+        lambda header: there(), Console(), RememberedOutcomes(), 1 << 30, LIMITS, told, record=record
     )
     arrivals = Arrivals(UnixAddress(str(directory / "socket")), terms)
     departure = Departure(guest)
