@@ -19,6 +19,7 @@ from chronovisor.machine import Host
 from chronovisor.machine.ending import EndReason
 from chronovisor.machine.network import Link, NetworkOption
 from chronovisor.machine.vio.attachments import Attachments
+from chronovisor.machine.vio.crq import Queue
 from chronovisor.machine.vio.lan import NetworkAdapter
 from chronovisor.machine.vio.vscsi import DiskAdapter
 from chronovisor.memory.gate import Place
@@ -104,8 +105,10 @@ def _ten(operation: int, first: int, count: int, flags: int = 0) -> bytes:
     return struct.pack(">BBIxHx", operation, flags, first, count)
 
 
-def _run_disk(engine: str, path: Path, seed: int) -> tuple[bytes, bytes, int]:
-    """What a guest's requests leave in its memory and on the disk, and how many calls left the guest."""
+def _run_disk(engine: str, path: Path, seed: int) -> tuple[bytes, bytes, Queue, int]:
+    """What a guest's requests leave in its memory, on the disk and of the queue, and how many calls left the
+    guest. What has changed in memory is in the dirty log.
+    """
     draw = random.Random(seed)
     path.write_bytes(_functions(512 * SECTORS, draw))
     with Host(engine=engine) as host:
@@ -127,11 +130,17 @@ def _run_disk(engine: str, path: Path, seed: int) -> tuple[bytes, bytes, int]:
         for number, (whole, message) in enumerate(_commands(draw)):
             guest.memory.write(UNITS + 256 * number, whole)
             guest.memory.write(TABLE + 64 * number + 32, struct.pack("<QQ", *message))
+        before = guest.memory.read(TABLE, END - TABLE)
+        guest.memory.dirty.take()
         assert guest.run(60).reason is EndReason.POWER_OFF
-        return guest.memory.read(TABLE, END - TABLE), path.read_bytes(), guest.exits["H_SEND_CRQ"]
+        logged, after = set(guest.memory.dirty.take()), guest.memory.read(TABLE, END - TABLE)
+        for page in range(0, END - TABLE, 4096):
+            if before[page : page + 4096] != after[page : page + 4096]:
+                assert (TABLE + page) >> 12 in logged
+        return after, path.read_bytes(), disk.save().queue, guest.exits["H_SEND_CRQ"]
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(n, marks=pytest.mark.soak) for n in range(2, 40))])
 def test_a_disks_requests_end_alike_whoever_serves_them(seed: int, tmp_path: Path) -> None:
     here, calls = tmp_path / "disk", {}
     *expected, calls["concrete"] = _run_disk("concrete", here, seed)
