@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from elf_files import POWER_OFF, program
-from vio_driver import LUN, read_16, unit, write_16
+from vio_driver import LUN, read_16, unit
 
 from chronovisor.engine.native.library import library
 from chronovisor.isa.assembly import assemble
@@ -75,17 +75,19 @@ def _commands(draw: random.Random) -> Iterator[tuple[bytes, tuple[int, int]]]:
     for number in range(REQUESTS):
         at = UNITS + 256 * number
         first, count = draw.randrange(SECTORS), draw.choice((*[1, 2, 8] * 4, 9, 0))
-        where = draw.choice((*[DATA] * 9, DATA + 0x3000, FUNCTION, at)) + 8 * draw.randrange(512)
+        where = draw.choice((*[DATA] * 8, DATA + 0x3000, at)) + 8 * draw.randrange(512)
+        if draw.random() < 0.15:
+            where = FUNCTION
         if where < DATA:
             # A queue with data in it takes nothing more.
-            queue = QUEUE + 16 * number if number > REQUESTS * 0.9 else END
-            where = draw.choice((at, queue, END, MEMORY - 512))
+            queue = QUEUE + 16 * (number * 3 // 4)
+            where = queue if number > REQUESTS * 0.8 else draw.choice((at, END, MEMORY - 512))
         size = 512 * count if draw.random() < 0.9 else draw.choice((0, 511, 4096, 1 << 31))
         lun = LUN if draw.random() < 0.95 else 0x8001 << 48
         form = draw.random()
         flags = draw.choice((*[0] * 9, 8))
         if form < 0.1:
-            one = unit(draw.choice((read_16, write_16))(first, count), [(where, size)], (), lun)
+            one = unit(read_16(first, count), [(where, size)], (), lun)
         elif form < 0.15:
             one = unit(
                 _ten(0x28, first, count), [(where, size // 2), (where + size // 2, size // 2)], (), lun
@@ -93,7 +95,9 @@ def _commands(draw: random.Random) -> Iterator[tuple[bytes, tuple[int, int]]]:
         elif form < 0.6:
             one = unit(_ten(0x28, first, count), [(where, size)], (), lun)
         else:
-            one = unit(_ten(0x2A, first, count, flags), (), [(where & ~7, size)], lun)
+            # The disk has functions alone.
+            where = where & ~7 if DATA <= where < FUNCTION else FUNCTION
+            one = unit(_ten(0x2A, first, count, flags), (), [(where, size)], lun)
         whole = bytearray(one.ljust(256, b"\0"))
         if draw.random() < 0.1:
             whole[draw.randrange(64)] ^= 1 << draw.randrange(8)
