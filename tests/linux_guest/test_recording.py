@@ -55,7 +55,7 @@ def test_a_boot_is_gone_back_to_its_first_instruction_from_where_it_has_moved_to
             assert isinstance(moved.recorder, Recording)
             assert moved.recorder.past.last > 20
             past = Replay(moved.recorder)
-            nowhere = Places({4}, ())
+            nowhere = Places({moved.memory.size - 4}, ())
             assert past.run_back(0, nowhere, lambda: False) == Arrival(Why.BEGINNING, 0)
             assert past.guest is not None
             assert past.guest.get("PC") == entry
