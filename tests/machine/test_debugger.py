@@ -643,3 +643,5 @@ def test_where_debuggers_connect(tmp_path: Path) -> None:
         for address in ("0.0.0.0:1234", "nowhere", "1.2.3.4:70000", "", "unix:" + "x" * 200):
             with pytest.raises(MachineError, match="gdb "):
                 GdbServer(guest, address, PlainTime(guest), lambda: 0)
+        with pytest.raises(MachineError, match=re.escape("write [HOST:]PORT or unix:PATH")):
+            GdbServer(guest, "tls:127.0.0.1:1234", PlainTime(guest), lambda: 0)

@@ -141,6 +141,19 @@ def test_a_destination_that_records_nothing_takes_the_guest_without_its_past(tmp
         moved.run_for(Ticks(STEP * 100))
 
 
+def test_a_guest_that_was_not_recorded_is_recorded_from_its_arrival_on(tmp_path: Path) -> None:
+    guest = Host(clock="virtual").boot(timer_image(), "1M")
+    guest.run_for(Ticks(STEP * 100))
+    at = guest.get("PC")
+    with Host(clock="virtual") as there:
+        moved = send(guest, lambda: there, tmp_path)
+        moved.run_for(Ticks(STEP * 100))
+        past = Replay(recording_of(moved))
+        assert past.run_back(0, NOWHERE, no) == Arrival(Why.BEGINNING, 0)
+        assert past.guest is not None
+        assert (past.guest.get("PC"), past.guest.system.clock) == (at, there.clock)
+
+
 def test_virtual_time_does_not_go_on_in_real_time(tmp_path: Path) -> None:
     with Host(clock="virtual") as host, Host() as there:
         guest = host.boot(timer_image(), "1M")

@@ -34,7 +34,7 @@ def listen(address: str) -> socket.socket:
 def _listen_at_port(address: str) -> socket.socket:
     host, _, port = address.removeprefix("tcp:").rpartition(":")
     host = host.strip("[]") or "127.0.0.1"
-    if not port.isdigit() or int(port) > 0xFFFF:
+    if not port.isdigit() or int(port) > 0xFFFF or address.startswith("tls:"):
         raise MachineError(f"gdb {address!r}: write [HOST:]PORT or unix:PATH")
     try:
         family, *_, place = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
