@@ -7,7 +7,8 @@ from pathlib import Path
 
 from chronovisor.machine import Console, Guest, Host
 from chronovisor.migration.address import UnixAddress
-from chronovisor.migration.arrival import Arrivals, Arrived, Terms
+from chronovisor.migration.arrival import Arrivals, Terms
+from chronovisor.migration.arrived import Arrived
 from chronovisor.migration.departure import Departure
 from chronovisor.migration.outcomes import RememberedOutcomes
 from chronovisor.migration.pause import Pause

@@ -19,7 +19,8 @@ from chronovisor.machine import Console, Guest, Host
 from chronovisor.machine.errors import MachineError
 from chronovisor.memory import PAGE_SIZE, DirtyLog
 from chronovisor.migration.address import Address
-from chronovisor.migration.arrival import Arrivals, Arrived, Terms
+from chronovisor.migration.arrival import Arrivals, Terms
+from chronovisor.migration.arrived import Arrived
 from chronovisor.migration.departure import Departure
 from chronovisor.migration.errors import MoveCancelledError, MoveError, MoveUndecidedError
 from chronovisor.migration.link import Link

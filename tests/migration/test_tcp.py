@@ -19,7 +19,8 @@ from chronovisor.machine import Console, EndReason, Guest, Host
 from chronovisor.machine.errors import MachineError
 from chronovisor.memory import in_use
 from chronovisor.migration.address import Address, UnixAddress, parse_address
-from chronovisor.migration.arrival import Arrivals, Arrived, Terms
+from chronovisor.migration.arrival import Arrivals, Terms
+from chronovisor.migration.arrived import Arrived
 from chronovisor.migration.departure import Departure
 from chronovisor.migration.destination import Destination
 from chronovisor.migration.errors import MoveError, MoveUndecidedError

@@ -6,7 +6,8 @@ import threading
 
 from chronovisor.machine.errors import MachineError
 from chronovisor.migration.address import Place, parse_address
-from chronovisor.migration.arrival import Arrivals, Arrived, Terms
+from chronovisor.migration.arrival import Arrivals, Terms
+from chronovisor.migration.arrived import Arrived
 
 
 class Entrance:

@@ -71,7 +71,8 @@ from chronovisor.machine.run_directory import state_directory
 from chronovisor.machine.sizes import parse_size, parse_u64
 from chronovisor.machine.vio.attachments import Attachments
 from chronovisor.migration.address import parse_address
-from chronovisor.migration.arrival import Arrived, Terms
+from chronovisor.migration.arrival import Terms
+from chronovisor.migration.arrived import Arrived
 from chronovisor.migration.outcomes import RecordedOutcomes
 from chronovisor.migration.stream import Header
 from chronovisor.migration.tcp import TimeLimits

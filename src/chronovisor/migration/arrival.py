@@ -15,10 +15,10 @@ from typing import Final
 
 from chronovisor.machine.console import Console
 from chronovisor.machine.errors import MachineError
-from chronovisor.machine.guest import Guest
 from chronovisor.machine.host import Host
 from chronovisor.machine.run_directory import is_listened_to
 from chronovisor.migration.address import Address, Place, UnixAddress
+from chronovisor.migration.arrived import Arrived
 from chronovisor.migration.credentials import Credentials
 from chronovisor.migration.destination import Destination
 from chronovisor.migration.errors import LinkLostError, StreamError
@@ -36,12 +36,10 @@ from chronovisor.migration.messages import (
     Running,
 )
 from chronovisor.migration.outcomes import Outcomes
-from chronovisor.migration.pause import Pause
 from chronovisor.migration.phases import Probe, also_told, no_probe
 from chronovisor.migration.stream import Header, Reader, Writer
 from chronovisor.migration.tcp import SocketPipe, TimeLimits, checked, in_words, names_in, peer_of
 from chronovisor.migration.tracing import UNTRACED, MoveTrace
-from chronovisor.timebase.record import MoveRecord
 
 _HANGS_UP_WITHIN: Final = 1.0
 """Seconds for a peer to close its connection."""
@@ -84,34 +82,6 @@ class Terms:
     """Bytes that are kept of the past of each guest, which is recorded here, too; 0 to record none."""
     engine: str = "auto"
     """What executes the past of guests that come with one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Arrived:
-    """A guest that was given to this process: it may run when `destination.start` says so."""
-
-    destination: Destination
-    host: Host
-    record: MoveRecord
-    terms: Terms
-
-    def start(self) -> tuple[Guest, Pause | None]:
-        """Wait out the rounding and let the guest run, unless it came paused: then return its pause, too."""
-        if self.terms.record:
-            self._go_on_recording()
-        paused_at = self.destination.paused_at
-        guest = self.destination.start(running=paused_at is None)
-        return guest, None if paused_at is None else Pause.since(guest, paused_at)
-
-    def _go_on_recording(self) -> None:
-        # Most guests are not recorded.
-        from chronovisor.migration.recording import Recording
-
-        try:
-            Recording(self.destination.guest, past=self.destination.past, engine=self.terms.engine)
-        except MachineError as error:
-            # The guest is here for good, recorded or not.
-            self.terms.tell(str(error))
 
 
 class Arrivals:
@@ -313,7 +283,9 @@ class Arrivals:
                     answer = destination.handle(message)
                     if isinstance(answer, Acknowledged) and destination.committed:
                         # The outcome is recorded: it holds whether or not the source receives it.
-                        self._arrived = Arrived(destination, host, answer.record, self._terms)
+                        self._arrived = Arrived(
+                            destination, host, answer.record, self._terms.engine, self._terms.tell
+                        )
         except Exception as error:
             # Mostly a failed connection. After an internal error the guest stays at the source, too.
             reason = str(error)

@@ -75,9 +75,8 @@ class Destination:
     ) -> None:
         self._host = host
         self._clock_name = clock_name(host.system.clock.source, shares_clock)
-        self.past = RecordedPast(record)
-        """The guest's past, as it was recorded at the source."""
-        self._keeps_past = record > 0
+        self.past = RecordedPast(record) if record else None
+        """What comes of the guest's past; None if none of it is kept."""
         self._probe = probe
         self._console = console
         self._outcomes = outcomes or RememberedOutcomes()
@@ -216,7 +215,7 @@ class Destination:
             return Aborted("the guest's past came without an offer")
         if self._loaded is not None:
             return self._abort(self._offer.move, "the guest's past came behind the state")
-        if self._keeps_past:
+        if self.past is not None:
             try:
                 self.past.take(message.part, self._guest.memory.size, self._guest.topology.vcpus)
             except ValueError as error:

@@ -16,7 +16,8 @@ from chronovisor.machine.guest import Guest
 from chronovisor.machine.host import Host
 from chronovisor.machine.rehearsal import rehearse
 from chronovisor.migration.address import Place, parse_address
-from chronovisor.migration.arrival import Arrivals, Arrived, Terms
+from chronovisor.migration.arrival import Arrivals, Terms
+from chronovisor.migration.arrived import Arrived
 from chronovisor.migration.errors import MoveError
 from chronovisor.migration.outcomes import RememberedOutcomes
 from chronovisor.migration.precopy import MoveLimits
