@@ -295,7 +295,21 @@ def test_a_read_that_waits_for_nothing_is_done_within_the_call(
     written.set()
     driver.adapter.pause()
     assert driver.memory.read(DATA, 512) == b"new" * 170 + b"ne"
-    # What the host does not have in its cache is left to the disk's thread.
+    # So does what is large: the guest goes on while the disk's thread moves it.
+    by_thread: list[int] = []
+    fill = DiskFile.read
+
+    def counted(file: DiskFile, offset: int, *arguments: Any) -> None:
+        by_thread.append(offset)
+        fill(file, offset, *arguments)
+
+    monkeypatch.setattr(DiskFile, "read", counted)
+    for count in (128, 129):
+        assert driver.post(unit(read_16(0, count), into=[(DATA, 512 * count)])) == Status.SUCCESS
+        driver.adapter.pause()
+        assert driver.memory.read(DATA, 512 * count) == path.read_bytes()[: 512 * count]
+        assert bool(by_thread) == (count == 129)
+    # What the host does not have in its cache is left to the disk's thread, too.
     monkeypatch.setattr(DiskFile, "read_at_once", lambda *_: False)
     driver.memory.write(DATA, bytes(512))
     assert driver.post(read) == Status.SUCCESS

@@ -20,8 +20,8 @@ _LONGEST: Final = LARGEST_TRANSFER // SECTOR
 """Sectors that a command may read or write."""
 _MOST_UNMAPPED: Final = 255
 """Descriptors of an UNMAP."""
-_MOST_WRITTEN_AT_ONCE: Final = 64 * 1024 // SECTOR
-"""Sectors of a write that a vCPU does itself: copying more takes longer than waking a thread."""
+_MOST_AT_ONCE: Final = 64 * 1024 // SECTOR
+"""Sectors of a read or a write that a vCPU does itself: moving more takes longer than waking a thread."""
 _LARGEST_UNMAP: Final = (1 << 32) - 1
 """Sectors that an UNMAP's descriptor may name."""
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -88,7 +88,8 @@ class ScsiDisk:
                 nonlocal done
                 done = self.file.read_at_once(first * SECTOR, views)
 
-            transfer.fill(count * SECTOR, read)
+            if count <= _MOST_AT_ONCE:
+                transfer.fill(count * SECTOR, read)
         elif command is ScsiDisk._write and not _is_forced(cdb) and not self.file.read_only:
             first, count = self._place(cdb)
 
@@ -96,7 +97,7 @@ class ScsiDisk:
                 nonlocal done
                 done = self.file.write_at_once(first * SECTOR, views)
 
-            if count <= _MOST_WRITTEN_AT_ONCE:
+            if count <= _MOST_AT_ONCE:
                 transfer.drain(count * SECTOR, write)
         return done
 
