@@ -66,8 +66,8 @@ def _row(number: int, device: int, arguments: str) -> str:
 
 def _functions(size: int, draw: random.Random) -> bytes:
     """Functions side by side, each of two instructions."""
-    made = (assemble(f"li r5, {draw.randrange(30000)}; blr", 0, True) for _ in range(size // 8))
-    return b"".join(made)
+    load, back = struct.unpack("<II", assemble("li r5, 0; blr", 0, True))
+    return b"".join(struct.pack("<II", load | draw.randrange(30000), back) for _ in range(size // 8))
 
 
 def _commands(draw: random.Random) -> Iterator[tuple[bytes, tuple[int, int]]]:
