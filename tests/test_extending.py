@@ -40,7 +40,6 @@ def test_four_changes_are_worked() -> None:
     assert list(WORKED) == ["An instruction", "A register", "A hypercall", "A device"]
 
 
-@pytest.mark.soak
 @pytest.mark.parametrize("title", WORKED)
 def test_a_worked_change_works(title: str, tmp_path: Path) -> None:
     copied(tmp_path)
