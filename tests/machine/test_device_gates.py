@@ -109,9 +109,11 @@ def _ten(operation: int, first: int, count: int, flags: int = 0) -> bytes:
     return struct.pack(">BBIxHx", operation, flags, first, count)
 
 
-def _run_disk(engine: str, path: Path, seed: int) -> tuple[bytes, bytes, Queue, int]:
+def _run_disk(
+    engine: str, path: Path, seed: int, places: int | None = None
+) -> tuple[bytes, bytes, Queue, int]:
     """What a guest's requests leave in its memory, on the disk and of the queue, and how many calls left the
-    guest. What has changed in memory is in the dirty log.
+    guest. What has changed in memory is in the dirty log. The queue is full behind so many `places`.
     """
     draw = random.Random(seed)
     path.write_bytes(_functions(512 * SECTORS, draw))
@@ -134,6 +136,8 @@ def _run_disk(engine: str, path: Path, seed: int) -> tuple[bytes, bytes, Queue, 
         for number, (whole, message) in enumerate(_commands(draw)):
             guest.memory.write(UNITS + 256 * number, whole)
             guest.memory.write(TABLE + 64 * number + 32, struct.pack("<QQ", *message))
+        if places is not None:
+            guest.memory.write(QUEUE + 16 * places, b"\x80".ljust(16, b"\0") * (256 - places))
         before = guest.memory.read(TABLE, END - TABLE)
         guest.memory.dirty.take()
         assert guest.run(60).reason is EndReason.POWER_OFF
@@ -152,6 +156,16 @@ def test_a_disks_requests_end_alike_whoever_serves_them(seed: int, tmp_path: Pat
     assert found == expected
     assert calls["concrete"] == REQUESTS
     assert calls["regions"] < REQUESTS * 0.75
+
+
+def test_a_full_queue_is_full_for_whoever_serves_a_request(tmp_path: Path) -> None:
+    """Messages that the guest has not read yet are not written over."""
+    here, places = tmp_path / "disk", 30
+    *expected, _ = _run_disk("concrete", here, 0, places)
+    *found, calls = _run_disk("regions", here, 0, places)
+    assert found == expected
+    assert found[2].next == 16 * places
+    assert calls < REQUESTS
 
 
 class _Pipe(Link):
