@@ -155,7 +155,8 @@ def test_a_disks_requests_end_alike_whoever_serves_them(seed: int, tmp_path: Pat
     *found, calls["regions"] = _run_disk("regions", here, seed)
     assert found == expected
     assert calls["concrete"] == REQUESTS
-    assert calls["regions"] < REQUESTS * 0.75
+    # A request that reads data into the queue leaves the rest to Python.
+    assert calls["regions"] < REQUESTS * 0.9
 
 
 def test_a_full_queue_is_full_for_whoever_serves_a_request(tmp_path: Path) -> None:
