@@ -69,9 +69,9 @@ class ExitLowering(RegisterLowering):
         self.exit = {part: b.alloca(I64) for part in ("why", "address", "budget")}
         self.exit["record"] = b.alloca(POINTER)
         self._undecoded: ir.Block | None = None
-        #: The ends that exits share: whether they are for those of the tight loop, and look the record up. A
-        #: jump is each exit's own: a processor predicts it better than one that goes to wherever any of them
-        #: does.
+        #: The ends that exits share: by whether the exits are in the tight loop, by their way, and by whether
+        #: they know an address or a record. A jump is each exit's own: a processor predicts it better than
+        #: one that goes to wherever any of them does.
         self._ends: dict[tuple[bool, _Way, bool], ir.Block] = {}
 
     # Addresses and counts
