@@ -25,7 +25,7 @@ def send(
     record: int = RECORD,
     told: Callable[[str], None] = lambda line: None,
 ) -> Guest:
-    """Move a guest to a host that is made for it, where it arrives paused, and give it."""
+    """Move a guest to a host that is made for it; return the guest, which arrives paused."""
     arrived = carry(guest, there, directory, record, told)
     moved, _ = arrived.start()
     return moved

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from elftools.elf.elffile import ELFFile
@@ -95,12 +96,12 @@ def test_all_registers_are_in_our_note(tmp_path: Path) -> None:
             assert int(lines[name], 16) == guest.get(name)
 
 
-def notes_of(path: Path, order: str) -> list[tuple[str, int, bytes]]:
+def notes_of(path: Path, order: Literal["little", "big"]) -> list[tuple[str, int, bytes]]:
     """Owner, type and contents of each note. Libraries stumble over the section headers of QEMU's files."""
     data = path.read_bytes()
 
     def number(at: int, size: int) -> int:
-        return int.from_bytes(data[at : at + size], order)  # type: ignore[arg-type]
+        return int.from_bytes(data[at : at + size], order)
 
     header = number(32, 8)
     assert number(header, 4) == 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event, Timer
 
@@ -37,7 +37,7 @@ from chronovisor.migration.recording import Recording
 from chronovisor.migration.replay import Replay
 from chronovisor.proof.sabotage import SABOTAGES
 from chronovisor.timebase.clock import VirtualTime
-from chronovisor.timebase.types import Ticks
+from chronovisor.timebase.types import GuestTime, Ticks
 
 
 def recording_of(guest: Guest) -> Recording:
@@ -82,7 +82,7 @@ def test_a_step_over_the_move_and_back_is_the_same_instruction(tmp_path: Path) -
         moved.run_for(Ticks(STEP * 10))
         past = Replay(recording_of(moved))
 
-        def seen() -> tuple[object, ...]:
+        def seen() -> tuple[int, GuestTime, vcpu_state.VcpuState, bytes]:
             assert past.guest is not None
             clock = past.guest.system.clock
             vcpu = past.guest.vcpus[0]
@@ -97,7 +97,7 @@ def test_a_step_over_the_move_and_back_is_the_same_instruction(tmp_path: Path) -
         for _ in range(25):
             assert past.step_back(0, no) == Arrival(Why.STEPPED, 0)
             back.append(seen())
-        origins = [now >= 1 << 60 for now, *_ in back]  # type: ignore[operator]
+        origins = [now >= 1 << 60 for now, *_ in back]
         assert origins == sorted(origins, reverse=True)
         assert 0 < sum(origins) < 25
         forth = [back[-1]]
@@ -106,9 +106,9 @@ def test_a_step_over_the_move_and_back_is_the_same_instruction(tmp_path: Path) -
             forth.append(seen())
         # At the place of the move itself gdb sees the host that it comes from.
         (at,) = [n for n, (one, other) in enumerate(zip(forth, back[::-1], strict=True)) if one != other]
-        assert forth[at][0] < back[-1 - at][0]  # type: ignore[operator]
+        assert forth[at][0] < back[-1 - at][0]
         assert at == 24 - sum(origins) + 1
-        assert forth[at][2].regs == back[-1 - at][2].regs  # type: ignore[attr-defined]
+        assert forth[at][2].regs == back[-1 - at][2].regs
         assert forth[at][3:] == back[-1 - at][3:]
         assert [past.step_on(0, no).why for _ in range(2)] == [Why.STEPPED, Why.PRESENT]
         assert past.guest is None
@@ -290,7 +290,9 @@ def changed(chance: random.Random, payload: bytes) -> bytes:
         (lambda past, parts: [past.take(part, 1 << 20, 2) for part in (*parts, parts[3])], "out of turn"),
     ],
 )
-def test_what_no_past_can_be_is_refused(spoil: object, words: str) -> None:
+def test_what_no_past_can_be_is_refused(
+    spoil: Callable[[RecordedPast, list[PastPart]], object], words: str
+) -> None:
     parts, _ = some_parts()
     with pytest.raises(ValueError, match=words):
-        spoil(RecordedPast(RECORD), parts)  # type: ignore[operator]
+        spoil(RecordedPast(RECORD), parts)

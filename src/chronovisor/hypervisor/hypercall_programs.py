@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from typing import Final
 
+# Importing a module declares its programs.
 from chronovisor.hypervisor import device_programs as _device_programs  # noqa: F401
 from chronovisor.hypervisor import interrupt_programs as _interrupt_programs  # noqa: F401
 from chronovisor.hypervisor.cede import PROD_WORD

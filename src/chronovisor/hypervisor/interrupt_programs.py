@@ -83,7 +83,7 @@ class Source:
 
     @cached_property
     def presenter(self) -> Presenter:
-        """The caller's presenter; declines if there is none."""
+        """The caller's presenter; declines if the vCPU has no presenter."""
         return Presenter(self._m)
 
     @cached_property

@@ -42,7 +42,7 @@ LENT_PLACES: Final = 256
 NUMBER: Final = 0xFF_FFFF
 """The bits of such a word that are the source's number; the word is 0 if the place is free."""
 SERVER_SHIFT, SERVERS = 24, 1 << 16
-"""Where it has the source's server, and how many servers there is room for."""
+"""The place of the source's server in such a word, and how many servers the word has room for."""
 SOURCE_PRIORITY_SHIFT: Final = 40
 PRESENTED: Final = 1 << 48
 """Set while the source's interrupt was presented and has not been ended."""

@@ -105,9 +105,9 @@ class DiskFile(Disk):
 
     @property
     def delays(self) -> bool:
-        """Whether writing took long, and has not been tried again after a while.
+        """Whether writing took long a moment ago, and is not to be tried yet.
 
-        So it does while the host has more to write back than it wants to keep in its cache.
+        Writing takes long while the host has more to write back than it wants to keep in its cache.
         """
         return self._slow_until > 0
 

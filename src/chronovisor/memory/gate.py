@@ -56,7 +56,7 @@ class Gate:
         words = self.words
         if words[Place.OPEN]:
             words[Place.OPEN] = 0
-            # Taking a lock orders this thread's accesses: who has not entered yet sees that it is closed.
+            # Taking a lock orders this thread's accesses: a hypercall that comes later sees the gate closed.
             with self._ordering:
                 pass
         while words[Place.BUSY]:
