@@ -9,10 +9,15 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
 from processes import COMMAND, Machine
 from test_keys import OnTerminal, until_guest_reads
 
+from chronovisor.cli import main
 from chronovisor.cli.status import ExitStatus
+from chronovisor.machine.control import ProcessEndedError
+from chronovisor.machine.guest_records import GuestRecord
+from chronovisor.machine.run_directory import ENVIRONMENT
 
 
 def test_a_guest_in_the_background(machine: Machine) -> None:
@@ -146,3 +151,28 @@ def test_a_client_that_does_not_read_holds_nobody_up(machine: Machine, tmp_path:
     assert set(sizes) == {"console.log", "console.log.1"}
     assert max(sizes.values()) <= 512
     assert "guest: readings=" in "".join((record / name).read_text() for name in sorted(sizes, reverse=True))
+
+
+def test_how_a_guest_ended_is_known_although_its_process_was_killed_behind_that(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def ended(*_: object, **__: object) -> None:
+        raise ProcessEndedError("alice: its process ended before it answered")
+
+    monkeypatch.setenv(ENVIRONMENT, str(tmp_path))
+    monkeypatch.setattr("chronovisor.cli.wait.ask", ended)
+    assert main(["wait", "alice"]) == ExitStatus.KILLED
+    record = GuestRecord("alice")
+    record.begin()
+    assert main(["wait", "alice"]) == ExitStatus.KILLED
+    record.keep_end({"reason": "power off", "message": "the guest powered off", "status": 0})
+    assert main(["wait", "alice"]) == ExitStatus.OK
+    assert "killed" in capsys.readouterr().err
+
+
+def test_a_guest_in_the_foreground_is_not_waited_for_by_a_former_ones_record(machine: Machine) -> None:
+    machine.run_detached("alice")
+    machine.asks("stop", "alice")
+    assert machine.does("wait", "alice")[0] == ExitStatus.ENDED
+    assert machine.does("run", "hello-le.elf", "--name", "alice")[0] == ExitStatus.OK
+    machine.fails(ExitStatus.USAGE, "no guest named alice", "wait", "alice")

@@ -14,6 +14,7 @@ from random import Random
 import pytest
 
 from chronovisor.engine.concrete import ConcreteEngine, Reason
+from chronovisor.engine.native import code_cache
 from chronovisor.engine.native import pages as decoded
 from chronovisor.engine.native.compile_service import Prepare
 from chronovisor.engine.native.engine import NativeEngine
@@ -21,7 +22,14 @@ from chronovisor.engine.native.enter import INSTRUCTIONS_PER_SAMPLE
 from chronovisor.engine.native.layout import PAGE_SHIFT, RECORD_SIZE, SAMPLES, WAYS, Tlb
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.regions import tier
-from chronovisor.engine.regions.compile import WantedRegion, compile_region
+from chronovisor.engine.regions.compile import (
+    WantedRegion,
+    compile_region,
+    encode_page,
+    fingerprint,
+    page_digest,
+    page_name,
+)
 from chronovisor.engine.state import CACHE_BLOCK, Thread
 from chronovisor.isa.assembly import assemble
 from chronovisor.isa.bits import LPCR, MSR
@@ -488,6 +496,21 @@ class _Turns:
 
     def ask_in_turn(self, prepare: Prepare) -> None:
         self.prepares.put(prepare)
+
+
+def test_regions_on_disk_are_found_by_the_next_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CHRONOVISOR_CACHE", str(tmp_path / "code"))
+    loop = assemble("loop: addi r3,r3,1; addi r4,r4,-1; cmpi 0,1,r4,0; bc 4,2,loop", 0)
+    page = loop.ljust(1 << PAGE_SHIFT, b"\0")
+    made = compile_region(WantedRegion((True, False), {0: page}, 0))
+    assert made.entries
+    name = page_name((True, False), page_digest(page))
+    code_cache.keep(name, fingerprint(), encode_page([made]))
+    worker = tier._Worker()
+    assert [one.region for one in worker._regions(name)] == [made]
+    assert worker._regions(page_name((True, True), page_digest(page))) == []
 
 
 def test_the_hottest_page_is_compiled_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
