@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -22,9 +23,14 @@ def run(*words: str | Path, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with both, the wheel made from the source distribution."""
-    folder = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "build", "--outdir", folder, ROOT, cwd=folder)
+    """A folder with both, the wheel made from the source distribution.
+
+    They are made from a copy: setuptools writes into the sources, and another process may be doing the same.
+    """
+    folder, copy = tmp_path_factory.mktemp("dist"), tmp_path_factory.mktemp("copy") / "sources"
+    # What is made by `make docs` is copied too: it must not be in a distribution.
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "*.egg-info", "build"))
+    run(sys.executable, "-m", "build", "--outdir", folder, copy, cwd=folder)
     return folder
 
 

@@ -46,7 +46,7 @@ def _a_tight_loop_is_left_without_its_registers(patch: pytest.MonkeyPatch) -> No
 
 
 def _a_region_is_left_from_a_tight_loop_without_its_registers(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(EntryLowering, "_way_out", lambda low, way: low._end(way))
+    patch.setattr(EntryLowering, "_way_out", EntryLowering._end)
 
 
 def _changes_of_bits_are_not_settled(patch: pytest.MonkeyPatch) -> None:

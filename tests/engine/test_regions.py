@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import time
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -476,6 +478,26 @@ def test_a_mutant_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     MUTANTS[name](monkeypatch)
     with pytest.raises(AssertionError, match="seed"):
         _compare_all()
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mutant_can_be_called_as_what_it_replaces(name: str) -> None:
+    """Otherwise nobody would know before the long tests are run."""
+    replaced: list[tuple[object, Any]] = []
+
+    class Patch(pytest.MonkeyPatch):
+        def setattr(self, owner: Any, attribute: str, value: object) -> None:  # type: ignore[override]
+            replaced.append((inspect.getattr_static(owner, attribute), value))
+
+    MUTANTS[name](Patch())
+    assert replaced
+    for whole, mutant in replaced:
+        theirs = inspect.signature(mutant).parameters.values()
+        if any(one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in theirs):
+            continue
+        # A function that takes a static method's place is given the object too.
+        static = isinstance(whole, staticmethod)
+        assert len(theirs) == static + len(inspect.signature(whole).parameters), whole
 
 
 class _Noted:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,6 +25,12 @@ from chronovisor.timebase.trace import Event
 from chronovisor.timebase.types import Offset
 
 GRANULE = 1 << 24
+LARGE_POWER8 = replace(POWER8, large_decrementer=56)
+"""Threads share a timebase, and with LPCR[LD] a sleep may last for weeks."""
+WEEKS = 1 << 50
+"""Ticks that no test waits for, however long the machine stops it: a decrementer of 32 bits is due after 4.2
+seconds.
+"""
 SECOND = 512_000_000
 USER_CALL = 0x58
 """A hypercall that is always left to user space: here, the end of a piece of guest."""
@@ -146,7 +154,26 @@ class Log:
 
 
 def power8(source: TickSource, threads: int = 2, **more: Any) -> Hypervisor:
-    return Hypervisor(source, threads_per_core=threads, cpu_model=POWER8, **more)
+    return Hypervisor(source, threads_per_core=threads, **({"cpu_model": POWER8} | more))
+
+
+@contextmanager
+def a_minute(vcpu: VirtualCpu) -> Iterator[None]:
+    """Fail if its run takes more than a minute: what was to end it has been lost."""
+    lost = threading.Event()
+
+    def end() -> None:
+        lost.set()
+        vcpu.kick()
+
+    watch = threading.Timer(60, end)
+    watch.daemon = True
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.cancel()
+    assert not lost.is_set(), "it sleeps on"
 
 
 def run_together(vcpus: list[VirtualCpu], turns: Callable[[VirtualCpu, Exit], bool] | None = None) -> None:
