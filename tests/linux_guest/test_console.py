@@ -93,10 +93,14 @@ def test_terminals_attach_to_a_guest_in_the_background(
     assert refused.process.wait(30) == ExitStatus.USAGE
     watching = OnTerminal("console", "alice", "--read-only")
     watching.until(b"detaches")
-    # Once the shell runs a command, the terminal takes keys in lines, and Ctrl-C is a signal.
-    first.press(b"echo sle''eping; sleep 1000\r")
-    first.until(b"sleeping")
-    watching.until(b"sleeping")
+    # Once the shell runs a command, the terminal takes keys in lines, and Ctrl-C is a signal. The command is
+    # there once it says a line that was echoed before: the shell, and its child before that, lose the signal.
+    first.press(b"echo re''ady; cat\r")
+    first.until(b"ready")
+    first.press(b"purr\r")
+    for terminal in (first, watching):
+        terminal.until(b"purr")
+        terminal.until(b"purr")
     watching.press(b"not typed\r")
     first.press(b"\x03")
     first.until(b"^C")

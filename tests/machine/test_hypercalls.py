@@ -176,7 +176,7 @@ def test_os_term_is_a_panic_that_says_what_the_guest_said() -> None:
     guest, _ = scripted_guest([RTAS])
     guest.memory.write(0x9000, b"out of \x01 cheese\0 and more")
     rtas_block(guest, "ibm,os-term", [0x9000], 1)
-    end = guest.run(5)
+    end = guest.run(60)
     assert (end.reason, end.message) == (EndReason.PANIC, "the guest panicked: out of ? cheese")
 
 
@@ -276,7 +276,7 @@ def test_a_vcpu_that_stops_itself_can_be_started_again_with_clean_registers() ->
 def test_a_guest_whose_last_vcpu_stops_has_crashed() -> None:
     guest, _ = scripted_guest([RTAS])
     rtas_block(guest, "stop-self", [], 1)
-    end = guest.run(5)
+    end = guest.run(60)
     assert end.reason is EndReason.CRASH
     assert "all of its vCPUs" in end.message
 
@@ -319,7 +319,7 @@ def test_no_argument_block_breaks_the_machine(
 )
 def test_exits_that_end_a_guest(exit_: Step, reason: EndReason, said: str) -> None:
     guest, _ = scripted_guest([exit_])
-    end = guest.run(5)
+    end = guest.run(60)
     assert end.reason is reason
     assert said in end.message
     guest.close()
@@ -330,7 +330,7 @@ def test_a_mistake_of_ours_ends_the_guest_and_says_where() -> None:
         raise ZeroDivisionError("oh")
 
     guest, _ = scripted_guest([broken], [])
-    end = guest.run(5)
+    end = guest.run(60)
     assert end.reason is EndReason.INTERNAL_ERROR
     assert "ZeroDivisionError: oh" in end.message
     assert "fake_kvm" in end.details

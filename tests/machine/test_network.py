@@ -6,6 +6,7 @@ import os
 import random
 import stat
 import struct
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -485,3 +486,23 @@ def test_what_is_missing_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch, card
     around = Surroundings(card.memory, lambda *_: None, print, True, print)
     with pytest.raises(MachineError, match="virtual time has no network"):
         Attachments.parse((), "passt").open(around)
+
+
+IN_A_NAMESPACE = """
+import ctypes, fcntl, socket, struct
+new_user, new_network, rename = 0x10000000, 0x40000000, 0x8923
+if ctypes.CDLL(None, use_errno=True).unshare(new_user | new_network):
+    raise SystemExit(77)
+with socket.socket() as any_socket:
+    fcntl.ioctl(any_socket, rename, struct.pack("16s16s8x", b"lo", b"renamed"))
+from chronovisor.machine.network import NetworkOption
+NetworkOption("renamed").check()
+"""
+
+
+def test_a_tap_is_looked_for_in_the_network_namespace_of_the_process() -> None:
+    """/sys was mounted in another one."""
+    done = subprocess.run([sys.executable, "-c", IN_A_NAMESPACE], capture_output=True, text=True)
+    if done.returncode == 77:
+        pytest.skip("this machine lets nobody make a network namespace")
+    assert (done.returncode, done.stderr) == (0, "")

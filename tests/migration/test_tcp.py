@@ -110,7 +110,7 @@ def ends(tmp_path: Path) -> Iterator[Ends]:
 def goes_on(guest: Guest, console: Console) -> bool:
     """Whether the guest does, and finds its time and memory in order."""
     console.type("r")
-    if not guest.run_until(lambda text: "intact\n" in text or "CHANGED\n" in text, Ticks(20 * 512_000_000)):
+    if not guest.run_until(lambda text: "intact\n" in text or "CHANGED\n" in text, Ticks(120 * 512_000_000)):
         return False
     report = console.text[console.text.index("guest: readings") :]
     guest.resume()
@@ -134,7 +134,7 @@ def test_a_guest_comes_over_with_its_time(ends: Ends) -> None:
     with came.host:
         guest = came.destination.start(running=True)
 
-        assert guest.run_until("memory=intact", Ticks(20 * 512_000_000))
+        assert guest.run_until("memory=intact", Ticks(120 * 512_000_000))
         assert " back=0 " in ends.console.text
         assert abs(record.error_ticks) <= record.error_bound_ticks < GRANULE + 50_000_000
         assert abs(record.rounding_ticks) <= GRANULE // 2

@@ -27,7 +27,7 @@ from chronovisor.migration.stream import Header
 from chronovisor.migration.tcp import TimeLimits
 from chronovisor.timebase.types import Ticks
 
-LIMITS = TimeLimits(5, 5, start=0)
+LIMITS = TimeLimits(60, 60, start=0)
 LOOPBACK = Address("localhost", 0, tls=True)
 
 
@@ -115,7 +115,7 @@ class Waiting:
         with came.host:
             guest = came.destination.start(running=True)
             self.console.type("r")
-            assert guest.run_until("memory=intact", Ticks(20 * 512_000_000))
+            assert guest.run_until("memory=intact", Ticks(120 * 512_000_000))
             assert " back=0 " in self.console.text
 
 
@@ -343,7 +343,7 @@ def test_a_move_can_be_cancelled_in_the_middle_of_its_rounds(guest: Guest) -> No
     assert guest.running
     assert guest.end is None
     guest.console.type("r")
-    assert guest.run_until("memory=intact", Ticks(20 * 512_000_000))
+    assert guest.run_until("memory=intact", Ticks(120 * 512_000_000))
 
 
 def test_a_cancel_that_comes_behind_commit_is_too_late(guest: Guest) -> None:
@@ -370,7 +370,7 @@ def test_a_cancel_that_comes_behind_commit_is_too_late(guest: Guest) -> None:
 
 def test_a_move_that_takes_longer_than_the_destination_allows_is_given_up(guest: Guest) -> None:
     guest.memory.write(1 << 20, b"x" * (1 << 20))
-    with Waiting(Address("127.0.0.1", 0), limits=TimeLimits(5, 5, whole_move=0.5)) as waiting:
+    with Waiting(Address("127.0.0.1", 0), limits=TimeLimits(60, 60, whole_move=0.5)) as waiting:
         with pytest.raises(MoveError, match="goes on here"):
             Departure(guest).migrate(waiting.arrivals.address, LIMITS, MoveLimits(bandwidth=1 << 18))
         waiting.hears()

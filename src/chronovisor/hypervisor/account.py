@@ -7,6 +7,7 @@ from chronovisor.hypervisor.scheduler import QUANTUM, Scheduler
 from chronovisor.hypervisor.timer import Timer
 from chronovisor.isa.bits import MSR
 from chronovisor.timebase.clock import TickSource
+from chronovisor.timebase.run_trace import Work
 
 # A plain number: an IntFlag's operators are slow.
 _EE = int(MSR.EE)
@@ -53,6 +54,18 @@ class Account:
                 # another place in its turn for that.
                 self._turn_left = (self._turn_left - 1) % QUANTUM + 1
             self._scheduler.pass_time(executed * self._ticks_per_instruction)
+
+    def work(self) -> Work:
+        """Return what the vCPU has done without telling. It must have a thread."""
+        state = self._state
+        assert state is not None
+        return Work(
+            state.executed,
+            state.hypercalls_answered,
+            state.entered_natively("DECREMENTER"),
+            state.entered_natively("EXTERNAL"),
+            state.entered_natively("DATA_STORAGE") + state.entered_natively("INSTRUCTION_STORAGE"),
+        )
 
     def budget(self, msr: int, most: int) -> int:
         """Return how many instructions, at most `most`, may be executed in virtual time before anything can

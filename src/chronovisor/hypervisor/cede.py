@@ -12,6 +12,7 @@ from chronovisor.hypervisor.stay import Stay
 from chronovisor.hypervisor.timer import Timer
 from chronovisor.papr.vpa import DispatchReason
 from chronovisor.timebase.clock import TickSource
+from chronovisor.timebase.run_trace import RunTrace
 
 PROD_WORD: Final = 1
 """The shared word that says that the vCPU was prodded: it wakes from H_CEDE, or from the next one."""
@@ -23,6 +24,7 @@ class Sleeper(Protocol):
     kicked: bool
     next_dispatch: Dispatch
     state: Thread
+    trace: RunTrace | None
 
 
 class Cede:
@@ -49,7 +51,19 @@ class Cede:
         self._vcpu.state.shared.words[PROD_WORD] = 1
         self._scheduler.changed()
 
-    def block(self) -> DispatchReason | None:
+    def wait(self, stay: Stay | None) -> None:
+        """Wait for what ends H_CEDE, the run or the virtual core's stay, and tell whoever traces the vCPU.
+
+        Inside a `stay` it naps on its hardware thread while siblings run; otherwise it waits without a core.
+        """
+        trace = self._vcpu.trace
+        if trace is not None:
+            trace.ceding()
+        reason = self._block() if stay is None else self._nap(stay)
+        if trace is not None:
+            trace.woken("KICK" if reason is None else reason.name)
+
+    def _block(self) -> DispatchReason | None:
         """Wait, without a core, for what ends H_CEDE or the run; return what ended H_CEDE, None for the run's
         end.
         """
@@ -66,7 +80,7 @@ class Cede:
             self._awake()
             return reason
 
-    def nap(self, stay: Stay) -> DispatchReason | None:
+    def _nap(self, stay: Stay) -> DispatchReason | None:
         """Wait on the hardware thread while siblings run, for what ends H_CEDE or the virtual core's stay;
         return what ended H_CEDE, None for the stay's end.
         """

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from chronovisor.engine.concrete import Crash
+from chronovisor.engine.state import Thread
 from chronovisor.memory.watched import Watchpoint
 
 
@@ -47,6 +49,22 @@ class Crashed:
     srr0: int
     srr1: int
     message: str
+
+    @classmethod
+    def of(cls, vcpu: int, state: Thread, crash: Crash) -> Crashed:
+        """How the vCPU with this number and this state crashed."""
+        name = crash.interrupt.lower().replace("_", " ")
+        article = "an" if name[0] in "aeiou" else "a"
+        return cls(
+            vector=crash.vector,
+            srr0=state.get("SRR0"),
+            srr1=state.get("SRR1"),
+            message=(
+                f"vCPU {vcpu}: {article} {name} interrupt came at {crash.address:#x} "
+                f"(DAR {crash.dar:#x}), and its handler at {crash.vector:#x} raises an interrupt at its "
+                "first instruction, for ever"
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,3 +88,7 @@ class Timer:
         if thread is None:
             return SourceTime(self._clock.ticks_at(self._expiry) + 1)
         return SourceTime(self._source.ticks() + thread.decrementer.read(thread.dec_width) + 1)
+
+    def overdue(self) -> int:
+        """Return how many ticks ago the exception came to exist; 0 if it does not exist yet."""
+        return max(0, self._source.ticks() - self.due())

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from chronovisor.engine.concrete import Reason, Stop
 from chronovisor.engine.interface import Engine
 from chronovisor.engine.state import Thread
+from chronovisor.hypervisor.access import Access
 from chronovisor.hypervisor.account import Account
 from chronovisor.hypervisor.cede import PROD_WORD, Cede
+from chronovisor.hypervisor.debugged_run import DebuggedRun
 from chronovisor.hypervisor.dispatch import Dispatch
 from chronovisor.hypervisor.dispatch_log_writer import DispatchLogWriter
 from chronovisor.hypervisor.exits import Crashed, Debugged, Exit, FailedEntry, Kicked
 from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.interrupts import PendingInterrupts
 from chronovisor.hypervisor.kernel_hypercalls import KernelHypercalls
-from chronovisor.hypervisor.repetition import Passage, Repetition
 from chronovisor.hypervisor.stay import Stay
 from chronovisor.hypervisor.timer import Timer
 from chronovisor.hypervisor.virtual_core import VirtualCore
@@ -26,12 +27,12 @@ from chronovisor.hypervisor.xics import XISR, Xics
 from chronovisor.isa.bits import LPCR, MSR
 from chronovisor.isa.registers import FILES, REGISTERS
 from chronovisor.memory.guest_memory import GuestMemory
-from chronovisor.papr.vpa import DispatchReason, PreemptReason
+from chronovisor.papr.vpa import PreemptReason
 from chronovisor.processor.core import HardwareThread
 from chronovisor.processor.counters import RunningCounter, RunTime
 from chronovisor.processor.live_registers import LiveRegisters
 from chronovisor.timebase.decrementer import DecWidth
-from chronovisor.timebase.run_trace import RunTrace, Work
+from chronovisor.timebase.run_trace import RunTrace
 from chronovisor.timebase.trace import DispatchLogged
 from chronovisor.timebase.types import GuestTime, Offset, SourceTime
 
@@ -85,12 +86,8 @@ class VirtualCpu:
         """Whether its run is to end."""
         self.enter_anew = False
         """Whether its thread is to leave and enter once more, for what takes effect at an entry."""
-        self.single_step = False
-        """Whether a debugger wants its run to end after one instruction."""
-        self._stepped = False
-        """Whether that instruction is done, and its run has not yet ended for it."""
-        self.repetition: Repetition | None = None
-        """How it does again what it did; None if it does not."""
+        self.debugged = DebuggedRun(self)
+        """What a debugger wants of its run."""
         self.trace: RunTrace | None = None
         """Told what happens in its runs; changed inside `access`."""
         self._cede = Cede(self, self.timer, self.pending, host.scheduler, host.source)
@@ -105,8 +102,9 @@ class VirtualCpu:
             host.ticks_per_instruction,
             host.random_bits,
         )
-        self._running = False
-        self._accesses = 0
+        self._access = Access(host.scheduler, always_told=self._is_virtual)
+        self.access: Callable[[], AbstractContextManager[None]] = self._access.taken
+        """Keeps it outside its run while its registers are read and written; see `Access`."""
         self.state: Thread = machine.engine.thread(self._live)
         self._use_state()
         for name, value in (("PVR", host.cpu_model.pvr), ("PIR", number), ("PPR", 0)):
@@ -145,23 +143,6 @@ class VirtualCpu:
         """Look whether an external interrupt waits: its line has changed. From any thread."""
         self.state.exit_request = 1
         self._scheduler.changed()
-
-    @contextmanager
-    def access(self) -> Iterator[None]:
-        """Wait until the vCPU is outside its run, and keep it from running again inside this block.
-
-        Its registers are read and written inside alone. A caller that must not wait for the guest kicks it
-        first.
-        """
-        scheduler = self._scheduler
-        with scheduler.monitor:
-            self._accesses += 1
-            try:
-                scheduler.wait(lambda: not self._running)
-                yield
-            finally:
-                self._accesses -= 1
-                scheduler.changed()
 
     # Time, inside `access`
 
@@ -223,7 +204,7 @@ class VirtualCpu:
         if self._run_time is not None:
             self._run_time.stop(now)
         if self.trace is not None and self.trace.told:
-            self.trace.left(now, self._work)
+            self.trace.left(now, self._account.work)
         ceded = self._cede.ceded
         if ceded:
             self.next_dispatch = Dispatch(PreemptReason.CEDE)
@@ -242,13 +223,10 @@ class VirtualCpu:
         First the answer to the hypercall that the last run ended with goes into the registers, 64 bits each:
         its `status` into r3, its `results` into r4 and on.
         """
-        scheduler = self._scheduler
+        scheduler, access = self._scheduler, self._access
         bound = self._is_virtual and scheduler.take_turn(self.seat)
         try:
-            # Set first, then look: of two threads that come at once at least one sees the other.
-            self._running = True
-            if self._accesses:
-                self._let_access()
+            access.begin_run()
             if status is not None:
                 self.state.gpr[3] = status
                 if results:
@@ -260,21 +238,9 @@ class VirtualCpu:
                 pass
             return ended
         finally:
-            # Set first, then look, as above.
-            self._running = False
-            if self._accesses or self._is_virtual:
-                scheduler.changed()
+            access.end_run()
             if bound:
                 scheduler.unbind(self.seat)
-
-    def _let_access(self) -> None:
-        """Let everyone who waits in `access` go first."""
-        scheduler = self._scheduler
-        with scheduler.monitor:
-            self._running = False
-            scheduler.changed()
-            scheduler.wait(lambda: not self._accesses)
-            self._running = True
 
     def cede(self) -> None:
         """Answer H_CEDE: give the processor up until something is pending or it is prodded."""
@@ -287,14 +253,10 @@ class VirtualCpu:
         if self.kicked:
             self.kicked = False
             return Kicked()
-        if self._stepped:
-            # It was a hypercall that user space has answered.
-            self._stepped = False
-            return Debugged(self.state.CIA, True)
-        if self.repetition is not None and self._is_at_its_end(self.repetition):
+        if self.debugged.ends():
             return Debugged(self.state.CIA, True)
         if self._cede.ceded:
-            self._wait_told(self._cede.block)
+            self._cede.wait(None)
             return None
         trace = self.trace
         if trace is not None:
@@ -315,46 +277,37 @@ class VirtualCpu:
             trace.out()
         return None
 
-    def _wait_told(self, wait: Callable[[], DispatchReason | None]) -> None:
-        """Wait in H_CEDE."""
-        trace = self.trace
-        if trace is None:
-            wait()
-            return
-        trace.ceding()
-        reason = wait()
-        trace.woken("KICK" if reason is None else reason.name)
-
     def _guest(self, stay: Stay) -> Exit | None:
         """Run the guest's instructions until the thread has to leave."""
         engine, hypercalls = self.machine.engine, self.machine.hypercalls
         cede, pending, trace = self._cede, self.pending, self.trace
-        state, repetition, queue = self.state, self.repetition, self._queue
+        state, debugged, queue = self.state, self.debugged, self._queue
+        repeats = debugged.repetition is not None
         while True:
             # Clear the request first, then look for its reasons: none that comes in between is missed.
             state.exit_request = 0
             if self.kicked or stay.leaving or self.enter_anew or (queue.waiting and queue.time_is_up(stay)):
                 break
-            if repetition is not None and self._is_at_its_end(repetition):
+            if repeats and debugged.is_at_its_end():
                 return Debugged(state.CIA, True)
             if cede.ceded:
-                self._wait_told(lambda: cede.nap(stay))
+                cede.wait(stay)
                 continue
-            if self.single_step:
+            if debugged.single_step:
                 return self._step()
             interrupt = pending.deliver(state, engine)
             if trace is not None and interrupt is not None:
-                trace.interrupted(interrupt, self._late(interrupt))
+                trace.interrupted(interrupt, self.timer.overdue() if interrupt == "DECREMENTER" else 0)
             if self._is_virtual:
                 budget = self._account.budget(state.MSR, engine.budget)
-                if repetition is not None:
+                if repeats:
                     # The budget may be 0 because a call of user space came at the end of its turn.
-                    if not self._repeated(repetition, 1):
+                    if not debugged.allowed(1):
                         return Debugged(state.CIA, True)
-                    budget = self._repeated(repetition, budget)
+                    budget = debugged.allowed(budget)
                 stop = engine.run(state, budget)
                 self._account.settle()
-                if stop.reason in _DEBUG and self._passes(stop):
+                if repeats and debugged.passes(stop):
                     stop = engine.step(state)
                     self._account.settle()
             else:
@@ -364,7 +317,7 @@ class VirtualCpu:
             else:
                 ended = self._other_end(stop)
                 if trace is not None:
-                    trace.executed(self._work)
+                    trace.executed(self._account.work)
             if ended is not None:
                 return ended
             if self._is_virtual:
@@ -383,59 +336,18 @@ class VirtualCpu:
             trace.called(number, begun)
         return ended
 
-    def _work(self) -> Work:
-        """What it has done without telling."""
-        state = self.state
-        return Work(
-            state.executed,
-            state.hypercalls_answered,
-            state.entered_natively("DECREMENTER"),
-            state.entered_natively("EXTERNAL"),
-            state.entered_natively("DATA_STORAGE") + state.entered_natively("INSTRUCTION_STORAGE"),
-        )
-
-    def _late(self, interrupt: str) -> int:
-        """How many ticks ago an interrupt was due, if that is known."""
-        if interrupt != "DECREMENTER":
-            return 0
-        return max(0, self.host.source.ticks() - self.timer.due())
-
     def _step(self) -> Exit:
-        """Execute one instruction. No interrupt from outside comes before it: who steps through code does not
-        want to end in its handlers.
-        """
-        engine, state = self.machine.engine, self.state
-        repetition = self.repetition
-        if repetition is not None and not self._repeated(repetition, 1):
+        """Execute one instruction for a debugger."""
+        debugged, state = self.debugged, self.state
+        stop = debugged.step(self.machine.engine)
+        if stop is None:
             return Debugged(state.CIA, True)
-        stop = engine.step(state) if repetition is None else engine.run(state, 1)
-        if stop.reason in _DEBUG:
-            if not self._passes(stop):
-                return Debugged(state.CIA, False, stop.watchpoint)
-            stop = engine.step(state)
         self._account.settle()
-        ended = self.machine.hypercalls.answer(self) if stop.reason is _HYPERCALL else self._crashed(stop)
+        ended = self.machine.hypercalls.answer(self) if stop.reason is _HYPERCALL else self._other_end(stop)
         if ended is None:
             return Debugged(state.CIA, True)
-        self._stepped = True
+        debugged.stepped = not isinstance(ended, Debugged)
         return ended
-
-    def _passes(self, stop: Stop) -> bool:
-        """Whether it goes over the break- or watchpoint that it has come to."""
-        return self.repetition is not None and self.repetition.passes(
-            Passage(self.number, self.state.executed, stop.watchpoint)
-        )
-
-    @staticmethod
-    def _is_at_its_end(repetition: Repetition) -> bool:
-        """Whether the repetition has come to its end."""
-        return repetition.left() == 0
-
-    def _repeated(self, repetition: Repetition, budget: int) -> int:
-        """How many instructions of a budget it may execute, if it does again what it did."""
-        left, end = repetition.left(), repetition.end_of.get(self.number)
-        budget = budget if left is None else min(budget, left)
-        return budget if end is None else min(budget, end - self.state.executed)
 
     def begin_course(self) -> None:
         """Have what follows depend on its registers, its reservation and whether it was prodded alone.
@@ -453,24 +365,7 @@ class VirtualCpu:
         """Why the run ends, if it does, when the engine has stopped for something else than a hypercall."""
         if stop.reason in _DEBUG:
             return Debugged(self.state.CIA, False, stop.watchpoint)
-        return self._crashed(stop)
-
-    def _crashed(self, stop: Stop) -> Crashed | None:
-        state, crash = self.state, stop.crash
-        if crash is None:
-            return None
-        name = crash.interrupt.lower().replace("_", " ")
-        article = "an" if name[0] in "aeiou" else "a"
-        return Crashed(
-            vector=crash.vector,
-            srr0=state.get("SRR0"),
-            srr1=state.get("SRR1"),
-            message=(
-                f"vCPU {self.number}: {article} {name} interrupt came at {crash.address:#x} "
-                f"(DAR {crash.dar:#x}), and its handler at {crash.vector:#x} raises an interrupt at its "
-                "first instruction, for ever"
-            ),
-        )
+        return None if stop.crash is None else Crashed.of(self.number, self.state, stop.crash)
 
     def adopt_engine(self) -> None:
         """Go over to the machine's new engine with the same registers."""

@@ -20,7 +20,6 @@ import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from chronovisor.machine.errors import MachineError
@@ -73,7 +72,7 @@ class NetworkOption:
 
     def check(self) -> None:
         """MachineError if there is no such network here."""
-        if self.tap and not Path("/sys/class/net", self.tap).exists():
+        if self.tap and not _is_there(self.tap):
             raise MachineError(
                 f"net tap={self.tap}: there is no such device: make it with "
                 f"`ip tuntap add {self.tap} mode tap user $USER`"
@@ -91,6 +90,15 @@ class NetworkOption:
     def address(self) -> bytes:
         """Return the card's address."""
         return self.mac or _OWN_PREFIX + os.urandom(3)
+
+
+def _is_there(device: str) -> bool:
+    """Whether this process's network namespace has the device. (/sys shows those of whoever mounted it.)"""
+    try:
+        socket.if_nametoindex(device)
+    except OSError:
+        return False
+    return True
 
 
 class LinkEndedError(Exception):

@@ -32,7 +32,7 @@ class EmbeddedCourse:
     @property
     def stepping(self) -> frozenset[int]:
         """The vCPUs whose runs end after one instruction."""
-        return frozenset(number for number, vcpu in self._machine.vcpus.items() if vcpu.single_step)
+        return frozenset(number for number, vcpu in self._machine.vcpus.items() if vcpu.debugged.single_step)
 
     def begin(self) -> HiddenState:
         """Have what follows depend on registers, memory and the state that is returned alone."""
@@ -79,7 +79,7 @@ class EmbeddedCourse:
         if end_of is not None:
             repetition.end_of[end_of[0]] = end_of[1]
         for vcpu in self._machine.vcpus.values():
-            vcpu.repetition = repetition
+            vcpu.debugged.repetition = repetition
 
     @property
     def passed(self) -> Passed | None:

@@ -174,7 +174,7 @@ class EmbeddedVcpu:
     def single_step(self, on: bool) -> None:
         """KVM_SET_GUEST_DEBUG."""
         with self._vcpu.access():
-            self._vcpu.single_step = on
+            self._vcpu.debugged.single_step = on
 
     def translate(self, address: int) -> int | None:
         """KVM_TRANSLATE."""
