@@ -1,6 +1,6 @@
 """How long `chronovisor run` takes to the guest's first words, and how much memory the process takes.
 
-The first start on a machine compiles the handlers: it is measured with an empty cache of its own.
+The first start on a machine has the handlers that the package brings and an empty cache of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LATER = 5
-"""The number of starts with compiled handlers. The median is reported."""
+"""The number of starts after the first. The median is reported."""
 GUEST_MIB = 16
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -64,6 +66,19 @@ def test_the_wheel_works_in_an_empty_environment(built: Path, tmp_path: Path) ->
     assert said.endswith("decrementer interrupt on time\n")
     code = "import chronovisor as cv; print(cv.Host(clock='virtual').boot('hello-be').run().message)"
     assert run(programs / "python", "-c", code, cwd=tmp_path) == "the guest powered off\n"
+    # The package brings the native code of every guest.
+    environment = {**os.environ, "CHRONOVISOR_CACHE": str(tmp_path / "cache")}
+    for image in ("hello-le", "hello-be"):
+        done = subprocess.run(
+            [command, "run", image, "--engine", "regions", "--stats"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env=environment,
+        )
+        assert done.returncode == 0, done.stderr
+        assert re.search(r"handlers, in sets +0 +0\.00 s +5 ", done.stderr), done.stderr
+    assert not list((tmp_path / "cache").iterdir())
     # What is an extra is asked for in words.
     done = subprocess.run(
         [command, "run", "hello-le", "--trace", "trace"], cwd=tmp_path, capture_output=True, text=True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from chronovisor.engine.native import code_cache
+from chronovisor.engine.native import code_cache, compiler
 from chronovisor.engine.native.code_cache import directory, fetch
 
 CONTENT = bytes(range(256)) * 64
@@ -161,7 +162,7 @@ def test_what_was_not_used_for_longest_goes_first(place: Path, monkeypatch: pyte
     monkeypatch.setattr(code_cache, "MOST", 4 * (len(CONTENT) + 32))
     for number in range(4):
         fetch(f"page{number}", VERSION, Maker())
-        path = code_cache._path(f"page{number}", VERSION)
+        path = place / code_cache._file_name(f"page{number}", VERSION)
         os.utime(path, (number, number))
     assert fetch("page0", VERSION, Maker(b"wrong")) == CONTENT
     fetch("page4", VERSION, Maker())
@@ -254,3 +255,51 @@ def test_the_sets_are_whole_whoever_asks_for_them_first() -> None:
     ask = "from chronovisor.engine.native import sets; print(len(sets.everyday_keys()))"
     done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
     assert int(done.stdout) > 300
+
+
+def test_what_the_package_brings_needs_no_cache(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    brought = place.parent / "brought"
+    brought.mkdir()
+    monkeypatch.setattr(code_cache, "BROUGHT", brought)
+    whole = hashlib.sha256(CONTENT).digest() + CONTENT
+    (brought / code_cache._file_name("set", VERSION)).write_bytes(whole)
+    make = Maker(b"made")
+    assert fetch("set", VERSION, make) == CONTENT
+    assert make.asked == 0
+    assert not place.exists()
+    assert fetch("set", "1", make) == b"made"
+    # Damaged: it is made and kept as if the package brought nothing.
+    (brought / code_cache._file_name("set", VERSION)).write_bytes(whole[:-1])
+    assert [fetch("set", VERSION, make) for _ in range(2)] == [b"made"] * 2
+    assert make.asked == 2
+
+
+_AHEAD = """
+import os, pathlib, sys
+from chronovisor.kvm.embedded import compile_ahead
+# The sets take seconds: tests/test_distribution.py has a package with all of them.
+compile_ahead._MODES = ()
+compile_ahead.main(sys.argv[1])
+"""
+
+
+def test_what_is_compiled_ahead_is_what_this_process_would_use(tmp_path: Path) -> None:
+    def ahead(directory: Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", _AHEAD, str(directory)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    place = tmp_path / "ahead"
+    assert ahead(place).returncode == 0
+    (place / code_cache._file_name("runtime", VERSION)).write_bytes(b"of other sources")
+    made = {path: path.stat().st_ino for path in place.iterdir() if VERSION not in path.name}
+    assert len(made) == 3
+    assert place / code_cache._file_name("runtime", compiler.fingerprint()) in made
+    assert ahead(place).returncode == 0
+    # The same files, and the other one is gone.
+    assert {path: path.stat().st_ino for path in place.iterdir()} == made
+    assert {path.stat().st_mode & 0o777 for path in place.iterdir()} == {0o644}
+    (place / "file").write_bytes(b"")
+    said = ahead(place / "file" / "below")
+    assert (said.returncode, said.stdout) == (1, "")
+    assert said.stderr.startswith("native code was not compiled ahead: ")
+    assert len(said.stderr.splitlines()) == 1

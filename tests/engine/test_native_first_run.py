@@ -168,6 +168,7 @@ def _ask(service: CompileService, *wanted: HandlerSet) -> list[bytes | None]:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CHRONOVISOR_CACHE", str(tmp_path / "code"))
+    monkeypatch.setattr(code_cache, "BROUGHT", tmp_path / "nothing")
     return tmp_path / "code"
 
 
@@ -272,8 +273,10 @@ def test_what_takes_long_is_told(
 
 def test_a_process_that_ends_while_it_compiles_ends_well_and_leaves_none_behind(cache: Path) -> None:
     program = """
-import os, time
+import os, pathlib, time
+from chronovisor.engine.native import code_cache
 from chronovisor.engine.native.library import library, service
+code_cache.BROUGHT = pathlib.Path(os.devnull)
 library((True, True)).need_everyday()
 while not service()._children:
     time.sleep(0.01)

@@ -12,6 +12,7 @@ from chronovisor.engine.native.operations import LOWERINGS
 from chronovisor.engine.regions.code import Code
 from chronovisor.engine.regions.discovery import region_of
 from chronovisor.engine.regions.lowering import define_region
+from chronovisor.isa.assembly import assemble
 from chronovisor.isa.instruction import Instruction
 
 from .drawn import drawn
@@ -35,3 +36,17 @@ def test_each_instruction_that_fits_makes_valid_code() -> None:
         define_region(module, case.mode, LOWERINGS, region_of(sites, [0]))
         llvm.parse_assembly(str(module)).verify()
     assert len(seen) > 750
+
+
+def test_no_region_uses_registers_of_512_bits() -> None:
+    """What a region calls preserves those of the processor that handlers are made for, and no others."""
+    page = assemble("loop: dcbz 0,r3; bc 16,0,loop", 0).ljust(1 << PAGE_SHIFT, b"\0")
+    code, module = Code({0: page}, (True, False)), compiler.new_module("region")
+    define_region(
+        module, (True, False), LOWERINGS, region_of({offset: code[offset] for offset in (0, 4)}, [0])
+    )
+    compiler.target()
+    any_machine = llvm.Target.from_default_triple()
+    assembly = any_machine.create_target_machine(cpu="znver4").emit_assembly(llvm.parse_assembly(str(module)))
+    assert "%ymm" in assembly
+    assert "%zmm" not in assembly

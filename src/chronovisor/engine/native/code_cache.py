@@ -1,5 +1,7 @@
 """Compiled code on disk: found by what it depends on, checked before use, written whole or not at all.
 
+The package brings code that every guest needs, the user's own cache has the rest.
+
 A user who can write these files decides what this process executes. A directory or file that belongs to
 another user, or that others can write to, is therefore not used.
 """
@@ -20,6 +22,8 @@ from functools import cache
 from pathlib import Path
 
 _log = logging.getLogger(__name__)
+#: The code that the package brings, in files as the cache has them.
+BROUGHT = Path(__file__).parent / "code"
 _DIGEST_SIZE = 32
 #: Bytes of all files together.
 MOST = 256 << 20
@@ -77,16 +81,21 @@ def _usable(place: Path) -> bool:
     return why is None
 
 
-def _path(name: str, fingerprint: str) -> Path:
-    return directory() / f"{name}-{fingerprint}.o"
+def _file_name(name: str, fingerprint: str) -> str:
+    return f"{name}-{fingerprint}.o"
 
 
 def kept(name: str, fingerprint: str) -> bytes | None:
-    """The bytes kept as ``name`` for ``fingerprint``; None if they do not exist or cannot be trusted.
+    """The bytes that the package or the user's cache has as ``name`` for ``fingerprint``; None if neither has
+    any that can be trusted.
 
-    A file is its content's SHA-256 and the content.
+    A file is its content's SHA-256 and the content. What the package brings is trusted as its modules are.
     """
-    path = _path(name, fingerprint)
+    file_name = _file_name(name, fingerprint)
+    with contextlib.suppress(OSError):
+        if (brought := _content((BROUGHT / file_name).read_bytes())) is not None:
+            return brought
+    path = directory() / file_name
     if not _usable(path.parent):
         return None
     try:
@@ -103,6 +112,11 @@ def kept(name: str, fingerprint: str) -> bytes | None:
         # Files that are not used for long go first.
         with contextlib.suppress(OSError):
             os.utime(handle)
+    return _content(whole)
+
+
+def _content(whole: bytes) -> bytes | None:
+    """What a file has behind its digest; None if the two do not fit."""
     digest, content = whole[:_DIGEST_SIZE], whole[_DIGEST_SIZE:]
     return content if hashlib.sha256(content).digest() == digest else None
 
@@ -124,7 +138,7 @@ def keep(name: str, fingerprint: str, content: bytes) -> None:
 
     The file appears by a rename: processes that start at the same time never see half of one.
     """
-    path = _path(name, fingerprint)
+    path = directory() / _file_name(name, fingerprint)
     if not _usable(path.parent):
         return
     try:

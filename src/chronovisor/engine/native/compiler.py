@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import atexit
 import hashlib
-import sys
 import threading
 from collections.abc import Hashable, Sequence
 from functools import cache
 from io import BytesIO
 from pathlib import Path
 
-import llvmlite
 from elftools.elf.elffile import ELFFile
 from elftools.elf.relocation import RelocationSection
 from llvmlite import binding as llvm
@@ -55,6 +53,7 @@ from chronovisor.engine.native.runtime import (
     define_retire,
 )
 from chronovisor.engine.native.sets import symbol
+from chronovisor.engine.native.target_processor import host_processor, target_processor
 from chronovisor.engine.native.walk import define_translate
 from chronovisor.isa.radix import Access
 from chronovisor.isa.values import Program
@@ -67,10 +66,10 @@ atexit.register(FINISHING.acquire)
 
 @cache
 def target(beside: bool = False) -> llvm.TargetMachine:
-    """This machine's code generator.
+    """The code generator for handlers; for regions if their constants lie ``beside`` the code.
 
-    Code reaches its constants by absolute addresses, so that copies of the code alone stay valid. If code and
-    constants always lie ``beside`` each other, it reaches them by their distance, which takes fewer bytes.
+    Code of handlers reaches its constants by absolute addresses, so that copies of the code alone stay valid.
+    Code of regions reaches its own by their distance, which takes fewer bytes.
     """
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
@@ -79,10 +78,11 @@ def target(beside: bool = False) -> llvm.TargetMachine:
     llvm.set_option("", "--enable-tail-merge=0")
     # Its induction variables for addresses need more registers than there are beside the pinned ones.
     llvm.set_option("", "-disable-lsr")
+    processor, features = host_processor() if beside else target_processor()
     return llvm.Target.from_default_triple().create_target_machine(
         opt=2,
-        cpu=llvm.get_host_cpu_name(),
-        features=llvm.get_host_cpu_features().flatten(),
+        cpu=processor,
+        features=features,
         reloc="pic" if beside else "static",
         codemodel="small" if beside else "large",
     )
@@ -274,39 +274,16 @@ def runtime_module() -> ir.Module:
     return module
 
 
-#: The modules that make code, besides the meanings.
-_MAKERS = tuple(
-    sys.modules[f"chronovisor.engine.native.{name}"]
-    for name in (
-        *(
-            "block_decoder",
-            "compiler",
-            "content",
-            "contexts",
-            "crossing",
-            "emitter",
-            "encoding",
-            "enter",
-            "fillers",
-            "finding",
-            "hosted",
-            "ieee",
-        ),
-        *("interrupt_entry", "invalidation", "layout", "lowering", "operations", "pairs"),
-        *("pure_operations", "residuals", "runtime", "sets", "walk"),
-    )
-)
-
-
 @cache
 def fingerprint() -> str:
-    """What compiled code depends on: our sources of meanings and lowering, LLVM, and the processor."""
+    """What handlers depend on: our sources of meanings and lowering, and the processor that they are for.
+
+    LLVM's version does not count: handlers that one version made serve beside any other.
+    """
     digest = hashlib.sha256()
-    isa = Path(chronovisor.isa.__path__[0]).rglob("*.py")
-    for path in (*sorted(isa), *(Path(module.__file__ or "") for module in _MAKERS)):
-        digest.update(path.name.encode())
-        digest.update(path.read_bytes())
-    digest.update(repr((llvmlite.__version__, llvm.llvm_version_info)).encode())
-    digest.update(llvm.get_host_cpu_name().encode())
-    digest.update(llvm.get_host_cpu_features().flatten().encode())
+    for sources in (Path(chronovisor.isa.__path__[0]).rglob("*.py"), Path(__file__).parent.glob("*.py")):
+        for path in sorted(sources):
+            digest.update(path.name.encode())
+            digest.update(path.read_bytes())
+    digest.update(repr(target_processor()).encode())
     return digest.hexdigest()[:32]

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from llvmlite import binding as llvm
 from llvmlite import ir
 
 from chronovisor.engine.native.emitter import I64, POINTER, Emitter, word
 from chronovisor.engine.native.layout import PAGE_SHIFT
+from chronovisor.engine.native.target_processor import target_has
 
 _FACTOR: Final = 0x9E37_79B9_7F4A_7C15
 _OTHER_FACTOR: Final = 0xC2B2_AE3D_27D4_EB4F
@@ -22,7 +22,7 @@ _PAIR: Final = ir.VectorType(I64, 2)
 
 def has_rounds() -> bool:
     """Whether this machine has an instruction for a round of AES."""
-    return bool(llvm.get_host_cpu_features().get("aes", False))
+    return target_has("aes")
 
 
 class _Mixing(Emitter):

@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import TypeAlias
 
-from llvmlite import binding as llvm
 from llvmlite import ir
 
 from chronovisor.engine.hypercalls import LINE_WORD
@@ -32,6 +31,7 @@ from chronovisor.engine.native.layout import (
     Tlb,
     file_field,
 )
+from chronovisor.engine.native.target_processor import target_has
 from chronovisor.isa.registers import FILES
 from chronovisor.isa.values import Block, Value, When
 
@@ -81,7 +81,7 @@ def word(value: int) -> ir.Constant:
 @cache
 def has_deposits() -> bool:
     """Whether this machine gathers and spreads bits."""
-    return bool(llvm.get_host_cpu_features().get("bmi2", False))
+    return target_has("bmi2")
 
 
 class Emitter:
@@ -366,6 +366,10 @@ class HandlerEmitter(ThreadEmitter):
         super().__init__(module, HANDLER, name, rows)
         self.function.calling_convention = HANDLER_CONVENTION
         self.function.attributes.add("nounwind")
+        # Functions that preserve all registers of the processor that handlers are made for are called from
+        # regions too, which are made for this machine: none has anything in registers of 512 bits.
+        for name, value in (("prefer-vector-width", 256), ("min-legal-vector-width", 0)):
+            set.add(self.function.attributes, f'"{name}"="{value}"')
         self.record, self._middle, self.tlb, self.budget = self.function.args
         for pointer in (self.record, self._middle, self.tlb):
             pointer.add_attribute("noalias")

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from llvmlite import binding as llvm
 from llvmlite import ir
 
 from chronovisor.engine.native.emitter import I64, POINTER, VOID, ThreadEmitter, word
 from chronovisor.engine.native.layout import PAGE_SHIFT, finding_field
+from chronovisor.engine.native.target_processor import target_processor
 from chronovisor.isa.radix import Access
 
 FIND: Final = ir.FunctionType(I64, [POINTER, POINTER, I64, I64])
@@ -31,7 +31,7 @@ def define_bring(module: ir.Module, walk: ir.Function) -> ir.Function:
     e.function.calling_convention = CONVENTION
     # LLVM would clear the upper halves of the vector registers after they were restored. llvmlite's own
     # way to add attributes does not know this one.
-    features = llvm.get_host_cpu_features().flatten()
+    _, features = target_processor()
     set.add(e.function.attributes, f'"target-features"="{features},-vzeroupper"')
     for attribute in ("nounwind", "noinline"):
         e.function.attributes.add(attribute)

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Final
 
-from llvmlite import binding as llvm
 from llvmlite import ir
 
 from chronovisor.engine.native.emitter import I8, I32, I64, Emitter
+from chronovisor.engine.native.target_processor import target_has
 
 Host = Callable[..., ir.Value]
 """What computes the target register of an instruction: (emitter, source registers…) -> LLVM value."""
@@ -81,8 +81,7 @@ _POLYNOMIALS: Final[Mapping[str, Host]] = {"vpmsumd": _polynomials}
 @cache
 def hosts() -> Mapping[str, Host]:
     """What this machine has, by the instructions' names."""
-    features = llvm.get_host_cpu_features()
     return {
-        **(_AES if features.get("aes", False) else {}),
-        **(_POLYNOMIALS if features.get("pclmul", False) else {}),
+        **(_AES if target_has("aes") else {}),
+        **(_POLYNOMIALS if target_has("pclmul") else {}),
     }

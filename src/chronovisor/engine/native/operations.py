@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from functools import cache
 
-from llvmlite import binding as llvm
 from llvmlite import ir
 
 from chronovisor.engine.native.emitter import I1, I8, I32, I64, POINTER, Row, word
@@ -16,6 +15,7 @@ from chronovisor.engine.native.ieee import ieee, is_hosted
 from chronovisor.engine.native.layout import Left
 from chronovisor.engine.native.lowering import Lowering
 from chronovisor.engine.native.pure_operations import PURE_ROWS
+from chronovisor.engine.native.target_processor import target_has
 from chronovisor.engine.state import CACHE_BLOCK
 from chronovisor.isa.bits import LPCR, MSR
 from chronovisor.isa.interrupts import HYPERCALL, INTERRUPT_NUMBERS, INTERRUPTS, entry
@@ -306,7 +306,7 @@ CONCRETE_ALONE = frozenset(
 @cache
 def has_wide_atomics() -> bool:
     """Whether this machine exchanges 16 bytes in one step."""
-    return bool(llvm.get_host_cpu_features().get("cx16", False))
+    return target_has("cx16")
 
 
 #: The sizes in bytes of what a machine exchanges in one step, by whether it has wide atomics.
@@ -324,7 +324,7 @@ def _is_native(statement: Value) -> bool:
     if statement.op == "ieee":
         return is_hosted(statement)
     if statement.op == "permute":
-        return bool(llvm.get_host_cpu_features().get("ssse3", False))
+        return target_has("ssse3")
     if statement.op == "new_context":
         return statement.detail in _NATIVE_CONTEXT
     if statement.op == "read_live":

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
-from llvmlite import binding as llvm
 from llvmlite import ir
 
 from chronovisor.engine.native.emitter import I64, Emitter
+from chronovisor.engine.native.target_processor import target_has
 from chronovisor.isa.ieee.formats import BINARY32, BINARY64, Format
 
 DOUBLE, SINGLE = ir.DoubleType(), ir.FloatType()
@@ -29,8 +29,7 @@ SMALLEST, LARGEST = -960, 1022
 @cache
 def has_host_arithmetic() -> bool:
     """Whether this machine multiplies and adds with one rounding, and rounds to integers."""
-    features = llvm.get_host_cpu_features()
-    return bool(features.get("fma", False) and features.get("sse4.1", False))
+    return target_has("fma") and target_has("sse4.1")
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import llvmlite
 from llvmlite import binding as llvm
 
 from chronovisor.engine.native import compiler
 from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.native.operations import LOWERINGS
+from chronovisor.engine.native.target_processor import host_processor
 from chronovisor.engine.regions import (
     accesses,
     bit_registers,
@@ -112,6 +114,7 @@ def page_name(mode: Mode, digest: str) -> str:
 def fingerprint() -> str:
     """What the code of regions depends on, besides the page."""
     digest = hashlib.sha256(compiler.fingerprint().encode())
+    digest.update(repr((llvmlite.__version__, llvm.llvm_version_info, host_processor())).encode())
     for module in (
         accesses,
         bit_registers,
