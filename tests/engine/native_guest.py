@@ -7,9 +7,10 @@ from random import Random
 from handlers import ensure
 
 from chronovisor.engine.concrete import ConcreteEngine, Reason, Stop
+from chronovisor.engine.live_registers import ThreadTime
 from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.engine.native.layout import STORED
-from chronovisor.engine.state import Thread, ThreadTime
+from chronovisor.engine.state import Thread
 from chronovisor.isa.assembly import assemble
 from chronovisor.isa.bits import LPCR, MSR
 from chronovisor.isa.registers import FILES

@@ -22,8 +22,8 @@ from chronovisor.isa.assembly import assemble
 from chronovisor.isa.bits import MSR
 from chronovisor.isa.decode import decode
 from chronovisor.isa.instruction import INSTRUCTIONS, Instruction
+from chronovisor.isa.operations import OPERATIONS
 from chronovisor.isa.registers import FILES
-from chronovisor.isa.values import OPERATIONS
 
 from .drawn import ALL, MEMORY_SIZE, Drawn, drawn
 from .native_guest import CODE, ENGINES, KERNEL, Guest, registers

@@ -11,11 +11,12 @@ from collections.abc import Callable
 import pytest
 
 from chronovisor.engine.concrete import ConcreteEngine, Reason
+from chronovisor.engine.live_registers import ThreadTime
 from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.engine.native.operations import has_wide_atomics
 from chronovisor.engine.native.pages import Records
 from chronovisor.engine.native.state import NativeThread
-from chronovisor.engine.state import Thread, ThreadTime
+from chronovisor.engine.state import Thread
 from chronovisor.isa.bits import MSR
 
 from .native_guest import CODE, KERNEL, Guest, Time

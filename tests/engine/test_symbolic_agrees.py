@@ -22,8 +22,8 @@ from chronovisor.engine.symbolic.state import STORED, SymbolicState
 from chronovisor.isa.bits import MSR
 from chronovisor.isa.instruction import Instruction
 from chronovisor.isa.interrupts import HYPERCALL
+from chronovisor.isa.operations import OPERATIONS
 from chronovisor.isa.registers import FILES, REGISTERS
-from chronovisor.isa.values import OPERATIONS
 from chronovisor.memory.guest_memory import GuestMemory
 
 from .drawn import ALL, LIVE, MEMORY_SIZE, Drawn, draw_state, draw_word, source

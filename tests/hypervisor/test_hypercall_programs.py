@@ -44,7 +44,7 @@ from chronovisor.hypervisor.xics import (
 )
 from chronovisor.isa.assembly import assemble
 from chronovisor.isa.bits import MSR
-from chronovisor.isa.notation import Machine
+from chronovisor.isa.hypercall_notation import HypercallMachine
 from chronovisor.isa.verifier import verify
 from chronovisor.machine.device_hypercalls import HANDLERS
 from chronovisor.machine.vio.dma_window import ENTRIES, DmaWindow
@@ -291,26 +291,26 @@ def compare_courses(seeds: Sequence[int]) -> _Counted:
     return counted
 
 
-def _wrong_xirr(m: Machine) -> None:
+def _wrong_xirr(m: HypercallMachine) -> None:
     presenter = Presenter(m)
     cleared = presenter.word & ~(XISR | (0xFF << CPPR_SHIFT)) | (presenter.pending_priority << CPPR_SHIFT)
     presenter.become(m.select(presenter.shows, cleared, presenter.word))
     m.gpr[4], m.gpr[3] = presenter.xirr, 0
 
 
-def _wrong_cppr(m: Machine) -> None:
+def _wrong_cppr(m: HypercallMachine) -> None:
     presenter = Presenter(m)
     hole = ~(0xFF << CPPR_SHIFT)
     presenter.become((presenter.word & hole) | ((m.gpr[4] & 0xFF) << CPPR_SHIFT))
     m.gpr[3] = 0
 
 
-def _wrong_eoi(m: Machine) -> None:
+def _wrong_eoi(m: HypercallMachine) -> None:
     Presenter(m).set_priority((m.gpr[4] >> 24) & 0xFF)
     m.gpr[3] = 0
 
 
-def _wrong_eoi_of_a_source(m: Machine) -> None:
+def _wrong_eoi_of_a_source(m: HypercallMachine) -> None:
     number = m.gpr[4] & (XISR >> 32)
     with m.when((number & ~3).ne(FIRST_SOURCE) | (m.word(m.value(LENT), number) & NUMBER).ne(number)):
         m.decline()
@@ -318,7 +318,7 @@ def _wrong_eoi_of_a_source(m: Machine) -> None:
     m.gpr[3] = 0
 
 
-def _wrong_ipi(m: Machine) -> None:
+def _wrong_ipi(m: HypercallMachine) -> None:
     with m.when((m.gpr[5] & 0xFF).ne(LEAST_FAVORED)):
         m.decline()
     presenter = Presenter(m)
@@ -326,7 +326,7 @@ def _wrong_ipi(m: Machine) -> None:
     m.gpr[3] = 0
 
 
-def _wrong_cede(m: Machine) -> None:
+def _wrong_cede(m: HypercallMachine) -> None:
     with m.when((m.shared(PRESENTER_WORD) & XISR).eq(0)):
         m.decline()
     m.gpr[3] = 0
@@ -346,7 +346,7 @@ MUTANTS: Final = {
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_wrong_program_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     number, meaning = MUTANTS[name]
-    m = Machine()
+    m = HypercallMachine()
     meaning(m)
     wrong = verify(m.trace.program("wrong", ()))
     programs = tuple(

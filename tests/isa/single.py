@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from chronovisor.engine.concrete import operation
-from chronovisor.engine.state import ThreadState, ThreadTime
+from chronovisor.engine.live_registers import ThreadTime
+from chronovisor.engine.state import ThreadState
 from chronovisor.isa.assembly import assemble
 from chronovisor.isa.bits import MSR, XER
 from chronovisor.memory.guest_memory import GuestMemory

@@ -13,7 +13,7 @@ from chronovisor.engine.python_source import EXPRESSIONS, STATEMENTS, compile_pr
 from chronovisor.isa.decode import decode
 from chronovisor.isa.forms import FIELDS, Field
 from chronovisor.isa.instruction import INSTRUCTIONS, RESERVED, UNIMPLEMENTED, Instruction
-from chronovisor.isa.values import EFFECTS, OPERATIONS, PURE
+from chronovisor.isa.operations import EFFECTS, OPERATIONS, PURE
 
 from .every import of_every_instruction
 

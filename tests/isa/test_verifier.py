@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from chronovisor.isa.notation import Machine
-from chronovisor.isa.values import OPERATIONS, Value
+from chronovisor.isa.operations import OPERATIONS
+from chronovisor.isa.values import Value
 from chronovisor.isa.verifier import SHAPES, ProgramError, verify
 
 

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping
 
 from chronovisor.engine.concrete import ConcreteEngine, Reason
-from chronovisor.engine.state import ThreadTime
+from chronovisor.engine.live_registers import ThreadTime
 from chronovisor.isa.interrupts import INTERRUPTS
 from chronovisor.isa.registers import REGISTERS
 from chronovisor.memory.guest_memory import GuestMemory

@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chronovisor.proof.paths import Exploration, Path
-from chronovisor.proof.symbolic_int import OneForManyError, SymbolicInt, term_of
+from chronovisor.proof.symbolic_bool import OneForManyError, term_of
+from chronovisor.proof.symbolic_int import SymbolicInt
 from chronovisor.proof.terms import BitVectors, Integers, Terms
 
 OPERATIONS: dict[str, Callable[..., Any]] = {

@@ -11,13 +11,9 @@ from functools import cache
 
 from chronovisor.engine.endings import Declined, GuestInterrupt, Resync, Undone
 from chronovisor.engine.hypercalls import NUMBER_REGISTER, HypercallProgram
+from chronovisor.engine.live_registers import LiveRegisters
 from chronovisor.engine.python_source import Hypercall, compile_program
-from chronovisor.engine.state import (
-    CACHE_BLOCK,
-    LiveRegisters,
-    Thread,
-    ThreadState,
-)
+from chronovisor.engine.state import CACHE_BLOCK, Thread, ThreadState
 from chronovisor.engine.statistics import Instructions
 from chronovisor.isa.bits import DSISR, MSR
 from chronovisor.isa.decode import decode

@@ -7,7 +7,8 @@ from typing import Protocol
 
 from chronovisor.engine.concrete import Stop
 from chronovisor.engine.hypercalls import HypercallProgram
-from chronovisor.engine.state import LiveRegisters, Thread
+from chronovisor.engine.live_registers import LiveRegisters
+from chronovisor.engine.state import Thread
 from chronovisor.engine.statistics import Instructions
 from chronovisor.memory.watched import Watchpoint
 

@@ -1,7 +1,7 @@
 """Programs as Python functions over ints: one expression or statement an operation.
 
 The rows of :data:`EXPRESSIONS` and :data:`STATEMENTS` are the concrete reading of
-``chronovisor.isa.values.OPERATIONS``. A value of ``width`` bits is an int from 0 to 2^width - 1.
+``chronovisor.isa.operations.OPERATIONS``. A value of ``width`` bits is an int from 0 to 2^width - 1.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 from chronovisor.engine.endings import Declined, GuestInterrupt, Resync
 from chronovisor.isa.ieee import IEEE
 from chronovisor.isa.interrupts import HYPERCALL
+from chronovisor.isa.operations import EFFECTS
 from chronovisor.isa.registers import FILES
-from chronovisor.isa.values import EFFECTS, Block, LaneFunction, Program, Value, When, mask
+from chronovisor.isa.values import Block, LaneFunction, Program, Value, When, mask
 
 
 class Hypercall(Exception):

@@ -8,7 +8,7 @@ from typing import Final
 
 from chronovisor.hypervisor.hypercall_declarations import answers, decline_if, end
 from chronovisor.hypervisor.interrupt_programs import Source
-from chronovisor.isa.notation import Machine
+from chronovisor.isa.hypercall_notation import HypercallMachine
 from chronovisor.isa.values import Value
 from chronovisor.memory.gate import Place
 from chronovisor.memory.guest_memory import PAGE_SHIFT, PAGE_SIZE
@@ -31,7 +31,9 @@ this bit.
 """
 
 
-def _set_entries(m: Machine, count: Value | int, are_set: Callable[..., Value], value: Value) -> None:
+def _set_entries(
+    m: HypercallMachine, count: Value | int, are_set: Callable[..., Value], value: Value
+) -> None:
     """Set entries of a device's window, from the page of an I/O address on."""
     window, address = m.gpr[4], m.gpr[5]
     decline_if(m, (window >> 32).ne(0) | (address & (PAGE_SIZE - 1)).ne(0))
@@ -40,26 +42,26 @@ def _set_entries(m: Machine, count: Value | int, are_set: Callable[..., Value], 
 
 
 @answers(Hcall.PUT_TCE)
-def _put_tce(m: Machine) -> None:
+def _put_tce(m: HypercallMachine) -> None:
     _set_entries(m, 1, m.fill_words, m.gpr[6])
 
 
 @answers(Hcall.PUT_TCE_INDIRECT)
-def _put_tce_indirect(m: Machine) -> None:
+def _put_tce_indirect(m: HypercallMachine) -> None:
     source, count = m.gpr[6], m.gpr[7]
     decline_if(m, (source & (PAGE_SIZE - 1)).ne(0) | ~(count - 1).ult(PAGE_SIZE // 8))
     _set_entries(m, count, m.copy_words, source)
 
 
 @answers(Hcall.STUFF_TCE)
-def _stuff_tce(m: Machine) -> None:
+def _stuff_tce(m: HypercallMachine) -> None:
     count = m.gpr[7]
     decline_if(m, ~count.ult(MOST_STUFFED + 1))
     _set_entries(m, count, m.fill_words, m.gpr[6])
 
 
 @answers(Hcall.VIO_SIGNAL)
-def _vio_signal(m: Machine) -> None:
+def _vio_signal(m: HypercallMachine) -> None:
     unit, mode = m.gpr[4], m.gpr[5]
     decline_if(m, (unit >> 32).ne(0) | ~mode.ult(2))
     decline_if(m, ~m.fill_words(unit | SIGNAL_MODES, 0, 1, mode))
@@ -67,7 +69,7 @@ def _vio_signal(m: Machine) -> None:
 
 
 @answers(Hcall.ADD_LOGICAL_LAN_BUFFER)
-def _add_lan_buffer(m: Machine) -> None:
+def _add_lan_buffer(m: HypercallMachine) -> None:
     """Leaves the buffer in the card's queue, if that takes one."""
     unit, buffer = m.gpr[4], m.gpr[5]
     size = (buffer >> 32) & 0xFF_FFFF
@@ -87,7 +89,7 @@ def _add_lan_buffer(m: Machine) -> None:
 class _Gate:
     """A device's gate (`memory.gate`), through which a program serves what the guest asks of the device."""
 
-    def __init__(self, m: Machine, unit: Value) -> None:
+    def __init__(self, m: HypercallMachine, unit: Value) -> None:
         self._m = m
         self._table = unit | GATES
 
@@ -161,7 +163,7 @@ class _Command:
     safe at once.
     """
 
-    def __init__(self, m: Machine, at: Value) -> None:
+    def __init__(self, m: HypercallMachine, at: Value) -> None:
         head, self.tag, lun, rest, cdb, cdb_end, self.address, last = (
             m.load_real(at + place) for place in range(0, _DIRECT_COMMAND, 8)
         )
@@ -179,7 +181,7 @@ class _Command:
 
 
 @answers(Hcall.SEND_CRQ)
-def _send_crq(m: Machine) -> None:
+def _send_crq(m: HypercallMachine) -> None:
     """Reads or writes a little of a disk, if the host does it at once and only the caller is interrupted."""
     unit, head, address = m.gpr[4], m.gpr[5], m.gpr[6]
     decline_if(m, (unit >> 32).ne(0) | (head >> 48).ne(_REQUEST) | (head & 0xFFFF).ult(_DIRECT_COMMAND))
@@ -236,7 +238,7 @@ def _send_crq(m: Machine) -> None:
 
 
 @answers(Hcall.SEND_LOGICAL_LAN)
-def _send_lan(m: Machine) -> None:
+def _send_lan(m: HypercallMachine) -> None:
     """Sends a frame that lies in one piece, if the other end takes it at once."""
     unit, piece, second, token = m.gpr[4], m.gpr[5], m.gpr[6], m.gpr[11]
     size = (piece >> 32) & 0xFF_FFFF

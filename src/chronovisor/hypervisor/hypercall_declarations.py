@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from chronovisor.engine.hypercalls import NUMBER_REGISTER, HypercallProgram
-from chronovisor.isa.notation import Machine
+from chronovisor.isa.hypercall_notation import HypercallMachine
 from chronovisor.isa.values import Value
 from chronovisor.isa.verifier import verify
 from chronovisor.papr.hcalls import Hcall, Status, unsigned
@@ -15,11 +15,11 @@ DECLARED: Final[list[HypercallProgram]] = []
 """All that were declared."""
 
 
-def answers(number: Hcall) -> Callable[[Callable[[Machine], None]], None]:
+def answers(number: Hcall) -> Callable[[Callable[[HypercallMachine], None]], None]:
     """Declare a hypercall's program; the function below is its meaning."""
 
-    def declare(meaning: Callable[[Machine], None]) -> None:
-        m = Machine()
+    def declare(meaning: Callable[[HypercallMachine], None]) -> None:
+        m = HypercallMachine()
         meaning(m)
         program = verify(m.trace.program(f"h_{number.name.lower()}", ()))
         DECLARED.append(HypercallProgram(number, len(DECLARED), program))
@@ -27,12 +27,12 @@ def answers(number: Hcall) -> Callable[[Callable[[Machine], None]], None]:
     return declare
 
 
-def end(m: Machine, status: Value | Status = Status.SUCCESS) -> None:
+def end(m: HypercallMachine, status: Value | Status = Status.SUCCESS) -> None:
     """Answer with a status."""
     m.gpr[NUMBER_REGISTER] = status if isinstance(status, Value) else unsigned(status)
 
 
-def decline_if(m: Machine, condition: Value) -> None:
+def decline_if(m: HypercallMachine, condition: Value) -> None:
     """Leave the call to the hypervisor's own code if a condition holds."""
     with m.when(condition):
         m.decline()

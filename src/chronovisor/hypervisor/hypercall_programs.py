@@ -27,7 +27,7 @@ from chronovisor.hypervisor.cede import PROD_WORD
 from chronovisor.hypervisor.hypercall_declarations import DECLARED, answers, decline_if, end
 from chronovisor.hypervisor.xics import PRESENTER_WORD, XISR
 from chronovisor.isa.bits import LPCR, MSR
-from chronovisor.isa.notation import Machine
+from chronovisor.isa.hypercall_notation import HypercallMachine
 from chronovisor.memory.guest_memory import PAGE_SIZE
 from chronovisor.papr.hcalls import Hcall, PageInit, Status, unsigned
 
@@ -35,7 +35,7 @@ from chronovisor.papr.hcalls import Hcall, PageInit, Status, unsigned
 
 
 @answers(Hcall.CEDE)
-def _cede(m: Machine) -> None:
+def _cede(m: HypercallMachine) -> None:
     """Ends at once: an interrupt is pending. Without one the thread has to wait."""
     large = (m["LPCR"] & int(LPCR.LD)).ne(0)
     decrementer = m["DEC"]
@@ -51,13 +51,13 @@ def _cede(m: Machine) -> None:
 
 
 @answers(Hcall.SET_SPRG0)
-def _set_sprg0(m: Machine) -> None:
+def _set_sprg0(m: HypercallMachine) -> None:
     m["SPRG0"] = m.gpr[4]
     end(m)
 
 
 @answers(Hcall.PAGE_INIT)
-def _page_init(m: Machine) -> None:
+def _page_init(m: HypercallMachine) -> None:
     """Fills a page. What else the flags can ask for is declined: caches, and hints to a hypervisor."""
     flags, page, origin = m.gpr[4], m.gpr[5], m.gpr[6]
     copy = (flags & int(PageInit.COPY)).ne(0)

@@ -24,7 +24,7 @@ from chronovisor.hypervisor.xics import (
     XISR,
     XISR_SHIFT,
 )
-from chronovisor.isa.notation import Machine
+from chronovisor.isa.hypercall_notation import HypercallMachine
 from chronovisor.isa.values import Value
 from chronovisor.papr.hcalls import Hcall
 
@@ -32,7 +32,7 @@ from chronovisor.papr.hcalls import Hcall
 class Presenter:
     """The calling vCPU's presenter, as a program has read it; declines if the vCPU has no presenter."""
 
-    def __init__(self, m: Machine) -> None:
+    def __init__(self, m: HypercallMachine) -> None:
         self._m = m
         self.word = m.shared(PRESENTER_WORD)
         decline_if(m, self.word.eq(0))
@@ -66,7 +66,7 @@ class Presenter:
 class Source:
     """A source of the interrupt controller, as far as it is lent to the calling vCPU."""
 
-    def __init__(self, m: Machine, number: Value) -> None:
+    def __init__(self, m: HypercallMachine, number: Value) -> None:
         self._m = m
         self._number = number
         self._lent, self._place = m.value(LENT), number & (LENT_PLACES - 1)
@@ -109,13 +109,13 @@ class Source:
 
 
 @answers(Hcall.CPPR)
-def _cppr(m: Machine) -> None:
+def _cppr(m: HypercallMachine) -> None:
     Presenter(m).set_priority(m.gpr[4] & 0xFF)
     end(m)
 
 
 @answers(Hcall.XIRR)
-def _xirr(m: Machine) -> None:
+def _xirr(m: HypercallMachine) -> None:
     presenter = Presenter(m)
     others = presenter.word & ~((0xFF << CPPR_SHIFT) | XISR | (0xFF << PRIORITY_SHIFT))
     accepted = others | (presenter.pending_priority << CPPR_SHIFT) | (LEAST_FAVORED << PRIORITY_SHIFT)
@@ -125,7 +125,7 @@ def _xirr(m: Machine) -> None:
 
 
 @answers(Hcall.EOI)
-def _eoi(m: Machine) -> None:
+def _eoi(m: HypercallMachine) -> None:
     """Ends an inter-processor interrupt, or that of a source if this is lent."""
     presenter = Presenter(m)
     xirr = m.gpr[4]
@@ -140,7 +140,7 @@ def _eoi(m: Machine) -> None:
 
 
 @answers(Hcall.IPI)
-def _ipi(m: Machine) -> None:
+def _ipi(m: HypercallMachine) -> None:
     """Withdraws the caller's own request, as an interrupt's handler does."""
     own = m.gpr[4].eq(m["PIR"].zext(64))
     decline_if(m, ~own | (m.gpr[5] & 0xFF).ne(LEAST_FAVORED))
@@ -150,7 +150,7 @@ def _ipi(m: Machine) -> None:
 
 
 @answers(Hcall.IPOLL)
-def _ipoll(m: Machine) -> None:
+def _ipoll(m: HypercallMachine) -> None:
     decline_if(m, m.gpr[4].ne(m["PIR"].zext(64)))
     presenter = Presenter(m)
     m.gpr[4], m.gpr[5] = presenter.xirr, presenter.mfrr

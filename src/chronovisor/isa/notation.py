@@ -360,7 +360,7 @@ class Machine:
 
     def store_real(self, address: Value, value: Value | int) -> None:
         """Store a doubleword at a real address, big-endian; nothing if there is no memory."""
-        self.trace.emit("store_real", 0, (address, self._word(value)))
+        self.trace.emit("store_real", 0, (address, self.value(value)))
 
     def update_real(self, address: Value, old: Value, new: Value) -> None:
         """Replace the big-endian doubleword at a real address, or start anew if it is no longer ``old``."""
@@ -387,75 +387,3 @@ class Machine:
     def await_invalidations(self) -> None:
         """Wait until no thread uses what this one had it forget."""
         self.trace.emit("await_invalidations", 0, ())
-
-    # Hypercalls
-
-    def shared(self, number: int) -> Value:
-        """A word that the thread shares with its hypervisor. The hypervisor may change it at any time."""
-        return self.trace.emit("read_shared", 64, (), number)
-
-    def exchange_shared(self, number: int, expected: Value, new: Value) -> Value:
-        """Set a shared word in one step if it still is as expected; 1 bit: it was."""
-        return self.trace.emit("exchange_shared", 1, (expected, new), number)
-
-    def zero_page(self, page: Value) -> Value:
-        """Make a page of 4 KiB at a real address zeros; 1 bit: there is memory."""
-        return self.trace.emit("init_page", 1, (page, page), "zero")
-
-    def copy_page(self, page: Value, source: Value) -> Value:
-        """Make a page of 4 KiB at a real address what another one is; 1 bit: there is memory at both."""
-        return self.trace.emit("init_page", 1, (page, source), "copy")
-
-    def fill_words(self, table: Value, first: Value | int, count: Value | int, value: Value) -> Value:
-        """Make words of a table that hypercalls set one value; 1 bit: there is such a table, and has them."""
-        return self._set_words("fill", table, first, count, value)
-
-    def copy_words(self, table: Value, first: Value | int, count: Value | int, source: Value) -> Value:
-        """Make words of a table the big-endian doublewords at a real address; 1 bit: as above, and there is
-        memory.
-        """
-        return self._set_words("copy", table, first, count, source)
-
-    def _set_words(self, how: str, table: Value, *operands: Value | int) -> Value:
-        return self.trace.emit("set_words", 1, (table, *map(self._word, operands)), how)
-
-    def word(self, table: Value, number: Value | int) -> Value:
-        """A word of such a table, or 0 if the table or the word does not exist.
-
-        Others may change it at any time.
-        """
-        return self.trace.emit("read_word", 64, (table, self._word(number)))
-
-    def exchange_word(
-        self, table: Value, number: Value | int, expected: Value | int, new: Value | int
-    ) -> Value:
-        """Set a word of such a table in one step if it still is as expected; 1 bit: it was."""
-        return self.trace.emit("exchange_word", 1, (table, *map(self._word, (number, expected, new))))
-
-    def read_host(self, descriptor: Value, offset: Value, real: Value, size: Value) -> Value:
-        """Have the machine read from one of its files into memory at a real address, if it can at once.
-
-        How many bytes it has read; another number if it cannot, or if it may have read over code, which has
-        to be decoded anew. Offset and size are in bytes.
-        """
-        return self._host_io("read", descriptor, offset, real, size)
-
-    def write_host(self, descriptor: Value, offset: Value, real: Value, size: Value) -> Value:
-        """Have the machine write memory to one of its files; how many bytes it has, as `read_host`."""
-        return self._host_io("write", descriptor, offset, real, size)
-
-    def send_host(self, descriptor: Value, head: Value, real: Value, size: Value) -> Value:
-        """Have the machine send memory, behind the 4 bytes of a number unless that is all ones, without
-        waiting; how many bytes it has, or another number.
-        """
-        return self._host_io("send", descriptor, head, real, size)
-
-    def _host_io(self, how: str, *operands: Value) -> Value:
-        return self.trace.emit("host_io", 64, operands, how)
-
-    def _word(self, operand: Value | int) -> Value:
-        return self.trace.const(operand, 64) if isinstance(operand, int) else operand
-
-    def decline(self) -> None:
-        """End, and leave the hypercall to the hypervisor's own code. Nothing may have been changed."""
-        self.trace.emit("decline", 0)

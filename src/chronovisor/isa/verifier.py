@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Final
 
 from chronovisor.isa.ieee import IEEE, RAISED_WIDTH
+from chronovisor.isa.operations import EFFECTS, OPERATIONS, PURE
 from chronovisor.isa.registers import FILES, REGISTERS, SHARED_WORDS, TRANSLATION_CONTEXT
-from chronovisor.isa.values import EFFECTS, OPERATIONS, PURE, Block, LaneFunction, Program, Value, When, mask
+from chronovisor.isa.values import Block, LaneFunction, Program, Value, When, mask
 
 Shape = Callable[[Value], bool]
 """Whether a value's width, operands and detail are as its operation needs them."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from chronovisor.engine.endings import Undone
-from chronovisor.engine.state import ThreadTime
+from chronovisor.engine.live_registers import ThreadTime
 from chronovisor.processor.core import HardwareThread
 from chronovisor.processor.counters import RunningCounter
 from chronovisor.timebase.types import MASK64, SourceTime

@@ -22,7 +22,8 @@ from chronovisor.memory.guest_memory import GuestMemory
 from chronovisor.proof.paths import Case, Path
 from chronovisor.proof.prover import Claim, Tight
 from chronovisor.proof.switch import any_offset, in_time
-from chronovisor.proof.symbolic_int import BeyondProverError, SymbolicBool, SymbolicInt
+from chronovisor.proof.symbolic_bool import BeyondProverError, SymbolicBool
+from chronovisor.proof.symbolic_int import SymbolicInt
 from chronovisor.proof.terms import BitVectors
 from chronovisor.proof.unknown_time import UnknownCore
 from chronovisor.timebase.tbu40 import CoreTimebase

@@ -20,7 +20,8 @@ from typing import Any, Protocol, TypeAlias
 import z3
 
 from chronovisor.proof.minimal import least_model, sizes
-from chronovisor.proof.symbolic_int import BeyondProverError, SymbolicInt, term_of
+from chronovisor.proof.symbolic_bool import BeyondProverError, term_of
+from chronovisor.proof.symbolic_int import SymbolicInt
 from chronovisor.proof.terms import BitVectors, Terms
 from chronovisor.timebase.types import MASK64
 

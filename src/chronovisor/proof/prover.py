@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from chronovisor.proof.paths import Body, Broken, Course, NotACase, Undecided, explore, follow
-from chronovisor.proof.symbolic_int import BeyondProverError
+from chronovisor.proof.symbolic_bool import BeyondProverError
 from chronovisor.proof.terms import BitVectors, Terms
 
 TIMEOUT = 60.0

@@ -3,9 +3,8 @@ of the numbers at once.
 
 A `SymbolicInt` has the type `int`, but each of its operators makes a term of the prover. It is as unbounded
 as Python's own integers: it knows the interval in which it lies, and its term is always wide enough for the
-interval (`chronovisor.proof.terms`). So no proof rests on a wrap that Python does not make. If code takes a
-decision by a `SymbolicInt` (`if`, `while`, `min`), the path that explores the code decides
-(`chronovisor.proof.paths`), and the other decision is explored later.
+interval (`chronovisor.proof.terms`). So no proof rests on a wrap that Python does not make. Comparisons give
+truth values, by which code takes decisions (`chronovisor.proof.symbolic_bool`).
 
 Operations without a meaning for many numbers at once (`int()`, indexing, hashing) raise `TypeError`. C code
 could read the underlying int without calling these operators. That int is far too large to index, shift or
@@ -14,94 +13,12 @@ count by.
 
 from __future__ import annotations
 
-from typing import Any, NoReturn, Protocol, cast
+from typing import Any, NoReturn, cast
 
-import z3
-
-from chronovisor.proof.terms import Operation, Terms
+from chronovisor.proof.symbolic_bool import Decider, SymbolicBool, refuse
+from chronovisor.proof.terms import Operation
 
 _UNDERNEATH = (1 << 4096) + 0x5EED
-
-
-class BeyondProverError(Exception):
-    """The code does something that the prover cannot follow, so nothing is found out about it."""
-
-
-class OneForManyError(BeyondProverError, TypeError):
-    """The code asked a symbolic integer for something that only a single number has."""
-
-
-class Decider(Protocol):
-    """Takes the decisions of code that runs on symbolic values, and gives the arithmetic of their terms."""
-
-    @property
-    def terms(self) -> Terms:
-        """The arithmetic."""
-
-    def decide(self, condition: z3.BoolRef) -> bool:
-        """Return the truth of `condition` on the path being explored."""
-
-
-class SymbolicBool:
-    """The outcome of a comparison, which depends on the unknowns."""
-
-    __slots__ = ("_path", "term")
-
-    def __init__(self, path: Decider, term: z3.BoolRef) -> None:
-        self._path = path
-        self.term = term
-
-    @staticmethod
-    def made(path: Decider, term: z3.BoolRef) -> bool:
-        """Return the truth of `term`: a plain bool if it is the same for all cases, else a `SymbolicBool`."""
-        simple = z3.simplify(term)
-        if z3.is_true(simple):
-            return True
-        if z3.is_false(simple):
-            return False
-        return cast(bool, SymbolicBool(path, simple))
-
-    def __bool__(self) -> bool:
-        return self._path.decide(self.term)
-
-    def _with(self, other: object, combine: Any) -> Any:
-        if isinstance(other, SymbolicBool):
-            return SymbolicBool.made(self._path, combine(self.term, other.term))
-        if isinstance(other, bool):
-            return SymbolicBool.made(self._path, combine(self.term, z3.BoolVal(other)))
-        return NotImplemented
-
-    def __and__(self, other: object) -> Any:
-        return self._with(other, z3.And)
-
-    __rand__ = __and__
-
-    def __or__(self, other: object) -> Any:
-        return self._with(other, z3.Or)
-
-    __ror__ = __or__
-
-    def __xor__(self, other: object) -> Any:
-        return self._with(other, z3.Xor)
-
-    __rxor__ = __xor__
-
-    def __eq__(self, other: object) -> Any:
-        return self._with(other, lambda a, b: a == b)
-
-    def __ne__(self, other: object) -> Any:
-        return self._with(other, z3.Xor)
-
-    def __hash__(self) -> NoReturn:
-        _refuse("a hash")
-
-    def __repr__(self) -> str:
-        return f"<{z3.simplify(self.term)}>"
-
-
-def term_of(condition: bool) -> z3.BoolRef:
-    """Return the prover's term for a truth value, plain or symbolic."""
-    return condition.term if isinstance(condition, SymbolicBool) else z3.BoolVal(bool(condition))
 
 
 class SymbolicInt(int):
@@ -177,7 +94,7 @@ class SymbolicInt(int):
         if not _is_integer(other):
             return NotImplemented
         if isinstance(other, SymbolicInt) or other <= 0:
-            _refuse(f"division by {other!r}")
+            refuse(f"division by {other!r}")
         if other & (other - 1) == 0:
             return self >> (other.bit_length() - 1)
         return self._divided(other)[0]
@@ -186,7 +103,7 @@ class SymbolicInt(int):
         if not _is_integer(other):
             return NotImplemented
         if isinstance(other, SymbolicInt) or other <= 0:
-            _refuse(f"a remainder of division by {other!r}")
+            refuse(f"a remainder of division by {other!r}")
         if other & (other - 1) == 0:
             return self & (other - 1)
         return self._divided(other)[1]
@@ -210,14 +127,14 @@ class SymbolicInt(int):
         if not _is_integer(other):
             return NotImplemented
         if isinstance(other, SymbolicInt):
-            _refuse("a shift by an unknown number")
+            refuse("a shift by an unknown number")
         return self * (1 << other)
 
     def __rshift__(self, other: int) -> int:
         if not _is_integer(other):
             return NotImplemented
         if isinstance(other, SymbolicInt):
-            _refuse("a shift by an unknown number")
+            refuse("a shift by an unknown number")
         shifted = self.path.terms.shifted_right(self.term, other)
         return SymbolicInt.made(self.path, shifted, self.low >> other, self.high >> other)
 
@@ -329,67 +246,67 @@ class SymbolicInt(int):
     # Operations without a meaning for many numbers at once
 
     def __index__(self) -> NoReturn:
-        _refuse("an index")
+        refuse("an index")
 
     def __int__(self) -> NoReturn:
-        _refuse("one int")
+        refuse("one int")
 
     def __float__(self) -> NoReturn:
-        _refuse("a float")
+        refuse("a float")
 
     def __hash__(self) -> NoReturn:
-        _refuse("a hash")
+        refuse("a hash")
 
     def __rfloordiv__(self, other: object) -> NoReturn:
-        _refuse("a divisor")
+        refuse("a divisor")
 
     def __rmod__(self, other: object) -> NoReturn:
-        _refuse("a divisor")
+        refuse("a divisor")
 
     def __rdivmod__(self, other: object) -> NoReturn:
-        _refuse("a divisor")
+        refuse("a divisor")
 
     def __rlshift__(self, other: object) -> NoReturn:
-        _refuse("a count of bits to shift by")
+        refuse("a count of bits to shift by")
 
     def __rrshift__(self, other: object) -> NoReturn:
-        _refuse("a count of bits to shift by")
+        refuse("a count of bits to shift by")
 
     def __truediv__(self, other: object) -> NoReturn:
-        _refuse("a float")
+        refuse("a float")
 
     def __rtruediv__(self, other: object) -> NoReturn:
-        _refuse("a float")
+        refuse("a float")
 
     def __pow__(self, *other: object) -> NoReturn:
-        _refuse("a power")
+        refuse("a power")
 
     def __rpow__(self, *other: object) -> NoReturn:
-        _refuse("a power")
+        refuse("a power")
 
     def __round__(self, ndigits: object = None) -> NoReturn:
-        _refuse("a rounded number")
+        refuse("a rounded number")
 
     def __trunc__(self) -> NoReturn:
-        _refuse("one int")
+        refuse("one int")
 
     def __floor__(self) -> NoReturn:
-        _refuse("one int")
+        refuse("one int")
 
     def __ceil__(self) -> NoReturn:
-        _refuse("one int")
+        refuse("one int")
 
     def bit_length(self) -> NoReturn:
         """Refuse: the numbers differ in it."""
-        _refuse("a length in bits")
+        refuse("a length in bits")
 
     def bit_count(self) -> NoReturn:
         """Refuse: the numbers differ in it."""
-        _refuse("a number of ones")
+        refuse("a number of ones")
 
     def to_bytes(self, *args: object, **kwargs: object) -> NoReturn:
         """Refuse: the numbers differ in them."""
-        _refuse("bytes")
+        refuse("bytes")
 
     def __repr__(self) -> str:
         return f"<{self.low}..{self.high}>"
@@ -422,7 +339,3 @@ def _interval(value: object) -> tuple[int, int]:
 
 def _term(value: object) -> Any:
     return value.term if isinstance(value, SymbolicInt) else value
-
-
-def _refuse(what: str) -> NoReturn:
-    raise OneForManyError(f"a symbolic integer stands for many numbers: it cannot be made {what}")

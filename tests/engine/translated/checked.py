@@ -11,7 +11,8 @@ from collections import Counter
 
 from chronovisor.engine.concrete import ConcreteEngine, Crash
 from chronovisor.engine.endings import GuestInterrupt
-from chronovisor.engine.state import CACHE_BLOCK, LiveRegisters, Thread, ThreadState
+from chronovisor.engine.live_registers import LiveRegisters
+from chronovisor.engine.state import CACHE_BLOCK, Thread, ThreadState
 from chronovisor.engine.translation import PAGE_SHIFT, Context, Translations
 from chronovisor.isa.bits import MSR
 from chronovisor.isa.radix import Access

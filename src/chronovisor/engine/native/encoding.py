@@ -13,8 +13,9 @@ from enum import Enum
 
 from chronovisor.engine.native.layout import RECORD_SIZE, SMALL_COUNT, WIDE_COUNT
 from chronovisor.isa.forms import FIELDS, Kind
+from chronovisor.isa.operations import PURE
 from chronovisor.isa.registers import FILES
-from chronovisor.isa.values import PURE, Block, Program, Trace, Value, When, mask
+from chronovisor.isa.values import Block, Program, Trace, Value, When, mask
 
 #: The name of the operand that is the instruction's own address.
 ADDRESS = "CIA"

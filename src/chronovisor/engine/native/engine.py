@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from chronovisor.engine.concrete import ConcreteEngine, Reason, Stop
 from chronovisor.engine.hypercalls import HypercallProgram
+from chronovisor.engine.live_registers import LiveRegisters
 from chronovisor.engine.native.contexts import STEPPED
 from chronovisor.engine.native.hypercalls import hypercall_address
 from chronovisor.engine.native.layout import (
@@ -33,7 +34,7 @@ from chronovisor.engine.native.layout import (
 from chronovisor.engine.native.library import runtime
 from chronovisor.engine.native.pages import DecodedPages, Retired
 from chronovisor.engine.native.state import NativeThread
-from chronovisor.engine.state import CACHE_BLOCK, LiveRegisters, Thread
+from chronovisor.engine.state import CACHE_BLOCK, Thread
 from chronovisor.engine.statistics import Instructions
 from chronovisor.isa.bits import MSR
 from chronovisor.memory.guest_memory import GuestMemory

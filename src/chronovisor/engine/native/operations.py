@@ -1,6 +1,6 @@
 """The operations of meanings on a thread's state as LLVM code.
 
-:data:`LOWERINGS` is the native reading of ``chronovisor.isa.values.OPERATIONS``. A row gets the lowering,
+:data:`LOWERINGS` is the native reading of ``chronovisor.isa.operations.OPERATIONS``. A row gets the lowering,
 the traced value and its LLVM operands; it gives the LLVM value, or None for an effect.
 """
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, MutableSequence
 from functools import cache
 from typing import Literal, Protocol, SupportsIndex, cast, overload
 
+from chronovisor.engine.live_registers import LiveRegisters
 from chronovisor.engine.native.layout import (
     OFFSETS,
     STORED,
@@ -21,7 +22,7 @@ from chronovisor.engine.native.layout import (
 from chronovisor.engine.native.library import runtime
 from chronovisor.engine.native.operations import ATOMIC_SIZES, has_wide_atomics
 from chronovisor.engine.native.translations import ThreadContexts
-from chronovisor.engine.state import REAL_MODE_MASK, CodeCache, LiveRegisters, Thread
+from chronovisor.engine.state import REAL_MODE_MASK, CodeCache, Thread
 from chronovisor.engine.translation import Translations
 from chronovisor.isa.bits import MSR
 from chronovisor.isa.interrupts import INTERRUPT_NUMBERS

@@ -16,7 +16,8 @@ from chronovisor.engine.native.operations import is_native
 from chronovisor.engine.python_source import evaluate
 from chronovisor.isa.decode import decode
 from chronovisor.isa.instruction import Instruction
-from chronovisor.isa.values import PURE, Block, LaneFunction, Program, Value, When, mask
+from chronovisor.isa.operations import PURE
+from chronovisor.isa.values import Block, LaneFunction, Program, Value, When, mask
 
 PAGE_SIZE = 1 << PAGE_SHIFT
 

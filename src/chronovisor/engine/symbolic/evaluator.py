@@ -12,8 +12,9 @@ from chronovisor.engine.symbolic.state import Reservation, SymbolicLive, Symboli
 from chronovisor.engine.symbolic.terms import EXPRESSIONS, bit, known, truth
 from chronovisor.isa.bits import DSISR, MSR
 from chronovisor.isa.instruction import Instruction
+from chronovisor.isa.operations import EFFECTS
 from chronovisor.isa.radix import Access, translation
-from chronovisor.isa.values import EFFECTS, Block, Program, Value, When
+from chronovisor.isa.values import Block, Program, Value, When
 from chronovisor.memory.guest_memory import PAGE_SIZE
 
 

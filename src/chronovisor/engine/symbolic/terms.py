@@ -1,7 +1,7 @@
 """Pure operations as z3 terms.
 
 The rows of :data:`EXPRESSIONS` are the symbolic reading of the pure part of
-``chronovisor.isa.values.OPERATIONS``. A value of ``width`` bits is a bit-vector of that size; conditions
+``chronovisor.isa.operations.OPERATIONS``. A value of ``width`` bits is a bit-vector of that size; conditions
 are bit-vectors of one bit there, and z3's truths everywhere else.
 """
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from chronovisor.engine.concrete import ConcreteEngine
-from chronovisor.engine.state import StoredRegisters, Thread, ThreadState, ThreadTime
+from chronovisor.engine.live_registers import ThreadTime
+from chronovisor.engine.state import StoredRegisters, Thread, ThreadState
 from chronovisor.isa.bits import LPCR
 from chronovisor.isa.decode import decode
 from chronovisor.isa.forms import FIELDS
