@@ -70,7 +70,9 @@ def deadline_moved_after_a_cede(system: System) -> dict[str, Any]:
         r.set("DEC_EXPIRY", r.guest_time() + _FAR)
         r.enter(f"li r4, 0; {STOP}", msr=MSR | MSR_EE)
         interrupted_at = r.run().args[0]
-        return {"early by": signed64(r.get("DEC_EXPIRY") - interrupted_at) if interrupted_at else 0}
+        early = signed64(r.get("DEC_EXPIRY") - interrupted_at)
+        # It is late if the machine has held the vCPU up.
+        return {"early by": max(0, early) if interrupted_at else 0}
 
 
 def ask(name: str, provider: str) -> dict[str, Any]:

@@ -269,7 +269,8 @@ def test_the_decrementers_interrupt_is_entered_in_native_code(opened: str) -> No
     text = f"{enable} loop: addi r3,r3,1; b loop"
     guest = Guest(NativeEngine, text, SF | ME | (EE if opened == "before" else 0))
     guest.place(0x900, "addi r4,r4,1; mtspr 22,r5; rfid")
-    thread = guest.thread(real=True, r5=0x7FFF_FFFF, r26=EE, LPCR=0)
+    # A large one: however long the machine stops the test, it has not expired again.
+    thread = guest.thread(real=True, r5=1 << 54, r26=EE, LPCR=int(LPCR.LD))
     thread.live = _Expired()  # type: ignore[assignment]
     guest.engine.run(thread, 20_000)
     assert thread.gpr[4] == 1

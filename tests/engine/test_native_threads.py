@@ -63,19 +63,24 @@ def test_a_request_ends_a_run_that_would_not_end() -> None:
 @pytest.mark.parametrize(("ticks_ago", "natively"), [(1 << 20, True), ((1 << 31) + (1 << 20), False)])
 def test_a_decrementer_that_expired_long_ago_may_be_positive_again(ticks_ago: int, natively: bool) -> None:
     """Its interrupt is entered natively while its sign is sure to be set; otherwise the caller is asked."""
-    guest = Guest(NativeEngine, "b .", msr=KERNEL | int(MSR.EE))
-    guest.place(0x900, "b .")
-    thread = guest.thread(real=True)
-    guest.engine.run(thread, 1)
 
     class Expired(Time):
         def lend(self, time_: ThreadTime) -> None:
             super().lend(time_)
             time_.dec_deadline = time.monotonic_ns() * 64 // 125 - ticks_ago
 
-    thread.live = Expired(real=True)
-    thread.live.thread = thread
-    stop = guest.engine.run(thread, 1 << 16)
+    # Once more if the machine stopped the test for so long that the sign has changed.
+    took = 60.0
+    while took > 4:
+        guest = Guest(NativeEngine, "b .", msr=KERNEL | int(MSR.EE))
+        guest.place(0x900, "b .")
+        thread = guest.thread(real=True)
+        guest.engine.run(thread, 1)
+        thread.live = Expired(real=True)
+        thread.live.thread = thread
+        begun = time.monotonic()
+        stop = guest.engine.run(thread, 1 << 16)
+        took = time.monotonic() - begun
     assert (stop.reason, thread.CIA) == ((Reason.BUDGET, 0x900) if natively else (Reason.RESYNC, CODE))
 
 

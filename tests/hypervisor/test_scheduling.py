@@ -205,7 +205,7 @@ def test_registers_wait_until_the_vcpu_has_left_its_run() -> None:
         time.sleep(0.001)
     threading.Timer(0.05, vcpu.kick).start()
     with vcpu.access():
-        assert ends == [Kicked()] or not vcpu._running
+        assert ends == [Kicked()] or not vcpu._access._running
         vcpu.set_offset(Offset(1 << 24))
     runner.join(60)
     assert ends == [Kicked()]
