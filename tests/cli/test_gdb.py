@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from certificates import Authority
 from processes import Machine
 
 from chronovisor.cli.status import ExitStatus
@@ -43,7 +44,7 @@ def test_a_running_guest_is_debugged_and_its_time_stands_still_meanwhile(
     status, out, _ = machine.does("gdb", "alice", "--at", f"unix:{place}")
     assert (status, out) == (ExitStatus.OK, f"target remote {place}\n")
     # Asked again, it is where it is.
-    assert machine.asks("gdb", "alice", "--at", "1") == {"address": place}
+    assert machine.asks("gdb", "alice", "--at", "1")["address"] == place
     said = gdb(place, "shell sleep 1", "monitor time", "shell sleep 1", "monitor time", "detach")
     first, second = (int(found, 16) for found in re.findall(r"guest timebase +(0x\w+)", said))
     assert first == second > before, said
@@ -57,7 +58,7 @@ def test_a_running_guest_is_debugged_and_its_time_stands_still_meanwhile(
 
 def test_a_guest_waits_for_its_debugger(machine: Machine) -> None:
     machine.fails(ExitStatus.USAGE, "--gdb", "run", "hello-le.elf", "--wait")
-    machine.fails(ExitStatus.USAGE, "this machine alone", "run", "hello-le.elf", "--gdb", "0.0.0.0:1234")
+    machine.fails(ExitStatus.USAGE, "or say --insecure", "run", "hello-le.elf", "--gdb", "0.0.0.0:1234")
     machine.fails(ExitStatus.USAGE, "no guest named", "gdb", "nobody")
     waiting = machine.start_waiting("bob", "--gdb", "0", "--wait")
     found = re.fullmatch(r"chronovisor: gdb can connect: target remote (\S+)\n", waiting.error_line())
@@ -94,3 +95,43 @@ def test_gdb_goes_back_in_virtual_time(machine: Machine) -> None:
     assert "No more reverse-execution history" in said
     # Its debugger has left it in the past: it goes on in the present.
     assert waiting.ends() == ExitStatus.OK
+
+
+@needs_gdb
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl, through which gdb speaks TLS")
+def test_gdb_under_tls(machine: Machine, tmp_path: Path) -> None:
+    """gdb as people use it: through the command that `chronovisor gdb` prints."""
+    authority = Authority(tmp_path)
+    directory = authority.directory("good")
+    process = machine.run("alice")
+    place = ("gdb", "alice", "--at", "tls:localhost:0", "--tls-credentials", directory)
+    machine.fails(ExitStatus.USAGE, "--tls-credentials", *place[:4])
+    assert re.search("gdb speaks no TLS itself", machine.does(*place, "--attach")[2])
+    _, connect, _ = machine.does(*place)
+    assert "openssl s_client" in connect
+    port = re.findall(r"-connect \S+:(\d+)", connect)[0]
+    told = process.error_line()
+    assert connect.strip() in told
+
+    def debug(directory: str, *commands: str) -> str:
+        words = ["gdb-multiarch", "-nx", "-batch", "-l", "60", str(SHIPPED / "demo-le.elf"), "-ex"]
+        words += [connect.strip().removesuffix("\n")]
+        words += [word for command in commands for word in ("-ex", command)]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120, cwd=directory)
+        return done.stdout + done.stderr
+
+    said = debug(directory, "info registers pc", "x/2i $pc", "stepi", "monitor time", "detach")
+    assert "guest timebase" in said, said
+    assert "detached" in said, said
+    assert machine.state("alice") == "running"
+    # A certificate that another authority signed; then a gdb without TLS.
+    (tmp_path / "others").mkdir()
+    stranger = Authority(tmp_path / "others").directory("strange", trusts=authority)
+    assert "guest timebase" not in debug(stranger, "monitor time")
+    assert "guest timebase" not in gdb(f"localhost:{port}", "monitor time")
+    assert machine.state("alice") == "running"
+    said = debug(directory, "monitor time", "kill")
+    assert "guest timebase" in said, said
+    assert process.ends() == ExitStatus.ENDED
+    for expected in ("a debugger has come", "is not one to trust", "it does not speak TLS"):
+        assert expected in process.errors, (expected, process.errors)

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import socket
+import ssl
 import stat
 import threading
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import CLIENT, Authority
 from checked_client import CheckedClient
 from faulty_way import Fault
 from processes import NO_GUEST_FOR_EVER, Machine, Process
@@ -23,6 +25,7 @@ from chronovisor.cli.monitor import Monitor
 from chronovisor.cli.status import ExitStatus
 from chronovisor.machine.qmp.server import MOST_CLIENTS
 from chronovisor.machine.run_directory import is_listened_to
+from chronovisor.migration.credentials import Credentials
 
 NEGOTIATE = b'{"execute":"qmp_capabilities"}'
 
@@ -238,8 +241,8 @@ def test_a_move_by_the_monitor(machine: Machine, tmp_path: Path) -> None:
     [
         ("tcp:192.0.2.1:4444", "loopback"),
         ("tcp:127.0.0.1:0", "ports are 1 to"),
-        ("tls:127.0.0.1:4444", "loopback"),
-        ("tcp:example.org:4444", "loopback"),
+        ("tls:127.0.0.1:4444", "--tls-credentials"),
+        ("tcp:0.0.0.0:4444", "use tls:0.0.0.0:4444, or say --insecure"),
         ("unix:/nowhere/at/all", "cannot be listened at"),
         ("unix:/tmp/qmp", "directory of your own"),
         ("vc", "write tcp:"),
@@ -385,4 +388,51 @@ def test_a_receiver_that_is_told_to_quit_after_a_move_that_failed(machine: Machi
     told = [client.hear(), client.hear()]
     assert {"return": {}} in told
     client.close()
+    assert process.ends() == ExitStatus.OK
+
+
+def test_qmp_under_tls(machine: Machine, tmp_path: Path) -> None:
+    """A client of QEMU's library controls a guest; whoever has no certificate changes nothing."""
+    authority = Authority(tmp_path)
+    directory = authority.directory("good")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    address = f"tls:127.0.0.1:{port}"
+    machine.fails(ExitStatus.USAGE, "--tls-credentials", "run", "demo-le.elf", "--qmp", address)
+    machine.fails(
+        *(ExitStatus.USAGE, "no authority's certificate", "run", "demo-le.elf", "--engine", "concrete"),
+        *("--qmp", address, "--tls-credentials", str(tmp_path)),
+    )
+    process = machine.run("one", "--qmp", address, "--tls-credentials", directory, "--allow", CLIENT)
+    refused = f"--qmp {address}: a client was not let in from 127.0.0.1: "
+    plain = RawClient(port)
+    with contextlib.suppress(ConnectionError):
+        plain.say(NEGOTIATE)
+    assert refused + "it does not speak TLS" in process.error_line()
+    plain.close()
+    (tmp_path / "others").mkdir()
+    strange = Authority(tmp_path / "others").credentials("client", "client", trusts=authority).client()
+    with (
+        socket.create_connection(("127.0.0.1", port)) as raw,
+        strange.wrap_socket(raw, server_hostname="localhost") as stranger,
+        pytest.raises((ssl.SSLError, ConnectionError)),
+    ):
+        stranger.recv(1)
+    assert refused + "its certificate is not one to trust" in process.error_line()
+    assert machine.state("one") == "running"
+
+    async def control() -> None:
+        client = CheckedClient("one")
+        context = Credentials.in_directory(directory, "client").client()
+        # The library says the address for the name that the certificate has to be for.
+        context.check_hostname = False
+        await client.connect(("127.0.0.1", port), context)
+        await client.execute("stop")
+        assert (await client.execute("query-status"))["status"] == "paused"
+        await client.execute("quit")
+        assert [event["event"] for event in await heard(client, "SHUTDOWN")] == ["STOP", "SHUTDOWN"]
+        with contextlib.suppress(EOFError):
+            await client.disconnect()
+
+    asyncio.run(asyncio.wait_for(control(), 250))
     assert process.ends() == ExitStatus.OK

@@ -45,6 +45,11 @@ TAKEN = {
     "-serial tcp::4444,server,nowait": "--console=tcp:127.0.0.1:4444",
     "-serial null -monitor none": "--console=none",
     f"-chardev socket,id=m,path=/a,,b,{SOCKET} -mon chardev=m,mode=control": "--qmp=unix:/a,b --stay",
+    f"-chardev socket,id=m,host=h,port=1,tls-creds=t,{SOCKET} -mon m,mode=control "
+    "-object tls-creds-x509,id=t,dir=d,endpoint=server": "--qmp=tls:h:1 --stay --tls-credentials=d",
+    f"-object tls-creds-x509,dir=d,id=t,verify-peer=yes,endpoint=server -qmp tcp::1,tls-creds=t,{SOCKET} "
+    f"-serial tcp::2,tls-creds=t,{SOCKET}": "--qmp=tls:127.0.0.1:1 --stay --console=tls:127.0.0.1:2 "
+    "--tls-credentials=d",
     "-chardev file,id=f,path=x -serial chardev:f": "--console=file:x",
     f"-qmp unix:/q,{SOCKET} -S -s": "--qmp=unix:/q --stay --paused --gdb=1234",
     "-gdb tcp:localhost:99": "--gdb=localhost:99",
@@ -93,6 +98,14 @@ REFUSED = (
 )
 ONLY_OURS = {
     "-vnc :1": "-vnc: invalid option",
+    "-object rng-random,id=r": "'rng-random' is not available",
+    "-object tls-creds-x509,id=t,dir=d,endpoint=client": "say endpoint=server",
+    "-object tls-creds-x509,id=t,dir=d,endpoint=server,verify-peer=no": "verify-peer can be on alone",
+    "-object tls-creds-x509,id=t,dir=d,endpoint=server,priority=NORMAL": "'priority' is not available",
+    "-object tls-creds-x509,id=t,endpoint=server": "'dir' is missing",
+    "-kernel k -qmp tcp::1,server,tls-creds=t": "No TLS credentials with id 't'",
+    "-qmp unix:/q,server,tls-creds=t": "not for a unix socket",
+    "-qmp tcp::1,server,tls-creds=t,tls-authz=a": "'tls-authz' is not available",
     "-drive file=x,if=virtio": "if=virtio is not available",
     "-drive file=x,if=none,id=d -kernel k": "'d' has no -device",
     "-drive if=scsi": "'file' is missing",

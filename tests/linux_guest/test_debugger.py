@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from chronovisor.cli.debugging import ANY_PORT, debugger_socket
+from chronovisor.cli.protection import Protection
 from chronovisor.machine import EndReason, Host
 from chronovisor.machine.debugger.core_dump import write_core
 from chronovisor.machine.debugger.gdb_server import GdbServer
@@ -73,7 +75,12 @@ def test_the_kernel_with_its_symbols_and_two_vcpus(tmp_path: Path) -> None:
     kernel = OWN.vmlinux()
     with Host(cores=2) as host:
         guest = host.boot(kernel, "512M", smp=2, append="console=hvc0 quiet")
-        server = GdbServer(guest, "127.0.0.1:0", PlainTime(guest), lambda: guest.timebase().value)
+        server = GdbServer(
+            guest,
+            debugger_socket(ANY_PORT, "--gdb", Protection()).open(),
+            PlainTime(guest),
+            lambda: guest.timebase().value,
+        )
         said = gdb(
             kernel,
             server,
@@ -127,7 +134,12 @@ def test_a_program_with_its_symbols(tmp_path: Path) -> None:
     initrd = busybox("#!/bin/sh\nexec /bin/adding\n", {"adding": program.read_bytes()})
     with Host(cores=1) as host:
         guest = host.boot(kernel, "512M", append="console=hvc0 cryptomgr.notests quiet", initrd=initrd)
-        server = GdbServer(guest, "127.0.0.1:0", PlainTime(guest), lambda: guest.timebase().value)
+        server = GdbServer(
+            guest,
+            debugger_socket(ANY_PORT, "--gdb", Protection()).open(),
+            PlainTime(guest),
+            lambda: guest.timebase().value,
+        )
         said = gdb(
             kernel,
             server,
@@ -157,7 +169,12 @@ def test_interrupted_again_and_again() -> None:
         guest = host.boot(
             kernel, "512M", smp=2, append="console=hvc0 quiet", initrd=busybox(THREE_LINES), reboots=False
         )
-        server = GdbServer(guest, "127.0.0.1:0", PlainTime(guest), lambda: guest.timebase().value)
+        server = GdbServer(
+            guest,
+            debugger_socket(ANY_PORT, "--gdb", Protection()).open(),
+            PlainTime(guest),
+            lambda: guest.timebase().value,
+        )
         for turn in range(20):
             guest.run_for(Ticks.from_ns(50_000_000))
             if guest.end is not None:

@@ -17,12 +17,15 @@ import pytest
 from elf_files import POWER_OFF, program
 from hypothesis import given
 
+from chronovisor.cli.debugging import ANY_PORT, debugger_socket
+from chronovisor.cli.protection import Protection
 from chronovisor.isa.assembly import assemble
 from chronovisor.machine import Guest, Host, MachineError
 from chronovisor.machine.debugger.gdb_commands import Commands
 from chronovisor.machine.debugger.gdb_protocol import PACKET_SIZE, Damaged, Interrupt, Packet, Reader, frame
 from chronovisor.machine.debugger.gdb_server import GdbServer
 from chronovisor.machine.debugger.inspector import Inspector, Watching
+from chronovisor.machine.door import Door
 from chronovisor.timebase.types import Ticks
 
 GDB: Final = "gdb-multiarch"
@@ -59,9 +62,13 @@ class PlainTime:
     step_on = go_on
 
 
+def at(place: str) -> Door:
+    return debugger_socket(place, "--gdb", Protection()).open()
+
+
 @contextlib.contextmanager
-def debugged(guest: Guest, address: str = "127.0.0.1:0") -> Iterator[GdbServer]:
-    server = GdbServer(guest, address, PlainTime(guest), lambda: guest.timebase().value)
+def debugged(guest: Guest, door: Door | None = None) -> Iterator[GdbServer]:
+    server = GdbServer(guest, door or at(ANY_PORT), PlainTime(guest), lambda: guest.timebase().value)
     try:
         yield server
     finally:
@@ -528,7 +535,7 @@ def test_a_breakpoint_is_reached_while_the_guest_cannot_be_stopped() -> None:
     with Host() as host:
         guest = host.boot(FOR_EVER)
         moving = BusyTime(guest)
-        server = GdbServer(guest, "127.0.0.1:0", moving, lambda: 0)
+        server = GdbServer(guest, at(ANY_PORT), moving, lambda: 0)
         peer = Peer(server)
         assert peer.ask(b"Z0,%x,4" % ENDLESS_AT) == b"OK"
         moving.busy = True
@@ -632,16 +639,18 @@ def test_where_debuggers_connect(tmp_path: Path) -> None:
     with Host() as host:
         guest = host.boot(FOR_EVER)
         path = tmp_path / "gdb"
-        with debugged(guest, f"unix:{path}") as server:
+        with debugged(guest, at(f"unix:{path}")) as server:
             assert server.address == str(path)
             assert path.stat().st_mode & 0o777 == 0o600
-            with pytest.raises(MachineError, match="in use"), debugged(guest, f"unix:{path}"):
-                pass
+            with pytest.raises(MachineError, match="in use"):
+                at(f"unix:{path}")
         assert not path.exists()
         with debugged(guest) as server, pytest.raises(MachineError, match="in use"):
-            GdbServer(guest, server.address, PlainTime(guest), lambda: 0)
-        for address in ("0.0.0.0:1234", "nowhere", "1.2.3.4:70000", "", "unix:" + "x" * 200):
-            with pytest.raises(MachineError, match="gdb "):
-                GdbServer(guest, address, PlainTime(guest), lambda: 0)
-        with pytest.raises(MachineError, match=re.escape("write [HOST:]PORT or unix:PATH")):
-            GdbServer(guest, "tls:127.0.0.1:1234", PlainTime(guest), lambda: 0)
+            at(server.address)
+    for address in ("0.0.0.0:1234", "nowhere", "1.2.3.4:70000", "", "unix:" + "x" * 200, "unix:/tmp/gdb"):
+        with pytest.raises(MachineError, match=r"--gdb|address"):
+            at(address)
+    with pytest.raises(MachineError, match=re.escape("write [HOST:]PORT, tls:HOST:PORT or unix:PATH")):
+        at("tls")
+    with pytest.raises(MachineError, match="--tls-credentials"):
+        at("tls:127.0.0.1:1234")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from chronovisor.machine.door import OpenDoor
 from chronovisor.machine.qmp.schema import Command, Schema
 from chronovisor.machine.qmp.server import QmpServer, _Client
 from chronovisor.machine.qmp.session import Session
@@ -27,7 +28,7 @@ class Server:
         listener.bind(str(path))
         listener.listen()
         self.done = 0
-        self.server = QmpServer(listener, SCHEMA, {"work": self._work}, {"QMP": {}})
+        self.server = QmpServer(OpenDoor([listener]), SCHEMA, {"work": self._work}, {"QMP": {}})
         self.server.start()
 
     def _work(self, given: dict[str, Any]) -> str:
@@ -55,7 +56,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 def test_each_command_is_done_or_the_server_does_not_start() -> None:
     with socket.socket(socket.AF_UNIX) as listener, pytest.raises(ValueError, match="work"):
-        QmpServer(listener, SCHEMA, {}, {})
+        QmpServer(OpenDoor([listener]), SCHEMA, {}, {})
 
 
 def test_a_client_that_reads_no_events_is_dropped_and_others_go_on(server: Server) -> None:

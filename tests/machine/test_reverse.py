@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from elf_files import POWER_OFF, Elf, Part, program
 from recorded import assert_it_repeats_itself
-from test_debugger import FOR_EVER, Peer, PlainTime, debugged, gdb, needs_gdb, number
+from test_debugger import FOR_EVER, Peer, PlainTime, at, debugged, gdb, needs_gdb, number
 
+from chronovisor.cli.debugging import ANY_PORT
 from chronovisor.cli.demo.sabotage import SabotagedSystem
 from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.isa.assembly import assemble
@@ -82,7 +83,7 @@ def no() -> bool:
 
 @contextlib.contextmanager
 def reversible(guest: Guest, past: Replay) -> Iterator[GdbServer]:
-    server = GdbServer(guest, "127.0.0.1:0", PlainTime(guest), lambda: guest.timebase().value, past=past)
+    server = GdbServer(guest, at(ANY_PORT), PlainTime(guest), lambda: guest.timebase().value, past=past)
     try:
         yield server
     finally:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import trustme
+from certificates import Authority
 
 from chronovisor.machine import Console, EndReason, Guest, Host
 from chronovisor.machine.errors import MachineError
@@ -29,27 +29,6 @@ from chronovisor.timebase.types import Ticks
 
 LIMITS = TimeLimits(60, 60, start=0)
 LOOPBACK = Address("localhost", 0, tls=True)
-
-
-class Authority:
-    """Signs certificates, and puts them into directories as QEMU has them."""
-
-    def __init__(self, directory: Path) -> None:
-        self._authority = trustme.CA()
-        self._directory = directory
-
-    def directory(self, name: str, *, host: str = "localhost", trusts: Authority | None = None) -> str:
-        made = self._directory / name
-        made.mkdir()
-        (trusts or self)._authority.cert_pem.write_to_path(made / "ca-cert.pem")
-        for role, certificate in (
-            ("server", self._authority.issue_cert(host)),
-            ("client", self._authority.issue_cert("source.example")),
-        ):
-            certificate.private_key_pem.write_to_path(made / f"{role}-key.pem")
-            for blob in certificate.cert_chain_pems:
-                blob.write_to_path(made / f"{role}-cert.pem", append=True)
-        return str(made)
 
 
 @pytest.fixture
@@ -232,7 +211,7 @@ def test_of_those_whom_the_authority_knows_only_some_may_send(guest: Guest, auth
     directory = authority.directory("pki")
     server, client = (Credentials.in_directory(directory, role) for role in ("server", "client"))
     with Waiting(LOOPBACK, server, allowed=frozenset({"other.example"})) as waiting:
-        with pytest.raises(MoveError, match=r"for source\.example, which may not send guests here"):
+        with pytest.raises(MoveError, match=r"for source\.example, which --allow does not name"):
             Departure(guest).migrate(waiting.arrivals.address, LIMITS, credentials=client)
         waiting.hears()
         assert "127.0.0.1: its certificate is for source.example" in waiting.told[0].replace(

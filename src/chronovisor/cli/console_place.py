@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from typing import Annotated, Final, TypeAlias
 import typer
 
 from chronovisor.cli.background import Foreground
-from chronovisor.cli.own_socket import listen
+from chronovisor.cli.own_socket import OwnSocket
+from chronovisor.cli.protection import Protection
 from chronovisor.cli.terminal import Escape, ending_orderly, typing_into
 from chronovisor.machine.bounded_log import BoundedLog
 from chronovisor.machine.console import Console
@@ -24,8 +24,8 @@ ConsoleAt: TypeAlias = Annotated[
     str,
     typer.Option(
         help="Where the console is: stdio; file:FILE (the newest of what is printed, at most --log-size); "
-        "unix:PATH or tcp:HOST:PORT (one client at a time); none. `chronovisor console` attaches in any case "
-        "but at a terminal.",
+        "unix:PATH, tcp:HOST:PORT or tls:HOST:PORT (one client at a time); none. `chronovisor console` "
+        "attaches in any case but at a terminal.",
         metavar="PLACE",
         show_default="stdio, or a log with --detach",
     ),
@@ -42,23 +42,21 @@ class ConsolePlace:
 
     text: str
     escape: Escape
+    socket: OwnSocket | None
+    """Where clients connect, if they can."""
 
     @classmethod
-    def parse(cls, text: str, escape: str, detach: bool) -> ConsolePlace:
+    def parse(cls, text: str, escape: str, detach: bool, protection: Protection) -> ConsolePlace:
         """Return the place that the options say; MachineError if they make no sense."""
-        place = cls(text, Escape.parse(escape))
         if text == "stdio" and detach:
             raise MachineError("--console stdio: with --detach there is no terminal")
-        if text not in ("", "stdio", "none") and not text.startswith((_FILE, "unix:", "tcp:")):
+        at_socket = text.startswith(("unix:", "tcp:", "tls:"))
+        if text not in ("", "stdio", "none") and not at_socket and not text.startswith(_FILE):
             raise MachineError(
-                f"--console {text!r}: write stdio, none, file:FILE, unix:PATH or tcp:HOST:PORT"
+                f"--console {text!r}: write stdio, none, file:FILE, unix:PATH, tcp:HOST:PORT or tls:HOST:PORT"
             )
-        return place
-
-    @property
-    def socket(self) -> str:
-        """The address at which clients connect; empty if there is none."""
-        return self.text if self.text.startswith(("unix:", "tcp:")) else ""
+        socket = OwnSocket.parse(text, "--console", protection) if at_socket else None
+        return cls(text, Escape.parse(escape), socket)
 
     def console(self, ground: Foreground, name: str, log_bytes: int) -> Console:
         """Return the console of the guest, whose name is this process's by now."""
@@ -75,17 +73,17 @@ class ConsolePlace:
 
 
 @contextlib.contextmanager
-def console_socket(sessions: ConsoleSessions, address: str) -> Iterator[None]:
-    """Let clients attach to a console at an address, one at a time, inside the context.
+def console_socket(sessions: ConsoleSessions, at: OwnSocket) -> Iterator[None]:
+    """Let clients attach to a console at a socket, one at a time, inside the context.
 
     MachineError if it cannot be listened at.
     """
-    listener, path = listen(address, "--console")
+    door = at.open()
 
     def accept() -> None:
         while True:
             try:
-                connection, _ = listener.accept()
+                connection = door.accept()
             except OSError:
                 return
             with connection, contextlib.suppress(MachineError):
@@ -96,9 +94,6 @@ def console_socket(sessions: ConsoleSessions, address: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
+        door.close()
         accepting.join(1.0)
-        if path is not None:
-            path.unlink(missing_ok=True)
+        door.finish(1.0)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import typer
 
+from chronovisor.cli.own_socket import OwnSocket
+from chronovisor.cli.protection import Protection
 from chronovisor.cli.time_away import TimeAway
 from chronovisor.cli.time_options import MAX_STEP_DEFAULT, TIME_HELP, parse_policy
 from chronovisor.machine.control import RequestHandler
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 ANY_PORT: Final = "127.0.0.1:0"
 """A port of this machine that is free."""
+DEBUGGER_PLACE: Final = "[HOST:]PORT|tls:HOST:PORT|unix:PATH"
+"""How a place for debuggers is written."""
 GdbTime: TypeAlias = Annotated[
     str, typer.Option(help=f"While a debugger has the guest stopped: {TIME_HELP}", metavar="POLICY")
 ]
@@ -42,12 +46,12 @@ Record: TypeAlias = Annotated[
 class DebuggerOptions:
     """Where debuggers connect, whether the guest waits for one, and what stops are to its clock."""
 
-    address: str
+    socket: OwnSocket
     wait: bool
     policy: TimePolicy
 
 
-def parse_debugger(address: str, wait: bool, time: str) -> DebuggerOptions | None:
+def parse_debugger(address: str, protection: Protection, wait: bool, time: str) -> DebuggerOptions | None:
     """Return what `--gdb`, `--wait` and `--gdb-time` say; None without a debugger.
 
     MachineError for what makes no sense.
@@ -56,7 +60,18 @@ def parse_debugger(address: str, wait: bool, time: str) -> DebuggerOptions | Non
         if wait:
             raise MachineError("--wait waits for a debugger: say with --gdb where it connects")
         return None
-    return DebuggerOptions(address, wait, parse_policy(time, MAX_STEP_DEFAULT))
+    socket = debugger_socket(address, "--gdb", protection)
+    return DebuggerOptions(socket, wait, parse_policy(time, MAX_STEP_DEFAULT))
+
+
+def debugger_socket(address: str, option: str, protection: Protection) -> OwnSocket:
+    """Return where debuggers connect, from DEBUGGER_PLACE; MachineError for any other text."""
+    if not address.startswith(("unix:", "tls:")):
+        host, _, port = address.removeprefix("tcp:").rpartition(":")
+        if not port.isdecimal():
+            raise MachineError(f"{option} {address!r}: write [HOST:]PORT, tls:HOST:PORT or unix:PATH")
+        address = f"tcp:{host or '127.0.0.1'}:{port}"
+    return OwnSocket.parse(address, option, protection, any_port=True)
 
 
 def parse_record(text: str) -> int:
@@ -96,15 +111,15 @@ class Debugging:
         self._server: GdbServer | None = None
         self.handlers: dict[str, RequestHandler] = {"gdb": self._gdb}
 
-    def open(self, options: DebuggerOptions) -> str:
-        """Listen, and return what gdb's `target remote` takes. With `wait` the guest is stopped first."""
+    def open(self, options: DebuggerOptions) -> GdbServer:
+        """Listen, and return who does. With `wait` the guest is stopped first."""
         from chronovisor.machine.debugger.gdb_server import GdbServer
 
         if self._server is None:
             time = _DebuggedTime(self._time_away, options.policy)
             self._server = GdbServer(
                 self._guest,
-                options.address,
+                options.socket.open(),
                 time,
                 lambda: self._time_away.guest_time,
                 self._tell,
@@ -112,8 +127,8 @@ class Debugging:
             )
             if options.wait:
                 time.stop()
-            self._tell(f"gdb can connect: target remote {self._server.address}")
-        return self._server.address
+            self._tell(f"gdb can connect: {self._server.connect}")
+        return self._server
 
     def record(self, size: int) -> None:
         """Keep so many bytes of the guest's past from now on; nothing if its past is kept already.
@@ -140,9 +155,12 @@ class Debugging:
             self._server.close()
 
     def _gdb(self, request: dict[str, Any]) -> dict[str, Any]:
-        options = DebuggerOptions(request["address"] or ANY_PORT, False, TimePolicy.parse(request["time"]))
+        protection = Protection.from_json(request["protection"])
+        socket = debugger_socket(request["address"] or ANY_PORT, "--at", protection)
+        options = DebuggerOptions(socket, False, TimePolicy.parse(request["time"]))
         if request["record"] and self._guest.recorder is None:
             if self._server is not None:
                 raise MachineError("a debugger can connect already: what has passed cannot be recorded")
             self.record(request["record"])
-        return {"address": self.open(options)}
+        server = self.open(options)
+        return {"address": server.address, "tls": server.is_under_tls, "connect": server.connect}

@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from chronovisor.cli.debugging import GdbTime, Record, parse_record
+from chronovisor.cli.debugging import DEBUGGER_PLACE, GdbTime, Record, parse_record
 from chronovisor.cli.guest_name import GuestName
+from chronovisor.cli.protection import Allow, Insecure, Protection, TlsCa, TlsCert, TlsCredentials, TlsKey
 from chronovisor.cli.time_options import MAX_STEP_DEFAULT, parse_policy
 from chronovisor.machine.control import PATIENCE, ask
 from chronovisor.machine.errors import MachineError
@@ -22,8 +23,14 @@ def command(
     name: GuestName,
     at: Annotated[
         str,
-        typer.Option(help="Where to listen; a free port of this machine.", metavar="[HOST:]PORT|unix:PATH"),
+        typer.Option(help="Where to listen; a free port of this machine.", metavar=DEBUGGER_PLACE),
     ] = "",
+    insecure: Insecure = False,
+    tls_credentials: TlsCredentials = "",
+    tls_ca: TlsCa = "",
+    tls_cert: TlsCert = "",
+    tls_key: TlsKey = "",
+    allow: Allow = None,
     gdb_time: GdbTime = "freeze",
     record: Record = "",
     symbols: Annotated[
@@ -37,9 +44,22 @@ def command(
     A guest that already listens keeps its address.
     """
     policy = str(parse_policy(gdb_time, MAX_STEP_DEFAULT))
-    answer = ask(name, "gdb", PATIENCE, address=at or None, time=policy, record=parse_record(record))
-    connect = f"target remote {answer['address']}"
+    protection = Protection.choose(insecure, tls_credentials, tls_ca, tls_cert, tls_key, allow)
+    answer = ask(
+        name,
+        "gdb",
+        PATIENCE,
+        address=at or None,
+        time=policy,
+        record=parse_record(record),
+        protection=protection.as_json(),
+    )
+    connect = answer["connect"]
     if attach:
+        if answer["tls"]:
+            raise MachineError(
+                f"--attach: gdb speaks no TLS itself; in gdb, with your certificate: {connect}"
+            )
         found = next((path for one in _DEBUGGERS if (path := shutil.which(one))), None)
         if found is None:
             raise MachineError(f"there is no gdb here; install gdb-multiarch, then: {connect}")

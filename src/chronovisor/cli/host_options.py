@@ -91,8 +91,8 @@ Stay: TypeAlias = Annotated[
 Qmp: TypeAlias = Annotated[
     str,
     typer.Option(
-        help="Answer QMP there, QEMU's monitor protocol: at a unix socket, or a port of this machine's "
-        "loopback.",
-        metavar="unix:PATH|tcp:HOST:PORT",
+        help="Answer QMP, QEMU's monitor protocol, at a unix socket, a port of this machine's loopback or, "
+        "under TLS, of a network.",
+        metavar="unix:PATH|tcp:HOST:PORT|tls:HOST:PORT",
     ),
 ]

@@ -11,19 +11,16 @@ import typer
 from chronovisor.cli.guest_name import GuestName
 from chronovisor.cli.move_progress import as_lines, shown
 from chronovisor.cli.move_record import table
-from chronovisor.cli.move_request import (
+from chronovisor.cli.move_request import Token, TokenFile, choose_token, write_request
+from chronovisor.cli.output import say
+from chronovisor.cli.protection import (
     Insecure,
     TlsCa,
     TlsCert,
     TlsCredentials,
     TlsKey,
-    Token,
-    TokenFile,
     choose_credentials,
-    choose_token,
-    write_request,
 )
-from chronovisor.cli.output import say
 from chronovisor.cli.running import parse_seconds
 from chronovisor.cli.time_options import (
     MAX_STEP_DEFAULT,
@@ -118,8 +115,6 @@ def command(
     request: dict[str, Any] = {"cancel": cancel, "resolve": resolve, "force_resume": force_resume}
     if to:
         credentials = choose_credentials(tls_credentials, tls_ca, tls_cert, tls_key, "client")
-        if credentials is not None and (warning := credentials.warning()) is not None:
-            say(warning)
         stream = secrets.randbits(63) if cooperative else None
         request |= write_request(
             to,

@@ -12,7 +12,7 @@ from chronovisor import __version__
 from chronovisor.cli.entrance import Entrance
 from chronovisor.cli.incoming_move import IncomingMove
 from chronovisor.cli.monitor_moves import MoveCommands, Subject, required
-from chronovisor.cli.own_socket import listen
+from chronovisor.cli.own_socket import OwnSocket
 from chronovisor.machine.control import RequestHandler
 from chronovisor.machine.ending import EndReason, GuestEnd
 from chronovisor.machine.errors import MachineError
@@ -47,7 +47,7 @@ _QUIT_PATIENCE: Final = 10.0
 
 
 class Monitor:
-    """Answers QMP's clients at `address` inside the context, for a guest that comes with `attach`.
+    """Answers QMP's clients at `socket` inside the context, for a guest that comes with `attach`.
 
     MachineError if it cannot listen there. At the context's end clients are told how the guest ended. If it
     has moved away, the monitor stays until a client says `quit`, or there is no client unless it is to
@@ -56,7 +56,7 @@ class Monitor:
 
     def __init__(
         self,
-        address: str,
+        socket: OwnSocket,
         stay: bool = False,
         entrance: Entrance | None = None,
         incoming: IncomingMove | None = None,
@@ -70,14 +70,12 @@ class Monitor:
         self._moves = MoveCommands(
             lambda: self._subject, entrance, incoming, lambda name, data: self._server.tell(name, data)
         )
-        listener, path = listen(address, "--qmp")
         version = {"qemu": _QEMU, "package": f"chronovisor {__version__}"}
         self._server = QmpServer(
-            listener,
+            socket.open(),
             SCHEMA,
             self._implementations(version),
             {"QMP": {"version": version, "capabilities": []}},
-            lambda: path.unlink(missing_ok=True) if path is not None else None,
         )
 
     def attach(

@@ -20,21 +20,6 @@ from chronovisor.timebase.types import Ticks
 TOKEN_VARIABLE: Final = "CHRONOVISOR_TOKEN"
 """The environment's variable that holds a token."""
 
-Insecure = Annotated[
-    bool, typer.Option("--insecure", help="Let a guest go over a network unprotected, by tcp:.")
-]
-TlsCredentials = Annotated[
-    str,
-    typer.Option(
-        help="For tls: a directory as QEMU's x509 credentials: ca-cert.pem, server-cert.pem and "
-        "server-key.pem for `receive`, client-cert.pem and client-key.pem for `migrate`.",
-        metavar="DIR",
-    ),
-]
-TlsCa = Annotated[str, typer.Option(help="For tls: the authority that signed the other side's certificate.")]
-TlsCert = Annotated[str, typer.Option(help="For tls: this side's certificate.")]
-TlsKey = Annotated[str, typer.Option(help="For tls: the key of that certificate.")]
-
 Token = Annotated[
     str,
     typer.Option(
@@ -67,23 +52,6 @@ def choose_token(token: str, file: str) -> bytes:
     if len(found) > MAXIMUM_TOKEN:
         raise MachineError(f"a token of {len(found)} bytes: the most is {MAXIMUM_TOKEN}")
     return found
-
-
-def choose_credentials(directory: str, ca: str, certificate: str, key: str, role: str) -> Credentials | None:
-    """Return the credentials that the options name, None if no option is given; MachineError if some are
-    missing.
-
-    `role` is "client" or "server": which files of a directory are meant.
-    """
-    if directory:
-        if ca or certificate or key:
-            raise MachineError("say --tls-credentials, or --tls-ca, --tls-cert and --tls-key, not both")
-        return Credentials.in_directory(directory, role)
-    if not (ca or certificate or key):
-        return None
-    if not (ca and certificate and key):
-        raise MachineError("--tls-ca, --tls-cert and --tls-key belong together: say all three")
-    return Credentials(ca, certificate, key).absolute()
 
 
 def write_request(

@@ -1,79 +1,83 @@
-"""Where a monitor or a console listens: at the user's own socket, or a port of this machine's loopback."""
+"""Where a monitor, a debugger or a console listens: at the user's own socket, or a port."""
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
-import socket
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from chronovisor.cli.output import say
+from chronovisor.cli.protection import Protection
+from chronovisor.machine.door import Door, OpenDoor
 from chronovisor.machine.errors import MachineError
-from chronovisor.machine.run_directory import is_listened_to
-from chronovisor.migration.address import Address, UnixAddress, parse_address
+from chronovisor.migration.address import Place, UnixAddress, parse_address
+from chronovisor.migration.credentials import checked
+from chronovisor.migration.listening import listen
 
 _QEMU_OPTIONS: Final = re.compile(r"(,(server(=on)?|nowait|wait=off))*")
 """What QEMU's `-qmp` takes after the address and what is so here anyway."""
 
 
-def listen(text: str, option: str) -> tuple[socket.socket, Path | None]:
-    """Return a socket that listens at the address that `text` says, and its file if it has one.
+@dataclass(frozen=True, slots=True)
+class OwnSocket:
+    """Where clients connect who control the guest."""
 
-    `option` is what the user gave the address to. MachineError for any other text, an address that others
-    could reach, and one that is taken.
-    """
-    address_text, comma, options = text.partition(",")
-    if not _QEMU_OPTIONS.fullmatch(comma + options):
-        raise MachineError(f"{option} {text!r}: of QEMU's options server, nowait and wait=off are taken")
-    # Not any free port: nobody would be told which.
-    address = parse_address(address_text)
+    place: Place
+    option: str
+    """What the user gave the address to."""
+    protection: Protection
+
+    @classmethod
+    def parse(cls, text: str, option: str, protection: Protection, any_port: bool = False) -> OwnSocket:
+        """Return the place that `text` says; MachineError for any other text.
+
+        Port 0, for any free port, is taken only with `any_port`: somebody has to be told which it is.
+        """
+        address_text, comma, options = text.partition(",")
+        if not _QEMU_OPTIONS.fullmatch(comma + options):
+            raise MachineError(f"{option} {text!r}: of QEMU's options server, nowait and wait=off are taken")
+        return cls(parse_address(address_text, any_port, protection.insecure), option, protection)
+
+    def open(self) -> Door:
+        """Listen there; MachineError for an address that others could reach unprotected, and one that is
+        taken.
+        """
+        try:
+            if isinstance(self.place, UnixAddress):
+                _check_directory(self.place)
+                context = None
+            else:
+                context = (
+                    checked(self.place, self.protection.credentials).server() if self.place.tls else None
+                )
+            listeners = listen(self.place)
+        except MachineError as error:
+            raise MachineError(f"{self.option} {error}") from None
+        door = OpenDoor(listeners, self._remove)
+        if context is None:
+            return door
+        # Few guests have clients under TLS.
+        from chronovisor.machine.tls_door import TlsDoor
+
+        def tell(line: str) -> None:
+            say(f"{self.option} {self.place}: {line}")
+
+        return TlsDoor(door, context, self.protection.allowed, tell)
+
+    def _remove(self) -> None:
+        if isinstance(self.place, UnixAddress):
+            Path(self.place.path).unlink(missing_ok=True)
+
+
+def _check_directory(place: UnixAddress) -> None:
+    directory = Path(place.path).parent
     try:
-        if isinstance(address, UnixAddress):
-            return _listen_at_file(Path(address.path), option)
-        return _listen_at_port(address, option), None
+        found = directory.stat()
     except OSError as error:
-        raise MachineError(f"{option} {address}: cannot be listened at ({error.strerror or error})") from None
-
-
-def _listen_at_port(address: Address, option: str) -> socket.socket:
-    try:
-        host = ipaddress.ip_address("127.0.0.1" if address.host == "localhost" else address.host)
-    except ValueError:
-        host = None
-    if address.tls or host is None or not host.is_loopback:
+        raise MachineError(f"{place}: cannot be listened at ({error.strerror})") from None
+    if found.st_uid != os.getuid() or found.st_mode & 0o022:
         raise MachineError(
-            f"{option} {address}: whoever can connect controls the guest, so the port must be of this "
-            "machine's loopback (tcp:127.0.0.1:PORT); unix:PATH is the user's alone"
+            f"{place}: others can write in {directory}; choose a directory of your own (chmod go-w)"
         )
-    listener = socket.socket(socket.AF_INET6 if host.version == 6 else socket.AF_INET)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((str(host), address.port))
-        listener.listen()
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-def _listen_at_file(path: Path, option: str) -> tuple[socket.socket, Path]:
-    directory = path.parent.stat()
-    if directory.st_uid != os.getuid() or directory.st_mode & 0o022:
-        raise MachineError(
-            f"{option} unix:{path}: others can write in {path.parent}; choose a directory of your own "
-            "(chmod go-w)"
-        )
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if path.is_socket() and not is_listened_to(path):
-            # A process that was killed left it.
-            path.unlink()
-        # The file gets this mode: at no moment can another user connect.
-        os.fchmod(listener.fileno(), 0o600)
-        listener.bind(str(path))
-        listener.listen()
-    except OSError:
-        listener.close()
-        raise
-    return listener, path

@@ -42,19 +42,19 @@ from chronovisor.cli.host_options import (
 from chronovisor.cli.incoming_move import IncomingMove
 from chronovisor.cli.kept_name import keeping_name
 from chronovisor.cli.move_record import summary
-from chronovisor.cli.move_request import (
+from chronovisor.cli.move_request import Token, TokenFile, choose_token
+from chronovisor.cli.output import say
+from chronovisor.cli.own_socket import OwnSocket
+from chronovisor.cli.pid_file import PidFile, pid_file
+from chronovisor.cli.protection import (
+    Allow,
     Insecure,
+    Protection,
     TlsCa,
     TlsCert,
     TlsCredentials,
     TlsKey,
-    Token,
-    TokenFile,
-    choose_credentials,
-    choose_token,
 )
-from chronovisor.cli.output import say
-from chronovisor.cli.pid_file import PidFile, pid_file
 from chronovisor.cli.reboot_options import Append, Initrd, Kernel, after_reboot
 from chronovisor.cli.running import before_the_guest, generated_name, parse_seconds, run_named
 from chronovisor.cli.statistics import tell_statistics
@@ -148,14 +148,7 @@ def command(
     tls_cert: TlsCert = "",
     tls_key: TlsKey = "",
     insecure: Insecure = False,
-    allow: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="For tls: who may send a guest, by a name in the certificate (its common name or an "
-            "alternative name). May be repeated. Without it: all whose certificate the authority signed.",
-            metavar="NAME",
-        ),
-    ] = None,
+    allow: Allow = None,
     token: Token = "",
     token_file: TokenFile = "",
     record: Record = "",
@@ -203,16 +196,13 @@ def command(
         raise MachineError("receive defer waits for a client of a monitor: give --qmp")
     if qmp and not once:
         raise MachineError("a monitor is for one guest: give --once with --qmp")
-    if allow and not (place is not None and place.tls):
-        raise MachineError("--allow is for tls: addresses: other addresses have no certificates")
-    credentials = choose_credentials(tls_credentials, tls_ca, tls_cert, tls_key, "server")
-    if credentials is not None and (warning := credentials.warning()) is not None:
-        say(warning)
+    protection = Protection.choose(insecure, tls_credentials, tls_ca, tls_cert, tls_key, allow)
+    monitor_socket = OwnSocket.parse(qmp, "--qmp", protection) if qmp else None
     again = after_reboot(kernel, initrd, append)
     attachments = Attachments.parse(disk or (), net)
     attachments.check()
     log_bytes = parse_log_size(log_size)
-    at = ConsolePlace.parse(console, escape, detach)
+    at = ConsolePlace.parse(console, escape, detach, protection)
     ground = choose_ground(detach, as_json)
     keeps_name = not name
     name = name or generated_name()
@@ -256,16 +246,16 @@ def command(
             limits,
             say,
             rehearsal.join,
-            credentials,
+            protection.credentials,
             choose_token(token, token_file),
-            frozenset(name.lower() for name in allow or ()),
+            protection.allowed,
             only_one=once,
             trace=incoming,
             record=record_bytes,
             engine=engine.value,
         )
         entrance = Entrance(terms)
-        monitor = _monitor(qmp, stay, entrance, incoming)
+        monitor = _monitor(monitor_socket, stay, entrance, incoming)
         with at.typing(output), monitor or nullcontext():
             rehearsal.start()
             try:
@@ -307,13 +297,15 @@ def command(
                 entrance.close()
 
 
-def _monitor(address: str, stay: bool, entrance: Entrance, incoming: IncomingMove) -> Monitor | None:
-    if not address:
+def _monitor(
+    socket: OwnSocket | None, stay: bool, entrance: Entrance, incoming: IncomingMove
+) -> Monitor | None:
+    if socket is None:
         return None
     # Most processes have none.
     from chronovisor.cli.monitor import Monitor
 
-    return Monitor(address, stay, entrance, incoming)
+    return Monitor(socket, stay, entrance, incoming)
 
 
 def _run(

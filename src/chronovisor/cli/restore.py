@@ -31,7 +31,17 @@ from chronovisor.cli.host_options import (
     TicksPerInstruction,
 )
 from chronovisor.cli.output import say
+from chronovisor.cli.own_socket import OwnSocket
 from chronovisor.cli.pid_file import PidFile, pid_file
+from chronovisor.cli.protection import (
+    Allow,
+    Insecure,
+    Protection,
+    TlsCa,
+    TlsCert,
+    TlsCredentials,
+    TlsKey,
+)
 from chronovisor.cli.reboot_options import Append, Initrd, Kernel, after_reboot
 from chronovisor.cli.running import before_the_guest, generated_name, parse_seconds, run_named
 from chronovisor.cli.statistics import tell_statistics
@@ -92,6 +102,12 @@ def command(
     pidfile: PidFile = "",
     qmp: Qmp = "",
     stay: Stay = False,
+    insecure: Insecure = False,
+    tls_credentials: TlsCredentials = "",
+    tls_ca: TlsCa = "",
+    tls_cert: TlsCert = "",
+    tls_key: TlsKey = "",
+    allow: Allow = None,
     timeout: RunTimeout = "",
     trace: Trace = "",
     stats: Stats = False,
@@ -112,7 +128,9 @@ def command(
     again = after_reboot(kernel, initrd, append)
     attachments = Attachments.parse(disk or (), net)
     log_bytes = parse_log_size(log_size)
-    place = ConsolePlace.parse(console, escape, detach)
+    protection = Protection.choose(insecure, tls_credentials, tls_ca, tls_cert, tls_key, allow)
+    monitor = OwnSocket.parse(qmp, "--qmp", protection) if qmp else None
+    place = ConsolePlace.parse(console, escape, detach, protection)
     ground = choose_ground(detach, as_json)
     with ground, pid_file(pidfile), ExitStack() as stack:
         with opened(file) as reader:
@@ -148,7 +166,7 @@ def command(
                 seconds,
                 server,
                 begun,
-                qmp=qmp,
+                qmp=monitor,
                 stay=stay,
                 trace=traced_by(traced, guest, name),
                 console=place.socket,

@@ -11,7 +11,7 @@ import typer
 from chronovisor.cli.background import LOG_SIZE_DEFAULT, Detach, LogSize, choose_ground, parse_log_size
 from chronovisor.cli.config_file import Config
 from chronovisor.cli.console_place import ConsoleAt, ConsolePlace, EscapeKeys
-from chronovisor.cli.debugging import GdbTime, Record, parse_debugger, parse_record
+from chronovisor.cli.debugging import DEBUGGER_PLACE, GdbTime, Record, parse_debugger, parse_record
 from chronovisor.cli.device_options import Disk, Net
 from chronovisor.cli.guest_end import tell_end
 from chronovisor.cli.guest_log import LogFile, LogItems, guest_log
@@ -32,7 +32,17 @@ from chronovisor.cli.host_options import (
     TicksPerInstruction,
 )
 from chronovisor.cli.output import say
+from chronovisor.cli.own_socket import OwnSocket
 from chronovisor.cli.pid_file import PidFile, pid_file
+from chronovisor.cli.protection import (
+    Allow,
+    Insecure,
+    Protection,
+    TlsCa,
+    TlsCert,
+    TlsCredentials,
+    TlsKey,
+)
 from chronovisor.cli.running import before_the_guest, generated_name, parse_seconds, run_named
 from chronovisor.cli.statistics import tell_statistics
 from chronovisor.cli.terminal import ESCAPE_DEFAULT
@@ -115,6 +125,12 @@ def command(
     pidfile: PidFile = "",
     qmp: Qmp = "",
     stay: Stay = False,
+    insecure: Insecure = False,
+    tls_credentials: TlsCredentials = "",
+    tls_ca: TlsCa = "",
+    tls_cert: TlsCert = "",
+    tls_key: TlsKey = "",
+    allow: Allow = None,
     paused: Annotated[
         bool,
         typer.Option("--paused", help="Run nothing before `chronovisor resume`, or `cont` of a monitor."),
@@ -125,8 +141,8 @@ def command(
     gdb: Annotated[
         str,
         typer.Option(
-            help="Let gdb connect: to a port of this machine, or to a unix socket.",
-            metavar="[HOST:]PORT|unix:PATH",
+            help="Let gdb connect: to a port, or to a unix socket.",
+            metavar=DEBUGGER_PLACE,
         ),
     ] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Run nothing before gdb says so.")] = False,
@@ -154,10 +170,12 @@ def command(
     if (image is None) == (kernel is None):
         raise MachineError("run: give one image, as IMAGE or as --kernel FILE")
     log_bytes = parse_log_size(log_size)
-    debugger, record_bytes = parse_debugger(gdb, wait, gdb_time), parse_record(record)
+    protection = Protection.choose(insecure, tls_credentials, tls_ca, tls_cert, tls_key, allow)
+    monitor = OwnSocket.parse(qmp, "--qmp", protection) if qmp else None
+    debugger, record_bytes = parse_debugger(gdb, protection, wait, gdb_time), parse_record(record)
     log_items = parse_items(log)
     attachments = Attachments.parse(disk or (), net)
-    place = ConsolePlace.parse(console, escape, detach)
+    place = ConsolePlace.parse(console, escape, detach, protection)
     ground = choose_ground(detach, as_json)
     name = name or generated_name()
     with ground, pid_file(pidfile), ExitStack() as stack:
@@ -202,7 +220,7 @@ def command(
                 paused=_not_begun(guest) if paused else None,
                 debugger=debugger,
                 record=record_bytes,
-                qmp=qmp,
+                qmp=monitor,
                 stay=stay,
                 trace=traced_by(traced, guest, name),
                 console=place.socket,

@@ -38,6 +38,7 @@ from chronovisor.migration.tracing import UNTRACED, MoveTrace
 
 if TYPE_CHECKING:
     from chronovisor.cli.monitor import Monitor
+    from chronovisor.cli.own_socket import OwnSocket
     from chronovisor.migration.pause import Pause
     from chronovisor.migration.transfer import MoveReport
 
@@ -65,11 +66,11 @@ def run_named(
     paused: Pause | None = None,
     debugger: DebuggerOptions | None = None,
     record: int = 0,
-    qmp: str = "",
+    qmp: OwnSocket | None = None,
     stay: bool = False,
     monitor: Monitor | None = None,
     trace: MoveTrace = UNTRACED,
-    console: str = "",
+    console: OwnSocket | None = None,
     ended: Callable[[dict[str, Any]], None] = lambda end: None,
 ) -> GuestEnd:
     """Let the guest run until its end here, and have it found by `name` meanwhile.
@@ -88,8 +89,8 @@ def run_named(
     service = _Service(guest, trace)
     service.departure.paused = paused
     with (
-        service.monitor(qmp, stay) if qmp else nullcontext(),
-        service.console_socket(console) if console else nullcontext(),
+        service.monitor(qmp, stay) if qmp is not None else nullcontext(),
+        service.console_socket(console) if console is not None else nullcontext(),
         ControlServer(name, {}) if server is None else nullcontext(server) as answering,
     ):
         answering.handlers.update(service.handlers)
@@ -253,12 +254,12 @@ class _Service:
         packed = base64.b64encode(b"".join(entry.pack() for entry in log.entries)).decode()
         return {"first": log.first, "end": log.written, "entries": packed}
 
-    def monitor(self, address: str, stay: bool) -> AbstractContextManager[object]:
-        """Return the monitor for QMP's clients; MachineError if it cannot listen at the address."""
+    def monitor(self, socket: OwnSocket, stay: bool) -> AbstractContextManager[object]:
+        """Return the monitor for QMP's clients; MachineError if it cannot listen there."""
         # Most guests have none.
         from chronovisor.cli.monitor import Monitor
 
-        monitor = Monitor(address, stay)
+        monitor = Monitor(socket, stay)
         self.attach(monitor)
         return monitor
 
@@ -266,12 +267,12 @@ class _Service:
         """Have the monitor answer for this guest."""
         monitor.attach(self._guest, self.departure, self._moves, self.handlers)
 
-    def console_socket(self, address: str) -> AbstractContextManager[object]:
-        """Return the socket for the console's clients; MachineError if it cannot be listened at."""
+    def console_socket(self, at: OwnSocket) -> AbstractContextManager[object]:
+        """Return the context in which clients attach there; MachineError if it cannot be listened at."""
         # Most guests have none.
         from chronovisor.cli.console_place import console_socket
 
-        return console_socket(self._console, address)
+        return console_socket(self._console, at)
 
     def _reset(self, request: dict[str, Any]) -> dict[str, Any]:
         with self.departure.no_move(), self._guest.holding:

@@ -1,4 +1,4 @@
-"""The address of a move's destination: `tcp:HOST:PORT`, `tls:HOST:PORT` or `unix:PATH`."""
+"""An address to connect to or to listen at: `tcp:HOST:PORT`, `tls:HOST:PORT` or `unix:PATH`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ipaddress
 import os
 import re
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
 from chronovisor.machine.errors import MachineError
@@ -38,8 +38,8 @@ class Address:
         """Return what to connect to (or `listen` at), in order.
 
         MachineError if the name is unknown. Without TLS also MachineError if any of the addresses is not this
-        machine's loopback, unless `insecure` is set: such a stream is neither secret nor authenticated, and
-        everybody who can send one can run a guest here.
+        machine's loopback, unless `insecure` is set: what goes there is neither secret nor authenticated, and
+        everybody who can connect can run a guest here, or controls the one that runs.
         """
         try:
             found = socket.getaddrinfo(
@@ -53,8 +53,8 @@ class Address:
                 break
             if not ipaddress.ip_address(str(sockaddr[0]).split("%")[0]).is_loopback:
                 raise MachineError(
-                    f"{self}: {sockaddr[0]} is not this machine's loopback, and guests do not go over a "
-                    f"network unprotected; use tls:{self.host}:{self.port}, or say --insecure"
+                    f"{self}: {sockaddr[0]} is not this machine's loopback, so everybody could read it and "
+                    f"connect; use {replace(self, tls=True)}, or say --insecure"
                 )
         return [(family, sockaddr) for family, _, _, _, sockaddr in found]
 

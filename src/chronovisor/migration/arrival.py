@@ -16,12 +16,13 @@ from typing import Final
 from chronovisor.machine.console import Console
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.host import Host
-from chronovisor.machine.run_directory import is_listened_to
+from chronovisor.machine.peers import in_words, names_in, peer_of, why_not
 from chronovisor.migration.address import Address, Place, UnixAddress
 from chronovisor.migration.arrived import Arrived
-from chronovisor.migration.credentials import Credentials
+from chronovisor.migration.credentials import Credentials, checked
 from chronovisor.migration.destination import Destination
 from chronovisor.migration.errors import LinkLostError, StreamError
+from chronovisor.migration.listening import listen
 from chronovisor.migration.messages import (
     Aborted,
     Accepted,
@@ -38,7 +39,7 @@ from chronovisor.migration.messages import (
 from chronovisor.migration.outcomes import Outcomes
 from chronovisor.migration.phases import Probe, also_told, no_probe
 from chronovisor.migration.stream import Header, Reader, Writer
-from chronovisor.migration.tcp import SocketPipe, TimeLimits, checked, in_words, names_in, peer_of
+from chronovisor.migration.tcp import SocketPipe, TimeLimits
 from chronovisor.migration.tracing import UNTRACED, MoveTrace
 
 _HANGS_UP_WITHIN: Final = 1.0
@@ -197,14 +198,11 @@ class Arrivals:
             self.close()
 
     def _check_allowed(self, connection: socket.socket) -> None:
-        if self._context is None or not self._terms.allowed:
+        if self._context is None:
             return
-        names = names_in(connection)
-        if not self._terms.allowed.intersection(name.lower() for name in names):
-            raise StreamError(
-                f"its certificate is for {', '.join(sorted(names)) or 'nobody'}, which may not send guests "
-                "here (--allow)"
-            )
+        reason = why_not(names_in(connection), self._terms.allowed)
+        if reason is not None:
+            raise StreamError(reason)
 
     def _consider(self, header: Header, offer: Offer, reader: Reader, writer: Writer, peer: str) -> bool:
         """Take the guest that is offered, if it may come; return whether it came."""
@@ -303,42 +301,3 @@ class Arrivals:
 def _try_to_send(writer: Writer, message: Message) -> None:
     with contextlib.suppress(LinkLostError):
         writer.message(message)
-
-
-def listen(address: Place) -> list[socket.socket]:
-    """Return sockets that listen at the address, with one port for all; MachineError if they cannot."""
-    if isinstance(address, UnixAddress):
-        return [_listen_at_file(address)]
-    listeners: list[socket.socket] = []
-    port = address.port
-    try:
-        for family, sockaddr in address.resolve(listen=True):
-            listener = socket.socket(family, socket.SOCK_STREAM)
-            listeners.append(listener)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listener.bind((sockaddr[0], port, *sockaddr[2:]))
-            listener.listen()
-            port = listener.getsockname()[1]
-    except OSError as error:
-        for listener in listeners:
-            listener.close()
-        raise MachineError(f"{address}: cannot be listened at ({error.strerror or error})") from None
-    return listeners
-
-
-def _listen_at_file(address: UnixAddress) -> socket.socket:
-    path = Path(address.path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if path.is_socket() and not is_listened_to(path):
-            # A process that was killed left it.
-            path.unlink()
-        listener.bind(address.path)
-        path.chmod(0o600)
-        listener.listen()
-    except OSError as error:
-        listener.close()
-        raise MachineError(f"{address}: cannot be listened at ({error.strerror or error})") from None
-    return listener

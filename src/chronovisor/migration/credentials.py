@@ -1,8 +1,8 @@
-"""What each side of a move authenticates itself with: a certificate, and the authority that it trusts.
+"""What each side of a connection authenticates itself with: a certificate, and the authority that it trusts.
 
 Both sides check. A source gives its guest only to a destination whose certificate is signed by the authority
 and is for the host that was asked for. A destination takes guests only from sources whose certificates are
-signed.
+signed; so do a monitor and a debugger's door with their clients.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chronovisor.machine.errors import MachineError
+from chronovisor.migration.address import Place
 
 if TYPE_CHECKING:
     import ssl
@@ -33,7 +34,7 @@ class Credentials:
     def in_directory(cls, directory: str, role: str) -> Credentials:
         """Return those of a directory as QEMU has them: ca-cert.pem, ROLE-cert.pem and ROLE-key.pem.
 
-        `role` is "client" for the source, "server" for the destination.
+        `role` is "client" for the side that connects, "server" for the one that listens.
         """
         of = Path(directory)
         found = cls(str(of / "ca-cert.pem"), str(of / f"{role}-cert.pem"), str(of / f"{role}-key.pem"))
@@ -85,6 +86,16 @@ class Credentials:
                 f"{self.certificate} and {self.key}: no certificate and its key ({_reason(error)})"
             ) from None
         return context
+
+
+def checked(address: Place, credentials: Credentials | None) -> Credentials:
+    """Return the credentials; MachineError if they are missing."""
+    if credentials is None:
+        raise MachineError(
+            f"{address}: both sides need certificates; say --tls-credentials DIR, "
+            "or --tls-ca, --tls-cert and --tls-key"
+        )
+    return credentials
 
 
 def _no_password() -> str:

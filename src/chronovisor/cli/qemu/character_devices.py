@@ -8,7 +8,19 @@ from typing import Final
 from chronovisor.cli.qemu.option import QEMU_ESCAPE, QemuOptionError, Settings, key_values, only
 
 _BACKENDS: Final = ("socket", "file", "stdio", "null")
-_SERVER: Final = ("server", "wait", "path", "host", "port", "to", "ipv4", "ipv6", "nodelay", "telnet")
+_SERVER: Final = (
+    "server",
+    "wait",
+    "path",
+    "host",
+    "port",
+    "to",
+    "ipv4",
+    "ipv6",
+    "nodelay",
+    "telnet",
+    "tls-creds",
+)
 
 
 def take_chardev(settings: Settings, text: str) -> None:
@@ -23,7 +35,25 @@ def take_chardev(settings: Settings, text: str) -> None:
         raise QemuOptionError(f"there is a character device {name!r} already")
     settings.backends[name] = values
     # What cannot be used is told now.
-    _place(values)
+    _place(Settings(), values)
+
+
+def take_object(settings: Settings, text: str) -> None:
+    """`-object tls-creds-x509,id=ID,dir=DIRECTORY,endpoint=server`: what `tls-creds=ID` of a socket means."""
+    values = key_values(text, "qom-type")
+    kind = values.get("qom-type", "")
+    if kind != "tls-creds-x509":
+        raise QemuOptionError(f"{kind!r} is not available; there is tls-creds-x509")
+    only(values, "qom-type", "id", "dir", "endpoint", "verify-peer")
+    if values.get("endpoint") != "server":
+        raise QemuOptionError("clients connect to it here: say endpoint=server")
+    if values.get("verify-peer", "on") not in ("on", "yes", "true"):
+        raise QemuOptionError("a client without a certificate is not let in: verify-peer can be on alone")
+    for key in ("id", "dir"):
+        if not values.get(key):
+            raise QemuOptionError(f"Parameter {key!r} is missing")
+    if settings.credentials.setdefault(values["id"], values["dir"]) != values["dir"]:
+        raise QemuOptionError(f"there is an object {values['id']!r} already")
 
 
 def take_serial(settings: Settings, text: str) -> None:
@@ -69,7 +99,7 @@ def take_gdb(settings: Settings, text: str) -> None:
 
 
 def _set_qmp(settings: Settings, place: str) -> None:
-    if not place.startswith(("unix:", "tcp:")):
+    if not place.startswith(("unix:", "tcp:", "tls:")):
         raise QemuOptionError("QMP is answered at a socket: unix:PATH,server=on,wait=off")
     settings.set("--qmp", place)
 
@@ -81,18 +111,19 @@ def _device(settings: Settings, text: str) -> str:
     if kind == "chardev":
         if rest not in settings.backends:
             raise QemuOptionError(f'chardev "{rest}" not found')
-        return _place(settings.backends[rest])
+        return _place(settings, settings.backends[rest])
     if text in ("stdio", "null", "none"):
         return "stdio" if text == "stdio" else "none"
     if kind == "file":
         return f"file:{rest}"
     if kind == "unix":
         values = key_values(rest, "path")
-        return _place({"backend": "socket", **values})
+        return _place(settings, {"backend": "socket", **values})
     if kind == "tcp":
         address, comma, options = rest.partition(",")
         host, _, port = address.rpartition(":")
-        return _place({"backend": "socket", "host": host, "port": port, **key_values(comma + options, "")})
+        values = {"host": host, "port": port, **key_values(comma + options, "")}
+        return _place(settings, {"backend": "socket", **values})
     raise QemuOptionError(
         f"{text!r} is not available; there are stdio, mon:stdio, null, none, file:FILE, unix:PATH,server=on "
         f"and "
@@ -100,7 +131,7 @@ def _device(settings: Settings, text: str) -> str:
     )
 
 
-def _place(values: Mapping[str, str]) -> str:
+def _place(settings: Settings, values: Mapping[str, str]) -> str:
     backend = values["backend"]
     if backend == "stdio":
         only(values, "backend", "id", "mux", "signal")
@@ -117,5 +148,11 @@ def _place(values: Mapping[str, str]) -> str:
     if values.get("telnet", "off") != "off":
         raise QemuOptionError("telnet is not available")
     if "path" in values:
+        if "tls-creds" in values:
+            raise QemuOptionError("TLS credentials are for a port, not for a unix socket")
         return f"unix:{values['path']}"
-    return f"tcp:{values.get('host') or '127.0.0.1'}:{values.get('port', '')}"
+    scheme = "tcp"
+    if credentials := values.get("tls-creds"):
+        settings.protected_by.add(credentials)
+        scheme = "tls"
+    return f"{scheme}:{values.get('host') or '127.0.0.1'}:{values.get('port', '')}"

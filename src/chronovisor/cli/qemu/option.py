@@ -11,7 +11,7 @@ _VALUE: Final = re.compile(r"((?:[^,]|,,)*)(?:,(?!,)|$)")
 _RECEIVES: Final = frozenset(
     {
         *("--name", "--cpu", "--engine", "--provider", "--kernel", "--initrd", "--append", "--qmp", "--stay"),
-        *("--console", "--escape", "--detach", "--pidfile", "--memory-limit", "--net"),
+        *("--console", "--escape", "--detach", "--pidfile", "--memory-limit", "--net", "--tls-credentials"),
     }
 )
 """What of `run` is taken by `receive` too."""
@@ -33,6 +33,10 @@ class Settings:
     """The address at which a guest is to come; empty to start one."""
     backends: dict[str, Mapping[str, str]] = field(default_factory=dict)
     """Character devices by their ids."""
+    credentials: dict[str, str] = field(default_factory=dict)
+    """Directories of TLS credentials by their ids."""
+    protected_by: set[str] = field(default_factory=set)
+    """The ids of the credentials that character devices name."""
     disks: list[str] = field(default_factory=list)
     """Disks in their order, as `--disk` takes them."""
     drives: dict[str, str] = field(default_factory=dict)
@@ -63,6 +67,12 @@ class Settings:
             ours["--console"] = "none"
         if self.on_terminal and "--detach" in ours:
             raise QemuOptionError("-nographic cannot be used with -daemonize")
+        for name in sorted(self.protected_by):
+            # QEMU makes the objects first, wherever they stand.
+            if name not in self.credentials:
+                raise QemuOptionError(f"No TLS credentials with id {name!r}")
+            if ours.setdefault("--tls-credentials", self.credentials[name]) != self.credentials[name]:
+                raise QemuOptionError("there can be only one directory of TLS credentials")
         for waiting in (*self.drives, *self.networks):
             raise QemuOptionError(f"{waiting!r} has no -device")
         disks = [f"--disk={disk}" for disk in self.disks]

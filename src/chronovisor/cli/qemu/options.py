@@ -11,6 +11,7 @@ from chronovisor.cli.qemu.character_devices import (
     take_gdb,
     take_mon,
     take_monitor,
+    take_object,
     take_qmp,
     take_serial,
 )
@@ -131,6 +132,10 @@ OPTIONS: Final = (
         take_qmp, "One place, at which several clients can be. The guest waits for none (`wait=off`)."),
     Option(("chardev",), "socket|file|stdio|null,id=ID,…", "a character device for -serial and -mon", "",
         take_chardev),
+    Option(("object",), "tls-creds-x509,id=ID,dir=DIR,endpoint=server[,verify-peer=on]",
+        "the certificates of a socket with tls-creds=ID", "`--tls-credentials`", take_object,
+        "For `-chardev socket`, `-qmp tcp:` and `-serial tcp:`, one directory for all. A client has to show a "
+        "certificate. No `tls-authz`; every other object is refused."),
     Option(("mon",), "[chardev=]ID,mode=control", "the same as -qmp", "`--qmp`", take_mon),
     Option(("gdb",), "tcp:[HOST]:PORT|unix:PATH|none", "where gdb connects", "`--gdb`", take_gdb,
         "Only this machine's loopback is listened to."),

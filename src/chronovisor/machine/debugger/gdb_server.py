@@ -1,82 +1,26 @@
-"""Where debuggers connect: a TCP port of this machine alone, or a unix socket of the user's own."""
+"""The debuggers of a guest, one at a time."""
 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
-import os
 import socket
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from chronovisor.machine.debugger.gdb_protocol import ACKNOWLEDGED, frame
 from chronovisor.machine.debugger.gdb_session import Session
 from chronovisor.machine.debugger.inspector import Inspector, StoppedTime
 from chronovisor.machine.debugger.past import Past
+from chronovisor.machine.door import Door
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
-from chronovisor.machine.run_directory import is_listened_to
 
-_UNIX: Final = "unix:"
 _ONE_AT_A_TIME: Final = b"E.another debugger has this guest: detach that one first"
 
 
-def listen(address: str) -> socket.socket:
-    """Listen at [HOST:]PORT or unix:PATH. MachineError if that is no such address, or it is in use.
-
-    HOST has to be this machine's own (127.0.0.1 unless given): the protocol knows no passwords.
-    """
-    return _listen_at_path(address[len(_UNIX) :]) if address.startswith(_UNIX) else _listen_at_port(address)
-
-
-def _listen_at_port(address: str) -> socket.socket:
-    host, _, port = address.removeprefix("tcp:").rpartition(":")
-    host = host.strip("[]") or "127.0.0.1"
-    if not port.isdigit() or int(port) > 0xFFFF or address.startswith("tls:"):
-        raise MachineError(f"gdb {address!r}: write [HOST:]PORT or unix:PATH")
-    try:
-        family, *_, place = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise MachineError(f"gdb {address}: {error.strerror or error}") from None
-    if not ipaddress.ip_address(place[0]).is_loopback:
-        raise MachineError(
-            f"gdb {address}: gdb's protocol knows no passwords, so debuggers of this machine alone are heard "
-            "(127.0.0.1); from elsewhere come through `ssh -L`"
-        )
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(place)
-        listener.listen(1)
-    except OSError as error:
-        listener.close()
-        raise MachineError(f"gdb {address}: {error.strerror or error}") from None
-    return listener
-
-
-def _listen_at_path(path: str) -> socket.socket:
-    with contextlib.suppress(OSError):
-        if Path(path).is_socket() and not is_listened_to(Path(path)):
-            # A process that was killed left it.
-            Path(path).unlink()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # Nobody else can connect from the first moment on, whatever the directory allows.
-    before = os.umask(0o177)
-    try:
-        listener.bind(path)
-        listener.listen(1)
-    except (OSError, ValueError) as error:
-        listener.close()
-        raise MachineError(f"gdb unix:{path}: {getattr(error, 'strerror', None) or error}") from None
-    finally:
-        os.umask(before)
-    return listener
-
-
 class GdbServer:
-    """Lets one debugger at a time at a guest, until it is closed.
+    """Lets one debugger at a time at a guest, by the `door`, until it is closed.
 
     `time` stops the guest and lets it go on; `guest_time` is the stopped guest's timebase. `tell` is told a
     line when a debugger comes and goes. A debugger can go back into the `past`, if there is one.
@@ -85,14 +29,13 @@ class GdbServer:
     def __init__(
         self,
         guest: Guest,
-        address: str,
+        door: Door,
         time: StoppedTime,
         guest_time: Callable[[], int],
         tell: Callable[[str], None] = lambda line: None,
         past: Past | None = None,
     ) -> None:
-        self._listener = listen(address)
-        self._path = address[len(_UNIX) :] if address.startswith(_UNIX) else None
+        self._door = door
         self._guest_time = guest_time
         self._tell = tell
         self._waking, self._wake = socket.socketpair()
@@ -104,22 +47,32 @@ class GdbServer:
 
     @property
     def address(self) -> str:
-        """What gdb's `target remote` takes."""
-        if self._path is not None:
-            return str(Path(self._path).absolute())
-        host, port = self._listener.getsockname()[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        """Where it listens: HOST:PORT, or a path."""
+        return self._door.address
+
+    @property
+    def is_under_tls(self) -> bool:
+        """Whether debuggers have to speak TLS."""
+        return self._door.is_under_tls
+
+    @property
+    def connect(self) -> str:
+        """What to type in gdb."""
+        if not self.is_under_tls:
+            return f"target remote {self.address}"
+        # gdb speaks no TLS itself.
+        return (
+            f"target remote | openssl s_client -quiet -verify_return_error -connect {self.address} "
+            "-CAfile ca-cert.pem -cert client-cert.pem -key client-key.pem"
+        )
 
     def close(self, timeout: float = 5.0) -> None:
         """End the debugger's session, which is told how the guest ended, and listen no more."""
-        if self._path is not None:
-            Path(self._path).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        self._door.close()
         self._waking.close()
         if self._session is not None:
             self._session.join(timeout)
+        self._door.finish(timeout)
 
     def _wake_up(self) -> None:
         # A full buffer wakes as well; a closed one has nobody to wake.
@@ -129,7 +82,7 @@ class GdbServer:
     def _accept(self) -> None:
         while True:
             try:
-                connection, _ = self._listener.accept()
+                connection = self._door.accept()
             except OSError:
                 return
             if not self._serving.acquire(blocking=False):

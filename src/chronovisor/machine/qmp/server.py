@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from chronovisor.machine.door import Door
 from chronovisor.machine.qmp.json_stream import JsonStream
 from chronovisor.machine.qmp.schema import Schema
 from chronovisor.machine.qmp.session import Implementation, Session
@@ -26,28 +27,26 @@ _PATIENCE: Final = 2.0
 
 
 class QmpServer:
-    """Answers clients at `listener`, from `start` to `close`, by the `implementations` of the schema's
-    commands.
+    """Answers clients that come in by the `door`, from `start` to `close`, by the `implementations` of the
+    schema's commands.
 
     `greeting` is what a client is told first. ValueError unless each command has an implementation.
     """
 
     def __init__(
         self,
-        listener: socket.socket,
+        door: Door,
         schema: Schema,
         implementations: Mapping[str, Implementation],
         greeting: dict[str, Any],
-        closed: Callable[[], None] = lambda: None,
     ) -> None:
         declared = {command.name for command in schema.commands} - {"qmp_capabilities"}
         if declared != set(implementations):
             raise ValueError(f"declared or done, not both: {sorted(declared ^ set(implementations))}")
-        self._listener = listener
+        self._door = door
         self._schema = schema
         self._implementations = implementations
         self._greeting = greeting
-        self._closed = closed
         self._clients: list[_Client] = []
         self._changed = threading.Condition()
         self._closing = False
@@ -85,10 +84,7 @@ class QmpServer:
 
     def close(self) -> None:
         """Let requests that are being answered finish, and turn all clients away."""
-        self._closed()
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        self._door.close()
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -98,11 +94,12 @@ class QmpServer:
         deadline = time.monotonic() + _PATIENCE
         for client in clients:
             client.finish(deadline)
+        self._door.finish(max(0.0, deadline - time.monotonic()))
 
     def _accept(self) -> None:
         while self._wait_for_room():
             try:
-                connection, _ = self._listener.accept()
+                connection = self._door.accept()
             except OSError:
                 return
             with self._changed:
