@@ -73,7 +73,14 @@ def test_a_source_has_to_show_the_token(machine: Machine, tmp_path: Path) -> Non
 
 
 def test_names_that_may_send_are_for_tls_alone(machine: Machine) -> None:
-    machine.fails(ExitStatus.USAGE, "--allow is for tls", "receive", "tcp:127.0.0.1:0", "--allow", "me")
+    machine.fails(
+        ExitStatus.USAGE,
+        "--allow does nothing without a tls: address",
+        "receive",
+        "tcp:127.0.0.1:0",
+        "--allow",
+        "me",
+    )
 
 
 def test_a_paused_guest_arrives_paused_and_its_pause_does_not_count(machine: Machine) -> None:
@@ -127,7 +134,7 @@ def test_what_a_guest_begins_with_after_a_reboot_is_read_before_it_comes(
     for options, reason in {
         ("--kernel", "nowhere"): "nowhere: No such file or directory",
         ("--kernel", "hello-le", "--initrd", "nowhere"): "nowhere: No such file or directory",
-        ("--append", "quiet"): "--initrd and --append are for a reboot: give --kernel with them",
+        ("--append", "quiet"): "--append does nothing without --kernel",
     }.items():
         assert main([*command, *options]) in (ExitStatus.USAGE, ExitStatus.BAD_IMAGE)
         assert reason in capsys.readouterr().err

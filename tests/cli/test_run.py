@@ -286,7 +286,7 @@ def test_output_that_cannot_be_written_is_said_in_a_line() -> None:
         (["--timeout", "soon"], "timeout 'soon'"),
         (["--timeout", "-1"], "timeout '-1'"),
         (["--timeout", "nan"], "timeout 'nan'"),
-        (["--log-size", "1023"], "at least 1024 bytes"),
+        (["--console", "file:x", "--log-size", "1023"], "at least 1024 bytes"),
         (["--config", "no.toml"], "no.toml: No such file"),
         (["--colour"], "No such option"),
     ],

@@ -141,6 +141,8 @@ def _words_to_complete() -> list[str]:
 def _application(wanted: str) -> Any:
     import typer
 
+    from chronovisor.cli.needed_options import CheckedCommand
+
     app = typer.Typer(
         help=_HELP,
         epilog=statuses_in_help(()),
@@ -169,7 +171,7 @@ def _application(wanted: str) -> Any:
     app.callback(help=_HELP, epilog=statuses_in_help(()))(options)
     for name, (module, summary, statuses) in COMMANDS.items():
         command = import_module(module).command if name == wanted else _stands_for
-        app.command(name, short_help=summary, epilog=statuses_in_help(statuses))(command)
+        app.command(name, cls=CheckedCommand, short_help=summary, epilog=statuses_in_help(statuses))(command)
     return app
 
 

@@ -57,8 +57,6 @@ def parse_debugger(address: str, protection: Protection, wait: bool, time: str) 
     MachineError for what makes no sense.
     """
     if not address:
-        if wait:
-            raise MachineError("--wait waits for a debugger: say with --gdb where it connects")
         return None
     socket = debugger_socket(address, "--gdb", protection)
     return DebuggerOptions(socket, wait, parse_policy(time, MAX_STEP_DEFAULT))

@@ -12,7 +12,6 @@ from typing import Annotated, Final, TypeAlias
 import typer
 
 from chronovisor.machine.bounded_log import BoundedLog
-from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest_log import MEANINGS, GuestLog, LogItem
 
 LogItems: TypeAlias = Annotated[
@@ -38,11 +37,9 @@ _SIZE: Final = 16 << 20
 def guest_log(items: frozenset[LogItem], path: str) -> Iterator[GuestLog | None]:
     """Open the log, or yield None without items. `%d` in the path is this process's id, as under QEMU.
 
-    MachineError if the file cannot be opened, or nothing is to be logged to it.
+    MachineError if the file cannot be opened.
     """
     if not items:
-        if path:
-            raise MachineError(f"log file {path}: say with --log what is logged there")
         yield None
     elif not path:
         yield GuestLog(items, _to_stderr)

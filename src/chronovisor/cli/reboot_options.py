@@ -6,7 +6,6 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from chronovisor.machine.errors import MachineError
 from chronovisor.machine.host import start_with
 from chronovisor.machine.start import Start
 
@@ -27,7 +26,5 @@ Append: TypeAlias = Annotated[str, typer.Option(help="With --kernel: the command
 def after_reboot(kernel: str, initrd: str, append: str) -> Start | None:
     """What a guest begins with if it reboots; None without a kernel. MachineError for a wrong file."""
     if not kernel:
-        if initrd or append:
-            raise MachineError("--initrd and --append are for a reboot: give --kernel with them")
         return None
     return start_with(kernel, append, initrd or None)

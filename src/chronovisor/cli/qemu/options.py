@@ -134,11 +134,11 @@ OPTIONS: Final = (
         take_chardev),
     Option(("object",), "tls-creds-x509,id=ID,dir=DIR,endpoint=server[,verify-peer=on]",
         "the certificates of a socket with tls-creds=ID", "`--tls-credentials`", take_object,
-        "For `-chardev socket`, `-qmp tcp:` and `-serial tcp:`, one directory for all. A client has to show a "
-        "certificate. No `tls-authz`; every other object is refused."),
+        "For `-chardev socket`, `-qmp tcp:` and `-serial tcp:`; one directory for all. A client has to show "
+        "a certificate. No `tls-authz`; every other object is refused."),
     Option(("mon",), "[chardev=]ID,mode=control", "the same as -qmp", "`--qmp`", take_mon),
     Option(("gdb",), "tcp:[HOST]:PORT|unix:PATH|none", "where gdb connects", "`--gdb`", take_gdb,
-        "Only this machine's loopback is listened to."),
+        "Only this machine's loopback is listened to (`run --gdb tls:` listens under TLS)."),
     Option(("s",), "", "the same as -gdb tcp::1234", "`--gdb 1234`", _sets("--gdb", "1234")),
     Option(("S",), "", "run nothing before cont, by QMP or gdb", "`--paused`", _sets("--paused")),
     Option(("incoming",), "tcp:HOST:PORT|unix:PATH|defer", "wait for a guest that moves here",
