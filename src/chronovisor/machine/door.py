@@ -46,7 +46,10 @@ class OpenDoor:
         self._on_close = closed
         self._closed = False
         self.address = _address(listeners[0])
+        # It stays open as long as somebody may wait; the number of a closed listener may be another's.
+        self._waking, self._wake = socket.socketpair()
         self._here = select.poll()
+        self._here.register(self._waking, select.POLLIN)
         for listener in listeners:
             self._here.register(listener, select.POLLIN)
             # A client that has gone again is not waited for.
@@ -55,8 +58,7 @@ class OpenDoor:
     def accept(self) -> socket.socket:
         """Wait for the next client and return its connection; OSError once the door is closed."""
         while True:
-            # Looked at before the numbers mean anything: once it is closed they may be others'.
-            ready = [] if self._closed else [fd for fd, _ in self._here.poll()]
+            ready = {fd for fd, _ in self._here.poll()}
             if self._closed:
                 raise OSError("the door is closed")
             for listener in self._listeners:
@@ -71,10 +73,8 @@ class OpenDoor:
             return
         self._closed = True
         self._on_close()
+        self._wake.close()
         for listener in self._listeners:
-            # Closing alone does not wake a thread that waits.
-            with contextlib.suppress(OSError):
-                listener.shutdown(socket.SHUT_RDWR)
             listener.close()
 
     def finish(self, timeout: float) -> None:
