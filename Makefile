@@ -53,8 +53,8 @@ man: $(VENV)/docs ## a manual page for each command: build/man (man -l build/man
 	@$(BIN)/sphinx-build --keep-going --write-all --quiet --builder man docs build/man
 	@echo "build/man"
 
-debian-disk: $(VENV)/ready ## a disk with Debian for 64-bit Power, in build/ (needs root and Debian's mmdebstrap)
-	@$(BIN)/python -m chronovisor.cli.debian_disk build
+debian-disk: $(VENV)/ready ## a disk with Debian for 64-bit Power, in build/ (needs root and Debian's mmdebstrap); PACKAGES="gcc make"
+	@$(BIN)/python -m chronovisor.cli.debian_disk build $(PACKAGES)
 
 guests: ## the guests' ELF files, made anew (needs Debian's gcc and gcc-{powerpc64le,powerpc64,aarch64}-linux-gnu)
 	@$(MAKE) --no-print-directory -C guests

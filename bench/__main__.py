@@ -11,6 +11,7 @@ from rich.table import Table
 
 from bench import (
     campaigns,
+    debian_build,
     devices,
     drift,
     exit_parts,
@@ -66,6 +67,7 @@ FIGURES: Final[dict[str, Callable[[Console], None]]] = {
     "guest-speed": _guest_speed,
     "linux-boot": linux_boot.show,
     "linux-work": linux_work.show,
+    "debian-build": debian_build.show,
     "devices": devices.show,
     "parallel": parallel.show,
     "switch": switch.show,

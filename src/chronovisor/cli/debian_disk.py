@@ -1,17 +1,20 @@
 """A disk with Debian for 64-bit Power, made of Debian's packages.
 
-`python -m chronovisor.cli.debian_disk DIRECTORY` leaves `debian.img` there, and `debian-vmlinux` and
-`debian-initrd.cpio`, with which a guest boots from it. mmdebstrap fetches and unpacks the packages here.
-Their own scripts configure them in a guest: this is the second stage, the first time that a guest boots from
-the disk.
+`python -m chronovisor.cli.debian_disk DIRECTORY [PACKAGE ...]` leaves `debian.img` there, and
+`debian-vmlinux` and `debian-initrd.cpio`, with which a guest boots from it. mmdebstrap fetches and unpacks
+the packages here, further ones that are named among them. Their own scripts configure them in a guest: this
+is the second stage, the first time that a guest boots from the disk.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +38,8 @@ _PACKAGES: Final = (
     *("apt", "ca-certificates", "dbus", "e2fsprogs", "ifupdown", "iproute2", "isc-dhcp-client", "kmod"),
     *("netbase", "systemd-sysv", "udev"),
 )
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+"""Of a package."""
 _LEFT_OUT: Final = ("usr/share/doc/*", "usr/share/man/*", "usr/share/locale/*", "usr/share/info/*")
 _MEMORY: Final = "1G"
 _HOURS: Final = 2
@@ -90,8 +95,13 @@ exec switch_root /mnt /sbin/init
 """
 
 
-def make(directory: Path, packages: Packages) -> None:
-    """Make the disk and what boots from it; FetchError or MachineError if that fails."""
+def make(directory: Path, packages: Packages, further: Sequence[str] = ()) -> None:
+    """Make the disk, with further packages on it, and what boots from it.
+
+    FetchError or MachineError if that fails; a disk that was there before is then still there.
+    """
+    if wrong := [name for name in further if not _NAME.fullmatch(name)]:
+        raise FetchError(f"{wrong[0]!r} is no package's name")
     directory.mkdir(parents=True, exist_ok=True)
     kernel = packages.kernel()
     found = modules(kernel, (*DISK, *NETWORK))
@@ -100,37 +110,46 @@ def make(directory: Path, packages: Packages) -> None:
     (directory / KERNEL).unlink(missing_ok=True)
     (directory / KERNEL).symlink_to(packages.vmlinux())
     partial = directory / f"{IMAGE}.partial"
-    first_stage(partial, packages, kernel)
-    second_stage(partial, packages.vmlinux(), initrd)
-    partial.rename(directory / IMAGE)
+    try:
+        first_stage(partial, packages, kernel, further)
+        second_stage(partial, packages.vmlinux(), initrd)
+        partial.rename(directory / IMAGE)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
-def first_stage(image: Path, packages: Packages, kernel: Path) -> None:
-    """Make a disk with the packages unpacked, and with the kernel's modules."""
+def first_stage(image: Path, packages: Packages, kernel: Path, further: Sequence[str] = ()) -> None:
+    """Make a disk with the packages, not configured yet, and with the kernel's modules."""
     missing = [package for tool, package in _TOOLS.items() if shutil.which(tool) is None]
     if missing:
         raise FetchError(f"needs Debian's {' and '.join(missing)}")
     if os.geteuid():
         raise FetchError("only root can make the disk: its files belong to several users")
+    image.unlink(missing_ok=True)
     root = image.with_suffix(".root")
     shutil.rmtree(root, ignore_errors=True)
+    try:
+        _unpack(root, packages, further)
+        shutil.copytree(kernel / "lib/modules", root / "lib/modules", symlinks=True, dirs_exist_ok=True)
+        for name, text in {**_FILES, "second-stage": _SECOND_STAGE}.items():
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        _run("mke2fs", "-q", "-t", "ext4", "-d", str(root), str(image), f"{SIZE >> 10}k")
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _unpack(root: Path, packages: Packages, further: Sequence[str]) -> None:
     uri, suite = packages.mirror()
     _run(
         *("mmdebstrap", "--mode=root", "--architectures=ppc64el", "--variant=extract"),
-        *("--skip=cleanup/apt,check/qemu", *(f"--include={package}" for package in _PACKAGES)),
+        *("--skip=cleanup/apt,check/qemu", *(f"--include={name}" for name in (*_PACKAGES, *further))),
         *(f"--dpkgopt=path-exclude=/{path}" for path in _LEFT_OUT),
         *(suite, str(root), f"deb {uri} {suite} main"),
     )
-    shutil.copytree(kernel / "lib/modules", root / "lib/modules", symlinks=True, dirs_exist_ok=True)
-    for name, text in {**_FILES, "second-stage": _SECOND_STAGE}.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
     for rest in (root / "var/cache/apt").glob("*.bin"):
         rest.unlink()
-    image.unlink(missing_ok=True)
-    _run("mke2fs", "-q", "-t", "ext4", "-d", str(root), str(image), f"{SIZE >> 10}k")
-    shutil.rmtree(root)
 
 
 def second_stage(image: Path, kernel: Path, initrd: bytes) -> None:
@@ -148,17 +167,34 @@ def second_stage(image: Path, kernel: Path, initrd: bytes) -> None:
 def _run(*command: str) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode:
-        raise FetchError(f"{command[0]} failed: {(ended.stderr.strip() or '?').splitlines()[-1]}")
+        lines = ended.stderr.strip().splitlines() or ["?"]
+        # What apt says is wrong comes first; what mmdebstrap makes of it, last.
+        told = next((line for line in lines if line.startswith("E: ")), lines[-1])
+        raise FetchError(f"{command[0]} failed: {told.removeprefix('E: ')}")
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str]) -> None:
+    """Make the disk that the command line asks for, and print how it is booted."""
+    parser = argparse.ArgumentParser(
+        prog="debian_disk.py", description="Makes a disk with Debian for 64-bit Power."
+    )
+    parser.add_argument(
+        "directory", metavar="DIRECTORY", help="where the disk and what boots from it are left"
+    )
+    parser.add_argument(
+        "packages", metavar="PACKAGE", nargs="*", help="a further package of Debian's for the disk"
+    )
+    asked = parser.parse_args(arguments)
+    place = asked.directory
     try:
-        make(Path(sys.argv[1]), Packages())
-    except IndexError:
-        sys.exit("usage: debian_disk.py DIRECTORY")
+        make(Path(place), Packages(), asked.packages)
     except (FetchError, MachineError, OSError) as error:
         sys.exit(f"debian_disk.py: {error}")
     print(
-        f"chronovisor run --kernel {sys.argv[1]}/{KERNEL} --initrd {sys.argv[1]}/{INITRD} --memory 1G "
-        f'--disk {sys.argv[1]}/{IMAGE} --net passt --append "{COMMAND_LINE}"'
+        f"chronovisor run --kernel {place}/{KERNEL} --initrd {place}/{INITRD} --memory 1G "
+        f'--disk {place}/{IMAGE} --net passt --append "{COMMAND_LINE}"'
     )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
