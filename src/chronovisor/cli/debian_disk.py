@@ -190,6 +190,8 @@ def main(arguments: Sequence[str]) -> None:
         make(Path(place), Packages(), asked.packages)
     except (FetchError, MachineError, OSError) as error:
         sys.exit(f"debian_disk.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit("debian_disk.py: interrupted")
     print(
         f"chronovisor run --kernel {place}/{KERNEL} --initrd {place}/{INITRD} --memory 1G "
         f'--disk {place}/{IMAGE} --net passt --append "{COMMAND_LINE}"'

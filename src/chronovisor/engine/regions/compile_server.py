@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import os
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from chronovisor.engine.native.compile_server import serve
@@ -36,7 +38,15 @@ def answer(asked: dict[str, Any]) -> bytes:
     return compile_region(wanted).encode()
 
 
-if __name__ == "__main__":
-    # Guests run without regions too, if more slowly: they come first on a busy machine.
+def come_second() -> None:
+    """Leave a busy machine to guests: they run without regions too, if more slowly."""
     os.nice(_NICENESS)
+    # This process has a session of its own. Linux may share processors among sessions, each of which has a
+    # niceness, and count that of a process within its session alone (sched(7), "The autogroup feature").
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(_NICENESS))
+
+
+if __name__ == "__main__":
+    come_second()
     serve(answer, _COLLECTS_AFTER)
