@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -285,3 +286,99 @@ def test_a_store_while_the_dirty_log_is_taken_is_in_this_answer_or_the_next(
     pages.marks = iter(())
     assert first == sorted(first)
     assert set(first) | set(log.take()) == pages.marked
+
+
+# The next move
+
+
+class Offers:
+    """Counts the guests that are offered to a destination, and acts before the second one is considered."""
+
+    def __init__(self, arrivals: Arrivals, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.second = threading.Event()
+        self._count = 0
+        self._begin = arrivals._begin_taking
+        monkeypatch.setattr(arrivals, "_begin_taking", self._counted)
+
+    def _counted(self) -> bool:
+        self._count += 1
+        if self._count == 2:
+            self.second.set()
+        return self._begin()
+
+
+def test_a_guest_that_is_offered_again_at_once_waits_for_the_end_of_its_last_move(
+    guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The destination is busy, and has not noticed yet that the source has given the move up."""
+    departure = Departure(guest)
+
+    def give_up_and_dawdle() -> None:
+        if not offers.second.is_set():
+            departure.cancel()
+            assert offers.second.wait(60)
+            # So long that whoever does not wait has been refused.
+            time.sleep(0.1)
+
+    arrivals = waiting(at(DestinationPhase.RECEIVE, give_up_and_dawdle))
+    offers = Offers(arrivals, monkeypatch)
+    with pytest.raises(MoveCancelledError):
+        departure.migrate(arrivals.address, LIMITS)
+    departure.migrate(arrivals.address, LIMITS)
+    came = arrivals.wait(60)
+    assert came is not None
+    came.host.close()
+    arrivals.close()
+
+
+def test_a_guest_waits_for_the_place_of_one_that_has_ended(
+    guest: Guest, arrivals: Arrivals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offers = Offers(arrivals, monkeypatch)
+    with Host(tb_origin=7, engine="concrete") as host:
+        other = host.boot(SPINS, "8M")
+        other.resume()
+        Departure(guest).migrate(arrivals.address, LIMITS)
+        came = arrivals.wait(60)
+        assert came is not None
+        first = came.start()[0]
+        # While it runs nobody else may come, and need not wait to hear that.
+        with pytest.raises(MoveError, match="another guest has come"):
+            Departure(other).migrate(arrivals.address, LIMITS)
+        first.stop()
+
+        def make_room() -> None:
+            assert offers.second.wait(60)
+            time.sleep(0.1)
+            came.host.close()
+            arrivals.take_another()
+
+        offers.second.clear()
+        offers._count = 1
+        making = threading.Thread(target=make_room)
+        making.start()
+        Departure(other).migrate(arrivals.address, LIMITS)
+        making.join()
+    after = arrivals.wait(60)
+    assert after is not None
+    after.host.close()
+
+
+def test_a_guest_is_refused_at_once_while_another_one_is_coming(guest: Guest) -> None:
+    said = list[str]()
+
+    def offer_another() -> None:
+        with Host(tb_origin=7, engine="concrete") as host:
+            other = host.boot(SPINS, "8M")
+            other.resume()
+            with pytest.raises(MoveError, match="or is coming") as refusal:
+                Departure(other).migrate(arrivals.address, LIMITS)
+        said.append(str(refusal.value))
+
+    arrivals = waiting(at(DestinationPhase.RECEIVE, offer_another))
+    Departure(guest).migrate(arrivals.address, LIMITS)
+    came = arrivals.wait(60)
+    assert came is not None
+    assert len(said) == 1
+    came.host.close()
+    arrivals.close()

@@ -46,6 +46,8 @@ _HANGS_UP_WITHIN: Final = 1.0
 """Seconds for a peer to close its connection."""
 _KNOWS_WITHIN: Final = 30.0
 """Seconds for the source of the only guest to close its connection."""
+_PART_OF_SILENCE: Final = 0.5
+"""Of the time after which a source gives up that hears nothing: the longest wait for the last move's end."""
 MAXIMUM_CONNECTIONS: Final = 16
 """How many peers are heard at a time; more are hung up on."""
 
@@ -104,6 +106,8 @@ class Arrivals:
         self._connections = threading.BoundedSemaphore(MAXIMUM_CONNECTIONS)
         self._taking = threading.Lock()
         """Held from an offer until its move failed; if the guest came, until `take_another`."""
+        self._occupant: SocketPipe | None = None
+        """What the move goes over for which `_taking` was taken last."""
         self._came = threading.Event()
         self._arrived: Arrived | None = None
         self._deciding = threading.Lock()
@@ -188,7 +192,7 @@ class Arrivals:
                 elif isinstance(message, Offer):
                     header.check_offer(message)
                     pipe.deadline = time.monotonic() + self._terms.limits.whole_move
-                    came = self._consider(header, message, reader, writer, peer)
+                    came = self._consider(header, message, pipe, reader, writer, peer)
                 else:
                     raise StreamError(f"a stream does not begin with {type(message).__name__}")
             except LinkLostError as error:
@@ -204,16 +208,19 @@ class Arrivals:
         if reason is not None:
             raise StreamError(reason)
 
-    def _consider(self, header: Header, offer: Offer, reader: Reader, writer: Writer, peer: str) -> bool:
+    def _consider(
+        self, header: Header, offer: Offer, pipe: SocketPipe, reader: Reader, writer: Writer, peer: str
+    ) -> bool:
         """Take the guest that is offered, if it may come; return whether it came."""
         # Before all else: a peer without the token learns nothing and occupies nothing here.
         if self._terms.token and not hmac.compare_digest(offer.token, self._terms.token):
             shown = "another token than this destination's" if offer.token else "no token"
             self._refuse(writer, f"the source shows {shown} (--token)", peer)
             return False
-        if not self._taking.acquire(blocking=False):
+        if not self._begin_taking():
             self._refuse(writer, "another guest has come here, or is coming", "")
             return False
+        self._occupant = pipe
         host, trace = None, self._terms.trace
         try:
             if header.memory_size > self._terms.memory_limit:
@@ -253,6 +260,20 @@ class Arrivals:
             self._terms.tell(f"the move was given up, and the guest does not run here: {reason}")
             self._taking.release()
         return reason is None
+
+    def _begin_taking(self) -> bool:
+        """Take `_taking` if it is free or will soon be: the move's source is gone, or the guest has ended.
+
+        The one that offers a guest now may be the one that has just given a move up.
+        """
+        if self._taking.acquire(blocking=False):
+            return True
+        came, occupant = self._arrived, self._occupant
+        if came is not None:
+            frees_soon = not self._terms.only_one and came.destination.guest.end is not None
+        else:
+            frees_soon = occupant is not None and occupant.is_ended
+        return frees_soon and self._taking.acquire(timeout=self._terms.limits.silence * _PART_OF_SILENCE)
 
     def _take(
         self, destination: Destination, host: Host, reader: Reader, writer: Writer, answer: Message

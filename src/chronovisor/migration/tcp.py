@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import select
 import socket
 import time
 from collections.abc import Sequence
@@ -97,6 +98,19 @@ class SocketPipe:
             raise LinkLostError(f"the other side took nothing for {self.limit:g} s") from None
         except OSError as error:
             raise LinkLostError(f"the connection was lost ({in_words(error)})") from None
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether one of the sides has ended the connection, even if not all that came was read. From any
+        thread.
+        """
+        here = select.poll()
+        try:
+            here.register(self._socket, select.POLLRDHUP)
+        except ValueError:
+            # It is closed here.
+            return True
+        return bool(here.poll(0))
 
     def interrupt(self) -> None:
         """Make reads and writes in progress, and all later ones, fail as if the connection were lost. From
