@@ -27,6 +27,35 @@ REQUESTS: list[Any] = [
     {"execute": "query-status"},
     {"execute": "stop"},
     {"execute": "query-name"},
+    {"execute": "query-target"},
+    {"execute": "query-memory-size-summary"},
+    *(
+        {"execute": "human-monitor-command", "arguments": {"command-line": line}}
+        for line in (
+            *(
+                "info name",
+                "c",
+                "info status",
+                "s",
+                "stop",
+                "help stop",
+                "help cont",
+                "help system_reset",
+                "? quit",
+            ),
+            *(
+                "help nope",
+                "stop now",
+                "infos",
+                "info nope",
+                "info name x",
+                "help info status",
+                "help info nope",
+            ),
+            *("system_reset", "", "  cont  "),
+        )
+    ),
+    {"execute": "stop"},
     {"execute": "nope", "id": 3},
     42,
     [1],
@@ -130,7 +159,7 @@ def test_answers_and_events_are_qemus(machine: Machine, tmp_path: Path) -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        options = ("--memory", "2M", "--name", "one", "--paused", "--qmp", f"unix:{ours}")
+        options = ("--memory", "256M", "--name", "one", "--paused", "--qmp", f"unix:{ours}")
         machine.processes.append(process := Process("run", "demo-le.elf", *options))
         expected, found = conversation(theirs), conversation(ours)
         assert qemu.wait(60) == process.ends() == 0
@@ -138,7 +167,7 @@ def test_answers_and_events_are_qemus(machine: Machine, tmp_path: Path) -> None:
         qemu.kill()
         qemu.wait()
     assert found == expected
-    assert sum("event" in message for message in found) == 6
+    assert sum("event" in message for message in found) == 11
 
 
 def moved(source: Path, destination: Path, way: str) -> tuple[list[str], list[str], list[Any]]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from chronovisor import __version__
 from chronovisor.cli.entrance import Entrance
+from chronovisor.cli.human_monitor import HumanMonitor
 from chronovisor.cli.incoming_move import IncomingMove
 from chronovisor.cli.monitor_moves import MoveCommands, Subject, required
 from chronovisor.cli.own_socket import OwnSocket
@@ -130,7 +131,7 @@ class Monitor:
             self._server.close()
 
     def _implementations(self, version: dict[str, Any]) -> dict[str, Implementation]:
-        return {
+        done: dict[str, Implementation] = {
             "query-version": lambda given: version,
             "query-commands": lambda given: [{"name": command.name} for command in SCHEMA.commands],
             "query-qmp-schema": lambda given: SCHEMA.introspect(),
@@ -145,8 +146,13 @@ class Monitor:
             **self._moves.implementations,
             "dump-guest-memory": self._dump,
             "query-dump-guest-memory-capability": lambda given: {"formats": ["elf"]},
-            "human-monitor-command": self._human,
+            "query-target": lambda given: {"arch": "ppc64"},
+            "query-memory-size-summary": lambda given: {
+                "base-memory": self._guest.memory.size,
+                "plugged-memory": 0,
+            },
         }
+        return done | {"human-monitor-command": HumanMonitor(done, self._registers).answer}
 
     # The guest
 
@@ -225,18 +231,6 @@ class Monitor:
         self._handlers["dump"]({"path": os.path.abspath(path)})
 
     # For people
-
-    def _human(self, given: dict[str, Any]) -> str:
-        words = given["command-line"].split()
-        if words == ["info", "status"]:
-            status = self._query_status({})
-            other = "" if status["status"] in ("running", "paused") else f" ({status['status']})"
-            return f"VM status: {'running' if status['running'] else 'paused'}{other}\r\n"
-        if words[:2] == ["info", "registers"] and words[2:] in ([], ["-a"]):
-            first = given.get("cpu-index", 0)
-            vcpus = range(self._guest.topology.vcpus) if words[2:] else [first]
-            return "\r\n".join(self._registers(vcpu) for vcpu in vcpus)
-        return f"unknown command: '{given['command-line']}'\r\n"
 
     def _registers(self, vcpu: int) -> str:
         shown = self._handlers["reg"]({"vcpu": vcpu, "register": None, "value": None})
