@@ -82,7 +82,7 @@ def test_a_guest_under_its_own_client(machine: Machine, tmp_path: Path) -> None:
         queries = {command for command in commands if command.startswith("query-")}
         for command in queries:
             await client.execute(command)
-        assert (len(queries), "stop" in commands) == (10, True)
+        assert (len(queries), "stop" in commands) == (12, True)
         for command in ("stop", "stop", "query-status"):
             status: Any = await client.execute(command)
         assert (status["status"], status["running"]) == ("paused", False)
