@@ -15,6 +15,9 @@ def machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Machine]:
     monkeypatch.setenv("CHRONOVISOR_RUN_DIR", str(tmp_path / "run"))
+    # A busy machine may stop a process for longer than people are asked to wait.
+    for impatient in ("ps", "top", "kill"):
+        monkeypatch.setattr(f"chronovisor.cli.{impatient}._PATIENCE", 60.0)
     made = Machine(capsys)
     yield made
     for process in made.processes:

@@ -24,7 +24,7 @@ from faulty_way import Fault, FaultyWay
 
 COMMAND = [sys.executable, "-c", "import sys; from chronovisor.cli import main; sys.exit(main())"]
 ORIGIN = 987_654_321_987
-LIMIT = ("--time-limit", "5")
+LIMIT = ("--time-limit", "60")
 NO_GUEST_FOR_EVER = ("--timeout", "300")
 """What hangs ends some time. A busy machine may take a minute for a test of seconds."""
 

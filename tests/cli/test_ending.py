@@ -7,6 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
 from processes import COMMAND, Machine
 
 from chronovisor.cli.status import ExitStatus
@@ -35,18 +36,22 @@ def test_a_guest_is_killed(machine: Machine) -> None:
     assert machine.asks("ps") == []
 
 
-def test_a_process_that_does_not_answer_is_killed(machine: Machine) -> None:
+def test_a_process_that_does_not_answer_is_killed(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chronovisor.cli.kill._PATIENCE", 0.5)
     process = machine.run("alice")
     os.kill(process.pid, signal.SIGSTOP)
     assert machine.does("kill", "alice") == (ExitStatus.OK, "alice was killed\n", "")
     assert process.ends() == -signal.SIGKILL
 
 
-def test_a_receiver_that_waits_can_be_stopped_and_killed(machine: Machine) -> None:
+def test_a_receiver_that_waits_can_be_stopped_and_killed(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     process, _ = machine.receive("bob")
     assert machine.does("stop", "bob") == (ExitStatus.OK, "bob was stopped\n", "")
     assert process.ends() == ExitStatus.ENDED
     process, _ = machine.receive("bob")
+    monkeypatch.setattr("chronovisor.cli.kill._PATIENCE", 0.5)
     assert machine.does("kill", "bob")[0] == ExitStatus.OK
     assert process.ends() == -signal.SIGKILL
 

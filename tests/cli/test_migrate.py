@@ -206,6 +206,7 @@ def test_two_moves_at_once(machine: Machine) -> None:
     assert machine.state("here") == "moving"
     machine.fails(ExitStatus.USAGE, "on its way to", "migrate", "here", address)
     machine.fails(ExitStatus.USAGE, "on its way to", "reg", "here")
+    way.close()
     first.join()
     here.type("q")
     assert here.line().endswith("memory=intact\n")

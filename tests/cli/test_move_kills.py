@@ -15,7 +15,7 @@ from soak import share
 from chronovisor.cli.status import ExitStatus
 from chronovisor.migration.address import parse_address
 
-LIMIT: Final = ("--time-limit", "3")
+LIMIT: Final = ("--time-limit", "60")
 MOMENTS: Final = [
     (True, "Offer"),
     (False, "Accepted"),

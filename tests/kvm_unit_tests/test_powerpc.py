@@ -43,9 +43,14 @@ UNITS = {
 }
 #: Of which the test says that there is nothing to test.
 NO_TRANSACTIONS = "h_cede_tm"
-#: What the unit finds if its delay of 1000 times a millisecond takes more than 4.2 s, as it may on a busy
-#: machine: a decrementer of 32 bits has wrapped by then.
-SLOW_MACHINE = "FAIL: timebase: dec: decrementer remains within TB after 1s"
+#: What units find on a busy machine alone.
+BUSY_MACHINE = {
+    # Its delay of 1000 times a millisecond takes more than 4.2 s: a decrementer of 32 bits has wrapped by then.
+    "FAIL: timebase: dec: decrementer remains within TB after 1s",
+    # The date is asked for before the machine starts, which takes longer.
+    "FAIL: rtas: get-time-of-day: accuracy (< 3s)",
+}
+TRIES = 5
 #: QEMU's options for these are our virtual time: the clock counts instructions, one vCPU runs at a time.
 VIRTUAL = ("timebase-icount", "smp-thread-single")
 
@@ -67,10 +72,10 @@ def built(request: pytest.FixtureRequest, checkout: Path, tmp_path_factory: pyte
 
 
 def _run(folder: Path, unit: Unit, virtual: bool = False) -> Result:
-    """Run a unit, up to three times if all that it finds is that the machine is busy."""
-    for _ in range(3):
+    """Run a unit, some times if all that it finds is that the machine is busy."""
+    for _ in range(TRIES):
         result = run(folder, unit, virtual)
-        if result.lines("FAIL") != [SLOW_MACHINE]:
+        if not result.lines("FAIL") or not BUSY_MACHINE.issuperset(result.lines("FAIL")):
             break
     return result
 

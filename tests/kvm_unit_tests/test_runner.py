@@ -14,15 +14,13 @@ from pathlib import Path
 import pytest
 
 from .sources import Unavailable, build, fetch, units
-from .test_powerpc import NO_TRANSACTIONS, UNITS
+from .test_powerpc import BUSY_MACHINE, NO_TRANSACTIONS, TRIES, UNITS
 
 pytestmark = pytest.mark.soak
 
 _QEMU = Path(sys.executable).with_name("chronovisor-qemu")
 _VERDICT = re.compile(r"(PASS|FAIL|SKIP)\S* (\S+)")
 _NEEDS_NCAT = "migration"
-#: What the unit finds on a busy machine: see `test_powerpc`.
-_TIMED = ("timebase",)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +41,7 @@ def own_folder() -> Iterator[str]:
         yield folder
 
 
-@pytest.mark.parametrize("name", [name for name in UNITS if name not in _TIMED])
+@pytest.mark.parametrize("name", UNITS)
 def test_the_runner_drives(name: str, built: Path, own_folder: str) -> None:
     if _NEEDS_NCAT in name and shutil.which("ncat") is None:
         pytest.skip("needs ncat")
@@ -53,11 +51,15 @@ def test_the_runner_drives(name: str, built: Path, own_folder: str) -> None:
         "TMPDIR": own_folder,
         "CHRONOVISOR_RUN_DIR": f"{own_folder}/run",
     }
-    done = subprocess.run(
-        ["./run_tests.sh", name], cwd=built, env=environment, capture_output=True, text=True, timeout=300
-    )
-    verdict = _VERDICT.search(re.sub(r"\x1b\[\d*m", "", done.stdout))
-    assert verdict is not None, done
-    expected = "SKIP" if name == NO_TRANSACTIONS else "PASS"
     log = built / "logs" / f"{name}.log"
+    for _ in range(TRIES):
+        done = subprocess.run(
+            ["./run_tests.sh", name], cwd=built, env=environment, capture_output=True, text=True, timeout=300
+        )
+        verdict = _VERDICT.search(re.sub(r"\x1b\[\d*m", "", done.stdout))
+        assert verdict is not None, done
+        failed = {line for line in log.read_text().splitlines() if line.startswith("FAIL: ")}
+        if not failed or not failed <= BUSY_MACHINE:
+            break
+    expected = "SKIP" if name == NO_TRANSACTIONS else "PASS"
     assert verdict[1] == expected, log.read_text()[-3000:]

@@ -82,6 +82,10 @@ def _commands(draw: random.Random) -> Iterator[tuple[bytes, tuple[int, int]]]:
             # A queue with data in it takes nothing more.
             queue = QUEUE + 16 * (number * 3 // 4)
             where = queue if number > REQUESTS * 0.8 else draw.choice((at, END, MEMORY - 512))
+        over = draw.random()
+        if over < 0.16:
+            # Data that is read over its own unit: over the unit's end, or over its beginning.
+            where, count = at + 8 * draw.randrange(8) - (504 if over < 0.08 else 0), 1
         size = 512 * count if draw.random() < 0.9 else draw.choice((0, 511, 4096, 1 << 31))
         lun = LUN if draw.random() < 0.95 else 0x8001 << 48
         form = draw.random()

@@ -133,7 +133,7 @@ def _init_page(e: _Answers, v: Value, page: ir.Value, origin: ir.Value) -> ir.Va
 
 
 def _table(e: _Answers, number: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """The address of the table of words with that number, and its count of words: 0 if there is no table."""
+    """The address of the table of words with that number, and its count of words: both 0 if there is none."""
     b, before = e.b, e.b.block
     tables = b.inttoptr(e.read("word_tables"), POINTER)
     behind = e.at(tables, b.add(b.mul(b.load(tables, typ=I64), word(_TABLE_SIZE)), word(_FIRST_TABLE)))
@@ -159,7 +159,8 @@ def _table(e: _Answers, number: ir.Value) -> tuple[ir.Value, ir.Value]:
     there = b.select(is_none, first, table)
     at = b.load(e.at(there, WordTable.at.offset), typ=I64)
     count = b.load(e.at(there, WordTable.count.offset), typ=I64)
-    return b.inttoptr(at, POINTER), b.select(is_none, word(0), count)
+    nothing = word(0)
+    return b.inttoptr(b.select(is_none, nothing, at), POINTER), b.select(is_none, nothing, count)
 
 
 def _set_words(
@@ -167,7 +168,8 @@ def _set_words(
 ) -> ir.Value:
     b, copies = e.b, v.detail == "copy"
     at, size = _table(e, number)
-    there = b.icmp_unsigned("<=", first, size)
+    there = b.icmp_unsigned("!=", at, ir.Constant(POINTER, None))
+    there = b.and_(there, b.icmp_unsigned("<=", first, size))
     there = b.and_(there, b.icmp_unsigned("<=", count, b.sub(size, first)))
     if copies:
         # The table's size bounds this product.
