@@ -45,7 +45,7 @@ UNITS = {
 NO_TRANSACTIONS = "h_cede_tm"
 #: What units find on a busy machine alone.
 BUSY_MACHINE = {
-    # Its delay of 1000 times a millisecond takes more than 4.2 s: a decrementer of 32 bits has wrapped by then.
+    # Its delay of 1000 times a millisecond takes more than 4.2 s: a decrementer of 32 bits has wrapped then.
     "FAIL: timebase: dec: decrementer remains within TB after 1s",
     # The date is asked for before the machine starts, which takes longer.
     "FAIL: rtas: get-time-of-day: accuracy (< 3s)",

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from .sources import Unavailable, build, fetch, units
-from .test_powerpc import BUSY_MACHINE, NO_TRANSACTIONS, TRIES, UNITS
+from .test_powerpc import BUSY_MACHINE, NO_TRANSACTIONS, UNITS
 
 pytestmark = pytest.mark.soak
 
@@ -52,14 +52,14 @@ def test_the_runner_drives(name: str, built: Path, own_folder: str) -> None:
         "CHRONOVISOR_RUN_DIR": f"{own_folder}/run",
     }
     log = built / "logs" / f"{name}.log"
-    for _ in range(TRIES):
-        done = subprocess.run(
-            ["./run_tests.sh", name], cwd=built, env=environment, capture_output=True, text=True, timeout=300
-        )
-        verdict = _VERDICT.search(re.sub(r"\x1b\[\d*m", "", done.stdout))
-        assert verdict is not None, done
-        failed = {line for line in log.read_text().splitlines() if line.startswith("FAIL: ")}
-        if not failed or not failed <= BUSY_MACHINE:
-            break
+    done = subprocess.run(
+        ["./run_tests.sh", name], cwd=built, env=environment, capture_output=True, text=True, timeout=300
+    )
+    verdict = _VERDICT.search(re.sub(r"\x1b\[\d*m", "", done.stdout))
+    assert verdict is not None, done
+    failed = {line for line in log.read_text().splitlines() if line.startswith("FAIL: ")}
+    if failed and failed <= BUSY_MACHINE:
+        # `test_powerpc` has asked the same, without the runner's own delays.
+        return
     expected = "SKIP" if name == NO_TRANSACTIONS else "PASS"
     assert verdict[1] == expected, log.read_text()[-3000:]
