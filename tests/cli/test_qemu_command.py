@@ -64,6 +64,14 @@ TAKEN = {
     "-drive file=a,if=none,id=d -device spapr-vscsi -device scsi-hd,drive=d": "--disk=a",
     "-netdev user,id=n -device spapr-vlan,netdev=n,mac=02::1": "--net=passt,mac=02::1",
     "-nic tap,ifname=t0,script=no": "--net=tap=t0",
+    "-netdev user,id=n,hostfwd=tcp::2222-:22,hostfwd=udp:127.0.0.2:5-:6 -device spapr-vlan,netdev=n": (
+        "--net=passt,tcp=2222:22,udp=127.0.0.2/5:6"
+    ),
+    "-nic user,hostfwd=tcp:[::1]:80-:8080,mac=02::1": "--net=passt,tcp=::1/80:8080,mac=02::1",
+    "-net nic,model=ibmveth,macaddr=02::1 -net user,hostfwd=tcp::1-:2": "--net=passt,tcp=1:2,mac=02::1",
+    "-net tap,ifname=t0,script=no -net nic": "--net=tap=t0",
+    "-action reboot=shutdown,panic=shutdown": "--no-reboot",
+    "-action reboot=reset": "",
     "-d unimp,guest_errors -D l": "--log=unimp,guest_errors --log-file=l",
     "-D l": "",
     "-incoming unix:/i -smp 2 -m 1g": "receive unix:/i --once --memory-limit=1G",
@@ -98,6 +106,13 @@ REFUSED = (
 )
 ONLY_OURS = {
     "-vnc :1": "-vnc: invalid option",
+    "-net nic": "a card and its network belong together",
+    "-kernel k -net user": "a card and its network belong together",
+    "-net nic,model=e1000": "model can be spapr-vlan alone",
+    "-netdev tap,id=n,ifname=t,hostfwd=tcp::1-:2": "hostfwd is for user alone",
+    "-nic user,hostfwd=tcp::1-10.0.2.15:2": "the guest has one address",
+    "-action panic=pause": "panic can be shutdown",
+    "-action watchdog=none": "'watchdog' is not available",
     "-object rng-random,id=r": "'rng-random' is not available",
     "-object tls-creds-x509,id=t,dir=d,endpoint=client": "say endpoint=server",
     "-object tls-creds-x509,id=t,dir=d,endpoint=server,verify-peer=no": "verify-peer can be on alone",

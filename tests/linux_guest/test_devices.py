@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -106,6 +108,9 @@ def boot(host: Host, port: int, lines: Lines) -> Guest:
 
 WORK = """
 echo
+echo "listening"
+echo "said by the guest" | nc -l -p 8080 >/tmp/said
+cat /tmp/said
 wget -q http://$(cat /tmp/router):PORT/random
 sha256sum random >sum
 cp /bin/busybox echo
@@ -129,12 +134,32 @@ wget -q -O - http://$(cat /tmp/router):PORT/random | cmp - random && echo "serve
 MOVES = 2
 
 
+def talk(port: int) -> bytes:
+    """Say something to who listens behind a port of this machine, and return the answer."""
+    deadline = time.monotonic() + BOOT_SECONDS
+    while time.monotonic() < deadline:
+        # Nobody may listen in the guest yet.
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 60) as connection:
+            connection.sendall(b"said by the host\n")
+            connection.shutdown(socket.SHUT_WR)
+            if answer := connection.recv(100):
+                return answer
+        time.sleep(0.1)
+    return b""
+
+
 def test_a_guest_that_moves_with_its_disk_and_a_network(disk: Path, server: int) -> None:
     lines = Lines()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     hosts = [Host(tb_origin=number << 50) for number in range(2)]
-    for host in hosts:
-        host.attachments = Attachments.parse([str(disk)], "passt")
+    # A port of this machine leads to one guest at a time.
+    for host, more in zip(hosts, (f",tcp={port}:8080", ""), strict=True):
+        host.attachments = Attachments.parse([str(disk)], f"passt{more}")
     guest = boot(hosts[0], server, lines)
+    assert guest.run_until("listening\r\n")
+    guest.resume()
+    assert talk(port) == b"said by the guest\n"
     assert guest.run_until("writing\r\n")
     guest.resume()
     for number in range(MOVES):
@@ -146,6 +171,7 @@ def test_a_guest_that_moves_with_its_disk_and_a_network(disk: Path, server: int)
     for host in hosts:
         host.close()
     assert {"random: OK", "executed from the disk", "served again"} <= set(lines.lines), lines.text
+    assert "said by the host" in lines.lines
     assert "differs" not in lines.text
     (copied,) = re.findall(r"copied: (\d+)", lines.text)
     assert int(copied) > 0

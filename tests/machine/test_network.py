@@ -469,6 +469,12 @@ def test_a_helper_that_takes_nothing_holds_nobody_up(passt: Passt) -> None:
         ("passt", NetworkOption()),
         ("tap=tap0", NetworkOption("tap0")),
         ("passt,mac=52:54:00:12:34:56", NetworkOption(mac=MAC)),
+        (
+            "passt,tcp=2222:22,udp=::1/53,tcp=0.0.0.0/80:8080",
+            NetworkOption(
+                ports=(("tcp", "127.0.0.1/2222:22"), ("udp", "::1/53"), ("tcp", "0.0.0.0/80:8080"))
+            ),
+        ),
     ],
 )
 def test_networks_as_users_name_them(text: str, option: NetworkOption | None) -> None:
@@ -477,7 +483,26 @@ def test_networks_as_users_name_them(text: str, option: NetworkOption | None) ->
 
 @pytest.mark.parametrize(
     "text",
-    ["", "user", "tap", "tap=", "tap=a-name-that-is-too-long", "passt,mac=1", "passt,mac=01:00:00:00:00:00"],
+    [
+        *(
+            "",
+            "user",
+            "tap",
+            "tap=",
+            "tap=a-name-that-is-too-long",
+            "passt,mac=1",
+            "passt,mac=01:00:00:00:00:00",
+        ),
+        *(
+            "passt,tcp=",
+            "passt,tcp=0:1",
+            "passt,tcp=1:65536",
+            "passt,tcp=here/1:2",
+            "passt,tcp=1:",
+            "passt,tcp=all",
+        ),
+        *("tap=t,tcp=1:2", "none,tcp=1:2", "passt,sctp=1:2"),
+    ],
 )
 def test_what_is_no_network_is_refused(text: str) -> None:
     with pytest.raises(MachineError, match="net "):

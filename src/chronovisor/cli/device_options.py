@@ -17,6 +17,6 @@ Net: TypeAlias = Annotated[
     str,
     typer.Option(
         help="The guest's network: passt (this machine's, without privileges), or a tap device.",
-        metavar="passt|tap=NAME|none[,mac=ADDRESS]",
+        metavar="passt[,tcp=PORT:PORT]|tap=NAME|none[,mac=ADDRESS]",
     ),
 ]

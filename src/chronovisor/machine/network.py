@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import ipaddress
 import os
 import re
 import select
@@ -38,6 +39,9 @@ _TAP_WITHOUT_HEADER: Final = 0x1002
 _INTERFACE: Final = struct.Struct("16sH22x")
 _LONGEST_NAME: Final = 15
 _MAC: Final = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
+_NUMBER: Final = re.compile(r"\d{1,5}", re.ASCII)
+_PORT_OPTIONS: Final = {"tcp": "--tcp-ports", "udp": "--udp-ports"}
+"""passt's options, by ours."""
 _OWN_PREFIX: Final = bytes((0x52, 0x54, 0x00))
 """How addresses of virtual cards begin, as QEMU's do."""
 
@@ -50,22 +54,33 @@ class NetworkOption:
     """A tap device's name; passt if there is none."""
     mac: bytes = b""
     """The card's address; a random one if there is none."""
+    ports: tuple[tuple[str, str], ...] = ()
+    """What of this machine's ports leads to the guest, for passt: "tcp" or "udp", and ADDRESS/PORT:PORT."""
 
     @classmethod
     def parse(cls, text: str) -> NetworkOption | None:
-        """Read `passt|tap=NAME|none[,mac=ADDRESS]`; None for no network, MachineError for something else."""
+        """Read `passt|tap=NAME|none[,mac=ADDRESS][,tcp|udp=[ADDRESS/]PORT[:PORT]…]`, ports for passt alone.
+
+        None for no network, MachineError for something else.
+        """
         kind, *options = text.split(",")
-        mac = b""
+        mac, ports = b"", list[tuple[str, str]]()
         for option in options:
             key, _, value = option.partition("=")
-            if key != "mac" or not _MAC.fullmatch(value) or int(value[:2], 16) & 1:
-                raise MachineError(f"net {text!r}: {option!r} is no option: write mac=52:54:00:12:34:56")
-            mac = bytes.fromhex(value.replace(":", ""))
+            if key == "mac" and _MAC.fullmatch(value) and not int(value[:2], 16) & 1:
+                mac = bytes.fromhex(value.replace(":", ""))
+            elif key in _PORT_OPTIONS and kind == "passt" and (port := _port(value)):
+                ports.append((key, port))
+            else:
+                raise MachineError(
+                    f"net {text!r}: {option!r} is no option: write mac=52:54:00:12:34:56 or, for passt, "
+                    "tcp=[ADDRESS/]PORT:PORT of the guest"
+                )
         name, given, tap = kind.partition("=")
         if kind == "none" and not options:
             return None
         if kind == "passt":
-            return cls(mac=mac)
+            return cls("", mac, tuple(ports))
         if name == "tap" and given and 0 < len(tap.encode()) <= _LONGEST_NAME:
             return cls(tap, mac)
         raise MachineError(f"net {text!r}: write passt, tap=NAME or none")
@@ -85,11 +100,26 @@ class NetworkOption:
     def open(self) -> Link:
         """Return the open link; MachineError if there is none."""
         self.check()
-        return Tap(self.tap) if self.tap else Passt()
+        return Tap(self.tap) if self.tap else Passt(self.ports)
 
     def address(self) -> bytes:
         """Return the card's address."""
         return self.mac or _OWN_PREFIX + os.urandom(3)
+
+
+def _port(text: str) -> str | None:
+    """Return a port as passt takes it, one of the loopback if there is no address; None if it is none."""
+    address, slash, numbers = text.rpartition("/")
+    here, colon, there = numbers.partition(":")
+    if not all(
+        _NUMBER.fullmatch(port) and 0 < int(port) < 1 << 16 for port in (here, there if colon else "1")
+    ):
+        return None
+    try:
+        found = ipaddress.ip_address(address if slash else "127.0.0.1")
+    except ValueError:
+        return None
+    return f"{found}/{numbers}"
 
 
 def _is_there(device: str) -> bool:
@@ -164,7 +194,8 @@ class Passt(Link):
 
     prefixed = True
 
-    def __init__(self) -> None:
+    def __init__(self, ports: Sequence[tuple[str, str]] = ()) -> None:
+        forwarded = [word for kind, port in ports for word in (_PORT_OPTIONS[kind], port)]
         self._socket, other = socket.socketpair()
         _enlarge(other)
         said, say = os.pipe()
@@ -174,7 +205,7 @@ class Passt(Link):
         self._said = said
         try:
             self._process = subprocess.Popen(
-                ["passt", "--foreground", "--quiet", "--fd", str(other.fileno())],
+                ["passt", "--foreground", "--quiet", "--fd", str(other.fileno()), *forwarded],
                 pass_fds=(other.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

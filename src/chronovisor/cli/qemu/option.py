@@ -43,6 +43,10 @@ class Settings:
     """Disks that wait for their device, by their ids."""
     networks: dict[str, str] = field(default_factory=dict)
     """Networks that wait for their device, by their ids, as `--net` takes them."""
+    card: Mapping[str, str] | None = None
+    """What `-net nic` says."""
+    at_card: str = ""
+    """The network of `-net`, as `--net` takes it."""
     on_terminal: bool = False
     """Whether the console is to be on the terminal, for want of another place: -nographic."""
     has_display: bool = True
@@ -75,6 +79,8 @@ class Settings:
                 raise QemuOptionError("there can be only one directory of TLS credentials")
         for waiting in (*self.drives, *self.networks):
             raise QemuOptionError(f"{waiting!r} has no -device")
+        if (self.card is None) != (not self.at_card):
+            raise QemuOptionError("-net: a card and its network belong together: -net nic -net user")
         disks = [f"--disk={disk}" for disk in self.disks]
         if not self.incoming:
             if "--kernel" not in ours:
@@ -138,6 +144,12 @@ def key_values(text: str, implied: str) -> dict[str, str]:
         else:
             found[word] = "on"
     return found
+
+
+def each_value(text: str, key: str) -> list[str]:
+    """Return all values of a key that may be there several times."""
+    words = (match[1].replace(",,", ",").partition("=") for match in _VALUE.finditer(text))
+    return [value for name, _, value in words if name == key]
 
 
 def only(values: Mapping[str, str], *known: str) -> None:

@@ -25,11 +25,12 @@ from chronovisor.cli.qemu.machine_options import (
     take_rtc,
     take_smp,
 )
-from chronovisor.cli.qemu.option import Option, QemuOptionError, Settings
+from chronovisor.cli.qemu.option import Option, QemuOptionError, Settings, key_values, only
 from chronovisor.cli.qemu.storage_and_network import (
     take_device,
     take_disk,
     take_drive,
+    take_net,
     take_netdev,
     take_nic,
 )
@@ -62,6 +63,19 @@ def _nographic(settings: Settings, text: str) -> None:
 def _bios(settings: Settings, text: str) -> None:
     if not os.access(text, os.R_OK):
         raise QemuOptionError(f"Could not find LPAR firmware {text!r}")
+
+
+def _action(settings: Settings, text: str) -> None:
+    values = key_values(text, "")
+    only(values, *_ACTIONS)
+    for key, value in values.items():
+        if value not in _ACTIONS[key]:
+            raise QemuOptionError(f"{key} can be {' or '.join(_ACTIONS[key])}")
+    if values.get("reboot") == "shutdown":
+        settings.set("--no-reboot")
+
+
+_ACTIONS: Final = {"reboot": ("reset", "shutdown"), "panic": ("shutdown",), "shutdown": ("poweroff",)}
 
 
 def _incoming(settings: Settings, text: str) -> None:
@@ -111,9 +125,15 @@ OPTIONS: Final = (
     Option(("hda",), "FILE", "a disk; also FILE without an option", "`--disk`", take_disk),
     Option(("netdev",), "user|tap,id=ID[,ifname=NAME]", "a network for -device spapr-vlan", "`--net`",
         take_netdev,
-        "`user` is passt, with what it has as its options. A tap device must be there."),
+        "`user` is passt; of its options there is `hostfwd=tcp|udp:[ADDRESS]:PORT-:PORT`. Without an address "
+        "the port is one of this machine's loopback. A tap device must be there."),
     Option(("nic",), "user|tap|none[,ifname=NAME][,mac=ADDRESS]", "a network card and its network", "`--net`",
         take_nic, "As `-netdev`. One card."),
+    Option(("net",), "nic[,macaddr=ADDRESS]|user|tap|none[,…]", "a network card, and its network", "`--net`",
+        take_net, "As `-netdev`. One card and one network: `-net nic -net user`."),
+    Option(("action",), "reboot=reset|shutdown,panic=shutdown,shutdown=poweroff",
+        "what is done when the guest reboots", "`--no-reboot`", _action,
+        "`panic` and `shutdown` can be what is so anyway."),
     Option(("device",), "scsi-hd,drive=ID|spapr-vlan,netdev=ID[,mac=ADDRESS]|spapr-vscsi", "a device", "",
         take_device,
         "Each disk has an adapter of its own, whatever `spapr-vscsi` says."),
@@ -161,7 +181,6 @@ OPTIONS: Final = (
     Option(("no-user-config",), "", "read no configuration file", "", _nothing, "None is read anyway."),
     Option(("vga",), "none", "no display", "", _only_none),
     Option(("parallel",), "none", "no parallel port", "", _only_none),
-    Option(("net",), "none", "no network", "", _only_none),
 )  # fmt: skip
 """All of them, in the order of the help."""
 

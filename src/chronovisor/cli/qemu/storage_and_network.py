@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
 
-from chronovisor.cli.qemu.option import QemuOptionError, Settings, key_values, only
+from chronovisor.cli.qemu.option import QemuOptionError, Settings, each_value, key_values, only
 
+_FORWARDED: Final = re.compile(r"(tcp|udp):([^:\[\]]*|\[[^\[\]]*\]):(\d+)-:(\d+)", re.ASCII)
+"""A port of this machine that leads to the guest: PROTOCOL:[ADDRESS]:PORT-:PORT."""
 _HARMLESS = ("id", "if", "index", "bus", "unit", "cache", "aio", "discard", "detect-zeroes", "media")
 
 
@@ -57,10 +61,10 @@ def take_device(settings: Settings, text: str) -> None:
 def take_netdev(settings: Settings, text: str) -> None:
     """`-netdev user|tap,id=ID,…`: a network for a later `-device spapr-vlan`."""
     values = key_values(text, "type")
-    only(values, "type", "id", "ifname", "script", "downscript")
+    only(values, "type", "id", "ifname", "script", "downscript", "hostfwd")
     if not values.get("id"):
         raise QemuOptionError("Parameter 'id' is missing")
-    settings.networks[values["id"]] = _network(values)
+    settings.networks[values["id"]] = _network(values, each_value(text, "hostfwd"))
 
 
 def take_nic(settings: Settings, text: str) -> None:
@@ -68,10 +72,31 @@ def take_nic(settings: Settings, text: str) -> None:
     values = key_values(text, "type")
     if values.get("type") == "none":
         return
-    only(values, "type", "id", "model", "mac", "ifname", "script", "downscript")
-    if values.get("model", "spapr-vlan") != "spapr-vlan":
+    only(values, "type", "id", "model", "mac", "ifname", "script", "downscript", "hostfwd")
+    _check_model(values)
+    settings.set("--net", _with_address(_network(values, each_value(text, "hostfwd")), values))
+
+
+def take_net(settings: Settings, text: str) -> None:
+    """`-net nic,…` and `-net user|tap,…`: the card, and the network that it is at; `-net none`."""
+    values = key_values(text, "type")
+    if values.get("type") == "none":
+        return
+    if values.get("type") == "nic":
+        only(values, "type", "model", "macaddr", "netdev", "name", "vlan")
+        _check_model(values)
+        settings.card = {"mac": values.get("macaddr", "")}
+    else:
+        only(values, "type", "id", "name", "ifname", "script", "downscript", "hostfwd", "vlan")
+        settings.at_card = _network(values, each_value(text, "hostfwd"))
+    if settings.card is not None and settings.at_card:
+        settings.set("--net", _with_address(settings.at_card, settings.card))
+
+
+def _check_model(values: Mapping[str, str]) -> None:
+    # The name of Linux's driver is the other one that QEMU takes.
+    if values.get("model", "spapr-vlan") not in ("spapr-vlan", "ibmveth"):
         raise QemuOptionError("model can be spapr-vlan alone")
-    settings.set("--net", _with_address(_network(values), values))
 
 
 def _disk(values: Mapping[str, str]) -> str:
@@ -84,16 +109,28 @@ def _disk(values: Mapping[str, str]) -> str:
     return ",".join(words)
 
 
-def _network(values: Mapping[str, str]) -> str:
+def _network(values: Mapping[str, str], forwarded: Sequence[str]) -> str:
     """The network as `--net` takes it."""
     kind = values.get("type", "")
     if kind == "user" and "ifname" not in values:
-        return "passt"
+        return ",".join(("passt", *map(_port, forwarded)))
+    if forwarded:
+        raise QemuOptionError("hostfwd is for user alone")
     if kind == "tap" and values.get("ifname"):
         if values.get("script", "no") != "no" or values.get("downscript", "no") != "no":
             raise QemuOptionError("script and downscript can be no: the tap device must be there")
         return f"tap={values['ifname']}"
     raise QemuOptionError(f"{kind!r} is not available; there are user, and tap with ifname=NAME")
+
+
+def _port(text: str) -> str:
+    match = _FORWARDED.fullmatch(text)
+    if match is None:
+        raise QemuOptionError(
+            f"hostfwd={text}: write tcp|udp:[ADDRESS]:PORT-:PORT; the guest has one address"
+        )
+    address = f"{match[2].strip('[]')}/" if match[2] else ""
+    return f"{match[1]}={address}{match[3]}:{match[4]}"
 
 
 def _with_address(network: str, values: Mapping[str, str]) -> str:
