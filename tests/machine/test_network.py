@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -410,6 +411,7 @@ way = socket.socket(fileno=int(sys.argv[sys.argv.index("--fd") + 1]))
 """
 COURSES = {
     "echo": "while data := way.recv(99): way.sendall(data)",
+    "gulps": "import random\nwhile data := way.recv(random.randrange(1, 99999)): way.sendall(data)",
     "ends": 'print("no route", file=sys.stderr); sys.exit(3)',
     "rubbish": 'way.sendall(b"\\xff" * 8); way.recv(1)',
     "deaf": "import time; time.sleep(60)",
@@ -439,6 +441,27 @@ def test_frames_go_through_passts_socket(passt: Passt) -> None:
     assert came == frames
     passt.interrupt()
     assert passt.receive() == ()
+
+
+@pytest.mark.parametrize("passt", ["gulps"], indirect=True)
+def test_frames_are_whole_wherever_the_socket_cuts_them(passt: Passt) -> None:
+    chance, sent, size, came = random.Random(7), 0, 0, 0
+    expected: deque[bytes] = deque()
+    most = 0
+    while size < 4 << 20 or expected:
+        if size < 4 << 20:
+            one = frame(chance.choice((14, 60, 1514, LARGEST_FRAME)) - 4) + sent.to_bytes(4, "big")
+            if passt.send([memoryview(one)]):
+                expected.append(one)
+                sent, size = sent + 1, size + len(one)
+        views = passt.receive(0.001)
+        most = max(most, sum(map(len, views)))
+        for view in views:
+            assert view == expected.popleft()
+            came += 1
+    assert came == sent > 100
+    # More than one call returns, so parts of frames were kept.
+    assert most > LARGEST_FRAME
 
 
 @pytest.mark.parametrize(

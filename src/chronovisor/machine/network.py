@@ -154,7 +154,7 @@ class Link(ABC):
     def receive(self, seconds: float | None = None) -> Sequence[memoryview]:
         """Wait for frames and return them; none after `interrupt`, or after so many seconds.
 
-        LinkEndedError if none can come.
+        They are valid up to the next call. LinkEndedError if none can come.
         """
         found = self._ready.poll(None if seconds is None else seconds * 1000)
         if self._called in [descriptor for descriptor, _ in found]:
@@ -178,7 +178,7 @@ class Link(ABC):
 
     @abstractmethod
     def _receive(self) -> Sequence[memoryview]:
-        """Return frames that are there."""
+        """Return frames that are there, valid up to the next call."""
 
     @abstractmethod
     def send(self, frame: Sequence[memoryview]) -> bool:
@@ -222,30 +222,35 @@ class Passt(Link):
             os.close(say)
         self._socket.setblocking(False)
         super().__init__(self._socket.fileno())
-        self._received = bytearray()
+        self._received = memoryview(bytearray(_CHUNK + _LENGTH.size + LARGEST_FRAME))
+        """What came last, and room behind it."""
+        self._begin = self._end = 0
+        """Where it has what was not returned yet: less than a frame."""
         self._unsent = b""
 
     def _receive(self) -> Sequence[memoryview]:
+        received, left = self._received, self._end - self._begin
+        received[:left] = received[self._begin : self._end]
+        self._begin, self._end = 0, left
         try:
-            data = self._socket.recv(_CHUNK)
+            count = self._socket.recv_into(received[left : left + _CHUNK])
         except BlockingIOError:
             return ()
         except OSError as error:
             raise LinkEndedError(self._how_it_ended(error.strerror or "")) from None
-        if not data:
+        if not count:
             raise LinkEndedError(self._how_it_ended(""))
-        self._received += data
-        whole, at, frames = memoryview(bytes(self._received)), 0, []
-        while len(whole) - at >= _LENGTH.size:
-            (size,) = _LENGTH.unpack_from(whole, at)
+        at, end, frames = 0, left + count, []
+        while end - at >= _LENGTH.size:
+            (size,) = _LENGTH.unpack_from(received, at)
             if size > LARGEST_FRAME:
                 raise LinkEndedError(f"passt sent a frame of {size} bytes")
-            if len(whole) - at - _LENGTH.size < size:
+            if end - at - _LENGTH.size < size:
                 break
             at += _LENGTH.size
-            frames.append(whole[at : at + size])
+            frames.append(received[at : at + size])
             at += size
-        del self._received[:at]
+        self._begin, self._end = at, end
         return frames
 
     @property
