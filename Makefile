@@ -60,7 +60,7 @@ guests: ## the guests' ELF files, made anew (needs Debian's gcc and gcc-{powerpc
 	@$(MAKE) --no-print-directory -C guests
 
 clean: ## all that was made
-	@rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) build src/chronovisor/engine/native/code .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -278,7 +278,7 @@ _AHEAD = """
 import os, pathlib, sys
 from chronovisor.kvm.embedded import compile_ahead
 # The sets take seconds: tests/test_distribution.py has a package with all of them.
-compile_ahead._MODES = ()
+compile_ahead._MODES = compile_ahead._SELDOM_MODES = ()
 compile_ahead.main(sys.argv[1])
 """
 

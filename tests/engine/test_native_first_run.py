@@ -127,6 +127,31 @@ def test_records_made_without_a_handler_get_it_when_it_comes(later: Later) -> No
     assert thread.begin == 4_000  # type: ignore[attr-defined]
 
 
+def test_the_seldom_used_come_together_if_they_were_compiled_ahead(
+    later: Later, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [_single(text).keys[0] for text in ("mulldo r7,r3,r3", "addmeo r6,r3")]
+    asked: list[str] = []
+
+    def kept(name: str, fingerprint: str) -> bytes | None:
+        asked.append(name)
+        ahead = sets.seldom(MODE)
+        return compiler.compile_handlers(ahead.keys, (), MODE) if name == ahead.file_name else None
+
+    text = "loop: mulldo r7,r3,r3; addmeo r6,r3; nego r5,r3; addi r3,r3,1; bc 16,0,loop"
+    guest = Guest(NativeEngine, text, ready=False)
+    thread = guest.thread(CTR=100_000)
+    guest.advance(thread, 1)
+    monkeypatch.setattr(sets, "seldom_keys", lambda: dict.fromkeys(keys))
+    monkeypatch.setattr(code_cache, "kept", kept)
+    assert later.give() == ["everyday", "pairs"]
+    guest.advance(thread, 1_000)
+    # The one that is not among them is compiled alone. They are looked for once.
+    assert later.give() == [_single("nego r5,r3").name]
+    assert asked.count(sets.seldom(MODE).file_name) == 1
+    assert set(keys) <= guest.engine.pages_of(thread).library.handlers.keys()  # type: ignore[attr-defined]
+
+
 def test_a_guest_runs_to_its_end_if_nothing_can_be_compiled(later: Later) -> None:
     guest = Guest(NativeEngine, LOOP, ready=False)
     thread = guest.thread(r9=0x40000, CTR=100_000)

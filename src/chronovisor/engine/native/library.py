@@ -206,6 +206,9 @@ class HandlerLibrary:
         self._asked: set[str] = set()
         self._failed: set[str] = set()
         self._changed = threading.Condition()
+        self._loading_seldom = threading.Lock()
+        self._seldom_are_there: bool | None = None
+        """Whether the seldom used handlers were compiled ahead; None as long as no guest needed any."""
         self.table = self._new_table()
         """How words are decoded, with the handlers of this generation."""
         self.decoding = Decoding(swapped=not mode[1])
@@ -240,7 +243,16 @@ class HandlerLibrary:
         """Ask for an instruction's handler, which may be loaded already on return; False: none will come."""
         if key[0] not in sets.numbers() or not is_native(key[0].program(key[1], *self.mode)):
             return False
+        if key in sets.seldom_keys() and self._has_seldom():
+            return key in self.handlers
         return self._need(sets.single(key, self.mode))
+
+    def _has_seldom(self) -> bool:
+        """Load the seldom used handlers if they were compiled ahead; whether they were."""
+        with self._loading_seldom:
+            if self._seldom_are_there is None:
+                self._seldom_are_there = self._is_kept(sets.seldom(self.mode))
+            return self._seldom_are_there
 
     def need_everyday(self) -> None:
         """Have the everyday handlers and the pairs compiled, if that was not begun yet."""

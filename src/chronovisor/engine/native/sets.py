@@ -1,8 +1,9 @@
 """Which handlers are compiled together, and when.
 
 For each machine mode there are two sets that every guest waits for or soon gets: the *everyday* handlers,
-of what compilers emit and kernels execute all the time, then the *pairs*. Every other handler is a set of
-its own, compiled when a guest first comes to its instruction.
+of what compilers emit and kernels execute all the time, then the *pairs*. Most others are the *seldom* used,
+which are loaded together if they were compiled ahead. If they were not, and for all the rest, a handler is a
+set of its own, compiled when a guest first comes to its instruction.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 
 import chronovisor.isa.meanings  # noqa: F401 - declares the instructions
 from chronovisor.engine.native.lowering import Mode
@@ -107,6 +109,27 @@ def _everyday(instruction: Instruction) -> Iterator[tuple[int, ...]]:
 def everyday_keys() -> tuple[Key, ...]:
     """The handlers that every guest waits for."""
     return tuple((i, values) for i in INSTRUCTIONS if i.mnemonic in EVERYDAY for values in _everyday(i))
+
+
+#: The most handlers that one instruction has among the seldom used, but for those with an SPR each.
+_FEW = 4
+
+
+@cache
+def seldom_keys() -> dict[Key, None]:
+    """The handlers of instructions with few static fields, and of all SPRs, that are not everyday ones."""
+    found: dict[Key, None] = {}
+    for one in INSTRUCTIONS:
+        values = [list(_registers(one)) if n == "SPR" else range(1 << FIELDS[n].width) for n in one.statics]
+        if "SPR" in one.statics or prod(map(len, values)) <= _FEW:
+            found |= dict.fromkeys((one, chosen) for chosen in itertools.product(*values))
+    everyday = set(everyday_keys())
+    return {key: None for key in found if key not in everyday}
+
+
+def seldom(mode: Mode) -> HandlerSet:
+    """The set of the seldom used handlers."""
+    return HandlerSet("seldom", mode, tuple(seldom_keys()))
 
 
 def everyday(mode: Mode) -> HandlerSet:

@@ -22,6 +22,8 @@ from chronovisor.hypervisor.native_switch import switching
 
 _MODES: Final = ((True, True), (True, False))
 """64-bit mode in both byte orders. Guests execute few instructions in 32-bit mode."""
+_SELDOM_MODES: Final = ((True, True),)
+"""Those in which the seldom used are worth their time, which is that of all others together: Linux's own."""
 
 
 def compile_ahead(directory: Path) -> None:
@@ -47,7 +49,9 @@ def compile_ahead(directory: Path) -> None:
 
 
 def _compile_sets() -> None:
-    wanted = [one for mode in _MODES for one in (sets.everyday(mode), sets.paired(mode))]
+    # The largest first: several processes share the work.
+    wanted = [sets.seldom(mode) for mode in _SELDOM_MODES]
+    wanted += [one for mode in _MODES for one in (sets.paired(mode), sets.everyday(mode))]
     missing = [one for one in wanted if code_cache.kept(one.file_name, compiler.fingerprint()) is None]
     service, answered = CompileService(processes=len(os.sched_getaffinity(0))), SimpleQueue[bytes | None]()
     for one in missing:
