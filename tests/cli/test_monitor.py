@@ -436,3 +436,30 @@ def test_qmp_under_tls(machine: Machine, tmp_path: Path) -> None:
 
     asyncio.run(asyncio.wait_for(control(), 250))
     assert process.ends() == ExitStatus.OK
+
+
+def test_a_console_under_tls(machine: Machine, tmp_path: Path) -> None:
+    directory = Authority(tmp_path).directory("good")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    place = ("--console", f"tls:localhost:{port}", "--tls-credentials", directory)
+    process = Process("run", "demo-le.elf", "--memory", "2M", "--name", "one", *place)
+    machine.processes.append(process)
+    deadline = time.monotonic() + 60
+    with socket.socket() as there:
+        while there.connect_ex(("127.0.0.1", port)):
+            assert time.monotonic() < deadline, process.errors
+            time.sleep(0.05)
+    context = Credentials.in_directory(directory, "client").client()
+    with (
+        socket.create_connection(("localhost", port), 60) as raw,
+        context.wrap_socket(raw, server_hostname="localhost") as client,
+        client.makefile("rw") as lines,
+    ):
+        assert "watching" in lines.readline()
+        for key in "tq":
+            lines.write(key)
+            lines.flush()
+            last = lines.readline()
+        assert last.endswith("memory=intact\n")
+    assert process.ends() == ExitStatus.OK

@@ -33,7 +33,8 @@ COMMANDS: Final = (
         (Member("uri", "str", "`tcp:HOST:PORT` of this machine's loopback, or `unix:PATH`"),
          Member("detach", "bool", "taken and ignored, as by QEMU", optional=True))),
     Command("migrate-incoming", "Begins to wait for a guest, in a `chronovisor receive defer`.",
-        (Member("uri", "str", "`tcp:HOST:PORT` of this machine's loopback, or `unix:PATH`"),)),
+        (Member("uri", "str", "`tcp:HOST:PORT` of this machine's loopback, `unix:PATH`, or `tls:HOST:PORT` "
+            "if `receive` has certificates"),)),
     Command("migrate_cancel", "Cancels the move, if one is under way; an error if it is too late for that."),
     Command("query-migrate", "What is known of the latest move. Without one, an object without members.",
         returns="MigrationInfo"),
