@@ -34,6 +34,17 @@ def ticks() -> int:
     return time.monotonic_ns() * 512 // 1000
 
 
+def keeps_its_timers(report: str) -> bool:
+    """Whether a guest of the demonstration has lost no timer.
+
+    If the machine stops it for 4.2 seconds between its look at the timebase and its write to DEC, what it
+    writes has too few bits for what it means.
+    """
+    step = re.search(r" largest_step=(\d+) ", report)
+    assert step is not None, report
+    return " lost=0 " in report or int(step[1]) >= 1 << 31
+
+
 class Process:
     """A command that goes on, and its guest's console."""
 

@@ -30,7 +30,7 @@ def gdb(address: str, *commands: str) -> str:
     ]
     for command in commands:
         words += ["-ex", command]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
     return done.stdout + done.stderr
 
 

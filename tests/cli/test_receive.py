@@ -111,7 +111,7 @@ def test_a_paused_guest_arrives_paused_and_its_pause_does_not_count(machine: Mac
 def test_a_moving_guest_shows_its_time_while_it_runs(machine: Machine) -> None:
     machine.run("here", "--tb-origin", str(ORIGIN))
     _, address = machine.receive("there")
-    slow = machine.start("migrate", "here", address, "--bandwidth-limit", "256K", "--downtime-limit", "1ms")
+    slow = machine.start("migrate", "here", address, "--bandwidth-limit", "256K", "--downtime-limit", "0ms")
     while machine.state("here") != "moving":
         assert slow.poll() is None
     seen = []

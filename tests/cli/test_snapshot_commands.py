@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import ORIGIN, Machine, Process
+from processes import ORIGIN, Machine, Process, keeps_its_timers
 
 from chronovisor.cli.status import ExitStatus
 from chronovisor.migration.snapshot_restore import inspect
@@ -70,7 +70,7 @@ def test_a_guest_is_paused_and_goes_on(machine: Machine) -> None:
     guest.type("q")
     assert " back=0 " in (report := guest.line())
     assert report.endswith("memory=intact\n")
-    assert " lost=0 " in report
+    assert keeps_its_timers(report)
     assert guest.ends() == 0
 
 
@@ -109,7 +109,7 @@ def test_a_guest_is_saved_and_goes_on_elsewhere(machine: Machine, tmp_path: Path
     for process in (again, caught_up):
         process.type("q")
         assert " back=0 " in (report := process.line())
-        assert " lost=0 " in report
+        assert keeps_its_timers(report)
         assert report.endswith("memory=intact\n")
         assert process.ends() == 0
 
@@ -125,7 +125,7 @@ def test_a_move_whose_time_does_not_count(machine: Machine) -> None:
     assert (hop["kind"], hop["policy"], hop["clock"]) == ("move", "freeze", "exchange")
     there.type("q")
     assert " back=0 " in (told := there.line())
-    assert " lost=0 " in told
+    assert keeps_its_timers(told)
 
 
 def test_a_paused_guest_is_saved_as_it_was(machine: Machine, tmp_path: Path) -> None:

@@ -430,5 +430,7 @@ def test_a_guest_that_checks_its_time_and_timers_notices_nothing(cpu: str) -> No
         guest.console.type("tq")
         assert guest.run(60).ok
         report = dict(re.findall(r"(\w+)=(\S+)", guest.console_text))
-    for what in ("back", "back_between", "early", "lost", "outside"):
+    # What a guest writes into DEC has too few bits if the machine stops it for 4.2 seconds before that.
+    was_stopped = int(report["largest_step"]) >= 1 << 31
+    for what in ("back", "back_between", "early", *(() if was_stopped else ("lost",)), "outside"):
         assert report[what] == "0", guest.console_text

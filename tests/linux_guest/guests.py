@@ -20,9 +20,14 @@ BOOT_SECONDS: Final = 300
 """More than a boot takes on a machine that does much else: the run ends by itself long before."""
 
 COMPLAINTS: Final = re.compile(
-    r"Oops|BUG|Call Trace|WARNING: (?:CPU|Ignoring)|Unable to handle|illegal|stall|soft lockup|failed self"
+    "Oops|BUG|Call Trace|WARNING: (?:CPU|Ignoring)|Unable to handle|illegal|stalls? on|soft lockup"
+    "|failed self"
 )
 """What a guest prints if something went wrong in it."""
+PATIENT: Final = "watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=120"
+"""Has a kernel complain of a CPU that does not go on for two minutes, and not for some twenty seconds: a busy
+machine may stop it for that long.
+"""
 
 
 @dataclass(frozen=True)

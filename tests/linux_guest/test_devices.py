@@ -24,7 +24,7 @@ from chronovisor.machine.guest import Guest
 from chronovisor.machine.host import Host
 from chronovisor.machine.vio.attachments import Attachments
 from chronovisor.migration.move import move
-from linux_guest.guests import BOOT_SECONDS, COMPLAINTS, OWN, Lines, busybox
+from linux_guest.guests import BOOT_SECONDS, COMPLAINTS, OWN, PATIENT, Lines, busybox
 from linux_guest.modules import device_modules
 
 pytestmark = pytest.mark.oracle
@@ -102,7 +102,10 @@ def read_file(disk: Path, name: str) -> bytes:
 
 
 def boot(host: Host, port: int, lines: Lines) -> Guest:
-    append, initrd = "console=hvc0 cryptomgr.notests quiet", archive(WORK.replace("PORT", str(port)))
+    append, initrd = (
+        f"console=hvc0 cryptomgr.notests quiet {PATIENT}",
+        archive(WORK.replace("PORT", str(port))),
+    )
     return host.boot(OWN.vmlinux(), "256M", 2, append=append, initrd=initrd, console=Console(lines))
 
 

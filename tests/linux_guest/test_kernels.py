@@ -12,6 +12,7 @@ from linux_guest.guests import (
     BOOT_SECONDS,
     COMPLAINTS,
     OWN,
+    PATIENT,
     THREE_LINES,
     TRIXIE,
     TRIXIE_64K,
@@ -21,7 +22,7 @@ from linux_guest.guests import (
 )
 
 pytestmark = pytest.mark.oracle
-APPEND = "console=hvc0"
+APPEND = f"console=hvc0 {PATIENT}"
 SHELL = """#!/bin/sh
 busybox mount -t proc proc /proc
 busybox mount -t sysfs sysfs /sys

@@ -17,12 +17,12 @@ from chronovisor.cli.kernel_modules import loading
 from chronovisor.machine.ending import EndReason
 from chronovisor.machine.host import Host
 from chronovisor.machine.vio.attachments import Attachments
-from linux_guest.guests import BOOT_SECONDS, COMPLAINTS, OWN, busybox
+from linux_guest.guests import BOOT_SECONDS, COMPLAINTS, OWN, PATIENT, busybox
 from linux_guest.modules import device_modules
 
 pytestmark = [pytest.mark.oracle, pytest.mark.soak]
 SIZE = 32 << 20
-COMMAND_LINE = "console=hvc0 cryptomgr.notests quiet"
+COMMAND_LINE = f"console=hvc0 cryptomgr.notests quiet {PATIENT}"
 INIT = """#!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t proc proc /proc

@@ -14,12 +14,12 @@ from chronovisor.cli.debian import Packages
 from chronovisor.machine.cpio import Archive
 from chronovisor.machine.ending import EndReason
 from chronovisor.machine.host import Host
-from linux_guest.guests import BOOT_SECONDS, COMPLAINTS, OWN, TRIXIE, TRIXIE_64K, Kernel, Lines
+from linux_guest.guests import BOOT_SECONDS, COMPLAINTS, OWN, PATIENT, TRIXIE, TRIXIE_64K, Kernel, Lines
 from linux_guest.systemd_image import systemd_image
 
 pytestmark = [pytest.mark.oracle, pytest.mark.soak]
 PROGRAM = Path(__file__).parent / "python_program.py"
-APPEND = "console=hvc0 quiet TERM=dumb systemd.log_color=0"
+APPEND = f"console=hvc0 quiet TERM=dumb systemd.log_color=0 {PATIENT}"
 CHECK = """#!/bin/sh
 say() { echo "check: $*" > /dev/console; }
 state=$(systemctl is-system-running --wait)

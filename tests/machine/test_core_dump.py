@@ -70,7 +70,7 @@ def test_gdb_reads_what_the_guest_has(endian: str, tmp_path: Path) -> None:
             what = f"${name}.uint128" if WIDE.fullmatch(name) else f"${name}"
             words += ["-ex", f'printf "{vcpu} {name} "', "-ex", f"output/x {what}", "-ex", 'printf "\\n"']
     words += ["-ex", f"dump binary memory {tmp_path}/memory 0 {len(memory)}"]
-    said = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    said = subprocess.run(words, capture_output=True, text=True, timeout=300)
     found: list[dict[str, int]] = [{}, {}]
     for vcpu, name, value in re.findall(r"^(\d) (\w+) (0x[0-9a-f]+)$", said.stdout, re.MULTILINE):
         found[int(vcpu)][name] = int(value, 16)
@@ -150,7 +150,7 @@ def test_the_notes_are_qemus(tmp_path: Path) -> None:
         *(f"monitor dump-guest-memory {theirs}", "kill"),
     )
     words = ["gdb-multiarch", "-nx", "-batch", *(word for command in commands for word in ("-ex", command))]
-    said = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    said = subprocess.run(words, capture_output=True, text=True, timeout=300)
     assert theirs.exists(), said
     found = [(kind, bytearray(note)) for owner, kind, note in notes_of(ours, "big") if owner != OWN_NOTE]
     expected = [(kind, bytearray(note)) for _, kind, note in notes_of(theirs, "big") if kind != SPE]

@@ -82,7 +82,7 @@ def gdb(server: GdbServer, *commands: str, little: bool = True) -> str:
     words = [GDB, "-nx", "-batch", "-l", "60"]
     for command in (*first, f"target remote {server.address}", *commands):
         words += ["-ex", command]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
     return done.stdout + done.stderr
 
 

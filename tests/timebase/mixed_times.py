@@ -17,7 +17,7 @@ def source_time_is_neither_host_nor_guest_time(
     source.sleep_until(clock.now())  # type: ignore[arg-type]
     source.sleep_until(clock.now().value)  # type: ignore[arg-type]
     source.sleep_until(5)  # type: ignore[arg-type]
-    dec.write_deadline(guest.value)  # type: ignore[arg-type]
+    dec.write_deadline(guest.value, 32)  # type: ignore[arg-type]
     clock.at(guest.value)  # type: ignore[arg-type]
     clock.ticks_at(guest)  # type: ignore[arg-type]
     _ = source.ticks() - clock.now()  # type: ignore[operator]

@@ -7,7 +7,7 @@ from chronovisor.timebase.decrementer import Decrementer, DecWidth, rebased, rem
 from chronovisor.timebase.handover import Exchange, Sample, plan
 from chronovisor.timebase.offset import Switch
 from chronovisor.timebase.tbu40 import CoreTimebase
-from chronovisor.timebase.types import FREQUENCY, HostTime, Offset, Ticks
+from chronovisor.timebase.types import FREQUENCY, HostTime, Offset, SourceTime, Ticks
 
 widths = st.sampled_from([32, 56])
 words = st.integers(0, 2**64 - 1)
@@ -54,6 +54,26 @@ def test_the_exception_is_a_level_that_follows_the_top_bit(width: DecWidth) -> N
     thread.source.advance(1)
     assert not thread.dec.asserted(width)  # it wrapped while its thread ran
     assert not thread.dec.latched
+
+
+class Steps(VirtualTime):
+    """The machine's own clock, as a test says that it passes."""
+
+    is_virtual = False
+
+
+@pytest.mark.parametrize("stopped", [0, 1 << 31, (1 << 31) + 1, 3 << 31, 1 << 40])
+def test_a_write_of_native_code_before_a_stop_is_not_lost(stopped: int) -> None:
+    """Python learns of it after the stop: however long that was, the exception is there."""
+    source = Steps(1 << 50)
+    thread = Thread(source=source)
+    deadline = SourceTime(source.ticks() + 5)
+    source.advance(6 + stopped)
+    thread.dec.write_deadline(deadline, 32)
+    assert thread.dec.asserted(32)
+    source.advance(1 << 31)
+    thread.dec.write_deadline(SourceTime(source.ticks() + 5), 32)
+    assert not thread.dec.asserted(32)
 
 
 @given(words, words, offsets, st.integers(0, 2**33), widths)

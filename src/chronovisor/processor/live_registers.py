@@ -93,7 +93,7 @@ class LiveRegisters:
             self._account_time()
         if time.dec_written:
             time.dec_written, time.lent = 0, None
-            self._decrementer.write_deadline(SourceTime(time.dec_deadline))
+            self._decrementer.write_deadline(SourceTime(time.dec_deadline), self.thread.dec_width)
 
     def _timebase(self) -> int:
         core = self.thread.core

@@ -43,11 +43,16 @@ class Decrementer:
         self._seen = now
         self.latched = False
 
-    def write_deadline(self, deadline: SourceTime) -> None:
-        """Set DEC so that it is 0 at tick `deadline` of the source: a write at the present tick."""
+    def write_deadline(self, deadline: SourceTime, width: DecWidth) -> None:
+        """Set DEC so that it is 0 at tick `deadline` of the source: a write that was made a moment ago.
+
+        If that is further in the past than DEC can say, the thread was stopped since the write, and the
+        exception that came meanwhile is latched. In virtual time no thread is stopped.
+        """
+        now = self._source.ticks()
         self.deadline = deadline
-        self._seen = self._source.ticks()
-        self.latched = False
+        self._seen = now
+        self.latched = deadline < now - (1 << (width - 1)) and not self._source.is_virtual
 
     def read(self, width: DecWidth) -> int:
         """Return DEC as `mfspr` reads it, 64 bits: 32 bits are zero-extended, 56 bits sign-extended."""
