@@ -6,6 +6,7 @@ import fcntl
 import os
 import random
 import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,8 +30,10 @@ SECTORS = 64
 MEMORY = 4 << 20
 TABLE, UNITS, QUEUE, DATA, FUNCTION = 0x100000, 0x120000, 0x140000, 0x150000, 0x170000
 END = 0x180000
+PLACES = 256
+"""Of the queue."""
 REQUESTS = 200
-"""Fewer than there are places in the queue, which is never read here."""
+"""Fewer than that: the queue is never read here."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -70,7 +73,7 @@ def _functions(size: int, draw: random.Random) -> bytes:
     return b"".join(struct.pack("<II", load | draw.randrange(30000), back) for _ in range(size // 8))
 
 
-def _commands(draw: random.Random) -> Iterator[tuple[bytes, tuple[int, int]]]:
+def _commands(draw: random.Random, first_place: int) -> Iterator[tuple[bytes, tuple[int, int]]]:
     """Requests, in units and messages: most in order, others nearly so."""
     for number in range(REQUESTS):
         at = UNITS + 256 * number
@@ -80,7 +83,7 @@ def _commands(draw: random.Random) -> Iterator[tuple[bytes, tuple[int, int]]]:
             where = FUNCTION
         if where < DATA:
             # A queue with data in it takes nothing more.
-            queue = QUEUE + 16 * (number * 3 // 4)
+            queue = QUEUE + 16 * ((first_place + number * 3 // 4) % PLACES)
             where = queue if number > REQUESTS * 0.8 else draw.choice((at, END, MEMORY - 512))
         over = draw.random()
         if over < 0.16:
@@ -104,7 +107,8 @@ def _commands(draw: random.Random) -> Iterator[tuple[bytes, tuple[int, int]]]:
             one = unit(_ten(0x2A, first, count, flags), (), [(where, size)], lun)
         whole = bytearray(one.ljust(256, b"\0"))
         if draw.random() < 0.1:
-            whole[draw.randrange(64)] ^= 1 << draw.randrange(8)
+            # Not in the address's last byte: functions lie at multiples of 8 bytes everywhere.
+            whole[draw.choice([*range(55), *range(56, 64)])] ^= 1 << draw.randrange(8)
         length = draw.choice((256, 256, 256, 64, 63))
         yield bytes(whole), struct.unpack(">QQ", struct.pack(">BBxxHHQ", 0x80, 1, 0, length, at))
 
@@ -132,16 +136,19 @@ def _run_disk(
         # Pages that are not side by side, or that the device may not use so.
         entries[(DATA >> 12) + 4], entries[(DATA >> 12) + 5] = DATA | 0x6003, DATA | 0x4001
         assert disk.window.put(0, entries)
-        assert disk.register_queue(QUEUE, 0x1000) == Status.SUCCESS
+        assert disk.register_queue(QUEUE, 16 * PLACES) == Status.SUCCESS
+        # The queue goes round once.
+        begin = 0 if places is not None else PLACES - 20
+        disk._queue.queue = Queue(QUEUE, 16 * PLACES, 16 * begin)
         disk.signals = True
         # Whoever serves a request does so within its call.
         disk._worker._threaded = False
         guest.platform.interrupts.direct(disk.source, 0, 5)
-        for number, (whole, message) in enumerate(_commands(draw)):
+        for number, (whole, message) in enumerate(_commands(draw, begin)):
             guest.memory.write(UNITS + 256 * number, whole)
             guest.memory.write(TABLE + 64 * number + 32, struct.pack("<QQ", *message))
         if places is not None:
-            guest.memory.write(QUEUE + 16 * places, b"\x80".ljust(16, b"\0") * (256 - places))
+            guest.memory.write(QUEUE + 16 * places, b"\x80".ljust(16, b"\0") * (PLACES - places))
         before = guest.memory.read(TABLE, END - TABLE)
         guest.memory.dirty.take()
         assert guest.run(60).reason is EndReason.POWER_OFF
@@ -161,6 +168,38 @@ def test_a_disks_requests_end_alike_whoever_serves_them(seed: int, tmp_path: Pat
     assert calls["concrete"] == REQUESTS
     # A request that reads data into the queue leaves the rest to Python.
     assert calls["regions"] < REQUESTS * 0.9
+
+
+def test_a_disks_gate_is_open_while_no_request_waits_for_others(tmp_path: Path) -> None:
+    here = tmp_path / "disk"
+    here.write_bytes(bytes(512 * SECTORS))
+    with Host(engine="concrete") as host:
+        host.attachments = Attachments.parse([str(here)])
+        guest = host.boot(program(POWER_OFF), "4M")
+        (disk,) = guest.platform.vio.devices
+        assert isinstance(disk, DiskAdapter)
+        assert disk.window.put(0, [page | 3 for page in range(0, MEMORY, 4096)])
+
+        def is_open_behind_a_call() -> bool:
+            disk.send(b"\xff".ljust(16, b"\0"))
+            return bool(disk.gate.words[Place.OPEN])
+
+        assert not is_open_behind_a_call()
+        assert disk.register_queue(QUEUE, 16 * PLACES) == Status.SUCCESS
+        assert is_open_behind_a_call()
+        disk.pause()
+        assert not disk.gate.words[Place.OPEN]
+        assert is_open_behind_a_call()
+        may_end = threading.Event()
+        disk._worker.give(lambda: may_end.wait(60))
+        assert not is_open_behind_a_call()
+        assert disk.free_queue() == Status.BUSY
+        may_end.set()
+        disk._worker.wait()
+        assert is_open_behind_a_call()
+        assert disk.free_queue() == Status.SUCCESS
+        assert not disk.gate.words[Place.OPEN]
+        assert not is_open_behind_a_call()
 
 
 def test_a_full_queue_is_full_for_whoever_serves_a_request(tmp_path: Path) -> None:

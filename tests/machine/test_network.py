@@ -24,6 +24,7 @@ from chronovisor.machine.vio.dma_window import Access
 from chronovisor.machine.vio.lan import NetworkAdapter
 from chronovisor.machine.vio.lan_buffers import MOST_BUFFERS
 from chronovisor.memory import GuestMemory
+from chronovisor.memory.gate import Place
 from chronovisor.memory.word_queue import FIRST, LIMIT, PLACES, TAIL, WORDS
 from chronovisor.memory.words import words
 from chronovisor.papr.hcalls import Status
@@ -72,11 +73,11 @@ class Wire(Link):
 class Card:
     """Drives a card as Linux does."""
 
-    def __init__(self) -> None:
+    def __init__(self, wire: Wire | None = None) -> None:
         self.memory = GuestMemory(MEMORY)
         self.interrupts: list[int] = []
         self.troubles: list[str] = []
-        self.wire = Wire()
+        self.wire = wire or Wire()
         self.given = words(WORDS)
         around = Surroundings(
             self.memory,
@@ -304,6 +305,43 @@ def test_a_frame_is_sent_from_its_pieces(card: Card, cuts: list[int]) -> None:
     assert card.wire.sent == [data]
     card.wire.takes = False
     assert card.adapter.send([*words, *[0] * (6 - len(cuts))], 0) == Status.DROPPED
+
+
+class Slow(Wire):
+    """The other end may have taken a part of a frame."""
+
+    rests = True
+
+    @property
+    def at_rest(self) -> bool:
+        return self.rests
+
+
+def test_hypercalls_send_frames_only_while_nothing_else_is_under_way() -> None:
+    wire = Slow()
+    card = Card(wire)
+    frame_at = VALID | 60 << 32 | SENT
+
+    def send() -> tuple[Status, bool]:
+        status = card.adapter.send([frame_at, *[0] * 5], 0)
+        return status, bool(card.adapter.gate.words[Place.OPEN])
+
+    assert send() == (Status.SUCCESS, True)
+    wire.rests = False
+    assert send() == (Status.SUCCESS, False)
+    wire.rests = True
+    assert send() == (Status.SUCCESS, True)
+    # A hypercall has sent a part of a frame: nothing can be sent behind that.
+    card.adapter.gate.words[Place.CUT] = 1
+    sent = len(wire.sent)
+    assert send() == send() == (Status.DROPPED, False)
+    assert len(wire.sent) == sent
+    card.adapter.close()
+    other = Card()
+    assert other.adapter.send([frame_at, *[0] * 5], 0) == Status.SUCCESS
+    other.adapter.close()
+    other.adapter.send([frame_at, *[0] * 5], 0)
+    assert not other.adapter.gate.words[Place.OPEN]
 
 
 CALLS: dict[str, Callable[[Card], Status]] = {
