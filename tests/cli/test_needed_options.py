@@ -40,6 +40,10 @@ REFUSED = {
     f"run {GUEST} --insecure --qmp unix:q": "a tcp: address",
     "gdb one --at unix:g --insecure": "a tcp: address",
     "gdb one --symbols f": "--attach",
+    "top --once --interval 2": "a table that renews itself",
+    "scan f --no-prove --timeout 3": "--prove",
+    "prove --limit 3": "--code",
+    "demo --no-linux --packages d": "--linux",
     "clockcheck log --arch ppc64": "--program or --initramfs",
 }
 TAKEN = (

@@ -81,6 +81,15 @@ _RULES: Final = (
     _Rule(
         ("arch",), "--program or --initramfs", ("program_", "initramfs_"), _given("program_", "initramfs_")
     ),
+    _Rule(
+        ("interval",),
+        "a table that renews itself",
+        ("once", "as_json"),
+        lambda at: not at["once"] and not at["as_json"],
+    ),
+    _Rule(("timeout",), "--prove", ("prove",), _given("prove")),
+    _Rule(("limit",), "--code", ("code",), _given("code")),
+    _Rule(("packages",), "--linux", ("with_linux",), _given("with_linux")),
 )
 
 
