@@ -113,7 +113,7 @@ def test_gdb_under_tls(machine: Machine, tmp_path: Path) -> None:
     told = process.error_line()
     assert connect.strip() in told
 
-    def debug(directory: str, *commands: str) -> str:
+    def debug(directory: str, *commands: str, connect: str = connect) -> str:
         words = ["gdb-multiarch", "-nx", "-batch", "-l", "60", str(SHIPPED / "demo-le.elf"), "-ex"]
         words += [connect.strip().removesuffix("\n")]
         words += [word for command in commands for word in ("-ex", command)]
@@ -129,6 +129,10 @@ def test_gdb_under_tls(machine: Machine, tmp_path: Path) -> None:
     stranger = Authority(tmp_path / "others").directory("strange", trusts=authority)
     assert "guest timebase" not in debug(stranger, "monitor time")
     assert "guest timebase" not in gdb(f"localhost:{port}", "monitor time")
+    # What listens there has a certificate for another host than gdb's user wants.
+    elsewhere = connect.replace("-verify_hostname localhost", "-verify_hostname other.example")
+    assert elsewhere != connect
+    assert "guest timebase" not in debug(directory, "monitor time", connect=elsewhere)
     assert machine.state("alice") == "running"
     said = debug(directory, "monitor time", "kill")
     assert "guest timebase" in said, said

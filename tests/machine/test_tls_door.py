@@ -31,7 +31,7 @@ class Place:
         self._told: queue.Queue[str] = queue.Queue()
         self.context = authority.credentials("good client", "client").client()
         server = authority.credentials("server", "server").server()
-        self.door = TlsDoor(OpenDoor([listener]), server, allowed, self._told.put)
+        self.door = TlsDoor(OpenDoor([listener]), "localhost", server, allowed, self._told.put)
 
     def told(self) -> str:
         return self._told.get(timeout=60)

@@ -45,18 +45,16 @@ class OwnSocket:
         taken.
         """
         try:
+            context = None
             if isinstance(self.place, UnixAddress):
                 _check_directory(self.place)
-                context = None
-            else:
-                context = (
-                    checked(self.place, self.protection.credentials).server() if self.place.tls else None
-                )
+            elif self.place.tls:
+                context = checked(self.place, self.protection.credentials).server()
             listeners = listen(self.place)
         except MachineError as error:
             raise MachineError(f"{self.option} {error}") from None
         door = OpenDoor(listeners, self._remove)
-        if context is None:
+        if context is None or isinstance(self.place, UnixAddress):
             return door
         # Few guests have clients under TLS.
         from chronovisor.machine.tls_door import TlsDoor
@@ -64,7 +62,8 @@ class OwnSocket:
         def tell(line: str) -> None:
             say(f"{self.option} {self.place}: {line}")
 
-        return TlsDoor(door, context, self.protection.allowed, tell)
+        host = f"[{self.place.host}]" if ":" in self.place.host else self.place.host
+        return TlsDoor(door, host, context, self.protection.allowed, tell)
 
     def _remove(self) -> None:
         if isinstance(self.place, UnixAddress):

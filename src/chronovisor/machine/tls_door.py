@@ -28,7 +28,7 @@ _HANDSHAKE_PATIENCE: Final = 10.0
 
 class TlsDoor:
     """The door behind which another one's clients are, once they have shown a certificate that `context`
-    trusts.
+    trusts. `name` is the host's in the address, for which its own certificate is.
 
     If there are names in `allowed` (in lower case), one of them has to be in the certificate. `tell` is told
     a line about each client that is not let in.
@@ -39,6 +39,7 @@ class TlsDoor:
     def __init__(
         self,
         door: Door,
+        name: str,
         context: ssl.SSLContext,
         allowed: frozenset[str],
         tell: Callable[[str], None],
@@ -54,7 +55,7 @@ class TlsDoor:
         """Connections whose handshake is not over."""
         self._carriers: set[threading.Thread] = set()
         self._closed = False
-        self.address = door.address
+        self.address = f"{name}:{door.address.rpartition(':')[2]}"
         threading.Thread(target=self._hear, name="tls", daemon=True).start()
 
     def accept(self) -> socket.socket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import socket
 import threading
 from collections.abc import Callable
@@ -61,10 +62,9 @@ class GdbServer:
         if not self.is_under_tls:
             return f"target remote {self.address}"
         # gdb speaks no TLS itself.
-        return (
-            f"target remote | openssl s_client -quiet -verify_return_error -connect {self.address} "
-            "-CAfile ca-cert.pem -cert client-cert.pem -key client-key.pem"
-        )
+        words = ("openssl s_client -quiet -verify_quiet -verify_return_error", f"-connect {self.address}")
+        files = "-CAfile ca-cert.pem -cert client-cert.pem -key client-key.pem"
+        return " ".join(("target remote |", *words, *_whose_certificate(self.address), files))
 
     def close(self, timeout: float = 5.0) -> None:
         """End the debugger's session, which is told how the guest ended, and listen no more."""
@@ -116,3 +116,14 @@ class GdbServer:
             connection.settimeout(1.0)
             connection.recv(4096)
             connection.sendall(ACKNOWLEDGED + frame(why))
+
+
+def _whose_certificate(address: str) -> tuple[str, ...]:
+    """What openssl is told, so that it takes no other host's certificate."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        found = ipaddress.ip_address(host)
+    except ValueError:
+        return (f"-verify_hostname {host}",)
+    # What listens at every address has no address of its own.
+    return () if found.is_unspecified else (f"-verify_ip {host}",)
