@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from threading import Event, Timer
 
@@ -29,6 +30,7 @@ from chronovisor.cli.demo.sabotage import SabotagedSystem
 from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.machine import Guest, Host, MachineError, vcpu_state
 from chronovisor.machine.debugger.past import Arrival, Why
+from chronovisor.memory import PAGE_SIZE
 from chronovisor.migration.encoding import NUMBERS, decode, encode
 from chronovisor.migration.errors import MoveRefusedError, StreamError
 from chronovisor.migration.messages import Past
@@ -288,6 +290,24 @@ def changed(chance: random.Random, payload: bytes) -> bytes:
         (lambda past, parts: past.take(parts[3], 1 << 20, 2), "out of turn"),
         (lambda past, parts: [past.take(part, 8 << 12, 2) for part in parts], "its memory does not"),
         (lambda past, parts: [past.take(part, 1 << 20, 2) for part in (*parts, parts[3])], "out of turn"),
+        (
+            lambda past, parts: [
+                past.take(part, 1 << 20, 2)
+                for part in (*parts[:3], replace(parts[3], pages=parts[3].pages[:1] * 2))
+            ],
+            "out of turn",
+        ),
+        (
+            lambda past, parts: past.take(
+                replace(
+                    parts[0],
+                    stretches=tuple(replace(one, vcpus=one.vcpus[::-1]) for one in parts[0].stretches),
+                ),
+                1 << 20,
+                2,
+            ),
+            "vCPUs that the guest does not have",
+        ),
     ],
 )
 def test_what_no_past_can_be_is_refused(
@@ -296,3 +316,25 @@ def test_what_no_past_can_be_is_refused(
     parts, _ = some_parts()
     with pytest.raises(ValueError, match=words):
         spoil(RecordedPast(RECORD), parts)
+
+
+def test_of_a_past_that_is_too_long_or_too_large_the_last_part_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts, size = some_parts()
+    assert len(parts[3].pages) > 2
+
+    def taken(most: int) -> RecordedPast:
+        past = RecordedPast(most)
+        for part in parts:
+            past.take(part, size, 2)
+        return past
+
+    whole, small = taken(RECORD), taken(PAGE_SIZE)
+    assert (len(whole), whole.first, whole.last) == (3, 0, 2)
+    assert (len(small), small.first, small.last) == (1, 2, 2)
+    assert small.pages.size < whole.pages.size
+    assert dict(small.pages.at(2)) == dict(whole.pages.at(2))
+    monkeypatch.setattr("chronovisor.migration.recorded_past.MOST_STRETCHES", 2)
+    short = taken(RECORD)
+    assert (len(short), short.last) == (2, 2)
