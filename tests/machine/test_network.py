@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import stat
 import struct
 import subprocess
@@ -450,6 +451,9 @@ way = socket.socket(fileno=int(sys.argv[sys.argv.index("--fd") + 1]))
 COURSES = {
     "echo": "while data := way.recv(99): way.sendall(data)",
     "gulps": "import random\nwhile data := way.recv(random.randrange(1, 99999)): way.sendall(data)",
+    "arguments": """said = " ".join(sys.argv[1:]).encode()
+way.sendall(struct.pack(">I", len(said)) + said)
+way.recv(1)""",
     "ends": 'print("no route", file=sys.stderr); sys.exit(3)',
     "rubbish": 'way.sendall(b"\\xff" * 8); way.recv(1)',
     "deaf": "import time; time.sleep(60)",
@@ -479,6 +483,16 @@ def test_frames_go_through_passts_socket(passt: Passt) -> None:
     assert came == frames
     passt.interrupt()
     assert passt.receive() == ()
+
+
+@pytest.mark.parametrize("passt", ["arguments"], indirect=True)
+def test_the_guest_is_told_of_frames_as_large_as_linux_takes(passt: Passt) -> None:
+    (said,) = passt.receive()
+    found = re.search(r"--mtu (\d+)", bytes(said).decode())
+    assert found is not None
+    # What ibmveth needs besides of its largest buffer of 64 KiB (IBMVETH_BUFF_OH).
+    assert 65_000 < int(found[1]) <= 65_535 - 22
+    assert int(found[1]) + 18 <= LARGEST_FRAME
 
 
 @pytest.mark.parametrize("passt", ["gulps"], indirect=True)
@@ -518,8 +532,9 @@ def test_a_helper_that_ends_or_sends_rubbish_is_told(passt: Passt, words: str) -
 
 @pytest.mark.parametrize("passt", ["deaf"], indirect=True)
 def test_a_helper_that_takes_nothing_holds_nobody_up(passt: Passt) -> None:
-    sent = sum(passt.send([memoryview(frame(60000))]) for _ in range(100))
-    assert 0 < sent < 100
+    one = [memoryview(frame(60000))]
+    sent = sum(passt.send(one) for _ in range(1000))
+    assert 0 < sent < 1000
     assert len(passt._unsent) <= 60004
 
 

@@ -31,7 +31,9 @@ _LENGTH: Final = struct.Struct(">I")
 _CHUNK: Final = 1 << 18
 """Bytes that are read at once."""
 _WINDOW: Final = 8 << 20
-"""Bytes that may wait in passt's socket."""
+"""Bytes that may wait in the socket to passt, on either side."""
+_MTU: Final = 65512
+"""What passt tells guests of their card: the largest that Linux's driver takes is 65,513 bytes."""
 _SO_SNDBUFFORCE: Final = 32
 _TUNSETIFF: Final = 0x4004_54CA
 _TAP_WITHOUT_HEADER: Final = 0x1002
@@ -197,7 +199,8 @@ class Passt(Link):
     def __init__(self, ports: Sequence[tuple[str, str]] = ()) -> None:
         forwarded = [word for kind, port in ports for word in (_PORT_OPTIONS[kind], port)]
         self._socket, other = socket.socketpair()
-        _enlarge(other)
+        for end in (self._socket, other):
+            _enlarge(end)
         said, say = os.pipe()
         # Whatever it says: it must never wait for us to read that.
         os.set_blocking(say, False)
@@ -205,7 +208,16 @@ class Passt(Link):
         self._said = said
         try:
             self._process = subprocess.Popen(
-                ["passt", "--foreground", "--quiet", "--fd", str(other.fileno()), *forwarded],
+                [
+                    "passt",
+                    "--foreground",
+                    "--quiet",
+                    "--mtu",
+                    str(_MTU),
+                    "--fd",
+                    str(other.fileno()),
+                    *forwarded,
+                ],
                 pass_fds=(other.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -298,7 +310,7 @@ class Passt(Link):
 
 
 def _enlarge(sending: socket.socket) -> None:
-    """Let a guest's receive window wait in the socket: passt loses what it cannot write at once."""
+    """Let a window of TCP wait in the socket: what cannot be written at once is lost, on both sides."""
     try:
         sending.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _WINDOW)
     except PermissionError:
