@@ -27,6 +27,7 @@ from chronovisor.migration.errors import MoveCancelledError, MoveError, MoveUnde
 from chronovisor.migration.link import Link
 from chronovisor.migration.move import move
 from chronovisor.migration.outcomes import RememberedOutcomes
+from chronovisor.migration.pause import Pause
 from chronovisor.migration.phases import DestinationPhase, Probe, SourcePhase, no_probe
 from chronovisor.migration.tcp import TimeLimits
 from chronovisor.timebase.clock import VirtualTime
@@ -95,6 +96,20 @@ def test_nobody_listens_any_more_when_it_is_asked_after_commit(guest: Guest, arr
     with pytest.raises(MoveUndecidedError, match="nobody listens"):
         departure.resolve()
     assert not guest.running
+
+
+def test_a_paused_guest_stays_paused_by_its_operators_word(guest: Guest, arrivals: Arrivals) -> None:
+    departure = Departure(guest)
+    departure.paused = Pause(guest)
+    departure._probe = at(SourcePhase.COMMIT, lambda: leave(departure, arrivals))
+    with pytest.raises(MoveUndecidedError, match="nobody listens"):
+        departure.migrate(arrivals.address, LIMITS)
+    assert departure.state == "undecided"
+    departure.force_resume()
+    assert departure.state == "paused"
+    assert not guest.running
+    departure.paused.resume()
+    assert guest.running
 
 
 def leave(departure: Departure, arrivals: Arrivals) -> None:
