@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 
 from chronovisor.isa.assembly import assemble
 from chronovisor.machine import Console, Guest, Host
+from chronovisor.machine.disk import DiskOption
+from chronovisor.machine.disk_file import DiskFile
 from chronovisor.machine.errors import MachineError
+from chronovisor.machine.vio.attachments import NOTHING, Attachments
 from chronovisor.memory import PAGE_SIZE, DirtyLog
 from chronovisor.migration.address import Address
 from chronovisor.migration.arrival import Arrivals, Terms
@@ -29,6 +32,7 @@ from chronovisor.migration.move import move
 from chronovisor.migration.outcomes import RememberedOutcomes
 from chronovisor.migration.pause import Pause
 from chronovisor.migration.phases import DestinationPhase, Probe, SourcePhase, no_probe
+from chronovisor.migration.stream import Header
 from chronovisor.migration.tcp import TimeLimits
 from chronovisor.timebase.clock import VirtualTime
 from chronovisor.timebase.types import GRANULE, Ticks
@@ -63,9 +67,14 @@ def guest() -> Iterator[Guest]:
         yield guest
 
 
-def waiting(probe: Probe = no_probe) -> Arrivals:
+def waiting(probe: Probe = no_probe, attachments: Attachments = NOTHING) -> Arrivals:
+    def host_for(header: Header) -> Host:
+        host = Host(tb_origin=5, engine="concrete")
+        host.attachments = attachments
+        return host
+
     terms = Terms(
-        lambda header: Host(tb_origin=5, engine="concrete"),
+        host_for,
         Console(),
         RememberedOutcomes(),
         64 << 20,
@@ -110,6 +119,28 @@ def test_a_paused_guest_stays_paused_by_its_operators_word(guest: Guest, arrival
     assert not guest.running
     departure.paused.resume()
     assert guest.running
+
+
+def test_a_guest_whose_disk_another_takes_at_the_last_moment_stays_paused(tmp_path: Path) -> None:
+    """Neither side can have the disk, until its owner lets the guest go on here."""
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(1 << 20))
+    attachments, thief = Attachments.parse([str(disk)]), DiskFile(DiskOption(str(disk)))
+    arrivals = waiting(attachments=attachments)
+    with Host(tb_origin=1 << 40, engine="concrete") as host:
+        host.attachments = attachments
+        guest = host.boot(SPINS, "8M")
+        guest.resume()
+        departure = Departure(guest)
+        departure._probe = at(SourcePhase.COMMIT, thief.lock)
+        with pytest.raises(MoveError, match="stays paused here"):
+            departure.migrate(arrivals.address, LIMITS)
+        assert departure.state == "paused"
+        assert departure.paused is not None
+        thief.close()
+        departure.paused.resume()
+        assert guest.running
+    arrivals.close()
 
 
 def leave(departure: Departure, arrivals: Arrivals) -> None:
