@@ -22,7 +22,7 @@ from chronovisor.timebase.handover import CLOCK_ERROR_LIMIT
 from chronovisor.timebase.history import AwayClock, HopKind
 from chronovisor.timebase.policy import CATCH_UP, FREEZE, TimePolicy
 from chronovisor.timebase.record import MoveRecord
-from chronovisor.timebase.types import GRANULE, MASK64, GuestTime, SourceTime, Ticks
+from chronovisor.timebase.types import FREQUENCY, GRANULE, MASK64, GuestTime, SourceTime, Ticks
 
 MS = 512_000
 LIMIT = CLOCK_ERROR_LIMIT.value
@@ -255,6 +255,19 @@ def test_a_guest_that_ran_goes_on_and_one_that_did_not_stays() -> None:
             pause.resume()
             assert guest.running is runs
         guest.pause()
+
+
+def test_a_guest_that_comes_paused_has_the_moments_of_its_pause() -> None:
+    clock = VirtualTime()
+    with Host(clock=clock, tb_origin=5) as host:
+        guest = host.boot("demo-le.elf", "1M")
+        assert guest.run_until("watching")
+        pause = Pause(guest)
+        clock.advance(5 * FREQUENCY)
+        again = Pause.since(guest, pause.guest_time)
+        assert again.stopped_at == pause.stopped_at
+        assert again.guest_time == pause.guest_time
+        assert again.machine_state().time_of_day == pause.machine_state().time_of_day
 
 
 def test_an_owner_may_set_the_time_of_a_paused_guest() -> None:

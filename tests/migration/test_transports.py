@@ -111,6 +111,16 @@ def test_a_guest_goes_over_a_unix_socket(guest: Guest, tmp_path: Path) -> None:
         _migrate_another(path)
 
 
+def test_who_has_closed_leaves_the_path_to_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "way"
+    with Waiting(UnixAddress(str(path))) as one:
+        one.arrivals.close()
+        with Waiting(UnixAddress(str(path))):
+            one.arrivals.close()
+            assert path.is_socket()
+        assert not path.exists()
+
+
 def _migrate_another(path: Path) -> None:
     with Host(engine="concrete") as host:
         guest = host.boot("demo-le.elf", "2M")
