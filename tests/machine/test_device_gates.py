@@ -118,7 +118,7 @@ def _ten(operation: int, first: int, count: int, flags: int = 0) -> bytes:
 
 
 def _run_disk(
-    engine: str, path: Path, seed: int, places: int | None = None
+    engine: str, path: Path, seed: int, places: int | None = None, masked: bool = False
 ) -> tuple[bytes, bytes, Queue, int]:
     """What a guest's requests leave in its memory, on the disk and of the queue, and how many calls left the
     guest. What has changed in memory is in the dirty log. The queue is full behind so many `places`.
@@ -144,6 +144,10 @@ def _run_disk(
         # Whoever serves a request does so within its call.
         disk._worker._threaded = False
         guest.platform.interrupts.direct(disk.source, 0, 5)
+        if masked:
+            # The gate is open before there was any interrupt.
+            disk.send(b"\xff".ljust(16, b"\0"))
+            guest.platform.interrupts.mask(disk.source, True)
         for number, (whole, message) in enumerate(_commands(draw, begin)):
             guest.memory.write(UNITS + 256 * number, whole)
             guest.memory.write(TABLE + 64 * number + 32, struct.pack("<QQ", *message))
@@ -168,6 +172,13 @@ def test_a_disks_requests_end_alike_whoever_serves_them(seed: int, tmp_path: Pat
     assert calls["concrete"] == REQUESTS
     # A request that reads data into the queue leaves the rest to Python.
     assert calls["regions"] < REQUESTS * 0.9
+
+
+def test_a_disks_interrupt_that_is_masked_does_not_come(tmp_path: Path) -> None:
+    expected, found = (_run_disk(e, tmp_path / "disk", 0, masked=True) for e in ("concrete", "regions"))
+    assert found[:3] == expected[:3]
+    accepted = [struct.unpack_from("<Q", found[0], 64 * row + 8)[0] & 0xFF_FFFF for row in range(REQUESTS)]
+    assert not any(accepted)
 
 
 def test_a_disks_gate_is_open_while_no_request_waits_for_others(tmp_path: Path) -> None:
