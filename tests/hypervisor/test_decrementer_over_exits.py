@@ -170,3 +170,15 @@ def test_dec_is_cut_to_its_width_when_it_is_written(
         written = ((ended.arguments[0] - ORIGIN) & MASK64) + INSTRUCTION
         left = vcpu.host.cores[0].threads[0].decrementer.deadline - written
         assert left == signed(value, width), f"DEC of {width} bits: {value:#x} was written"
+
+
+def test_how_long_ago_a_decrementer_was_due() -> None:
+    source = VirtualTime()
+    vcpu = Guest(Hypervisor(source, origin=1 << 60)).vcpu(0, 0)
+    vcpu.decrementer_expiry = GuestTime(vcpu.host.clock.now().value + 1000)
+    overdue = []
+    for _ in range(3):
+        overdue.append(vcpu.timer.overdue())
+        source.advance(801)
+    # Its exception comes one tick after DEC is 0.
+    assert overdue == [0, 0, 601]

@@ -36,7 +36,7 @@ from chronovisor.papr.vpa import (
     PreemptReason,
 )
 from chronovisor.timebase.clock import VirtualTime
-from chronovisor.timebase.types import Offset
+from chronovisor.timebase.types import GuestTime, Offset
 
 VPA, LOG, PLACES = 0x8000, 0x9000, 60
 EVERYTHING = LogEvents.CEDE | LogEvents.PREEMPT | LogEvents.FAULT
@@ -110,6 +110,11 @@ def test_a_decrementer_wakes_after_the_wait_that_it_was_set_to(timer: int, offse
         (lambda vcpu: vcpu.set_external(True), DispatchReason.EXTERNAL_INTERRUPT),
         (lambda vcpu: vcpu.prod(), DispatchReason.PROD),
         (lambda vcpu: setattr(vcpu.pending, "system_reset", True), DispatchReason.SYSTEM_RESET),
+        # Of two at once the one that interrupts first.
+        (
+            lambda vcpu: (vcpu.set_external(True), setattr(vcpu, "decrementer_expiry", GuestTime(1))),
+            DispatchReason.EXTERNAL_INTERRUPT,
+        ),
     ],
 )
 def test_what_ended_a_cede_is_logged(wake: Any, reason: DispatchReason) -> None:

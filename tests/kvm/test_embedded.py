@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from chronovisor.kvm.embedded.system import EmbeddedSystem
 from chronovisor.kvm.errors import KvmError
-from chronovisor.kvm.exits import FailEntry, HcallExit, InternalError, Interrupted, SystemEvent
+from chronovisor.kvm.exits import DebugExit, FailEntry, HcallExit, InternalError, Interrupted, SystemEvent
 from chronovisor.kvm.ids import ONE_REG_BY_NAME, ONE_REGS, Cap, MemoryFlag, SystemEventType
 from chronovisor.kvm.interface import HostOptions, Vcpu, Vm
 from chronovisor.kvm.provider import open_system
@@ -319,6 +319,18 @@ def test_an_offset_is_rounded_up_to_a_multiple_of_2_to_the_24(value: int) -> Non
     kept = read_register(vcpu, "TB_OFFSET")
     assert kept % (1 << 24) == 0
     assert 0 <= (kept - value) % (1 << 64) < 1 << 24
+
+
+def test_a_step_over_a_call_of_user_space_is_done_when_that_has_answered() -> None:
+    # li r3,0x58; sc 1; li r4,7; b .
+    _, vcpu = guest([0x38600058, 0x44000022, 0x38800007, 0x48000000])
+    vcpu.single_step(True)
+    assert vcpu.run() == DebugExit(4, stepped=True)
+    assert isinstance(vcpu.run(), HcallExit)
+    assert vcpu.run() == DebugExit(8, stepped=True)
+    assert vcpu.get_regs().gpr[4] == 0
+    assert vcpu.run() == DebugExit(12, stepped=True)
+    assert vcpu.get_regs().gpr[4] == 7
 
 
 def test_a_run_in_real_time_is_ended_by_a_kick_from_another_thread() -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chronovisor.timebase.clock import HostClock, RealTime, SteppingTime, TickSource, VirtualTime
-from chronovisor.timebase.types import HostTime, Ticks
+from chronovisor.timebase.types import HostTime, SourceTime, Ticks
 
 
 @given(st.integers(0, 2**40), st.lists(st.integers(0, 1000)), st.lists(st.integers(0, 400), max_size=10))
@@ -138,3 +138,14 @@ def test_host_clock_knows_the_tick_of_a_moment_across_its_wrap(start: int, origi
     assert clock.ticks_at(moment) == start + away
     assert clock.at(start + away) == moment
     assert clock.now() == HostTime(start + origin)
+
+
+def test_a_clock_is_not_set_back_while_somebody_counts_on_it() -> None:
+    time = VirtualTime(1000)
+    alarm = time.call_at(SourceTime(2000), lambda: None)
+    with pytest.raises(ValueError, match="somebody has set an alarm"):
+        time.rewind(SourceTime(500))
+    assert time.ticks() == 1000
+    alarm.cancel()
+    time.rewind(SourceTime(500))
+    assert time.ticks() == 500
