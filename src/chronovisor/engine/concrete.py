@@ -205,6 +205,10 @@ class ConcreteEngine:
         """
         self.breakpoints = frozenset(addresses)
 
+    def enter_decrementer(self, state: Thread, wanted: bool) -> bool:
+        """See `Engine`: this one never enters it by itself."""
+        return False
+
     def run(self, state: Thread, budget: int) -> Stop:
         """Execute up to ``budget`` instructions; stops early for what only the caller can do."""
         if self._watched is not None:

@@ -38,6 +38,12 @@ class Engine(Protocol):
         One step for all threads.
         """
 
+    def enter_decrementer(self, state: Thread, wanted: bool) -> bool:
+        """Have the thread's next run enter the decrementer's interrupt in virtual time by itself, if it is
+        wanted and the engine can; return whether it will. If not, no run may pass the moment at which the
+        decrementer is due.
+        """
+
     def run(self, state: Thread, budget: int) -> Stop:
         """Execute at most `budget` instructions."""
 

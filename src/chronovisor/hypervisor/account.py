@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from chronovisor.engine.interface import Engine
 from chronovisor.engine.state import Thread
 from chronovisor.hypervisor.scheduler import QUANTUM, Scheduler
 from chronovisor.hypervisor.timer import Timer
@@ -67,19 +68,25 @@ class Account:
             state.entered_natively("DATA_STORAGE") + state.entered_natively("INSTRUCTION_STORAGE"),
         )
 
-    def budget(self, msr: int, most: int) -> int:
-        """Return how many instructions, at most `most`, may be executed in virtual time before anything can
-        be due.
+    def budget(self, msr: int, engine: Engine, told: bool) -> int:
+        """Return how many instructions may be executed in virtual time before anything can be due that the
+        engine does not see to by itself.
+
+        If the decrementer's interrupts are to be `told`, one by one, the engine does not enter them itself.
         """
+        state, alone = self._state, self._scheduler.alone()
+        assert state is not None
         expiry = self._timer.due()
+        # While others wait for their turn, runs are short anyway.
+        enters = alone and not told and not self._timer.has_wrapped()
         # An expiry to come counts with interrupts off too: the guest may set MSR[EE] before it comes back.
-        due = [expiry] if msr & _EE or expiry > self._source.ticks() else []
+        counts = bool(msr & _EE) or expiry > self._source.ticks()
+        due = [expiry] if not engine.enter_decrementer(state, enters) and counts else []
         self._horizon = self._scheduler.horizon()
         if self._horizon is not None:
             due.append(self._horizon)
         # A turn ends only if somebody else can take one.
-        if not self._scheduler.alone():
-            most = self._turn_left
+        most = engine.budget if alone else self._turn_left
         if not due:
             return most
         ticks = max(1, min(due) - self._source.ticks())

@@ -299,7 +299,7 @@ class VirtualCpu:
             if trace is not None and interrupt is not None:
                 trace.interrupted(interrupt, self.timer.overdue() if interrupt == "DECREMENTER" else 0)
             if self._is_virtual:
-                budget = self._account.budget(state.MSR, engine.budget)
+                budget = self._account.budget(state.MSR, engine, trace is not None)
                 if repeats:
                     # The budget may be 0 because a call of user space came at the end of its turn.
                     if not debugged.allowed(1):

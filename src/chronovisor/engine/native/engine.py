@@ -235,6 +235,13 @@ class NativeEngine(ConcreteEngine):
         state.live.lend(state)
         return self._interpret(state, super().step)
 
+    def enter_decrementer(self, state: Thread, wanted: bool) -> bool:
+        """See `Engine`. The concrete evaluator cannot, so native code has to be ready for the mode."""
+        assert isinstance(state, NativeThread)
+        able = wanted and self._watched is None and (state.MSR & _HOW) in self._ready
+        state.enters_decrementer = able
+        return able
+
     def run(self, state: Thread, budget: int) -> Stop:
         """Execute up to ``budget`` instructions; stops early for what only the caller can do.
 
@@ -252,6 +259,9 @@ class NativeEngine(ConcreteEngine):
                 if pages.library.ready and not state.MSR & STEPPED:
                     # Native code was told of them just now.
                     continue
+                if state.enters_decrementer:
+                    # The guest has changed its mode: its next run ends where the decrementer is due.
+                    return _USED_UP
                 live.lend(state)
                 on_machine_clock = not state.ticks_per_instruction
                 stop = self._run_concrete(state, min(end - executed, ConcreteEngine.budget))

@@ -4,7 +4,8 @@
 back (:class:`~chronovisor.engine.native.layout.Left`). Handlers return to it for what they do not do
 themselves: it fills the TLB, enters interrupts, changes contexts, invalidates translations, and goes on. On
 the machine's own clock it checks every few thousand instructions whether another thread asked for the run's
-end or the decrementer is due. In virtual time the caller's budget ends before either can happen.
+end or the decrementer is due. In virtual time a piece ends where the decrementer is due, if native code is to
+enter its interrupt; if not, the caller's budget ends before that.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from chronovisor.engine.native.emitter import (
     FAULTED,
     HANDLER_POINTER,
     HYPERCALL_POINTER,
+    I1,
     I64,
     NOT_TRANSLATED,
     POINTER,
@@ -91,10 +93,17 @@ class _Entry(ThreadEmitter):
         b.ret(self.why)
 
         b.position_at_end(begin)
-        self.virtual = b.icmp_unsigned("!=", self.read("ticks_per_instruction"), word(0))
+        is_virtual = b.icmp_unsigned("!=", self.read("ticks_per_instruction"), word(0))
+        self.entering = b.icmp_unsigned("!=", self.read("enters_decrementer"), word(0))
+        #: In virtual time: whether the caller sees to the decrementer.
+        self.only_counting = b.and_(is_virtual, b.not_(self.entering))
         self.write("inside", word(1))
         self.write("unpolled", word(0))
-        self._adopt(self.piece)
+        adopted = self.block_named("adopted")
+        self._adopt(adopted)
+        b.position_at_end(adopted)
+        # An instruction that Python did may have let an interrupt in.
+        b.cbranch(self.entering, self.again, self.piece)
         self._define_piece()
         self._define_again()
         self._define_look()
@@ -178,8 +187,8 @@ class _Entry(ThreadEmitter):
             self._adopt(self.piece)
         left, most = self.read("run_left"), self._most()
         is_last = b.icmp_signed("<=", left, most)
-        size = b.select(is_last, left, most)
-        self.write("last_piece", is_last)
+        size, is_exact = self._before_decrementer(b.select(is_last, left, most), is_last)
+        self.write("last_piece", is_exact)
         self.write("begin", size)
         found, missing = self.record_at(self.read("CIA"))
         run, walk, first = self.block_named("run"), self.block_named("walk"), b.block
@@ -212,6 +221,30 @@ class _Entry(ThreadEmitter):
         reason.add_incoming(why, first)
         self._count(b.sub(self.read("begin"), self.read("budget")))
         self._go_on(reason, back)
+
+    def _before_decrementer(self, size: ir.Value, is_exact: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """The size of a piece that ends where the decrementer is due in virtual time, if it comes so far; and
+        whether it has to end at exactly its size.
+        """
+        b = self.b
+        before, limited, then = b.block, self.block_named("limited"), self.block_named("sized")
+        on = b.icmp_unsigned("!=", b.and_(self.read("MSR"), word(int(MSR.EE))), word(0))
+        b.cbranch(b.and_(self.entering, on), limited, then)
+        b.position_at_end(limited)
+        step = self.read("ticks_per_instruction")
+        # The exception exists from the tick behind the deadline on. It does not exist yet: `look` looked.
+        ahead = b.sub(b.add(self.read("dec_deadline"), word(1)), self.read("virtual_ticks"))
+        count = b.udiv(b.add(ahead, b.sub(step, word(1))), step)
+        ends = b.icmp_unsigned("<=", count, size)
+        smaller = b.select(ends, count, size)
+        exact = b.or_(ends, is_exact)
+        b.branch(then)
+        b.position_at_end(then)
+        sizes, exacts = b.phi(I64), b.phi(I1)
+        for phi, one, other in ((sizes, size, smaller), (exacts, is_exact, exact)):
+            phi.add_incoming(one, before)
+            phi.add_incoming(other, limited)
+        return sizes, exacts
 
     def _most(self) -> ir.Value:
         """How many instructions a piece may have.
@@ -278,7 +311,7 @@ class _Entry(ThreadEmitter):
         self._hypercall(cases[Left.RESYNC])
 
         b.position_at_end(cases[Left.RESYNC])
-        with self.elsewhere(self.unlikely(self.virtual, "virtual")):
+        with self.elsewhere(self.unlikely(self.only_counting, "virtual")):
             self._leave(Left.RESYNC)
         # `again` looks at once.
         self.write("unpolled", word(PIECE))
@@ -313,13 +346,13 @@ class _Entry(ThreadEmitter):
         with self.elsewhere(self.unlikely(b.or_(over, wanted), "stop")):
             self._leave(Left.BUDGET)
         due = b.icmp_signed(">=", self.read("unpolled"), word(PIECE - MOST_UNSPENT))
-        b.cbranch(due, self.look, self.piece)
+        b.cbranch(b.or_(due, self.entering), self.look, self.piece)
 
     def _define_look(self) -> None:
         b = self.b
         b.position_at_end(self.look)
         self.write("unpolled", word(0))
-        with self.elsewhere(self.unlikely(self.virtual, "nothing_due")):
+        with self.elsewhere(self.unlikely(self.only_counting, "nothing_due")):
             b.branch(self.piece)
         enabled, expired = self.block_named("enabled"), self.block_named("expired")
         on = b.icmp_unsigned("!=", b.and_(self.read("MSR"), word(int(MSR.EE))), word(0))
@@ -328,7 +361,8 @@ class _Entry(ThreadEmitter):
         with self.elsewhere(self.unlikely(self.external_waits(), "waiting")):
             self._interrupt(word(INTERRUPT_NUMBERS["EXTERNAL"]), word(0), Left.RESYNC)
             self._adopt(self.piece)
-        now = b.call(self.control.now, [self.state, word(0)])
+        # All that was executed is counted.
+        now = b.call(self.control.now, [self.state, self.read("begin")])
         b.cbranch(b.icmp_signed("<", self.read("dec_deadline"), now), expired, self.piece)
         b.position_at_end(expired)
         # A register of 32 bits is positive again by then. Whether its exception still exists, Python knows.

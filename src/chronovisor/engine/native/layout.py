@@ -151,6 +151,9 @@ class Registers(ctypes.Structure):
         ("dec_written", ctypes.c_uint64),
         ("virtual_ticks", ctypes.c_int64),
         ("ticks_per_instruction", ctypes.c_uint64),
+        # Whether native code enters the decrementer's interrupt in virtual time, too: at the very instruction
+        # before which it comes. Otherwise the budget ends there.
+        ("enters_decrementer", ctypes.c_uint64),
         # Words that the thread shares with its hypervisor, and the bits of the first that raise the external
         # interrupt
         ("shared_words", ctypes.c_uint64 * SHARED_WORDS),

@@ -165,7 +165,8 @@ _DECIDES = int(MSR.SF | MSR.HV | MSR.ME | MSR.PR | MSR.IR | MSR.DR | MSR.SE | MS
 def _set_msr(low: Lowering, value: ir.Value) -> None:
     """Set MSR. The thread leaves its handlers if the mode changes or an interrupt may be let in.
 
-    In virtual time it comes back whenever EE goes on: the budget ignores a decrementer that is kept out.
+    In virtual time it does so whenever EE goes on: neither the budget nor the piece heeds a decrementer that
+    is kept out.
     """
     before = low.read("MSR")
     low.write("MSR", value)
