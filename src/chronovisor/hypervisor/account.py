@@ -77,11 +77,11 @@ class Account:
         state, alone = self._state, self._scheduler.alone()
         assert state is not None
         expiry = self._timer.due()
-        # While others wait for their turn, runs are short anyway.
-        enters = alone and not told and not self._timer.has_wrapped()
         # An expiry to come counts with interrupts off too: the guest may set MSR[EE] before it comes back.
         counts = bool(msr & _EE) or expiry > self._source.ticks()
-        due = [expiry] if not engine.enter_decrementer(state, enters) and counts else []
+        # While others wait for their turn, runs are short anyway.
+        enters = engine.enter_decrementer(state, alone and not told)
+        due = [expiry] if counts and not enters else []
         self._horizon = self._scheduler.horizon()
         if self._horizon is not None:
             due.append(self._horizon)

@@ -89,13 +89,6 @@ class Timer:
             return SourceTime(self._clock.ticks_at(self._expiry) + 1)
         return SourceTime(self._source.ticks() + thread.decrementer.read(thread.dec_width) + 1)
 
-    def has_wrapped(self) -> bool:
-        """Return whether DEC, in the guest, has counted down to its least value since it expired, and goes on
-        from its greatest one.
-        """
-        thread = self.thread
-        return thread is not None and self.due() != thread.decrementer.deadline + 1
-
     def overdue(self) -> int:
         """Return how many ticks ago the exception came to exist; 0 if it does not exist yet."""
         return max(0, self._source.ticks() - self.due())

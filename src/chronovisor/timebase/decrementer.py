@@ -69,7 +69,7 @@ class Decrementer:
 
         The thread asks while it runs. If the register has passed through all of its negative values since the
         last call, the thread was stopped for that long (its machine was suspended, for example), and the
-        exception that came meanwhile is latched.
+        exception that came meanwhile is latched. In virtual time no thread is stopped, however seldom it asks.
         """
         return self._exists(self._source.ticks(), width)
 
@@ -103,7 +103,7 @@ class Decrementer:
 
     def _exists(self, now: SourceTime, width: DecWidth) -> bool:
         left = self.deadline - now
-        if left < -(1 << (width - 1)) and self.deadline >= self._seen:
+        if left < -(1 << (width - 1)) and self.deadline >= self._seen and not self._source.is_virtual:
             self.latched = True
         self._seen = now
         return self.latched or _sign_extended(left, width) < 0

@@ -21,6 +21,7 @@ from chronovisor.engine.live_registers import LiveRegisters
 from chronovisor.engine.native.contexts import STEPPED
 from chronovisor.engine.native.hypercalls import hypercall_address
 from chronovisor.engine.native.layout import (
+    LONG_AGO,
     PAGE_SHIFT,
     WATCHED_LOADS,
     WATCHED_STORES,
@@ -239,6 +240,9 @@ class NativeEngine(ConcreteEngine):
         """See `Engine`. The concrete evaluator cannot, so native code has to be ready for the mode."""
         assert isinstance(state, NativeThread)
         able = wanted and self._watched is None and (state.MSR & _HOW) in self._ready
+        if able:
+            state.live.lend(state)
+            able = state.dec_deadline >= state.virtual_ticks - LONG_AGO
         state.enters_decrementer = able
         return able
 

@@ -29,6 +29,7 @@ from chronovisor.engine.native.emitter import (
     word,
 )
 from chronovisor.engine.native.layout import (
+    LONG_AGO,
     MOST_UNSPENT,
     PAGE_SHIFT,
     RECORD_HANDLER,
@@ -365,8 +366,7 @@ class _Entry(ThreadEmitter):
         now = b.call(self.control.now, [self.state, self.read("begin")])
         b.cbranch(b.icmp_signed("<", self.read("dec_deadline"), now), expired, self.piece)
         b.position_at_end(expired)
-        # A register of 32 bits is positive again by then. Whether its exception still exists, Python knows.
-        long_ago = b.icmp_signed("<", self.read("dec_deadline"), b.sub(now, word(1 << 31)))
+        long_ago = b.icmp_signed("<", self.read("dec_deadline"), b.sub(now, word(LONG_AGO)))
         with self.elsewhere(self.unlikely(long_ago, "long_ago")):
             self._leave(Left.RESYNC)
         self._interrupt(word(INTERRUPT_NUMBERS["DECREMENTER"]), word(0), Left.RESYNC)

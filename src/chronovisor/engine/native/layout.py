@@ -27,6 +27,9 @@ SAMPLES = 256
 
 #: The most instructions that a region leaves of a piece.
 MOST_UNSPENT = 512
+#: Ticks since the decrementer expired after which only Python knows whether its exception still exists: a
+#: register of 32 bits is positive again by then.
+LONG_AGO = 1 << 31
 
 #: Handlers took over for the rest of a region's budget; or where the thread happened to be.
 SPENT, SOMEWHERE = 0, 1

@@ -1,0 +1,99 @@
+"""In virtual time the decrementer's interrupt comes before the same instruction in every engine."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from little_guests import RFID, Guest, addi, branch, lis, mfdec, mftb, mr, mtdec, mtmsrd_ee, spin
+
+from chronovisor.engine.concrete import ConcreteEngine
+from chronovisor.engine.native.engine import NativeEngine
+from chronovisor.engine.native.library import library
+from chronovisor.engine.regions.engine import RegionEngine
+from chronovisor.hypervisor.exits import Kicked
+from chronovisor.hypervisor.hypervisor import Hypervisor
+from chronovisor.hypervisor.virtual_cpu import VirtualCpu
+from chronovisor.isa.assembly import assemble
+from chronovisor.isa.bits import LPCR, MSR
+from chronovisor.timebase.clock import VirtualTime
+
+ENGINES = (ConcreteEngine, NativeEngine, RegionEngine)
+ON, OFF = 30, 31
+"""The registers that turn MSR[EE] on and off."""
+#: r21 is a digest of the times at which interrupts came, r22 their number; the next comes by both.
+_HANDLER = "mftb r10; mulld r21,r21,r29; xor r21,r21,r10; addi r22,r22,1; and r11,r21,r28; mtdec r11"
+_DIGEST = "mulld r20,r20,r29; xor r20,r20,r10"
+
+
+def words(text: str) -> list[int]:
+    code = assemble(text, 0)
+    return [int.from_bytes(code[at : at + 4], "big") for at in range(0, len(code), 4)]
+
+
+def drawn_code(draw: random.Random) -> list[int]:
+    """A loop that turns interrupts on and off, sets DEC, looks at DEC and TB, and counts in between."""
+    pieces: list[list[int]] = []
+    for _ in range(draw.randint(4, 20)):
+        pieces.append(
+            draw.choice(
+                [
+                    [mtmsrd_ee(ON)],
+                    [mtmsrd_ee(ON)],
+                    [mtmsrd_ee(OFF)],
+                    [
+                        lis(10, draw.choice((0, 0, 1, 16, -1, -2))),
+                        addi(10, 10, draw.randint(-5, 500)),
+                        mtdec(10),
+                    ],
+                    [mftb(10), *words(_DIGEST)],
+                    [mfdec(10), *words(_DIGEST)],
+                    spin(draw.choice((1, 2, 30, 400))),
+                    [mr(11, 10)] * draw.randint(1, 40),
+                ]
+            )
+        )
+    loop = [word for piece in pieces for word in piece]
+    return [*loop, branch(-len(loop))]
+
+
+def course(engine: type[ConcreteEngine], seed: int) -> tuple[list[object], VirtualCpu]:
+    """What a guest looks like whenever its run is ended, at drawn ticks."""
+    draw = random.Random(seed)
+    step = draw.choice((1, 3, 256, 1 << 24))
+    large = draw.random() < 0.5
+    source = VirtualTime()
+    guest = Guest(Hypervisor(source, draw.getrandbits(60), ticks_per_instruction=step, engine=engine))
+    guest.code(0x900, [*words(_HANDLER), RFID])
+    vcpu = guest.vcpu(0, guest.code(0x2000, drawn_code(draw)))
+    if large:
+        vcpu.vcore.lpcr |= int(LPCR.LD)
+    gpr = vcpu.state.gpr
+    gpr[ON], gpr[OFF] = int(MSR.EE | MSR.RI), int(MSR.RI)
+    gpr[29], gpr[28] = 0x9E3779B97F4A7C15, step * draw.choice((0, 7, 0xFF, 0x3FFF))
+    seen: list[object] = []
+    for _ in range(12):
+        source.call_at(source.ticks() + step * draw.randint(1, 9_000), vcpu.kick)
+        ended = vcpu.run()
+        state = vcpu.state
+        assert isinstance(ended, Kicked)
+        registers = (state.CIA, state.MSR, state.SRR0, state.SRR1, state.CTR, state.executed)
+        seen.append((source.ticks(), vcpu.decrementer_expiry, *registers, *gpr))
+    return seen, vcpu
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_every_engine_takes_the_same_course(part: int) -> None:
+    library((True, True)).ensure()
+    interrupts, natively = 0, dict.fromkeys(ENGINES, 0)
+    for seed in range(40 * part, 40 * part + 40):
+        courses = {engine: course(engine, seed) for engine in ENGINES}
+        expected, vcpu = courses[ConcreteEngine]
+        interrupts += vcpu.state.gpr[22]
+        for engine, (seen, native) in courses.items():
+            assert seen == expected, f"{engine.__name__}, seed {seed}"
+            natively[engine] += native.state.entered_natively("DECREMENTER")
+    assert interrupts > 5_000
+    assert natively[ConcreteEngine] == 0
+    # The others are those that come when native code cannot go on, or long after the decrementer expired.
+    assert min(natively[NativeEngine], natively[RegionEngine]) > 0.9 * interrupts
