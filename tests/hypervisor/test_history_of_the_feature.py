@@ -62,7 +62,7 @@ from chronovisor.migration import restoration
 from chronovisor.migration.link import Link
 from chronovisor.migration.move import move
 from chronovisor.papr.hcalls import Hcall
-from chronovisor.papr.vpa import VPA_ENQUEUE_DISPATCH_TB
+from chronovisor.papr.vpa import VPA_ENQUEUE_DISPATCH_TB, DispatchReason
 from chronovisor.processor.core import Core
 from chronovisor.processor.cpu_model import POWER9
 from chronovisor.proof.sabotage import OffsetReadAgain, SecondariesLetInEarly
@@ -704,18 +704,18 @@ class TestNoExitForATimerThatIsNoMore2024(Episode):
 
         source.call_at(1_000_000, set_back)
         waits = 0
-        block = Cede.block
+        block = Cede._block
 
-        def counting(self: Cede) -> None:
+        def counting(self: Cede) -> DispatchReason | None:
             nonlocal waits
             waits += 1
-            block(self)
+            return block(self)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Cede, "block", counting)
+            patch.setattr(Cede, "_block", counting)
             ended(vcpu)
         assert source.ticks() > 2 * GRANULE
         assert waits == 1, "it woke for nothing at the moment that its timer had before"
 
     def without(self, patch: pytest.MonkeyPatch) -> None:
-        take_out(patch, Cede, "block", ("self._timer.due)", "(lambda due: lambda: due)(self._timer.due()))"))
+        take_out(patch, Cede, "_block", ("self._timer.due)", "(lambda due: lambda: due)(self._timer.due()))"))

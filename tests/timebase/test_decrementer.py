@@ -145,7 +145,7 @@ def test_a_stop_loses_no_timer(width: DecWidth, seconds: int, left: int) -> None
 
 @pytest.mark.parametrize("seconds", [5, 10])
 def test_a_machine_suspended_while_the_guest_ran_loses_no_timer(seconds: int) -> None:
-    thread = Thread()
+    thread = Thread(source=Steps())
     thread.dec.write(1000, 32)
     assert not thread.dec.asserted(32)
     thread.source.advance(seconds * FREQUENCY)
@@ -155,6 +155,21 @@ def test_a_machine_suspended_while_the_guest_ran_loses_no_timer(seconds: int) ->
     expiry = thread.dec.expiry(thread.timebase, 32)
     thread.dec.load(expiry)
     assert thread.dec.asserted(32)
+
+
+def test_in_virtual_time_it_does_not_matter_how_seldom_a_thread_asks() -> None:
+    """How often it asks is a matter of what executes the guest, and must not be seen by the guest."""
+    often, seldom = Thread(), Thread()
+    for thread in (often, seldom):
+        thread.dec.write(1000, 32)
+        thread.dec.asserted(32)
+    for asks in (False, True):
+        for _ in range(5):
+            often.source.advance(1 << 29)
+            often.dec.asserted(32)
+        seldom.source.advance(5 << 29)
+        assert seldom.dec.asserted(32) == often.dec.asserted(32) == asks
+        assert seldom.dec.expiry(seldom.timebase, 32) == often.dec.expiry(often.timebase, 32)
 
 
 def test_a_guest_that_lets_it_wrap_under_its_eyes_has_it_later_as_on_hardware() -> None:

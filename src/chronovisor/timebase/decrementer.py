@@ -69,7 +69,8 @@ class Decrementer:
 
         The thread asks while it runs. If the register has passed through all of its negative values since the
         last call, the thread was stopped for that long (its machine was suspended, for example), and the
-        exception that came meanwhile is latched. In virtual time no thread is stopped, however seldom it asks.
+        exception that came meanwhile is latched. In virtual time no thread is stopped, however seldom it
+        asks.
         """
         return self._exists(self._source.ticks(), width)
 
