@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from little_guests import RFID, Guest, addi, branch, lis, mfdec, mftb, mr, mtdec, mtmsrd_ee, spin
+from little_guests import RFID, Guest, addi, bdnz, branch, lis, mfdec, mftb, mr, mtdec, mtmsrd_ee, spin
 
 from chronovisor.engine.concrete import ConcreteEngine
 from chronovisor.engine.native.engine import NativeEngine
@@ -54,6 +54,8 @@ def drawn_code(draw: random.Random) -> list[int]:
                     [mftb(10), *words(_DIGEST)],
                     [mfdec(10), *words(_DIGEST)],
                     spin(draw.choice((1, 2, 30, 400))),
+                    [*spin(draw.choice((30, 400)))[:2], *[mr(11, 10)] * 9, bdnz(-9)],
+                    [*spin(draw.choice((30, 400)))[:2], *[mr(11, 10)] * 9, bdnz(-9)],
                     [mr(11, 10)] * draw.randint(1, 40),
                     # Left to the concrete evaluator in any engine.
                     words("dadd f3,f1,f2"),
@@ -82,8 +84,10 @@ def course(engine: type[ConcreteEngine], seed: int) -> tuple[list[object], Virtu
     seen: list[object] = []
     for number in range(12):
         if number == 1 and engine is RegionEngine:
-            compile_loop(vcpu)
-        source.call_at(source.ticks() + step * draw.randint(1, 9_000), vcpu.kick)
+            compile_loops(vcpu)
+        source.call_at(
+            source.ticks() + step * draw.randint(1, draw.choice((3_000, 3_000, 60_000))), vcpu.kick
+        )
         ended = vcpu.run()
         state = vcpu.state
         assert isinstance(ended, Kicked)
@@ -92,21 +96,24 @@ def course(engine: type[ConcreteEngine], seed: int) -> tuple[list[object], Virtu
     return seen, vcpu
 
 
-def compile_loop(vcpu: VirtualCpu) -> None:
-    """Put in the regions of the guest's loop now, not when it has been seen to be hot."""
+def compile_loops(vcpu: VirtualCpu) -> None:
+    """Put in the regions of the guest's inner loops now, not when they have been seen to be hot."""
     engine, state = vcpu.machine.engine, vcpu.state
     assert isinstance(engine, NativeEngine)
     assert isinstance(state, NativeThread)
     pages = engine.pages_of(state)
     home = pages.snapshot(LOOP >> PAGE_SHIFT)
-    region = compile_region(WantedRegion((True, True), {0: home.content}, LOOP & ((1 << PAGE_SHIFT) - 1)))
-    assert put_in(pages, {0: home}, load(region))
+    again = bdnz(-9).to_bytes(4, "little")
+    hot = [offset for offset in range(0, 1 << PAGE_SHIFT, 4) if home.content[offset : offset + 4] == again]
+    for offset in hot[:2]:
+        region = compile_region(WantedRegion((True, True), {0: home.content}, offset))
+        assert put_in(pages, {0: home}, load(region))
 
 
 @pytest.mark.parametrize("part", range(4))
 def test_every_engine_takes_the_same_course(part: int) -> None:
     library((True, True)).ensure()
-    interrupts, natively = 0, dict.fromkeys(ENGINES, 0)
+    interrupts, in_regions, natively = 0, 0, dict.fromkeys(ENGINES, 0)
     for seed in range(20 * part, 20 * part + 20):
         courses = {engine: course(engine, seed) for engine in ENGINES}
         expected, vcpu = courses[ConcreteEngine]
@@ -114,7 +121,9 @@ def test_every_engine_takes_the_same_course(part: int) -> None:
         for engine, (seen, native) in courses.items():
             assert seen == expected, f"{engine.__name__}, seed {seed}"
             natively[engine] += native.state.entered_natively("DECREMENTER")
+        in_regions += courses[RegionEngine][1].machine.engine.instructions.regions
     assert interrupts > 2_000
+    assert in_regions > 100_000
     assert natively[ConcreteEngine] == 0
     # The others are those that come when native code cannot go on, or long after the decrementer expired.
     assert min(natively[NativeEngine], natively[RegionEngine]) > 0.9 * interrupts
