@@ -124,12 +124,6 @@ class _SoundSwitch(Switch):
         return HostTimebase(tb)
 
 
-class UnknownHostTime(UnknownTime):
-    """A clock whose readings are unknown, for hosts in real time."""
-
-    is_virtual = False
-
-
 class World:
     """A host with one core, and the vCPUs of one virtual core, which enter the guest and leave it."""
 
@@ -141,7 +135,7 @@ class World:
         may_refuse: bool,
         departures: int | None,
         offset: Offset,
-        clock: UnknownHostTime | None = None,
+        clock: UnknownTime | None = None,
         any_first: bool = False,
         reduced: bool = False,
     ) -> None:

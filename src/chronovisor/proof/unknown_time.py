@@ -22,7 +22,8 @@ class UnknownTime:
     """
 
     frequency = FREQUENCY
-    is_virtual = True
+    is_virtual = False
+    """A thread may be stopped between two readings, as by a machine."""
 
     def __init__(self, case: Case, name: str = "clock") -> None:
         self._case = case

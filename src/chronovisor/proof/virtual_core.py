@@ -7,7 +7,7 @@ from __future__ import annotations
 from functools import partial
 
 from chronovisor.hypervisor.world_switch import WorldSwitch
-from chronovisor.proof.core_world import THREADS, UnknownHostTime, World
+from chronovisor.proof.core_world import THREADS, World
 from chronovisor.proof.decrementer import LONGEST_STOP
 from chronovisor.proof.interleaving import Actor
 from chronovisor.proof.paths import Case
@@ -15,6 +15,7 @@ from chronovisor.proof.prover import Claim, Tight
 from chronovisor.proof.sabotage import OffsetReadAgain, SecondariesLetInEarly
 from chronovisor.proof.switch import any_offset
 from chronovisor.proof.terms import Integers
+from chronovisor.proof.unknown_time import UnknownTime
 from chronovisor.timebase.types import GRANULE, LOW_BITS, MASK64, Offset, Ticks
 
 EVERY_STEP = "what a thread does while it holds the monitor is not interrupted by other threads"
@@ -84,7 +85,7 @@ def any_time(
     `any_first` the orders in which another vCPU takes it are explored too.
     """
     case.assume(EVERY_STEP, True)
-    clock = UnknownHostTime(case, "H")
+    clock = UnknownTime(case, "H")
     clock.ticks()
     clock.still = True
     world = World(case, threads, world_switch, False, None, any_offset(case), clock, any_first)
