@@ -1,7 +1,7 @@
 """What pyproject.toml cannot say: a build compiles the native code that every guest needs.
 
-So the first start after an installation compiles nothing. Where the code cannot be compiled, as on other
-machines than x86-64, the package is complete without it.
+So the first start after an installation compiles nothing. If the code cannot be compiled, as on machines that
+are not x86-64, the package is complete without it.
 """
 
 from __future__ import annotations
