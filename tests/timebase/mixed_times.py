@@ -7,7 +7,7 @@ from __future__ import annotations
 from chronovisor.timebase.clock import HostClock, TickSource
 from chronovisor.timebase.decrementer import Decrementer
 from chronovisor.timebase.tbu40 import CoreTimebase
-from chronovisor.timebase.types import GuestTime, HostTime, Offset
+from chronovisor.timebase.types import GuestTime, HostTime, Offset, SourceTime
 
 
 def source_time_is_neither_host_nor_guest_time(
@@ -17,7 +17,7 @@ def source_time_is_neither_host_nor_guest_time(
     source.sleep_until(clock.now())  # type: ignore[arg-type]
     source.sleep_until(clock.now().value)  # type: ignore[arg-type]
     source.sleep_until(5)  # type: ignore[arg-type]
-    dec.write_deadline(guest.value, 32)  # type: ignore[arg-type]
+    dec.write_deadline(guest.value, SourceTime(0), 32)  # type: ignore[arg-type]
     clock.at(guest.value)  # type: ignore[arg-type]
     clock.ticks_at(guest)  # type: ignore[arg-type]
     _ = source.ticks() - clock.now()  # type: ignore[operator]

@@ -67,13 +67,26 @@ def test_a_write_of_native_code_before_a_stop_is_not_lost(stopped: int) -> None:
     """Python learns of it after the stop: however long that was, the exception is there."""
     source = Steps(1 << 50)
     thread = Thread(source=source)
-    deadline = SourceTime(source.ticks() + 5)
+    written = source.ticks()
     source.advance(6 + stopped)
-    thread.dec.write_deadline(deadline, 32)
+    thread.dec.write_deadline(SourceTime(written + 5), written, 32)
     assert thread.dec.asserted(32)
     source.advance(1 << 31)
-    thread.dec.write_deadline(SourceTime(source.ticks() + 5), 32)
+    thread.dec.write_deadline(SourceTime(source.ticks() + 5), source.ticks(), 32)
     assert not thread.dec.asserted(32)
+
+
+def test_a_write_of_the_least_value_by_native_code_wraps_as_any_other() -> None:
+    """Python learns of it when it has wrapped already, under the eyes of the guest."""
+    source = Steps(1 << 50)
+    thread, other = Thread(source=source), Thread(source=source)
+    written = source.ticks()
+    other.dec.write(1 << 31, 32)
+    source.advance(3)
+    thread.dec.write_deadline(SourceTime(written - (1 << 31)), written, 32)
+    assert thread.dec.read(32) == other.dec.read(32) == (1 << 31) - 3
+    assert not thread.dec.asserted(32)
+    assert not other.dec.asserted(32)
 
 
 @given(words, words, offsets, st.integers(0, 2**33), widths)

@@ -16,6 +16,7 @@ class ThreadTime(Protocol):
     tb_adjust: int
     dec_deadline: int
     dec_written: int
+    dec_written_at: int
     virtual_ticks: int
     ticks_per_instruction: int
     pending: int
@@ -39,4 +40,5 @@ class LiveRegisters(Protocol):
         """Let native code keep time for a run, from how it stands now."""
 
     def take_back(self, time: ThreadTime) -> None:
-        """Take over what native code did to DEC (``dec_written``: its deadline was set)."""
+        """Take over what native code did to DEC (``dec_written``: its deadline was set, last at tick
+        ``dec_written_at``)."""

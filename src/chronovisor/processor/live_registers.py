@@ -93,7 +93,8 @@ class LiveRegisters:
             self._account_time()
         if time.dec_written:
             time.dec_written, time.lent = 0, None
-            self._decrementer.write_deadline(SourceTime(time.dec_deadline), self.thread.dec_width)
+            deadline, written = SourceTime(time.dec_deadline), SourceTime(time.dec_written_at)
+            self._decrementer.write_deadline(deadline, written, self.thread.dec_width)
 
     def _timebase(self) -> int:
         core = self.thread.core

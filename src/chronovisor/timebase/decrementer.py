@@ -43,16 +43,16 @@ class Decrementer:
         self._seen = now
         self.latched = False
 
-    def write_deadline(self, deadline: SourceTime, width: DecWidth) -> None:
-        """Set DEC so that it is 0 at tick `deadline` of the source: a write that was made a moment ago.
+    def write_deadline(self, deadline: SourceTime, written: SourceTime, width: DecWidth) -> None:
+        """Set DEC as a write at tick `written` of the source did: so that it is 0 at tick `deadline`.
 
-        If that is further in the past than DEC can say, the thread was stopped since the write, and the
-        exception that came meanwhile is latched. In virtual time no thread is stopped.
+        If DEC has passed through all of its negative values since, the thread was stopped, and the exception
+        that came meanwhile is latched. A write of a negative value is no reason for that: see `asserted`.
         """
-        now = self._source.ticks()
         self.deadline = deadline
-        self._seen = now
-        self.latched = deadline < now - (1 << (width - 1)) and not self._source.is_virtual
+        self._seen = written
+        self.latched = False
+        self._exists(self._source.ticks(), width)
 
     def read(self, width: DecWidth) -> int:
         """Return DEC as `mfspr` reads it, 64 bits: 32 bits are zero-extended, 56 bits sign-extended."""

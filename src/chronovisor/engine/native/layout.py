@@ -151,7 +151,9 @@ class Registers(ctypes.Structure):
         # it stands at virtual_ticks when a run begins and moves with each instruction.
         ("tb_adjust", ctypes.c_uint64),
         ("dec_deadline", ctypes.c_int64),
+        # Whether DEC was written, and the tick of the last write
         ("dec_written", ctypes.c_uint64),
+        ("dec_written_at", ctypes.c_int64),
         ("virtual_ticks", ctypes.c_int64),
         ("ticks_per_instruction", ctypes.c_uint64),
         # Whether native code enters the decrementer's interrupt in virtual time, too: at the very instruction

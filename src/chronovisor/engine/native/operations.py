@@ -225,8 +225,10 @@ def _read_live(low: Lowering, v: Value) -> ir.Value:
 def _write_live(low: Lowering, v: Value, a: ir.Value) -> None:
     """Set DEC: its deadline. On the machine's own clock a later deadline is noticed in time anyway."""
     ticks = _large(low, _sign_extended(low, a, 32), _sign_extended(low, a, _LARGE_BITS))
-    low.write("dec_deadline", low.b.add(low.now(), ticks))
+    now = low.now()
+    low.write("dec_deadline", low.b.add(now, ticks))
     low.write("dec_written", word(1))
+    low.write("dec_written_at", now)
     due = low.b.icmp_signed("<=", ticks, word(0))
     low.attend(low.b.or_(_is_virtual(low), due), Left.RESYNC)
 
