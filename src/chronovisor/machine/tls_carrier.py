@@ -98,8 +98,7 @@ class Carrier:
         if self._speaks and not self._outward:
             try:
                 self._outward = self._plain.recv(_PIECE)
-                self._speaks = moved = bool(self._outward)
-                moved = True
+                self._speaks, moved = bool(self._outward), True
             except BlockingIOError:
                 self._waits[self._plain] = self._waits.get(self._plain, 0) | select.POLLIN
         if self._outward:
