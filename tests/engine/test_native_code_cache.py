@@ -17,6 +17,7 @@ import pytest
 
 from chronovisor.engine.native import code_cache, compiler
 from chronovisor.engine.native.code_cache import directory, fetch
+from chronovisor.engine.regions import compile as compile_regions
 
 CONTENT = bytes(range(256)) * 64
 VERSION = "0123456789abcdef" * 2
@@ -303,3 +304,21 @@ def test_what_is_compiled_ahead_is_what_this_process_would_use(tmp_path: Path) -
     assert (said.returncode, said.stdout) == (1, "")
     assert said.stderr.startswith("native code was not compiled ahead: ")
     assert len(said.stderr.splitlines()) == 1
+
+
+def test_the_fingerprints_depend_on_every_module_that_makes_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Path.read_bytes
+    handlers, regions = compiler.fingerprint.__wrapped__, compile_regions.fingerprint.__wrapped__
+    before, seen = (handlers(), regions()), 0
+    for module in sorted(Path(compiler.__file__).parents[1].rglob("*.py")):
+        if module.parent.name not in ("engine", "native", "regions"):
+            continue
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_bytes", lambda path: read(path) + b"#" * (path == module))  # noqa: B023
+            if module.parent.name != "regions":
+                assert handlers() != before[0], module
+                patch.setattr(compiler, "fingerprint", handlers)
+            assert regions() != before[1], module
+        seen += 1
+    assert seen > 60
+    assert (handlers(), regions()) == before

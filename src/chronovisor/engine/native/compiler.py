@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import hashlib
 import threading
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -274,6 +274,13 @@ def runtime_module() -> ir.Module:
     return module
 
 
+def add_sources(digest: hashlib._Hash, sources: Iterable[Path]) -> None:
+    """Have a digest depend on the names and contents of source files."""
+    for path in sorted(sources):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+
+
 @cache
 def fingerprint() -> str:
     """What handlers depend on: our sources of meanings and lowering, and the processor that they are for.
@@ -281,9 +288,9 @@ def fingerprint() -> str:
     LLVM's version does not count: handlers that one version made serve beside any other.
     """
     digest = hashlib.sha256()
-    for sources in (Path(chronovisor.isa.__path__[0]).rglob("*.py"), Path(__file__).parent.glob("*.py")):
-        for path in sorted(sources):
-            digest.update(path.name.encode())
-            digest.update(path.read_bytes())
+    native = Path(__file__).parent
+    add_sources(digest, Path(chronovisor.isa.__path__[0]).rglob("*.py"))
+    add_sources(digest, native.parent.glob("*.py"))
+    add_sources(digest, native.glob("*.py"))
     digest.update(repr(target_processor()).encode())
     return digest.hexdigest()[:32]

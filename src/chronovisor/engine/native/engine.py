@@ -264,7 +264,7 @@ class NativeEngine(ConcreteEngine):
                     # Native code was told of them just now.
                     continue
                 if state.enters_decrementer:
-                    # The guest has changed its mode: its next run ends where the decrementer is due.
+                    # The guest has changed its mode: its next run ends when the decrementer is due.
                     return _USED_UP
                 live.lend(state)
                 on_machine_clock = not state.ticks_per_instruction

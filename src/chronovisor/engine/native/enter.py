@@ -4,7 +4,7 @@
 back (:class:`~chronovisor.engine.native.layout.Left`). Handlers return to it for what they do not do
 themselves: it fills the TLB, enters interrupts, changes contexts, invalidates translations, and goes on. On
 the machine's own clock it checks every few thousand instructions whether another thread asked for the run's
-end or the decrementer is due. In virtual time a piece ends where the decrementer is due, if native code is to
+end or the decrementer is due. In virtual time a piece ends when the decrementer is due, if native code is to
 enter its interrupt; if not, the caller's budget ends before that.
 """
 
@@ -224,8 +224,8 @@ class _Entry(ThreadEmitter):
         self._go_on(reason, back)
 
     def _before_decrementer(self, size: ir.Value, is_exact: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """The size of a piece that ends where the decrementer is due in virtual time, if it comes so far; and
-        whether it has to end at exactly its size.
+        """The size of a piece that ends when the decrementer is due in virtual time, if that is before its
+        end; and whether it has to end at exactly its size.
         """
         b = self.b
         before, limited, then = b.block, self.block_named("limited"), self.block_named("sized")

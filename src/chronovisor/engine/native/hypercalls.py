@@ -10,7 +10,6 @@ import ctypes
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 
 from llvmlite import ir
 
@@ -265,8 +264,7 @@ _ROWS: dict[str, Row] = {
 @cache
 def hypercall_address(programs: tuple[HypercallProgram, ...]) -> int:
     """The address of ``hypercall`` for these programs."""
-    digest = hashlib.sha256(Path(__file__).read_bytes())
-    digest.update(Path(host_io.__file__).read_bytes())
+    digest = hashlib.sha256(compiler.fingerprint().encode())
     for one in programs:
         digest.update(f"{one.number} {one.place} {source(one.program, little=False)}".encode())
 
@@ -275,7 +273,6 @@ def hypercall_address(programs: tuple[HypercallProgram, ...]) -> int:
         _Answers(made, programs)
         return made
 
-    digest.update(compiler.fingerprint().encode())
     code = object_file("hypercalls", digest.hexdigest()[:32], module)
     (address,) = runtime().load("hypercalls", code, HANDLERS, _SYMBOL)
     return address

@@ -16,19 +16,6 @@ from chronovisor.engine.native import compiler
 from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.native.operations import LOWERINGS
 from chronovisor.engine.native.target_processor import host_processor
-from chronovisor.engine.regions import (
-    accesses,
-    bit_registers,
-    condition_register,
-    discovery,
-    exits,
-    linking,
-    looks,
-    lowering,
-    registers,
-    tight_loops,
-)
-from chronovisor.engine.regions import code as code_of_pages
 from chronovisor.engine.regions.code import Code
 from chronovisor.engine.regions.discovery import Region, discover, discover_from
 from chronovisor.engine.regions.linking import link
@@ -115,21 +102,7 @@ def fingerprint() -> str:
     """What the code of regions depends on, besides the page."""
     digest = hashlib.sha256(compiler.fingerprint().encode())
     digest.update(repr((llvmlite.__version__, llvm.llvm_version_info, host_processor())).encode())
-    for module in (
-        accesses,
-        bit_registers,
-        code_of_pages,
-        condition_register,
-        discovery,
-        exits,
-        linking,
-        looks,
-        lowering,
-        registers,
-        tight_loops,
-    ):
-        digest.update(Path(module.__file__ or "").read_bytes())
-    digest.update(Path(__file__).read_bytes())
+    compiler.add_sources(digest, Path(__file__).parent.glob("*.py"))
     return digest.hexdigest()[:32]
 
 
