@@ -19,6 +19,7 @@ from chronovisor.engine.native.compile_service import CompileService, Urgency
 from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.engine.native.library import HandlerLibrary
 from chronovisor.engine.native.sets import HandlerSet
+from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.state import Thread
 from chronovisor.isa.assembly import assemble
 from chronovisor.isa.decode import decode
@@ -149,7 +150,9 @@ def test_the_seldom_used_come_together_if_they_were_compiled_ahead(
     # The one that is not among them is compiled alone. They are looked for once.
     assert later.give() == [_single("nego r5,r3").name]
     assert asked.count(sets.seldom(MODE).file_name) == 1
-    assert set(keys) <= guest.engine.pages_of(thread).library.handlers.keys()  # type: ignore[attr-defined]
+    assert isinstance(guest.engine, NativeEngine)
+    assert isinstance(thread, NativeThread)
+    assert set(keys) <= guest.engine.pages_of(thread).library.handlers.keys()
 
 
 def test_a_guest_runs_to_its_end_if_nothing_can_be_compiled(later: Later) -> None:
