@@ -11,7 +11,9 @@ from typing import Annotated, Any, Final, TypeAlias
 
 import typer
 
+from chronovisor.cli.guest_end import EndReport
 from chronovisor.cli.output import say
+from chronovisor.cli.status import ExitStatus
 from chronovisor.cli.terminal import write_stdout
 from chronovisor.machine.bounded_log import BoundedLog
 from chronovisor.machine.console import Sink
@@ -45,6 +47,9 @@ def parse_log_size(text: str) -> int:
 class Foreground:
     """The process that the user started. Its guest's console is its standard input and output."""
 
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+
     def __enter__(self) -> Foreground:
         return self
 
@@ -62,8 +67,15 @@ class Foreground:
     def begun(self, **more: Any) -> None:
         """Do what is to be done once the guest runs."""
 
-    def ended(self, end: dict[str, Any]) -> None:
-        """Do what is to be done once the guest has ended: see `end_as_json`."""
+    def ended(self, end: dict[str, Any], report: EndReport | None) -> None:
+        """Do what is to be done before others hear that the guest has ended: see `end_as_json`.
+
+        A signal or an error of ours that ended the run (`report` is None) is said elsewhere.
+        """
+
+    def tell(self, report: EndReport) -> ExitStatus:
+        """Say how the guest ended, on a terminal that is the user's again; return the command's status."""
+        return report.say(self._as_json)
 
 
 class Background(Foreground):
@@ -73,7 +85,8 @@ class Background(Foreground):
     As a context it keeps the record of its guest, unless the guest does not begin in it.
     """
 
-    def __init__(self, tell: int) -> None:
+    def __init__(self, as_json: bool, tell: int) -> None:
+        super().__init__(as_json)
         self._tell = tell
         self._name = ""
         self._log: BoundedLog | None = None
@@ -106,9 +119,15 @@ class Background(Foreground):
         os.write(self._tell, json.dumps(told).encode())
         os.close(self._tell)
 
-    def ended(self, end: dict[str, Any]) -> None:
-        """Keep how the guest ended, for `chronovisor wait`."""
+    def ended(self, end: dict[str, Any], report: EndReport | None) -> None:
+        """Keep how the guest ended, for `chronovisor wait`, and complete the log, which may be read then."""
         GuestRecord(self._name).keep_end(end)
+        if report is not None:
+            report.say(self._as_json)
+
+    def tell(self, report: EndReport) -> ExitStatus:
+        """Return the command's status: the log has the rest."""
+        return report.status
 
 
 class _Stream(io.RawIOBase):
@@ -132,7 +151,7 @@ def choose_ground(detach: bool, as_json: bool) -> Foreground:
     the child ends before that, the parent ends with the child's status.
     """
     if not detach:
-        return Foreground()
+        return Foreground(as_json)
     sys.stdout.flush()
     hear, tell = os.pipe()
     child = os.fork()
@@ -146,7 +165,7 @@ def choose_ground(detach: bool, as_json: bool) -> Foreground:
     os.dup2(nowhere, 0)
     os.dup2(nowhere, 1)
     os.close(nowhere)
-    return Background(tell)
+    return Background(as_json, tell)
 
 
 def _await(child: int, hear: int, as_json: bool) -> int:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from typing import Any, Final
 
 from chronovisor.cli.output import say
+from chronovisor.cli.statistics import tell_statistics
 from chronovisor.cli.status import ExitStatus
 from chronovisor.machine.ending import EndReason, GuestEnd
+from chronovisor.machine.guest import Guest
 
 STATUSES: Final = {
     EndReason.POWER_OFF: ExitStatus.OK,
@@ -26,14 +29,28 @@ STATUSES: Final = {
 }
 
 
-def tell_end(end: GuestEnd, as_json: bool = False) -> ExitStatus:
-    """Say on stderr how the guest ended, unless it powered off; return the command's status.
+@dataclass(frozen=True)
+class EndReport:
+    """What the user is told of a guest that ended: its statistics, if `guest` is given, and how it ended."""
 
-    `as_json` says it in any case, as one object: `reason`, `message`, `status`.
-    """
-    if end.details:
-        print(end.details, file=sys.stderr, end="")
-    return tell_end_as(end_as_json(end), as_json)
+    end: GuestEnd
+    guest: Guest | None = None
+
+    @property
+    def status(self) -> ExitStatus:
+        """The command's status."""
+        return STATUSES[self.end.reason]
+
+    def say(self, as_json: bool = False) -> ExitStatus:
+        """Say it on stderr; return the command's status. That the guest powered off is not said.
+
+        `as_json` says how it ended in any case, as one object: `reason`, `message`, `status`.
+        """
+        if self.guest is not None:
+            tell_statistics(self.guest.statistics(), as_json)
+        if self.end.details:
+            print(self.end.details, file=sys.stderr, end="")
+        return tell_end_as(end_as_json(self.end), as_json)
 
 
 def end_as_json(end: GuestEnd) -> dict[str, Any]:
@@ -42,7 +59,7 @@ def end_as_json(end: GuestEnd) -> dict[str, Any]:
 
 
 def tell_end_as(end: dict[str, Any], as_json: bool) -> ExitStatus:
-    """Do the same as `tell_end` for an end that was told by another process."""
+    """Say how a guest ended, as another process told it, as `EndReport.say` does."""
     if as_json:
         print(json.dumps(end), file=sys.stderr, flush=True)
     elif end["reason"] != EndReason.POWER_OFF.value:

@@ -23,7 +23,7 @@ from chronovisor.cli.console_place import ConsoleAt, ConsolePlace, EscapeKeys
 from chronovisor.cli.debugging import Record, parse_record
 from chronovisor.cli.device_options import Disk, Net
 from chronovisor.cli.entrance import Entrance
-from chronovisor.cli.guest_end import tell_end
+from chronovisor.cli.guest_end import EndReport
 from chronovisor.cli.host_options import (
     Clock,
     Cpu,
@@ -57,13 +57,12 @@ from chronovisor.cli.protection import (
 )
 from chronovisor.cli.reboot_options import Append, Initrd, Kernel, after_reboot
 from chronovisor.cli.running import before_the_guest, generated_name, parse_seconds, run_named
-from chronovisor.cli.statistics import tell_statistics
 from chronovisor.cli.status import ExitStatus
 from chronovisor.cli.terminal import ESCAPE_DEFAULT
 from chronovisor.cli.tracing import Trace, traced_by, tracing
 from chronovisor.kvm.interface import TICKS_PER_INSTRUCTION
 from chronovisor.machine.control import ControlServer
-from chronovisor.machine.ending import EndReason, GuestEnd
+from chronovisor.machine.ending import EndReason
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.host import Host
 from chronovisor.machine.rehearsal import rehearse
@@ -273,7 +272,7 @@ def command(
                         say(f"no guest came in {seconds:g} s")
                         return ExitStatus.TIMED_OUT
                     with arrived.host:
-                        end = _run(
+                        report = _run(
                             arrived,
                             name,
                             keeps_name,
@@ -286,8 +285,8 @@ def command(
                             stats,
                             as_json,
                         )
-                    status = tell_end(end, as_json)
-                    if once or late or end.reason not in _NEXT_AFTER:
+                    status = ground.tell(report)
+                    if once or late or report.end.reason not in _NEXT_AFTER:
                         return status
                     output.begin_anew()
                     server.handlers = dict(before)
@@ -320,7 +319,7 @@ def _run(
     trace: TraceFile | None,
     stats: bool,
     as_json: bool,
-) -> GuestEnd:
+) -> EndReport:
     guest, paused = arrived.start()
     came, record = guest.name, arrived.record
     if trace is not None:
@@ -337,7 +336,7 @@ def _run(
             print(json.dumps(record.as_json()), file=sys.stderr, flush=True)
 
     with naming:
-        end = run_named(
+        report = run_named(
             guest,
             name,
             seconds,
@@ -347,8 +346,7 @@ def _run(
             monitor=monitor,
             trace=traced_by(trace, guest, came),
             console=at.socket,
+            stats=stats,
             ended=ground.ended,
         )
-    if stats:
-        tell_statistics(guest.statistics(), as_json)
-    return end
+    return report

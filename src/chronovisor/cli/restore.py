@@ -12,7 +12,6 @@ import typer
 from chronovisor.cli.background import LOG_SIZE_DEFAULT, Detach, LogSize, choose_ground, parse_log_size
 from chronovisor.cli.console_place import ConsoleAt, ConsolePlace, EscapeKeys
 from chronovisor.cli.device_options import Disk, Net
-from chronovisor.cli.guest_end import tell_end
 from chronovisor.cli.hop_record import summary
 from chronovisor.cli.host_options import (
     Clock,
@@ -44,7 +43,6 @@ from chronovisor.cli.protection import (
 )
 from chronovisor.cli.reboot_options import Append, Initrd, Kernel, after_reboot
 from chronovisor.cli.running import before_the_guest, generated_name, parse_seconds, run_named
-from chronovisor.cli.statistics import tell_statistics
 from chronovisor.cli.terminal import ESCAPE_DEFAULT
 from chronovisor.cli.time_options import (
     MAX_STEP_DEFAULT,
@@ -160,7 +158,7 @@ def command(
                 if as_json:
                     print(json.dumps(hop), file=sys.stderr, flush=True)
 
-            end = run_named(
+            report = run_named(
                 guest,
                 name,
                 seconds,
@@ -170,11 +168,10 @@ def command(
                 stay=stay,
                 trace=traced_by(traced, guest, name),
                 console=place.socket,
+                stats=stats,
                 ended=ground.ended,
             )
-        if stats:
-            tell_statistics(guest.statistics(), as_json)
-    return tell_end(end, as_json)
+    return ground.tell(report)
 
 
 def _name_of(header: SnapshotHeader) -> str:

@@ -13,7 +13,6 @@ from chronovisor.cli.config_file import Config
 from chronovisor.cli.console_place import ConsoleAt, ConsolePlace, EscapeKeys
 from chronovisor.cli.debugging import DEBUGGER_PLACE, GdbTime, Record, parse_debugger, parse_record
 from chronovisor.cli.device_options import Disk, Net
-from chronovisor.cli.guest_end import tell_end
 from chronovisor.cli.guest_log import LogFile, LogItems, guest_log
 from chronovisor.cli.host_options import (
     Clock,
@@ -44,7 +43,6 @@ from chronovisor.cli.protection import (
     TlsKey,
 )
 from chronovisor.cli.running import before_the_guest, generated_name, parse_seconds, run_named
-from chronovisor.cli.statistics import tell_statistics
 from chronovisor.cli.terminal import ESCAPE_DEFAULT
 from chronovisor.cli.tracing import Trace, traced_by, tracing
 from chronovisor.kvm.interface import TICKS_PER_INSTRUCTION
@@ -211,7 +209,7 @@ def command(
         guest.wall_clock.start(base)
         guest.platform.log = stack.enter_context(guest_log(log_items, log_file))
         with tracing(trace, host.clock.source) as traced, place.typing(output):
-            end = run_named(
+            report = run_named(
                 guest,
                 name,
                 seconds,
@@ -224,11 +222,10 @@ def command(
                 stay=stay,
                 trace=traced_by(traced, guest, name),
                 console=place.socket,
+                stats=stats,
                 ended=ground.ended,
             )
-        if stats:
-            tell_statistics(guest.statistics(), as_json)
-    return tell_end(end, as_json)
+    return ground.tell(report)
 
 
 def _tell_of_little_memory(kernel: str, size: int) -> None:

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from chronovisor.cli.debugging import DebuggerOptions, Debugging
-from chronovisor.cli.guest_end import end_as_json, ended_by
+from chronovisor.cli.guest_end import EndReport, end_as_json, ended_by
 from chronovisor.cli.output import say
 from chronovisor.cli.terminal import end_this_process, kill_this_process
 from chronovisor.cli.time_away import TimeAway
@@ -27,7 +27,7 @@ from chronovisor.machine.control import (
     RequestHandler,
 )
 from chronovisor.machine.dispatch_log_reader import vcpus_with_log
-from chronovisor.machine.ending import EndReason, GuestEnd
+from chronovisor.machine.ending import EndReason
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
 from chronovisor.machine.stolen_time import stolen_time
@@ -71,12 +71,13 @@ def run_named(
     monitor: Monitor | None = None,
     trace: MoveTrace = UNTRACED,
     console: OwnSocket | None = None,
-    ended: Callable[[dict[str, Any]], None] = lambda end: None,
-) -> GuestEnd:
+    stats: bool = False,
+    ended: Callable[[dict[str, Any], EndReport | None], None] = lambda end, report: None,
+) -> EndReport:
     """Let the guest run until its end here, and have it found by `name` meanwhile.
 
     `server` answers for the name already, if there is one, and is not closed; `begun` is called when the
-    guest runs and is found, `ended` (see `end_as_json`) before its name is given back. A guest that is
+    guest runs and is found, `ended` (see `Foreground.ended`) before its name is given back. A guest that is
     `paused` runs when it is resumed. A `debugger` can connect before it runs; `record` bytes of its past are
     kept for debuggers. A monitor answers at `qmp`; if
     the guest has moved away, it keeps this process until it is told to quit or, unless it is to `stay`, has
@@ -87,6 +88,7 @@ def run_named(
     guest.name = name
     guest.platform.on_trouble = say
     service = _Service(guest, trace)
+    report = None
     service.departure.paused = paused
     with (
         service.monitor(qmp, stay) if qmp is not None else nullcontext(),
@@ -104,8 +106,8 @@ def run_named(
             waits = paused is not None or (debugger is not None and debugger.wait)
             end = guest.run(timeout, begun, paused=waits)
             service.departure.wait_until_done()
-            end = guest.end or end
-            service.end = end_as_json(end)
+            report = EndReport(guest.end or end, guest if stats else None)
+            service.end = end_as_json(report.end)
         except BaseException as error:
             service.departure.wait_until_done()
             service.end = ended_by(error)
@@ -113,9 +115,9 @@ def run_named(
         finally:
             service.debugging.close()
             if service.end is not None:
-                ended(service.end)
+                ended(service.end, report)
             service.close()
-    return end
+    return report
 
 
 def before_the_guest(name: str, state: str) -> dict[str, RequestHandler]:
