@@ -36,10 +36,12 @@ _COMMAND_LINE: Final = "console=hvc0 cryptomgr.notests quiet"
 _DISK_MIB: Final = 64
 _RECEIVED_MIB: Final = 32
 _TIMES: Final = 4
-"""How often so much is received in large frames."""
+"""How often so much is received."""
 _MTU: Final = 65_000
 """Bytes, of large frames."""
-_SENT_MIB: Final = 8
+_SENT_MIB: Final = 128
+_SENT_SLOWLY_MIB: Final = 4
+_TINY_MIB: Final = 4
 _SMALL: Final = 10_000
 """Reads and writes of 4 KiB."""
 _LINE: Final = re.compile(r"^work: (.+): ([0-9.]+)\r?$", re.MULTILINE)
@@ -66,7 +68,9 @@ work() {{
     now; ticks=$((now - begin)); [ $ticks -gt 0 ] || ticks=1
     echo "work: $name: $((amount * 100 / ticks))"
 }}
-send() {{ dd if=/dev/zero bs=64k count={sends} | nc $(cat /tmp/router) {port}; }}
+send() {{ nc $(cat /tmp/router) {port} -e dd if=/dev/zero bs=64k count=$1; }}
+send_slowly() {{ dd if=/dev/zero bs=64k count=$1 | nc $(cat /tmp/router) {port}; }}
+tiny() {{ wget -q -O /dev/null http://$(cat /tmp/router):{port}/tiny; }}
 receive() {{ wget -q -O /dev/null http://$(cat /tmp/router):{port}/; }}
 much() {{ n=0; while [ $n -lt {times} ]; do receive || return 1; n=$((n + 1)); done; }}
 echo
@@ -75,8 +79,10 @@ echo 3 >/proc/sys/vm/drop_caches
 work 'disk, read, MiB/s' {disk} dd if=/dev/sda of=/dev/null bs=1M count={disk}
 work 'disk, reads of 4 KiB a second' {small} dd if=/dev/sda of=/dev/null bs=4k count={small} iflag=direct
 work 'disk, writes of 4 KiB a second' {small} dd if=/dev/zero of=/dev/sda bs=4k count={small} oflag=direct
-work 'network, sent, KiB/s' {sent} send
-work 'network, received, KiB/s' {received} receive
+work 'network, sent, KiB/s' {sent} send {sends}
+work 'network, sent in pieces of 1 KiB, KiB/s' {sent_slowly} send_slowly {sends_slowly}
+work 'network, received, KiB/s' {much} much
+work 'network, received in pieces of 100 bytes, KiB/s' {tiny} tiny
 ifconfig eth0 mtu {mtu}
 work 'network, received in large frames, KiB/s' {much} much
 poweroff -f
@@ -85,8 +91,9 @@ poweroff -f
 
 @contextmanager
 def _server() -> Iterator[int]:
-    """The port of a server that answers an HTTP request with so many bytes, and else takes what comes."""
-    command = [sys.executable, "-m", "bench.network_server", str(_RECEIVED_MIB << 20)]
+    """The port of a server that answers HTTP requests with so many bytes, and else takes what comes."""
+    sizes = [str(_RECEIVED_MIB << 20), str(_TINY_MIB << 20)]
+    command = [sys.executable, "-m", "bench.network_server", *sizes]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -103,7 +110,9 @@ def _archive(packages: Packages, port: int) -> bytes:
         small=_SMALL,
         sends=_SENT_MIB * 16,
         sent=_SENT_MIB << 10,
-        received=_RECEIVED_MIB << 10,
+        sends_slowly=_SENT_SLOWLY_MIB * 16,
+        sent_slowly=_SENT_SLOWLY_MIB << 10,
+        tiny=_TINY_MIB << 10,
         times=_TIMES,
         much=_TIMES * _RECEIVED_MIB << 10,
         mtu=_MTU,

@@ -11,7 +11,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from functools import partial
+from hashlib import sha256
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -31,6 +33,8 @@ pytestmark = pytest.mark.oracle
 SIZE = 64 << 20
 SERVED = 512 << 10
 """Bytes of the file that the guest fetches."""
+MUCH = 8 << 20
+"""Bytes that go both ways in segments of 1,500 bytes."""
 INIT = """#!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
@@ -81,12 +85,36 @@ def server(tmp_path: Path) -> Iterator[int]:
     directory = tmp_path / "served"
     directory.mkdir()
     (directory / "random").write_bytes(random.Random(0).randbytes(SERVED))
+    (directory / "much").write_bytes(much())
     handler = partial(QuietHandler, directory=str(directory))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server.server_port
         server.shutdown()
+        thread.join()
+
+
+def much() -> bytes:
+    return random.Random(1).randbytes(MUCH)
+
+
+@pytest.fixture
+def taker() -> Iterator[tuple[int, Future[bytes]]]:
+    """A port of this machine's loopback, and what the one who connects to it sends."""
+    taken = Future[bytes]()
+
+    def take() -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = listener.accept()
+            with connection, connection.makefile("rb") as file:
+                taken.set_result(file.read())
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=take)
+        thread.start()
+        yield listener.getsockname()[1], taken
+        listener.shutdown(socket.SHUT_RDWR)
         thread.join()
 
 
@@ -101,10 +129,10 @@ def read_file(disk: Path, name: str) -> bytes:
     return shown.stdout
 
 
-def boot(host: Host, port: int, lines: Lines) -> Guest:
+def boot(host: Host, port: int, lines: Lines, work: str) -> Guest:
     append, initrd = (
         f"console=hvc0 cryptomgr.notests quiet {PATIENT}",
-        archive(WORK.replace("PORT", str(port))),
+        archive(work.replace("PORT", str(port))),
     )
     return host.boot(OWN.vmlinux(), "256M", 2, append=append, initrd=initrd, console=Console(lines))
 
@@ -163,7 +191,7 @@ def test_a_guest_that_moves_with_its_disk_and_a_network(disk: Path, server: int)
     # A port of this machine leads to one guest at a time.
     for host, more in zip(hosts, (f",tcp={port}:8080", ""), strict=True):
         host.attachments = Attachments.parse([str(disk)], f"passt{more}")
-    guest = boot(hosts[0], server, lines)
+    guest = boot(hosts[0], server, lines, WORK)
     assert guest.run_until("listening\r\n")
     guest.resume()
     assert talk(port) == b"said by the guest\n"
@@ -185,6 +213,38 @@ def test_a_guest_that_moves_with_its_disk_and_a_network(disk: Path, server: int)
     assert not COMPLAINTS.search(lines.text)
     assert read_file(disk, "echo")[:4] == b"\x7fELF"
     assert read_file(disk, "random") == read_file(disk, "copy1") == random.Random(0).randbytes(SERVED)
+
+
+BOTH_WAYS = """
+mkdir -p /sys
+mount -t sysfs sys /sys
+ifconfig eth0 mtu 1500
+frames() { cat /sys/class/net/eth0/statistics/$1_packets; }
+came=$(frames rx)
+wget -q -O /tmp/much http://$(cat /tmp/router):PORT/much
+came=$(($(frames rx) - came))
+went=$(frames tx)
+nc $(cat /tmp/router) TAKER -e cat /tmp/much
+echo
+echo "came: $came, went: $(($(frames tx) - went))"
+sha256sum /tmp/much
+"""
+
+
+def test_large_frames_go_both_ways(disk: Path, server: int, taker: tuple[int, Future[bytes]]) -> None:
+    """passt and the guest make segments of 1,460 bytes; most come merged, and go in large frames."""
+    lines, (port, taken) = Lines(), taker
+    with Host() as host:
+        host.attachments = Attachments.parse([str(disk)], "passt")
+        guest = boot(host, server, lines, BOTH_WAYS.replace("TAKER", str(port)))
+        assert guest.run(BOOT_SECONDS).reason is EndReason.POWER_OFF, lines.text
+    ((came, went),) = re.findall(r"came: (\d+), went: (\d+)", lines.text)
+    assert f"{sha256(much()).hexdigest()}  /tmp/much" in lines.lines
+    assert taken.result(0) == much()
+    segments = MUCH // 1460
+    assert 0 < int(came) < segments // 2
+    assert 0 < int(went) < segments // 2
+    assert not COMPLAINTS.search(lines.text)
 
 
 PING = """

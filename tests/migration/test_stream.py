@@ -20,6 +20,7 @@ from move_streams import (
 )
 
 from chronovisor.machine.sizes import Topology
+from chronovisor.machine.vio.lan import NetworkState
 from chronovisor.memory import PAGE_SIZE, GuestMemory
 from chronovisor.memory.in_use import runs_in_use
 from chronovisor.migration.encoding import KINDS, decode, encode
@@ -34,6 +35,7 @@ from chronovisor.migration.stream import (
     Reader,
     Writer,
 )
+from chronovisor.papr.logical_lan import CHANGEABLE
 from chronovisor.timebase.record import MoveRecord
 
 MOVE = whole_move()
@@ -221,6 +223,16 @@ def test_a_generator_goes_over_and_goes_on() -> None:
     for odd in ((4, generator.getstate()[1], None), (3, (1,), None), (3, generator.getstate()[1], 0.5)):
         with pytest.raises(StreamError, match="generator"):
             encode(replace(sent, machine=replace(sent.machine, random_state=odd)))
+
+
+def test_what_a_guest_asked_of_its_network_goes_over() -> None:
+    sent = state(filled_memory(), [])
+    disk, network = sent.machine.devices
+    assert isinstance(network, NetworkState)
+    for attributes in (0, int(CHANGEABLE)):
+        devices = (disk, replace(network, attributes=attributes))
+        asked = replace(sent, machine=replace(sent.machine, devices=devices))
+        assert decode(4, encode(asked)) == replace(asked, memory=())
 
 
 def test_a_topology_that_no_guest_has_is_refused() -> None:

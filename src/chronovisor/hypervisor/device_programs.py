@@ -64,7 +64,10 @@ def _stuff_tce(m: HypercallMachine) -> None:
 def _vio_signal(m: HypercallMachine) -> None:
     unit, mode = m.gpr[4], m.gpr[5]
     decline_if(m, (unit >> 32).ne(0) | ~mode.ult(2))
-    decline_if(m, ~m.fill_words(unit | SIGNAL_MODES, 0, 1, mode))
+    # In one step, which orders the machine's accesses. The guest next looks whether the device has left it
+    # something to do, while the device, having left it something, looks whether it may interrupt the guest.
+    table = unit | SIGNAL_MODES
+    decline_if(m, ~m.exchange_word(table, 0, m.word(table, 0), mode))
     end(m)
 
 

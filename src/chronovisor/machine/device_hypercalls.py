@@ -144,8 +144,11 @@ def _change_address(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]
 
 
 def _lan_attributes(machine: Machine, _caller: VcpuThread, args: tuple[int, ...]) -> Answer:
-    """H_ILLAN_ATTRIBUTES: there is none, of checksums, large frames or trunks, and none can be set."""
-    return Answer(Status.PARAMETER) if _card(machine, args[0]) is None else Answer(Status.SUCCESS, (0,))
+    """H_ILLAN_ATTRIBUTES: who computes checksums, and whether frames may be large."""
+    card = _card(machine, args[0])
+    if card is None:
+        return Answer(Status.PARAMETER)
+    return Answer(Status.SUCCESS, (card.change_attributes(args[1], args[2]),))
 
 
 def _card(machine: Machine, unit: int) -> NetworkAdapter | None:

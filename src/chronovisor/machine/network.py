@@ -142,6 +142,10 @@ class Link(ABC):
 
     prefixed = False
     """Whether each frame is sent behind its length, in 4 bytes."""
+    in_memory = False
+    """Whether frames only go through this machine's memory: they need no checksums of TCP, and may be larger
+    than what the guest takes for its network's largest.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -195,6 +199,7 @@ class Passt(Link):
     """A passt process of this guest's own."""
 
     prefixed = True
+    in_memory = True
 
     def __init__(self, ports: Sequence[tuple[str, str]] = ()) -> None:
         forwarded = [word for kind, port in ports for word in (_PORT_OPTIONS[kind], port)]

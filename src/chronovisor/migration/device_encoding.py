@@ -64,32 +64,43 @@ _DISK = fields_of(
     changed_ns=U64,
 )
 _MAC_BYTES: Final = 6
-_NETWORK = fields_of(
-    NetworkState,
-    unit=U32,
-    mac=bytes_of(_MAC_BYTES, "an address"),
-    signals=BOOL,
-    window=_WINDOW,
-    buffer_list=U64,
-    queue=fields_of(ReceiveQueue, address=U64, size=U32, next=U32, toggle=BOOL),
-    buffers=array_of(U64, MOST_BUFFERS, "buffers"),
-    dropped=U64,
-)
-_KINDS: Final[dict[int, tuple[type[Any], Kind[Any]]]] = {1: (DiskState, _DISK), 2: (NetworkState, _NETWORK)}
-"""A device's number in the formats, the type of its state, and how it is written."""
-_NUMBERS: Final = {made: number for number, (made, _) in _KINDS.items()}
+_PLAIN_NETWORK: Final[dict[str, Kind[Any]]] = {
+    "unit": U32,
+    "mac": bytes_of(_MAC_BYTES, "an address"),
+    "signals": BOOL,
+    "window": _WINDOW,
+    "buffer_list": U64,
+    "queue": fields_of(ReceiveQueue, address=U64, size=U32, next=U32, toggle=BOOL),
+    "buffers": array_of(U64, MOST_BUFFERS, "buffers"),
+    "dropped": U64,
+}
+_NETWORK = fields_of(NetworkState, **_PLAIN_NETWORK, attributes=U64)
+_KINDS: Final[dict[int, Kind[Any]]] = {
+    1: _DISK,
+    2: fields_of(NetworkState, **_PLAIN_NETWORK),
+    3: _NETWORK,
+}
+"""A device's number in the formats, and how its state is written. A network without attributes is one of the
+second kind, the only one that older readers know.
+"""
+
+
+def _number(state: DeviceState) -> int:
+    if isinstance(state, DiskState):
+        return 1
+    return 3 if state.attributes else 2
 
 
 def _write(state: DeviceState) -> bytes:
-    number = _NUMBERS[type(state)]
-    return U8.write(number) + _KINDS[number][1].write(state)
+    number = _number(state)
+    return U8.write(number) + _KINDS[number].write(state)
 
 
 def _read(cursor: Cursor) -> DeviceState:
     number = U8.read(cursor)
     if number not in _KINDS:
         raise StreamError(f"a device of the unknown kind {number}")
-    state: DeviceState = _KINDS[number][1].read(cursor)
+    state: DeviceState = _KINDS[number].read(cursor)
     return state
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ class VioDevice(ABC):
         self.window = DmaWindow(around.memory, around.changed, table)
         self.around = around
         self._signal_mode = around.signal_mode(unit)
+        self._ordering = threading.Lock()
         self.gate = Gate(around.gate(unit))
         """By which hypercalls serve the guest while it is open."""
         self.gate.words[Place.WINDOW], self.gate.words[Place.SOURCE] = self.window_number, self.source
@@ -92,6 +94,10 @@ class VioDevice(ABC):
 
     def interrupt(self) -> None:
         """Interrupt the guest if it wishes so. From any thread."""
+        # Taking a lock orders this thread's accesses: who allows interrupts too late for this look sees what
+        # the device has stored.
+        with self._ordering:
+            pass
         if self.signals:
             self.around.interrupt(self.source)
 

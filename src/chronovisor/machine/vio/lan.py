@@ -22,6 +22,7 @@ from chronovisor.machine.vio.lan_receiver import ENTRY_SIZE, ReceiveQueue, Recei
 from chronovisor.memory.gate import Place
 from chronovisor.memory.word_queue import WordQueue
 from chronovisor.papr.hcalls import LAN_HEADER, SHORTEST_FRAME, Status
+from chronovisor.papr.logical_lan import CAPABILITIES, CHANGEABLE, CHECKSUMS, Attribute
 
 PIECES: Final = 6
 """Of a frame that the guest sends."""
@@ -46,6 +47,8 @@ class NetworkState:
     buffers: tuple[int, ...]
     """Descriptors, each of 64 bits."""
     dropped: int
+    attributes: int = 0
+    """Those that the guest has set."""
 
 
 class NetworkAdapter(VioDevice):
@@ -66,14 +69,18 @@ class NetworkAdapter(VioDevice):
         """Held around what is done to the receiver."""
         given = WordQueue(around.lan_buffers(unit))
         self._receiver = Receiver(around.memory, self.window, given, self.interrupt)
+        self._attributes = 0
+        """Those that the guest has set."""
         self._asleep = False
         """Whether a buffer is to wake the card's thread, because frames wait."""
         self._closing = False
         self._thread: threading.Thread | None = None
 
     def properties(self) -> Mapping[str, bytes]:
-        """Return what the driver asks for: the address, and that there are no filters of multicast."""
-        return {"local-mac-address": self._mac, "ibm,mac-address-filters": bytes(4)}
+        """Return what the driver asks for: the address, no filters of multicast, whether it has options."""
+        found = {"local-mac-address": self._mac, "ibm,mac-address-filters": bytes(4)}
+        # Drivers look whether it is there, before they ask for the card's attributes.
+        return {**found, "ibm,illan-options": b""} if self._link.in_memory else found
 
     # Hypercalls
 
@@ -165,6 +172,19 @@ class NetworkAdapter(VioDevice):
         self._mac = _address(mac)
         return Status.SUCCESS
 
+    def change_attributes(self, clear: int, attributes: int) -> int:
+        """H_ILLAN_ATTRIBUTES: clear some, set others; return those that there are then."""
+        if not self._link.in_memory:
+            return 0
+        with self._changing:
+            self._set_attributes(self._attributes & ~clear | attributes & CHANGEABLE)
+        return self._attributes | CAPABILITIES
+
+    def _set_attributes(self, attributes: int) -> None:
+        self._attributes, receiver = attributes, self._receiver
+        receiver.checked = attributes & CHECKSUMS == CHECKSUMS
+        receiver.merges = receiver.checked and bool(attributes & Attribute.LARGE)
+
     # Frames that come
 
     def _listen(self) -> None:
@@ -198,6 +218,7 @@ class NetworkAdapter(VioDevice):
         super().reset()
         with self._changing:
             self._receiver.unregister()
+            self._set_attributes(0)
 
     def pause(self) -> None:
         """Hand over no frame until `resume`."""
@@ -257,22 +278,28 @@ class NetworkAdapter(VioDevice):
             receiver.queue,
             receiver.buffers(),
             receiver.dropped,
+            self._attributes,
         )
 
     def load(self, state: NetworkState) -> None:
         """Go on from a saved state; ValueError if it makes no sense."""
         if not isinstance(state, NetworkState):
             raise MachineError("a network is attached here in the place of another device of the guest's")
+        if state.attributes and not self._link.in_memory:
+            raise MachineError(
+                "the guest leaves checksums to its network, as passt lets it: it cannot have a tap device"
+            )
         address, size, following, _ = state.queue
         in_entries = not any(number % ENTRY_SIZE for number in (address, size, following))
         is_queue = in_entries and following < max(size, 1)
-        if not is_queue or len(state.mac) != len(self._mac):
+        if not is_queue or len(state.mac) != len(self._mac) or state.attributes & ~CHANGEABLE:
             raise ValueError("a network's state makes no sense")
         receiver = self._receiver
         receiver.unregister()
         self.window.load(state.window)
         self._mac, self.signals, receiver.dropped = state.mac, state.signals, state.dropped
         receiver.buffer_list, receiver.queue = state.buffer_list, state.queue
+        self._set_attributes(state.attributes)
         for word in state.buffers:
             if self.add_buffer(word) != Status.SUCCESS:
                 raise ValueError(f"a network's buffer {word:#x} makes no sense")

@@ -7,6 +7,7 @@ from collections import deque
 from typing import Final, NamedTuple
 
 MOST_BUFFERS: Final = 4096
+_FEW_SIZES: Final = 4
 _SIZE: Final = 0xFF_FFFF
 _ADDRESS: Final = 0xFFFF_FFFF
 """Parts of a descriptor."""
@@ -38,6 +39,11 @@ class Buffers:
 
     def __len__(self) -> int:
         return self._count
+
+    @property
+    def largest(self) -> list[int]:
+        """A few of the sizes of which there are buffers, the largest, in rising order."""
+        return self._sizes[-_FEW_SIZES:]
 
     def add(self, word: int) -> bool:
         """Have another one; False if there are too many."""

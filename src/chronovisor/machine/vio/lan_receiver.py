@@ -10,16 +10,19 @@ from typing import Final, NamedTuple
 
 from chronovisor.machine.vio.dma_window import Access, DmaError, DmaWindow
 from chronovisor.machine.vio.lan_buffers import MOST_BUFFERS, Buffers
+from chronovisor.machine.vio.lan_merging import SHORTEST_SEGMENT, Frame, Merged, merge
 from chronovisor.memory import PAGE_SIZE, GuestMemory
 from chronovisor.memory.word_queue import PLACES, WordQueue
 from chronovisor.papr.hcalls import LAN_HEADER
+from chronovisor.papr.logical_lan import EntryFlag
 
 ENTRY_SIZE: Final = 16
 """Bytes of an entry of the receive queue."""
 _ENTRY: Final = struct.Struct(">I8s")
 _FLAGS: Final = struct.Struct(">I")
-_TOGGLE, _VALID = 0x8000_0000, 0x4000_0000
-"""Flags of an entry. The toggle is 1 in the first pass through the queue."""
+_LARGE_HEADER: Final = 16
+"""Bytes in front of a large frame: those in front of every frame, and the size of its segments."""
+_SEGMENT_SIZE: Final = struct.Struct(">Q")
 _DROPPED_AT: Final = PAGE_SIZE - 8
 """Where the buffer list's page has the number of frames for which there was no buffer."""
 _PATIENCE: Final = 1.0
@@ -31,6 +34,8 @@ _FEW: Final = 32
 _OFTEN: Final = 16
 """Frames behind which the guest is interrupted while more are handed over."""
 # Plain numbers: an IntFlag's operators are slow.
+_TOGGLE, _VALID = int(EntryFlag.TOGGLE), int(EntryFlag.VALID)
+_LARGE, _CHECKED = int(EntryFlag.LARGE), int(EntryFlag.CHECKED)
 _WRITE: Final = int(Access.WRITE)
 _BOTH: Final = int(Access.READ | Access.WRITE)
 
@@ -60,11 +65,17 @@ class Receiver:
         self._interrupt = interrupt
         self.going = False
         """Whether the guest's memory may be touched."""
-        self._waiting: deque[bytes] = deque()
+        self.checked = False
+        """Whether the guest is told that frames were looked at on the way."""
+        self.merges = False
+        """Whether the guest takes large frames that were made of others, which need to be `checked`."""
+        self._waiting: deque[Frame] = deque()
         self._waiting_size = 0
         """In bytes."""
         self._asked = 0.0
         """Since when the first of them waits, or no buffer has come."""
+        self._alone = 0
+        """How many of the first frames cannot be merged."""
         self._handed = 0
         """How many frames were put into buffers, ever."""
         self.unregister()
@@ -134,50 +145,79 @@ class Receiver:
         self.open()
         self._collect()
         waiting, handed = self._waiting, self._handed
-        while waiting and self._dealt_with(waiting[0]):
-            self._waiting_size -= len(waiting.popleft())
-        for frame in frames:
-            if waiting or not self._dealt_with(frame):
-                if not waiting:
-                    self._asked = monotonic()
-                waiting.append(bytes(frame))
-                self._waiting_size += len(frame)
+        if not waiting:
+            self._asked = monotonic()
+        waiting.extend(frames)
+        self._waiting_size += sum(map(len, frames))
+        self._alone = 0
+        while waiting and (count := self._dealt_with()):
+            for _ in range(count):
+                self._waiting_size -= len(waiting.popleft())
+        for place in range(max(0, len(waiting) - len(frames)), len(waiting)):
+            # What has just come is valid for this call alone.
+            waiting[place] = bytes(waiting[place])
         if self._handed != handed:
             self._asked = monotonic()
             self._interrupt()
 
-    def _dealt_with(self, frame: bytes | memoryview) -> bool:
-        """Put a frame into a buffer, or lose it; False if it has to wait."""
+    def _dealt_with(self) -> int:
+        """Put the first frames into a buffer, or lose the first; 0 if it has to wait, else how many."""
         if not self.going:
-            return False
+            return 0
         if not self.queue.size:
-            return True
-        address = self._buffers.take(len(frame) + LAN_HEADER)
+            return 1
+        frame = self._waiting[0]
+        count, segment = 1, 0
+        if merged := self._merged():
+            count, frame, segment = merged
+        header = _LARGE_HEADER if segment else LAN_HEADER
+        address = self._buffers.take(header + len(frame))
         while address is None:
             # First this: of the buffers that come after the look into the queue, a few do not wake anybody.
             self._given.open(_FEW)
             if not self._collect():
                 break
             self.open()
-            address = self._buffers.take(len(frame) + LAN_HEADER)
+            address = self._buffers.take(header + len(frame))
         try:
             if address is not None:
-                self._fill(address, frame)
-            elif not self._waiting or monotonic() - self._asked < _PATIENCE:
-                return False
+                self._fill(address, frame, segment)
+            elif monotonic() - self._asked < _PATIENCE:
+                return 0
             else:
                 self.dropped += 1
                 self._window.write(self.buffer_list + _DROPPED_AT, struct.pack(">Q", self.dropped))
         except DmaError:
             # The guest has taken away what it had given.
             pass
-        return True
+        return count
 
-    def _fill(self, address: int, frame: bytes | memoryview) -> None:
+    def _merged(self) -> Merged | None:
+        """The large frame that the first frames make, if there is a buffer for it and it is worth it."""
+        if self._alone:
+            self._alone -= 1
+            return None
+        waiting = self._waiting
+        if not self.merges or len(waiting) == 1 or len(waiting[0]) < SHORTEST_SEGMENT:
+            return None
+        rooms = [size - _LARGE_HEADER for size in self._buffers.largest]
+        if not rooms:
+            return None
+        merged = merge(waiting, rooms)
+        if merged.segment:
+            return merged
+        self._alone = merged.frames - 1
+        return None
+
+    def _fill(self, address: int, frame: Frame, segment: int) -> None:
         window, data = self._window, self._memory.data
-        size = len(frame)
+        size, flags = len(frame), _VALID | LAN_HEADER
         behind = address % PAGE_SIZE + LAN_HEADER + size
-        if behind <= PAGE_SIZE:
+        if segment:
+            correlator = window.read(address, LAN_HEADER)
+            window.write(address + LAN_HEADER, b"".join((_SEGMENT_SIZE.pack(segment), frame)))
+            flags = _VALID | _LARGE | _LARGE_HEADER
+        elif behind <= PAGE_SIZE:
             start = window.real(address, LAN_HEADER + size, _BOTH)
             at = start + LAN_HEADER
             correlator = data[start:at]
@@ -186,16 +226,18 @@ class Receiver:
         else:
             correlator = window.read(address, LAN_HEADER)
             window.write(address + LAN_HEADER, frame)
+        if self.checked:
+            flags |= _CHECKED
         where, length, place, toggle = self.queue
         # An entry lies in one page.
         entry = window.real(where + place, ENTRY_SIZE, _WRITE)
         _ENTRY.pack_into(data, entry + _FLAGS.size, size, correlator)
         # Last: the guest may look at any time.
-        _FLAGS.pack_into(data, entry, _VALID | LAN_HEADER | (_TOGGLE if toggle else 0))
+        _FLAGS.pack_into(data, entry, flags | (_TOGGLE if toggle else 0))
         window.wrote_at(entry, ENTRY_SIZE)
         place += ENTRY_SIZE
         self.queue = ReceiveQueue(where, length, place % length, toggle ^ (place == length))
         self._handed += 1
-        if self._handed % _OFTEN == 1:
+        if segment or self._handed % _OFTEN == 1:
             # The guest takes the first ones while the others come.
             self._interrupt()
