@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import Authority
 from processes import Machine, Process
 
 REQUESTS: list[Any] = [
@@ -92,6 +93,41 @@ REQUESTS: list[Any] = [
     {"execute": "query-commands", "arguments": {"a": 1}},
     {"execute": "quit"},
 ]
+
+
+def tls_requests(directory: str) -> list[Any]:
+    """Requests about TLS for moves, whose credentials are in the directory."""
+    made = {"qom-type": "tls-creds-x509"}
+    good = made | {"dir": directory}
+    added = [
+        {},
+        {"qom-type": "nope", "id": "x"},
+        {"qom-type": 4, "id": "x"},
+        made,
+        made | {"id": "x"},
+        made | {"id": "x", "dir": "/nowhere"},
+        made | {"id": "x", "dir": "/nowhere", "endpoint": "server"},
+        good | {"id": "x", "endpoint": "nope"},
+        good | {"id": "x", "nope": 1},
+        good | {"id": "x", "verify-peer": 1},
+        *(good | {"id": name} for name in ("", "1x", "a b", "c0", "c0")),
+        good | {"id": "s0", "endpoint": "server", "verify-peer": True},
+    ]
+    return [
+        *({"execute": "object-add", "arguments": given} for given in added),
+        *({"execute": "object-del", "arguments": given} for given in ({}, {"id": 3}, {"id": "x"})),
+        *(
+            {"execute": "migrate-set-parameters", "arguments": given}
+            for given in (
+                {"tls-creds": 3},
+                {"tls-creds": "c0", "tls-hostname": "x", "tls-authz": ""},
+                {"tls-creds": None},
+            )
+        ),
+        *({"execute": "object-del", "arguments": {"id": name}} for name in ("c0", "c0", "s0")),
+    ]
+
+
 OURS = ("x-chronovisor", "timestamp")
 """Members that are not compared."""
 
@@ -135,10 +171,10 @@ class Client:
         return [event.get("data", {}).get("status", event["event"]) for event in told]
 
 
-def conversation(path: Path) -> list[Any]:
+def conversation(path: Path, requests: list[Any]) -> list[Any]:
     """What a monitor says to the requests, each sent when the answer to the one before is there."""
     with Client(path) as client:
-        for request in REQUESTS:
+        for request in requests:
             client.send(request)
         return client.said
 
@@ -161,7 +197,9 @@ def test_answers_and_events_are_qemus(machine: Machine, tmp_path: Path) -> None:
     try:
         options = ("--memory", "256M", "--name", "one", "--paused", "--qmp", f"unix:{ours}")
         machine.processes.append(process := Process("run", "demo-le.elf", *options))
-        expected, found = conversation(theirs), conversation(ours)
+        directory = Authority(tmp_path).directory("good")
+        requests = [*REQUESTS[:-1], *tls_requests(directory), REQUESTS[-1]]
+        expected, found = conversation(theirs, requests), conversation(ours, requests)
         assert qemu.wait(60) == process.ends() == 0
     finally:
         qemu.kill()

@@ -46,10 +46,15 @@ TAKEN = {
     "-serial null -monitor none": "--console=none",
     f"-chardev socket,id=m,path=/a,,b,{SOCKET} -mon chardev=m,mode=control": "--qmp=unix:/a,b --stay",
     f"-chardev socket,id=m,host=h,port=1,tls-creds=t,{SOCKET} -mon m,mode=control "
-    "-object tls-creds-x509,id=t,dir=d,endpoint=server": "--qmp=tls:h:1 --stay --tls-credentials=d",
+    "-object tls-creds-x509,id=t,dir=d,endpoint=server": "--qmp=tls:h:1 --stay --tls-credentials=d "
+    "--object=tls-creds-x509,id=t,dir=d,endpoint=server",
+    f"-object tls-creds-x509,id=c,dir=d -qmp unix:/q,{SOCKET} "
+    "-object tls-creds-x509,id=s,dir=e,endpoint=server": "--qmp=unix:/q --stay "
+    "--object=tls-creds-x509,id=c,dir=d --object=tls-creds-x509,id=s,dir=e,endpoint=server",
+    "-object tls-creds-x509,id=c,dir=d,endpoint=client": "",
     f"-object tls-creds-x509,dir=d,id=t,verify-peer=yes,endpoint=server -qmp tcp::1,tls-creds=t,{SOCKET} "
     f"-serial tcp::2,tls-creds=t,{SOCKET}": "--qmp=tls:127.0.0.1:1 --stay --console=tls:127.0.0.1:2 "
-    "--tls-credentials=d",
+    "--tls-credentials=d --object=tls-creds-x509,dir=d,id=t,verify-peer=yes,endpoint=server",
     "-chardev file,id=f,path=x -serial chardev:f": "--console=file:x",
     f"-qmp unix:/q,{SOCKET} -S -s": "--qmp=unix:/q --stay --paused --gdb=1234",
     "-gdb tcp:localhost:99": "--gdb=localhost:99",
@@ -113,11 +118,13 @@ ONLY_OURS = {
     "-nic user,hostfwd=tcp::1-10.0.2.15:2": "the guest has one address",
     "-action panic=pause": "panic can be shutdown",
     "-action watchdog=none": "'watchdog' is not available",
-    "-object rng-random,id=r": "'rng-random' is not available",
-    "-object tls-creds-x509,id=t,dir=d,endpoint=client": "say endpoint=server",
+    "-object rng-random,id=r": "'qom-type' does not accept value 'rng-random'",
+    "-object tls-creds-x509,id=t,dir=d,endpoint=x": "'endpoint' does not accept value 'x'",
+    "-kernel k -qmp tcp::1,server,tls-creds=t -object tls-creds-x509,id=t,dir=d": "for a server endpoint",
     "-object tls-creds-x509,id=t,dir=d,endpoint=server,verify-peer=no": "verify-peer can be on alone",
-    "-object tls-creds-x509,id=t,dir=d,endpoint=server,priority=NORMAL": "'priority' is not available",
-    "-object tls-creds-x509,id=t,endpoint=server": "'dir' is missing",
+    "-object tls-creds-x509,id=t,dir=d,endpoint=server,priority=NORMAL": "'priority' is unexpected",
+    "-object tls-creds-x509,id=t,endpoint=server": "Missing 'dir' property value",
+    "-object tls-creds-x509,dir=d": "'id' is missing",
     "-kernel k -qmp tcp::1,server,tls-creds=t": "No TLS credentials with id 't'",
     "-qmp unix:/q,server,tls-creds=t": "not for a unix socket",
     "-qmp tcp::1,server,tls-creds=t,tls-authz=a": "'tls-authz' is not available",

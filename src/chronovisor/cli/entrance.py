@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 from chronovisor.machine.errors import MachineError
-from chronovisor.migration.address import Place, parse_address
+from chronovisor.migration.address import Place
 from chronovisor.migration.arrival import Arrivals, Terms
 from chronovisor.migration.arrived import Arrived
+from chronovisor.migration.credentials import Credentials
 
 
 class Entrance:
@@ -21,21 +23,29 @@ class Entrance:
         self.given_up = False
         """Whether its owner waits no more, as a monitor's client said."""
 
-    def open(self, place: Place) -> Place:
-        """Listen at a place, and return it with its port; MachineError if that is done already, or fails."""
+    @property
+    def address(self) -> Place | None:
+        """Where a guest can come in, with the port; None if that is nowhere yet."""
+        return None if self._arrivals is None else self._arrivals.address
+
+    def open(self, place: Place, credentials: Credentials | None = None) -> Place:
+        """Listen at a place, and return it with its port; MachineError if that is done already, or fails.
+
+        Under TLS with these `credentials`, if there are any, and not with those of the terms.
+        """
         with self._opening:
             if self._arrivals is not None:
                 raise MachineError(f"a guest is waited for already, at {self._arrivals.address}")
-            self._arrivals = Arrivals(place, self._terms)
+            terms = self._terms if credentials is None else replace(self._terms, credentials=credentials)
+            self._arrivals = Arrivals(place, terms)
             self._opened.set()
             return self._arrivals.address
 
-    def open_for_client(self, uri: str) -> None:
+    def open_for_client(self, place: Place, credentials: Credentials | None) -> None:
         """Answer QMP's `migrate-incoming`."""
-        place = parse_address(uri)
         # That it is of this machine alone is told at once.
         place.resolve(listen=True)
-        self._terms.tell(f"a guest is waited for at {self.open(place)}")
+        self._terms.tell(f"a guest is waited for at {self.open(place, credentials)}")
 
     def wait(self, timeout: float | None) -> Arrived | None:
         """Wait until it is open, and then for a guest, each for `timeout` seconds.

@@ -82,17 +82,3 @@ Stats: TypeAlias = Annotated[
 RunTimeout: TypeAlias = Annotated[
     str, typer.Option(help="Seconds of real time after which the guest is ended.", metavar="SECONDS")
 ]
-Stay: TypeAlias = Annotated[
-    bool,
-    typer.Option(
-        "--stay", help="With --qmp: when the guest has moved away, stay until a client says quit, as QEMU."
-    ),
-]
-Qmp: TypeAlias = Annotated[
-    str,
-    typer.Option(
-        help="Answer QMP, QEMU's monitor protocol, at a unix socket, a port of this machine's loopback or, "
-        "under TLS, of a network.",
-        metavar="unix:PATH|tcp:HOST:PORT|tls:HOST:PORT",
-    ),
-]

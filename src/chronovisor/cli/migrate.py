@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -93,6 +94,13 @@ def command(
     tls_ca: TlsCa = "",
     tls_cert: TlsCert = "",
     tls_key: TlsKey = "",
+    tls_hostname: Annotated[
+        str,
+        typer.Option(
+            help="For tls: whom the destination's certificate has to be for, if not the host in ADDRESS.",
+            metavar="NAME",
+        ),
+    ] = "",
     insecure: Insecure = False,
     token: Token = "",
     token_file: TokenFile = "",
@@ -115,6 +123,8 @@ def command(
     request: dict[str, Any] = {"cancel": cancel, "resolve": resolve, "force_resume": force_resume}
     if to:
         credentials = choose_credentials(tls_credentials, tls_ca, tls_cert, tls_key, "client")
+        if credentials is not None:
+            credentials = replace(credentials, peer=tls_hostname)
         stream = secrets.randbits(63) if cooperative else None
         request |= write_request(
             to,

@@ -13,6 +13,7 @@ from chronovisor.cli.entrance import Entrance
 from chronovisor.cli.human_monitor import HumanMonitor
 from chronovisor.cli.incoming_move import IncomingMove
 from chronovisor.cli.monitor_moves import MoveCommands, Subject, required
+from chronovisor.cli.monitor_objects import Objects
 from chronovisor.cli.own_socket import OwnSocket
 from chronovisor.machine.control import RequestHandler
 from chronovisor.machine.ending import EndReason, GuestEnd
@@ -52,13 +53,15 @@ class Monitor:
 
     MachineError if it cannot listen there. At the context's end clients are told how the guest ended. If it
     has moved away, the monitor stays until a client says `quit`, or there is no client unless it is to
-    `stay`. The guest comes in by the `entrance`, if there is one, and `incoming` is told of its move.
+    `stay`. Moves can use the credentials among the `objects`. The guest comes in by the `entrance`, if there
+    is one, and `incoming` is told of its move.
     """
 
     def __init__(
         self,
         socket: OwnSocket,
-        stay: bool = False,
+        stay: bool,
+        objects: Objects,
         entrance: Entrance | None = None,
         incoming: IncomingMove | None = None,
     ) -> None:
@@ -69,8 +72,13 @@ class Monitor:
         self._quit = False
         self._told_end = threading.Event()
         self._moves = MoveCommands(
-            lambda: self._subject, entrance, incoming, lambda name, data: self._server.tell(name, data)
+            lambda: self._subject,
+            objects,
+            entrance,
+            incoming,
+            lambda name, data: self._server.tell(name, data),
         )
+        self._objects = objects
         version = {"qemu": _QEMU, "package": f"chronovisor {__version__}"}
         self._server = QmpServer(
             socket.open(),
@@ -144,6 +152,7 @@ class Monitor:
             "system_powerdown": self._power_down,
             "quit": self._end,
             **self._moves.implementations,
+            **self._objects.implementations,
             "dump-guest-memory": self._dump,
             "query-dump-guest-memory-capability": lambda given: {"formats": ["elf"]},
             "query-target": lambda given: {"arch": "ppc64"},

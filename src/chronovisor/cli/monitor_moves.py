@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from chronovisor.cli.entrance import Entrance
 from chronovisor.cli.incoming_move import IncomingMove
+from chronovisor.cli.monitor_objects import Objects
 from chronovisor.cli.move_request import choose_token, write_request
 from chronovisor.machine.control import RequestHandler
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
 from chronovisor.machine.qmp.session import Implementation
-from chronovisor.migration.address import parse_address
+from chronovisor.migration.address import Place, UnixAddress, parse_address
+from chronovisor.migration.credentials import Credentials
 from chronovisor.migration.departure import Departure
 from chronovisor.migration.move_status import COMPLETED, DEVICE, SETUP, MoveStatus
 from chronovisor.migration.precopy import LEAST_BANDWIDTH, MoveLimits
@@ -22,6 +24,8 @@ from chronovisor.timebase.policy import CATCH_UP
 
 _LONGEST_DOWNTIME: Final = 2_000_000
 """Milliseconds; QEMU's limit too."""
+_TLS: Final = ("tls-creds", "tls-hostname", "tls-authz")
+"""The parameters that protect a move; empty or null for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +39,21 @@ class Subject:
 
 
 class MoveCommands:
-    """Does the commands for the guest that `subject` returns, if there is one, and tells events by `tell`."""
+    """Does the commands for the guest that `subject` returns, if there is one, and tells events by `tell`.
+
+    The credentials that moves use are among the `objects`.
+    """
 
     def __init__(
         self,
         subject: Callable[[], Subject | None],
+        objects: Objects,
         entrance: Entrance | None,
         incoming: IncomingMove | None,
         tell: Callable[[str, dict[str, Any]], None],
     ) -> None:
         self._subject = subject
+        self._objects = objects
         self._entrance = entrance
         self._incoming = incoming
         if incoming is not None:
@@ -53,6 +62,7 @@ class MoveCommands:
         self._events_of_moves = False
         self._stopped_for_move = False
         self._limits = MoveLimits()
+        self._tls = dict.fromkeys(_TLS, "")
         self.implementations: dict[str, Implementation] = {
             "migrate": self._migrate,
             "migrate-incoming": self._migrate_incoming,
@@ -71,7 +81,7 @@ class MoveCommands:
     def _migrate_incoming(self, given: dict[str, Any]) -> None:
         if self._entrance is None:
             raise MachineError("this process waits for no guest: `chronovisor receive defer` does")
-        self._entrance.open_for_client(given["uri"])
+        self._entrance.open_for_client(*self._place(given["uri"], "server"))
         self._tell_status(SETUP)
 
     def _migrate(self, given: dict[str, Any]) -> None:
@@ -80,12 +90,13 @@ class MoveCommands:
         if self._its.departure.state not in ("running", "paused"):
             raise MachineError(f"{self._its.guest.name} cannot move now: it is {self._its.departure.state}")
         # What is wrong with an address is told at once, and not as a move that failed.
-        parse_address(given["uri"]).resolve()
+        place, credentials = self._place(given["uri"], "client")
+        place.resolve()
         limits = self._limits
         request = {"cancel": False, "force_resume": False, "resolve": False} | write_request(
-            given["uri"],
+            str(place),
             False,
-            None,
+            credentials,
             None,
             limits.downtime,
             limits.bandwidth,
@@ -103,6 +114,20 @@ class MoveCommands:
             target=self._follow, args=(request, number), name="monitor's move", daemon=True
         )
         follow.start()
+
+    def _place(self, uri: str, endpoint: str) -> tuple[Place, Credentials | None]:
+        """Return the place that a URI says, and the credentials with which this side is its `endpoint`.
+
+        As under QEMU `tcp:` is under TLS if `tls-creds` says with which credentials.
+        """
+        place, name = parse_address(uri, listen=endpoint == "server"), self._tls["tls-creds"]
+        if not name:
+            if place.tls and endpoint == "client":
+                raise MachineError(f"{place}: say with migrate-set-parameters which tls-creds to use")
+            return place, None
+        if isinstance(place, UnixAddress):
+            raise MachineError(f'{place}: TLS is for tcp:HOST:PORT; set tls-creds to "" for a unix socket')
+        return replace(place, tls=True), self._objects.credentials(name, endpoint, self._tls["tls-hostname"])
 
     def _moves_already(self) -> MachineError:
         return MachineError(f"{self._its.guest.name} moves already: wait for the end of that, or cancel it")
@@ -125,6 +150,9 @@ class MoveCommands:
         if subject is None or subject.moves.status is None:
             if self._incoming is not None and self._incoming.status is not None:
                 answer["status"] = self._incoming.status
+            place = None if self._entrance is None else self._entrance.address
+            if place is not None and answer.get("status") != COMPLETED:
+                answer["socket-address"] = [_socket_address(place)]
             return answer
         moves, progress = subject.moves, subject.departure.progress
         answer["status"] = moves.status
@@ -166,12 +194,18 @@ class MoveCommands:
             raise MachineError(
                 f"Parameter 'max-bandwidth' expects 0 or at least {LEAST_BANDWIDTH} bytes a second"
             )
-        self._limits = MoveLimits(downtime / 1000, bandwidth or None)
+        tls = self._tls | {name: given[name] or "" for name in _TLS if name in given}
+        if tls["tls-authz"]:
+            raise MachineError(
+                "tls-authz: there are no authorization objects; `receive --allow NAME` says who may come"
+            )
+        self._limits, self._tls = MoveLimits(downtime / 1000, bandwidth or None), tls
 
     def _query_parameters(self, given: dict[str, Any]) -> dict[str, Any]:
         return {
             "downtime-limit": round(self._limits.downtime * 1000),
             "max-bandwidth": self._limits.bandwidth or 0,
+            **self._tls,
         }
 
     def _set_capabilities(self, given: dict[str, Any]) -> None:
@@ -194,6 +228,12 @@ class MoveCommands:
     def _tell_status(self, status: str) -> None:
         if self._events_of_moves:
             self._tell("MIGRATION", {"status": status})
+
+
+def _socket_address(place: Place) -> dict[str, Any]:
+    if isinstance(place, UnixAddress):
+        return {"type": "unix", "path": place.path}
+    return {"type": "inet", "host": place.host, "port": str(place.port)}
 
 
 def required(subject: Subject | None) -> Subject:

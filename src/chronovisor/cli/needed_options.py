@@ -49,7 +49,7 @@ def _a_place_is_open(values: Mapping[str, Any]) -> bool:
 _RULES: Final = (
     _Rule(("ticks_per_instruction",), "--clock virtual", ("clock",), lambda at: at["clock"] == "virtual"),
     _Rule(("wait", "gdb_time"), "--gdb", ("gdb",), _given("gdb")),
-    _Rule(("stay",), "--qmp", ("qmp",), _given("qmp")),
+    _Rule(("stay", "object_"), "--qmp", ("qmp",), _given("qmp")),
     _Rule(("log_file",), "--log", ("log",), _given("log")),
     _Rule(
         ("log_size",),
@@ -70,7 +70,7 @@ _RULES: Final = (
     _Rule(("suspend_limit",), "--cooperative", ("cooperative",), _given("cooperative")),
     _Rule(("progress",), "--json", ("as_json",), _given("as_json")),
     _Rule(
-        ("tls_credentials", "tls_ca", "tls_cert", "tls_key", "allow"),
+        ("tls_credentials", "tls_ca", "tls_cert", "tls_key", "tls_hostname", "allow"),
         "a tls: address",
         _PLACES,
         _a_place_is("tls:"),

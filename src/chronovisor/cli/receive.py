@@ -33,18 +33,16 @@ from chronovisor.cli.host_options import (
     MemoryLimit,
     Provider,
     ProviderOption,
-    Qmp,
     Stats,
-    Stay,
     TbOrigin,
     TicksPerInstruction,
 )
 from chronovisor.cli.incoming_move import IncomingMove
 from chronovisor.cli.kept_name import keeping_name
+from chronovisor.cli.monitor_options import ObjectTexts, Qmp, Stay, parse_monitor
 from chronovisor.cli.move_record import summary
 from chronovisor.cli.move_request import Token, TokenFile, choose_token
 from chronovisor.cli.output import say
-from chronovisor.cli.own_socket import OwnSocket
 from chronovisor.cli.pid_file import PidFile, pid_file
 from chronovisor.cli.protection import (
     Allow,
@@ -153,6 +151,7 @@ def command(
     record: Record = "",
     qmp: Qmp = "",
     stay: Stay = False,
+    object_: ObjectTexts = None,
     console: ConsoleAt = "",
     escape: EscapeKeys = ESCAPE_DEFAULT,
     detach: Detach = False,
@@ -196,7 +195,7 @@ def command(
     if qmp and not once:
         raise MachineError("a monitor is for one guest: give --once with --qmp")
     protection = Protection.choose(insecure, tls_credentials, tls_ca, tls_cert, tls_key, allow)
-    monitor_socket = OwnSocket.parse(qmp, "--qmp", protection) if qmp else None
+    monitor_options = parse_monitor(qmp, stay, object_, protection)
     again = after_reboot(kernel, initrd, append)
     attachments = Attachments.parse(disk or (), net)
     attachments.check()
@@ -254,7 +253,7 @@ def command(
             engine=engine.value,
         )
         entrance = Entrance(terms)
-        monitor = _monitor(monitor_socket, stay, entrance, incoming)
+        monitor = None if monitor_options is None else monitor_options.monitor(entrance, incoming)
         with at.typing(output), monitor or nullcontext():
             rehearsal.start()
             try:
@@ -294,17 +293,6 @@ def command(
                     say(f"{name} waits for the next guest at {waits_at}")
             finally:
                 entrance.close()
-
-
-def _monitor(
-    socket: OwnSocket | None, stay: bool, entrance: Entrance, incoming: IncomingMove
-) -> Monitor | None:
-    if socket is None:
-        return None
-    # Most processes have none.
-    from chronovisor.cli.monitor import Monitor
-
-    return Monitor(socket, stay, entrance, incoming)
 
 
 def _run(

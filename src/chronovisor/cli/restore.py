@@ -22,15 +22,13 @@ from chronovisor.cli.host_options import (
     MemoryLimit,
     Provider,
     ProviderOption,
-    Qmp,
     RunTimeout,
     Stats,
-    Stay,
     TbOrigin,
     TicksPerInstruction,
 )
+from chronovisor.cli.monitor_options import ObjectTexts, Qmp, Stay, parse_monitor
 from chronovisor.cli.output import say
-from chronovisor.cli.own_socket import OwnSocket
 from chronovisor.cli.pid_file import PidFile, pid_file
 from chronovisor.cli.protection import (
     Allow,
@@ -100,6 +98,7 @@ def command(
     pidfile: PidFile = "",
     qmp: Qmp = "",
     stay: Stay = False,
+    object_: ObjectTexts = None,
     insecure: Insecure = False,
     tls_credentials: TlsCredentials = "",
     tls_ca: TlsCa = "",
@@ -127,7 +126,7 @@ def command(
     attachments = Attachments.parse(disk or (), net)
     log_bytes = parse_log_size(log_size)
     protection = Protection.choose(insecure, tls_credentials, tls_ca, tls_cert, tls_key, allow)
-    monitor = OwnSocket.parse(qmp, "--qmp", protection) if qmp else None
+    monitor = parse_monitor(qmp, stay, object_, protection)
     place = ConsolePlace.parse(console, escape, detach, protection)
     ground = choose_ground(detach, as_json)
     with ground, pid_file(pidfile), ExitStack() as stack:
@@ -165,7 +164,6 @@ def command(
                 server,
                 begun,
                 qmp=monitor,
-                stay=stay,
                 trace=traced_by(traced, guest, name),
                 console=place.socket,
                 stats=stats,

@@ -23,15 +23,13 @@ from chronovisor.cli.host_options import (
     EngineOption,
     Provider,
     ProviderOption,
-    Qmp,
     RunTimeout,
     Stats,
-    Stay,
     TbOrigin,
     TicksPerInstruction,
 )
+from chronovisor.cli.monitor_options import ObjectTexts, Qmp, Stay, parse_monitor
 from chronovisor.cli.output import say
-from chronovisor.cli.own_socket import OwnSocket
 from chronovisor.cli.pid_file import PidFile, pid_file
 from chronovisor.cli.protection import (
     Allow,
@@ -123,6 +121,7 @@ def command(
     pidfile: PidFile = "",
     qmp: Qmp = "",
     stay: Stay = False,
+    object_: ObjectTexts = None,
     insecure: Insecure = False,
     tls_credentials: TlsCredentials = "",
     tls_ca: TlsCa = "",
@@ -169,7 +168,7 @@ def command(
         raise MachineError("run: give one image, as IMAGE or as --kernel FILE")
     log_bytes = parse_log_size(log_size)
     protection = Protection.choose(insecure, tls_credentials, tls_ca, tls_cert, tls_key, allow)
-    monitor = OwnSocket.parse(qmp, "--qmp", protection) if qmp else None
+    monitor = parse_monitor(qmp, stay, object_, protection)
     debugger, record_bytes = parse_debugger(gdb, protection, wait, gdb_time), parse_record(record)
     log_items = parse_items(log)
     attachments = Attachments.parse(disk or (), net)
@@ -219,7 +218,6 @@ def command(
                 debugger=debugger,
                 record=record_bytes,
                 qmp=monitor,
-                stay=stay,
                 trace=traced_by(traced, guest, name),
                 console=place.socket,
                 stats=stats,

@@ -38,6 +38,7 @@ from chronovisor.migration.tracing import UNTRACED, MoveTrace
 
 if TYPE_CHECKING:
     from chronovisor.cli.monitor import Monitor
+    from chronovisor.cli.monitor_options import MonitorOptions
     from chronovisor.cli.own_socket import OwnSocket
     from chronovisor.migration.pause import Pause
     from chronovisor.migration.transfer import MoveReport
@@ -66,8 +67,7 @@ def run_named(
     paused: Pause | None = None,
     debugger: DebuggerOptions | None = None,
     record: int = 0,
-    qmp: OwnSocket | None = None,
-    stay: bool = False,
+    qmp: MonitorOptions | None = None,
     monitor: Monitor | None = None,
     trace: MoveTrace = UNTRACED,
     console: OwnSocket | None = None,
@@ -79,10 +79,10 @@ def run_named(
     `server` answers for the name already, if there is one, and is not closed; `begun` is called when the
     guest runs and is found, `ended` (see `Foreground.ended`) before its name is given back. A guest that is
     `paused` runs when it is resumed. A `debugger` can connect before it runs; `record` bytes of its past are
-    kept for debuggers. A monitor answers at `qmp`; if
-    the guest has moved away, it keeps this process until it is told to quit or, unless it is to `stay`, has
-    no client left. A `monitor` that is there already answers for this guest, too. The `trace` is told of
-    moves from here. Clients of the guest's console can connect at `console`.
+    kept for debuggers. A monitor answers as `qmp` says; if the guest has moved away, it keeps this process
+    until it is told to quit or, unless it is to stay, has no client left. A `monitor` that is there already
+    answers for this guest, too. The `trace` is told of moves from here. Clients of the guest's console can
+    connect at `console`.
     MachineError if the name is taken.
     """
     guest.name = name
@@ -91,7 +91,7 @@ def run_named(
     report = None
     service.departure.paused = paused
     with (
-        service.monitor(qmp, stay) if qmp is not None else nullcontext(),
+        service.monitor(qmp) if qmp is not None else nullcontext(),
         service.console_socket(console) if console is not None else nullcontext(),
         ControlServer(name, {}) if server is None else nullcontext(server) as answering,
     ):
@@ -256,12 +256,9 @@ class _Service:
         packed = base64.b64encode(b"".join(entry.pack() for entry in log.entries)).decode()
         return {"first": log.first, "end": log.written, "entries": packed}
 
-    def monitor(self, socket: OwnSocket, stay: bool) -> AbstractContextManager[object]:
+    def monitor(self, options: MonitorOptions) -> AbstractContextManager[object]:
         """Return the monitor for QMP's clients; MachineError if it cannot listen there."""
-        # Most guests have none.
-        from chronovisor.cli.monitor import Monitor
-
-        monitor = Monitor(socket, stay)
+        monitor = options.monitor()
         self.attach(monitor)
         return monitor
 

@@ -39,7 +39,7 @@ from chronovisor.migration.messages import (
 from chronovisor.migration.outcomes import Outcomes
 from chronovisor.migration.phases import Probe, also_told, no_probe
 from chronovisor.migration.stream import Header, Reader, Writer
-from chronovisor.migration.tcp import SocketPipe, TimeLimits
+from chronovisor.migration.tcp import SocketPipe, TimeLimits, hang_up
 from chronovisor.migration.tracing import UNTRACED, MoveTrace
 
 _HANGS_UP_WITHIN: Final = 1.0
@@ -173,7 +173,15 @@ class Arrivals:
         if self._context is None:
             return connection
         connection.settimeout(self._terms.limits.silence)
-        return self._context.wrap_socket(connection, server_side=True)
+        protected = self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        try:
+            protected.do_handshake()
+        except BaseException:
+            # The peer takes its side of the handshake for done, and may have sent something: what it was told
+            # would be lost if that was unread when the connection is closed.
+            hang_up(protected, _HANGS_UP_WITHIN)
+            raise
+        return protected
 
     def _hear(self, connection: socket.socket, peer: str) -> None:
         with connection:

@@ -29,6 +29,8 @@ class Credentials:
     certificate: str
     key: str
     """Of `certificate`."""
+    peer: str = ""
+    """Whom the certificate of who listens has to be for; empty for the host that is connected to."""
 
     @classmethod
     def in_directory(cls, directory: str, role: str) -> Credentials:
@@ -42,7 +44,8 @@ class Credentials:
 
     def absolute(self) -> Credentials:
         """Return the same files by names that another process understands."""
-        return Credentials(*(str(Path(name).absolute()) for name in (self.ca, self.certificate, self.key)))
+        ca, certificate, key = (str(Path(file).absolute()) for file in (self.ca, self.certificate, self.key))
+        return Credentials(ca, certificate, key, self.peer)
 
     def warning(self) -> str | None:
         """Return a line about a key that others can read; None if the owner alone can, or there is no key."""

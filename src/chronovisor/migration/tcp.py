@@ -21,6 +21,8 @@ from chronovisor.migration.stream import Header, Reader, Writer
 if TYPE_CHECKING:
     import ssl
 
+_TELLS_WITHIN: Final = 1.0
+"""Seconds in which the reason comes why the other side hung up, if one comes."""
 _GATHERED: Final = 1 << 14
 """Bytes: what is no more goes as one record of TLS."""
 
@@ -97,7 +99,7 @@ class SocketPipe:
         except TimeoutError:
             raise LinkLostError(f"the other side took nothing for {self.limit:g} s") from None
         except OSError as error:
-            raise LinkLostError(f"the connection was lost ({in_words(error)})") from None
+            raise LinkLostError(f"the connection was lost ({in_words(self._told_why(error))})") from None
 
     @property
     def is_ended(self) -> bool:
@@ -127,27 +129,46 @@ class SocketPipe:
         reading until the other side closes, too, for `patience` seconds at most. True if it has closed and
         has read all that was sent to it.
         """
-        read_all = False
-        deadline = time.monotonic() + patience
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_WR)
-            while (left := deadline - time.monotonic()) > 0:
-                self._socket.settimeout(left)
-                if not self._socket.recv(1 << 16):
-                    # It would be a reset if the other side had closed with something unread.
-                    read_all = True
-                    break
-        self.close()
-        return read_all
+        return hang_up(self._socket, patience)
 
     def close(self) -> None:
         """Close the connection."""
         self._socket.close()
 
+    def _told_why(self, error: OSError) -> OSError:
+        """Return why the other side hung up, if it has said so; else the error of a write.
+
+        Of a certificate that it does not accept it tells when this side's handshake is over (TLS 1.3).
+        """
+        if self._under_tls:
+            self._socket.settimeout(_TELLS_WITHIN)
+            try:
+                self._socket.recv(1)
+            except OSError as told:
+                return told if getattr(told, "reason", None) else error
+        return error
+
     def _lateness(self) -> str:
         if time.monotonic() >= self.deadline:
             return "the move takes longer than it may"
         return f"nothing more came for {self.limit:g} s"
+
+
+def hang_up(connection: socket.socket, patience: float) -> bool:
+    """Do what `SocketPipe.hang_up` does, with any connection."""
+    read_all = False
+    deadline = time.monotonic() + patience
+    with contextlib.suppress(OSError):
+        # The plain socket's: TLS may not have begun, or have failed.
+        socket.socket.shutdown(connection, socket.SHUT_WR)
+        while (left := deadline - time.monotonic()) > 0:
+            connection.settimeout(left)
+            if not socket.socket.recv(connection, 1 << 16):
+                # It would be a reset if the other side had closed with something unread.
+                read_all = True
+                break
+    connection.close()
+    return read_all
 
 
 class TcpChannel:
@@ -230,8 +251,8 @@ def connect(address: Place, limit: float, credentials: Credentials | None = None
         try:
             connection.settimeout(limit)
             connection.connect(sockaddr)
-            if context is not None and isinstance(address, Address):
-                return context.wrap_socket(connection, server_hostname=address.host)
+            if context is not None and credentials is not None and isinstance(address, Address):
+                return context.wrap_socket(connection, server_hostname=credentials.peer or address.host)
         except OSError as error:
             connection.close()
             failure = error

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from chronovisor.cli.qemu.option import QEMU_ESCAPE, QemuOptionError, Settings, key_values, only
+from chronovisor.machine.errors import MachineError
 
 _BACKENDS: Final = ("socket", "file", "stdio", "null")
 _SERVER: Final = (
@@ -39,21 +40,25 @@ def take_chardev(settings: Settings, text: str) -> None:
 
 
 def take_object(settings: Settings, text: str) -> None:
-    """`-object tls-creds-x509,id=ID,dir=DIRECTORY,endpoint=server`: what `tls-creds=ID` of a socket means."""
-    values = key_values(text, "qom-type")
-    kind = values.get("qom-type", "")
-    if kind != "tls-creds-x509":
-        raise QemuOptionError(f"{kind!r} is not available; there is tls-creds-x509")
-    only(values, "qom-type", "id", "dir", "endpoint", "verify-peer")
-    if values.get("endpoint") != "server":
-        raise QemuOptionError("clients connect to it here: say endpoint=server")
-    if values.get("verify-peer", "on") not in ("on", "yes", "true"):
+    """`-object tls-creds-x509,id=ID,dir=DIRECTORY,endpoint=client|server`: what `tls-creds=ID` of a socket
+    means, and of a move by QMP.
+    """
+    # Few command lines have one.
+    from chronovisor.cli.qemu.object_text import parse_object
+
+    try:
+        given = parse_object(text)
+    except MachineError as error:
+        raise QemuOptionError(str(error)) from None
+    if not given.get("verify-peer", True):
         raise QemuOptionError("a client without a certificate is not let in: verify-peer can be on alone")
-    for key in ("id", "dir"):
-        if not values.get(key):
-            raise QemuOptionError(f"Parameter {key!r} is missing")
-    if settings.credentials.setdefault(values["id"], values["dir"]) != values["dir"]:
-        raise QemuOptionError(f"there is an object {values['id']!r} already")
+    if not given.get("dir"):
+        raise QemuOptionError("Missing 'dir' property value")
+    if given["id"] in settings.objects:
+        raise QemuOptionError(f"there is an object {given['id']!r} already")
+    settings.objects[given["id"]] = text
+    if given.get("endpoint") == "server":
+        settings.credentials[given["id"]] = given["dir"]
 
 
 def take_serial(settings: Settings, text: str) -> None:

@@ -34,7 +34,9 @@ class Settings:
     backends: dict[str, Mapping[str, str]] = field(default_factory=dict)
     """Character devices by their ids."""
     credentials: dict[str, str] = field(default_factory=dict)
-    """Directories of TLS credentials by their ids."""
+    """Directories of TLS credentials of who listens, by their ids."""
+    objects: dict[str, str] = field(default_factory=dict)
+    """What is said of objects, by their ids."""
     protected_by: set[str] = field(default_factory=set)
     """The ids of the credentials that character devices name."""
     disks: list[str] = field(default_factory=list)
@@ -73,6 +75,8 @@ class Settings:
             raise QemuOptionError("-nographic cannot be used with -daemonize")
         for name in sorted(self.protected_by):
             # QEMU makes the objects first, wherever they stand.
+            if name in self.objects and name not in self.credentials:
+                raise QemuOptionError("Expected TLS credentials for a server endpoint")
             if name not in self.credentials:
                 raise QemuOptionError(f"No TLS credentials with id {name!r}")
             if ours.setdefault("--tls-credentials", self.credentials[name]) != self.credentials[name]:
@@ -81,11 +85,13 @@ class Settings:
             raise QemuOptionError(f"{waiting!r} has no -device")
         if (self.card is None) != (not self.at_card):
             raise QemuOptionError("-net: a card and its network belong together: -net nic -net user")
-        disks = [f"--disk={disk}" for disk in self.disks]
+        several = [f"--disk={disk}" for disk in self.disks]
+        if "--qmp" in ours:
+            several += [f"--object={text}" for text in self.objects.values()]
         if not self.incoming:
             if "--kernel" not in ours:
                 raise QemuOptionError("there is no firmware and no disk to start from: give -kernel FILE")
-            return ["run", *_words(ours), *disks]
+            return ["run", *_words(ours), *several]
         if ours.pop("--no-reboot", None) is not None:
             # Without a kernel a reboot ends the guest.
             for option in ("--kernel", "--initrd", "--append"):
@@ -95,7 +101,7 @@ class Settings:
         ours = {option: value for option, value in ours.items() if option not in _COMES_WITH_GUEST}
         if missing := [option for option in ours if option not in _RECEIVES]:
             raise QemuOptionError(f"-incoming does not go with what becomes {missing[0]}")
-        return ["receive", self.incoming, "--once", *_words(ours), *disks]
+        return ["receive", self.incoming, "--once", *_words(ours), *several]
 
 
 QEMU_ESCAPE: Final = "^ax"

@@ -152,10 +152,11 @@ OPTIONS: Final = (
         take_qmp, "One place, at which several clients can be. The guest waits for none (`wait=off`)."),
     Option(("chardev",), "socket|file|stdio|null,id=ID,…", "a character device for -serial and -mon", "",
         take_chardev),
-    Option(("object",), "tls-creds-x509,id=ID,dir=DIR,endpoint=server[,verify-peer=on]",
-        "the certificates of a socket with tls-creds=ID", "`--tls-credentials`", take_object,
-        "For `-chardev socket`, `-qmp tcp:` and `-serial tcp:`; one directory for all. A client has to show "
-        "a certificate. No `tls-authz`; every other object is refused."),
+    Option(("object",), "tls-creds-x509,id=ID,dir=DIR,endpoint=client|server[,verify-peer=on]",
+        "the certificates of a socket with tls-creds=ID, and of moves by QMP",
+        "`--tls-credentials` and `--object`", take_object,
+        "For `-chardev socket`, `-qmp tcp:` and `-serial tcp:`, one directory for all; for moves as many as "
+        "you like. Both sides have to show a certificate. No `tls-authz`; every other object is refused."),
     Option(("mon",), "[chardev=]ID,mode=control", "the same as -qmp", "`--qmp`", take_mon),
     Option(("gdb",), "tcp:[HOST]:PORT|unix:PATH|none", "where gdb connects", "`--gdb`", take_gdb,
         "Only this machine's loopback is listened to (`run --gdb tls:` listens under TLS)."),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from chronovisor.machine.qmp.schema import Command, Enumeration, Event, Member, Schema, Structure
+from chronovisor.machine.qmp.schema import Alternate, Command, Enumeration, Event, Member, Schema, Structure
 
 COMMANDS: Final = (
     Command("qmp_capabilities", "Ends the negotiation. It comes first; there is no capability to enable.",
@@ -29,18 +29,37 @@ COMMANDS: Final = (
     Command("system_reset", "Starts the guest again from its beginning; with `--no-reboot` it ends instead."),
     Command("system_powerdown", "Tells the guest to shut down (EPOW); a guest that does not listen goes on."),
     Command("quit", "Ends the guest as `chronovisor stop`, and its process with status 0."),
+    Command("object-add", "Makes an object: TLS credentials, for moves of this monitor. Both sides of a move "
+        "show certificates.",
+        (Member("qom-type", "ObjectType", "`tls-creds-x509`"),
+         Member("id", "str", "by which it is called"),
+         Member("dir", "str", "the directory of `ca-cert.pem`, and of `client-cert.pem` and `client-key.pem` "
+            "or `server-cert.pem` and `server-key.pem`", optional=True),
+         Member("endpoint", "QCryptoTLSCredsEndpoint", "`client` (the default) for the side that a guest "
+            "leaves, `server` for the one to which it comes", optional=True),
+         Member("verify-peer", "bool", "true alone", optional=True))),
+    Command("object-del", "Forgets an object. A move that has begun goes on.",
+        (Member("id", "str", "which one"),)),
     Command("migrate", "Begins a move to a `chronovisor receive` and returns; `query-migrate` tells of it.",
-        (Member("uri", "str", "`tcp:HOST:PORT` of this machine's loopback, or `unix:PATH`"),
+        (Member("uri", "str", "`tcp:HOST:PORT` (with `tls-creds` under TLS, else of this machine's "
+            "loopback), or `unix:PATH`"),
          Member("detach", "bool", "taken and ignored, as by QEMU", optional=True))),
     Command("migrate-incoming", "Begins to wait for a guest, in a `chronovisor receive defer`.",
-        (Member("uri", "str", "`tcp:HOST:PORT` of this machine's loopback, `unix:PATH`, or `tls:HOST:PORT` "
-            "if `receive` has certificates"),)),
+        (Member("uri", "str", "`tcp:HOST:PORT` (with `tls-creds` under TLS, else of this machine's loopback; "
+            "port 0: any that is free, and `query-migrate` tells which), `unix:PATH`, or `tls:HOST:PORT` if "
+            "`receive` itself has certificates"),)),
     Command("migrate_cancel", "Cancels the move, if one is under way; an error if it is too late for that."),
     Command("query-migrate", "What is known of the latest move. Without one, an object without members.",
         returns="MigrationInfo"),
-    Command("migrate-set-parameters", "Sets what the moves that this monitor begins may cost.",
+    Command("migrate-set-parameters", "Sets what moves by this monitor may cost, and what protects them.",
         (Member("downtime-limit", "int", "milliseconds, 0 to 2000000", optional=True),
-         Member("max-bandwidth", "int", "bytes a second; 0 for all there is", optional=True))),
+         Member("max-bandwidth", "int", "bytes a second; 0 for all there is", optional=True),
+         Member("tls-creds", "StrOrNull", "the `id` of the credentials with which `tcp:` is under TLS; empty "
+            "or null for none", optional=True),
+         Member("tls-hostname", "StrOrNull", "whom the destination's certificate has to be for, in place of "
+            "the host in the URI", optional=True),
+         Member("tls-authz", "StrOrNull", "empty or null alone: `receive --allow NAME` says whose "
+            "certificates are taken", optional=True))),
     Command("query-migrate-parameters", "What `migrate-set-parameters` set.", returns="MigrateParameters"),
     Command("migrate-set-capabilities", "Turns capabilities of moves on or off for all clients.",
         (Member("capabilities", "[MigrationCapabilityStatus]", "which of them, and whether"),)),
@@ -113,11 +132,25 @@ TYPES: Final = (
          Member("total-time", "int", "milliseconds since it began", optional=True),
          Member("downtime", "int", "milliseconds, of a completed move", optional=True),
          Member("error-desc", "str", "why it failed", optional=True),
+         Member("socket-address", "[SocketAddress]", "where a guest is waited for", optional=True),
          Member("x-chronovisor", "any",
             "the record of a completed move, as `chronovisor migrate --json` prints it", optional=True))),
+    Enumeration("ObjectType", ("tls-creds-x509",)),
+    Enumeration("QCryptoTLSCredsEndpoint", ("client", "server")),
+    Alternate("StrOrNull", ("str", "null")),
+    Enumeration("SocketAddressType", ("inet", "unix")),
+    Structure("SocketAddress",
+        (Member("type", "SocketAddressType", "of which kind"),
+         Member("host", "str", "of `inet`", optional=True),
+         Member("port", "str", "of `inet`", optional=True),
+         Member("path", "str", "of `unix`", optional=True))),
     Structure("MigrateParameters",
         (Member("downtime-limit", "int", "milliseconds"),
-         Member("max-bandwidth", "int", "bytes a second; 0 for all there is"))),
+         Member("max-bandwidth", "int", "bytes a second; 0 for all there is"),
+         Member("tls-creds", "str", "the credentials' `id`; empty for none"),
+         Member("tls-hostname", "str", "whom the destination's certificate has to be for; empty for the host "
+            "in the URI"),
+         Member("tls-authz", "str", "always empty"))),
     Enumeration("MigrationCapability", ("events",)),
     Structure("MigrationCapabilityStatus",
         (Member("capability", "MigrationCapability", "which"), Member("state", "bool", "whether it is on"))),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from chronovisor.machine.qmp.declarations import SCHEMA
-from chronovisor.machine.qmp.schema import Enumeration, Member
+from chronovisor.machine.qmp.schema import Alternate, Enumeration, Member
 
 
 def lines() -> Iterator[str]:
@@ -28,6 +28,8 @@ def lines() -> Iterator[str]:
                 "",
                 "One of " + ", ".join(f"`{v}`" for v in type_.values) + "." if type_.values else "No value.",
             )
+        elif isinstance(type_, Alternate):
+            yield from ("", "One of the types " + ", ".join(type_.types) + ".")
         else:
             yield from _members(type_.members)
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 _BUILTINS: Final[Mapping[str, tuple[str, str, tuple[type, ...]]]] = {
     "str": ("string", "string", (str,)),
     "int": ("int", "integer", (int,)),
     "number": ("number", "number", (int, float)),
     "bool": ("boolean", "boolean", (bool,)),
+    "null": ("null", "null", (type(None),)),
     "any": ("value", "value", (object,)),
 }
 """JSON's type as the schema names it, as errors name it, and Python's."""
@@ -48,11 +49,23 @@ class Enumeration:
 
 
 @dataclass(frozen=True, slots=True)
+class Alternate:
+    """A type whose values are of one of several builtin types."""
+
+    name: str
+    types: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Structure:
     """A type of objects."""
 
     name: str
     members: tuple[Member, ...]
+
+
+Declared: TypeAlias = Enumeration | Alternate | Structure
+"""A type that is declared by its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +93,8 @@ class Schema:
 
     commands: tuple[Command, ...]
     events: tuple[Event, ...]
-    types: tuple[Enumeration | Structure, ...]
-    _types: dict[str, Enumeration | Structure] = field(init=False, default_factory=dict)
+    types: tuple[Declared, ...]
+    _types: dict[str, Declared] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._types.update({declared.name: declared for declared in self.types})
@@ -133,6 +146,8 @@ class Schema:
                     objects.append({"name": name, "meta-type": "builtin", "json-type": _BUILTINS[name][0]})
                 else:
                     objects.append(self._describe(name, members))
+                    if isinstance(declared := self._types.get(name), Alternate):
+                        used.update(dict.fromkeys(declared.types))
         return answer + objects
 
     def _describe(
@@ -143,6 +158,9 @@ class Schema:
         declared = self._types[name]
         if isinstance(declared, Structure):
             return {"name": name, "meta-type": "object", "members": members(declared.members)}
+        if isinstance(declared, Alternate):
+            types = [{"type": one} for one in declared.types]
+            return {"name": name, "meta-type": "alternate", "members": types}
         values = declared.values
         return {
             "name": name,
@@ -168,21 +186,27 @@ class Schema:
             for number, element in enumerate(value):
                 self._check(type_[1:-1], element, f"{where}[{number}]")
         elif type_ in _BUILTINS:
-            _, expected, types = _BUILTINS[type_]
-            # To Python a truth value is an integer.
-            right = isinstance(value, types) and (type_ in ("bool", "any") or not isinstance(value, bool))
-            _expect(right, where, expected)
+            _expect(_is_of(type_, value), where, _BUILTINS[type_][1])
             if type_ == "int" and value not in _INTEGERS:
                 raise ArgumentError(f"Parameter '{where}' expects an integer of 64 bits")
         elif isinstance(declared := self._types[type_], Structure):
             _expect(isinstance(value, dict), where, "object")
             self._check_members(declared.members, value, f"{where}.")
+        elif isinstance(declared, Alternate):
+            _expect(any(_is_of(one, value) for one in declared.types), where, declared.name)
         else:
             _expect(isinstance(value, str), where, "string")
             if value not in declared.values:
                 # QEMU names the member alone here.
                 name = where.rpartition(".")[2]
                 raise ArgumentError(f"Parameter '{name}' does not accept value '{value}'")
+
+
+def _is_of(builtin: str, value: Any) -> bool:
+    # To Python a truth value is an integer.
+    return isinstance(value, _BUILTINS[builtin][2]) and (
+        builtin in ("bool", "any") or not isinstance(value, bool)
+    )
 
 
 def _expect(right: bool, where: str, expected: str) -> None:
