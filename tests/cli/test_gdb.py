@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from certificates import Authority
 from processes import Machine
+from test_monitor_oracle import Client
 
 from chronovisor.cli.status import ExitStatus
+from chronovisor.machine.elf import read_image
 from chronovisor.machine.files import SHIPPED
 
 needs_gdb = pytest.mark.skipif(shutil.which("gdb-multiarch") is None, reason="needs Debian's gdb-multiarch")
@@ -30,8 +32,8 @@ def gdb(address: str, *commands: str) -> str:
     ]
     for command in commands:
         words += ["-ex", command]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
-    return done.stdout + done.stderr
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
+    return done.stdout
 
 
 @needs_gdb
@@ -72,6 +74,50 @@ def test_a_guest_waits_for_its_debugger(machine: Machine) -> None:
 
 
 @needs_gdb
+def test_gdb_s_monitor_takes_the_lines_of_the_human_monitor(machine: Machine, tmp_path: Path) -> None:
+    """The same answers as a client of QMP has, and QMP's events tell of what was done in gdb."""
+    qmp = f"unix:{tmp_path}/qmp"
+    guest = machine.run("alice", "--smp", "2", "--qmp", qmp)
+    place = machine.asks("gdb", "alice", "--at", "0")["address"]
+    with Client(tmp_path / "qmp") as client:
+        client.ask("qmp_capabilities")
+        said = gdb(
+            place,
+            *("monitor help", "echo --\\n", "monitor info status", "monitor info name", "thread 2"),
+            *("monitor info cpus", "echo --\\n", "monitor info registers", "echo --\\n", "monitor help time"),
+            *("monitor help stop", "monitor stop", "monitor cont", "monitor nonsense", "monitor stop now"),
+            *("monitor system_reset", "monitor system_powerdown", "monitor time now"),
+            *("thread 1", "monitor reg PC", "detach"),
+        )
+        helped, status, registers, rest = said.split("--\n")
+        assert {"time", "reg", "memory", "endian"} <= set(re.findall(r"^(\w+) ", helped, re.M)), said
+        assert client.ask("human-monitor-command", **{"command-line": "help"}).replace("\r", "") in helped
+        cpus = client.ask("human-monitor-command", **{"command-line": "info cpus", "cpu-index": 1})
+        assert "VM status: paused\nalice\n" in status, said
+        assert cpus.replace("\r", "") in status, said
+        # More than a packet holds: nothing is lost. The timebase has gone on, and some registers follow it.
+        shown = client.ask("human-monitor-command", **{"command-line": "info registers", "cpu-index": 1})
+        names = [line.split()[0] for line in shown.splitlines()]
+        assert [line.split()[0] for line in registers.splitlines()] == names, said
+        assert len(names) > 200
+        for expected in (
+            *("time -- the host's and the guest's timebase", "stop|s  -- stop emulation"),
+            *("Error: alice was stopped by a debugger: continue it there", "unknown command: 'nonsense'"),
+            "stop|s: extraneous characters at the end of line",
+        ):
+            assert expected in rest, said
+        begins_at = read_image(str(SHIPPED / "demo-le.elf")).entry
+        assert f"PC {begins_at:#018x}\n" in rest, said
+        assert "watching" in guest.line()
+        gdb(place, "monitor quit")
+        while client.events[-1:] != ["SHUTDOWN"]:
+            client.hear()
+        assert client.events == ["STOP", "RESET", "POWERDOWN", "RESUME", "STOP", "SHUTDOWN"]
+        assert client.said[-1]["data"] == {"guest": False, "reason": "host-qmp-quit"}
+    assert guest.ends() == ExitStatus.OK
+
+
+@needs_gdb
 def test_gdb_goes_back_in_virtual_time(machine: Machine) -> None:
     machine.fails(ExitStatus.USAGE, "virtual time", "run", "hello-le.elf", "--record", "1M")
     machine.fails(ExitStatus.USAGE, "is no size", "run", "hello-le.elf", "--gdb", "0", "--record", "much")
@@ -87,8 +133,10 @@ def test_gdb_goes_back_in_virtual_time(machine: Machine) -> None:
     machine.asks("gdb", "carol", "--record", "1M")
     begin, say = 'printf "begin=%lx\\n", $pc', 'printf "pc=%lx\\n", $pc'
     said = gdb(
-        found[1], begin, "stepi 40", "stepi", say, "reverse-stepi", "stepi", say, "reverse-continue", say
+        *(found[1], begin, "stepi 40", "stepi", say, "reverse-stepi", "monitor info status", "stepi", say),
+        *("reverse-continue", say),
     )
+    assert "the guest is shown as it was" in said
     (beginning,) = re.findall(r"begin=(\w+)", said)
     stepped, again, back = re.findall(r"pc=(\w+)", said)
     assert (stepped, back) == (again, beginning), said

@@ -161,6 +161,10 @@ class Client:
             if "event" not in self.said[-1]:
                 return self.said[-1]
 
+    def hear(self) -> None:
+        """Wait for one more event."""
+        self.said.append(json.loads(self._lines.readline(), object_pairs_hook=_compared))
+
     def ask(self, command: str, **arguments: Any) -> Any:
         return self.send({"execute": command, "arguments": arguments})["return"]
 

@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +25,7 @@ from chronovisor.machine.debugger.gdb_commands import Commands
 from chronovisor.machine.debugger.gdb_protocol import PACKET_SIZE, Damaged, Interrupt, Packet, Reader, frame
 from chronovisor.machine.debugger.gdb_server import GdbServer
 from chronovisor.machine.debugger.inspector import Inspector, Watching
+from chronovisor.machine.debugger.monitor_console import MonitorConsole
 from chronovisor.machine.door import Door
 from chronovisor.timebase.types import Ticks
 
@@ -133,7 +134,12 @@ def test_registers_memory_steps_and_breakpoints(little: bool, engine: str) -> No
                 "= 0x102030405060708",
             ),
             *(f"0x{'08' if little else '01'}\t0x{'07' if little else '02'}", "TB_OFFSET 0x0000000000000000"),
-            *("guest timebase  0x", "vCPU 0: offset 0x0, DEC ", "Thread 1 (vCPU 0)", "there is no command"),
+            *(
+                "guest timebase  0x",
+                "vCPU 0: offset 0x0, DEC ",
+                "Thread 1 (vCPU 0)",
+                "unknown command: 'nonsense'",
+            ),
             *("Temporary breakpoint 2, ", "detached"),
         ):
             assert expected in said, (expected, said)
@@ -602,23 +608,60 @@ def test_any_data_comes_through_a_packet(data: bytes, rubbish: bytes) -> None:
     assert list(Reader().feed(rubbish.replace(b"#", b"") + frame(data)))[-1] == Packet(data)
 
 
+def test_any_line_of_monitor_is_answered() -> None:
+    with Host() as host:
+        guest = host.boot(FOR_EVER, smp=2)
+        inspector = Inspector(guest, PlainTime(guest), lambda: None)
+        commands = Commands(inspector)
+        heard: list[str] = []
+
+        def human(line: str, vcpu: int) -> str:
+            heard.append(line)
+            assert vcpu == commands.chosen.id
+            return f"{line}\r\n"
+
+        words = (
+            "time",
+            "reg",
+            "R3",
+            "TB_OFFSET",
+            "99999999999999999999",
+            "-1",
+            "memory",
+            "real",
+            "effective",
+        )
+        more = ("endian", "little", "big", "help", "?", "info", "registers", "\x00", "é")
+
+        @given(st.lists(st.sampled_from((*words, *more)), max_size=4), st.sampled_from((None, human)))
+        def ask(line: list[str], other: Callable[[str, int], str] | None) -> None:
+            heard.clear()
+            said = MonitorConsole(inspector, commands, lambda: 0, other).answer(" ".join(line)).decode()
+            assert said.endswith("\n")
+            assert "\r" not in said
+            ours = not line or line[0] in ("time", "reg", "memory", "endian")
+            if other is not None and not ours and (line[0] not in ("help", "?") or len(line) > 2):
+                assert heard == [" ".join(line)]
+
+        ask()
+
+
 def test_any_request_is_answered() -> None:
     with Host() as host:
         guest = host.boot(FOR_EVER, smp=2)
-        commands = Commands(Inspector(guest, PlainTime(guest), lambda: None), lambda: 0)
+        commands = Commands(Inspector(guest, PlainTime(guest), lambda: None))
         letters = st.sampled_from([bytes((letter,)) for letter in b"gGpPmMXHTzZqQ"])
         words = st.sampled_from(
             (
                 *(
                     b"Xfer:features:read:target.xml:",
-                    b"Rcmd,",
                     b"ThreadExtraInfo,",
                     b"qemu.PhyMemMode:",
                     b"g",
                     b"0,",
                 ),
                 *(b"10000,", b",", b"-1", b":", b";", b"=", b"8", b"2,20000,8", b"ffffffffffffffff,", b"1"),
-                *(b"time".hex().encode(), b"reg R3 99999999999999999999".hex().encode(), b"00" * 40),
+                *(b"fThreadInfo", b"00" * 40),
             )
         )
         answered = 0

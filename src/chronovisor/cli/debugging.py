@@ -100,12 +100,22 @@ class _DebuggedTime:
 
 
 class Debugging:
-    """The debuggers of one guest: one place where they connect, once it is asked for."""
+    """The debuggers of one guest: one place where they connect, once it is asked for.
 
-    def __init__(self, guest: Guest, time_away: TimeAway, tell: Callable[[str], None]) -> None:
+    `human` answers a line of the human monitor, given it and the chosen vCPU.
+    """
+
+    def __init__(
+        self,
+        guest: Guest,
+        time_away: TimeAway,
+        tell: Callable[[str], None],
+        human: Callable[[str, int], str],
+    ) -> None:
         self._guest = guest
         self._time_away = time_away
         self._tell = tell
+        self._human = human
         self._server: GdbServer | None = None
         self.handlers: dict[str, RequestHandler] = {"gdb": self._gdb}
 
@@ -122,6 +132,7 @@ class Debugging:
                 lambda: self._time_away.guest_time,
                 self._tell,
                 self._past(),
+                self._human,
             )
             if options.wait:
                 time.stop()

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from chronovisor.cli.entrance import Entrance
+from chronovisor.cli.guest_commands import Subject, required
 from chronovisor.cli.incoming_move import IncomingMove
 from chronovisor.cli.monitor_objects import Objects
 from chronovisor.cli.move_request import choose_token, write_request
-from chronovisor.machine.control import RequestHandler
 from chronovisor.machine.errors import MachineError
-from chronovisor.machine.guest import Guest
 from chronovisor.machine.qmp.session import Implementation
 from chronovisor.migration.address import Place, UnixAddress, parse_address
 from chronovisor.migration.credentials import Credentials
-from chronovisor.migration.departure import Departure
-from chronovisor.migration.move_status import COMPLETED, DEVICE, SETUP, MoveStatus
+from chronovisor.migration.move_status import COMPLETED, DEVICE, SETUP
 from chronovisor.migration.precopy import LEAST_BANDWIDTH, MoveLimits
 from chronovisor.timebase.policy import CATCH_UP
 
@@ -26,16 +24,6 @@ _LONGEST_DOWNTIME: Final = 2_000_000
 """Milliseconds; QEMU's limit too."""
 _TLS: Final = ("tls-creds", "tls-hostname", "tls-authz")
 """The parameters that protect a move; empty or null for none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """The guest of a monitor, and what it is controlled by."""
-
-    guest: Guest
-    departure: Departure
-    moves: MoveStatus
-    handlers: Mapping[str, RequestHandler]
 
 
 class MoveCommands:
@@ -234,10 +222,3 @@ def _socket_address(place: Place) -> dict[str, Any]:
     if isinstance(place, UnixAddress):
         return {"type": "unix", "path": place.path}
     return {"type": "inet", "host": place.host, "port": str(place.port)}
-
-
-def required(subject: Subject | None) -> Subject:
-    """Return the guest of a monitor; MachineError if there is no guest yet."""
-    if subject is None:
-        raise MachineError("no guest has come yet")
-    return subject

@@ -37,6 +37,7 @@ from chronovisor.migration.move_status import MoveStatus
 from chronovisor.migration.tracing import UNTRACED, MoveTrace
 
 if TYPE_CHECKING:
+    from chronovisor.cli.guest_commands import Subject
     from chronovisor.cli.monitor import Monitor
     from chronovisor.cli.monitor_options import MonitorOptions
     from chronovisor.cli.own_socket import OwnSocket
@@ -148,7 +149,8 @@ class _Service:
         self._moves = MoveStatus()
         self.departure = Departure(guest, say, self._moves.probe, trace)
         self._time_away = TimeAway(guest, self.departure)
-        self.debugging = Debugging(guest, self._time_away, say)
+        self._human: Callable[[dict[str, Any]], str] | None = None
+        self.debugging = Debugging(guest, self._time_away, say, self._answer_line)
         self._console = ConsoleSessions(guest.console)
         self.end: dict[str, Any] | None = None
         """How the guest ended, for those who wait for that."""
@@ -264,7 +266,22 @@ class _Service:
 
     def attach(self, monitor: Monitor) -> None:
         """Have the monitor answer for this guest."""
-        monitor.attach(self._guest, self.departure, self._moves, self.handlers)
+        monitor.attach(self._subject())
+
+    def _subject(self) -> Subject:
+        from chronovisor.cli.guest_commands import Subject
+
+        return Subject(self._guest, self.departure, self._moves, self.handlers)
+
+    def _answer_line(self, line: str, vcpu: int) -> str:
+        """Answer a line of the human monitor, which a debugger's user has typed with that vCPU chosen."""
+        if self._human is None:
+            from chronovisor.cli.guest_commands import GuestCommands
+            from chronovisor.cli.human_monitor import HumanMonitor
+
+            commands = GuestCommands(self._subject)
+            self._human = HumanMonitor(commands.implementations, commands.registers).answer
+        return self._human({"command-line": line, "cpu-index": vcpu})
 
     def console_socket(self, at: OwnSocket) -> AbstractContextManager[object]:
         """Return the context in which clients attach there; MachineError if it cannot be listened at."""
@@ -276,6 +293,7 @@ class _Service:
     def _reset(self, request: dict[str, Any]) -> dict[str, Any]:
         with self.departure.no_move(), self._guest.holding:
             self._time_away.check_decided()
+            self._guest.check_present()
             self._guest.platform.reboot(by_guest=False)
         return {}
 

@@ -8,6 +8,7 @@ and "Platform Event Log Format, Version 6"; the event is an environmental and po
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
@@ -30,11 +31,14 @@ class PowerButton:
     def __init__(self, interrupts: InterruptSources) -> None:
         self._interrupts = interrupts
         self._pressed = False
+        self.on_press: Callable[[], None] = lambda: None
+        """Told when it was pressed."""
 
     def press(self) -> None:
         """Tell the guest to shut down; one that does not listen goes on. From any thread."""
         self._pressed = True
         self._interrupts.pulse(POWER_WARNING)
+        self.on_press()
 
     def event(self, now: datetime) -> bytes | None:
         """Return the event's log, once for each time that the button was pressed; None if it was not."""

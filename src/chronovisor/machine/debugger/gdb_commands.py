@@ -12,7 +12,6 @@ from typing import Final, Literal
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.interface import Vcpu
 from chronovisor.kvm.registers import RegisterError, read_register
-from chronovisor.machine.debugger import monitor_commands
 from chronovisor.machine.debugger.gdb_protocol import PACKET_SIZE
 from chronovisor.machine.debugger.inspector import Inspector, NoAddressError, Watching, byte_order
 from chronovisor.machine.debugger.target_description import (
@@ -26,7 +25,7 @@ from chronovisor.machine.errors import MachineError
 OK: Final = b"OK"
 UNKNOWN: Final = b""
 """The answer to what is not there."""
-_BAD_REQUEST: Final = b"E16"
+BAD_REQUEST: Final = b"E16"
 """EINVAL, in hexadecimal digits as all that follow."""
 _NO_ADDRESS: Final = b"E0e"
 _FEATURES: Final = b"PacketSize=%x;qXfer:features:read+;QStartNoAckMode+;vContSupported+" % PACKET_SIZE
@@ -41,11 +40,10 @@ _WATCHPOINTS: Final = {2: Watching.STORES, 3: Watching.LOADS, 4: Watching.ALL}
 
 
 class Commands:
-    """Answers requests of one session. `guest_time` is the stopped guest's timebase."""
+    """Answers requests of one session."""
 
-    def __init__(self, inspector: Inspector, guest_time: Callable[[], int]) -> None:
+    def __init__(self, inspector: Inspector) -> None:
         self.inspector = inspector
-        self._guest_time = guest_time
         self._chosen = inspector.vcpus[0].id
         self.continued: int | None = None
         """The vCPU that is to go on, by its id; None for any."""
@@ -88,7 +86,7 @@ class Commands:
             return _NO_ADDRESS
         except (ValueError, KeyError, IndexError, RegisterError, MachineError, KvmError) as error:
             is_past = isinstance(error, MachineError) and self.inspector.in_the_past
-            return b"E." + str(error).encode() if is_past else _BAD_REQUEST
+            return b"E." + str(error).encode() if is_past else BAD_REQUEST
 
     # Registers
 
@@ -106,7 +104,7 @@ class Commands:
         for register in self._in_g:
             size = register.bits // 8
             if place + size > len(data):
-                return _BAD_REQUEST
+                return BAD_REQUEST
             self._write(register.number, data[place : place + size])
             place += size
         return OK
@@ -145,7 +143,7 @@ class Commands:
         place, _, data = rest.partition(b":")
         address, size = (int(part, 16) for part in place.split(b","))
         if len(decoded := decode(data)) != size:
-            return _BAD_REQUEST
+            return BAD_REQUEST
         self.inspector.write_memory(self.chosen, address, decoded)
         return OK
 
@@ -210,21 +208,10 @@ class Commands:
                 return binascii.hexlify(f"vCPU {vcpu.id}{stopped}".encode())
             case b"Attached":
                 return b"1"
-            case b"Rcmd":
-                line = binascii.unhexlify(argument).decode(errors="replace")
-                said = monitor_commands.answer(
-                    self.inspector, self.chosen, self._time, line, self._set_little
-                )
-                return binascii.hexlify(said.encode())[:PACKET_SIZE]
             case b"qemu.PhyMemMode":
                 return b"1" if self.inspector.real_addresses else b"0"
             case _:
                 return UNKNOWN
-
-    def _time(self) -> int:
-        """The timebase of the guest that is shown."""
-        shown = self.inspector.shown
-        return shown.timebase().value if self.inspector.in_the_past else self._guest_time()
 
     def _transfer(self, argument: bytes) -> bytes:
         kind, annex, place = argument.split(b":")[0], argument.split(b":")[-2], argument.split(b":")[-1]
@@ -239,9 +226,6 @@ class Commands:
             self.inspector.real_addresses = rest.endswith(b"1")
             return OK
         return UNKNOWN
-
-    def _set_little(self, little: bool) -> None:
-        self.order = "little" if little else "big"
 
 
 def _place(rest: bytes) -> tuple[int, int, int]:

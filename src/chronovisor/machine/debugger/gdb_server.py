@@ -24,7 +24,8 @@ class GdbServer:
     """Lets one debugger at a time at a guest, by the `door`, until it is closed.
 
     `time` stops the guest and lets it go on; `guest_time` is the stopped guest's timebase. `tell` is told a
-    line when a debugger comes and goes. A debugger can go back into the `past`, if there is one.
+    line when a debugger comes and goes. A debugger can go back into the `past`, if there is one. `human`
+    answers lines of the human monitor for the vCPU with that id; without it there are none.
     """
 
     def __init__(
@@ -35,10 +36,12 @@ class GdbServer:
         guest_time: Callable[[], int],
         tell: Callable[[str], None] = lambda line: None,
         past: Past | None = None,
+        human: Callable[[str, int], str] | None = None,
     ) -> None:
         self._door = door
         self._guest_time = guest_time
         self._tell = tell
+        self._human = human
         self._waking, self._wake = socket.socketpair()
         self._waking.setblocking(False)
         self._inspector = Inspector(guest, time, self._wake_up, past)
@@ -102,7 +105,7 @@ class GdbServer:
                     # An acknowledgement and the answer behind it are two small pieces.
                     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._tell("a debugger has come: the guest is stopped")
-                Session(connection, self._wake, self._inspector, self._guest_time).run()
+                Session(connection, self._wake, self._inspector, self._guest_time, self._human).run()
                 self._tell("the debugger has left")
             except MachineError as error:
                 self._tell(f"the debugger has left: {error}")

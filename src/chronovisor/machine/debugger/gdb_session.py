@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from chronovisor.kvm.errors import KvmError
-from chronovisor.machine.debugger.gdb_commands import OK, UNKNOWN, Commands, thread_number
+from chronovisor.machine.debugger.gdb_commands import BAD_REQUEST, OK, UNKNOWN, Commands, thread_number
 from chronovisor.machine.debugger.gdb_protocol import (
     ACKNOWLEDGED,
     INTERRUPT,
     NOT_ACKNOWLEDGED,
+    PACKET_SIZE,
     Damaged,
     Interrupt,
     Packet,
@@ -23,6 +24,7 @@ from chronovisor.machine.debugger.gdb_protocol import (
     frame,
 )
 from chronovisor.machine.debugger.inspector import Inspector, Stopped
+from chronovisor.machine.debugger.monitor_console import MonitorConsole
 from chronovisor.machine.debugger.past import Arrival, Why
 from chronovisor.machine.errors import MachineError
 from chronovisor.memory import Watchpoint
@@ -34,6 +36,8 @@ _INTERRUPTED: Final = 2
 _EXPEDITED: Final = (1, 64, 67)
 """The registers that gdb asks for at once at each stop: the stack pointer, pc, lr."""
 _PIECE: Final = 1 << 16
+_LONGEST_OUTPUT: Final = PACKET_SIZE // 4
+"""Bytes in one packet of what a line of `monitor` says."""
 _BETWEEN_TRIES: Final = 0.2
 """Seconds until a guest that could not be stopped is stopped again."""
 _SEND_PATIENCE: Final = 10.0
@@ -56,12 +60,15 @@ class Session:
         wake: socket.socket,
         inspector: Inspector,
         guest_time: Callable[[], int],
+        human: Callable[[str, int], str] | None = None,
     ) -> None:
         self._connection = connection
         self._wake = wake
         self._inspector = inspector
         self._guest_time = guest_time
+        self._human = human
         self._commands: Commands
+        self._console: MonitorConsole
         self._reader = Reader()
         self._acknowledges = True
         self._last = b""
@@ -77,7 +84,8 @@ class Session:
         self._connection.settimeout(_SEND_PATIENCE)
         self._inspector.stop()
         try:
-            self._commands = Commands(self._inspector, self._guest_time)
+            self._commands = Commands(self._inspector)
+            self._console = MonitorConsole(self._inspector, self._commands, self._guest_time, self._human)
             self._stopped_by(_INTERRUPTED)
             with contextlib.suppress(Gone, OSError):
                 while self._inspector.guest.end is None:
@@ -141,6 +149,8 @@ class Session:
             raise Gone
         elif request in (b"bs", b"bc"):
             self._go_back(request == b"bs")
+        elif request.startswith(b"qRcmd,"):
+            self._answer_line(request[6:])
         elif request == b"vCont?":
             self._send(b"vCont;c;C;s;S;t;r")
         elif request.startswith(b"vCont;"):
@@ -176,6 +186,17 @@ class Session:
             self._send(UNKNOWN if isinstance(error, ValueError) else b"E." + str(error).encode())
             return
         self._runs, self._through = True, through
+
+    def _answer_line(self, digits: bytes) -> None:
+        """Answer a line of gdb's `monitor`: what is said, in as many packets as that takes, and OK."""
+        try:
+            said = self._console.answer(binascii.unhexlify(digits).decode(errors="replace"))
+        except ValueError:
+            self._send(BAD_REQUEST)
+            return
+        for at in range(0, len(said), _LONGEST_OUTPUT):
+            self._send(b"O" + binascii.hexlify(said[at : at + _LONGEST_OUTPUT]))
+        self._send(OK)
 
     # The past
 
