@@ -678,6 +678,14 @@ def test_any_request_is_answered() -> None:
         assert guest.end is None
 
 
+def test_a_client_whose_machine_is_gone_is_found_out() -> None:
+    door = at(ANY_PORT)
+    host, port = door.address.split(":")
+    with socket.create_connection((host, int(port))), door.accept() as client:
+        assert client.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    door.close()
+
+
 def test_where_debuggers_connect(tmp_path: Path) -> None:
     with Host() as host:
         guest = host.boot(FOR_EVER)

@@ -88,7 +88,12 @@ def command(
         typer.Option("--force-resume", help="Your word that the guest does not run there: it goes on here."),
     ] = False,
     time_limit: Annotated[
-        str, typer.Option(help="Seconds of silence after which the destination is lost.", metavar="SECONDS")
+        str,
+        typer.Option(
+            help="Seconds of silence after which the destination is lost.",
+            metavar="SECONDS",
+            show_default="10",
+        ),
     ] = "",
     tls_credentials: TlsCredentials = "",
     tls_ca: TlsCa = "",

@@ -131,7 +131,10 @@ def command(
         ),
     ] = "",
     time_limit: Annotated[
-        str, typer.Option(help="Seconds of silence after which the source is lost.", metavar="SECONDS")
+        str,
+        typer.Option(
+            help="Seconds of silence after which the source is lost.", metavar="SECONDS", show_default="10"
+        ),
     ] = "",
     move_limit: Annotated[
         str,

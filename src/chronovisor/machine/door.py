@@ -64,7 +64,7 @@ class OpenDoor:
             for listener in self._listeners:
                 with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
                     if listener.fileno() in ready:
-                        return listener.accept()[0]
+                        return _watched_over(listener.accept()[0])
 
     def close(self) -> None:
         """Let nobody in any more. Clients that are in stay."""
@@ -79,6 +79,13 @@ class OpenDoor:
 
     def finish(self, timeout: float) -> None:
         """Return at once: the kernel sends what was written."""
+
+
+def _watched_over(connection: socket.socket) -> socket.socket:
+    """Have a client whose machine is gone found out, when the machine's settings say (tcp_keepalive_time)."""
+    if connection.family != socket.AF_UNIX:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return connection
 
 
 def _address(listener: socket.socket) -> str:

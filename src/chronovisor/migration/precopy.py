@@ -163,19 +163,28 @@ class Precopy:
         if self._cancelled.is_set():
             raise MoveCancelledError("the move was cancelled, and the guest goes on here")
 
+    def send_nothing(self, ask: Callable[[Message], Message]) -> None:
+        """Let the destination hear that this side is there, between two rounds; errors as of `run`."""
+        self._send_pieces(ask, iter(()))
+
     def _send(self, ask: Callable[[Message], Message], runs: Iterator[tuple[int, int, bool]]) -> None:
         self.rounds += 1
         self._pending = set()
         self._begin()
         self._tell_progress()
-        answer = ask(Round(self.rounds, self._pieces(runs)))
+        self._send_pieces(ask, self._pieces(runs))
+        sent = self.sent_bytes - self._sent_before
+        if sent >= _MEASURED:
+            self._rate = sent / max(time.monotonic() - self._begun - self._slept, 1e-9)
+
+    def _send_pieces(
+        self, ask: Callable[[Message], Message], pieces: Iterator[tuple[int, memoryview | Zeros]]
+    ) -> None:
+        answer = ask(Round(self.rounds, pieces))
         if not isinstance(answer, Received):
             reason = answer.reason if isinstance(answer, Aborted) else f"it answered {type(answer).__name__}"
             raise MoveError(f"the destination could not take the guest's memory: {reason}")
         self.check()
-        sent = self.sent_bytes - self._sent_before
-        if sent >= _MEASURED:
-            self._rate = sent / max(time.monotonic() - self._begun - self._slept, 1e-9)
 
     def _pieces(self, runs: Iterator[tuple[int, int, bool]]) -> Iterator[tuple[int, memoryview | Zeros]]:
         """Give the runs as copies: a write by the guest during the sending would invalidate the checksum."""

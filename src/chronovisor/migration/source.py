@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from chronovisor.kvm.errors import KvmError
 from chronovisor.machine import vcpu_state
@@ -45,6 +48,9 @@ from chronovisor.timebase.clock import TickSource
 from chronovisor.timebase.record import MoveRecord
 from chronovisor.timebase.types import GuestTime, Offset, SourceTime, Ticks
 
+_SIGN_OF_LIFE: Final = 1.0
+"""Seconds from one sign of life to the next, while the destination waits for something else than memory."""
+
 
 class Source:
     """Gives `guest` away over `channel`, within `limits`; `tell` is told how much memory has been sent.
@@ -71,6 +77,7 @@ class Source:
     ) -> None:
         self._guest = guest
         self._clock_name = clock_name(guest.system.clock.source, shares_clock)
+        self._shares_clock = shares_clock
         self._past = past
         self._console_stays = console_stays
         self._channel = channel
@@ -181,18 +188,39 @@ class Source:
     def _send_rounds(self) -> None:
         if self._was_running and not self._source.is_virtual:
             self._copy.run(self._ask)
-            # Most of it, so that little is left when the guest has stopped.
-            self._guest.platform.vio.flush()
+            # Not before a guest moves: its start need not wait for this.
+            from concurrent.futures import ThreadPoolExecutor, wait
+
+            # Most of it, so that little is left when the guest has stopped. A slow disk may need long.
+            with ThreadPoolExecutor(1, "flush") as executor:
+                flushing = executor.submit(self._guest.platform.vio.flush)
+                self._wait(lambda seconds: bool(wait([flushing], seconds).done), math.inf)
+                flushing.result()
 
     def _await_suspension(self, asked: Suspension) -> None:
         asked.begin()
-        asked.wait(self._limits.suspend)
+        self._wait(asked.wait, self._limits.suspend)
         if not asked.end():
             self._copy.check()
             raise MoveError(
                 f"the guest did not suspend itself within {self._limits.suspend:g} s, and goes on here: "
                 "somebody in it has to write the move's number to /sys/kernel/mobility/migration"
             )
+
+    def _wait(self, done: Callable[[float], bool], patience: float) -> None:
+        """Wait until it is `done`, which waits for so many seconds and says so, or `patience` is over.
+
+        Meanwhile a destination in another process hears from time to time that there is no memory to send: it
+        would take a long silence for the end of this side. One in this process waits as long as it takes, and
+        each message would take time on a virtual clock.
+        """
+        deadline = time.monotonic() + patience
+        while not done(max(0.0, min(_SIGN_OF_LIFE, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline:
+                return
+            self._copy.check()
+            if not self._shares_clock:
+                self._copy.send_nothing(self._ask)
 
     def _stop(self) -> None:
         if self._guest.platform.suspension is not None and self._limits.stream is not None:
