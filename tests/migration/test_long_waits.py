@@ -53,7 +53,7 @@ def test_a_destination_hears_of_a_source_that_waits(
         channel = Link().connect(here.clock.source, handle)
         giving = Source(guest, channel, limits, shares_clock=shares_clock)
         if shares_clock:
-            with pytest.raises(MoveError, match="did not suspend itself within 0.5 s"):
+            with pytest.raises(MoveError, match="did not suspend itself within"):
                 giving.give_away()
             assert not signs
             return
