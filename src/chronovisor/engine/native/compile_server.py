@@ -4,15 +4,18 @@ A request is a line of JSON on standard input, with the fingerprint of the sourc
 handlers is wanted by the mode, the handlers by their instructions' numbers and static fields, and the pairs
 by their numbers. The answer on standard output is the object file behind a header: its length and its
 SHA-256. Damaged object files can make LLVM's linker abort, so whatever else comes to the output must not be
-taken for one. The process ends when its input does, so it never outlives the process that started it.
+taken for one. The process ends when its input does, and Linux kills it when the process that started it is
+gone, whose number is the argument: a copy of that process may have the other end of the input, too.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import hashlib
 import json
 import os
+import signal
 import struct
 import sys
 import threading
@@ -26,6 +29,7 @@ from chronovisor.engine.native.pairs import pairs
 from chronovisor.engine.native.sets import HandlerSet, numbers
 from chronovisor.isa.instruction import INSTRUCTIONS
 
+_PR_SET_PDEATHSIG = 1
 HEADER = struct.Struct("<Q32s")
 
 
@@ -47,10 +51,11 @@ def answer(asked: dict[str, Any]) -> bytes:
 
 
 def serve(answers: Callable[[dict[str, Any]], bytes], collects_after: int | None = None) -> None:
-    """Answer requests until the input ends.
+    """Answer requests until the input ends, or the process that started this one is gone.
 
     If ``collects_after`` is given, garbage is collected after so many answers, and at no other time.
     """
+    _end_with(int(sys.argv[1]))
     lines: SimpleQueue[bytes] = SimpleQueue()
 
     def read() -> None:
@@ -73,6 +78,18 @@ def serve(answers: Callable[[dict[str, Any]], bytes], collects_after: int | None
         sys.stdout.buffer.flush()
         if collects_after and number % collects_after == 0:
             gc.collect()
+
+
+def _end_with(parent: int) -> None:
+    """Have this process end with its parent, however that ends and whatever this one is doing.
+
+    It ends with the thread that started it, says Linux: that is the one that hands it requests.
+    """
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    # It may have ended before that was said.
+    if os.getppid() != parent:
+        os._exit(0)
 
 
 if __name__ == "__main__":

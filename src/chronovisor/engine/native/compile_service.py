@@ -74,9 +74,9 @@ class _Child:
     def __init__(self, server: str) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
         self._is_late = False
-        command = [sys.executable, "-m", server]
+        command = [sys.executable, "-m", server, str(os.getpid())]
         try:
-            # A session of its own: Ctrl-C is meant for the guest. It ends with its input.
+            # A session of its own: Ctrl-C is meant for the guest. It ends with this process.
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
