@@ -30,6 +30,7 @@ RUNS: Final = 3
 """How often each side boots the guest, in turns. The medians are reported."""
 WARM: Final = 5
 """How often the guest boots here before, so that what it executes is compiled."""
+_COMPILER: Final = "powerpc64le-linux-gnu-gcc"
 _TIMEOUT: Final = 300
 _MEMORY: Final = "512M"
 _COMMAND_LINE: Final = "console=hvc0 cryptomgr.notests quiet"
@@ -40,10 +41,13 @@ _TIMES: Final = 4
 _MTU: Final = 65_000
 """Bytes, of large frames."""
 _SENT_MIB: Final = 128
-_SENT_SLOWLY_MIB: Final = 4
-_TINY_MIB: Final = 4
+_TRIPS: Final = 10_000
+_DEPTH: Final = 16
+"""Reads and writes that are under way at a time."""
 _SMALL: Final = 10_000
-"""Reads and writes of 4 KiB."""
+"""Reads and writes of 4 KiB, one after the other."""
+_MANY: Final = 20_000
+"""Reads and writes of 4 KiB, several at a time."""
 _LINE: Final = re.compile(r"^work: (.+): ([0-9.]+)\r?$", re.MULTILINE)
 _CONFIGURE: Final = b"""#!/bin/sh
 [ "$1" = bound ] || exit 0
@@ -68,9 +72,7 @@ work() {{
     now; ticks=$((now - begin)); [ $ticks -gt 0 ] || ticks=1
     echo "work: $name: $((amount * 100 / ticks))"
 }}
-send() {{ nc $(cat /tmp/router) {port} -e dd if=/dev/zero bs=64k count=$1; }}
-send_slowly() {{ dd if=/dev/zero bs=64k count=$1 | nc $(cat /tmp/router) {port}; }}
-tiny() {{ wget -q -O /dev/null http://$(cat /tmp/router):{port}/tiny; }}
+send() {{ nc $(cat /tmp/router) {port} -e dd if=/dev/zero bs=64k count={sends}; }}
 receive() {{ wget -q -O /dev/null http://$(cat /tmp/router):{port}/; }}
 much() {{ n=0; while [ $n -lt {times} ]; do receive || return 1; n=$((n + 1)); done; }}
 echo
@@ -79,10 +81,11 @@ echo 3 >/proc/sys/vm/drop_caches
 work 'disk, read, MiB/s' {disk} dd if=/dev/sda of=/dev/null bs=1M count={disk}
 work 'disk, reads of 4 KiB a second' {small} dd if=/dev/sda of=/dev/null bs=4k count={small} iflag=direct
 work 'disk, writes of 4 KiB a second' {small} dd if=/dev/zero of=/dev/sda bs=4k count={small} oflag=direct
-work 'network, sent, KiB/s' {sent} send {sends}
-work 'network, sent in pieces of 1 KiB, KiB/s' {sent_slowly} send_slowly {sends_slowly}
+work 'disk, reads of 4 KiB at random, {depth} at a time' {many} device-work read {depth} {many}
+work 'disk, writes of 4 KiB at random, {depth} at a time' {many} device-work write {depth} {many}
+work 'network, sent, KiB/s' {sent} send
 work 'network, received, KiB/s' {much} much
-work 'network, received in pieces of 100 bytes, KiB/s' {tiny} tiny
+work 'network, round trips a second' {trips} device-work trips $(cat /tmp/router) {port} {trips}
 ifconfig eth0 mtu {mtu}
 work 'network, received in large frames, KiB/s' {much} much
 poweroff -f
@@ -91,14 +94,23 @@ poweroff -f
 
 @contextmanager
 def _server() -> Iterator[int]:
-    """The port of a server that answers HTTP requests with so many bytes, and else takes what comes."""
-    sizes = [str(_RECEIVED_MIB << 20), str(_TINY_MIB << 20)]
-    command = [sys.executable, "-m", "bench.network_server", *sizes]
+    """The port of a server that answers an HTTP request with so many bytes, and else takes what comes."""
+    command = [sys.executable, "-m", "bench.network_server", str(_RECEIVED_MIB << 20)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         yield int(process.stdout.readline())
         process.stdin.close()
+
+
+def _device_work() -> bytes:
+    """The guest's program of `device_work.c`; FetchError if there is no compiler."""
+    if shutil.which(_COMPILER) is None:
+        raise FetchError("needs Debian's gcc-powerpc64le-linux-gnu")
+    source = Path(__file__).with_name("device_work.c")
+    with tempfile.NamedTemporaryFile() as made:
+        subprocess.run([_COMPILER, "-O2", "-static", "-o", made.name, str(source)], check=True)
+        return Path(made.name).read_bytes()
 
 
 def _archive(packages: Packages, port: int) -> bytes:
@@ -108,16 +120,16 @@ def _archive(packages: Packages, port: int) -> bytes:
         port=port,
         disk=_DISK_MIB,
         small=_SMALL,
+        many=_MANY,
         sends=_SENT_MIB * 16,
         sent=_SENT_MIB << 10,
-        sends_slowly=_SENT_SLOWLY_MIB * 16,
-        sent_slowly=_SENT_SLOWLY_MIB << 10,
-        tiny=_TINY_MIB << 10,
+        trips=_TRIPS,
+        depth=_DEPTH,
         times=_TIMES,
         much=_TIMES * _RECEIVED_MIB << 10,
         mtu=_MTU,
     )
-    return initramfs(packages, init, {**found, "configure": _CONFIGURE})
+    return initramfs(packages, init, {**found, "configure": _CONFIGURE, "device-work": _device_work()})
 
 
 def _found(console: str) -> dict[str, float]:

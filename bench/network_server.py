@@ -1,7 +1,7 @@
-"""What the guests of `bench.devices` speak to: `python -m bench.network_server BYTES TINY` prints its port.
+"""What the guests of `bench.devices` speak to: `python -m bench.network_server BYTES` prints its port.
 
-An HTTP request is answered with so many bytes, one for `/tiny` with so many in pieces of 100 bytes. A client
-that sends anything else sends as much as it likes.
+An HTTP request is answered with so many bytes. Who sends ECHO gets a byte, and then each byte back that it
+sends. A client that sends anything else sends as much as it likes.
 It is a process of its own, so that it does not wait for the interpreter that runs a guest.
 """
 
@@ -11,28 +11,30 @@ import socket
 import socketserver
 import sys
 import threading
+from contextlib import suppress
 
 _CHUNK = bytes(1 << 16)
-_PIECE = bytes(100)
 
 
 class _Conversation(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         asked = self.request.recv(len(_CHUNK))
-        if asked.startswith(b"GET /tiny "):
-            # Each piece becomes a segment of its own.
+        if asked.startswith(b"GET "):
+            size = int(sys.argv[1])
+            self.request.sendall(f"HTTP/1.0 200 OK\r\nContent-Length: {size}\r\n\r\n".encode())
+            for _ in range(size // len(_CHUNK)):
+                self.request.sendall(_CHUNK)
+        elif asked == b"ECHO":
             self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._answer(int(sys.argv[2]), _PIECE)
-        elif asked.startswith(b"GET "):
-            self._answer(int(sys.argv[1]), _CHUNK)
+            byte = b"x"
+            # The guest may leave without reading all.
+            with suppress(ConnectionResetError):
+                while byte:
+                    self.request.sendall(byte)
+                    byte = self.request.recv(1)
         else:
             while self.request.recv(len(_CHUNK)):
                 pass
-
-    def _answer(self, size: int, piece: bytes) -> None:
-        self.request.sendall(f"HTTP/1.0 200 OK\r\nContent-Length: {size}\r\n\r\n".encode())
-        for at in range(0, size, len(piece)):
-            self.request.sendall(piece[: size - at])
 
 
 if __name__ == "__main__":

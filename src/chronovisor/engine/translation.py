@@ -82,7 +82,11 @@ class Translations:
             problem = thread.MSR & MSR.PR
             keys = thread.AMR >> KEY_SHIFT, thread.IAMR >> KEY_SHIFT
             self.key = (thread.PATE1, thread.PIDR, problem, *keys)
-            self.pages = self._contexts.setdefault(self.key, {access: {} for access in Access})
+            pages = self._contexts.get(self.key)
+            if pages is None:
+                # Not made if it is there: this happens each time that the concrete evaluator comes in.
+                pages = self._contexts[self.key] = {access: {} for access in Access}
+            self.pages = pages
 
     def forget(self) -> None:
         """Look everything up anew."""
