@@ -381,6 +381,19 @@ def test_buffers_have_an_end_and_can_be_taken_back(card: Card) -> None:
     assert card.add(2048) == Status.RESOURCE
 
 
+def test_a_buffer_that_comes_while_all_are_given_up_is_not_kept(card: Card) -> None:
+    """A hypercall has found room in the queue, and stores the buffer later."""
+    assert card.register() == Status.SUCCESS
+    place = FIRST + card.given[TAIL] % PLACES
+    card.given[TAIL] += 1
+    assert card.adapter.free() == Status.SUCCESS
+    card.given[place] = VALID | 2048 << 32 | DATA
+    state = card.adapter.save()
+    assert state.buffers == ()
+    # Else it could not be loaded.
+    card.adapter.load(state)
+
+
 def test_buffers_that_the_guest_takes_away_are_not_written(card: Card) -> None:
     assert card.register() == Status.SUCCESS
     assert card.add(2048) == Status.SUCCESS

@@ -124,6 +124,9 @@ class Receiver:
         The queue is closed in time, so only calls that several vCPUs make at one moment can be too many.
         """
         words = self._given.take()
+        if not self.queue.size:
+            # A call may have been under way while the guest gave up the buffers that it had handed over.
+            return False
         for word in words:
             self._buffers.add(word)
         return bool(words)
