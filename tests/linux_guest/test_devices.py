@@ -151,7 +151,8 @@ echo 3 >/proc/sys/vm/drop_caches
 sha256sum -c sum
 ./echo "executed from the disk"
 (read line; touch /tmp/stop) </dev/hvc0 &
-(cd /; while [ ! -e /tmp/stop ]; do wget -q -T 1 -O /dev/null http://$(cat /tmp/router):PORT/random; done) &
+fetch() { timeout 2 wget -q -O /dev/null http://$(cat /tmp/router):PORT/random; }
+(cd /; while [ ! -e /tmp/stop ]; do fetch && echo "fetched meanwhile"; done) &
 echo "writing"
 n=0
 while [ ! -e /tmp/stop ]; do
@@ -206,7 +207,7 @@ def test_a_guest_that_moves_with_its_disk_and_a_network(disk: Path, server: int)
     for host in hosts:
         host.close()
     assert {"random: OK", "executed from the disk", "served again"} <= set(lines.lines), lines.text
-    assert {"said by the host", f"MTU:{MTU}"} <= set(lines.lines)
+    assert {"said by the host", f"MTU:{MTU}", "fetched meanwhile"} <= set(lines.lines)
     assert "differs" not in lines.text
     (copied,) = re.findall(r"copied: (\d+)", lines.text)
     assert int(copied) > 0
