@@ -26,7 +26,7 @@ from chronovisor.machine.guest import Guest
 from chronovisor.machine.host import Host
 from chronovisor.machine.vio.attachments import Attachments
 from chronovisor.migration.move import move
-from linux_guest.guests import BOOT_SECONDS, COMPLAINTS, OWN, PATIENT, Lines, busybox
+from linux_guest.guests import BOOT_SECONDS, COMPLAINTS, OWN, PATIENT, TRIXIE, Kernel, Lines, busybox
 from linux_guest.modules import device_modules
 
 pytestmark = pytest.mark.oracle
@@ -73,8 +73,8 @@ echo $router >/tmp/router
 """What BusyBox's DHCP client calls with the addresses that it was given."""
 
 
-def archive(commands: str) -> bytes:
-    found = device_modules(OWN)
+def archive(commands: str, kernel: Kernel = OWN) -> bytes:
+    found = device_modules(kernel)
     init = INIT.format(loading=loading(found), commands=commands)
     return busybox(init, {**found, "configure": CONFIGURE})
 
@@ -129,12 +129,12 @@ def read_file(disk: Path, name: str) -> bytes:
     return shown.stdout
 
 
-def boot(host: Host, port: int, lines: Lines, work: str) -> Guest:
+def boot(host: Host, port: int, lines: Lines, work: str, kernel: Kernel = OWN) -> Guest:
     append, initrd = (
         f"console=hvc0 cryptomgr.notests quiet {PATIENT}",
-        archive(work.replace("PORT", str(port))),
+        archive(work.replace("PORT", str(port)), kernel),
     )
-    return host.boot(OWN.vmlinux(), "256M", 2, append=append, initrd=initrd, console=Console(lines))
+    return host.boot(kernel.vmlinux(), "256M", 2, append=append, initrd=initrd, console=Console(lines))
 
 
 WORK = """
@@ -232,12 +232,15 @@ sha256sum /tmp/much
 """
 
 
-def test_large_frames_go_both_ways(disk: Path, server: int, taker: tuple[int, Future[bytes]]) -> None:
+@pytest.mark.parametrize("kernel", [OWN, pytest.param(TRIXIE, marks=pytest.mark.soak)], ids=["own", "trixie"])
+def test_large_frames_go_both_ways(
+    kernel: Kernel, disk: Path, server: int, taker: tuple[int, Future[bytes]]
+) -> None:
     """passt and the guest make segments of 1,460 bytes; most come merged, and go in large frames."""
     lines, (port, taken) = Lines(), taker
     with Host() as host:
         host.attachments = Attachments.parse([str(disk)], "passt")
-        guest = boot(host, server, lines, BOTH_WAYS.replace("TAKER", str(port)))
+        guest = boot(host, server, lines, BOTH_WAYS.replace("TAKER", str(port)), kernel)
         assert guest.run(BOOT_SECONDS).reason is EndReason.POWER_OFF, lines.text
     ((came, went),) = re.findall(r"came: (\d+), went: (\d+)", lines.text)
     assert f"{sha256(much()).hexdigest()}  /tmp/much" in lines.lines
