@@ -6,17 +6,22 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import socket
 import ssl
 import stat
+import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "machine"))
 from certificates import CLIENT, Authority
 from checked_client import CheckedClient
+from elf_files import program
 from faulty_way import Fault
 from processes import NO_GUEST_FOR_EVER, Machine, Process
 from qemu.qmp import ExecuteError
@@ -24,9 +29,20 @@ from qemu.qmp import ExecuteError
 from chronovisor.cli.monitor import Monitor
 from chronovisor.cli.status import ExitStatus
 from chronovisor.machine.qmp.server import MOST_CLIENTS
+from chronovisor.machine.rtas import tokens
 from chronovisor.machine.run_directory import is_listened_to
 from chronovisor.migration.credentials import Credentials
 
+PANIC = """
+    lis r3,0; ori r3,r3,0xf000
+    lis r4,block@h; ori r4,r4,block@l
+    sc 1
+    b .
+block: .byte 0,0,0x20,TOKEN, 0,0,0,1, 0,0,0,1
+    .byte (text >> 24) & 255, (text >> 16) & 255, (text >> 8) & 255, text & 255
+    .space 4
+text: .byte 0x68, 0x69, 0
+""".replace("TOKEN", hex(tokens()["ibm,os-term"] & 0xFF))
 NEGOTIATE = b'{"execute":"qmp_capabilities"}'
 
 
@@ -82,12 +98,23 @@ def test_a_guest_under_its_own_client(machine: Machine, tmp_path: Path) -> None:
         queries = {command for command in commands if command.startswith("query-")}
         for command in queries:
             await client.execute(command)
-        assert (len(queries), "stop" in commands) == (12, True)
+        assert (len(queries), "stop" in commands) == (13, True)
         for command in ("stop", "stop", "query-status"):
             status: Any = await client.execute(command)
         assert (status["status"], status["running"]) == ("paused", False)
         assert await human(client, "info status") == "VM status: paused\r\n"
-        assert "PC " in await human(client, "info registers")
+        assert "\nNIP " in await human(client, "info registers")
+        for command in ("memsave", "pmemsave"):
+            saved = {"val": 0x10000, "size": 0x2001, "filename": str(tmp_path / command)}
+            await client.execute(command, saved)
+            with pytest.raises(ExecuteError, match="Invalid addr"):
+                await client.execute(command, saved | {"val": 2 << 20})
+            with pytest.raises(ExecuteError, match="expects 0 to"):
+                await client.execute(command, saved | {"size": -1})
+        memory = (tmp_path / "memsave").read_bytes()
+        assert memory == (tmp_path / "pmemsave").read_bytes()
+        words = re.findall("0x(\\w{8})", await human(client, "xp /2048xw 0x10000"))
+        assert b"".join(int(word, 16).to_bytes(4, "little") for word in words) == memory[:0x2000]
         assert machine.state("one") == "paused"
         machine.asks("resume", "one")
         assert await client.execute("cont") == {}
@@ -114,7 +141,9 @@ def test_a_guest_under_its_own_client(machine: Machine, tmp_path: Path) -> None:
         asked = {"event": "RESET", "data": {"guest": False, "reason": "host-qmp-system-reset"}}
         stop, resume = {"event": "STOP"}, {"event": "RESUME"}
         end = {"event": "SHUTDOWN", "data": {"guest": False, "reason": "host-qmp-quit"}}
-        assert told == [stop, resume, {"event": "POWERDOWN"}, stop, asked, resume, end]
+        result = {"status": "completed", "completed": 2 << 20, "total": 2 << 20}
+        dump = [stop, {"event": "DUMP_COMPLETED", "data": {"result": result}}, resume]
+        assert told == [stop, resume, {"event": "POWERDOWN"}, *dump, stop, asked, resume, end]
         assert client.checked > 20
         # The process may be gone already.
         with contextlib.suppress(EOFError):
@@ -170,6 +199,28 @@ def misbehave(path: Path) -> None:
     assert waiting.socket.recv(6) == b'{"QMP"'
     for client in [*many, waiting]:
         client.close()
+
+
+def test_a_panic_is_told_before_the_end(machine: Machine, tmp_path: Path) -> None:
+    """As QEMU tells that a kernel has called `ibm,os-term`."""
+    image = tmp_path / "panics.elf"
+    image.write_bytes(program(PANIC))
+    machine.processes.append(
+        process := Process("run", str(image), "--name", "one", "--paused", "--qmp", f"unix:{tmp_path}/qmp")
+    )
+    while not is_listened_to(tmp_path / "qmp"):
+        time.sleep(0.02)
+    client = RawClient(tmp_path / "qmp")
+    assert "QMP" in client.hear()
+    assert client.say(NEGOTIATE) == {"return": {}}
+    client.socket.sendall(b'{"execute":"cont"}')
+    told = [client.hear() for _ in range(4)]
+    assert {"return": {}} in told
+    events = [(said["event"], said.get("data")) for said in told if "event" in said]
+    end = ("SHUTDOWN", {"guest": True, "reason": "guest-panic"})
+    assert events == [("RESUME", None), ("GUEST_PANICKED", {"action": "poweroff"}), end]
+    client.close()
+    assert process.ends() == ExitStatus.PANIC
 
 
 def test_a_move_by_the_monitor(machine: Machine, tmp_path: Path) -> None:

@@ -14,6 +14,14 @@ import pytest
 from certificates import Authority
 from processes import Machine, Process
 
+MEMORY_LINES = (
+    *("p /x 0x10+5", "p/x 0", "print /d 0-1", "p /u -1", "p /o 8", "p /c 65", "p /c 39", "p /c 1"),
+    *("p /d 7/2*3%4", "p /d 1+2&3|8", "p /x ~(1 + 2)", "p /d 0777", "p", "p /d 1/0", "p /d 1 2"),
+    *("p /d zz", "p /d $nope", "p /d (1", "p /zz 1", "xp", "xp /2xg 0 0", "x /1xg $nope", "xp /9zz 0"),
+    *(f"xp /{n}{letter}{size} 0x8000001" for n in (1, 9, 20) for letter in "xduoc" for size in "bhwg"),
+    *("xp /4xg 0x10000000", "x /3xw 0x8000000", "x/2xg 0x8000000", "xp /0xb 0", "help xp", "help p"),
+)
+"""Lines about memory that is all zeros."""
 REQUESTS: list[Any] = [
     {"execute": "query-status"},
     {"execute": "qmp_capabilities"},
@@ -54,6 +62,7 @@ REQUESTS: list[Any] = [
                 "help info nope",
             ),
             *("system_reset", "", "  cont  "),
+            *MEMORY_LINES,
         )
     ),
     {"execute": "stop"},
@@ -72,6 +81,14 @@ REQUESTS: list[Any] = [
     {"execute": "migrate_cancel"},
     {"execute": "migrate-set-parameters", "arguments": {"downtime-limit": 100, "max-bandwidth": 1 << 30}},
     {"execute": "migrate-set-parameters", "arguments": {"nope": 1}},
+    {"execute": "query-dump"},
+    {"execute": "human-monitor-command", "arguments": {"command-line": "info status", "cpu-index": 1}},
+    {"execute": "human-monitor-command", "arguments": {"command-line": "nope", "cpu-index": -1}},
+    {"execute": "memsave", "arguments": {"val": 0, "size": 8, "filename": "/nowhere/file"}},
+    {"execute": "memsave", "arguments": {"val": 1 << 40, "size": 8, "filename": "/dev/shm/no"}},
+    {"execute": "memsave", "arguments": {"val": 0, "size": 8, "filename": "/dev/shm/no", "cpu-index": 1}},
+    {"execute": "pmemsave", "arguments": {"val": 0, "size": 8, "filename": "/nowhere/file"}},
+    {"execute": "pmemsave", "arguments": {"val": 0, "size": 8}},
     {"execute": "human-monitor-command", "arguments": {"command-line": "info status", "cpu-index": "1"}},
     {
         "execute": "migrate-set-capabilities",
@@ -95,8 +112,8 @@ REQUESTS: list[Any] = [
 ]
 
 
-def tls_requests(directory: str) -> list[Any]:
-    """Requests about TLS for moves, whose credentials are in the directory."""
+def requests_with_files(directory: str) -> list[Any]:
+    """Requests about dumps and TLS for moves, whose files are in the directory."""
     made = {"qom-type": "tls-creds-x509"}
     good = made | {"dir": directory}
     added = [
@@ -113,7 +130,14 @@ def tls_requests(directory: str) -> list[Any]:
         *(good | {"id": name} for name in ("", "1x", "a b", "c0", "c0")),
         good | {"id": "s0", "endpoint": "server", "verify-peer": True},
     ]
+    dump = {"paging": False, "protocol": f"file:{directory}/core"}
+    memory = {"val": 0, "size": 4096, "filename": f"{directory}/memory"}
     return [
+        {"execute": "dump-guest-memory", "arguments": dump},
+        {"execute": "query-dump"},
+        {"execute": "stop"},
+        {"execute": "dump-guest-memory", "arguments": dump},
+        *({"execute": command, "arguments": memory} for command in ("memsave", "pmemsave")),
         *({"execute": "object-add", "arguments": given} for given in added),
         *({"execute": "object-del", "arguments": given} for given in ({}, {"id": 3}, {"id": "x"})),
         *(
@@ -202,14 +226,14 @@ def test_answers_and_events_are_qemus(machine: Machine, tmp_path: Path) -> None:
         options = ("--memory", "256M", "--name", "one", "--paused", "--qmp", f"unix:{ours}")
         machine.processes.append(process := Process("run", "demo-le.elf", *options))
         directory = Authority(tmp_path).directory("good")
-        requests = [*REQUESTS[:-1], *tls_requests(directory), REQUESTS[-1]]
+        requests = [*REQUESTS[:-1], *requests_with_files(directory), REQUESTS[-1]]
         expected, found = conversation(theirs, requests), conversation(ours, requests)
         assert qemu.wait(60) == process.ends() == 0
     finally:
         qemu.kill()
         qemu.wait()
     assert found == expected
-    assert sum("event" in message for message in found) == 11
+    assert sum("event" in message for message in found) == 16
 
 
 def moved(source: Path, destination: Path, way: str) -> tuple[list[str], list[str], list[Any]]:

@@ -8,16 +8,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from chronovisor import __version__
+from chronovisor.cli import register_table
+from chronovisor.cli.dump_status import DumpStatus
 from chronovisor.machine.control import RequestHandler
+from chronovisor.machine.debugger.guest_addresses import NoAddressError, read_through
 from chronovisor.machine.ending import EndReason
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
 from chronovisor.machine.qmp.session import Implementation
 from chronovisor.migration.departure import Departure
 from chronovisor.migration.move_status import MoveStatus
+from chronovisor.migration.whole_file import replacing
 from chronovisor.timebase.handover import CLOCK_ERROR_LIMIT
 from chronovisor.timebase.policy import FREEZE
 
@@ -26,6 +31,10 @@ VERSION: Final = {
     "package": f"chronovisor {__version__}",
 }
 """The answer to `query-version`: the version of QEMU whose answers ours were compared with, and our own."""
+_MASK: Final = (1 << 64) - 1
+_MSR_LE: Final = 1
+_PIECE: Final = 1 << 20
+"""Bytes that are written at a time."""
 _RUN_STATES: Final = {
     "running": "running",
     "paused": "paused",
@@ -42,6 +51,7 @@ class Subject:
     departure: Departure
     moves: MoveStatus
     handlers: Mapping[str, RequestHandler]
+    dumps: DumpStatus
 
 
 class GuestCommands:
@@ -59,7 +69,10 @@ class GuestCommands:
             "system_reset": lambda given: self._handlers["reset"]({}),
             "system_powerdown": self._power_down,
             "quit": self._quit,
+            "memsave": self._save_effective,
+            "pmemsave": self._save_real,
             "dump-guest-memory": self._dump,
+            "query-dump": lambda given: self._its.dumps.as_json(),
             "query-dump-guest-memory-capability": lambda given: {"formats": ["elf"]},
             "query-target": lambda given: {"arch": "ppc64"},
             "query-memory-size-summary": lambda given: {
@@ -145,11 +158,75 @@ class GuestCommands:
             raise MachineError("a dump is written to a file: say protocol file:PATH")
         self._handlers["dump"]({"path": os.path.abspath(path)})
 
+    def _save_effective(self, given: dict[str, Any]) -> None:
+        self.check_vcpu(given.get("cpu-index", 0))
+        self._save(given, given.get("cpu-index", 0))
+
+    def _save_real(self, given: dict[str, Any]) -> None:
+        self._save(given, None)
+
+    def _save(self, given: dict[str, Any], vcpu: int | None) -> None:
+        address, size, path = given["val"] & _MASK, given["size"], os.path.abspath(given["filename"])
+        if not 0 <= size <= self._guest.memory.size:
+            raise MachineError(f"Parameter 'size' expects 0 to {self._guest.memory.size} bytes")
+        try:
+            # Held all the time: it is one moment's memory.
+            with replacing(Path(path)) as file, self._departure.no_move(), self._guest.held():
+                for at in range(0, size, _PIECE):
+                    wanted = min(_PIECE, size - at)
+                    piece = self._read(vcpu, (address + at) & _MASK, wanted)
+                    if len(piece) < wanted:
+                        raise MachineError(f"Invalid addr 0x{address:016x}/size {size} specified")
+                    file.write(piece)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise MachineError(f"Could not open '{path}': {reason}") from None
+
+    # For people
+
+    def check_vcpu(self, vcpu: int) -> None:
+        """MachineError unless there is no guest yet, or it has this vCPU."""
+        if self._subject() is not None and vcpu not in range(self._guest.topology.vcpus):
+            raise MachineError("Parameter 'cpu-index' expects a CPU number")
+
     def registers(self, vcpu: int) -> str:
         """Return a vCPU's registers, in lines for people."""
         shown = self._handlers["reg"]({"vcpu": vcpu, "register": None, "value": None})
-        lines = [f"{name:12} {found['value']:0{2 * found['size']}x}" for name, found in shown.items()]
-        return "\r\n".join([f"CPU#{vcpu}", *lines, ""])
+        values = {name: found["value"] for name, found in shown.items()}
+        time = self._handlers["ps"]({})["guest_tb"]
+        return "".join(f"{line}\r\n" for line in register_table.lines(vcpu, values, time or 0))
+
+    def register(self, vcpu: int, name: str) -> int:
+        """Return a register by KVM's name or QEMU's (`nip`), in upper or lower case."""
+        kvm = "PC" if name.lower() == "nip" else name.upper()
+        answer = self._handlers["reg"]({"vcpu": vcpu, "register": kvm, "value": None})
+        return int(answer[kvm]["value"])
+
+    def is_little_endian(self, vcpu: int) -> bool:
+        """Whether a vCPU is in the little-endian mode."""
+        return bool(self.register(vcpu, "MSR") & _MSR_LE)
+
+    def read_memory(self, vcpu: int | None, address: int, size: int) -> bytes:
+        """Return the bytes at an address, up to the first that is not there: one as a vCPU's kernel would
+        translate it, or a guest real one without a vCPU.
+        """
+        with self._departure.no_move(), self._guest.held():
+            return self._read(vcpu, address, size)
+
+    def _read(self, vcpu: int | None, address: int, size: int) -> bytes:
+        guest = self._guest
+        translating = None if vcpu is None else next(found for found in guest.vcpus if found.id == vcpu)
+
+        def real(at: int) -> int:
+            found = at if translating is None else translating.translate(at & _MASK)
+            if found is None or found >= guest.memory.size:
+                raise NoAddressError
+            return found
+
+        try:
+            return read_through(guest.memory, real, address, size)
+        except NoAddressError:
+            return b""
 
 
 def required(subject: Subject | None) -> Subject:

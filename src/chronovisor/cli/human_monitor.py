@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple
 
+from chronovisor.cli.guest_commands import GuestCommands
+from chronovisor.cli.monitor_expressions import ExpressionError, ExtraneousError, Format, evaluate
 from chronovisor.kvm.errors import KvmError
+from chronovisor.kvm.registers import RegisterError
 from chronovisor.machine.control import ControlError
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.qmp.session import Implementation
@@ -28,11 +31,16 @@ _COMMANDS: Final = (
     _Line(("cont", "c"), "", "resume emulation"),
     _Line(("help", "?"), "[cmd]", "show the help"),
     _Line(("info",), "[subcommand]", "show various information about the system state"),
+    _Line(("print", "p"), "/fmt expr", "print expression value (use $reg for CPU register access)"),
     _Line(("quit", "q"), "", "quit the emulator"),
     _Line(("stop", "s"), "", "stop emulation"),
     _Line(("system_powerdown",), "", "send system power down event"),
     _Line(("system_reset",), "", "reset the system"),
+    _Line(("x",), "/fmt addr", "virtual memory dump starting at 'addr'"),
+    _Line(("xp",), "/fmt addr", "physical memory dump starting at 'addr'"),
 )
+_EXPRESSIONS: Final = ("print", "x", "xp")
+"""The commands whose argument is an expression."""
 _INFO: Final = (
     _Line(("cpus",), "", "show infos for each CPU"),
     _Line(("name",), "", "show the current VM name"),
@@ -43,21 +51,31 @@ _INFO: Final = (
 
 
 class HumanMonitor:
-    """Answers lines by QMP's `commands`; `registers` are a vCPU's, as text."""
+    """Answers lines by QMP's `commands`; `guest` has its registers and memory for people."""
 
-    def __init__(self, commands: Mapping[str, Implementation], registers: Callable[[int], str]) -> None:
+    def __init__(self, commands: Mapping[str, Implementation], guest: GuestCommands) -> None:
         self._commands = commands
-        self._registers = registers
+        self._guest = guest
 
     def answer(self, given: dict[str, Any]) -> str:
-        """Answer `human-monitor-command`. What is wrong with a line is in the answer, as with QEMU."""
+        """Answer `human-monitor-command`. What is wrong with a line is in the answer, as with QEMU.
+
+        MachineError for a vCPU that is not there.
+        """
+        vcpu = given.get("cpu-index", 0)
+        self._guest.check_vcpu(vcpu)
         words = given["command-line"].split()
         if not words:
             return ""
+        # A format may follow at once.
+        name, slash, format_ = words[0].partition("/")
+        words[:1] = [name, slash + format_] if slash else [name]
         prefix, known, name, *rest = _resolved(words)
         if known is None:
             return f"unknown command: '{prefix}{name}'{_LINE}"
         first = known.names[0]
+        if first in _EXPRESSIONS and not prefix:
+            return self._expression(known, name, rest, vcpu)
         if rest and first != "help" and (first, rest) != ("registers", ["-a"]):
             return (
                 f"{'|'.join(known.names)}: extraneous characters at the end of line{_LINE}"
@@ -65,13 +83,37 @@ class HumanMonitor:
             )
         try:
             if prefix:
-                return self._info(first, bool(rest), given.get("cpu-index", 0))
+                return self._info(first, bool(rest), vcpu)
             if first in ("help", "info"):
                 return _help(rest if first == "help" else ["info"])
             self._commands[first]({})
         except (MachineError, KvmError, ControlError) as error:
             return f"Error: {error}{_LINE}"
         return ""
+
+    def _expression(self, known: _Line, name: str, words: Sequence[str], vcpu: int) -> str:
+        first = known.names[0]
+        has_format = bool(words) and words[0].startswith("/")
+        try:
+            shown_as = Format.parse(words[0]) if has_format else Format()
+            value = evaluate(" ".join(words[has_format:]), lambda register: self._register(vcpu, register))
+            if first == "print":
+                return f"{shown_as.shown(value)}{_LINE}"
+            size = shown_as.count * shown_as.size
+            memory = self._guest.read_memory(None if first == "xp" else vcpu, value, size)
+            order: Literal["little", "big"] = "little" if self._guest.is_little_endian(vcpu) else "big"
+        except ExpressionError as error:
+            of = f"{'|'.join(known.names)}: " if isinstance(error, ExtraneousError) else ""
+            return f'{of}{error}{_LINE}Try "help {name}" for more information{_LINE}'
+        except (MachineError, KvmError, ControlError) as error:
+            return f"Error: {error}{_LINE}"
+        return "".join(f"{line}{_LINE}" for line in shown_as.lines(value, memory, order))
+
+    def _register(self, vcpu: int, name: str) -> int:
+        try:
+            return self._guest.register(vcpu, name)
+        except RegisterError:
+            raise ExpressionError("unknown register") from None
 
     def _info(self, what: str, of_all: bool, vcpu: int) -> str:
         if what == "name":
@@ -86,10 +128,10 @@ class HumanMonitor:
             number = ".".join(str(version["qemu"][part]) for part in ("major", "minor", "micro"))
             return f"{number} ({version['package']}){_LINE}"
         if what == "registers" and not of_all:
-            return self._registers(vcpu)
+            return self._guest.registers(vcpu)
         cpus = self._ask("query-cpus-fast")
         if what == "registers":
-            return _LINE.join(self._registers(cpu["cpu-index"]) for cpu in cpus)
+            return "".join(self._guest.registers(cpu["cpu-index"]) for cpu in cpus)
         return "".join(
             f"{'*' if cpu['cpu-index'] == vcpu else ' '} CPU #{cpu['cpu-index']}: "
             f"thread_id={cpu['thread-id']}{_LINE}"

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from chronovisor.cli.entrance import Entrance
-from chronovisor.cli.guest_commands import VERSION, GuestCommands, Subject
+from chronovisor.cli.guest_commands import VERSION, GuestCommands, Subject, required
 from chronovisor.cli.human_monitor import HumanMonitor
 from chronovisor.cli.incoming_move import IncomingMove
 from chronovisor.cli.monitor_moves import MoveCommands
@@ -77,6 +77,7 @@ class Monitor:
         self._subject = subject
         subject.departure.on_pause = self._tell_pause
         subject.moves.changed = self._moves.tell_move
+        subject.dumps.stopped, subject.dumps.completed = self._tell_pause, self._tell_dump
         platform = subject.guest.platform
         platform.on_restart = self._tell_restart
         platform.power_button.on_press = self._tell_power_down
@@ -98,6 +99,8 @@ class Monitor:
             if kind is None and end is not None and end.reason is EndReason.MOVED:
                 self._server.wait_for_clients(lambda: self._quit, self._stay)
         finally:
+            if end is not None and end.reason is EndReason.PANIC:
+                self._server.tell("GUEST_PANICKED", {"action": "poweroff"})
             self._server.tell("SHUTDOWN", self._cause(end))
             self._told_end.set()
             self._server.close()
@@ -111,7 +114,7 @@ class Monitor:
             **self._moves.implementations,
             **self._objects.implementations,
         }
-        return done | {"human-monitor-command": HumanMonitor(done, self._guest_commands.registers).answer}
+        return done | {"human-monitor-command": HumanMonitor(done, self._guest_commands).answer}
 
     def _end(self, given: dict[str, Any]) -> None:
         self._quit = True
@@ -132,6 +135,10 @@ class Monitor:
 
     def _tell_pause(self, paused: bool) -> None:
         self._server.tell("STOP" if paused else "RESUME", {})
+
+    def _tell_dump(self, error: str | None) -> None:
+        result = {"result": required(self._subject).dumps.as_json()}
+        self._server.tell("DUMP_COMPLETED", result if error is None else result | {"error": error})
 
     def _tell_power_down(self) -> None:
         self._server.tell("POWERDOWN", {})

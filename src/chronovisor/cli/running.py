@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from chronovisor.cli.debugging import DebuggerOptions, Debugging
+from chronovisor.cli.dump_status import DumpStatus
 from chronovisor.cli.guest_end import EndReport, end_as_json, ended_by
 from chronovisor.cli.output import say
 from chronovisor.cli.terminal import end_this_process, kill_this_process
@@ -148,7 +149,8 @@ class _Service:
         self._guest = guest
         self._moves = MoveStatus()
         self.departure = Departure(guest, say, self._moves.probe, trace)
-        self._time_away = TimeAway(guest, self.departure)
+        self._dumps = DumpStatus()
+        self._time_away = TimeAway(guest, self.departure, self._dumps)
         self._human: Callable[[dict[str, Any]], str] | None = None
         self.debugging = Debugging(guest, self._time_away, say, self._answer_line)
         self._console = ConsoleSessions(guest.console)
@@ -271,7 +273,7 @@ class _Service:
     def _subject(self) -> Subject:
         from chronovisor.cli.guest_commands import Subject
 
-        return Subject(self._guest, self.departure, self._moves, self.handlers)
+        return Subject(self._guest, self.departure, self._moves, self.handlers, self._dumps)
 
     def _answer_line(self, line: str, vcpu: int) -> str:
         """Answer a line of the human monitor, which a debugger's user has typed with that vCPU chosen."""
@@ -280,7 +282,7 @@ class _Service:
             from chronovisor.cli.human_monitor import HumanMonitor
 
             commands = GuestCommands(self._subject)
-            self._human = HumanMonitor(commands.implementations, commands.registers).answer
+            self._human = HumanMonitor(commands.implementations, commands).answer
         return self._human({"command-line": line, "cpu-index": vcpu})
 
     def console_socket(self, at: OwnSocket) -> AbstractContextManager[object]:

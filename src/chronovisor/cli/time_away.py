@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from chronovisor.cli.dump_status import DumpStatus
 from chronovisor.machine.control import FAILED, ControlError, RequestHandler
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
@@ -20,9 +21,10 @@ from chronovisor.timebase.types import GuestTime, Ticks
 class TimeAway:
     """Pauses, saves and resumes one guest; never while it moves, nor while a move's outcome is unknown."""
 
-    def __init__(self, guest: Guest, departure: Departure) -> None:
+    def __init__(self, guest: Guest, departure: Departure, dumps: DumpStatus) -> None:
         self._guest = guest
         self._departure = departure
+        self._dumps = dumps
         self._debugged = False
         """Whether a debugger keeps the guest stopped."""
         self.handlers: dict[str, RequestHandler] = {
@@ -131,8 +133,13 @@ class TimeAway:
         with self._departure.no_move():
             self.check_decided()
             began = time.monotonic_ns()
+            running = self._guest.running
             try:
-                with replacing(Path(path)) as file, self._guest.held():
+                with (
+                    replacing(Path(path)) as file,
+                    self._guest.held(),
+                    self._dumps.writing(self._guest.memory.size, running),
+                ):
                     write_core(self._guest, file)
                     stopped = time.monotonic_ns() - began
             except OSError as error:

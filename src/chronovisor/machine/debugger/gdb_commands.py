@@ -13,7 +13,8 @@ from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.interface import Vcpu
 from chronovisor.kvm.registers import RegisterError, read_register
 from chronovisor.machine.debugger.gdb_protocol import PACKET_SIZE
-from chronovisor.machine.debugger.inspector import Inspector, NoAddressError, Watching, byte_order
+from chronovisor.machine.debugger.guest_addresses import NoAddressError
+from chronovisor.machine.debugger.inspector import Inspector, Watching, byte_order
 from chronovisor.machine.debugger.target_description import (
     CORE,
     FPU,

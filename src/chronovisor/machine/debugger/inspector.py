@@ -11,11 +11,12 @@ from typing import Final, Literal, Protocol
 from chronovisor.kvm.exits import DebugExit
 from chronovisor.kvm.interface import Vcpu
 from chronovisor.kvm.registers import read_register
+from chronovisor.machine.debugger.guest_addresses import NoAddressError, read_through
 from chronovisor.machine.debugger.past import Arrival, Past, Places
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
 from chronovisor.memory import Watchpoint
-from chronovisor.memory.guest_memory import PAGE_SIZE, AddressError
+from chronovisor.memory.guest_memory import PAGE_SIZE
 
 _MSR_LE: Final = 1
 
@@ -49,10 +50,6 @@ class Watching(Enum):
     STORES = "watch"
     LOADS = "rwatch"
     ALL = "awatch"
-
-
-class NoAddressError(LookupError):
-    """An effective address that leads to no memory."""
 
 
 def byte_order(guest: Guest) -> Literal["little", "big"]:
@@ -234,17 +231,7 @@ class Inspector:
 
     def read_memory(self, vcpu: Vcpu, address: int, size: int) -> bytes:
         """The bytes at an address up to the first that is not there; NoAddressError if the first is not."""
-        found = bytearray()
-        while len(found) < size:
-            at = address + len(found)
-            piece = min(size - len(found), PAGE_SIZE - at % PAGE_SIZE)
-            try:
-                found += self.shown.memory.read(self._real(vcpu, at), piece)
-            except (NoAddressError, AddressError):
-                if found:
-                    break
-                raise NoAddressError from None
-        return bytes(found)
+        return read_through(self.shown.memory, lambda at: self._real(vcpu, at), address, size)
 
     def write_memory(self, vcpu: Vcpu, address: int, data: bytes) -> None:
         """Write bytes; NoAddressError, and nothing is written, if any of the addresses is not there.
