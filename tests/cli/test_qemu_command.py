@@ -197,6 +197,22 @@ def test_it_says_what_scripts_look_for(capsys: pytest.CaptureFixture[str]) -> No
     assert any(line.startswith("guest_errors ") for line in lines)
 
 
+@pytest.mark.oracle
+@pytest.mark.skipif(shutil.which("qemu-system-ppc64") is None, reason="qemu-system-ppc64 is not installed")
+@pytest.mark.parametrize(
+    ("option", "lines"), [("accel", 3), ("device", 5), ("netdev", 3), ("chardev", 5), ("object", 2)]
+)
+def test_lists_are_parts_of_qemus(option: str, lines: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([f"-{option}", "help"]) == 0
+    ours = capsys.readouterr().out.splitlines()
+    assert len(ours) == lines
+    theirs = subprocess.run(
+        ["qemu-system-ppc64", f"-{option}", "help"], capture_output=True, text=True
+    ).stdout
+    # On a machine that is none of Power, QEMU has no `kvm` for it.
+    assert {line.rstrip() for line in ours} <= {*map(str.rstrip, theirs.splitlines()), "kvm"}
+
+
 def test_a_guest_by_qemus_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It waits for `cont`, is on a socket's console, and ends with QEMU's status."""
     monkeypatch.setenv("CHRONOVISOR_RUN_DIR", str(tmp_path / "run"))

@@ -9,6 +9,8 @@ from chronovisor.cli.qemu.option import QEMU_ESCAPE, QemuOptionError, Settings, 
 from chronovisor.machine.errors import MachineError
 
 _BACKENDS: Final = ("socket", "file", "stdio", "null")
+CHARDEV_HELP: Final = "Available chardev backend types:\n" + "".join(f"  {name}\n" for name in _BACKENDS)
+OBJECT_HELP: Final = "List of user creatable objects:\n  tls-creds-x509\n"
 _SERVER: Final = (
     "server",
     "wait",

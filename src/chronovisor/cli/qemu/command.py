@@ -10,10 +10,11 @@ from chronovisor import __version__
 from chronovisor.cli import execute, explain
 from chronovisor.cli.output import printable
 from chronovisor.cli.qemu import PROGRAM, ended_by
-from chronovisor.cli.qemu.machine_options import CPU_HELP, MACHINE_HELP
+from chronovisor.cli.qemu.character_devices import CHARDEV_HELP, OBJECT_HELP
+from chronovisor.cli.qemu.machine_options import ACCELERATOR_HELP, CPU_HELP, MACHINE_HELP
 from chronovisor.cli.qemu.option import QemuOptionError, Settings
 from chronovisor.cli.qemu.options import BY_NAME, OPTIONS
-from chronovisor.cli.qemu.storage_and_network import take_disk
+from chronovisor.cli.qemu.storage_and_network import DEVICE_HELP, NETDEV_HELP, take_disk
 from chronovisor.cli.status import ExitStatus
 from chronovisor.machine.errors import ImageError
 from chronovisor.machine.guest_log import MEANINGS
@@ -88,7 +89,17 @@ def translate(given: Sequence[str]) -> list[str]:
 _LOG_HELP: Final = "Log items (comma separated):\n" + "".join(
     f"{item:<15} {meaning}\n" for item, meaning in MEANINGS.items()
 )
-_LISTS: Final = {"machine": MACHINE_HELP, "cpu": CPU_HELP, "d": _LOG_HELP}
+_LISTS: Final = {
+    "machine": MACHINE_HELP,
+    "accel": ACCELERATOR_HELP,
+    "cpu": CPU_HELP,
+    "device": DEVICE_HELP,
+    "netdev": NETDEV_HELP,
+    "chardev": CHARDEV_HELP,
+    "object": OBJECT_HELP,
+    "d": _LOG_HELP,
+}
+"""What options answer to `help`, by their names."""
 
 
 def usage() -> str:

@@ -31,6 +31,9 @@ _PROPERTIES: Final = {
 }
 """What can be said of the machine, and how: what is so here."""
 _ACCELERATORS: Final = {"tcg": "embedded", "kvm": "linux", "kvm:tcg": "auto"}
+ACCELERATOR_HELP: Final = "Accelerators supported in QEMU binary:\n" + "".join(
+    f"{name}\n" for name in _ACCELERATORS if ":" not in name
+)
 _CPUS: Final = (
     (re.compile(r"power9(_v2\.[0-2])?"), "power9"),
     (re.compile(r"power8(_v2\.0)?"), "power8"),

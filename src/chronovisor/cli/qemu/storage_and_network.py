@@ -11,6 +11,19 @@ from chronovisor.cli.qemu.option import QemuOptionError, Settings, each_value, k
 _FORWARDED: Final = re.compile(r"(tcp|udp):([^:\[\]]*|\[[^\[\]]*\]):(\d+)-:(\d+)", re.ASCII)
 """A port of this machine that leads to the guest: PROTOCOL:[ADDRESS]:PORT-:PORT."""
 _HARMLESS = ("id", "if", "index", "bus", "unit", "cache", "aio", "discard", "detect-zeroes", "media")
+_DEVICES: Final = {
+    "scsi-hd": ("Storage", 'bus SCSI, desc "virtual SCSI disk"'),
+    "spapr-vscsi": ("Storage", "bus spapr-vio-bus"),
+    "spapr-vlan": ("Network", "bus spapr-vio-bus"),
+}
+"""What each device is, and as what QEMU lists it."""
+_NETWORKS: Final = ("user", "tap")
+DEVICE_HELP: Final = "".join(
+    f"{kind} devices:\n"
+    + "".join(f'name "{name}", {shown}\n' for name, (of, shown) in _DEVICES.items() if of == kind)
+    for kind in ("Storage", "Network")
+)
+NETDEV_HELP: Final = "Available netdev backend types:\n" + "".join(f"{name}\n" for name in _NETWORKS)
 
 
 def take_drive(settings: Settings, text: str) -> None:
@@ -55,7 +68,7 @@ def take_device(settings: Settings, text: str) -> None:
             raise QemuOptionError(f"there is no network {values.get('netdev', '')!r} before")
         settings.set("--net", _with_address(settings.networks.pop(values["netdev"]), values))
     else:
-        raise QemuOptionError(f"{driver!r} is not available; there are scsi-hd, spapr-vscsi and spapr-vlan")
+        raise QemuOptionError(f"{driver!r} is not available; there are {', '.join(_DEVICES)}")
 
 
 def take_netdev(settings: Settings, text: str) -> None:
@@ -120,7 +133,7 @@ def _network(values: Mapping[str, str], forwarded: Sequence[str]) -> str:
         if values.get("script", "no") != "no" or values.get("downscript", "no") != "no":
             raise QemuOptionError("script and downscript can be no: the tap device must be there")
         return f"tap={values['ifname']}"
-    raise QemuOptionError(f"{kind!r} is not available; there are user, and tap with ifname=NAME")
+    raise QemuOptionError(f"{kind!r} is not available; there are {', '.join(_NETWORKS)} (with ifname=NAME)")
 
 
 def _port(text: str) -> str:
