@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import chronovisor
-from chronovisor.cli import COMMANDS
+from chronovisor.cli import COMMANDS, HELP
 
 sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 
@@ -22,6 +22,7 @@ man_pages = [
     (f"commands/{name}", f"chronovisor-{name}", command.summary, [author], 1)
     for name, command in COMMANDS.items()
 ]
+man_pages.append(("commands/index", "chronovisor", HELP.partition("\n")[0], [author], 1))
 man_pages.append(("qemu", "chronovisor-qemu", "QEMU's command line, for what Chronovisor has.", [author], 1))
 
 html_theme = "furo"

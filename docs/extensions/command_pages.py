@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from docutils import nodes
 from sphinx.application import Sphinx
 
-from chronovisor.cli import COMMANDS
+from chronovisor.cli import COMMANDS, HELP
 from chronovisor.cli.status import statuses_in_help
 
 FOLDER = "commands"
@@ -22,7 +23,7 @@ def pages() -> dict[str, str]:
     rows = "".join(f"| [{name}]({name}.md) | {one.summary} |\n" for name, one in COMMANDS.items())
     listed = "".join(f"{name}\n" for name in COMMANDS)
     made["index"] = (
-        "# Commands\n\n`chronovisor COMMAND --help` says the same on a terminal.\n\n"
+        f"# Commands\n\n{_text(HELP)}\n\n"
         f"| command | what it does |\n| --- | --- |\n{rows}\n"
         f"```{{toctree}}\n:hidden:\n\n{listed}```\n"
     )
@@ -38,7 +39,9 @@ def _page(name: str) -> str:
     context: Any = command.make_context(f"chronovisor {name}", [], resilient_parsing=True)
     usage = " ".join(command.collect_usage_pieces(context))
     told = inspect.cleandoc(command.help or summary)
-    parts = [f"# {name}", _text(told), f"```\nchronovisor {name} {usage}\n```"]
+    # In the order of a manual page.
+    synopsis = f"## Synopsis\n\n```\nchronovisor {name} {usage}\n```"
+    parts = [f"# {name}", synopsis, "## Description", _text(told)]
     for title, kind in (("Arguments", "argument"), ("Options", "option")):
         found = [p for p in command.params if p.param_type_name == kind and not getattr(p, "hidden", False)]
         # The option --help is on every page of its own accord.
@@ -85,7 +88,16 @@ def _write(app: Sphinx) -> None:
             path.write_text(text)
 
 
+def _without_links(app: Sphinx, doctree: nodes.document, _name: str) -> None:
+    """Leave the words alone of what leads to another page: a manual page cannot lead there."""
+    if app.builder.name == "man":
+        for link in list(doctree.findall(nodes.reference)):
+            if "://" not in link.get("refuri", ""):
+                link.replace_self(link.children)
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Join Sphinx."""
     app.connect("builder-inited", _write)
+    app.connect("doctree-resolved", _without_links)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

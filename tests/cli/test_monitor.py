@@ -248,7 +248,7 @@ def test_a_move_by_the_monitor(machine: Machine, tmp_path: Path) -> None:
             silent.settimeout(60)
             await client.execute("migrate", {"uri": f"tcp:127.0.0.1:{silent.getsockname()[1]}"})
             taken, _ = await asyncio.to_thread(silent.accept)
-        with pytest.raises(ExecuteError, match="one moves already"):
+        with pytest.raises(ExecuteError, match="There's a migration process in progress"):
             await client.execute("migrate", {"uri": address})
         # Nor does a move that somebody else asks for change what is told of this one.
         machine.fails(ExitStatus.USAGE, "on its way to", "migrate", "one", address)
@@ -267,7 +267,7 @@ def test_a_move_by_the_monitor(machine: Machine, tmp_path: Path) -> None:
         expected = [
             *("setup", "failed"),
             *("setup", "active", "STOP", "device", "failed", "RESUME"),
-            *("setup", "cancelled"),
+            *("setup", "cancelling", "cancelled"),
             *("setup", "active", "STOP", "device", "completed"),
         ]
         assert statuses == expected

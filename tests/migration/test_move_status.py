@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import pytest
 
 from chronovisor.machine.errors import MachineError
@@ -74,3 +76,26 @@ def test_a_move_beside_one_that_is_under_way_does_not_begin() -> None:
     moves.probe(SourcePhase.COPY)
     assert moves.begin() is None
     assert told == ["setup", "active"]
+
+
+def test_a_move_that_is_cancelled() -> None:
+    """It is cancelled until it has ended, whatever phase begins meanwhile; one that has ended is not."""
+    told: list[str] = []
+    moves = MoveStatus()
+    moves.changed = told.append
+    moves.cancel()
+    assert moves.begin() is not None
+
+    def move() -> NoReturn:
+        moves.probe(SourcePhase.COPY)
+        moves.cancel()
+        moves.cancel()
+        moves.probe(SourcePhase.SEND_STATE)
+        assert moves.begin() is None
+        raise MoveCancelledError("cancelled")
+
+    with pytest.raises(MoveCancelledError):
+        moves.follow(move)
+    moves.cancel()
+    assert told == ["setup", "active", "cancelling", "cancelled"]
+    assert not moves.under_way

@@ -84,7 +84,7 @@ COMMANDS: dict[str, Command] = {
 """The commands by name."""
 _OBJECTS = 150_000
 """How many more objects there are before garbage is looked for: more than a command loads."""
-_HELP = """A hypervisor for 64-bit Power guests that keep their own time.
+HELP = """A hypervisor for 64-bit Power guests that keep their own time.
 
 `chronovisor COMMAND --help` describes a command. CHRONOVISOR_RUN_DIR is the directory in which running guests
 are found by their names (default: $XDG_RUNTIME_DIR/chronovisor). CHRONOVISOR_CACHE is the directory in which
@@ -144,7 +144,7 @@ def _application(wanted: str) -> Any:
     from chronovisor.cli.needed_options import CheckedCommand
 
     app = typer.Typer(
-        help=_HELP,
+        help=HELP,
         epilog=statuses_in_help(()),
         add_completion=True,
         no_args_is_help=True,
@@ -168,7 +168,7 @@ def _application(wanted: str) -> Any:
         pass
 
     # Without a callback, a single command would be the whole application and lose its name.
-    app.callback(help=_HELP, epilog=statuses_in_help(()))(options)
+    app.callback(help=HELP, epilog=statuses_in_help(()))(options)
     for name, (module, summary, statuses) in COMMANDS.items():
         command = import_module(module).command if name == wanted else _stands_for
         app.command(name, cls=CheckedCommand, short_help=summary, epilog=statuses_in_help(statuses))(command)

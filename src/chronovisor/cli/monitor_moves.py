@@ -118,7 +118,7 @@ class MoveCommands:
         return replace(place, tls=True), self._objects.credentials(name, endpoint, self._tls["tls-hostname"])
 
     def _moves_already(self) -> MachineError:
-        return MachineError(f"{self._its.guest.name} moves already: wait for the end of that, or cancel it")
+        return MachineError("There's a migration process in progress: wait for its end, or cancel it")
 
     def _follow(self, request: dict[str, Any], number: int) -> None:
         try:

@@ -307,7 +307,7 @@ class _Service:
 
     def _migrate(self, request: dict[str, Any]) -> Any:
         if request["cancel"]:
-            return {"cancelled": self.departure.cancel()}
+            return {"cancelled": self.departure.cancel(self._moves.cancel)}
         if request["force_resume"]:
             self._moves.take_back(move := self.departure.force_resume())
             return {"resumed": move}

@@ -157,8 +157,8 @@ class Departure:
             finally:
                 self._leaving = self._progress = self._going_to = None
 
-    def cancel(self) -> str:
-        """Cancel the current move and return its id. From any thread.
+    def cancel(self, decided: Callable[[], None] = lambda: None) -> str:
+        """Cancel the current move and return its id; `decided` is called before. From any thread.
 
         MachineError if there is no move, or it is too late because COMMIT has left.
         """
@@ -166,7 +166,7 @@ class Departure:
         if leaving is None:
             raise MachineError(f"{self._guest.name} is not on its way anywhere")
         source, channel = leaving
-        source.cancel()
+        source.cancel(decided)
         channel.interrupt()
         return source.move
 

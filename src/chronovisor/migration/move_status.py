@@ -15,6 +15,7 @@ SETUP: Final = "setup"
 ACTIVE: Final = "active"
 DEVICE: Final = "device"
 """The guest is stopped, and the rest of it is sent."""
+CANCELLING: Final = "cancelling"
 COMPLETED: Final = "completed"
 CANCELLED: Final = "cancelled"
 FAILED: Final = "failed"
@@ -36,12 +37,12 @@ class MoveStatus:
         self.changed: Callable[[str], None] = lambda status: None
         self._begun = self._over = 0.0
         self._number = 0
-        self._beginning = threading.Lock()
+        self._changing = threading.Lock()
 
     @property
     def under_way(self) -> bool:
         """Whether a move is being made."""
-        return self.status in (SETUP, ACTIVE, DEVICE)
+        return self.status in (SETUP, ACTIVE, DEVICE, CANCELLING)
 
     @property
     def duration(self) -> float:
@@ -50,7 +51,7 @@ class MoveStatus:
 
     def begin(self) -> int | None:
         """Say that a move is to be made; return the move's number, or None if another one is under way."""
-        with self._beginning:
+        with self._changing:
             if self.under_way:
                 return None
             self._number += 1
@@ -62,8 +63,13 @@ class MoveStatus:
 
     def probe(self, phase: SourcePhase | DestinationPhase) -> None:
         """Note a phase of the source that begins."""
-        if isinstance(phase, SourcePhase) and phase in _STATUSES:
-            self._set(_STATUSES[phase])
+        if not isinstance(phase, SourcePhase) or phase not in _STATUSES:
+            return
+        with self._changing:
+            if self.status == CANCELLING:
+                return
+            self.status = _STATUSES[phase]
+        self.changed(_STATUSES[phase])
 
     def follow(self, move: Callable[[], MoveReport]) -> MoveReport:
         """Make the move that has begun, or ask again what became of it, and note how that ends."""
@@ -84,15 +90,23 @@ class MoveStatus:
             self.error = why
             self._finish(FAILED)
 
+    def cancel(self) -> None:
+        """Note that the move under way is cancelled, before anything is done for that; nothing if it has
+        ended by itself.
+        """
+        with self._changing:
+            if not self.under_way or self.status == CANCELLING:
+                return
+            self.status = CANCELLING
+        self.changed(CANCELLING)
+
     def take_back(self, move: str) -> None:
         """Note that the guest of an undecided move goes on here, as its operator says."""
         self.error = f"move {move} was undecided, and its operator let the guest go on here"
         self._finish(FAILED)
 
     def _finish(self, status: str) -> None:
-        self._over = time.monotonic()
-        self._set(status)
-
-    def _set(self, status: str) -> None:
-        self.status = status
+        with self._changing:
+            self._over = time.monotonic()
+            self.status = status
         self.changed(status)

@@ -144,16 +144,18 @@ class Source:
             raise
         return self._settle(SourcePhase.COMMIT, self._commit)
 
-    def cancel(self) -> None:
-        """Cancel the move; from any thread. MachineError if COMMIT has left already.
+    def cancel(self, decided: Callable[[], None] = lambda: None) -> None:
+        """Cancel the move; `decided` is called before. From any thread.
 
-        The source may be waiting for the destination: break the channel to end that.
+        MachineError if COMMIT has left already. The source may be waiting for the destination: break the
+        channel to end that.
         """
         with self._deciding:
             if self._committed:
                 raise MachineError(
                     f"{self._guest.name} was given away already: it is too late to cancel its move"
                 )
+            decided()
             self._cancelled.set()
 
     # The phases

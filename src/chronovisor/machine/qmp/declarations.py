@@ -134,7 +134,7 @@ TYPES: Final = (
          Member("target", "str", "always `ppc64`"),
          Member("props", "CpuInstanceProperties", "where it is"))),
     Enumeration("MigrationStatus",
-        ("setup", "active", "device", "cancelled", "completed", "failed", "x-undecided")),
+        ("setup", "active", "device", "cancelling", "cancelled", "completed", "failed", "x-undecided")),
     Structure("MigrationStats",
         (Member("transferred", "int", "bytes of memory sent"),
          Member("remaining", "int", "bytes that are known to be still to send"),
