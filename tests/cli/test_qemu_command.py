@@ -44,7 +44,7 @@ TAKEN = {
     f"-serial unix:/s,{SOCKET}": "--console=unix:/s",
     "-serial tcp::4444,server,nowait": "--console=tcp:127.0.0.1:4444",
     "-serial null -monitor none": "--console=none",
-    f"-chardev socket,id=m,path=/a,,b,{SOCKET} -mon chardev=m,mode=control": "--qmp=unix:/a,b --stay",
+    f"-chardev socket,id=m,path=/a,,b,{SOCKET} -mon chardev=m,id=mo,mode=control": "--qmp=unix:/a,b --stay",
     f"-chardev socket,id=m,host=h,port=1,tls-creds=t,{SOCKET} -mon m,mode=control "
     "-object tls-creds-x509,id=t,dir=d,endpoint=server": "--qmp=tls:h:1 --stay --tls-credentials=d "
     "--object=tls-creds-x509,id=t,dir=d,endpoint=server",

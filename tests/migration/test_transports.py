@@ -254,6 +254,30 @@ def test_who_speaks_no_tls_and_who_shows_no_certificate_are_hung_up_on(
     assert "showed no certificate" in said
 
 
+@pytest.mark.parametrize("role", ["client", "server"])
+def test_a_certificate_that_was_taken_back(guest: Guest, authority: Authority, role: str) -> None:
+    """As QEMU's, a directory can have a list of such certificates: each side looks at its own."""
+    good, other, bad = (authority.directory(name) for name in ("good", "other", "bad"))
+    authority.revoke("bad", role, told="good")
+    ours, theirs = (good, bad) if role == "client" else (bad, good)
+    with Waiting(LOOPBACK, Credentials.in_directory(ours, "server")) as waiting:
+        address = waiting.arrivals.address
+        with pytest.raises(MoveError, match="goes on here") as failed:
+            Departure(guest).migrate(address, LIMITS, credentials=Credentials.in_directory(theirs, "client"))
+        waiting.hears()
+        told = str(failed.value) if role == "server" else waiting.told[0]
+        assert "certificate revoked" in told
+        Departure(guest).migrate(address, LIMITS, credentials=Credentials.in_directory(other, "client"))
+        waiting.takes_it()
+
+
+def test_a_list_of_certificates_that_is_none(authority: Authority) -> None:
+    directory = authority.directory("pki")
+    (Path(directory) / "ca-crl.pem").write_text("none")
+    with pytest.raises(MachineError, match=r"ca-crl\.pem: no list of revoked certificates"):
+        Waiting(LOOPBACK, Credentials.in_directory(directory, "server"))
+
+
 def _talk(context: ssl.SSLContext, port: int) -> None:
     raw = socket.create_connection(("localhost", port), timeout=60)
     with raw, context.wrap_socket(raw, server_hostname="localhost") as peer:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,21 +31,29 @@ class Credentials:
     """Of `certificate`."""
     peer: str = ""
     """Whom the certificate of who listens has to be for; empty for the host that is connected to."""
+    revoked: str = ""
+    """A list of certificates that the authority takes back; empty for none."""
 
     @classmethod
     def in_directory(cls, directory: str, role: str) -> Credentials:
-        """Return those of a directory as QEMU has them: ca-cert.pem, ROLE-cert.pem and ROLE-key.pem.
+        """Return those of a directory as QEMU has them: ca-cert.pem, ROLE-cert.pem and ROLE-key.pem, and
+        ca-crl.pem if it is there.
 
         `role` is "client" for the side that connects, "server" for the one that listens.
         """
         of = Path(directory)
         found = cls(str(of / "ca-cert.pem"), str(of / f"{role}-cert.pem"), str(of / f"{role}-key.pem"))
-        return found.absolute()
+        revoked = of / "ca-crl.pem"
+        # One that cannot be looked at is told of when it is to be used.
+        return replace(found, revoked=str(revoked) if os.path.lexists(revoked) else "").absolute()
 
     def absolute(self) -> Credentials:
         """Return the same files by names that another process understands."""
-        ca, certificate, key = (str(Path(file).absolute()) for file in (self.ca, self.certificate, self.key))
-        return Credentials(ca, certificate, key, self.peer)
+        ca, certificate, key, revoked = (
+            file and str(Path(file).absolute())
+            for file in (self.ca, self.certificate, self.key, self.revoked)
+        )
+        return Credentials(ca, certificate, key, self.peer, revoked)
 
     def warning(self) -> str | None:
         """Return a line about a key that others can read; None if the owner alone can, or there is no key."""
@@ -81,6 +89,14 @@ class Credentials:
             context.load_verify_locations(self.ca)
         except (OSError, ValueError) as error:
             raise MachineError(f"{self.ca}: no authority's certificate ({_reason(error)})") from None
+        if self.revoked:
+            try:
+                context.load_verify_locations(self.revoked)
+            except (OSError, ValueError) as error:
+                raise MachineError(
+                    f"{self.revoked}: no list of revoked certificates ({_reason(error)})"
+                ) from None
+            context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF
         try:
             # Never ask for a password: there may be no terminal.
             context.load_cert_chain(self.certificate, self.key, password=_no_password)

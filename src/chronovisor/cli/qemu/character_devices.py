@@ -79,7 +79,7 @@ def take_qmp(settings: Settings, text: str) -> None:
 def take_mon(settings: Settings, text: str) -> None:
     """`-mon chardev=ID,mode=control`: QMP's clients, too."""
     values = key_values(text, "chardev")
-    only(values, "chardev", "mode", "pretty")
+    only(values, "chardev", "id", "mode", "pretty")
     if values.get("mode", "readline") != "control":
         raise QemuOptionError("the human monitor is not available; mode=control is QMP")
     _set_qmp(settings, _device(settings, f"chardev:{values.get('chardev', '')}"))

@@ -157,7 +157,7 @@ OPTIONS: Final = (
         "`--tls-credentials` and `--object`", take_object,
         "For `-chardev socket`, `-qmp tcp:` and `-serial tcp:`, one directory for all; for moves as many as "
         "you like. Both sides have to show a certificate. No `tls-authz`; every other object is refused."),
-    Option(("mon",), "[chardev=]ID,mode=control", "the same as -qmp", "`--qmp`", take_mon),
+    Option(("mon",), "[chardev=]ID,mode=control[,id=ID]", "the same as -qmp", "`--qmp`", take_mon),
     Option(("gdb",), "tcp:[HOST]:PORT|unix:PATH|none", "where gdb connects", "`--gdb`", take_gdb,
         "Only this machine's loopback is listened to (`run --gdb tls:` listens under TLS)."),
     Option(("s",), "", "the same as -gdb tcp::1234", "`--gdb 1234`", _sets("--gdb", "1234")),
