@@ -21,7 +21,7 @@ TlsCredentials = Annotated[
     str,
     typer.Option(
         help="For tls: a directory as QEMU's x509 credentials: ca-cert.pem, server-cert.pem and "
-        "server-key.pem of who listens, client-cert.pem and client-key.pem of who connects, and ca-crl.pem if "
+        "server-key.pem of who listens, client-cert.pem and client-key.pem of who connects; ca-crl.pem if "
         "certificates were revoked.",
         metavar="DIR",
     ),
