@@ -1,8 +1,11 @@
-"""In virtual time the decrementer's interrupt comes before the same instruction in every engine."""
+"""In virtual time the decrementer's interrupt comes before the same instruction in every engine, and each
+reads the same times.
+"""
 
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 from little_guests import RFID, Guest, addi, bdnz, branch, lis, mfdec, mftb, mr, mtdec, mtmsrd_ee, spin
@@ -20,7 +23,7 @@ from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.isa.assembly import assemble
 from chronovisor.isa.bits import LPCR, MSR
-from chronovisor.timebase.clock import VirtualTime
+from chronovisor.timebase.clock import RealTime, TickSource, VirtualTime
 
 ENGINES = (ConcreteEngine, NativeEngine, RegionEngine)
 LOOP = 0x2000
@@ -53,6 +56,8 @@ def drawn_code(draw: random.Random) -> list[int]:
                     ],
                     [mftb(10), *words(_DIGEST)],
                     [mfdec(10), *words(_DIGEST)],
+                    # PURR and SPURR.
+                    words(f"mfspr r10,309; {_DIGEST}; mfspr r10,308; {_DIGEST}"),
                     spin(draw.choice((1, 2, 30, 400))),
                     [*spin(draw.choice((30, 400)))[:2], *[mr(11, 10)] * 9, bdnz(-9)],
                     [*spin(draw.choice((30, 400)))[:2], *[mr(11, 10)] * 9, bdnz(-9)],
@@ -127,3 +132,47 @@ def test_every_engine_takes_the_same_course(part: int) -> None:
     assert natively[ConcreteEngine] == 0
     # The others are those that come when native code cannot go on, or long after the decrementer expired.
     assert min(natively[NativeEngine], natively[RegionEngine]) > 0.9 * interrupts
+
+
+@pytest.mark.parametrize("source", [VirtualTime(), RealTime()])
+def test_native_code_reads_run_times_by_itself(source: TickSource) -> None:
+    """They go on from where they stood when the vCPU left the guest, and nobody else reads them."""
+    library((True, True)).ensure()
+    guest = Guest(Hypervisor(source, 5 << 40, engine=NativeEngine))
+    # The second of two readings of each is larger. r20 counts how often it is not.
+    compared = "sub r12,r11,r10; srdi r12,r12,63; add r20,r20,r12"
+    pairs = [f"mfspr r10,{number}; nop; mfspr r11,{number}; {compared}" for number in (308, 309)]
+    # r21 is the last reading, which the next one follows.
+    follows = "mfspr r10,309; sub r12,r10,r21; srdi r12,r12,63; add r20,r20,r12; mr r21,r10"
+    loop = words("; ".join((*pairs, follows)))
+    vcpu = guest.vcpu(0, guest.code(LOOP, [*loop, branch(-len(loop))]))
+    assert isinstance(vcpu.state, NativeThread)
+    last = runs = 0
+
+    def interpreted() -> int:
+        before = vcpu.state.interpreted
+        source.call_at(source.ticks() + 500_000, vcpu.kick)
+        assert isinstance(vcpu.run(), Kicked)
+        return vcpu.state.interpreted - before
+
+    deadline = time.monotonic() + 120
+    # Until there are handlers.
+    while interpreted() or last == vcpu.state.gpr[21]:
+        assert time.monotonic() < deadline
+        last = vcpu.state.gpr[21]
+    for number in range(20):
+        if number == 10:
+            vcpu.purr.value, vcpu.spurr.value = 1 << 50, 1 << 52
+        assert interpreted() < 10
+        purr = vcpu.state.gpr[21]
+        assert last <= purr <= vcpu.purr.value
+        if last < purr:
+            # A kick can come too early for a run.
+            runs += 1
+            assert vcpu.purr.value - purr < 50_000_000
+        # It stands while the vCPU does not run.
+        assert vcpu.purr.value == vcpu.purr.value
+        last = purr
+    assert runs >= 10
+    assert last > 1 << 50
+    assert vcpu.state.gpr[20] == 0

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
+
+NOT_LENT: Final = 1 << 63
+"""Stands for how far a counter is ahead of the clock: native code leaves it to the concrete evaluator."""
 
 
 class ThreadTime(Protocol):
-    """What native code needs to read TB and to read and write DEC by itself, all in ticks.
+    """What native code needs to read TB, PURR and SPURR and to read and write DEC by itself, all in ticks.
 
     T = clock + ``tb_adjust``. If ``ticks_per_instruction`` is 0 the clock is the machine's monotonic one.
     Otherwise it stands at ``virtual_ticks`` when a run begins. ``pending``: an interrupt other than the
-    decrementer's waits for MSR[EE].
+    decrementer's waits for MSR[EE]. PURR = clock + ``purr_ahead``, unless that is `NOT_LENT`. The same holds
+    for SPURR.
     """
 
     tb_adjust: int
@@ -19,9 +23,11 @@ class ThreadTime(Protocol):
     dec_written_at: int
     virtual_ticks: int
     ticks_per_instruction: int
+    purr_ahead: int
+    spurr_ahead: int
     pending: int
-    lent: tuple[int, int, int] | None
-    """What ``tb_adjust``, ``dec_deadline`` and ``pending`` were set to last; None to set them again."""
+    lent: tuple[int, ...] | None
+    """What those that `lend` sets from outside a run were set to last; None to set them again."""
 
 
 class LiveRegisters(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from chronovisor.engine.live_registers import NOT_LENT
 from chronovisor.timebase.clock import TickSource
 from chronovisor.timebase.types import MASK64, SourceTime
 
@@ -20,6 +21,11 @@ class RunTime:
         """Return the ticks up to now."""
         since = self._since
         return self._before if since is None else self._before + self._source.ticks() - since
+
+    @property
+    def ahead(self) -> int | None:
+        """By how many ticks it is ahead of the clock; None while it stands."""
+        return None if self._since is None else self._before - self._since
 
     def start(self, now: SourceTime) -> None:
         """Count from the tick `now` on."""
@@ -40,6 +46,12 @@ class RunningCounter:
     def __init__(self, run_time: RunTime) -> None:
         self._run_time = run_time
         self._ahead = 0
+
+    @property
+    def ahead(self) -> int:
+        """By how many ticks, modulo 2^64, it is ahead of the clock; `NOT_LENT` while it stands."""
+        ahead = self._run_time.ahead
+        return NOT_LENT if ahead is None else (ahead + self._ahead) & MASK64
 
     @property
     def value(self) -> int:

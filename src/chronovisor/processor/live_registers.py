@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from chronovisor.engine.endings import Undone
-from chronovisor.engine.live_registers import ThreadTime
+from chronovisor.engine.live_registers import NOT_LENT, ThreadTime
 from chronovisor.processor.core import HardwareThread
 from chronovisor.processor.counters import RunningCounter
 from chronovisor.timebase.types import MASK64, SourceTime
@@ -38,6 +38,7 @@ class LiveRegisters:
     ) -> None:
         self.thread = thread
         self._counters = counters
+        self._lent_counters = counters.get("PURR"), counters.get("SPURR")
         self._line = line
         self._account_time = account_time
         self._ticks_per_instruction = ticks_per_instruction
@@ -77,10 +78,16 @@ class LiveRegisters:
         self._decrementer = thread.decrementer
 
     def lend(self, time: ThreadTime) -> None:
-        """Let native code read TB and keep DEC for a run, from their present state."""
-        lent = (self._timebase_ahead, self._decrementer.deadline, self._line.level)
+        """Let native code read TB, PURR and SPURR and keep DEC for a run, from their present state."""
+        lent = (
+            self._timebase_ahead,
+            self._decrementer.deadline,
+            self._line.level,
+            *[NOT_LENT if counter is None else counter.ahead for counter in self._lent_counters],
+        )
         if lent != time.lent:
-            time.tb_adjust, time.dec_deadline, time.pending = time.lent = lent
+            time.tb_adjust, time.dec_deadline, time.pending, time.purr_ahead, time.spurr_ahead = lent
+            time.lent = lent
         if self._virtual is not None:
             # The concrete evaluator may have executed an instruction that read no time.
             self._account_time()

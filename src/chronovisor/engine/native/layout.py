@@ -156,6 +156,9 @@ class Registers(ctypes.Structure):
         ("dec_written_at", ctypes.c_int64),
         ("virtual_ticks", ctypes.c_int64),
         ("ticks_per_instruction", ctypes.c_uint64),
+        # By how much PURR and SPURR are ahead of the clock; NOT_LENT leaves them to the concrete evaluator
+        ("purr_ahead", ctypes.c_uint64),
+        ("spurr_ahead", ctypes.c_uint64),
         # Whether native code enters the decrementer's interrupt in virtual time, too: at the very instruction
         # before which it comes. Otherwise the budget ends there.
         ("enters_decrementer", ctypes.c_uint64),

@@ -10,6 +10,7 @@ from functools import cache
 
 from llvmlite import ir
 
+from chronovisor.engine.live_registers import NOT_LENT
 from chronovisor.engine.native.emitter import I1, I8, I32, I64, POINTER, Row, word
 from chronovisor.engine.native.ieee import ieee, is_hosted
 from chronovisor.engine.native.layout import Left
@@ -212,10 +213,19 @@ def _sign_extended(low: Lowering, value: ir.Value, bits: int) -> ir.Value:
 _LARGE_BITS = 56
 
 
+_COUNTERS = {"PURR": "purr_ahead", "SPURR": "spurr_ahead"}
+"""Registers that count run time. A Linux guest reads them whenever it goes idle, and afterwards."""
+
+
 def _read_live(low: Lowering, v: Value) -> ir.Value:
     if v.detail == "DEC":
         left = low.b.sub(low.read("dec_deadline"), low.now())
         return _large(low, low.b.and_(left, word(0xFFFFFFFF)), _sign_extended(low, left, _LARGE_BITS))
+    if (counter := _COUNTERS.get(str(v.detail))) is not None:
+        ahead = low.read(counter)
+        with low.elsewhere(low.unlikely(low.b.icmp_unsigned("==", ahead, word(NOT_LENT)), "not_lent")):
+            low.slow()
+        return low.b.add(low.now(), ahead)
     timebase = low.b.add(low.now(), low.read("tb_adjust"))
     if v.detail == "TBU":
         return low.b.trunc(low.b.lshr(timebase, word(32)), I32)
@@ -261,7 +271,7 @@ def _await_invalidations(low: Lowering, v: Value) -> None:
 
 
 #: The live registers that native code reads and writes itself; the rest are the concrete evaluator's.
-LIVE_READ = frozenset({"TB", "TBU", "DEC"})
+LIVE_READ = frozenset({"TB", "TBU", "DEC", *_COUNTERS})
 LIVE_WRITTEN = frozenset({"DEC"})
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, MutableSequence
 from functools import cache
 from typing import Literal, Protocol, SupportsIndex, cast, overload
 
-from chronovisor.engine.live_registers import LiveRegisters
+from chronovisor.engine.live_registers import NOT_LENT, LiveRegisters
 from chronovisor.engine.native.layout import (
     OFFSETS,
     STORED,
@@ -152,7 +152,8 @@ class NativeThread(Registers, Thread):
         self.contexts = self._contexts.address
         self.translations = Translations()
         self._known_forgotten = 0
-        self.lent: tuple[int, int, int] | None = None
+        self.lent: tuple[int, ...] | None = None
+        self.purr_ahead = self.spurr_ahead = NOT_LENT
         self.look_due = 0
         """When the number of samples is looked at next, as a count of `executed`."""
         self.samples_taken = 0
