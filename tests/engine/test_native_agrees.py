@@ -100,6 +100,26 @@ def test_operands_fit_a_record(one: Instruction) -> None:
         encoding(program)
 
 
+def thread_of(guest: Guest, case: Drawn) -> Thread:
+    """A thread in the state of a case."""
+    little = case.mode[1]
+    thread = guest.thread()
+    for name in STORED:
+        thread.set(name, case.registers[name])
+    for file in FILES.values():
+        values = [case.registers[f"{file.prefix}{n}"] for n in range(file.count)]
+        getattr(thread, file.attribute)[: file.count] = values
+    # Native code has no translation of its own; a trace interrupt's steps are the concrete evaluator's.
+    thread.set_msr(thread.MSR & ~int(MSR.IR | MSR.SE | MSR.BE))
+    reservation = case.reservation
+    if reservation is not None and reservation[0] + 16 <= MEMORY_SIZE and reservation[2] & 1:
+        address, size, _ = reservation
+        thread.reservation = (address, size, guest.memory.load(address, size, little))
+    else:
+        thread.reservation = reservation
+    return thread
+
+
 class Engines:
     """Both engines, each over memory of its own."""
 
@@ -118,20 +138,7 @@ class Engines:
         cia = case.registers["CIA"]
         guest.memory.store(cia, 4, case.word, little)
         guest.engine.forget(cia)
-        thread = guest.thread()
-        for name in STORED:
-            thread.set(name, case.registers[name])
-        for file in FILES.values():
-            values = [case.registers[f"{file.prefix}{n}"] for n in range(file.count)]
-            getattr(thread, file.attribute)[: file.count] = values
-        # Native code has no translation of its own; a trace interrupt's steps are the concrete evaluator's.
-        thread.set_msr(thread.MSR & ~int(MSR.IR | MSR.SE | MSR.BE))
-        reservation = case.reservation
-        if reservation is not None and reservation[0] + 16 <= MEMORY_SIZE and reservation[2] & 1:
-            address, size, _ = reservation
-            thread.reservation = (address, size, guest.memory.load(address, size, little))
-        else:
-            thread.reservation = reservation
+        thread = thread_of(guest, case)
         guest.memory.dirty.take()
         guest.engine.run(thread, 1)
         found: dict[str, object] = {**registers(thread), "reservation": thread.reservation}

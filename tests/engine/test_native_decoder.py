@@ -22,7 +22,7 @@ from chronovisor.engine.native.layout import (
     RECORD_WIDE,
 )
 from chronovisor.engine.native.library import HandlerLibrary, library
-from chronovisor.engine.native.pages import DecodedPages, Retired
+from chronovisor.engine.native.pages import DecodedPages, Records
 from chronovisor.engine.native.pairs import Key, Pair, pairs, target
 from chronovisor.engine.state import CACHE_BLOCK
 from chronovisor.isa.decode import decode
@@ -244,7 +244,7 @@ def test_a_page_with_a_breakpoint_is_decoded_anew_once_when_handlers_come(
     monkeypatch.setattr(pages.library, "has_pairs", False)
     assert pages.leave_at([0x1008]) == []
     assert pages.add(1)
-    old: list[Retired] = []
+    old: list[Records] = []
     refreshing = threading.Thread(target=lambda: old.extend(pages.refresh()), daemon=True)
     refreshing.start()
     refreshing.join(60)

@@ -65,7 +65,7 @@ MOST = 3000
 
 
 @dataclass(frozen=True)
-class _Case:
+class Case:
     """A program, where it lies, and how its pages are mapped if they are translated."""
 
     text: str
@@ -78,7 +78,7 @@ class _Case:
     """What lies behind the first page then."""
 
     @classmethod
-    def drawn(cls, draw: Random) -> _Case:
+    def drawn(cls, draw: Random) -> Case:
         """A random case; many programs cross into another page, somewhere."""
         msr = MODES[draw.choice(list(MODES))]
         text = program(draw)
@@ -92,10 +92,10 @@ class _Case:
         return assemble(self.text, self.at, bool(self.msr & MSR.LE))
 
 
-class _Run:
+class Run:
     """One engine's guest with a program, and its thread."""
 
-    def __init__(self, engine: type[ConcreteEngine], case: _Case) -> None:
+    def __init__(self, engine: type[ConcreteEngine], case: Case) -> None:
         self.case = case
         self.guest = Guest(engine, "nop", case.msr | FACILITIES)
         for vector, handler in HANDLERS.items():
@@ -136,7 +136,7 @@ class _Run:
         return registers(self.thread), self.guest.memory.read(DATA - 0x1000, 0x5000)
 
 
-def put_in(run: _Run, hots: list[int]) -> int:
+def put_in(run: Run, hots: list[int]) -> int:
     """Compile regions around some offsets of the program and put them in; how many there were.
 
     Every other region begins at its offset.
@@ -159,8 +159,8 @@ def put_in(run: _Run, hots: list[int]) -> int:
 def _compare(seed: int) -> tuple[int, int]:
     """How many states were compared, and how many regions there were."""
     draw = Random(seed)
-    case = _Case.drawn(draw)
-    runs = [_Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
+    case = Case.drawn(draw)
+    runs = [Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
     hots = [draw.randrange(0, len(case.code), 4) for _ in range(3)]
     late, changes = draw.random() < 0.3, draw.random() < 0.4
     made = 0 if late else put_in(runs[1], hots)
@@ -209,8 +209,8 @@ def test_random_programs_take_every_exit(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_region_that_is_left_where_another_thread_has_taken_it_out() -> None:
     """Its budget is used up at an entry whose record has the instruction's own handler again."""
     text = "outer: addi r3,r3,1; inner: addi r4,r4,1; xor r5,r5,r4; bc 16,0,inner; mtctr r6; b outer"
-    case = _Case(text, CODE, KERNEL, {"CTR": 9, "r6": 9}, 0, "nop")
-    runs = [_Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
+    case = Case(text, CODE, KERNEL, {"CTR": 9, "r6": 9}, 0, "nop")
+    runs = [Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
     assert put_in(runs[1], [0]) == 1
     engine, thread = runs[1].guest.engine, runs[1].thread
     assert isinstance(engine, NativeEngine)
@@ -232,7 +232,7 @@ def test_a_facility_that_is_off_is_found_off_behind_others(bit: MSR) -> None:
         "loop: addi r3,r3,1; lfd f1,8(r20); lvx v3,0,r20; lxvx vs9,0,r20; lfd f2,8(r20); bc 16,0,loop; sc 1"
     )
     runs = [
-        _Run(e, _Case(text, CODE, KERNEL, {"CTR": 9, "r20": DATA}, 0, "nop"))
+        Run(e, Case(text, CODE, KERNEL, {"CTR": 9, "r20": DATA}, 0, "nop"))
         for e in (ConcreteEngine, NativeEngine)
     ]
     assert put_in(runs[1], [0]) == 1
@@ -247,7 +247,7 @@ def test_a_facility_that_is_off_is_found_off_behind_others(bit: MSR) -> None:
 def test_instructions_in_regions_are_counted() -> None:
     text = "loop: addi r3,r3,1; addi r4,r4,1; xor r5,r5,r4; bc 16,0,loop; li r6,7; li r7,8; sc 1"
     # Of many pieces none is ended by handlers.
-    run = _Run(NativeEngine, _Case(text, CODE, KERNEL, {"CTR": 100_000}, 0, "nop"))
+    run = Run(NativeEngine, Case(text, CODE, KERNEL, {"CTR": 100_000}, 0, "nop"))
     assert isinstance(run.thread, NativeThread)
     assert put_in(run, [0]) == 1
     run.guest.until_called(run.thread)
@@ -257,8 +257,8 @@ def test_instructions_in_regions_are_counted() -> None:
 def _compare_code_that_changes() -> None:
     """A loop over two pages: its entry is in the first, and an instruction of the second changes."""
     text = "loop: addi r3,r3,1; addi r4,r4,1; addi r5,r5,1; bc 16,0,loop; sc 1"
-    case = _Case(text, CODE + 0xFF8, KERNEL, {"CTR": 1000}, 0, "nop")
-    runs = [_Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
+    case = Case(text, CODE + 0xFF8, KERNEL, {"CTR": 1000}, 0, "nop")
+    runs = [Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
     assert put_in(runs[1], [0]) == 1
     for changed in (8, 4, 8):
         for run in runs:
@@ -277,7 +277,7 @@ def test_code_that_changes_in_another_page() -> None:
 
 def test_a_region_of_code_that_has_changed_since_is_not_put_in() -> None:
     text = "loop: addi r3,r3,1; addi r4,r4,1; addi r5,r5,1; bc 16,0,loop; sc 1"
-    run = _Run(NativeEngine, _Case(text, CODE + 0xFF8, KERNEL, {"CTR": 1000}, 0, "nop"))
+    run = Run(NativeEngine, Case(text, CODE + 0xFF8, KERNEL, {"CTR": 1000}, 0, "nop"))
     assert isinstance(run.guest.engine, NativeEngine)
     assert isinstance(run.thread, NativeThread)
     pages = run.guest.engine.pages_of(run.thread)
@@ -292,8 +292,8 @@ def test_a_region_of_code_that_has_changed_since_is_not_put_in() -> None:
 def test_a_page_that_changes_before_a_fetch_is_led_to_it() -> None:
     """A region goes on in its second page, which changes without `icbi` before anything is fetched there."""
     text = "loop: addi r3,r3,1; addi r4,r4,1; addi r5,r5,1; bc 16,0,loop; sc 1"
-    case = _Case(text, CODE + 0xFF8, MODES["64le translated"], {"CTR": 100}, 0, "nop")
-    runs = [_Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
+    case = Case(text, CODE + 0xFF8, MODES["64le translated"], {"CTR": 100}, 0, "nop")
+    runs = [Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
     assert put_in(runs[1], [0]) == 1
     for run in runs:
         run.guest.place(case.at + 8, "addi r5,r5,2")
@@ -306,8 +306,8 @@ def test_icbi_of_code_that_a_region_alone_has_executed() -> None:
     text = f"begin: {'addi r3,r3,1; ' * 40} b tail; {'nop; ' * 40}"
     text += "tail: sc 1; stw r20,0(r21); sync 0; icbi 0,r21; isync; b begin"
     changed = int.from_bytes(assemble("addi r3,r3,100", 0, False), "big")
-    case = _Case(text, CODE, MODES["64be"], {"r20": changed, "r21": CODE + 4 * 36}, 0, "nop")
-    runs = [_Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
+    case = Case(text, CODE, MODES["64be"], {"r20": changed, "r21": CODE + 4 * 36}, 0, "nop")
+    runs = [Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
     assert put_in(runs[1], [0]) == 1
     for run in runs:
         run.guest.until_called(run.thread)
@@ -320,7 +320,7 @@ def test_icbi_of_code_that_a_region_alone_has_executed() -> None:
 
 def test_what_is_decoded_is_marked_until_it_is_forgotten() -> None:
     """Without its mark icbi of a block does nothing."""
-    run = _Run(NativeEngine, _Case("nop; sc 1", CODE, MODES["64be"], {}, 0, "nop"))
+    run = Run(NativeEngine, Case("nop; sc 1", CODE, MODES["64be"], {}, 0, "nop"))
     engine, thread = run.guest.engine, run.thread
     assert isinstance(engine, NativeEngine)
     assert isinstance(thread, NativeThread)
@@ -336,8 +336,8 @@ def test_what_is_decoded_is_marked_until_it_is_forgotten() -> None:
 def test_a_load_beside_a_store_is_looked_up_as_a_load() -> None:
     """Stores to a page may be free while loads from it are watched; AMR can forbid loads alone too."""
     text = "loop: std r5,16(r8); isync; ld r3,0(r8); std r3,8(r8); bc 16,0,loop; sc 1"
-    case = _Case(text, CODE, KERNEL, {"CTR": 100, "r8": DATA}, 0, "nop")
-    runs = [_Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
+    case = Case(text, CODE, KERNEL, {"CTR": 100, "r8": DATA}, 0, "nop")
+    runs = [Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
     assert put_in(runs[1], [8]) == 1
     for run in runs:
         run.guest.engine.run(run.thread, 50)
@@ -352,8 +352,8 @@ def test_amr_can_forbid_loads_beside_stores() -> None:
     """Linux's copies to user space do so. Interrupts skip the loads."""
     text = "loop: std r5,16(r8); isync; ld r3,0(r8); std r3,8(r8); bc 16,0,loop; sc 1"
     values = {"CTR": 100, "r8": DATA, "AMR": 1 << 62}
-    case = _Case(text, CODE, MODES["64be translated"], values, 0, "nop")
-    runs = [_Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
+    case = Case(text, CODE, MODES["64be translated"], values, 0, "nop")
+    runs = [Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
     for run in runs:
         leaf = run.tables.map(DATA, DATA, 12, ALL)
         run.guest.memory.store(leaf, 8, run.guest.memory.load(leaf, 8, False) & ~PRIVILEGED, False)
@@ -367,8 +367,8 @@ def test_amr_can_forbid_loads_beside_stores() -> None:
 def test_tlbie_reaches_pages_that_are_looked_up_for_loads_and_stores() -> None:
     text = "loop: ld r3,0(r8); addi r3,r3,1; std r3,0(r8); sc 1; tlbie r24,r25,0,1,1; tlbsync; b loop"
     values = {"r8": DATA, "r24": DATA, "r25": PID << 32}
-    case = _Case(text, CODE, MODES["64le translated"], values, 0, "nop")
-    runs = [_Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
+    case = Case(text, CODE, MODES["64le translated"], values, 0, "nop")
+    runs = [Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
     assert put_in(runs[1], [4]) == 1
     for run in runs:
         leaf = run.tables.map(DATA, DATA, 12, ALL)
@@ -389,8 +389,8 @@ def test_pages_that_the_tlb_has_side_by_side(pages: int) -> None:
     others = [DATA + (number % pages << 22) for number in range(3)]
     values = {"CTR": 300, "r8": others[0], "r9": others[1], "r10": others[2], "r26": 50}
     values |= {"r24": others[1], "r25": PID << 32}
-    case = _Case(text, CODE, MODES["64le translated"], values, 0, "nop")
-    runs = [_Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
+    case = Case(text, CODE, MODES["64le translated"], values, 0, "nop")
+    runs = [Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
     assert put_in(runs[1], [0]) == 1
     for run in runs:
         leaves = [run.tables.map(DATA + (n << 22), DATA + 0x1000 * (n - 1), 12, ALL) for n in (1, 2)]
@@ -418,8 +418,8 @@ def _compare_a_walk_over_pages() -> None:
         "r8": DATA + 0xFFC - 25 * 327,
         "r9": DATA + 0xFFC + 25 * 153,
     }
-    case = _Case(text, CODE, MODES["64le translated"], values, 0, "nop")
-    runs = [_Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
+    case = Case(text, CODE, MODES["64le translated"], values, 0, "nop")
+    runs = [Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
     assert put_in(runs[1], [24]) == 1
     for run in runs:
         run.guest.until_called(run.thread)
@@ -434,7 +434,7 @@ def _compare_an_overflow_of_long_ago() -> None:
     """Comparisons in a tight loop copy SO, which nothing in the loop sets."""
     text = "loop: addi r3,r3,1; cmp 1,1,r3,r4; mfcr r5; cmp 6,0,r4,r3; bc 16,0,loop; sc 1"
     values = {"CTR": 99, "r3": 0, "r4": 50, "XER": 1 << 31}
-    runs = [_Run(e, _Case(text, CODE, KERNEL, values, 0, "nop")) for e in (ConcreteEngine, NativeEngine)]
+    runs = [Run(e, Case(text, CODE, KERNEL, values, 0, "nop")) for e in (ConcreteEngine, NativeEngine)]
     assert put_in(runs[1], [0]) == 1
     for count in (7, 41, 100, 300, 200):
         for run in runs:
@@ -446,13 +446,30 @@ def test_an_overflow_of_long_ago_is_copied_in_a_tight_loop() -> None:
     _compare_an_overflow_of_long_ago()
 
 
+def test_a_tight_loop_is_entered_again_from_the_same_function() -> None:
+    """A field of CR that the loop changes has changed behind the loop, and the loop is left at once."""
+    text = "li r28,9; outer: li r29,2; inner: nop; addic r29,r29,-1; cmpi 7,0,r29,0; bc 12,29,inner; addi r28,r28,-1; "
+    text += "cmpi 7,0,r28,0; bc 12,29,outer; sc 1"
+    compared = 0
+    for count in range(1, 40):
+        case = Case(text, CODE, KERNEL, {"r28": 9}, 0, "nop")
+        runs = [Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
+        assert put_in(runs[1], [0]) == 1
+        for _ in range(3):
+            for run in runs:
+                run.guest.advance(run.thread, count)
+            assert runs[0].seen() == runs[1].seen(), f"after {runs[0].thread.executed} instructions"
+            compared += 1
+    assert compared == 117
+
+
 def test_a_page_in_its_second_entry_is_not_taken_for_the_one_behind_it() -> None:
     """An access that ends in the next page, which lies elsewhere in real memory."""
     text = "loop: ld r3,0(r8); ld r4,0(r9); ld r5,0(r10); add r6,r6,r5; bl leaf; bc 16,0,loop; sc 1; "
     text += "leaf: bclr 20,0,0"
     values = {"CTR": 9, "r8": DATA, "r9": DATA + (1 << 22), "r10": DATA + 0xFFC}
-    case = _Case(text, CODE, MODES["64le translated"], values, 0, "nop")
-    runs = [_Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
+    case = Case(text, CODE, MODES["64le translated"], values, 0, "nop")
+    runs = [Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
     assert put_in(runs[1], [0]) == 1
     for run in runs:
         run.tables.map(DATA + (1 << 22), DATA - 0x1000, 12, ALL)
@@ -541,7 +558,7 @@ def test_the_hottest_page_is_compiled_first(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(tier, "CompileService", _Turns)
     worker = tier._Worker()
     monkeypatch.setattr(tier, "_worker", lambda: worker)
-    run = _Run(NativeEngine, _Case("loop: b loop", CODE, KERNEL, {}, 0, "nop"))
+    run = Run(NativeEngine, Case("loop: b loop", CODE, KERNEL, {}, 0, "nop"))
     assert isinstance(run.guest.engine, NativeEngine)
     assert isinstance(run.thread, NativeThread)
     pages, made = run.guest.engine.pages_of(run.thread), tier.RegionTier()
@@ -576,7 +593,7 @@ def test_a_region_begins_where_handlers_come_to_code_that_regions_have(
     noted = _Noted()
     monkeypatch.setattr(tier, "_worker", lambda: noted)
     text = "loop: addi r3,r3,1; addi r4,r4,1; xor r5,r5,r4; bc 16,0,loop; sc 1"
-    run = _Run(NativeEngine, _Case(text, CODE, KERNEL, {"CTR": 9}, 0, "nop"))
+    run = Run(NativeEngine, Case(text, CODE, KERNEL, {"CTR": 9}, 0, "nop"))
     assert put_in(run, [0]) == 1
     assert isinstance(run.guest.engine, NativeEngine)
     assert isinstance(run.thread, NativeThread)
@@ -624,7 +641,7 @@ def test_a_region_begins_where_handlers_come_to_code_that_regions_have(
 
 def _sampled(text: str, count: int, hots: list[int], **values: int) -> tuple[int, set[int | None]]:
     """How many samples a loop leaves, and the offsets of what handlers executed, as the latest ones tell."""
-    run = _Run(NativeEngine, _Case(text, CODE, KERNEL, values, 0, "nop"))
+    run = Run(NativeEngine, Case(text, CODE, KERNEL, values, 0, "nop"))
     assert isinstance(run.guest.engine, NativeEngine)
     assert isinstance(run.thread, NativeThread)
     pages, page = run.guest.engine.pages_of(run.thread), CODE >> PAGE_SHIFT
@@ -680,7 +697,7 @@ def test_samples_of_several_threads_are_taken_at_once(monkeypatch: pytest.Monkey
     """Each vCPU's thread hands in its own, whenever it likes."""
     noted = _Noted()
     monkeypatch.setattr(tier, "_worker", lambda: noted)
-    run = _Run(NativeEngine, _Case("loop: b loop", CODE, KERNEL, {}, 0, "nop"))
+    run = Run(NativeEngine, Case("loop: b loop", CODE, KERNEL, {}, 0, "nop"))
     assert isinstance(run.guest.engine, NativeEngine)
     made, page = tier.RegionTier(), CODE >> PAGE_SHIFT
     threads = [run.thread, run.guest.thread()]
@@ -711,7 +728,7 @@ def test_a_guest_that_makes_endless_new_code_gets_no_more_regions(monkeypatch: p
     noted = _Noted()
     monkeypatch.setattr(tier, "_worker", lambda: noted)
     monkeypatch.setattr(tier, "MOST_LOOKS", 3)
-    run = _Run(NativeEngine, _Case("loop: b loop", CODE, KERNEL, {}, 0, "nop"))
+    run = Run(NativeEngine, Case("loop: b loop", CODE, KERNEL, {}, 0, "nop"))
     assert isinstance(run.guest.engine, NativeEngine)
     assert isinstance(run.thread, NativeThread)
     pages, made = run.guest.engine.pages_of(run.thread), tier.RegionTier()

@@ -15,12 +15,18 @@ ALIGNMENT = 64
 _PIECE = 1 << 24
 _LARGE_PAGE = 1 << 21
 
+#: The size of a chunk, which is for code that does not stay, in bytes; and how many there are. They are near
+#: the first piece, which has the handlers: code there jumps to handlers by their distance.
+CHUNK = 1 << 20
+_CHUNKS = 128
+
 
 class CodeSpace:
-    """Code, which stays as long as the process."""
+    """Code, which stays as long as the process, and chunks for code that does not."""
 
     def __init__(self) -> None:
         self._pieces: list[mmap.mmap] = []
+        self._chunks: list[int] = []
         self._next = self._end = 0
         self._changing = threading.Lock()
 
@@ -34,16 +40,31 @@ class CodeSpace:
             self._next += -(-len(code) // ALIGNMENT) * ALIGNMENT
             return at
 
+    def take_chunk(self) -> int | None:
+        """The address of a chunk that nothing else uses; None if there is none."""
+        with self._changing:
+            return self._chunks.pop() if self._chunks else None
+
+    def give_chunk(self, at: int) -> None:
+        """Have a chunk used again. No thread may execute its code any more."""
+        # Without the lock: garbage may be collected while this thread has it.
+        self._chunks.append(at)
+
     def _add_piece(self, least: int) -> None:
         size = -(-max(_PIECE, least) // _LARGE_PAGE) * _LARGE_PAGE
+        chunks = 0 if self._pieces else _CHUNKS
+        self._next = self._map(size + chunks * CHUNK)
+        self._end = self._next + size
+        self._chunks += [self._end + number * CHUNK for number in reversed(range(chunks))]
+
+    def _map(self, size: int) -> int:
         protection = mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
         piece = mmap.mmap(-1, size + _LARGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, protection)
         with suppress(OSError):  # Not every machine's kernel has large pages.
             piece.madvise(mmap.MADV_HUGEPAGE)
         self._pieces.append(piece)
         first = ctypes.addressof(ctypes.c_char.from_buffer(piece))
-        self._next = -(-first // _LARGE_PAGE) * _LARGE_PAGE
-        self._end = self._next + size
+        return -(-first // _LARGE_PAGE) * _LARGE_PAGE
 
 
 @cache

@@ -25,8 +25,10 @@ from queue import SimpleQueue
 from typing import Any
 
 from chronovisor.engine.native.compiler import compile_handlers, fingerprint
+from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.native.pairs import pairs
 from chronovisor.engine.native.sets import HandlerSet, numbers
+from chronovisor.engine.native.stencil_set import compile_stencils
 from chronovisor.isa.instruction import INSTRUCTIONS
 
 _PR_SET_PDEATHSIG = 1
@@ -43,8 +45,15 @@ def request(wanted: HandlerSet) -> dict[str, object]:
     }
 
 
+def stencils_request(mode: Mode) -> dict[str, object]:
+    """What asks for all stencils of a mode."""
+    return {"mode": mode}
+
+
 def answer(asked: dict[str, Any]) -> bytes:
-    """The object file that a request asks for."""
+    """The object file that a request asks for, or the stencils."""
+    if "keys" not in asked:
+        return compile_stencils(tuple(asked["mode"]))
     keys = [(INSTRUCTIONS[number], tuple(values)) for number, values in asked["keys"]]
     together = [pairs()[number] for number in asked["pairs"]]
     return compile_handlers(keys, together, tuple(asked["mode"]))

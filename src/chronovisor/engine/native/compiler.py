@@ -9,6 +9,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from functools import cache
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 from elftools.elf.elffile import ELFFile
 from elftools.elf.relocation import RelocationSection
@@ -16,6 +17,7 @@ from llvmlite import binding as llvm
 from llvmlite import ir
 
 import chronovisor.isa
+from chronovisor.engine.native.assembling import define_assemble
 from chronovisor.engine.native.block_decoder import define_decode_block
 from chronovisor.engine.native.content import define_content
 from chronovisor.engine.native.contexts import define_adopt, define_ask_flush, define_flush
@@ -64,13 +66,24 @@ FINISHING = threading.RLock()
 atexit.register(FINISHING.acquire)
 
 
-@cache
-def target(beside: bool = False) -> llvm.TargetMachine:
-    """The code generator for handlers; for regions if their constants lie ``beside`` the code.
+class Model(NamedTuple):
+    """How code refers to what it does not have itself: LLVM's names."""
 
-    Code of handlers reaches its constants by absolute addresses, so that copies of the code alone stay valid.
-    Code of regions reaches its own by their distance, which takes fewer bytes.
-    """
+    relocation: str
+    code: str
+
+
+#: Code of handlers reaches its constants by absolute addresses, so that copies of the code alone stay valid.
+OF_HANDLERS = Model("static", "large")
+#: Code of regions reaches its own, beside it, by their distance, which takes fewer bytes.
+OF_REGIONS = Model("pic", "small")
+#: What stencils refer to becomes a part of them.
+OF_STENCILS = Model("static", "small")
+
+
+@cache
+def target(model: Model = OF_HANDLERS) -> llvm.TargetMachine:
+    """The code generator."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     llvm.initialize_native_asmparser()
@@ -78,13 +91,9 @@ def target(beside: bool = False) -> llvm.TargetMachine:
     llvm.set_option("", "--enable-tail-merge=0")
     # Its induction variables for addresses need more registers than there are beside the pinned ones.
     llvm.set_option("", "-disable-lsr")
-    processor, features = host_processor() if beside else target_processor()
+    processor, features = host_processor() if model is OF_REGIONS else target_processor()
     return llvm.Target.from_default_triple().create_target_machine(
-        opt=2,
-        cpu=processor,
-        features=features,
-        reloc="pic" if beside else "static",
-        codemodel="small" if beside else "large",
+        opt=2, cpu=processor, features=features, reloc=model.relocation, codemodel=model.code
     )
 
 
@@ -95,15 +104,32 @@ def new_module(name: str) -> ir.Module:
     return module
 
 
-def compile_module(module: ir.Module | llvm.ModuleRef) -> bytes:
+def compile_module(module: ir.Module | llvm.ModuleRef, model: Model = OF_HANDLERS) -> bytes:
     """Machine code of a module, as an object file."""
     with FINISHING:
-        parsed = module if isinstance(module, llvm.ModuleRef) else llvm.parse_assembly(str(module))
-        parsed.verify()
-        machine = target()
-        builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
-        builder.getModulePassManager().run(parsed, builder)
-        return bytes(machine.emit_object(parsed))
+        return bytes(target(model).emit_object(_optimized(module, model)))
+
+
+def assembly(module: ir.Module, model: Model) -> str:
+    """Machine code of a module, in assembly language."""
+    with FINISHING:
+        return str(target(model).emit_assembly(_optimized(module, model)))
+
+
+def assembled(text: str, model: Model) -> bytes:
+    """Assembly language as an object file."""
+    escaped = "".join(c if c.isprintable() and c not in '"\\' else f"\\{ord(c):02x}" for c in text)
+    with FINISHING:
+        module = llvm.parse_assembly(f'{new_module("assembly")}\nmodule asm "{escaped}"')
+        return bytes(target(model).emit_object(module))
+
+
+def _optimized(module: ir.Module | llvm.ModuleRef, model: Model) -> llvm.ModuleRef:
+    parsed = module if isinstance(module, llvm.ModuleRef) else llvm.parse_assembly(str(module))
+    parsed.verify()
+    builder = llvm.create_pass_builder(target(model), llvm.create_pipeline_tuning_options(speed_level=2))
+    builder.getModulePassManager().run(parsed, builder)
+    return parsed
 
 
 #: The symbol of a set's table of handlers' addresses.
@@ -264,6 +290,7 @@ def runtime_module() -> ir.Module:
         define_find(module, use, Access(by), brings[Access(by)])
     define_entry(module, control)
     define_leaving(module, "chronovisor_slow", Left.SLOW)
+    define_assemble(module)
     define_end_of_piece(module, define_plain(module))
     again = define_again(module)
     define_blank(module, undecoded, again)

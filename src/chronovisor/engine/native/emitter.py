@@ -119,7 +119,8 @@ class Emitter:
         """Do what is inside for each number below a count."""
         b = self.b
         loop, body, done = (self.block_named(n) for n in ("loop", "body", "done"))
-        number = b.alloca(I64)
+        with b.goto_entry_block():
+            number = b.alloca(I64)
         b.store(word(0), number)
         b.branch(loop)
         b.position_at_end(loop)

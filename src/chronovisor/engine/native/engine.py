@@ -33,7 +33,7 @@ from chronovisor.engine.native.layout import (
     mode_number,
 )
 from chronovisor.engine.native.library import runtime
-from chronovisor.engine.native.pages import DecodedPages, Retired
+from chronovisor.engine.native.pages import DecodedPages, Records
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.state import CACHE_BLOCK, Thread
 from chronovisor.engine.statistics import Instructions
@@ -102,7 +102,7 @@ class NativeEngine(ConcreteEngine):
         self.watched_pages_at = 0
         """The address of a byte for each page that says what is watched in it; 0 if nothing is."""
         #: Records that were replaced, and the threads that may still execute them, by their addresses.
-        self._retired: list[tuple[Retired, set[int]]] = []
+        self._retired: list[tuple[Records, set[int]]] = []
         self._retiring = threading.Lock()
         #: Taken while the concrete evaluator decodes, and while a page is forgotten.
         self._decoding = threading.Lock()
@@ -285,6 +285,8 @@ class NativeEngine(ConcreteEngine):
                 is_new = any(pages.new for pages in self._pages_by_table.values())
                 if is_new or state.sample_count - state.samples_taken > _FEW_SAMPLES:
                     self._tier.look(state, self._pages_by_table)
+                    for one in self._pages_by_table.values():
+                        self._retire(one.take_replaced())
                 state.look_due = executed + _LOOK_INSTRUCTIONS
             found = _STOPS[why]
             if found is not None:
@@ -380,7 +382,7 @@ class NativeEngine(ConcreteEngine):
             self._leave_retired(state.at)
         return why
 
-    def _retire(self, old: list[Retired]) -> None:
+    def _retire(self, old: list[Records]) -> None:
         """Keep records that were replaced as long as a thread that is in native code now may read them."""
         # A thread that comes in later finds the new records: `enter` says that it is inside before it looks.
         with self._retiring:

@@ -42,6 +42,8 @@ DecodeBlock = ctypes.PYFUNCTYPE(
     *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64),
 )
 
+Assemble = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64)
+
 _SYMBOLS = tuple(
     f"chronovisor_{name}"
     for name in (
@@ -58,6 +60,7 @@ _SYMBOLS = tuple(
             "fill_nothing",
             "end_of_piece",
             "plain",
+            "assemble",
             *(finding_field(*kind) for kind in FINDINGS),
         ),
     )
@@ -103,6 +106,8 @@ class Runtime:
         self.content = Content(self._library["chronovisor_content"])
         #: Decodes a block of instructions.
         self.decode_block = DecodeBlock(self._library["chronovisor_decode_block"])
+        #: Puts the code of a block together.
+        self.assemble = Assemble(self._library["chronovisor_assemble"])
         #: Has the threads that execute a page's records look the page up again.
         self.retire = Retire(self._library["chronovisor_retire"])
         #: Compares memory with one value and stores another if it is equal, in one step.

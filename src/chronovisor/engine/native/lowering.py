@@ -246,6 +246,10 @@ class Lowering(HandlerEmitter):
         self.write("handlers_from", self.b.select(is_spent, before, self.b.ptrtoint(record, I64)))
         self.continue_at(record)
         self.b.position_at_end(missing)
+        self.undecoded(target)
+
+    def undecoded(self, target: ir.Value) -> None:
+        """Leave for a page that has no records."""
         self.leave_done(Left.FETCH, target)
 
     def finish(self) -> None:
@@ -278,14 +282,19 @@ class Lowering(HandlerEmitter):
         hit, miss = self.block_named("hit"), self.block_named("miss")
         b.cbranch(b.icmp_unsigned("==", b.load(tag, typ=I64), last), hit, miss).set_weights([4000, 1])
 
-        # No call here: a handler that calls would save registers whenever it runs. `enter` translates.
         b.position_at_end(miss)
+        self.miss(ea, size, store)
+        b.position_at_end(hit)
+        return b.inttoptr(b.add(ea, b.load(data, typ=I64)), POINTER)
+
+    def miss(self, ea: ir.Value, size: int, store: bool) -> None:
+        """Leave an access that the TLB lacks, undone. `enter` translates.
+
+        No call here: a handler that calls would save registers whenever it runs.
+        """
         self.write("missing_address", ea)
         self.write("missing_size", word(size))
         self.leave(Left.MISSING_STORE if store else Left.MISSING_LOAD, self.address())
-
-        b.position_at_end(hit)
-        return b.inttoptr(b.add(ea, b.load(data, typ=I64)), POINTER)
 
     def real_address(self, place: ir.Value) -> ir.Value:
         """The guest real address of what `place` found."""

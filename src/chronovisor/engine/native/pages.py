@@ -12,9 +12,11 @@ import mmap
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from weakref import ReferenceType, ref
 
+from chronovisor.engine.native.block_code import Chunk, block_code
 from chronovisor.engine.native.block_decoder import DONE_EARLY
+from chronovisor.engine.native.code_space import code_space
 from chronovisor.engine.native.layout import (
     PAGE_RECORDS_SIZE,
     PAGE_SHIFT,
@@ -29,15 +31,27 @@ from chronovisor.memory.guest_memory import GuestMemory
 _PAGE_MASK = (1 << PAGE_SHIFT) - 1
 _RECORD_WORDS = RECORD_SIZE // 8
 _PAGE_BLOCKS = (1 << PAGE_SHIFT) // CACHE_BLOCK
+_BLOCK_RECORDS = CACHE_BLOCK // 4
 
-#: A page's records and what is behind them, as words; the first word of each is its handler's address.
-Records = ctypes.c_uint64 * (PAGE_RECORDS_SIZE // 8)
+#: How many chunks a mode's code of blocks has at once.
+MOST_CHUNKS = 64
 
 #: How many pages of a mode have records at once, which take 340 MB: a guest's code may never end.
 MOST_PAGES = 8192
 
-#: Records that were replaced.
-Retired: TypeAlias = "ctypes.Array[ctypes.c_uint64]"
+
+class Records(ctypes.Array[ctypes.c_uint64]):
+    """A page's records and what is behind them, as words; the first word of each is its handler's address."""
+
+    _type_ = ctypes.c_uint64
+    _length_ = PAGE_RECORDS_SIZE // 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.assembled = 0
+        """A bit for each block of the page, 1 if it has code put together from stencils."""
+        self.chunks: set[Chunk] = set()
+        """What has that code, which stays as long as the records."""
 
 
 def plain_place(address: int) -> int:
@@ -77,7 +91,7 @@ class DecodedPages:
         self._memory_at = ctypes.addressof(ctypes.c_char.from_buffer(memory.data))
         #: Whether the bytes of instruction words are in this machine's order.
         self._swapped = not mode[1]
-        self._records: dict[int, ctypes.Array[ctypes.c_uint64]] = {}
+        self._records: dict[int, Records] = {}
         #: Offsets of the instructions that native code leaves to the concrete evaluator, by page.
         self._left: dict[int, set[int]] = {}
         #: How often each page's code has changed.
@@ -86,6 +100,9 @@ class DecodedPages:
         self._entries: dict[int, set[int]] = {}
         self.new: list[int] = []
         """The pages that `take_new` gives next."""
+        #: The chunks that have code of blocks, the latest last.
+        self._chunks: list[ReferenceType[Chunk]] = []
+        self._replaced: list[Records] = []
         self.changing = self.library.changing
         """Taken to change records."""
         self._ordering = threading.Lock()
@@ -116,7 +133,7 @@ class DecodedPages:
             taken, self.new = self.new, []
         return taken
 
-    def make_room(self) -> list[Retired]:
+    def make_room(self) -> list[Records]:
         """If pages with records are too many, have the first one be as if it had never been executed.
 
         Its records are returned, as `forget` does.
@@ -140,7 +157,7 @@ class DecodedPages:
         self._records[page] = records
         self.table[page] = ctypes.addressof(records)
 
-    def leave_at(self, addresses: Collection[int]) -> list[Retired]:
+    def leave_at(self, addresses: Collection[int]) -> list[Records]:
         """Have native code leave the instructions at these real addresses, and at no others, undone.
 
         Records that are replaced are returned, as `forget` does.
@@ -155,7 +172,7 @@ class DecodedPages:
                 self._take_out(page)
             return [self._retire(page) for page in changed if page in self._records]
 
-    def _decode_page(self, page: int, records: Retired) -> None:
+    def _decode_page(self, page: int, records: Records) -> None:
         """Decode all of a page, so that nothing else will, and leave what is to be left in it."""
         first = page << PAGE_SHIFT
         self.mark(first, _PAGE_BLOCKS)
@@ -219,6 +236,55 @@ class DecodedPages:
                 return left == DONE_EARLY
             table.learn(left)
 
+    # Code of blocks, put together from stencils
+
+    def assemble(self, page: int, offset: int) -> None:
+        """Have threads that come to the block of this offset run code that is put together for it."""
+        number = offset // CACHE_BLOCK
+        records = self._records.get(page)
+        if records is None or records.assembled >> number & 1:
+            return
+        code = block_code(self.library)
+        if code is None:
+            return
+        with self.changing:
+            place = number * _BLOCK_RECORDS * _RECORD_WORDS
+            if self._records.get(page) is not records or records[place] == runtime().undecoded_address:
+                return
+            chunk = self._room()
+            if chunk is None:
+                return
+            records.assembled |= 1 << number
+            records.chunks.add(chunk)
+            chunk.pages.add(page)
+            code.assemble(ctypes.addressof(records) + 8 * place, chunk)
+
+    def _room(self) -> Chunk | None:
+        """A chunk with room for a block. If all are full, the blocks of the oldest lose their code."""
+        latest = self._chunks[-1]() if self._chunks else None
+        if latest is not None and latest.has_room:
+            return latest
+        self._chunks = [one for one in self._chunks if one() is not None]
+        if len(self._chunks) < MOST_CHUNKS and (at := code_space().take_chunk()) is not None:
+            made = Chunk(at)
+            # Until a page has it, which is at once.
+            self._chunks.append(ref(made))
+            return made
+        oldest = self._chunks[0]() if self._chunks else None
+        if oldest is not None:
+            has_it = [page for page in oldest.pages if oldest in self._chunks_of(page)]
+            self._replaced += map(self._retire, has_it)
+        return None
+
+    def _chunks_of(self, page: int) -> Collection[Chunk]:
+        return self._records[page].chunks if page in self._records else ()
+
+    def take_replaced(self) -> list[Records]:
+        """The records that were replaced to make room, since this was called last: see `forget`."""
+        with self.changing:
+            taken, self._replaced = self._replaced, []
+        return taken
+
     # Regions: code of several instructions in the place of a handler
 
     def snapshot(self, page: int) -> Snapshot:
@@ -274,7 +340,7 @@ class DecodedPages:
         self._contents[one.page] = self._contents[one.page] or known
         return self._contents[one.page] == known
 
-    def _record(self, address: int) -> tuple[Retired, int]:
+    def _record(self, address: int) -> tuple[Records, int]:
         """The records of the page of a real address, and the place of the address's own, in words."""
         return self._records[address >> PAGE_SHIFT], (address & _PAGE_MASK) // 4 * _RECORD_WORDS
 
@@ -298,7 +364,7 @@ class DecodedPages:
             for page in list(self._entries):
                 self._take_out(page)
 
-    def forget(self, page: int) -> list[Retired]:
+    def forget(self, page: int) -> list[Records]:
         """Have all of a page decoded anew. The caller has ``changing``.
 
         Threads that execute the page's old records go over to the new ones at their next instruction. The
@@ -308,7 +374,7 @@ class DecodedPages:
         self._take_out(page)
         return [self._retire(page)] if page in self._records else []
 
-    def refresh(self) -> list[Retired]:
+    def refresh(self) -> list[Records]:
         """Have those pages decoded anew that new handlers may change; their old records, as `forget` does."""
         with self.changing:
             self.generation = self.library.generation
@@ -323,7 +389,7 @@ class DecodedPages:
             yield page
             page = self._early.find(b"\x01", page)
 
-    def _retire(self, page: int) -> Retired:
+    def _retire(self, page: int) -> Records:
         records = self._records[page]
         self._put(page)
         self._take_out(page)

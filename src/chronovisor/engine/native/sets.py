@@ -76,7 +76,17 @@ class HandlerSet:
     @property
     def file_name(self) -> str:
         """The name under which its code is kept."""
-        return f"{self.name}-{'64' if self.mode[0] else '32'}{'le' if self.mode[1] else 'be'}"
+        return f"{self.name}-{mode_name(self.mode)}"
+
+
+def mode_name(mode: Mode) -> str:
+    """How a machine mode is called in names of files."""
+    return f"{'64' if mode[0] else '32'}{'le' if mode[1] else 'be'}"
+
+
+def stencils_name(mode: Mode) -> str:
+    """The name under which the stencils of a mode are kept."""
+    return f"stencils-{mode_name(mode)}"
 
 
 @cache

@@ -8,18 +8,20 @@ and the carry between them. XER is kept bit by bit, CR by its fields.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from llvmlite import ir
 
+from chronovisor.engine.native import changed_bits
+from chronovisor.engine.native.changed_bits import NAMES, bits, is_read
 from chronovisor.engine.native.emitter import I1, I64, word
 from chronovisor.engine.regions.code import Site
 from chronovisor.isa.registers import REGISTERS
 from chronovisor.isa.values import Value, mask
 
-NAMES: Final = ("CR", "XER")
+__all__ = ["NAMES", "bits", "is_read"]
 
 Maker = Callable[[], ir.Value]
 """Makes a value at the place in the function that needs the value."""
@@ -38,20 +40,9 @@ class Compared:
     """Whether the function leaves XER's SO alone: it may be read when it is needed."""
 
 
-def is_read(v: Value) -> bool:
-    """Whether a value is one of the registers as a whole."""
-    return v.op == "get" and v.detail in NAMES
-
-
 def replaced(site: Site, v: Value) -> tuple[str, int, Value] | None:
-    """The register that a value is, but for some bits; these bits as a mask; what has their new values.
-
-    None if the value is no such register with some known bits replaced.
-    """
-    if v.op != "or" or v.args[0].op != "and" or not is_read(v.args[0].args[0]):
-        return None
-    read, kept = v.args[0].args[0], site.constant(v.args[0].args[1])
-    return None if kept is None else (str(read.detail), ~kept & mask(read.width), v.args[1])
+    """See `changed_bits.replaced`: what is known is what the instruction determines."""
+    return changed_bits.replaced(site.constant, v)
 
 
 def comparison(v: Value) -> tuple[Value, Value, Value] | None:
@@ -76,14 +67,6 @@ def read_again(v: Value) -> tuple[str, int] | None:
         return None
     assert isinstance(v.detail, int)
     return str(v.args[0].detail), v.detail
-
-
-def bits(ones: int) -> Iterator[int]:
-    """The numbers of the bits of a mask that are ones; 0 is the least significant."""
-    while ones:
-        lowest = ones & -ones
-        yield lowest.bit_length() - 1
-        ones ^= lowest
 
 
 def changed(sites: Iterable[Site], name: str) -> int:

@@ -163,6 +163,8 @@ class EntryLowering(LookLowering):
         if offset in self._joins or offset == self.entry:
             if not self.is_in_loop:
                 self.settle()
+                if offset in self.loop:
+                    self.enter_loop_again()
             self.b.store(self._left(done), self.budget_at)
             # What was loaded on one side is not on the other. The loop's registers are, on all of them.
             self.resume(self.known_in_loop() if stays else Known())

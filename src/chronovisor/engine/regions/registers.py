@@ -187,6 +187,14 @@ class RegisterLowering(Lowering):
             elif key in self._places:
                 self._load(key)
 
+    def enter_loop_again(self) -> None:
+        """Control comes to the tight loop from elsewhere in the function, with the state settled.
+
+        Places of whole registers always have their values. Places of parts have them only in the loop.
+        """
+        for register in self._bits.values():
+            register.enter_loop()
+
     @property
     def is_in_loop(self) -> bool:
         """Whether the instruction in the making is in the tight loop."""

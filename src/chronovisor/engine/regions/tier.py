@@ -183,6 +183,7 @@ class RegionTier:
         heat, offset = self._heat(pages, page), self._executed(pages, page, sample)
         if offset is None:
             return
+        pages.assemble(page, offset)
         self.samples += 1
         if offset not in heat.covered:
             heat.warm(self.samples)

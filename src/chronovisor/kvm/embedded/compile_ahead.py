@@ -16,7 +16,6 @@ from typing import Final
 from chronovisor.engine.native import code_cache, compile_server, compiler, sets
 from chronovisor.engine.native.compile_service import CompileService
 from chronovisor.engine.native.hypercalls import hypercall_address
-from chronovisor.engine.native.sets import HandlerSet
 from chronovisor.hypervisor.hypercall_programs import PROGRAMS
 from chronovisor.hypervisor.native_switch import switching
 
@@ -52,18 +51,22 @@ def _compile_sets() -> None:
     # The largest first: several processes share the work.
     wanted = [sets.seldom(mode) for mode in _SELDOM_MODES]
     wanted += [one for mode in _MODES for one in (sets.paired(mode), sets.everyday(mode))]
-    missing = [one for one in wanted if code_cache.kept(one.file_name, compiler.fingerprint()) is None]
+    asked = {one.file_name: compile_server.request(one) for one in wanted}
+    asked |= {sets.stencils_name(mode): compile_server.stencils_request(mode) for mode in _MODES}
+    missing = {
+        n: request for n, request in asked.items() if code_cache.kept(n, compiler.fingerprint()) is None
+    }
     service, answered = CompileService(processes=len(os.sched_getaffinity(0))), SimpleQueue[bytes | None]()
-    for one in missing:
-        service.ask(compile_server.request(one), partial(_keep, one, answered))
+    for name, request in missing.items():
+        service.ask(request, partial(_keep, name, answered))
     codes = [answered.get() for _ in missing]
     if None in codes:
         raise RuntimeError("the compiling process failed")
 
 
-def _keep(wanted: HandlerSet, answered: SimpleQueue[bytes | None], code: bytes | None) -> None:
+def _keep(name: str, answered: SimpleQueue[bytes | None], code: bytes | None) -> None:
     if code is not None:
-        code_cache.keep(wanted.file_name, compiler.fingerprint(), code)
+        code_cache.keep(name, compiler.fingerprint(), code)
     answered.put(code)
 
 

@@ -1,0 +1,145 @@
+"""The code of blocks that handlers execute often, put together from stencils: see ``stencils``.
+
+It is made in microseconds, where a region takes tens of milliseconds, and runs two to three times as fast as
+handlers. So a block gets it as soon as a sample finds a thread there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Iterator
+from itertools import groupby
+
+from chronovisor.engine.native import code_cache, compile_server, compiler
+from chronovisor.engine.native.assembling import (
+    BLOCK_INSTRUCTIONS,
+    PIECES_SIZE,
+    Book,
+    Known,
+    place_of,
+)
+from chronovisor.engine.native.code_space import CHUNK, code_space
+from chronovisor.engine.native.compile_service import Urgency
+from chronovisor.engine.native.library import HandlerLibrary, runtime, service
+from chronovisor.engine.native.lowering import Mode
+from chronovisor.engine.native.pairs import Key
+from chronovisor.engine.native.sets import everyday_keys, stencils_name
+from chronovisor.engine.native.stencil_tables import (
+    ANY_RECORD,
+    ANY_VALUE,
+    MOST_BYTES,
+    Row,
+    Stencil,
+    StencilSet,
+)
+from chronovisor.engine.statistics import HANDLERS
+
+#: The most bytes that the code of a block takes.
+MOST_BLOCK_BYTES = (BLOCK_INSTRUCTIONS + 1) * (MOST_BYTES + PIECES_SIZE)
+
+
+class Chunk:
+    """Memory for the code of blocks, near the handlers; it is free again when nothing refers to the chunk."""
+
+    def __init__(self, at: int) -> None:
+        self._at = self.next = at
+        self.pages: set[int] = set()
+        """The pages that have blocks in it."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether there is room for another block."""
+        return self.next + MOST_BLOCK_BYTES <= self._at + CHUNK
+
+    def __del__(self) -> None:
+        code_space().give_chunk(self._at)
+
+
+class BlockCode:
+    """Puts the code of blocks together, in a machine mode."""
+
+    def __init__(self, library: HandlerLibrary, stencils: StencilSet) -> None:
+        self._stencils = stencils
+        self._lists: list[ctypes.Array[ctypes.c_uint64]] = []
+        found = list(self._known(library))
+        count = 1 << (2 * len(found)).bit_length()
+        self._table = (Known * count)()
+        for one in found:
+            place = place_of(one.handler, count - 1)
+            while self._table[place].handler:
+                place = (place + 1) % count
+            self._table[place] = one
+        self._book = Book(
+            *(ctypes.addressof(self._table), count - 1),
+            *(ctypes.addressof(stencils.patches), ctypes.addressof(stencils.code)),
+        )
+        self._reference = ctypes.byref(self._book)
+
+    def _known(self, library: HandlerLibrary) -> Iterator[Known]:
+        """The handlers that have stencils."""
+        keys, first = everyday_keys(), ctypes.addressof(self._stencils.stencils)
+        firsts: dict[Key, list[int]] = {}
+        for pair, handler in library.pairs:
+            firsts.setdefault(pair.first, []).append(handler)
+
+        def kind(numbered: tuple[int, Row]) -> tuple[int, int]:
+            return numbered[1].key, numbered[1].near
+
+        for (number, near), group in groupby(enumerate(self._stencils.rows), kind):
+            rows = [(row, first + place * ctypes.sizeof(Stencil)) for place, row in group]
+            if (handlers := library.handlers.get(keys[number])) is None:
+                continue
+            (place, *_), stencil = {row.place for row, _ in rows}, rows[0][1]
+            if place != ANY_RECORD:
+                others = {row.value: at for row, at in rows}.get(ANY_VALUE, 0)
+                by_value = (ctypes.c_uint64 * (1 << 8))(*[others] * (1 << 8))
+                for row, at in rows:
+                    by_value[row.value] = at
+                self._lists.append(by_value)
+                stencil = ctypes.addressof(by_value)
+            yield Known(handlers.near if near else handlers.far, place, stencil)
+            if not near:
+                # The code of the second follows.
+                yield from (Known(handler, place, stencil) for handler in firsts.get(keys[number], ()))
+
+    def assemble(self, records_at: int, chunk: Chunk) -> None:
+        """Put the code of the block together whose first record is at an address, and have it used.
+
+        The chunk has room. The caller has the lock `changing` of the library.
+        """
+        chunk.next = runtime().assemble(self._reference, records_at, chunk.next)
+
+
+_made: dict[Mode, BlockCode | None] = {}
+_making = threading.Lock()
+
+
+def block_code(library: HandlerLibrary) -> BlockCode | None:
+    """What puts blocks together in a library's mode; None as long as the stencils are not compiled."""
+    with _making:
+        if library.mode not in _made:
+            if not library.has_pairs:
+                return None
+            _made[library.mode] = _load(library)
+        return _made[library.mode]
+
+
+def _load(library: HandlerLibrary) -> BlockCode | None:
+    name, fingerprint = stencils_name(library.mode), compiler.fingerprint()
+    code = code_cache.kept(name, fingerprint)
+    if code is not None:
+        HANDLERS.add_kept(1)
+        return BlockCode(library, StencilSet.decode(code))
+
+    def take(code: bytes | None) -> None:
+        if code is None:
+            return
+        HANDLERS.add_compiled(1)
+        with _making:
+            _made[library.mode] = BlockCode(library, StencilSet.decode(code))
+        with compiler.FINISHING:
+            code_cache.keep(name, fingerprint, code)
+
+    service().ask(compile_server.stencils_request(library.mode), take, Urgency.LATER)
+    return None

@@ -1,0 +1,227 @@
+"""From instructions to the stencils of a machine mode."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
+
+from elftools.elf.elffile import ELFFile
+from elftools.elf.relocation import RelocationSection
+from elftools.elf.sections import Section, SymbolTableSection
+from llvmlite import ir
+
+from chronovisor.engine.native import compiler
+from chronovisor.engine.native.encoding import Encoding, encoding
+from chronovisor.engine.native.lowering import Mode
+from chronovisor.engine.native.operations import is_native
+from chronovisor.engine.native.pairs import Key
+from chronovisor.engine.native.sets import everyday_keys, symbol
+from chronovisor.engine.native.stencil_tables import (
+    ANY_RECORD,
+    ANY_VALUE,
+    MOST_BYTES,
+    Patch,
+    Row,
+    Source,
+    Stencil,
+    StencilSet,
+)
+from chronovisor.engine.native.stencils import (
+    NEXT,
+    OWN,
+    SYNCHRONIZING,
+    TAKEN,
+    Hole,
+    NoStencilError,
+    StencilLowering,
+    Variant,
+    variants,
+)
+from chronovisor.isa.values import Program
+
+#: How many functions LLVM has at once.
+_FEW_FUNCTIONS = 400
+
+_SYMBOLS = {NEXT: Source.NEXT, TAKEN: Source.TAKEN, OWN: Source.OWN}
+_SOURCES = {
+    "gpr": Source.SMALL,
+    "small": Source.SMALL,
+    "number": Source.WIDE,
+    "wide": Source.WIDE,
+    "offset": Source.OFFSET,
+    "position": Source.POSITION,
+}
+
+#: The relocations of x86-64 that are completed: how many bytes each has, for values and for distances.
+_VALUES = {1: 8, 10: 4, 11: 4, 12: 2, 14: 1}
+_DISTANCES = frozenset({2, 4})
+#: The one that extends 32 bits with zeros.
+_ZERO_EXTENDED = 10
+
+#: Jumps: their last byte, the one before it if they are conditional, and the bytes of the distance. An even
+#: condition is the opposite of the odd one behind it.
+_JUMP, _CONDITIONAL, _CONDITIONS = 0xE9, 0x0F, range(0x80, 0x90)
+_DISTANCE = 4
+
+#: In LLVM's assembly language: an access to a general-purpose register in a hole, in an instruction without a
+#: number; and a 64-bit number that has 32 bits.
+_ACCESS = re.compile(r"^([^$\n]*[\s,])(hole\.gpr[\w.]*)((?:\+\d+)?)\((%r13)\)([^$\n]*)$", re.MULTILINE)
+_NUMBER = re.compile(r"movabsq(\s+\$hole\.number\.)")
+
+
+def _shorter(text: str) -> str:
+    """Assembly language in which such accesses have a displacement of 8 bits, which is their last byte, and
+    such numbers have 32.
+    """
+    access = r"\g<1>1(\g<4>)\g<5>\n\t.reloc .-1, R_X86_64_8, \g<2>\g<3>"
+    return _NUMBER.sub(r"movq\1", _ACCESS.sub(access, text))
+
+
+@dataclass
+class _Piece:
+    """A stencil in the making."""
+
+    code: bytes
+    patches: list[Patch]
+
+    def fall_through(self) -> None:
+        """Have the end of the code lead to the instruction behind without a jump, if it leads there."""
+        target = self._jump_at(len(self.code))
+        if target == Source.NEXT:
+            self._cut()
+        elif self._jump_at(len(self.code) - 1 - _DISTANCE) == Source.NEXT and target is not None:
+            # ``jcc next; jmp target``
+            at = len(self.code) - 1 - 2 * _DISTANCE
+            if self.code[at - 2] != _CONDITIONAL or self.code[at - 1] not in _CONDITIONS:
+                return
+            self._cut()
+            self.code = self.code[: at - 1] + bytes([self.code[at - 1] ^ 1]) + self.code[at:]
+            (last,) = (p for p in self.patches if p.at == at)
+            last.source = target
+
+    def _jump_at(self, end: int) -> int | None:
+        """Where the jump leads that ends there; None if there is none."""
+        if end < 1 + _DISTANCE or self.code[end - 1 - _DISTANCE] not in (_JUMP, *_CONDITIONS):
+            return None
+        found = [p.source for p in self.patches if p.at == end - _DISTANCE and p.source >= Source.NEXT]
+        return found[0] if found else None
+
+    def _cut(self) -> None:
+        """Leave out the jump at the end."""
+        self.code = self.code[: -1 - _DISTANCE]
+        self.patches = [p for p in self.patches if p.at < len(self.code)]
+
+
+def compile_stencils(mode: Mode) -> bytes:
+    """All stencils of a machine mode."""
+    made: list[tuple[Row, _Piece]] = []
+    module, rows = compiler.new_module("stencils"), dict[str, Row]()
+    for key, near, layout, program, variant in _wanted(mode):
+        name = f"{symbol(key)}.{near}.{variant.number}"
+        low = StencilLowering(module, name, mode, variant)
+        try:
+            low.do(program, layout)
+            low.finish()
+        except NoStencilError:
+            # What there is of the function is no function.
+            module.globals.pop(name)
+            continue
+        place = ANY_RECORD if variant.place is None else variant.place
+        value = ANY_VALUE if variant.number is None else variant.number
+        rows[name] = Row(_key_numbers()[key], near, place, value)
+        if len(rows) >= _FEW_FUNCTIONS:
+            made += _compiled(module, rows)
+            module, rows = compiler.new_module("stencils"), {}
+    return _encoded([*made, *_compiled(module, rows)])
+
+
+@cache
+def _key_numbers() -> dict[Key, int]:
+    return {key: number for number, key in enumerate(everyday_keys())}
+
+
+def _wanted(mode: Mode) -> Iterator[tuple[Key, int, Encoding, Program, Variant]]:
+    for key in everyday_keys():
+        program = key[0].program(key[1], *mode)
+        if key[0].mnemonic in SYNCHRONIZING or not is_native(program):
+            continue
+        far = encoding(program)
+        layouts = [far] if far.target is None else [far, encoding(program, near=True)]
+        for near, layout in enumerate(layouts):
+            try:
+                found = variants(layout)
+            except NoStencilError:
+                continue
+            for variant in found:
+                yield key, near, layout, program, variant
+
+
+def _compiled(module: ir.Module, rows: dict[str, Row]) -> Iterator[tuple[Row, _Piece]]:
+    """The stencils of a module that can be completed, by their functions' names."""
+    source = _shorter(compiler.assembly(module, compiler.OF_STENCILS))
+    with ELFFile(BytesIO(compiler.assembled(source, compiler.OF_STENCILS))) as elf:
+        table = elf.get_section_by_name(".symtab")
+        assert isinstance(table, SymbolTableSection)
+        functions = {one.name: one for one in table.iter_symbols() if one.name in rows}
+        text = elf.get_section(functions[next(iter(rows))]["st_shndx"]) if rows else None
+        holes = {} if text is None else dict(_holes(elf, text, table))
+        for name, row in rows.items():
+            assert text is not None
+            piece = _piece(text.data(), functions[name]["st_value"], functions[name]["st_size"], holes)
+            if piece is not None and len(piece.code) <= MOST_BYTES:
+                piece.fall_through()
+                yield row, piece
+
+
+def _holes(elf: ELFFile, text: Section, table: SymbolTableSection) -> Iterator[tuple[int, Patch | None]]:
+    """What completes the code at each place that has something else, None for what nothing does."""
+    for section in elf.iter_sections():
+        if isinstance(section, RelocationSection) and elf.get_section(section["sh_info"]).name == text.name:
+            for one in section.iter_relocations():
+                name = table.get_symbol(one["r_info_sym"]).name
+                yield one["r_offset"], _patch(name, one["r_info_type"], one["r_addend"])
+
+
+def _patch(name: str, kind: int, addend: int) -> Patch | None:
+    if name in _SYMBOLS:
+        return Patch(_SYMBOLS[name], 0, 0, _DISTANCE, 0, addend) if kind in _DISTANCES else None
+    hole = Hole.named(name)
+    if hole is None or kind not in _VALUES:
+        return None
+    base = hole.base + addend
+    if kind == _ZERO_EXTENDED and (_SOURCES[hole.kind] is Source.WIDE or base < 0):
+        return None
+    return Patch(_SOURCES[hole.kind], hole.place, hole.shift, _VALUES[kind], 0, base)
+
+
+def _piece(text: bytes, begin: int, size: int, holes: dict[int, Patch | None]) -> _Piece | None:
+    found = {at: patch for at, patch in holes.items() if begin <= at < begin + size}
+    patches = []
+    for at, patch in found.items():
+        if patch is None:
+            return None
+        patches.append(Patch(patch.source, patch.number, patch.shift, patch.size, at - begin, patch.base))
+    return _Piece(text[begin : begin + size], patches)
+
+
+def _encoded(made: Iterable[tuple[Row, _Piece]]) -> bytes:
+    rows: list[Row] = []
+    stencils: list[Stencil] = []
+    patches: list[Patch] = []
+    code = bytearray()
+    for row, piece in made:
+        rows.append(row)
+        stencils.append(Stencil(len(code), len(piece.code), len(patches), len(piece.patches)))
+        patches += piece.patches
+        # Eight bytes at a time are copied.
+        code += piece.code + bytes(-len(piece.code) % 8)
+    return StencilSet(
+        (Row * len(rows))(*rows),
+        (Stencil * len(stencils))(*stencils),
+        (Patch * len(patches))(*patches),
+        (ctypes.c_uint8 * len(code)).from_buffer(code),
+    ).encode()

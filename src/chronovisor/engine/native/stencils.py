@@ -1,0 +1,312 @@
+"""Stencils: the machine code of single instructions, to be copied one behind the other and completed.
+
+A stencil does what its instruction's handler does, but control falls from it into the code of the instruction
+behind it, in the *line* of a block of instructions. It has *holes* for what a record says of its instruction:
+the place of a register, or a number. ``chronovisor.engine.native.assembling`` makes lines from stencils (copy
+and patch).
+
+Within a line two of a handler's arguments mean something else. The record is that of the line's first
+instruction, and the budget is what it would be if control had come to that instruction. It is enough for what
+is left of the line. So an instruction that only computes need not see to either.
+
+A stencil does what is usual. Anything else it leaves, undone, to the instruction's own handler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from llvmlite import ir
+
+from chronovisor.engine.native.changed_bits import replaced
+from chronovisor.engine.native.emitter import (
+    HANDLER,
+    HANDLER_CONVENTION,
+    HANDLER_POINTER,
+    I1,
+    I8,
+    I64,
+    MIDDLE,
+    word,
+)
+from chronovisor.engine.native.encoding import Encoding, Source
+from chronovisor.engine.native.layout import OFFSETS, RECORD_HANDLER, Left, file_field
+from chronovisor.engine.native.lowering import Lowering, Mode
+from chronovisor.engine.native.operations import LOWERINGS
+from chronovisor.engine.python_source import evaluate
+from chronovisor.isa.forms import FIELDS, Kind
+from chronovisor.isa.operations import PURE
+from chronovisor.isa.registers import FILES, RegisterFile
+from chronovisor.isa.values import Value, mask
+
+#: Where stencils go: to the code of the instruction behind; to where the instruction jumps in its page; to the
+#: instruction's handler.
+NEXT, TAKEN, OWN = "chronovisor_next", "chronovisor_taken", "chronovisor_own"
+
+#: Instructions behind which code that another thread has changed must be seen: by way of the next record.
+SYNCHRONIZING = frozenset({"isync"})
+
+_CR_FIELDS, _CR_FIELD = 8, 4
+_NUMBER_BITS = 32
+_SIGNED = (-(1 << _NUMBER_BITS - 1), 1 << _NUMBER_BITS - 1)
+#: The numbers that holes have, by their kinds, as LLVM has ranges. "gpr" is the place of a general-purpose
+#: register, but not of the one that is always zero; "number" is a wide value of 32 bits; "position" is that
+#: of the instruction in its line.
+_RANGES = {
+    "gpr": (-(1 << 7), 1 << 7),
+    "small": _SIGNED,
+    "number": _SIGNED,
+    "wide": (-1, -1),
+    "offset": (0, 1 << 16),
+    "position": (0, 1 << 6),
+}
+_LIKELY = [4000, 1]
+
+
+class NoStencilError(Exception):
+    """An instruction does more than a stencil can."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Which of an instruction's records a stencil is for: those with this number at a place in `small`.
+
+    All these records have the operands ``known``. If ``is_zero``, their (RA|0) is 0. ``place`` is None if the
+    stencil is for all records, ``number`` is None if it is for those that have no other.
+    """
+
+    known: Mapping[str, int]
+    place: int | None = None
+    number: int | None = None
+    is_zero: bool = False
+
+
+class Hole(NamedTuple):
+    """A hole for ``base + (number << shift)``; ``place`` is that of the number in the record, by ``kind``."""
+
+    kind: str
+    place: int = 0
+    shift: int = 0
+    base: int = 0
+
+    @property
+    def symbol(self) -> str:
+        """Its name in assembly language."""
+        base = f"m{-self.base}" if self.base < 0 else str(self.base)
+        return f"hole.{self.kind}.{self.place}.{self.shift}.{base}"
+
+    @classmethod
+    def named(cls, symbol: str) -> Hole | None:
+        """The hole with this name; None if it is none."""
+        name, *parts = symbol.split(".")
+        if name != "hole":
+            return None
+        kind, place, shift, base = parts
+        return cls(kind, int(place), int(shift), int(base.replace("m", "-")))
+
+
+def _operands(v: Value) -> set[str]:
+    """The names of the operands that a fixed value depends on."""
+    if v.op == "operand":
+        return {str(v.detail)}
+    return set().union(*map(_operands, v.args)) if v.args else set()
+
+
+def _computed(v: Value, known: Mapping[str, int]) -> int | None:
+    """A value that known operands determine, or None."""
+    if v.op == "operand":
+        number = known.get(str(v.detail))
+        return None if number is None else number & mask(v.width)
+    if v.op not in PURE:
+        return None
+    arguments = [_computed(a, known) for a in v.args]
+    return None if None in arguments else evaluate(v, arguments)  # type: ignore[arg-type]
+
+
+def variants(layout: Encoding) -> list[Variant]:
+    """The stencils that an instruction with this layout has; NoStencilError if they are too many."""
+    read = set().union(*map(_operands, (*layout.small, *layout.wide)))
+    about_cr = [n for n in sorted(read) if n in FIELDS and FIELDS[n].kind in (Kind.CR_FIELD, Kind.CR_BIT)]
+    if not about_cr:
+        return _by_base(layout)
+    if len(about_cr) > 1:
+        raise NoStencilError
+    (name,) = about_cr
+    numbers = range(1 << FIELDS[name].width)
+    for place, small in enumerate(layout.small):
+        found = [_computed(small, {name: number}) for number in numbers]
+        if None not in found and len(set(found)) == len(found):
+            return [Variant({name: n}, place, v) for n, v in zip(numbers, found, strict=True)]
+    raise NoStencilError
+
+
+def _by_base(layout: Encoding) -> list[Variant]:
+    """Two if there is one (RA|0) in a general-purpose register, which is 0 for one of them."""
+    bases = [v for v, source in layout.sources.items() if source is Source.REGISTER]
+    if len(bases) != 1:
+        return [Variant({})]
+    _, place = layout.places[bases[0]]
+    return [Variant({}, place, FILES["GPR"].count, is_zero=True), Variant({}, place)]
+
+
+def _is_number(v: Value) -> bool:
+    """Whether a wide fixed value has 32 bits, sign-extended, whatever the instruction is."""
+    if v.op in ("sext", "zext", "trunc"):
+        return _is_number(v.args[0])
+    field = FIELDS.get(str(v.detail)) if v.op == "operand" else None
+    return field is not None and field.width + field.shift < _NUMBER_BITS
+
+
+class StencilLowering(Lowering):
+    """A program on its way into a stencil."""
+
+    def __init__(self, module: ir.Module, name: str, mode: Mode, variant: Variant) -> None:
+        super().__init__(module, name, mode, LOWERINGS)
+        # Jumps to other code are conditional ones, and the code behind them falls through.
+        self.function.attributes.add("optsize")
+        self._variant = variant
+        self._places: dict[int, int] = {}
+        """The places in the record's bytes of numbers of registers, by the ids of their LLVM values."""
+        self._line = self.record, self.budget
+        self.budget = self.b.sub(self.budget, self._hole(Hole("position")))
+
+    # Operands
+
+    def _from_record(self, v: Value, width: int) -> ir.Value:
+        known = self._constant(v)
+        if known is not None:
+            return ir.Constant(ir.IntType(width), known & mask(width))
+        assert self.encoding is not None
+        kind, place = self.encoding.places[id(v)]
+        if kind == "wide" and _is_number(self.encoding.wide[place]):
+            kind = "number"
+        found = self._hole(Hole(kind, place))
+        resized = found if width == I64.width else self.b.trunc(found, ir.IntType(width))
+        if kind == "small":
+            self._places[id(resized)] = place
+        return resized
+
+    def _chosen(self, v: Value, read: Value) -> ir.Value:
+        if self._variant.is_zero:
+            return ir.Constant(ir.IntType(v.width), 0)
+        return super()._chosen(v, read)
+
+    def _hole(self, hole: Hole) -> ir.Value:
+        module, name = self.function.module, hole.symbol
+        if name not in module.globals:
+            # A symbol that is a number, not an address: it may be 0, or equal to another one.
+            made = ir.GlobalVariable(module, I8, name)
+            made.linkage, made.global_constant = "external", True
+            values = list(map(word, _RANGES[hole.kind]))
+            made.set_metadata("absolute_symbol", module.add_metadata(values))
+        return self.b.ptrtoint(module.globals[name], I64)
+
+    def register(self, file: RegisterFile, number: ir.Value) -> ir.Value:
+        """The address of a register of a file."""
+        place = self._places.get(id(number))
+        if place is None:
+            return super().register(file, number)
+        kind = "gpr" if file is FILES["GPR"] else "small"
+        shift, base = (file.width // 8).bit_length() - 1, OFFSETS[file_field(file)] - MIDDLE
+        return self.at(self._middle, self._hole(Hole(kind, place, shift, base)))
+
+    def offset_of(self, record: ir.Value) -> ir.Value:
+        """The offset of the instruction in its page, in bytes."""
+        return self._hole(Hole("offset"))
+
+    # CR, of which the state has each field in a byte
+
+    def statement(self, v: Value) -> None:
+        """Do one statement. If it changes a part of CR, the other fields stay as they are."""
+        changed = replaced(self._constant, v.args[0]) if v.op == "set" and v.detail == "CR" else None
+        if changed is None or changed[0] != "CR":
+            super().statement(v)
+        else:
+            self._set_fields(changed[1], self.value(changed[2]))
+
+    def _constant(self, v: Value) -> int | None:
+        return _computed(v, self._variant.known)
+
+    def _field(self, number: int) -> ir.Value:
+        return self.at(self.field("CR_FIELDS"), number)
+
+    @staticmethod
+    def _shift(number: int) -> int:
+        return _CR_FIELD * (_CR_FIELDS - 1 - number)
+
+    def read(self, name: str, width: int = 64) -> ir.Value:
+        """A field of the state. Of the fields of CR, LLVM loads only those that matter."""
+        if name != "CR":
+            return super().read(name, width)
+        b, kind = self.b, ir.IntType(width)
+        whole: ir.Value = ir.Constant(kind, 0)
+        for number in range(_CR_FIELDS):
+            field = b.zext(b.load(self._field(number), typ=I8), kind)
+            whole = b.or_(whole, b.shl(field, ir.Constant(kind, self._shift(number))))
+        return whole
+
+    def _set_fields(self, ones: int, value: ir.Value) -> None:
+        """Set those bits of CR that are in a mask."""
+        b = self.b
+        for number in range(_CR_FIELDS):
+            shift = self._shift(number)
+            changed = ones >> shift & mask(_CR_FIELD)
+            if not changed:
+                continue
+            field = b.and_(
+                b.trunc(b.lshr(value, ir.Constant(value.type, shift)), I8), ir.Constant(I8, changed)
+            )
+            if changed != mask(_CR_FIELD):
+                kept = b.load(self._field(number), typ=I8)
+                field = b.or_(b.and_(kept, ir.Constant(I8, mask(_CR_FIELD) & ~changed)), field)
+            b.store(field, self._field(number))
+
+    # Where control goes
+
+    def _go_to(self, name: str) -> None:
+        """Go on in the line, or leave it by code that sees to the arguments."""
+        module = self.function.module
+        if name not in module.globals:
+            ir.Function(module, HANDLER, name).calling_convention = HANDLER_CONVENTION
+        record, budget = self._line
+        self.go_on(module.globals[name], record, budget)
+
+    def leave(self, why: Left | ir.Value, address: ir.Value) -> None:
+        """Leave the instruction, undone, to its handler."""
+        self._go_to(OWN)
+
+    def miss(self, ea: ir.Value, size: int, store: bool) -> None:
+        """Leave an access that the TLB lacks to the handler."""
+        self._go_to(OWN)
+
+    def leave_done(self, why: Left | ir.Value, address: ir.Value) -> None:
+        """Stencils hand no thread back behind their instruction."""
+        raise NoStencilError
+
+    def continue_at(self, record: ir.Value) -> None:
+        """Go on with the instruction at ``record``. There is some budget left."""
+        handler = self.b.load(self.at(record, RECORD_HANDLER), typ=HANDLER_POINTER)
+        self.go_on(handler, record, self.b.sub(self.budget, word(1)))
+
+    def undecoded(self, target: ir.Value) -> None:
+        """Leave for a page that has no records."""
+        self.budget = self.b.sub(self.budget, word(1))
+        super().leave(Left.FETCH, target)
+
+    def finish(self) -> None:
+        """Go on with the next instruction: fall through unless the program said otherwise."""
+        if self.ended:
+            return
+        b = self.b
+        jumps, falls = self.block_named("jumps"), self.block_named("falls")
+        # What falls through is to lie last.
+        b.cbranch(b.load(self.jumped, typ=I1), jumps, falls).set_weights(_LIKELY)
+        b.position_at_end(falls)
+        self._go_to(NEXT)
+        b.position_at_end(jumps)
+        if self.encoding is not None and self.encoding.jump is not None:
+            self._go_to(TAKEN)
+        else:
+            self.jump(b.load(self.nia, typ=I64))

@@ -1,0 +1,127 @@
+"""Lines of stencils do what the concrete evaluator does, to the instruction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+import pytest
+from handlers import ensure
+
+from chronovisor.engine.concrete import ConcreteEngine, Reason
+from chronovisor.engine.native.assembling import BLOCK_INSTRUCTIONS
+from chronovisor.engine.native.engine import NativeEngine
+from chronovisor.engine.native.layout import PAGE_SHIFT
+from chronovisor.engine.native.sets import everyday_keys
+from chronovisor.engine.native.state import NativeThread
+
+from .drawn import MEMORY_SIZE, Drawn, drawn
+from .lines import instructions_in_lines, put_in_lines
+from .native_guest import ENGINES, Guest, registers
+from .test_native_agrees import thread_of
+from .test_regions import MOST, Case, Run, put_in
+
+
+def _compare(seed: int) -> tuple[int, int]:
+    """How many states were compared, and how many instructions had lines."""
+    draw = Random(seed)
+    case = Case.drawn(draw)
+    runs = [Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
+    hots = [draw.randrange(0, len(case.code), 4) for _ in range(2)]
+    # Regions come first, last or not at all.
+    early, late, changes = draw.random() < 0.2, draw.random() < 0.3, draw.random() < 0.4
+    if early:
+        put_in(runs[1], hots)
+    compared, executed, most = 0, 0, 0
+    while executed < MOST:
+        count = draw.choice((draw.randrange(1, 50), draw.randrange(1, 400)))
+        stops = [run.guest.advance(run.thread, count) for run in runs]
+        seen = [run.seen() for run in runs]
+        assert seen[0] == seen[1], f"seed {seed}, after {executed} to {executed + count} instructions"
+        compared += 1
+        executed = runs[0].thread.executed
+        if stops[0].reason is Reason.HYPERCALL:
+            break
+        put_in_lines(runs[1].guest.engine)
+        most = max(most, instructions_in_lines(runs[1].guest.engine))
+        if late:
+            late = False
+            put_in(runs[1], hots)
+        if changes and draw.random() < 0.5:
+            changed = draw.randrange(0, len(case.code), 4)
+            for run in runs:
+                run.change(changed)
+    dirty = [run.guest.memory.dirty.take() for run in runs]
+    assert dirty[0] == dirty[1], f"seed {seed}: other pages are logged"
+    return compared, most
+
+
+def compare_many(seeds: Sequence[int]) -> None:
+    """Compare the programs of these seeds."""
+    found = [_compare(seed) for seed in seeds]
+    assert sum(compared for compared, _ in found) > 5 * len(seeds)
+    assert sum(most for _, most in found) > 20 * len(seeds)
+
+
+def test_random_programs() -> None:
+    compare_many(range(100))
+
+
+@pytest.mark.soak
+def test_many_random_programs() -> None:
+    compare_many(range(100, 3000))
+
+
+# Each instruction, with operands and a state of any kind
+
+
+class Guests:
+    """Both engines, each over memory of its own: of harmless instructions in either byte order."""
+
+    def __init__(self) -> None:
+        self.guests = [Guest(engine, "nop", size=MEMORY_SIZE) for engine in ENGINES]
+        draw = Random(1)
+        words = bytearray()
+        for _ in range(0, MEMORY_SIZE, 4):
+            # `ori`, whose bytes are the same from behind.
+            outer, inner = 0x60 + draw.randrange(4), draw.randrange(256)
+            words += bytes((outer, inner, inner, outer))
+        for guest in self.guests:
+            guest.memory.write(0, bytes(words))
+        self._harmless = bytes(words)
+
+    def run(self, case: Drawn) -> list[dict[str, object]]:
+        """What the guests' states are after some instructions, the case's the first; memory is put back."""
+        return [self._one(guest, case) for guest in self.guests]
+
+    def _one(self, guest: Guest, case: Drawn) -> dict[str, object]:
+        cia = case.registers["CIA"]
+        guest.memory.store(cia, 4, case.word, case.mode[1])
+        guest.engine.forget(cia)
+        thread = thread_of(guest, case)
+        if isinstance(guest.engine, NativeEngine):
+            assert isinstance(thread, NativeThread)
+            pages = guest.engine.pages_of(thread)
+            pages.add(cia >> PAGE_SHIFT)
+            pages.decode(cia)
+            put_in_lines(guest.engine)
+        guest.memory.dirty.take()
+        guest.advance(thread, 2 * BLOCK_INSTRUCTIONS)
+        found: dict[str, object] = {**registers(thread), "reservation": thread.reservation}
+        dirty = guest.memory.dirty.take()
+        found["memory"] = [(page, guest.memory.read(page << 12, 4096)) for page in dirty]
+        for page in {cia >> 12, *dirty}:
+            guest.memory.write(page << 12, self._harmless[page << 12 : (page + 1) << 12])
+            guest.engine.forget_code(page << 12, 4096)
+        return found
+
+
+def test_each_instruction_does_the_same_in_a_line() -> None:
+    everyday = {instruction for instruction, _ in everyday_keys()}
+    cases = [case for case in drawn(11, 6000) if case.instruction in everyday]
+    ensure((case.word, case.mode) for case in cases)
+    guests = Guests()
+    for case in cases:
+        concrete, native = guests.run(case)
+        assert native == concrete, f"{case.instruction.mnemonic} {case.word:#010x} in mode {case.mode}"
+    assert len(cases) > 2000
