@@ -448,8 +448,8 @@ def test_an_overflow_of_long_ago_is_copied_in_a_tight_loop() -> None:
 
 def test_a_tight_loop_is_entered_again_from_the_same_function() -> None:
     """A field of CR that the loop changes has changed behind the loop, and the loop is left at once."""
-    text = "li r28,9; outer: li r29,2; inner: nop; addic r29,r29,-1; cmpi 7,0,r29,0; bc 12,29,inner; addi r28,r28,-1; "
-    text += "cmpi 7,0,r28,0; bc 12,29,outer; sc 1"
+    text = "li r28,9; outer: li r29,2; inner: nop; addic r29,r29,-1; cmpi 7,0,r29,0; bc 12,29,inner; "
+    text += "addi r28,r28,-1; cmpi 7,0,r28,0; bc 12,29,outer; sc 1"
     compared = 0
     for count in range(1, 40):
         case = Case(text, CODE, KERNEL, {"r28": 9}, 0, "nop")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from random import Random
 
@@ -9,7 +10,9 @@ import pytest
 from handlers import ensure
 
 from chronovisor.engine.concrete import ConcreteEngine, Reason
+from chronovisor.engine.native import block_code, pages
 from chronovisor.engine.native.assembling import BLOCK_INSTRUCTIONS
+from chronovisor.engine.native.code_space import code_space
 from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.engine.native.layout import PAGE_SHIFT
 from chronovisor.engine.native.sets import everyday_keys
@@ -28,8 +31,8 @@ def _compare(seed: int) -> tuple[int, int]:
     case = Case.drawn(draw)
     runs = [Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
     hots = [draw.randrange(0, len(case.code), 4) for _ in range(2)]
-    # Regions come first, last or not at all.
-    early, late, changes = draw.random() < 0.2, draw.random() < 0.3, draw.random() < 0.4
+    # Regions come first, later or, since they take long to compile, mostly not at all.
+    early, late, changes = draw.random() < 0.1, draw.random() < 0.1, draw.random() < 0.4
     if early:
         put_in(runs[1], hots)
     compared, executed, most = 0, 0, 0
@@ -64,12 +67,38 @@ def compare_many(seeds: Sequence[int]) -> None:
 
 
 def test_random_programs() -> None:
-    compare_many(range(100))
+    compare_many(range(40))
+
+
+def test_a_guest_with_little_room_for_lines_loses_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+    room = 2 * block_code.MOST_BLOCK_BYTES
+    monkeypatch.setattr(block_code, "CHUNK", room)
+    monkeypatch.setattr(pages, "MOST_CHUNKS", 1)
+    taken = []
+    retire = pages.DecodedPages._retire
+    monkeypatch.setattr(pages.DecodedPages, "_retire", lambda *of: taken.append(of) or retire(*of))
+    compare_many(range(1000, 1020))
+    assert len(taken) > 20
+
+
+def test_chunks_are_used_again() -> None:
+    space = code_space()
+    gc.collect()
+    before = sorted(space._chunks)
+    compare_many(range(1020, 1023))
+    gc.collect()
+    assert sorted(space._chunks) == before
+
+
+def test_without_room_there_are_no_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code_space(), "_chunks", [])
+    found = [_compare(seed) for seed in range(1030, 1035)]
+    assert not any(most for _, most in found)
 
 
 @pytest.mark.soak
 def test_many_random_programs() -> None:
-    compare_many(range(100, 3000))
+    compare_many(range(40, 3000))
 
 
 # Each instruction, with operands and a state of any kind
@@ -101,9 +130,9 @@ class Guests:
         thread = thread_of(guest, case)
         if isinstance(guest.engine, NativeEngine):
             assert isinstance(thread, NativeThread)
-            pages = guest.engine.pages_of(thread)
-            pages.add(cia >> PAGE_SHIFT)
-            pages.decode(cia)
+            decoded = guest.engine.pages_of(thread)
+            decoded.add(cia >> PAGE_SHIFT)
+            decoded.decode(cia)
             put_in_lines(guest.engine)
         guest.memory.dirty.take()
         guest.advance(thread, 2 * BLOCK_INSTRUCTIONS)
@@ -118,10 +147,11 @@ class Guests:
 
 def test_each_instruction_does_the_same_in_a_line() -> None:
     everyday = {instruction for instruction, _ in everyday_keys()}
-    cases = [case for case in drawn(11, 6000) if case.instruction in everyday]
+    # The package brings stencils of 64-bit mode.
+    cases = [case for case in drawn(11, 6000) if case.instruction in everyday and case.mode[0]]
     ensure((case.word, case.mode) for case in cases)
     guests = Guests()
     for case in cases:
         concrete, native = guests.run(case)
         assert native == concrete, f"{case.instruction.mnemonic} {case.word:#010x} in mode {case.mode}"
-    assert len(cases) > 2000
+    assert len(cases) > 500

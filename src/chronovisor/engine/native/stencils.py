@@ -41,8 +41,8 @@ from chronovisor.isa.operations import PURE
 from chronovisor.isa.registers import FILES, RegisterFile
 from chronovisor.isa.values import Value, mask
 
-#: Where stencils go: to the code of the instruction behind; to where the instruction jumps in its page; to the
-#: instruction's handler.
+#: Where stencils go: to the code of the instruction behind; to where the instruction jumps in its page; to
+#: its handler.
 NEXT, TAKEN, OWN = "chronovisor_next", "chronovisor_taken", "chronovisor_own"
 
 #: Instructions behind which code that another thread has changed must be seen: by way of the next record.
