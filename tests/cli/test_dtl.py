@@ -236,4 +236,4 @@ def test_the_logs_of_a_running_guest(dtl: Command, host: Host) -> None:
     finally:
         guest.console.type(b"q")
         runner.join(60)
-    assert done[0].ok
+    assert done[0].end.ok

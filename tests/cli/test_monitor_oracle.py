@@ -19,6 +19,8 @@ MEMORY_LINES = (
     *("p /d 7/2*3%4", "p /d 1+2&3|8", "p /x ~(1 + 2)", "p /d 0777", "p", "p /d 1/0", "p /d 1 2"),
     *("p /d zz", "p /d $nope", "p /d (1", "p /zz 1", "xp", "xp /2xg 0 0", "x /1xg $nope", "xp /9zz 0"),
     *(f"xp /{n}{letter}{size} 0x8000001" for n in (1, 9, 20) for letter in "xduoc" for size in "bhwg"),
+    *("p /x 'a'", "p 08", "p /x 18446744073709551616", "p 99999999999999999999999", "p $", "p ()", "p 1.5"),
+    *("info registers 5", "help info registers", "info status -x"),
     *("xp /4xg 0x10000000", "x /3xw 0x8000000", "x/2xg 0x8000000", "xp /0xb 0", "help xp", "help p"),
 )
 """Lines about memory that is all zeros."""

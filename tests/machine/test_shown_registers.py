@@ -88,7 +88,7 @@ class PlainTime:
 
 def seen_by_gdb(guest: Guest) -> tuple[dict[str, int], dict[str, int]]:
     """Values and widths of the registers that the target description names, by the names of the others."""
-    commands = Commands(Inspector(guest, PlainTime(), lambda: None), lambda: 0)
+    commands = Commands(Inspector(guest, PlainTime(), lambda: None))
     description = b""
     while True:
         piece = commands.answer(b"qXfer:features:read:target.xml:%x,800" % len(description))

@@ -180,13 +180,17 @@ class GuestCommands:
                     file.write(piece)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise MachineError(f"Could not open '{path}': {reason}") from None
+            raise MachineError(f"Could not open '{given['filename']}': {reason}") from None
 
     # For people
 
+    def has_vcpu(self, vcpu: int) -> bool:
+        """Whether the guest has this vCPU, or there is no guest yet."""
+        return self._subject() is None or vcpu in range(self._guest.topology.vcpus)
+
     def check_vcpu(self, vcpu: int) -> None:
         """MachineError unless there is no guest yet, or it has this vCPU."""
-        if self._subject() is not None and vcpu not in range(self._guest.topology.vcpus):
+        if not self.has_vcpu(vcpu):
             raise MachineError("Parameter 'cpu-index' expects a CPU number")
 
     def registers(self, vcpu: int) -> str:

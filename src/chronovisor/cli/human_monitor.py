@@ -44,7 +44,12 @@ _EXPRESSIONS: Final = ("print", "x", "xp")
 _INFO: Final = (
     _Line(("cpus",), "", "show infos for each CPU"),
     _Line(("name",), "", "show the current VM name"),
-    _Line(("registers",), "[-a]", "show the cpu registers (-a: of all cpus)"),
+    _Line(
+        ("registers",),
+        "[-a|vcpu]",
+        "show the cpu registers (-a: show register info for all cpus; vcpu: specific vCPU to query; show the "
+        "current CPU's registers if no argument is specified)",
+    ),
     _Line(("status",), "", "show the current VM status (running|paused)"),
     _Line(("version",), "", "show the version of QEMU"),
 )
@@ -76,6 +81,10 @@ class HumanMonitor:
         first = known.names[0]
         if first in _EXPRESSIONS and not prefix:
             return self._expression(known, name, rest, vcpu)
+        if first == "registers" and len(rest) == 1 and rest[0].isdecimal():
+            vcpu, rest = int(rest[0][:9]), []
+            if not self._guest.has_vcpu(vcpu):
+                return f"CPU#{vcpu} not available{_LINE}"
         if rest and first != "help" and (first, rest) != ("registers", ["-a"]):
             return (
                 f"{'|'.join(known.names)}: extraneous characters at the end of line{_LINE}"

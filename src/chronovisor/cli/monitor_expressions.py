@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-_TOKEN: Final = re.compile(r"\s*(\$\w+|0[xX][0-9a-fA-F]+|\d+|\S)", re.ASCII)
+_TOKEN: Final = re.compile(r"\s*(\$\w+|0[xX][0-9a-fA-F]+|0[0-7]*|[1-9]\d*|'[^'\\]'|\S)", re.ASCII)
 _FORMAT: Final = re.compile(r"/(\d*)(.*)", re.ASCII)
 _MASK: Final = (1 << 64) - 1
 _SIZES: Final = {"b": 1, "h": 2, "w": 4, "g": 8}
@@ -17,6 +17,7 @@ _WIDTHS: Final = {"o": (3, 6, 11, 22), "d": (3, 5, 10, 20), "u": (3, 5, 10, 20),
 """Characters of a value of 1, 2, 4 and 8 bytes in each format."""
 _MOST: Final = 1 << 16
 """Values in one answer."""
+_DIGITS: Final = 1000
 _DEEPEST: Final = 64
 """Parentheses and signs in one another."""
 
@@ -136,13 +137,10 @@ class _Parser:
         token = self.left.pop()
         if token[0] == "$":
             return self._register(token[1:]) & _MASK
-        if token.isdecimal():
-            try:
-                return int(token, 8 if token[0] == "0" else 10) & _MASK
-            except ValueError:
-                raise ExpressionError(f"invalid char '{token[-1]}' in expression") from None
-        if token[:2] in ("0x", "0X"):
-            return int(token, 16) & _MASK
+        if token[0] in "0123456789":
+            return _number(token)
+        if len(token) == 3:
+            return ord(token[1])
         self._depth += 1
         if self._depth > _DEEPEST:
             raise ExpressionError(f"more than {_DEEPEST} parentheses and signs in one another")
@@ -165,6 +163,15 @@ class _Parser:
             case "~":
                 return ~self._value()
         raise ExpressionError(f"invalid char '{token}' in expression")
+
+
+def _number(token: str) -> int:
+    digits, base = (token[2:], 16) if token[:2] in ("0x", "0X") else (token, 8 if token[0] == "0" else 10)
+    # Python converts so many digits only in time that grows faster than they do.
+    value = int(digits, base) if len(digits) < _DIGITS else _MASK + 1
+    if value > _MASK:
+        raise ExpressionError("number too large")
+    return value
 
 
 def _apply(operator: str, one: int, other: int) -> int:

@@ -47,11 +47,11 @@ class MonitorConsole:
         """Do what a line asks for, and return what to print: lines, or what was wrong."""
         try:
             said = self._answer(line.split())
+            if said is None:
+                said = self._human_answer(line)
         except (RegisterError, KvmError, MachineError, ValueError) as error:
             said = f"{error}\n"
-        if said is None:
-            said = self._human_answer(line)
-        return said.encode()
+        return said.encode(errors="replace")
 
     def _answer(self, words: list[str]) -> str | None:
         """Answer what is not of the human monitor; None for what may be."""
