@@ -53,8 +53,9 @@ def test_a_running_guest_is_debugged_and_its_time_stands_still_meanwhile(
     assert first == second > before, said
     earlier, later = (int(found, 16) for found in re.findall(r"host timebase +(0x\w+)", said))
     assert later - earlier > 500_000_000
-    _, after, _ = guest.timebase()
-    assert after - first < later - earlier, "the second in which it was stopped counts"
+    _, after, now = guest.timebase()
+    # However long gdb took to leave. The rounding of the offset is less than the second.
+    assert after - first <= now - later + (1 << 24), "the second in which it was stopped counts"
     assert after > first
     assert machine.state("alice") == "running"
 
