@@ -21,6 +21,10 @@ CREDENTIALS = {"qom-type": "tls-creds-x509", "id": "x", "endpoint": "client", "v
 class Side(CheckedClient):
     """A client of one side's monitor."""
 
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._heard = 0
+
     @classmethod
     async def at(cls, path: Path) -> Side:
         side = cls(path.name)
@@ -48,6 +52,14 @@ class Side(CheckedClient):
             if told["status"] in ("completed", "failed"):
                 return told
             await asyncio.sleep(0.02)
+
+    def statuses(self) -> list[str]:
+        """The events that have come since this was asked last: those of moves by their status."""
+        told = self.events.history[self._heard :]
+        self._heard += len(told)
+        for event in told:
+            self.check_event(event)
+        return [event.get("data", {}).get("status", event["event"]) for event in told]
 
     async def leave(self) -> None:
         await self.execute("quit")
@@ -111,6 +123,9 @@ def test_a_move_under_tls_by_the_monitor(machine: Machine, tmp_path: Path) -> No
             assert expected in reason
         assert (await here.execute("query-status"))["status"] == "running"
         assert (await two.execute("query-status"))["status"] == "inmigrate"
+        # As QEMU's: the guest is never stopped, and no move has begun at the destination.
+        assert here.statuses() == ["setup", "failed"] * 4
+        assert two.statuses() == ["setup"]
         # An address whose certificate is for a name: as under QEMU, `tls-hostname` says it.
         await here.protect(creds="client", hostname="localhost")
         done = await here.move(f"tcp:127.0.0.1:{port}")
@@ -119,6 +134,8 @@ def test_a_move_under_tls_by_the_monitor(machine: Machine, tmp_path: Path) -> No
         while (await two.execute("query-migrate"))["status"] != "completed":
             await asyncio.sleep(0.02)
         assert await two.execute("query-migrate") == {"status": "completed"}
+        assert here.statuses() == ["setup", "active", "STOP", "device", "completed"]
+        assert two.statuses() == ["active", "RESUME", "completed"]
         assert (await two.execute("query-status"))["status"] == "running"
         await two.execute("object-del", {"id": "server"})
         await here.leave()
