@@ -19,6 +19,8 @@ from chronovisor.machine.run_directory import claim
         ("chronovisor run --deta", ["--detach"]),
         ("chronovisor stop al", ["alice", "alan"]),
         ("chronovisor history bo", ["bob"]),
+        ("chronovisor reg bob TB_", ["TB_OFFSET"]),
+        ("chronovisor reg bob dec", ["dec_expiry"]),
     ],
 )
 def test_a_line_is_completed(

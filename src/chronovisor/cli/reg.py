@@ -8,14 +8,24 @@ from typing import Annotated
 import typer
 
 from chronovisor.cli.guest_name import GuestName
+from chronovisor.kvm.registers import register_names
 from chronovisor.machine.control import PATIENCE, ask
 from chronovisor.machine.errors import MachineError
+
+
+def _registers(incomplete: str) -> list[str]:
+    """Return the names that begin so, in the case in which the first letters are."""
+    names = (name.lower() if incomplete.islower() else name for name in register_names())
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def command(
     name: GuestName,
     register: Annotated[
-        str, typer.Argument(help="Show this one; with a value, set it.", metavar="REGISTER[=VALUE]")
+        str,
+        typer.Argument(
+            help="Show this one; with a value, set it.", metavar="REGISTER[=VALUE]", autocompletion=_registers
+        ),
     ] = "",
     vcpu: Annotated[int, typer.Option(help="Whose registers.", metavar="N")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")] = False,
