@@ -6,7 +6,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 import pytest
 
@@ -19,6 +20,7 @@ from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.state import Thread
 from chronovisor.isa.bits import MSR
 
+from .lines import instructions_in_lines, put_in_lines
 from .native_guest import CODE, KERNEL, Guest, Time
 
 DATA = 0x40000
@@ -37,6 +39,25 @@ def side_by_side(*runs: Callable[[], None]) -> None:
 
 def run_both(guest: Guest, first: Thread, second: Thread) -> None:
     side_by_side(lambda: guest.until_called(first), lambda: guest.until_called(second))
+
+
+@contextmanager
+def lines_again_and_again(guest: Guest) -> Iterator[list[int]]:
+    """What is decoded becomes lines within this context; how many instructions had any is listed."""
+    over, found = threading.Event(), [0]
+
+    def look() -> None:
+        while not over.wait(0.0005):
+            put_in_lines(guest.engine)
+            found.append(instructions_in_lines(guest.engine))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        yield found
+    finally:
+        over.set()
+        looking.join()
 
 
 def word(guest: Guest, address: int) -> int:
@@ -370,23 +391,30 @@ good:
 """
 
 
-def test_code_that_another_thread_is_executing_changes() -> None:
-    rounds = 100
+@pytest.mark.parametrize("in_lines", [False, True])
+def test_code_that_another_thread_is_executing_changes(in_lines: bool) -> None:
+    rounds = 1000 if in_lines else 100
     guest = Guest(NativeEngine, READER)
     guest.place(OTHER, WRITER)
     flags = {"r7": DATA, "r8": DATA + 256}
     reader = guest.thread(real=True, CTR=rounds, **flags)
     writer = guest.thread(OTHER, real=True, CTR=rounds, r5=CODE + 6 * 4, r4=(14 << 26) | (9 << 21), **flags)
-    run_both(guest, reader, writer)
+    with lines_again_and_again(guest) if in_lines else nullcontext([1]) as found:
+        run_both(guest, reader, writer)
+    assert any(found)
     assert reader.gpr[3] == writer.gpr[3] == rounds
     assert reader.gpr[10] == 0, "old code was executed"
     assert not guest.engine._retired, "records that nobody executes are still there"  # type: ignore[attr-defined]
 
 
-def test_a_thread_that_stays_in_native_code_comes_upon_changed_code() -> None:
+@pytest.mark.parametrize("in_lines", [False, True])
+def test_a_thread_that_stays_in_native_code_comes_upon_changed_code(in_lines: bool) -> None:
     guest = Guest(NativeEngine, "loop: addi r3,r3,1; b loop")
     thread = guest.thread()
     guest.advance(thread, 4)
+    if in_lines:
+        put_in_lines(guest.engine)
+        assert instructions_in_lines(guest.engine) >= 2
     stops = []
     runner = threading.Thread(target=lambda: stops.append(guest.engine.run(thread, 4 << 30)))
     runner.start()

@@ -43,6 +43,14 @@ def test_translated_programs_with_regions() -> None:
     assert found["regions"] > found["starts"]
 
 
+def test_translated_programs_in_lines() -> None:
+    """The same, in lines from the first instruction on."""
+    worlds = 60
+    found = hunt(6_000_000, worlds, lines=True)
+    assert found["starts"] == worlds * STARTS
+    assert found["lines"] > 1000 * found["starts"]
+
+
 _FOUND_AT_ONCE = "tlbie_of_a_page_forgets_nothing"
 
 

@@ -29,6 +29,7 @@ def main() -> int:
     parser.add_argument("--limit", type=int, help="execute at most so many instructions of a start")
     parser.add_argument("--progress", type=Path, help="a file to note the present seed and start in")
     parser.add_argument("--regions", action="store_true", help="put regions in at random places")
+    parser.add_argument("--lines", action="store_true", help="make lines of all code that is decoded")
     parser.add_argument("--mutant", choices=MUTANTS, help="break the engine on purpose")
     given = parser.parse_args()
     if given.mutant:
@@ -38,7 +39,7 @@ def main() -> int:
     counts = Counts()
     memories = WatchedMemory(SIZE), GuestMemory(SIZE)
     for seed in range(given.first, given.first + given.count):
-        course = Course(world(seed), memories, Random(seed) if given.regions else None)
+        course = Course(world(seed), memories, Random(seed) if given.regions else None, given.lines)
         for start in range(STARTS) if given.start is None else (given.start,):
             if progress:
                 progress.note(seed, start)

@@ -21,13 +21,14 @@ from chronovisor.engine.native.library import HandlerLibrary, runtime
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.regions import tier
 from chronovisor.engine.regions.compile import WantedRegion, compile_region
-from chronovisor.engine.state import Thread
+from chronovisor.engine.state import CACHE_BLOCK, Thread
 from chronovisor.isa.bits import LPCR, MSR
 from chronovisor.isa.interrupts import INTERRUPTS
 from chronovisor.isa.radix import Access
 from chronovisor.isa.registers import REGISTERS
 from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
 
+from ..lines import instructions_in_lines, put_in_lines
 from ..native_guest import Time
 from ..page_tables import Fault, expected
 from .checked import CheckedEngine, CheckedTranslations, Open, WatchedMemory
@@ -58,6 +59,7 @@ class Counts:
     faults: int = 0
     native_walks: int = 0
     regions: int = 0
+    lines: int = 0
     interrupts: Counter[str] = field(default_factory=Counter)
 
 
@@ -129,10 +131,16 @@ class Course:
     """Both engines over one world."""
 
     def __init__(
-        self, world: World, memories: tuple[WatchedMemory, GuestMemory], regions: Random | None = None
+        self,
+        world: World,
+        memories: tuple[WatchedMemory, GuestMemory],
+        regions: Random | None = None,
+        lines: bool = False,
     ) -> None:
-        """With `regions` native code has a region at a random place of each page of code."""
-        self.world = world
+        """With `regions` native code has a region at a random place of each page of code, with `lines` it has
+        lines for all that is decoded.
+        """
+        self.world, self._lines = world, lines
         self._hots = regions and [regions.randrange(0, PAGE_SIZE, 4) for _ in range(CODE_PAGES)]
         self._loaded: dict[tuple[tuple[bool, bool], int], tier.Loaded] = {}
         for memory in memories:
@@ -160,7 +168,12 @@ class Course:
                 raise Difference("the concrete evaluator does not repeat itself")
         self.native.begin(start)
         counts.regions += self._put_in_regions()
+        if self._lines:
+            self._decode()
         for (end, name), expected_state in zip(ends, stops, strict=True):
+            if self._lines:
+                put_in_lines(self.native.engine)
+                counts.lines += instructions_in_lines(self.native.engine)
             self.native.advance(end)
             found = _state(self.native.thread, self.native.time)
             if found != expected_state:
@@ -180,6 +193,16 @@ class Course:
         counts.instructions += ends[-1][0] if ends else 0
         counts.interrupts += self.checked.engine.entered
         self.checked.engine.entered.clear()
+
+    def _decode(self) -> None:
+        """Decode all code before it is executed."""
+        thread = self.native.thread
+        assert isinstance(thread, NativeThread)
+        pages = self.native.engine.pages_of(thread)
+        for number in range(CODE_PAGES):
+            pages.add(CODE // PAGE_SIZE + number)
+            for offset in range(0, PAGE_SIZE, CACHE_BLOCK):
+                pages.decode(CODE + number * PAGE_SIZE + offset)
 
     def _put_in_regions(self) -> int:
         """Put the regions of this world in; how many have code."""

@@ -24,10 +24,16 @@ class Caught(AssertionError):
 
 
 def hunt(
-    first: int, count: int, mutant: str | None = None, timeout: float = 1200, regions: bool = False
+    first: int,
+    count: int,
+    mutant: str | None = None,
+    timeout: float = 1200,
+    regions: bool = False,
+    lines: bool = False,
 ) -> Counter[str]:
     """Run the worlds of `count` seeds; return what was compared. Caught if any differs, dies or hangs."""
     more = [*(["--mutant", mutant] if mutant else []), *(["--regions"] if regions else [])]
+    more += ["--lines"] if lines else []
     with tempfile.TemporaryDirectory(prefix="fuzzer-") as folder:
         path = Path(folder, "progress")
         progress = Progress(path)
