@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 from chronovisor.engine.concrete import ConcreteEngine
+from chronovisor.engine.native.block_code import block_code
 from chronovisor.engine.native.code_space import CHUNK
 from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.engine.native.layout import PAGE_INSTRUCTIONS, PAGE_SHIFT, RECORD_SIZE
+from chronovisor.engine.native.library import HandlerLibrary
 from chronovisor.engine.native.pages import Records
 from chronovisor.engine.state import CACHE_BLOCK
 
@@ -14,10 +18,19 @@ def put_in_lines(engine: ConcreteEngine) -> None:
     """Have each block that is decoded run as a line."""
     assert isinstance(engine, NativeEngine)
     for pages in engine._pages.values():
+        _await_stencils(pages.library)
         for page in list(pages._records):
             for offset in range(0, 1 << PAGE_SHIFT, CACHE_BLOCK):
                 pages.assemble(page, offset)
         engine._retire(pages.take_replaced())
+
+
+def _await_stencils(library: HandlerLibrary) -> None:
+    """Wait for the stencils of 64-bit mode, if the package does not bring them. Few run in 32-bit mode."""
+    end = time.monotonic() + 300
+    while library.mode[0] and block_code(library) is None:
+        assert time.monotonic() < end, "no stencils"
+        time.sleep(0.05)
 
 
 def instructions_in_lines(engine: ConcreteEngine) -> int:

@@ -10,13 +10,15 @@ import pytest
 from handlers import ensure
 
 from chronovisor.engine.concrete import ConcreteEngine, Reason
-from chronovisor.engine.native import block_code, pages
+from chronovisor.engine.native import block_code, code_cache, compiler, pages
 from chronovisor.engine.native.assembling import BLOCK_INSTRUCTIONS
 from chronovisor.engine.native.code_space import code_space
 from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.engine.native.layout import PAGE_SHIFT
-from chronovisor.engine.native.sets import everyday_keys
+from chronovisor.engine.native.sets import everyday_keys, stencils_name
 from chronovisor.engine.native.state import NativeThread
+from chronovisor.engine.native.stencil_set import compile_stencils
+from chronovisor.engine.native.stencil_tables import StencilSet
 
 from .drawn import MEMORY_SIZE, Drawn, drawn
 from .lines import instructions_in_lines, put_in_lines
@@ -99,6 +101,15 @@ def test_without_room_there_are_no_lines(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.soak
 def test_many_random_programs() -> None:
     compare_many(range(40, 3000))
+
+
+def test_changed_code_is_seen_behind_what_synchronizes() -> None:
+    """A line would go on with the old code behind these (Power ISA Book II 1.9, Book III 1.5.1)."""
+    kept = code_cache.kept(stencils_name((True, True)), compiler.fingerprint())
+    stencils = StencilSet.decode(kept or compile_stencils((True, True)))
+    have = {everyday_keys()[row.key][0].mnemonic for row in stencils.rows}
+    assert len(have) > 100
+    assert not have & {"isync", "rfid", "rfscv", "sc", "scv", "mtmsr", "mtmsrd", "tlbie", "tlbiel"}
 
 
 # Each instruction, with operands and a state of any kind
