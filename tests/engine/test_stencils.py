@@ -103,8 +103,8 @@ def test_many_random_programs() -> None:
     compare_many(range(40, 3000))
 
 
-def test_what_does_not_fit_its_hole_is_left_to_the_handler() -> None:
-    """The register that is always zero is too far away for the 8 bits that other registers' places have."""
+def test_the_register_that_is_always_zero() -> None:
+    """It is farther away than the others: 8 bits do not reach it, as they reach them."""
     text = f"loop: isel r3,0,r5,2; add r4,r4,r3; {'nop; ' * 40}bc 16,0,loop; sc 1"
     case = Case(text, CODE, KERNEL, {"r0": 99, "r5": 7, "CTR": 5, "CR": 1 << 29}, 0, "nop")
     runs = [Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
