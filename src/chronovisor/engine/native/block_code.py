@@ -116,7 +116,12 @@ _making = threading.Lock()
 
 
 def block_code(library: HandlerLibrary) -> BlockCode | None:
-    """What puts blocks together in a library's mode; None as long as the stencils are not compiled."""
+    """What puts blocks together in a library's mode; None as long as the stencils are not compiled.
+
+    There is none for 32-bit mode, in which guests execute few instructions.
+    """
+    if not library.mode[0]:
+        return None
     with _making:
         if library.mode not in _made:
             if not library.has_pairs:
