@@ -10,7 +10,7 @@ from chronovisor.engine.native.code_space import CHUNK
 from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.engine.native.layout import PAGE_INSTRUCTIONS, PAGE_SHIFT, RECORD_SIZE
 from chronovisor.engine.native.library import HandlerLibrary
-from chronovisor.engine.native.pages import Records
+from chronovisor.engine.native.page_records import Records
 from chronovisor.engine.state import CACHE_BLOCK
 
 

@@ -22,7 +22,8 @@ from chronovisor.engine.native.layout import (
     RECORD_WIDE,
 )
 from chronovisor.engine.native.library import HandlerLibrary, library
-from chronovisor.engine.native.pages import DecodedPages, Records
+from chronovisor.engine.native.page_records import Records
+from chronovisor.engine.native.pages import DecodedPages
 from chronovisor.engine.native.pairs import Key, Pair, pairs, target
 from chronovisor.engine.state import CACHE_BLOCK
 from chronovisor.isa.decode import decode

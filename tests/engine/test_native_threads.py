@@ -15,7 +15,7 @@ from chronovisor.engine.concrete import ConcreteEngine, Reason
 from chronovisor.engine.live_registers import ThreadTime
 from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.engine.native.operations import has_wide_atomics
-from chronovisor.engine.native.pages import Records
+from chronovisor.engine.native.page_records import Records
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.state import Thread
 from chronovisor.isa.bits import MSR
@@ -24,7 +24,7 @@ from .lines import instructions_in_lines, put_in_lines
 from .native_guest import CODE, KERNEL, Guest, Time
 
 DATA = 0x40000
-RETIRED = Records()
+RETIRED = Records.new()
 OTHER = CODE + 0x4000
 
 

@@ -33,7 +33,8 @@ from chronovisor.engine.native.layout import (
     mode_number,
 )
 from chronovisor.engine.native.library import runtime
-from chronovisor.engine.native.pages import DecodedPages, Records
+from chronovisor.engine.native.page_records import Records
+from chronovisor.engine.native.pages import DecodedPages
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.state import CACHE_BLOCK, Thread
 from chronovisor.engine.statistics import Instructions

@@ -47,7 +47,7 @@ from chronovisor.isa.radix import Access
 PIECE = 16384
 
 #: How many instructions handlers execute between two samples.
-INSTRUCTIONS_PER_SAMPLE = 2 * PIECE
+INSTRUCTIONS_PER_SAMPLE = 3 * PIECE
 
 #: Its multiples, modulo 2^64, lie evenly in that range however few they are (the golden ratio).
 _EVENLY = 0x9E37_79B9_7F4A_7C15

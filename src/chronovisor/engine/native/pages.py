@@ -18,13 +18,13 @@ from chronovisor.engine.native.block_code import Chunk, block_code
 from chronovisor.engine.native.block_decoder import DONE_EARLY
 from chronovisor.engine.native.code_space import code_space
 from chronovisor.engine.native.layout import (
-    PAGE_RECORDS_SIZE,
     PAGE_SHIFT,
     PLAIN_AT,
     RECORD_SIZE,
 )
 from chronovisor.engine.native.library import library, runtime
 from chronovisor.engine.native.lowering import Mode
+from chronovisor.engine.native.page_records import Records
 from chronovisor.engine.state import CACHE_BLOCK
 from chronovisor.memory.guest_memory import GuestMemory
 
@@ -34,24 +34,10 @@ _PAGE_BLOCKS = (1 << PAGE_SHIFT) // CACHE_BLOCK
 _BLOCK_RECORDS = CACHE_BLOCK // 4
 
 #: How many chunks a mode's code of blocks has at once.
-MOST_CHUNKS = 64
+MOST_CHUNKS = 128
 
 #: How many pages of a mode have records at once, which take 340 MB: a guest's code may never end.
 MOST_PAGES = 8192
-
-
-class Records(ctypes.Array[ctypes.c_uint64]):
-    """A page's records and what is behind them, as words; the first word of each is its handler's address."""
-
-    _type_ = ctypes.c_uint64
-    _length_ = PAGE_RECORDS_SIZE // 8
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.assembled = 0
-        """A bit for each block of the page, 1 if it has code put together from stencils."""
-        self.chunks: set[Chunk] = set()
-        """What has that code, which stays as long as the records."""
 
 
 def plain_place(address: int) -> int:
@@ -150,7 +136,7 @@ class DecodedPages:
             return [records]
 
     def _put(self, page: int) -> None:
-        records = Records()
+        records = Records.new()
         runtime().blank(ctypes.addressof(records))
         if page in self._left:
             self._decode_page(page, records)
