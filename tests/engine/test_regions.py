@@ -678,7 +678,8 @@ def test_samples_tell_of_a_loop_that_repeats_exactly() -> None:
         hots = [begins, begins]
         taken, offsets = _sampled(text, due * INSTRUCTIONS_PER_SAMPLE, hots, CTR=CODE + begins)
         of_handlers = due * 3 / (3 + length)
-        assert of_handlers / 2 < taken <= of_handlers
+        # The first one is due at once.
+        assert of_handlers / 2 < taken <= of_handlers + 1
         assert offsets <= {4, 8}
 
 
