@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 from collections.abc import Sequence
 from random import Random
@@ -15,6 +16,7 @@ from chronovisor.engine.native.assembling import BLOCK_INSTRUCTIONS
 from chronovisor.engine.native.code_space import code_space
 from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.engine.native.layout import PAGE_SHIFT
+from chronovisor.engine.native.page_records import Records, _space
 from chronovisor.engine.native.sets import everyday_keys, stencils_name
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.native.stencil_set import compile_stencils
@@ -90,6 +92,18 @@ def test_chunks_are_used_again() -> None:
     compare_many(range(1020, 1023))
     gc.collect()
     assert sorted(space._chunks) == before
+
+
+def test_places_of_records_are_used_again() -> None:
+    gc.collect()
+    before = len(_space()._free)
+    compare_many(range(1020, 1023))
+    made = {ctypes.addressof(Records.new()) for _ in range(3)}
+    gc.collect()
+    # None is taken from a new piece of memory, and each one is clean.
+    assert len(_space()._free) >= before
+    assert len(made) == 1
+    assert not any(Records.new())
 
 
 def test_without_room_there_are_no_lines(monkeypatch: pytest.MonkeyPatch) -> None:
