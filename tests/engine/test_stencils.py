@@ -19,8 +19,8 @@ from chronovisor.engine.native.layout import PAGE_SHIFT
 from chronovisor.engine.native.page_records import Records, _space
 from chronovisor.engine.native.sets import everyday_keys, stencils_name
 from chronovisor.engine.native.state import NativeThread
-from chronovisor.engine.native.stencil_set import compile_stencils
-from chronovisor.engine.native.stencil_tables import StencilSet
+from chronovisor.engine.native.stencil_set import Piece, compile_stencils
+from chronovisor.engine.native.stencil_tables import Patch, Source, StencilSet
 
 from .drawn import MEMORY_SIZE, Drawn, drawn
 from .lines import instructions_in_lines, put_in_lines
@@ -137,6 +137,24 @@ def test_changed_code_is_seen_behind_what_synchronizes() -> None:
     have = {everyday_keys()[row.key][0].mnemonic for row in stencils.rows}
     assert len(have) > 100
     assert not have & {"isync", "rfid", "rfscv", "sc", "scv", "mtmsr", "mtmsrd", "tlbie", "tlbiel"}
+
+
+def test_the_end_of_a_stencil_falls_through() -> None:
+    next_, own = Patch(Source.NEXT, 0, 0, 4, 3, -4), Patch(Source.OWN, 0, 0, 4, 8, -4)
+    # nop; jne next; jmp own
+    made = Piece(bytes.fromhex("90 0f85 00000000 e9 00000000"), [next_, own])
+    made.fall_through()
+    assert made.code == bytes.fromhex("90 0f84 00000000")
+    assert [(patch.source, patch.at) for patch in made.patches] == [(Source.OWN, 3)]
+
+
+def test_an_end_that_is_jumped_to_stays() -> None:
+    next_, own = Patch(Source.NEXT, 0, 0, 4, 4, -4), Patch(Source.OWN, 0, 0, 4, 9, -4)
+    # je . + 8; jne next; jmp own
+    code = bytes.fromhex("74 06 0f85 00000000 e9 00000000")
+    made = Piece(code, [next_, own])
+    made.fall_through()
+    assert made.code == code
 
 
 # Each instruction, with operands and a state of any kind

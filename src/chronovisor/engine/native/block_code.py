@@ -1,7 +1,7 @@
 """The code of blocks that handlers execute often, put together from stencils: see ``stencils``.
 
-It is made in microseconds, where a region takes tens of milliseconds, and runs two to three times as fast as
-handlers. So a block gets it as soon as a sample finds a thread there.
+It is made in microseconds, while a region takes tens of milliseconds, and it is faster than handlers. So a
+block gets it as soon as a sample finds a thread there.
 """
 
 from __future__ import annotations

@@ -66,6 +66,8 @@ _ZERO_EXTENDED = 10
 #: condition is the opposite of the odd one behind it.
 _JUMP, _CONDITIONAL, _CONDITIONS = 0xE9, 0x0F, range(0x80, 0x90)
 _DISTANCE = 4
+#: Those with a distance of 8 bits.
+_SHORT_JUMPS = (0xEB, *range(0x70, 0x80))
 
 #: In LLVM's assembly language: an access to a general-purpose register in a hole, in an instruction without a
 #: number; and a 64-bit number that has 32 bits.
@@ -82,7 +84,7 @@ def _shorter(text: str) -> str:
 
 
 @dataclass
-class _Piece:
+class Piece:
     """A stencil in the making."""
 
     code: bytes
@@ -98,6 +100,8 @@ class _Piece:
             at = len(self.code) - 1 - 2 * _DISTANCE
             if self.code[at - 2] != _CONDITIONAL or self.code[at - 1] not in _CONDITIONS:
                 return
+            if self._may_jump_to(len(self.code) - 1 - _DISTANCE):
+                return
             self._cut()
             self.code = self.code[: at - 1] + bytes([self.code[at - 1] ^ 1]) + self.code[at:]
             (last,) = (p for p in self.patches if p.at == at)
@@ -110,6 +114,18 @@ class _Piece:
         found = [p.source for p in self.patches if p.at == end - _DISTANCE and p.source >= Source.NEXT]
         return found[0] if found else None
 
+    def _may_jump_to(self, place: int) -> bool:
+        """Whether the code jumps to a place in it. Bytes that only look like such a jump count, too."""
+        code, holes = self.code, {p.at for p in self.patches}
+        for at, byte in enumerate(code):
+            size = 1 if byte in _SHORT_JUMPS else _DISTANCE
+            if size == 1 or byte == _JUMP or (byte in _CONDITIONS and code[at - 1] == _CONDITIONAL):
+                behind = at + 1 + size
+                distance = int.from_bytes(code[at + 1 : behind], "little", signed=True)
+                if at + 1 not in holes and behind + distance == place:
+                    return True
+        return False
+
     def _cut(self) -> None:
         """Leave out the jump at the end."""
         self.code = self.code[: -1 - _DISTANCE]
@@ -118,7 +134,7 @@ class _Piece:
 
 def compile_stencils(mode: Mode) -> bytes:
     """All stencils of a machine mode."""
-    made: list[tuple[Row, _Piece]] = []
+    made: list[tuple[Row, Piece]] = []
     module, rows = compiler.new_module("stencils"), dict[str, Row]()
     for key, near, layout, program, variant in _wanted(mode):
         name = f"{symbol(key)}.{near}.{variant.number}"
@@ -160,7 +176,7 @@ def _wanted(mode: Mode) -> Iterator[tuple[Key, int, Encoding, Program, Variant]]
                 yield key, near, layout, program, variant
 
 
-def _compiled(module: ir.Module, rows: dict[str, Row]) -> Iterator[tuple[Row, _Piece]]:
+def _compiled(module: ir.Module, rows: dict[str, Row]) -> Iterator[tuple[Row, Piece]]:
     """The stencils of a module that can be completed, by their functions' names."""
     source = _shorter(compiler.assembly(module, compiler.OF_STENCILS))
     with ELFFile(BytesIO(compiler.assembled(source, compiler.OF_STENCILS))) as elf:
@@ -198,17 +214,17 @@ def _patch(name: str, kind: int, addend: int) -> Patch | None:
     return Patch(_SOURCES[hole.kind], hole.place, hole.shift, _VALUES[kind], 0, base)
 
 
-def _piece(text: bytes, begin: int, size: int, holes: dict[int, Patch | None]) -> _Piece | None:
+def _piece(text: bytes, begin: int, size: int, holes: dict[int, Patch | None]) -> Piece | None:
     found = {at: patch for at, patch in holes.items() if begin <= at < begin + size}
     patches = []
     for at, patch in found.items():
         if patch is None:
             return None
         patches.append(Patch(patch.source, patch.number, patch.shift, patch.size, at - begin, patch.base))
-    return _Piece(text[begin : begin + size], patches)
+    return Piece(text[begin : begin + size], patches)
 
 
-def _encoded(made: Iterable[tuple[Row, _Piece]]) -> bytes:
+def _encoded(made: Iterable[tuple[Row, Piece]]) -> bytes:
     rows: list[Row] = []
     stencils: list[Stencil] = []
     patches: list[Patch] = []
