@@ -45,7 +45,7 @@ def test_translated_programs_with_regions() -> None:
 
 def test_translated_programs_in_lines() -> None:
     """The same, in lines from the first instruction on."""
-    worlds = 60
+    worlds = 30
     found = hunt(6_000_000, worlds, lines=True)
     assert found["starts"] == worlds * STARTS
     assert found["lines"] > 1000 * found["starts"]
