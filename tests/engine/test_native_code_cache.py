@@ -314,6 +314,7 @@ def test_the_fingerprints_depend_on_every_module_that_makes_code(monkeypatch: py
         if module.parent.name not in ("engine", "native", "regions"):
             continue
         with monkeypatch.context() as patch:
+            # The function is called in this round of the loop alone.
             patch.setattr(Path, "read_bytes", lambda path: read(path) + b"#" * (path == module))  # noqa: B023
             if module.parent.name != "regions":
                 assert handlers() != before[0], module

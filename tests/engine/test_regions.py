@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,6 +156,33 @@ def put_in(run: Run, hots: list[int]) -> int:
     return made
 
 
+def compare_runs(
+    seed: int, draw: Random, runs: list[Run], most_of_few: int, changes: bool, meanwhile: Callable[[], None]
+) -> int:
+    """How many states were compared of two runs, cut into pieces of few instructions or of many.
+
+    After each piece there is a `meanwhile`, and if there are to be `changes`, maybe one of the program.
+    """
+    compared, executed, size = 0, 0, len(runs[0].case.code)
+    while executed < MOST:
+        count = draw.choice((draw.randrange(1, most_of_few), draw.randrange(1, 400)))
+        stops = [run.guest.advance(run.thread, count) for run in runs]
+        seen = [run.seen() for run in runs]
+        assert seen[0] == seen[1], f"seed {seed}, after {executed} to {executed + count} instructions"
+        compared += 1
+        executed = runs[0].thread.executed
+        if stops[0].reason is Reason.HYPERCALL:
+            break
+        meanwhile()
+        if changes and draw.random() < 0.5:
+            changed = draw.randrange(0, size, 4)
+            for run in runs:
+                run.change(changed)
+    dirty = [run.guest.memory.dirty.take() for run in runs]
+    assert dirty[0] == dirty[1], f"seed {seed}: other pages are logged"
+    return compared
+
+
 def _compare(seed: int) -> tuple[int, int]:
     """How many states were compared, and how many regions there were."""
     draw = Random(seed)
@@ -164,25 +191,13 @@ def _compare(seed: int) -> tuple[int, int]:
     hots = [draw.randrange(0, len(case.code), 4) for _ in range(3)]
     late, changes = draw.random() < 0.3, draw.random() < 0.4
     made = 0 if late else put_in(runs[1], hots)
-    compared, executed = 0, 0
-    while executed < MOST:
-        count = draw.choice((draw.randrange(1, 9), draw.randrange(1, 400)))
-        stops = [run.guest.advance(run.thread, count) for run in runs]
-        seen = [run.seen() for run in runs]
-        assert seen[0] == seen[1], f"seed {seed}, after {executed} to {executed + count} instructions"
-        compared += 1
-        executed = runs[0].thread.executed
-        if stops[0].reason is Reason.HYPERCALL:
-            break
+
+    def put_in_late() -> None:
+        nonlocal made
         if late and not made:
             made = put_in(runs[1], hots)
-        if changes and draw.random() < 0.5:
-            changed = draw.randrange(0, len(case.code), 4)
-            for run in runs:
-                run.change(changed)
-    dirty = [run.guest.memory.dirty.take() for run in runs]
-    assert dirty[0] == dirty[1], f"seed {seed}: other pages are logged"
-    return compared, made
+
+    return compare_runs(seed, draw, runs, 9, changes, put_in_late), made
 
 
 def compare_many(seeds: Sequence[int], exits: Exits | None = None) -> None:

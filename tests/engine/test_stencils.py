@@ -10,7 +10,7 @@ from random import Random
 import pytest
 from handlers import ensure
 
-from chronovisor.engine.concrete import ConcreteEngine, Reason
+from chronovisor.engine.concrete import ConcreteEngine
 from chronovisor.engine.native import block_code, code_cache, compiler, pages
 from chronovisor.engine.native.assembling import BLOCK_INSTRUCTIONS
 from chronovisor.engine.native.code_space import code_space
@@ -26,7 +26,7 @@ from .drawn import MEMORY_SIZE, Drawn, drawn
 from .lines import instructions_in_lines, put_in_lines
 from .native_guest import CODE, ENGINES, KERNEL, Guest, registers
 from .test_native_agrees import thread_of
-from .test_regions import MOST, Case, Run, put_in
+from .test_regions import Case, Run, compare_runs, put_in
 
 
 def _compare(seed: int) -> tuple[int, int]:
@@ -39,28 +39,17 @@ def _compare(seed: int) -> tuple[int, int]:
     early, late, changes = draw.random() < 0.1, draw.random() < 0.1, draw.random() < 0.4
     if early:
         put_in(runs[1], hots)
-    compared, executed, most = 0, 0, 0
-    while executed < MOST:
-        count = draw.choice((draw.randrange(1, 50), draw.randrange(1, 400)))
-        stops = [run.guest.advance(run.thread, count) for run in runs]
-        seen = [run.seen() for run in runs]
-        assert seen[0] == seen[1], f"seed {seed}, after {executed} to {executed + count} instructions"
-        compared += 1
-        executed = runs[0].thread.executed
-        if stops[0].reason is Reason.HYPERCALL:
-            break
+    most = 0
+
+    def put_in_now() -> None:
+        nonlocal most, late
         put_in_lines(runs[1].guest.engine)
         most = max(most, instructions_in_lines(runs[1].guest.engine))
         if late:
             late = False
             put_in(runs[1], hots)
-        if changes and draw.random() < 0.5:
-            changed = draw.randrange(0, len(case.code), 4)
-            for run in runs:
-                run.change(changed)
-    dirty = [run.guest.memory.dirty.take() for run in runs]
-    assert dirty[0] == dirty[1], f"seed {seed}: other pages are logged"
-    return compared, most
+
+    return compare_runs(seed, draw, runs, 50, changes, put_in_now), most
 
 
 def compare_many(seeds: Sequence[int]) -> None:

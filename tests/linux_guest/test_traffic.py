@@ -42,6 +42,7 @@ class SlowHandler(QuietHandler):
 
     def __init__(self, asked: list[str], *args: object) -> None:
         self.asked = asked
+        # The server passes a handler's arguments, whatever they are.
         super().__init__(*args)  # type: ignore[arg-type]
 
     def do_GET(self) -> None:

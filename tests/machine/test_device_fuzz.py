@@ -98,6 +98,7 @@ class Rubbish:
             self.merged += segment > 0
             fill(address, frame, segment)
 
+        # In place of the method, which it calls.
         self.card._receiver._fill = count  # type: ignore[method-assign]
 
     def call(self, number: int, *args: int) -> Status:

@@ -25,7 +25,7 @@ class Entrance:
 
     @property
     def address(self) -> Place | None:
-        """Where a guest can come in, with the port; None if that is nowhere yet."""
+        """The place at which a guest can come in, with its port; None before that is open."""
         return None if self._arrivals is None else self._arrivals.address
 
     def open(self, place: Place, credentials: Credentials | None = None) -> Place:

@@ -17,6 +17,7 @@ from chronovisor.cli.dump_status import DumpStatus
 from chronovisor.machine.control import RequestHandler
 from chronovisor.machine.debugger.guest_addresses import NoAddressError, read_through
 from chronovisor.machine.ending import EndReason
+from chronovisor.machine.entry import MSR_LE
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
 from chronovisor.machine.qmp.session import Implementation
@@ -32,7 +33,6 @@ VERSION: Final = {
 }
 """The answer to `query-version`: the version of QEMU whose answers ours were compared with, and our own."""
 _MASK: Final = (1 << 64) - 1
-_MSR_LE: Final = 1
 _PIECE: Final = 1 << 20
 """Bytes that are written at a time."""
 _RUN_STATES: Final = {
@@ -208,7 +208,7 @@ class GuestCommands:
 
     def is_little_endian(self, vcpu: int) -> bool:
         """Whether a vCPU is in the little-endian mode."""
-        return bool(self.register(vcpu, "MSR") & _MSR_LE)
+        return bool(self.register(vcpu, "MSR") & MSR_LE)
 
     def read_memory(self, vcpu: int | None, address: int, size: int) -> bytes:
         """Return the bytes at an address, up to the first that is not there: one as a vCPU's kernel would
@@ -234,7 +234,7 @@ class GuestCommands:
 
 
 def required(subject: Subject | None) -> Subject:
-    """Return the guest that commands are about; MachineError if there is none yet."""
+    """Return the guest that commands are about; MachineError before it has come."""
     if subject is None:
         raise MachineError("no guest has come yet")
     return subject

@@ -13,6 +13,7 @@ from typing import Final
 
 from llvmlite import ir
 
+from chronovisor.engine.native.block_decoder import BLOCK_INSTRUCTIONS, first_slot
 from chronovisor.engine.native.emitter import I1, I8, I16, I32, I64, POINTER, Emitter, word
 from chronovisor.engine.native.layout import (
     RECORD_HANDLER,
@@ -22,15 +23,12 @@ from chronovisor.engine.native.layout import (
     RECORD_WIDE,
 )
 from chronovisor.engine.native.stencil_tables import ANY_RECORD, Patch, Source, Stencil
-from chronovisor.engine.state import CACHE_BLOCK
-
-BLOCK_INSTRUCTIONS: Final = CACHE_BLOCK // 4
 
 #: Places that a line has for jumps to pieces behind it; a stencil has at most so many.
 _MOST_JUMPS, _MOST_JUMPS_OF_ONE = 256, 6
 #: What `_jumps` has of each: the place of the distance, and the piece's number.
 _JUMP_SIZE = 16
-#: The pieces of each instruction: the way to its own handler, and to where it jumps.
+#: The pieces of each instruction: the way to its own handler, and the way to the target of its jump.
 _OWN, _TAKEN, _PIECES = 0, 1, 2
 
 #: How far from a line handlers may be, in bytes.
@@ -52,8 +50,8 @@ _JUMP_BY_RECORD = b"\x41\xff\x24\x24"
 class Known(ctypes.Structure):
     """A handler, and the stencil that does the same: in a hash table with open addressing, 0 if unused.
 
-    If ``place`` is not ANY_RECORD, the number at that place of the record's bytes tells which of some
-    stencils it is: ``stencil`` is where the addresses of these are.
+    If ``place`` is not ANY_RECORD, the handler has several stencils, and ``stencil`` is the address of a list
+    of their addresses. The number at that place of the record's bytes tells which one it is.
     """
 
     _fields_ = [(name, ctypes.c_uint64) for name in ("handler", "place", "stencil")]
@@ -63,14 +61,6 @@ class Book(ctypes.Structure):
     """What is known of a machine mode: addresses, and the mask of numbers of places in ``known``."""
 
     _fields_ = [(name, ctypes.c_uint64) for name in ("known", "mask", "patches", "code")]
-
-
-def place_of(handler: int, mask: int) -> int:
-    """Where the search for a handler begins in a table with this mask."""
-    return ((handler * _SPREAD & _WHOLE) >> _HASH_SHIFT) & mask
-
-
-_SPREAD, _HASH_SHIFT, _WHOLE = 0x9E3779B97F4A7C15, 40, (1 << 64) - 1
 
 
 class _Assembler(Emitter):
@@ -190,10 +180,10 @@ class _Assembler(Emitter):
             self._leave_line(number)
 
     def _find(self, handler: ir.Value, record: ir.Value) -> None:
-        """Find the stencil of a record with this handler, 0 if there is none."""
+        """Find the stencil of a record with this handler, or 0."""
         b, before = self.b, self.b.block
         known, within = self.pointer(self.book, Book, "known"), self.part(self.book, Book, "mask")
-        start = b.and_(b.lshr(b.mul(handler, word(_SPREAD)), word(_HASH_SHIFT)), within)
+        start = first_slot(b, handler, within)
         probe, used, hit, several, done = (
             self.block_named(n) for n in ("probe", "used", "hit", "several", "found")
         )
@@ -308,7 +298,7 @@ class _Assembler(Emitter):
         self._jump(_JUMP, self.handler(number))
 
     def _taken(self, number: ir.Value) -> None:
-        """From the line to where an instruction jumps: within the line if that is behind it there."""
+        """From the line to an instruction's target: within the line if the target is behind it there."""
         b = self.b
         distance = self.load(self.at(self.record(number), RECORD_WIDE))
         target = b.add(number, b.sdiv(distance, word(RECORD_SIZE)))

@@ -13,12 +13,11 @@ from itertools import groupby
 
 from chronovisor.engine.native import code_cache, compile_server, compiler
 from chronovisor.engine.native.assembling import (
-    BLOCK_INSTRUCTIONS,
     PIECES_SIZE,
     Book,
     Known,
-    place_of,
 )
+from chronovisor.engine.native.block_decoder import BLOCK_INSTRUCTIONS, slot_of
 from chronovisor.engine.native.code_space import CHUNK, code_space
 from chronovisor.engine.native.compile_service import Urgency
 from chronovisor.engine.native.library import HandlerLibrary, runtime, service
@@ -66,7 +65,7 @@ class BlockCode:
         count = 1 << (2 * len(found)).bit_length()
         self._table = (Known * count)()
         for one in found:
-            place = place_of(one.handler, count - 1)
+            place = slot_of(one.handler, count)
             while self._table[place].handler:
                 place = (place + 1) % count
             self._table[place] = one
@@ -118,7 +117,7 @@ _making = threading.Lock()
 def block_code(library: HandlerLibrary) -> BlockCode | None:
     """What puts blocks together in a library's mode; None as long as the stencils are not compiled.
 
-    There is none for 32-bit mode, in which guests execute few instructions.
+    32-bit mode has no stencils: guests execute few instructions in it.
     """
     if not library.mode[0]:
         return None

@@ -59,8 +59,14 @@ class PairRow(ctypes.Structure):
 
 
 def slot_of(bits: int, count: int) -> int:
-    """Where the search for a word's slot begins, in a table of ``count`` slots, which is a power of 2."""
+    """The slot at which the search for some bits begins, in a table of ``count`` slots: a power of 2."""
     return (bits * _SPREAD >> _HASH_SHIFT & ((1 << _HASH_BITS) - 1)) & (count - 1)
+
+
+def first_slot(b: ir.IRBuilder, bits: ir.Value, within: ir.Value) -> ir.Value:
+    """The same in native code; ``within`` is the count less 1."""
+    hashed = b.and_(b.lshr(b.mul(bits, word(_SPREAD)), word(_HASH_SHIFT)), word((1 << _HASH_BITS) - 1))
+    return b.and_(hashed, within)
 
 
 _SPREAD = 0x9E3779B97F4A7C15
@@ -118,9 +124,8 @@ class _Decoder(Emitter):
         row = b.or_(opcode, b.and_(text, word((1 << LOW_BITS) - 1)))
         mask = b.load(self.at(self.significant, b.shl(row, word(2))), typ=I32)
         bits = b.and_(text, b.zext(mask, I64))
-        hashed = b.and_(b.lshr(b.mul(bits, word(_SPREAD)), word(_HASH_SHIFT)), word((1 << _HASH_BITS) - 1))
         within = b.sub(self.count, word(1))
-        start = b.and_(hashed, within)
+        start = first_slot(b, bits, within)
         b.branch(probe)
 
         b.position_at_end(probe)

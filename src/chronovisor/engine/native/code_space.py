@@ -41,7 +41,7 @@ class CodeSpace:
             return at
 
     def take_chunk(self) -> int | None:
-        """The address of a chunk that nothing else uses; None if there is none."""
+        """The address of a chunk that nothing else uses; None if all are in use."""
         with self._changing:
             return self._chunks.pop() if self._chunks else None
 

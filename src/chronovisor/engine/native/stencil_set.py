@@ -108,7 +108,7 @@ class Piece:
             last.source = target
 
     def _jump_at(self, end: int) -> int | None:
-        """Where the jump leads that ends there; None if there is none."""
+        """The target of the jump whose last byte is before ``end``; None if no jump is there."""
         if end < 1 + _DISTANCE or self.code[end - 1 - _DISTANCE] not in (_JUMP, *_CONDITIONS):
             return None
         found = [p.source for p in self.patches if p.at == end - _DISTANCE and p.source >= Source.NEXT]

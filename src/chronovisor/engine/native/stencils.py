@@ -32,17 +32,16 @@ from chronovisor.engine.native.emitter import (
     word,
 )
 from chronovisor.engine.native.encoding import Encoding, Source
+from chronovisor.engine.native.known_values import known_value
 from chronovisor.engine.native.layout import OFFSETS, RECORD_HANDLER, Left, file_field
 from chronovisor.engine.native.lowering import Lowering, Mode
 from chronovisor.engine.native.operations import LOWERINGS
-from chronovisor.engine.python_source import evaluate
 from chronovisor.isa.forms import FIELDS, Kind
-from chronovisor.isa.operations import PURE
 from chronovisor.isa.registers import FILES, RegisterFile
 from chronovisor.isa.values import Value, mask
 
-#: Where stencils go: to the code of the instruction behind; to where the instruction jumps in its page; to
-#: its handler.
+#: The ways on from a stencil: to the code of the instruction behind, to the target of a jump in the page, and
+#: to the instruction's own handler.
 NEXT, TAKEN, OWN = "chronovisor_next", "chronovisor_taken", "chronovisor_own"
 
 #: Instructions behind which code that another thread has changed must be seen: by way of the next record.
@@ -99,7 +98,7 @@ class Hole(NamedTuple):
 
     @classmethod
     def named(cls, symbol: str) -> Hole | None:
-        """The hole with this name; None if it is none."""
+        """The hole with this name; None for the name of anything else."""
         name, *parts = symbol.split(".")
         if name != "hole":
             return None
@@ -114,15 +113,9 @@ def _operands(v: Value) -> set[str]:
     return set().union(*map(_operands, v.args)) if v.args else set()
 
 
-def _computed(v: Value, known: Mapping[str, int]) -> int | None:
-    """A value that known operands determine, or None."""
-    if v.op == "operand":
-        number = known.get(str(v.detail))
-        return None if number is None else number & mask(v.width)
-    if v.op not in PURE:
-        return None
-    arguments = [_computed(a, known) for a in v.args]
-    return None if None in arguments else evaluate(v, arguments)  # type: ignore[arg-type]
+def _computed(v: Value, operands: Mapping[str, int]) -> int | None:
+    """A value that these operands determine, or None."""
+    return known_value(v, lambda one: operands.get(str(one.detail)) if one.op == "operand" else None, {})
 
 
 def variants(layout: Encoding) -> list[Variant]:

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Literal
 
+from chronovisor.engine.native.known_values import known_value
 from chronovisor.engine.native.layout import PAGE_SHIFT
 from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.native.operations import is_native
-from chronovisor.engine.python_source import evaluate
+from chronovisor.engine.native.stencils import SYNCHRONIZING
 from chronovisor.isa.decode import decode
 from chronovisor.isa.instruction import Instruction
-from chronovisor.isa.operations import PURE
-from chronovisor.isa.values import Block, LaneFunction, Program, Value, When, mask
+from chronovisor.isa.values import Block, Program, Value, When, mask
 
 PAGE_SIZE = 1 << PAGE_SHIFT
 
@@ -26,8 +26,6 @@ _HANDLERS_ALONE = frozenset(
     {"resync", "invalidate_code", "random", "read_live", "write_live", "new_context"}
     | {"forget_translations", "await_invalidations"}
 )
-#: Instructions behind which code that another thread has changed must be seen.
-_SYNCHRONIZING = frozenset({"isync"})
 
 #: Two addresses of the home page. What differs between them depends on the page's address.
 _HOMES = (1 << 28, 3 << 28)
@@ -53,22 +51,15 @@ class Site:
         return self._known[key]
 
     def _computed(self, v: Value, home: int | None, known: dict[int, int | None]) -> int | None:
+        return known_value(v, partial(self._given, home), known)
+
+    def _given(self, home: int | None, v: Value) -> int | None:
+        """An operand, or the instruction's address if that of the home page is known."""
         if v.op == "operand":
             return self.operands[str(v.detail)] & mask(64)
-        if v.op == "get" and v.detail in ("CIA", "NIA"):
-            after = 4 if v.detail == "NIA" else 0
-            return None if home is None else home + self.offset + after
-        if v.op not in PURE or isinstance(v.detail, LaneFunction) or v.op in ("lane", "ieee"):
+        if home is None or v.detail not in ("CIA", "NIA"):
             return None
-        arguments = []
-        for a in v.args:
-            if id(a) not in known:
-                known[id(a)] = self._computed(a, home, known)
-            value = known[id(a)]
-            if value is None:
-                return None
-            arguments.append(value)
-        return evaluate(v, arguments)
+        return home + self.offset + (4 if v.detail == "NIA" else 0)
 
     @cached_property
     def fits(self) -> bool:
@@ -128,7 +119,7 @@ def _register_numbers(
 ) -> tuple[Value, ...] | None:
     """The numbers of the registers that an instruction uses; None if it cannot be part of a region."""
     program = instruction.program(statics, *mode)
-    if instruction.mnemonic in _SYNCHRONIZING or not is_native(program):
+    if instruction.mnemonic in SYNCHRONIZING or not is_native(program):
         return None
     statements = list(program.statements())
     if any(s.op in _HANDLERS_ALONE or (s.op == "set" and s.detail == "MSR") for s in statements):

@@ -25,7 +25,7 @@ class GdbServer:
 
     `time` stops the guest and lets it go on; `guest_time` is the stopped guest's timebase. `tell` is told a
     line when a debugger comes and goes. A debugger can go back into the `past`, if there is one. `human`
-    answers lines of the human monitor for the vCPU with that id; without it there are none.
+    answers lines of the human monitor for the vCPU with that id; without it such lines are refused.
     """
 
     def __init__(

@@ -6,19 +6,18 @@ import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Literal, Protocol
+from typing import Literal, Protocol
 
 from chronovisor.kvm.exits import DebugExit
 from chronovisor.kvm.interface import Vcpu
 from chronovisor.kvm.registers import read_register
 from chronovisor.machine.debugger.guest_addresses import NoAddressError, read_through
 from chronovisor.machine.debugger.past import Arrival, Past, Places
+from chronovisor.machine.entry import MSR_LE
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.guest import Guest
 from chronovisor.memory import Watchpoint
 from chronovisor.memory.guest_memory import PAGE_SIZE
-
-_MSR_LE: Final = 1
 
 
 class StoppedTime(Protocol):
@@ -56,7 +55,7 @@ def byte_order(guest: Guest) -> Literal["little", "big"]:
     """Return the byte order in which tools see a stopped guest: its image's, or else its first vCPU's."""
     little = guest.little_endian
     if little is None:
-        little = bool(read_register(guest.vcpus[0], "MSR") & _MSR_LE)
+        little = bool(read_register(guest.vcpus[0], "MSR") & MSR_LE)
     return "little" if little else "big"
 
 
