@@ -23,7 +23,9 @@ from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.engine.native.enter import INSTRUCTIONS_PER_SAMPLE
 from chronovisor.engine.native.layout import PAGE_SHIFT, RECORD_SIZE, SAMPLES, WAYS, Tlb
 from chronovisor.engine.native.state import NativeThread
-from chronovisor.engine.regions import tier
+from chronovisor.engine.regions import heat as hot_pages
+from chronovisor.engine.regions import placing, tier
+from chronovisor.engine.regions import worker as workers
 from chronovisor.engine.regions.compile import (
     WantedRegion,
     compile_region,
@@ -150,8 +152,8 @@ def put_in(run: Run, hots: list[int]) -> int:
         snapshots = {n: pages.snapshot(page + n) for n in range(-1, 4)}
         contents = {n: snapshot.content for n, snapshot in snapshots.items()}
         starts = (offset,) if number % 2 else ()
-        region = tier.load(compile_region(WantedRegion(pages.library.mode, contents, offset, starts)))
-        assert tier.put_in(pages, snapshots, region)
+        region = placing.load(compile_region(WantedRegion(pages.library.mode, contents, offset, starts)))
+        assert placing.put_in(pages, snapshots, region)
         made += bool(region.handlers)
     return made
 
@@ -298,10 +300,10 @@ def test_a_region_of_code_that_has_changed_since_is_not_put_in() -> None:
     pages = run.guest.engine.pages_of(run.thread)
     snapshots = {n: pages.snapshot((CODE >> PAGE_SHIFT) + n) for n in range(2)}
     contents = {n: snapshot.content for n, snapshot in snapshots.items()}
-    region = tier.load(compile_region(WantedRegion(pages.library.mode, contents, 0xFF8)))
+    region = placing.load(compile_region(WantedRegion(pages.library.mode, contents, 0xFF8)))
     assert set(region.region.pages) == {0, 1}
     run.change(8)
-    assert not tier.put_in(pages, snapshots, region)
+    assert not placing.put_in(pages, snapshots, region)
 
 
 def test_a_page_that_changes_before_a_fetch_is_led_to_it() -> None:
@@ -562,7 +564,7 @@ def test_regions_on_disk_are_found_by_the_next_process(
     assert made.entries
     name = page_name((True, False), page_digest(page))
     code_cache.keep(name, fingerprint(), encode_page([made]))
-    worker = tier._Worker()
+    worker = workers.Worker()
     assert [one.region for one in worker._regions(name)] == [made]
     assert worker._regions(page_name((True, True), page_digest(page))) == []
 
@@ -570,9 +572,9 @@ def test_regions_on_disk_are_found_by_the_next_process(
 def test_the_hottest_page_is_compiled_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """And not the one that was hot first, or was hot long ago."""
     monkeypatch.setenv("CHRONOVISOR_CACHE", str(tmp_path))
-    monkeypatch.setattr(tier, "CompileService", _Turns)
-    worker = tier._Worker()
-    monkeypatch.setattr(tier, "_worker", lambda: worker)
+    monkeypatch.setattr(workers, "CompileService", _Turns)
+    worker = workers.Worker()
+    monkeypatch.setattr(tier, "worker", lambda: worker)
     run = Run(NativeEngine, Case("loop: b loop", CODE, KERNEL, {}, 0, "nop"))
     assert isinstance(run.guest.engine, NativeEngine)
     assert isinstance(run.thread, NativeThread)
@@ -592,9 +594,9 @@ def test_the_hottest_page_is_compiled_first(monkeypatch: pytest.MonkeyPatch, tmp
         run.guest.memory.write(page << PAGE_SHIFT, bytes([page]) * 8)
         sample(page, 1)
     prepares = []
-    for page, times in ((1, 40), (2, 3 * tier._HALF_LIFE), (3, 9)):
+    for page, times in ((1, 40), (2, 3 * hot_pages.HALF_LIFE), (3, 9)):
         # The first sample has the disk looked at, which is done before the page counts as hot.
-        while any(heat.waits for (_, number), heat in made._heats.items() if number == page):
+        while any(heat.waits for entry, heat in made._heats.items() if entry == pages.address + 8 * page):
             time.sleep(0.001)
         sample(page, times)
         prepares.append(turns.get(timeout=60))
@@ -606,7 +608,7 @@ def test_a_region_begins_where_handlers_come_to_code_that_regions_have(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     noted = _Noted()
-    monkeypatch.setattr(tier, "_worker", lambda: noted)
+    monkeypatch.setattr(tier, "worker", lambda: noted)
     text = "loop: addi r3,r3,1; addi r4,r4,1; xor r5,r5,r4; bc 16,0,loop; sc 1"
     run = Run(NativeEngine, Case(text, CODE, KERNEL, {"CTR": 9}, 0, "nop"))
     assert put_in(run, [0]) == 1
@@ -614,7 +616,7 @@ def test_a_region_begins_where_handlers_come_to_code_that_regions_have(
     assert isinstance(run.thread, NativeThread)
     pages, made = run.guest.engine.pages_of(run.thread), tier.RegionTier()
     page = CODE >> PAGE_SHIFT
-    heat = made._heats[pages.address, page] = tier._Heat(
+    heat = made._heats[pages.address + 8 * page] = hot_pages.Heat(
         pages.version(page), asked=True, covered={0, 4, 8, 12}
     )
     run.thread.samples_taken = run.thread.sample_count = 0
@@ -632,13 +634,13 @@ def test_a_region_begins_where_handlers_come_to_code_that_regions_have(
         sample(pages.table[page] - RECORD_SIZE)  # in another page
     for _ in range(2 * tier.MISSED):
         sample(first + RECORD_SIZE)
-        made.samples += 2 * tier.MISSED_WITHIN // tier.MISSED  # now and then
+        made.counts.samples += 2 * tier.MISSED_WITHIN // tier.MISSED  # now and then
     assert not noted.tasks
-    before = heat.warmth(made.samples)
+    before = heat.warmth(made.counts.samples)
     for number in range(tier.MISSED):
         sample(first + (1 + number % 2) * RECORD_SIZE)
     (task,) = noted.tasks
-    assert isinstance(task, tier._Task)
+    assert isinstance(task, hot_pages.Task)
     assert (task.page, task.starts) == (page, (4, 8))
     # The more samples miss a region, the sooner it is compiled; those that come meanwhile are its starts too.
     assert task.warmth > before + tier.MISSED / 2
@@ -666,7 +668,9 @@ def _sampled(text: str, count: int, hots: list[int], **values: int) -> tuple[int
         run.guest.advance(run.thread, count - run.thread.executed)
     samples = [run.thread.samples[n] for n in range(min(run.thread.sample_count, SAMPLES))]
     assert all(one.entry == pages.address + 8 * page and one.base == CODE for one in samples)
-    return run.thread.sample_count, {tier.RegionTier._executed(pages, page, one) for one in samples}
+    return run.thread.sample_count, {
+        tier._executed(pages, page, one.offset, one.handlers_from) for one in samples
+    }
 
 
 def test_samples_tell_what_handlers_execute() -> None:
@@ -712,7 +716,7 @@ def test_samples_tell_of_code_that_calls_the_hypervisor_often() -> None:
 def test_samples_of_several_threads_are_taken_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each vCPU's thread hands in its own, whenever it likes."""
     noted = _Noted()
-    monkeypatch.setattr(tier, "_worker", lambda: noted)
+    monkeypatch.setattr(tier, "worker", lambda: noted)
     run = Run(NativeEngine, Case("loop: b loop", CODE, KERNEL, {}, 0, "nop"))
     assert isinstance(run.guest.engine, NativeEngine)
     made, page = tier.RegionTier(), CODE >> PAGE_SHIFT
@@ -736,13 +740,13 @@ def test_samples_of_several_threads_are_taken_at_once(monkeypatch: pytest.Monkey
             list(pool.map(hand_in, threads))
     finally:
         sys.setswitchinterval(before)
-    assert made.samples == 12000
+    assert made.counts.samples == 12000
 
 
 def test_a_guest_that_makes_endless_new_code_gets_no_more_regions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each page that gets hot is looked at, up to a bound."""
     noted = _Noted()
-    monkeypatch.setattr(tier, "_worker", lambda: noted)
+    monkeypatch.setattr(tier, "worker", lambda: noted)
     monkeypatch.setattr(tier, "MOST_LOOKS", 3)
     run = Run(NativeEngine, Case("loop: b loop", CODE, KERNEL, {}, 0, "nop"))
     assert isinstance(run.guest.engine, NativeEngine)
@@ -774,8 +778,8 @@ def test_a_guest_that_makes_endless_new_code_gets_no_more_records(monkeypatch: p
             page = runs[1][1].CIA >> PAGE_SHIFT
             snapshots = {n: pages.snapshot(page + n) for n in range(2)}
             contents = {n: snapshot.content for n, snapshot in snapshots.items()}
-            assert tier.put_in(
-                pages, snapshots, tier.load(compile_region(WantedRegion((True, False), contents, 0)))
+            assert placing.put_in(
+                pages, snapshots, placing.load(compile_region(WantedRegion((True, False), contents, 0)))
             )
         for guest, thread in runs:
             guest.advance(thread, count)

@@ -17,7 +17,7 @@ from chronovisor.engine.native.library import library
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.regions.compile import WantedRegion, compile_region
 from chronovisor.engine.regions.engine import RegionEngine
-from chronovisor.engine.regions.tier import load, put_in
+from chronovisor.engine.regions.placing import load, put_in
 from chronovisor.hypervisor.exits import Kicked
 from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu

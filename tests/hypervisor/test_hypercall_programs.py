@@ -18,7 +18,7 @@ from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.engine.native.layout import PAGE_SHIFT
 from chronovisor.engine.native.library import library
 from chronovisor.engine.native.state import NativeThread
-from chronovisor.engine.regions import tier
+from chronovisor.engine.regions import placing
 from chronovisor.engine.regions.compile import WantedRegion, compile_region
 from chronovisor.engine.state import Thread
 from chronovisor.hypervisor import virtual_machine
@@ -371,8 +371,8 @@ def _put_region_in(engine: Engine, state: Thread, hot: int) -> None:
     page, offset = divmod(hot, 1 << PAGE_SHIFT)
     snapshots = {0: pages.snapshot(page)}
     contents = {0: snapshots[0].content}
-    region = tier.load(compile_region(WantedRegion(pages.library.mode, contents, offset)))
-    assert tier.put_in(pages, snapshots, region)
+    region = placing.load(compile_region(WantedRegion(pages.library.mode, contents, offset)))
+    assert placing.put_in(pages, snapshots, region)
     assert region.handlers
 
 

@@ -19,7 +19,7 @@ from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.engine.native.layout import KEYS, STORED, ThreadContext, mode_number
 from chronovisor.engine.native.library import HandlerLibrary, runtime
 from chronovisor.engine.native.state import NativeThread
-from chronovisor.engine.regions import tier
+from chronovisor.engine.regions import placing
 from chronovisor.engine.regions.compile import WantedRegion, compile_region
 from chronovisor.engine.state import CACHE_BLOCK, Thread
 from chronovisor.isa.bits import LPCR, MSR
@@ -142,7 +142,7 @@ class Course:
         """
         self.world, self._lines = world, lines
         self._hots = regions and [regions.randrange(0, PAGE_SIZE, 4) for _ in range(CODE_PAGES)]
-        self._loaded: dict[tuple[tuple[bool, bool], int], tier.Loaded] = {}
+        self._loaded: dict[tuple[tuple[bool, bool], int], placing.Loaded] = {}
         for memory in memories:
             # The engines of the world before are done with.
             memory.on_clear.clear()
@@ -217,8 +217,8 @@ class Course:
             key = (pages.library.mode, number)
             if key not in self._loaded:
                 contents = {n: snapshot.content for n, snapshot in snapshots.items()}
-                self._loaded[key] = tier.load(compile_region(WantedRegion(key[0], contents, hot)))
-            if tier.put_in(pages, snapshots, self._loaded[key]):
+                self._loaded[key] = placing.load(compile_region(WantedRegion(key[0], contents, hot)))
+            if placing.put_in(pages, snapshots, self._loaded[key]):
                 made += bool(self._loaded[key].handlers)
         return made
 

@@ -385,6 +385,8 @@ class NativeEngine(ConcreteEngine):
 
     def _retire(self, old: list[Records]) -> None:
         """Keep records that were replaced as long as a thread that is in native code now may read them."""
+        if not old:
+            return
         # A thread that comes in later finds the new records: `enter` says that it is inside before it looks.
         with self._retiring:
             self._retired += [(records, {t.at for t in self._threads if t.inside}) for records in old]

@@ -25,12 +25,13 @@ from chronovisor.engine.native.sets import HandlerSet
 from chronovisor.engine.statistics import HANDLERS, NativeCode
 
 Enter = ctypes.CFUNCTYPE(ctypes.c_int64)
-Blank = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+#: What takes microseconds keeps Python's lock: another thread could have it for milliseconds.
+Blank = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
 AwaitPiece = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 Adopt = ctypes.PYFUNCTYPE(ctypes.c_bool, ctypes.c_void_p)
 AskFlush = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
 Content = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)
-Retire = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+Retire = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
 Exchange = ctypes.PYFUNCTYPE(
     ctypes.c_bool, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_char_p, ctypes.c_char_p
 )

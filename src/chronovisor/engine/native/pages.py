@@ -97,7 +97,7 @@ class DecodedPages:
         if not mode[0]:
             self.count = min(self.count, 1 << (32 - PAGE_SHIFT))
         self.table = (ctypes.c_uint64 * (memory.size >> PAGE_SHIFT))()
-        self.address = ctypes.addressof(self.table)
+        self.address, self.size = ctypes.addressof(self.table), ctypes.sizeof(self.table)
         #: A byte for each page, 1 if handlers to come will change the page's records.
         self._early = mmap.mmap(-1, len(self.table))
         self.early_at = ctypes.addressof(ctypes.c_char.from_buffer(self._early))
@@ -115,6 +115,8 @@ class DecodedPages:
 
     def take_new(self) -> list[int]:
         """The pages that records were made for since this was called last."""
+        if not self.new:
+            return []
         with self.changing:
             taken, self.new = self.new, []
         return taken
@@ -267,6 +269,8 @@ class DecodedPages:
 
     def take_replaced(self) -> list[Records]:
         """The records that were replaced to make room, since this was called last: see `forget`."""
+        if not self._replaced:
+            return []
         with self.changing:
             taken, self._replaced = self._replaced, []
         return taken
@@ -284,10 +288,8 @@ class DecodedPages:
 
     def begins_region(self, page: int, offset: int) -> bool:
         """Whether a region is put in at an offset of a page."""
-        with self.changing:
-            if page not in self._records:
-                return False
-            return bool(self._records[page][plain_place(offset)])
+        records = self._records.get(page)
+        return records is not None and bool(records[plain_place(offset)])
 
     def version(self, page: int) -> int:
         """How often the code of the page with this number has changed."""

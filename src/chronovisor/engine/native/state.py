@@ -12,10 +12,12 @@ from typing import Literal, Protocol, SupportsIndex, cast, overload
 from chronovisor.engine.live_registers import NOT_LENT, LiveRegisters
 from chronovisor.engine.native.layout import (
     OFFSETS,
+    SAMPLES,
     STORED,
     ModePages,
     Peers,
     Registers,
+    Sample,
     WordTables,
     file_field,
 )
@@ -127,6 +129,10 @@ class NativeGuest(CodeCache, Protocol):
     native_word_tables: WordTables
 
 
+#: A sample: the numbers that are the fields of `Sample`, in their order.
+Taken = tuple[int, int, int, int, int]
+_SAMPLE = struct.Struct(f"{len(Sample._fields_)}Q")
+
 _SF, _LE, _DR = int(MSR.SF), int(MSR.LE), int(MSR.DR)
 
 
@@ -143,6 +149,8 @@ class NativeThread(Registers, Thread):
         for file in FILES.values():
             setattr(self, file.attribute, _view(self, file))
         self._gpr_bytes = memoryview(cast("ctypes.Array[ctypes.c_uint64]", self.gpr)).cast("B")
+        samples = (ctypes.c_ubyte * (SAMPLES * _SAMPLE.size)).from_address(self.at + OFFSETS["samples"])
+        self._samples = memoryview(samples).cast("B")
         self.code = guest
         self.code_blocks = guest.code_blocks_at
         self.modes = ctypes.addressof(guest.modes)
@@ -194,6 +202,18 @@ class NativeThread(Registers, Thread):
         """
         count: int = self.interrupts[INTERRUPT_NUMBERS[interrupt]]
         return count
+
+    def take_samples(self) -> list[Taken]:
+        """The samples of where the thread was that were left since this was called last, the oldest first.
+
+        Too many are written over from the first one on.
+        """
+        count = self.sample_count
+        first, self.samples_taken = max(self.samples_taken, count - SAMPLES), count
+        begin, end = first % SAMPLES * _SAMPLE.size, count % SAMPLES * _SAMPLE.size
+        pieces = [self._samples[begin:end]] if begin < end else [self._samples[begin:], self._samples[:end]]
+        found = [one for piece in pieces for one in _SAMPLE.iter_unpack(piece)]
+        return cast("list[Taken]", found if first < count else [])
 
     def arguments(self, first: int, count: int) -> tuple[int, ...]:
         """General purpose registers from number `first` on."""
