@@ -11,7 +11,7 @@ import pytest
 from handlers import ensure
 
 from chronovisor.engine.concrete import ConcreteEngine
-from chronovisor.engine.native import block_code, code_cache, compiler, pages
+from chronovisor.engine.native import block_code, code_cache, compiler, page_lines, pages
 from chronovisor.engine.native.assembling import BLOCK_INSTRUCTIONS
 from chronovisor.engine.native.code_space import code_space
 from chronovisor.engine.native.engine import NativeEngine
@@ -65,8 +65,8 @@ def test_random_programs() -> None:
 
 def test_a_guest_with_little_room_for_lines_loses_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
     room = 2 * block_code.MOST_BLOCK_BYTES
-    monkeypatch.setattr(block_code, "CHUNK", room)
-    monkeypatch.setattr(pages, "MOST_CHUNKS", 1)
+    monkeypatch.setattr(page_lines, "CHUNK", room)
+    monkeypatch.setattr(page_lines, "MOST_CHUNKS", 1)
     taken = []
     retire = pages.DecodedPages._retire
     monkeypatch.setattr(pages.DecodedPages, "_retire", lambda *of: taken.append(of) or retire(*of))

@@ -54,6 +54,7 @@ from chronovisor.engine.native.runtime import (
     define_plain,
     define_retire,
 )
+from chronovisor.engine.native.sampling import define_put_line, define_sample
 from chronovisor.engine.native.sets import symbol
 from chronovisor.engine.native.target_processor import host_processor, target_processor
 from chronovisor.engine.native.walk import define_translate
@@ -271,6 +272,8 @@ def runtime_module() -> ir.Module:
     invalidate = define_invalidate(module, define_forget_pages(module, ask_flush), ask_flush)
     undecoded = define_leaving(module, "chronovisor_undecoded", Left.DECODE)
     content = define_content(module)
+    define_assemble(module)
+    put_line = define_put_line(module, undecoded, module.get_global("chronovisor_assemble"))
     control = Control(
         now=define_clock(module),
         translate={access: define_translate(module, access, interrupt, content) for access in Access},
@@ -281,6 +284,7 @@ def runtime_module() -> ir.Module:
         invalidate=invalidate,
         synchronize=define_synchronize(module, define_await_piece(module)),
         interrupt=interrupt,
+        sample=define_sample(module, put_line),
     )
     brings = {
         access: define_bring(module, define_translate(module, access, None, content))
@@ -290,7 +294,6 @@ def runtime_module() -> ir.Module:
         define_find(module, use, Access(by), brings[Access(by)])
     define_entry(module, control)
     define_leaving(module, "chronovisor_slow", Left.SLOW)
-    define_assemble(module)
     define_end_of_piece(module, define_plain(module))
     again = define_again(module)
     define_blank(module, undecoded, again)

@@ -372,6 +372,7 @@ class NativeEngine(ConcreteEngine):
         told = self.modes[mode_number(mode)]
         if not told.table and found.library.ready:
             told.early, told.decoding = found.early_at, ctypes.addressof(found.library.decoding)
+            told.lines = found.lines.at
             told.count, told.table = found.count, found.address
             self._ready[state.MSR & _MODE] = found
         return found

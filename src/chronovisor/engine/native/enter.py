@@ -10,7 +10,6 @@ enter its interrupt; if not, the caller's budget ends before that.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -33,11 +32,9 @@ from chronovisor.engine.native.layout import (
     MOST_UNSPENT,
     PAGE_SHIFT,
     RECORD_HANDLER,
-    SAMPLES,
     SOMEWHERE,
     SPENT,
     Left,
-    Sample,
 )
 from chronovisor.isa.bits import MSR
 from chronovisor.isa.interrupts import INTERRUPT_NUMBERS
@@ -66,6 +63,7 @@ class Control:
     invalidate: ir.Function
     synchronize: ir.Function
     interrupt: ir.Function
+    sample: ir.Function
 
 
 def define_entry(module: ir.Module, control: Control) -> ir.Function:
@@ -396,16 +394,6 @@ class _Entry(ThreadEmitter):
         b.cbranch(begins, after, sample)
         b.position_at_end(sample)
         self.write("until_sample", word(INSTRUCTIONS_PER_SAMPLE))
-        count = self.read("sample_count")
-        size = ctypes.sizeof(Sample)
-        place = self.at(self.field("samples"), b.mul(b.and_(count, word(SAMPLES - 1)), word(size)))
-        parts = {"entry": "page_entry", "base": "page_base", "tlb": "tlb"}
-        parts |= {"handlers_from": "handlers_from"}
-        values = {part: self.read(name) for part, name in parts.items()} | {
-            "offset": b.sub(self.read("CIA"), self.read("page_base"))
-        }
-        for part, value in values.items():
-            b.store(value, self.at(place, getattr(Sample, part).offset))
-        self.write("sample_count", b.add(count, word(1)))
+        b.call(self.control.sample, [self.state])
         b.branch(after)
         b.position_at_end(after)

@@ -50,8 +50,7 @@ KEYS = 4
 class Sample(ctypes.Structure):
     """Where handlers were: the page as in page_entry and page_base, and the thread's TLB.
 
-    ``handlers_from`` is as in the state. ``offset`` is how far CIA is behind the page's beginning, in bytes:
-    the thread may have left the page since.
+    ``handlers_from`` is as in the state. ``offset`` is that of code in the page which handlers executed.
     """
 
     _fields_ = [(name, ctypes.c_uint64) for name in ("entry", "base", "offset", "tlb", "handlers_from")]
@@ -141,10 +140,12 @@ class Registers(ctypes.Structure):
         ("page_entry", ctypes.c_uint64),
         # The record at which handlers took over, or SPENT or SOMEWHERE
         ("handlers_from", ctypes.c_uint64),
-        # The samples; how many were taken in all; how many instructions there are until the next one, if
-        # regions execute none of them; and how many regions had executed when that was last computed
+        # The samples for Python; how many there were in all; how many others were only counted; how many
+        # instructions there are until the next one, if regions execute none of them; and how many regions had
+        # executed when that was last computed
         ("samples", Sample * SAMPLES),
         ("sample_count", ctypes.c_uint64),
+        ("samples_counted", ctypes.c_uint64),
         ("until_sample", ctypes.c_int64),
         ("sampled_in_regions", ctypes.c_uint64),
         # Time: T = clock + tb_adjust. Where ticks_per_instruction is 0 the clock is the machine's own, else
@@ -271,10 +272,31 @@ class ModePages(ctypes.Structure):
     """The table of decoded pages of a machine mode, 0 if native code has none, and how many pages it has.
 
     ``early`` is the address of a byte for each page, 1 if handlers to come will change the page's records.
-    ``decoding`` is the address of the mode's `Decoding`.
+    ``decoding`` is the address of the mode's `Decoding`, ``lines`` that of its `Lines`.
     """
 
-    _fields_ = [(name, ctypes.c_uint64) for name in ("table", "count", "early", "decoding")]
+    _fields_ = [(name, ctypes.c_uint64) for name in ("table", "count", "early", "decoding", "lines")]
+
+
+class PageNote(ctypes.Structure):
+    """What samples have to know of a page.
+
+    ``lines`` has a bit for each block that has a line. If ``quiet`` is 1, samples of these blocks are only
+    counted, in ``samples``.
+    """
+
+    _fields_ = [("lines", ctypes.c_uint32), ("quiet", ctypes.c_uint32), ("samples", ctypes.c_uint64)]
+
+
+class Lines(ctypes.Structure):
+    """How native code puts the lines of a guest's blocks together in a machine mode.
+
+    ``notes`` is the address of a `PageNote` for each page. ``in_chunk`` is that of a byte for each page, 1 if
+    the present chunk has lines of the page. ``book`` is what `assemble` needs. A line may begin at ``next``,
+    which moves on, up to ``last``.
+    """
+
+    _fields_ = [(name, ctypes.c_uint64) for name in ("notes", "in_chunk", "book", "next", "last")]
 
 
 class Decoding(ctypes.Structure):

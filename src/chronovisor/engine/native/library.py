@@ -44,6 +44,7 @@ DecodeBlock = ctypes.PYFUNCTYPE(
 )
 
 Assemble = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64)
+PutLine = ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)
 
 _SYMBOLS = tuple(
     f"chronovisor_{name}"
@@ -62,6 +63,7 @@ _SYMBOLS = tuple(
             "end_of_piece",
             "plain",
             "assemble",
+            "put_line",
             *(finding_field(*kind) for kind in FINDINGS),
         ),
     )
@@ -109,6 +111,8 @@ class Runtime:
         self.decode_block = DecodeBlock(self._library["chronovisor_decode_block"])
         #: Puts the code of a block together.
         self.assemble = Assemble(self._library["chronovisor_assemble"])
+        #: The same for a block of a page, with what its mode knows of lines.
+        self.put_line = PutLine(self._library["chronovisor_put_line"])
         #: Has the threads that execute a page's records look the page up again.
         self.retire = Retire(self._library["chronovisor_retire"])
         #: Compares memory with one value and stores another if it is equal, in one step.

@@ -21,10 +21,8 @@ class Records(ctypes.Array[ctypes.c_uint64]):
     _type_ = ctypes.c_uint64
     _length_ = PAGE_RECORDS_SIZE // 8
 
-    assembled: int
-    """A bit for each block of the page, 1 if it has code put together from stencils."""
     chunks: set[Chunk]
-    """What has that code, which stays as long as the records."""
+    """What has the lines of the page's blocks, except for the present chunk, as long as the records stay."""
 
     @classmethod
     def new(cls) -> Records:
@@ -33,7 +31,7 @@ class Records(ctypes.Array[ctypes.c_uint64]):
         piece, at = space.take()
         made = cls.from_buffer(piece, at)
         ctypes.memset(made, 0, ctypes.sizeof(made))
-        made.assembled, made.chunks, made._place = 0, set(), (piece, at)
+        made.chunks, made._place = set(), (piece, at)
         return made
 
     _place: tuple[mmap.mmap, int] | None = None

@@ -10,13 +10,10 @@ from __future__ import annotations
 import ctypes
 import mmap
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from weakref import ReferenceType, ref
 
-from chronovisor.engine.native.block_code import Chunk, block_code
 from chronovisor.engine.native.block_decoder import DONE_EARLY
-from chronovisor.engine.native.code_space import code_space
 from chronovisor.engine.native.layout import (
     PAGE_SHIFT,
     PLAIN_AT,
@@ -24,6 +21,7 @@ from chronovisor.engine.native.layout import (
 )
 from chronovisor.engine.native.library import library, runtime
 from chronovisor.engine.native.lowering import Mode
+from chronovisor.engine.native.page_lines import PageLines, take_marked
 from chronovisor.engine.native.page_records import Records
 from chronovisor.engine.state import CACHE_BLOCK
 from chronovisor.memory.guest_memory import GuestMemory
@@ -32,9 +30,6 @@ _PAGE_MASK = (1 << PAGE_SHIFT) - 1
 _RECORD_WORDS = RECORD_SIZE // 8
 _PAGE_BLOCKS = (1 << PAGE_SHIFT) // CACHE_BLOCK
 _BLOCK_RECORDS = CACHE_BLOCK // 4
-
-#: How many chunks a mode's code of blocks has at once.
-MOST_CHUNKS = 128
 
 #: How many pages of a mode have records at once, which take 340 MB: a guest's code may never end.
 MOST_PAGES = 8192
@@ -86,8 +81,6 @@ class DecodedPages:
         self._entries: dict[int, set[int]] = {}
         self.new: list[int] = []
         """The pages that `take_new` gives next."""
-        #: The chunks that have code of blocks, the latest last.
-        self._chunks: list[ReferenceType[Chunk]] = []
         self._replaced: list[Records] = []
         self.changing = self.library.changing
         """Taken to change records."""
@@ -101,6 +94,7 @@ class DecodedPages:
         #: A byte for each page, 1 if handlers to come will change the page's records.
         self._early = mmap.mmap(-1, len(self.table))
         self.early_at = ctypes.addressof(ctypes.c_char.from_buffer(self._early))
+        self.lines = PageLines(len(self.table))
         with self.changing:
             self.library.tell()
 
@@ -130,6 +124,7 @@ class DecodedPages:
             if len(self._records) < MOST_PAGES:
                 return []
             page = next(iter(self._records))
+            self.lines.leave(page, self._records)
             records = self._records.pop(page)
             self.table[page] = 0
             self._early[page] = 0
@@ -138,6 +133,7 @@ class DecodedPages:
             return [records]
 
     def _put(self, page: int) -> None:
+        self.lines.leave(page, self._records)
         records = Records.new()
         runtime().blank(ctypes.addressof(records))
         if page in self._left:
@@ -228,44 +224,20 @@ class DecodedPages:
 
     def assemble(self, page: int, offset: int) -> None:
         """Have threads that come to the block of this offset run code that is put together for it."""
-        number = offset // CACHE_BLOCK
-        records = self._records.get(page)
-        if records is None or records.assembled >> number & 1:
-            return
-        code = block_code(self.library)
-        if code is None:
-            return
+        self.provide_room()
         with self.changing:
-            place = number * _BLOCK_RECORDS * _RECORD_WORDS
-            if self._records.get(page) is not records or records[place] == runtime().undecoded_address:
-                return
-            chunk = self._room()
-            if chunk is None:
-                return
-            records.assembled |= 1 << number
-            records.chunks.add(chunk)
-            chunk.pages.add(page)
-            code.assemble(ctypes.addressof(records) + 8 * place, chunk)
+            if (records := self._records.get(page)) is not None:
+                at, block = ctypes.addressof(records), offset // CACHE_BLOCK
+                runtime().put_line(self.lines.at, at, page, block)
 
-    def _room(self) -> Chunk | None:
-        """A chunk with room for a block. If all are full, the blocks of the oldest lose their code."""
-        latest = self._chunks[-1]() if self._chunks else None
-        if latest is not None and latest.has_room:
-            return latest
-        self._chunks = [one for one in self._chunks if one() is not None]
-        if len(self._chunks) < MOST_CHUNKS and (at := code_space().take_chunk()) is not None:
-            made = Chunk(at)
-            # Until a page has it, which is at once.
-            self._chunks.append(ref(made))
-            return made
-        oldest = self._chunks[0]() if self._chunks else None
-        if oldest is not None:
-            has_it = [page for page in oldest.pages if oldest in self._chunks_of(page)]
-            self._replaced += map(self._retire, has_it)
-        return None
+    def provide_room(self) -> None:
+        """See to it that native code has room for a line, or will have some soon.
 
-    def _chunks_of(self, page: int) -> Collection[Chunk]:
-        return self._records[page].chunks if page in self._records else ()
+        If there is none, the pages that have the oldest lines lose them.
+        """
+        if not self.lines.has_room and self.lines.can_have_room(self.library):
+            with self.changing:
+                self._replaced += map(self._retire, self.lines.begin_chunk(self._records))
 
     def take_replaced(self) -> list[Records]:
         """The records that were replaced to make room, since this was called last: see `forget`."""
@@ -334,6 +306,8 @@ class DecodedPages:
 
     def _take_out(self, page: int) -> None:
         """Take out the regions that have code of a page which has changed."""
+        # No region that is being made is for the page's new code.
+        self.lines.notes[page].quiet = 0
         self._versions[page] = self._versions.get(page, 0) + 1
         for address in self._entries.pop(page, ()):
             if address >> PAGE_SHIFT not in self._records:
@@ -368,14 +342,7 @@ class DecodedPages:
             self.generation = self.library.generation
             self.library.tell()
             # All at first: a page with something to leave is decoded at once, and may be early again.
-            return [self._retire(page) for page in list(self._take_early())]
-
-    def _take_early(self) -> Iterator[int]:
-        page = self._early.find(b"\x01")
-        while page >= 0:
-            self._early[page] = 0
-            yield page
-            page = self._early.find(b"\x01", page)
+            return [self._retire(page) for page in list(take_marked(self._early))]
 
     def _retire(self, page: int) -> Records:
         records = self._records[page]

@@ -166,6 +166,7 @@ class NativeThread(Registers, Thread):
         """When the number of samples is looked at next, as a count of `executed`."""
         self.samples_taken = 0
         """How many samples of where the thread was have been looked at."""
+        self._counted_before = 0
         self.memory = memory
         self.live = live
         self.executed = 0
@@ -214,6 +215,11 @@ class NativeThread(Registers, Thread):
         pieces = [self._samples[begin:end]] if begin < end else [self._samples[begin:], self._samples[:end]]
         found = [one for piece in pieces for one in _SAMPLE.iter_unpack(piece)]
         return cast("list[Taken]", found if first < count else [])
+
+    def take_counted(self) -> int:
+        """How many samples were only counted since this was called last."""
+        before, self._counted_before = self._counted_before, self.samples_counted
+        return self._counted_before - before
 
     def arguments(self, first: int, count: int) -> tuple[int, ...]:
         """General purpose registers from number `first` on."""

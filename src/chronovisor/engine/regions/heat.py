@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from weakref import ReferenceType
 
+from chronovisor.engine.native.layout import PageNote
 from chronovisor.engine.native.pages import DecodedPages
 
 #: Of so many samples of a guest each counts half as much as the one after them: what was hot once cools down.
@@ -26,11 +27,13 @@ class Counts:
         """How many regions were put in."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Heat:
     """What is known of a page whose code has this version."""
 
     version: int
+    note: PageNote
+    """What native code knows of the page, and counts."""
     samples: Counter[int] = field(default_factory=Counter)
     covered: set[int] = field(default_factory=set)
     missed: Counter[int] = field(default_factory=Counter)
@@ -43,8 +46,7 @@ class Heat:
     """Where regions were asked to begin."""
     asked: bool = False
     """Whether its regions were looked for on disk."""
-    waits: bool = False
-    """Whether a region is being made."""
+    _waits: bool = False
     _warmth: float = 0.0
     _moment: int = 0
 
@@ -61,12 +63,29 @@ class Heat:
         self.started.update(missed)
         return tuple(sorted(missed))
 
+    @property
+    def waits(self) -> bool:
+        """Whether a region is being made.
+
+        Until then samples of a page that has no regions tell no more than how hot it is.
+        """
+        return self._waits
+
+    @waits.setter
+    def waits(self, waits: bool) -> None:
+        self._waits = waits
+        self.note.quiet = waits and not self.covered
+
     def warmth(self, moment: int) -> float:
         """How many samples came lately, when the guest's latest has this number."""
+        if counted := self.note.samples:
+            # A sample that comes just now may be lost.
+            self.note.samples = 0
+            self._warmth, self._moment = self.warmth(moment) + counted, moment
         return self._warmth * math.exp2((self._moment - moment) / HALF_LIFE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
     """A page that is hot."""
 

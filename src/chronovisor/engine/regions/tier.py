@@ -59,6 +59,8 @@ class RegionTier:
         for pages in pages_by_table.values():
             for page in pages.take_new():
                 self._begin(pages, page, self._heat(pages, page))
+            pages.provide_room()
+        self.counts.samples += thread.take_counted()
         latest: DecodedPages | None = None
         for sample in thread.take_samples():
             # Most samples are of the mode of the one before.
@@ -71,7 +73,7 @@ class RegionTier:
         entry, version = pages.address + 8 * page, pages.version(page)
         heat = self._heats.get(entry)
         if heat is None or heat.version != version:
-            heat = self._heats[entry] = Heat(version)
+            heat = self._heats[entry] = Heat(version, pages.lines.notes[page])
         return heat
 
     def _begin(self, pages: DecodedPages, page: int, heat: Heat) -> None:
@@ -81,14 +83,9 @@ class RegionTier:
             self._start(pages, page, heat)
 
     def _sampled(self, pages: DecodedPages, page: int, sample: Taken) -> None:
-        _, _, offset, _, handlers_from = sample
-        executed = _executed(pages, page, offset, handlers_from)
-        if executed is None:
-            return
-        pages.assemble(page, executed)
-        heat, counts = self._heat(pages, page), self.counts
+        heat, counts, offset = self._heat(pages, page), self.counts, sample[2]
         counts.samples += 1
-        is_covered = executed in heat.covered
+        is_covered = offset in heat.covered
         if not is_covered:
             heat.warm(counts.samples)
         if self._is_full():
@@ -96,7 +93,7 @@ class RegionTier:
         if is_covered:
             self._missed(pages, page, heat, sample)
             return
-        heat.samples[executed] += 1
+        heat.samples[offset] += 1
         if heat.waits:
             return
         if not heat.asked:
@@ -150,16 +147,6 @@ class RegionTier:
 def _has_entry(pages: DecodedPages, at: int) -> bool:
     """Whether the entry of a page at an address is one of these pages'."""
     return 0 <= at - pages.address < pages.size
-
-
-def _executed(pages: DecodedPages, page: int, offset: int, handlers_from: int) -> int | None:
-    """The offset of code that handlers executed; None if a sample does not tell.
-
-    If the thread left the page, or came to a region, handlers had executed what was before.
-    """
-    if offset < 1 << PAGE_SHIFT and not pages.begins_region(page, offset):
-        return offset
-    return _handlers_from(pages, page, handlers_from)
 
 
 def _handlers_from(pages: DecodedPages, page: int, record: int) -> int | None:
