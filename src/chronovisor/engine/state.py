@@ -97,6 +97,8 @@ class Thread:
     executed: int
     #: Set from another thread, to have a run come back before its budget is used up: soon, not at once.
     exit_request: int
+    #: The most ticks for which the thread may nap within a hypercall: less than a second.
+    most_nap: int
     reservation: tuple[int, int, int] | None
     shared: SharedWords
     #: The bits of the first shared word any of which raises the external interrupt.
@@ -110,6 +112,14 @@ class Thread:
     latest_address: int
     latest_dar: int
     latest_vector: int
+
+    def request_exit(self) -> None:
+        """Have a run come back soon, even from a nap. From any thread."""
+        self.exit_request = 1
+
+    def notice_line(self) -> None:
+        """Have the thread see that the first shared word raises the external interrupt. From any thread."""
+        self.request_exit()
 
     def entered_natively(self, interrupt: str) -> int:
         """How often native code has entered an interrupt of this name."""
@@ -343,6 +353,7 @@ class ThreadState(StoredRegisters, Thread):
         "live",
         "memory",
         "mode",
+        "most_nap",
         "reservation",
         "shared",
         "translations",
@@ -358,7 +369,7 @@ class ThreadState(StoredRegisters, Thread):
         self.memory = memory
         self.live = live
         self.executed = 0
-        self.exit_request = 0
+        self.exit_request = self.most_nap = 0
         self.reservation = None
         self.shared = PlainSharedWords()
         self.line_mask = self.answers = self.hypercalls_answered = 0

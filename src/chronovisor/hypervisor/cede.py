@@ -48,7 +48,9 @@ class Cede:
 
     def prod(self) -> None:
         """Wake the vCPU from H_CEDE: from the present one, otherwise from the next. From any thread."""
-        self._vcpu.state.shared.words[PROD_WORD] = 1
+        state = self._vcpu.state
+        state.shared.words[PROD_WORD] = 1
+        state.request_exit()
         self._scheduler.changed()
 
     def wait(self, stay: Stay | None) -> None:

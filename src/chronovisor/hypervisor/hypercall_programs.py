@@ -14,6 +14,7 @@ without the interpreter's lock, while other threads raise interrupts in Python. 
   order of events can leave the line and the word apart.
 - Whether the vCPU was prodded is a word that only Python sets and clears. A program that sees it set
   declines; a prod that comes a moment later is for the next H_CEDE.
+- A vCPU that naps in H_CEDE keeps its core, which is still in the guest. It naps only if it may (`most_nap`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from chronovisor.hypervisor import device_programs as _device_programs  # noqa: 
 from chronovisor.hypervisor import interrupt_programs as _interrupt_programs  # noqa: F401
 from chronovisor.hypervisor.cede import PROD_WORD
 from chronovisor.hypervisor.hypercall_declarations import DECLARED, answers, decline_if, end
+from chronovisor.hypervisor.scheduler import POLLED
 from chronovisor.hypervisor.xics import PRESENTER_WORD, XISR
 from chronovisor.isa.bits import LPCR, MSR
 from chronovisor.isa.hypercall_notation import HypercallMachine
@@ -34,14 +36,27 @@ from chronovisor.papr.hcalls import Hcall, PageInit, Status, unsigned
 # Scheduling
 
 
+class _Wakes:
+    """What ends an H_CEDE, as it is now."""
+
+    def __init__(self, m: HypercallMachine) -> None:
+        large, decrementer = (m["LPCR"] & int(LPCR.LD)).ne(0), m["DEC"]
+        self.left = m.select(large, decrementer, decrementer.trunc(32).sext(64))
+        """Ticks of the decrementer."""
+        raised = (m.shared(PRESENTER_WORD) & XISR).ne(0)
+        self.interrupt = self.left.slt(0) | raised
+        """1 bit: an interrupt."""
+        self.prodded = m.shared(PROD_WORD).ne(0)
+
+
 @answers(Hcall.CEDE)
 def _cede(m: HypercallMachine) -> None:
-    """Ends at once: an interrupt is pending. Without one the thread has to wait."""
-    large = (m["LPCR"] & int(LPCR.LD)).ne(0)
-    decrementer = m["DEC"]
-    expired = m.select(large, decrementer.extract(63, 1), decrementer.extract(31, 1))
-    raised = (m.shared(PRESENTER_WORD) & XISR).ne(0)
-    decline_if(m, m.shared(PROD_WORD).ne(0) | ~(expired | raised))
+    """Ends as soon as an interrupt is pending, for which the thread naps if it may. Else it has to wait."""
+    before = _Wakes(m)
+    with m.when(~(before.interrupt | before.prodded | before.left.slt(POLLED))):
+        m.nap(before.left - POLLED)
+    now = _Wakes(m)
+    decline_if(m, now.prodded | ~now.interrupt)
     m["MSR"] = m["MSR"] | int(MSR.EE)
     end(m)
     m.resync()

@@ -48,6 +48,7 @@ class RunQueue:
         ahead = sum(other.served <= contender.served for other in self.waiting)
         self.waiting.insert(ahead, contender)
         for stay in taken:
+            stay.end_naps()
             due = self.time_slice_end(stay.contender, now)
             if due < stay.core.hypervisor_decrementer.deadline:
                 stay.core.hypervisor_decrementer.deadline = due

@@ -22,9 +22,14 @@ from chronovisor.timebase.types import SourceTime, Ticks
 QUANTUM = 1000
 """The most instructions that a vCPU executes before others have their turn in virtual time."""
 
-_POLLED = Ticks.from_ns(25_000).value
+POLLED = Ticks.from_ns(25_000).value
 """How long before its deadline a wait looks at the clock instead of sleeping, in ticks. A machine wakes a
 thread about so much late.
+"""
+
+MOST_NAP = Ticks.from_ns(1_000_000).value
+"""How long a vCPU in H_CEDE may keep its core, in ticks: it is back in the guest sooner than if it gave the
+core up.
 """
 
 Until = Callable[[], SourceTime | None]
@@ -166,7 +171,7 @@ class Parallel:
                 left = deadline - self._source.ticks()
                 if left <= 0:
                     return
-                left -= _POLLED
+                left -= POLLED
                 if left > 0:
                     self._condition.wait(min(left / self._source.frequency, threading.TIMEOUT_MAX))
         finally:

@@ -79,7 +79,13 @@ class Stay:
         if not self.leaving:
             self.leaving = True
             for occupant in self.inside:
-                occupant.state.exit_request = 1
+                occupant.state.request_exit()
+
+    def end_naps(self) -> None:
+        """Have nobody keep the core who does not use it: another virtual core waits for one."""
+        for occupant in self.inside:
+            occupant.state.most_nap = 0
+            occupant.state.request_exit()
 
     @property
     def all_out(self) -> bool:

@@ -19,6 +19,7 @@ from chronovisor.hypervisor.exits import Crashed, Debugged, Exit, FailedEntry, K
 from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.interrupts import PendingInterrupts
 from chronovisor.hypervisor.kernel_hypercalls import KernelHypercalls
+from chronovisor.hypervisor.scheduler import MOST_NAP
 from chronovisor.hypervisor.stay import Stay
 from chronovisor.hypervisor.timer import Timer
 from chronovisor.hypervisor.virtual_core import VirtualCore
@@ -130,18 +131,21 @@ class VirtualCpu:
     def kick(self) -> None:
         """End the run in progress, otherwise the next one, with `Kicked`."""
         self.kicked = True
-        self.state.exit_request = 1
+        self.state.request_exit()
         self._scheduler.changed()
 
     def set_external(self, level: bool) -> None:
         """Raise or lower the external interrupt."""
         with self._scheduler.monitor:
             self.pending.level = level
-            self.notice()
+            if level:
+                self.state.most_nap = 0
+            self.state.request_exit()
+            self._scheduler.changed()
 
     def notice(self) -> None:
-        """Look whether an external interrupt waits: its line has changed. From any thread."""
-        self.state.exit_request = 1
+        """Have it see that the interrupt controller shows it an interrupt. From any thread."""
+        self.state.notice_line()
         self._scheduler.changed()
 
     # Time, inside `access`
@@ -170,7 +174,7 @@ class VirtualCpu:
 
     def begin(self, stay: Stay, thread: HardwareThread, now: SourceTime) -> None:
         """Load what the guest needs on `thread` at tick `now`: the core's timebase is the guest's."""
-        state, vcore = self.state, self.vcore
+        state, vcore, trace = self.state, self.vcore, self.trace
         # A guest does not run in hypervisor state, and cannot turn machine checks off.
         if state.MSR & (_ME | _HV) != _ME:
             state.set_msr((state.MSR | _ME) & ~_HV)
@@ -180,11 +184,13 @@ class VirtualCpu:
         if self._run_time is not None:
             self._run_time.start(now)
         self._live.begin(thread)
+        # A trace tells of each H_CEDE, and programs do not see the line that user space drives.
+        stays_awake = self._is_virtual or self._queue.waiting or self.pending.level or trace is not None
+        state.most_nap = 0 if stays_awake else MOST_NAP
         # The other areas need this one.
         vpa = self.areas.vpa
         if vpa.in_use or vpa.pending:
             self._log_dispatch(stay, thread, self.machine.memory)
-        trace = self.trace
         if trace is not None and (trace.told or not self.next_dispatch.is_plain):
             trace.entered(now, stay.entered_with, stay.core.number, self.next_dispatch.enqueued)
 

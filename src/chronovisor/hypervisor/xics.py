@@ -292,27 +292,32 @@ class Xics:
     def _trigger(self, number: int) -> None:
         """Present a source if it waits for that and its presenter lets it in."""
         source = self.source(number)
-        self._present(number, source)
+        shown_by = self._present(number, source)
         self._lend(number, source)
+        if shown_by is not None:
+            # Last: the vCPU may end the interrupt before another instruction of Python's is executed.
+            shown_by.line.notice()
 
-    def _present(self, number: int, source: Source) -> None:
+    def _present(self, number: int, source: Source) -> Presenter | None:
+        """Have the source's presenter show its interrupt, if it waits and is let in; return who shows it."""
         presenter = self.presenters.get(source.server)
         if presenter is None or not source.pending or source.presented:
-            return
+            return None
         priority = source.priority
         if source.masked or priority == LEAST_FAVORED:
-            return
+            return None
         while True:
             word = presenter.word
             lets_in = _lets_in(word, priority)
             # A source that is kept out is found by whoever makes the priority less favored.
             if presenter.exchange(word, _showing(word, number, priority) if lets_in else word | WAITING):
                 break
-        if lets_in:
-            source.pending, source.presented = False, True
-            if word & XISR:
-                self._reject((word & XISR) >> XISR_SHIFT)
-            presenter.line.notice()
+        if not lets_in:
+            return None
+        source.pending, source.presented = False, True
+        if word & XISR:
+            self._reject((word & XISR) >> XISR_SHIFT)
+        return presenter
 
     def _reject(self, number: int) -> None:
         """Have an interrupt that was shown wait again. A request by MFRR is still there by itself."""

@@ -77,6 +77,12 @@ class HypercallMachine(Machine):
     def _host_io(self, how: str, *operands: Value) -> Value:
         return self.trace.emit("host_io", 64, operands, how)
 
+    def nap(self, ticks: Value) -> Value:
+        """Do nothing until an interrupt from outside waits or the hypervisor wants something of the thread,
+        at most for so many ticks and for as long as the hypervisor allows; 1 bit: it napped.
+        """
+        return self.trace.emit("nap", 1, (ticks,))
+
     def decline(self) -> None:
         """End, and leave the hypercall to the hypervisor's own code. Nothing may have been changed."""
         self.trace.emit("decline", 0)

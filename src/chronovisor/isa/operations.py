@@ -79,6 +79,7 @@ OPERATIONS: dict[str, str] = {
     "host_io": "how many bytes the machine has moved at once between d bytes of memory at real address c and "
     "its file with the descriptor a, from offset b on ('read', 'write'), or to a connection, behind the 4 "
     "bytes of b unless b is all ones ('send'); another number if it cannot, or if it may have read over code",
+    "nap": "1 bit: the thread has done nothing for at most a ticks, until somebody wanted something of it",
     "decline": "the program ends, and the hypervisor does what it was for; it has changed nothing",
     "interrupt": "the instruction ends in the interrupt `detail`, a are SRR1's bits for its cause",
     "resync": "the machine state is looked at again before the next instruction",

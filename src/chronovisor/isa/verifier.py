@@ -134,6 +134,7 @@ SHAPES: Final[dict[str, Shape]] = {
     "read_word": lambda v: v.width == 64 and _widths(v) == (64, 64),
     "exchange_word": lambda v: v.width == 1 and _widths(v) == (64,) * 4,
     "host_io": lambda v: v.width == 64 and _widths(v) == (64,) * 4 and v.detail in ("read", "write", "send"),
+    "nap": lambda v: v.width == 1 and _widths(v) == (64,),
     "decline": _operands(),
     "interrupt": _interrupts,
     "resync": _operands(),

@@ -345,6 +345,7 @@ class _Entry(ThreadEmitter):
         with self.elsewhere(self.unlikely(b.or_(over, wanted), "stop")):
             self._leave(Left.BUDGET)
         due = b.icmp_signed(">=", self.read("unpolled"), word(PIECE - MOST_UNSPENT))
+        due = b.or_(due, self.external_waits())
         b.cbranch(b.or_(due, self.entering), self.look, self.piece)
 
     def _define_look(self) -> None:

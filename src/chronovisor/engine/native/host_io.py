@@ -1,10 +1,13 @@
-"""System calls from native code, which move bytes between guest memory and this machine's files.
+"""System calls from native code: they move bytes between guest memory and this machine's files, and wait.
 
-A hypercall's program asks for one (`host_io`). Native code runs on x86-64 alone: the numbers are those of
-Linux there.
+A hypercall's program asks for them (`host_io`, `nap`). Native code runs on x86-64 alone: the numbers are
+those of Linux there.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from llvmlite import ir
 
@@ -13,9 +16,12 @@ from chronovisor.engine.native.layout import PAGE_SHIFT
 from chronovisor.engine.state import CACHE_BLOCK
 from chronovisor.isa.values import Value
 
-_PWRITE64, _WRITEV, _PREADV2 = 18, 20, 327
+_READ, _PWRITE64, _WRITEV, _PPOLL, _PREADV2 = 0, 18, 20, 271, 327
+_POLLIN = 1
 _RWF_NOWAIT = 8
 """Of preadv2(2): fail if the file's contents are not in the machine's cache."""
+#: 64 ticks are 125 ns.
+_NANOSECONDS, _TICK_SHIFT = 125, 6
 _NOTHING = word(-1)
 """What a call returns that was not made."""
 _PIECE = 16
@@ -35,17 +41,44 @@ def host_io(
     b.store(_NOTHING, result)
     with e.if_(fits):
         at = b.ptrtoint(e.memory_at(real), I64)
-        # Meanwhile the thread counts as one that uses no translation: the call may take long.
-        b.fence("release")
-        e.write("inside", word(0))
-        moved = _WAYS[str(v.detail)](e, file, place, at, size)
-        e.write("inside", word(1))
-        b.fence("seq_cst")
-        b.store(moved, result)
+        with _outside(e):
+            b.store(_WAYS[str(v.detail)](e, file, place, at, size), result)
         if v.detail == "read":
             with e.if_(_has_written(e, real, size)):
                 b.store(_NOTHING, result)
     return b.load(result, typ=I64)
+
+
+@contextmanager
+def _outside(e: ThreadEmitter) -> Iterator[None]:
+    """Have the thread count as one that uses no translation meanwhile: it may take long."""
+    e.b.fence("release")
+    e.write("inside", word(0))
+    yield
+    e.write("inside", word(1))
+    e.b.fence("seq_cst")
+
+
+def nap(e: ThreadEmitter, v: Value, ticks: ir.Value) -> ir.Value:
+    """1 bit: the thread has napped, up to `NativeThread.ring` or the end of its time."""
+    b = e.b
+    most, bell = e.read("most_nap"), e.read("bell")
+    ticks = b.select(b.icmp_unsigned("<", ticks, most), ticks, most)
+    naps = b.icmp_unsigned("!=", ticks, word(0))
+    with e.if_(naps):
+        e.write("napping", word(1))
+        # Before it looks whether there is anything to do: who has made that so then looks whether it naps.
+        b.fence("seq_cst")
+        wanted = b.icmp_unsigned("!=", e.read("exit_request"), word(0))
+        with e.if_(b.not_(b.or_(wanted, e.external_waits()))), _outside(e):
+            time = _words(e, [word(0), b.lshr(b.mul(ticks, word(_NANOSECONDS)), word(_TICK_SHIFT))])
+            # A `struct pollfd`: the descriptor and the events in 32 and 16 bits, and what is found in 16.
+            place = _words(e, [b.or_(bell, word(_POLLIN << 32))])
+            found = _system_call(e, _PPOLL, [place, word(1), time, word(0)])
+            with e.if_(b.icmp_signed(">", found, word(0))):
+                _system_call(e, _READ, [bell, place, word(8)])
+        e.write("napping", word(0))
+    return naps
 
 
 def _read(e: ThreadEmitter, file: ir.Value, offset: ir.Value, at: ir.Value, size: ir.Value) -> ir.Value:
@@ -72,10 +105,15 @@ _WAYS = {"read": _read, "write": _write, "send": _send}
 
 def _pieces(e: ThreadEmitter, pieces: list[tuple[ir.Value, ir.Value]]) -> ir.Value:
     """The address of the `struct iovec` of some pieces of this process's memory."""
+    return _words(e, [part for piece in pieces for part in piece])
+
+
+def _words(e: ThreadEmitter, values: Sequence[ir.Value]) -> ir.Value:
+    """The address of some words in this process's memory."""
     b = e.b
-    place = b.alloca(I64, word(2 * len(pieces)))
-    for number, part in enumerate(part for piece in pieces for part in piece):
-        b.store(part, e.at(place, 8 * number))
+    place = b.alloca(I64, word(len(values)))
+    for number, value in enumerate(values):
+        b.store(value, e.at(place, 8 * number))
     return b.ptrtoint(place, I64)
 
 

@@ -252,6 +252,7 @@ _ROWS: dict[str, Row] = {
     "load_real": load_real,
     "store_real": _store_real,
     "host_io": host_io.host_io,
+    "nap": host_io.nap,
     "init_page": _init_page,
     "set_words": _set_words,
     "read_word": _read_word,

@@ -173,9 +173,13 @@ class Registers(ctypes.Structure):
         ("hypercalls_answered", ctypes.c_uint64),
         # The tables of words that they set (WordTables)
         ("word_tables", ctypes.c_uint64),
-        # Set from outside: an interrupt is pending, come back soon
-        ("pending", ctypes.c_uint64),
+        # Set from outside: come back soon
         ("exit_request", ctypes.c_uint64),
+        # Naps: whether the thread is in one, the most ticks of one (less than a second), and the eventfd
+        # that ends it
+        ("napping", ctypes.c_uint64),
+        ("most_nap", ctypes.c_uint64),
+        ("bell", ctypes.c_uint64),
         # Instructions left of the run, and of the piece of it that is being executed; those that were
         # executed since the clock was last looked at
         ("run_left", ctypes.c_int64),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 import sys
+import threading
+import weakref
 from collections.abc import Callable, Iterable, MutableSequence
 from functools import cache
 from typing import Literal, Protocol, SupportsIndex, cast, overload
@@ -186,6 +189,9 @@ class NativeThread(Registers, Thread):
         self.page_contents = ctypes.addressof(guest.page_contents)
         self.dirty_pages = ctypes.addressof(ctypes.c_char.from_buffer(memory.dirty.pages))
         self.set_msr(self.MSR)
+        self._ordering = threading.Lock()
+        self.bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        weakref.finalize(self, os.close, self.bell)
 
     @property
     def CR(self) -> int:
@@ -195,6 +201,27 @@ class NativeThread(Registers, Thread):
     @CR.setter
     def CR(self, value: int) -> None:
         self.CR_FIELDS = int.from_bytes(bytes.fromhex("0" + "0".join(f"{value & 0xFFFFFFFF:08x}")), "little")
+
+    def request_exit(self) -> None:
+        """Have a run come back soon, even from a nap. From any thread."""
+        self.exit_request = 1
+        self._ring()
+
+    def notice_line(self) -> None:
+        """Have the thread see that the first shared word raises the external interrupt. From any thread."""
+        if self.ticks_per_instruction:
+            self.request_exit()
+        else:
+            # Native code looks at the word by itself.
+            self._ring()
+
+    def _ring(self) -> None:
+        """End a nap of the thread's."""
+        # Taking a lock orders this thread's accesses: it looks behind what it has just changed.
+        with self._ordering:
+            pass
+        if self.napping:
+            os.eventfd_write(self.bell, 1)
 
     def entered_natively(self, interrupt: str) -> int:
         """How often native code has entered an interrupt of this name.
