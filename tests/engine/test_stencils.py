@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -21,6 +22,7 @@ from chronovisor.engine.native.sets import everyday_keys, stencils_name
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.native.stencil_set import Piece, compile_stencils
 from chronovisor.engine.native.stencil_tables import Patch, Source, StencilSet
+from chronovisor.isa.assembly import assemble
 
 from .drawn import MEMORY_SIZE, Drawn, drawn
 from .lines import instructions_in_lines, put_in_lines
@@ -130,8 +132,12 @@ def test_changed_code_is_seen_behind_what_synchronizes() -> None:
     assert not have & {"isync", "rfid", "rfscv", "sc", "scv", "mtmsr", "mtmsrd", "tlbie", "tlbiel"}
 
 
+def _distance(source: Source, at: int) -> Patch:
+    return Patch(source=source, size=4, at=at, base=-4)
+
+
 def test_the_end_of_a_stencil_falls_through() -> None:
-    next_, own = Patch(Source.NEXT, 0, 0, 4, 3, -4), Patch(Source.OWN, 0, 0, 4, 8, -4)
+    next_, own = _distance(Source.NEXT, 3), _distance(Source.OWN, 8)
     # nop; jne next; jmp own
     made = Piece(bytes.fromhex("90 0f85 00000000 e9 00000000"), [next_, own])
     made.fall_through()
@@ -140,7 +146,7 @@ def test_the_end_of_a_stencil_falls_through() -> None:
 
 
 def test_an_end_that_is_jumped_to_stays() -> None:
-    next_, own = Patch(Source.NEXT, 0, 0, 4, 4, -4), Patch(Source.OWN, 0, 0, 4, 9, -4)
+    next_, own = _distance(Source.NEXT, 4), _distance(Source.OWN, 9)
     # je . + 8; jne next; jmp own
     code = bytes.fromhex("74 06 0f85 00000000 e9 00000000")
     made = Piece(code, [next_, own])
@@ -202,3 +208,37 @@ def test_each_instruction_does_the_same_in_a_line() -> None:
         concrete, native = guests.run(case)
         assert native == concrete, f"{case.instruction.mnemonic} {case.word:#010x} in mode {case.mode}"
     assert len(cases) > 300
+
+
+def test_numbers_of_each_kind_and_common_uses() -> None:
+    """These choose between the stencils of an instruction."""
+    texts = [
+        *(
+            "nop",
+            "ori 7,7,0",
+            "ori 7,8,0",
+            "ori 7,7,1",
+            "oris 7,8,0x8000",
+            "or 7,8,8",
+            "or. 7,8,8",
+            "or 7,8,9",
+        ),
+        *("rlwinm 7,8,5,3,20", "rlwinm 7,8,5,0,31", "rlwinm 7,8,5,20,3", "rlwinm. 7,8,31,31,31"),
+        *("rldicl 7,8,63,1", "rldicl 7,8,0,32", "rldicl 7,8,0,33", "rldicr 7,8,3,60", "rldicr 7,8,9,31"),
+        *(
+            "rldimi 7,8,4,50",
+            "rlwimi 7,8,4,3,5",
+            "rlwimi 7,8,4,30,1",
+            "addis 7,8,-32768",
+            "andis. 7,8,0xffff",
+        ),
+    ]
+    words = [int.from_bytes(assemble(text), "big") for text in texts]
+    states = [case for case in drawn(12, 4000) if case.instruction.mnemonic in ("add", "ori", "or", "and")]
+    cases = [case for case in states if case.mode[0]]
+    wanted = [replace(case, word=word) for case in cases for word in words]
+    guests = Guests()
+    for case in wanted:
+        concrete, native = guests.run(case)
+        assert native == concrete, f"{case.word:#010x} in mode {case.mode}"
+    assert len(wanted) >= 4 * len(words)

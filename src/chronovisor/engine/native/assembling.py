@@ -161,23 +161,41 @@ class _Assembler(Emitter):
         b.store(ir.Constant(I1, 0), self.fits)
         b.store(self.load(self.jump_count), self.jumps_before)
         self._find(self.handler(number), record)
-        out, found = self.load(self.out), self.load(self.found)
-        with self.if_(b.icmp_unsigned("!=", found, word(0))):
-            stencil = b.inttoptr(found, POINTER)
-            room = b.icmp_unsigned("<=", self.load(self.jump_count), word(_MOST_JUMPS - _MOST_JUMPS_OF_ONE))
-            # Jumps have distances of 32 bits.
-            away = b.add(b.sub(self.handler(number), out), word(_REACH))
-            near = b.icmp_unsigned("<", away, word(2 * _REACH))
-            b.store(b.and_(room, near), self.fits)
-            size = self.part(stencil, Stencil, "size")
-            self._copy(stencil, size, out)
-            self._fill(stencil, number, out, b.add(out, size))
-            with self.if_(b.load(self.fits, typ=I1)):
-                b.store(out, self.element(self.line, number))
-                b.store(b.add(out, size), self.out)
+        out, first = self.load(self.out), self.load(self.found)
+        with self.if_(b.icmp_unsigned("!=", first, word(0))):
+            self._try(number, first, out)
         with self.if_(b.not_(b.load(self.fits, typ=I1))):
             b.store(self.load(self.jumps_before), self.jump_count)
             self._leave_line(number)
+
+    def _try(self, number: ir.Value, first: ir.Value, out: ir.Value) -> None:
+        """Take the first stencil of those from ``first`` on whose holes can be filled."""
+        b, before = self.b, self.b.block
+        trying, fits, on, done = (self.block_named(n) for n in ("try", "fits", "try_on", "tried"))
+        # Jumps have distances of 32 bits.
+        away = b.add(b.sub(self.handler(number), out), word(_REACH))
+        near = b.icmp_unsigned("<", away, word(2 * _REACH))
+        room = b.icmp_unsigned("<=", self.load(self.jump_count), word(_MOST_JUMPS - _MOST_JUMPS_OF_ONE))
+        b.branch(trying)
+        b.position_at_end(trying)
+        at = b.phi(I64)
+        at.add_incoming(first, before)
+        stencil = b.inttoptr(at, POINTER)
+        b.store(self.load(self.jumps_before), self.jump_count)
+        b.store(b.and_(room, near), self.fits)
+        size = self.part(stencil, Stencil, "size")
+        self._copy(stencil, size, out)
+        self._fill(stencil, number, out, b.add(out, size))
+        b.cbranch(b.load(self.fits, typ=I1), fits, on)
+        b.position_at_end(on)
+        at.add_incoming(b.add(at, word(ctypes.sizeof(Stencil))), on)
+        is_last = b.icmp_unsigned("!=", self.part(stencil, Stencil, "last"), word(0))
+        b.cbranch(is_last, done, trying)
+        b.position_at_end(fits)
+        b.store(out, self.element(self.line, number))
+        b.store(b.add(out, size), self.out)
+        b.branch(done)
+        b.position_at_end(done)
 
     def _find(self, handler: ir.Value, record: ir.Value) -> None:
         """Find the stencil of a record with this handler, or 0."""
@@ -204,7 +222,7 @@ class _Assembler(Emitter):
         b.store(first, self.found)
         b.cbranch(b.icmp_unsigned("==", which, word(ANY_RECORD)), done, several)
         b.position_at_end(several)
-        value = b.zext(b.load(self.at(self.at(record, RECORD_SMALL), which), typ=I8), I64)
+        value = self._small(record, which)
         b.store(self.load(self.element(b.inttoptr(first, POINTER), value)), self.found)
         b.branch(done)
         b.position_at_end(done)
@@ -244,29 +262,44 @@ class _Assembler(Emitter):
     def _raw(self, patch: ir.Value, number: ir.Value, source: ir.Value) -> ir.Value:
         """The number that a patch is about."""
         b, place, record = self.b, self.part(patch, Patch, "number"), self.record(number)
-        small = b.zext(b.load(self.at(self.at(record, RECORD_SMALL), place), typ=I8), I64)
+        small, other = (self._small(record, self.part(patch, Patch, name)) for name in ("number", "other"))
         wide = self.load(self.element(self.at(record, RECORD_WIDE), b.and_(place, word(1))))
         offset = b.zext(b.load(self.at(record, RECORD_OFFSET), typ=I16), I64)
         found = number
-        for kind, value in ((Source.SMALL, small), (Source.WIDE, wide), (Source.OFFSET, offset)):
+        for kind, value in (
+            (Source.SMALL, small),
+            (Source.WIDE, wide),
+            (Source.OFFSET, offset),
+            (Source.DIFFERENCE, b.sub(small, other)),
+        ):
             found = b.select(b.icmp_unsigned("==", source, word(kind)), value, found)
         return found
+
+    def _small(self, record: ir.Value, place: ir.Value) -> ir.Value:
+        return self.b.zext(self.b.load(self.at(self.at(record, RECORD_SMALL), place), typ=I8), I64)
 
     def _fill_one(self, patch: ir.Value, at: ir.Value, value: ir.Value) -> None:
         """Put a value into a hole, and note if it does not fit."""
         b, place = self.b, self.b.inttoptr(at, POINTER)
-        done = self.block_named("filled")
-        choice = b.switch(self.part(patch, Patch, "size"), done)
+        filled = self.block_named("filled")
+        unsigned = b.icmp_unsigned("!=", self.part(patch, Patch, "unsigned"), word(0))
+        before = b.block
+        choice = b.switch(self.part(patch, Patch, "size"), filled)
+        b.position_at_end(filled)
+        back = b.phi(I64)
+        # What has no byte is 0.
+        back.add_incoming(word(0), before)
         for kind in (I8, I16, I32, I64):
             choice.add_case(word(kind.width // 8), case := self.block_named(f"fill{kind.width}"))
             b.position_at_end(case)
             narrow = value if kind is I64 else b.trunc(value, kind)
             b.store(narrow, place).align = 1
-            if kind is not I64:
-                same = b.icmp_unsigned("==", b.sext(narrow, I64), value)
-                b.store(b.and_(b.load(self.fits, typ=I1), same), self.fits)
-            b.branch(done)
-        b.position_at_end(done)
+            same = narrow if kind is I64 else b.select(unsigned, b.zext(narrow, I64), b.sext(narrow, I64))
+            b.branch(filled)
+            back.add_incoming(same, case)
+        b.position_at_end(filled)
+        same = b.icmp_unsigned("==", back, value)
+        b.store(b.and_(b.load(self.fits, typ=I1), same), self.fits)
 
     # The pieces
 

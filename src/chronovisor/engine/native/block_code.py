@@ -91,10 +91,12 @@ class BlockCode:
                 continue
             (place, *_), stencil = {row.place for row, _ in rows}, rows[0][1]
             if place != ANY_RECORD:
-                others = {row.value: at for row, at in rows}.get(ANY_VALUE, 0)
+                # Of several for a number, the first one is tried first.
+                first_ones = {row.value: at for row, at in reversed(rows)}
+                others = first_ones.pop(ANY_VALUE, 0)
                 by_value = (ctypes.c_uint64 * (1 << 8))(*[others] * (1 << 8))
-                for row, at in rows:
-                    by_value[row.value] = at
+                for value, at in first_ones.items():
+                    by_value[value] = at
                 self._lists.append(by_value)
                 stencil = ctypes.addressof(by_value)
             yield Known(handlers.near if near else handlers.far, place, stencil)

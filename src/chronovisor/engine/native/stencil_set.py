@@ -30,17 +30,8 @@ from chronovisor.engine.native.stencil_tables import (
     Stencil,
     StencilSet,
 )
-from chronovisor.engine.native.stencils import (
-    NEXT,
-    OWN,
-    SYNCHRONIZING,
-    TAKEN,
-    Hole,
-    NoStencilError,
-    StencilLowering,
-    Variant,
-    variants,
-)
+from chronovisor.engine.native.stencil_variants import NoStencilError, Variant, variants
+from chronovisor.engine.native.stencils import NEXT, OWN, SYNCHRONIZING, TAKEN, Hole, StencilLowering
 from chronovisor.isa.values import Program
 
 #: How many functions LLVM has at once.
@@ -51,6 +42,7 @@ _SOURCES = {
     "gpr": Source.SMALL,
     "small": Source.SMALL,
     "number": Source.WIDE,
+    "unsigned": Source.WIDE,
     "wide": Source.WIDE,
     "offset": Source.OFFSET,
     "position": Source.POSITION,
@@ -135,9 +127,9 @@ class Piece:
 def compile_stencils(mode: Mode) -> bytes:
     """All stencils of a machine mode."""
     made: list[tuple[Row, Piece]] = []
-    module, rows = compiler.new_module("stencils"), dict[str, Row]()
-    for key, near, layout, program, variant in _wanted(mode):
-        name = f"{symbol(key)}.{near}.{variant.number}"
+    module, rows = compiler.new_module("stencils"), dict[str, _Wanted]()
+    for number, (key, near, layout, program, variant) in enumerate(_wanted(mode)):
+        name = f"{symbol(key)}.{number}"
         low = StencilLowering(module, name, mode, variant)
         try:
             low.do(program, layout)
@@ -148,11 +140,28 @@ def compile_stencils(mode: Mode) -> bytes:
             continue
         place = ANY_RECORD if variant.place is None else variant.place
         value = ANY_VALUE if variant.number is None else variant.number
-        rows[name] = Row(_key_numbers()[key], near, place, value)
+        rows[name] = _Wanted(Row(_key_numbers()[key], near, place, value), variant)
         if len(rows) >= _FEW_FUNCTIONS:
             made += _compiled(module, rows)
             module, rows = compiler.new_module("stencils"), {}
     return _encoded([*made, *_compiled(module, rows)])
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A stencil to be made."""
+
+    row: Row
+    variant: Variant
+
+    def conditions(self) -> Iterator[Patch]:
+        """What has no bytes, but says which records the stencil is for."""
+        for place, kind in self.variant.wide.items():
+            if kind == "zero":
+                yield Patch(Source.WIDE, place)
+        if self.variant.equal is not None:
+            first, other = self.variant.equal
+            yield Patch(Source.DIFFERENCE, first, other)
 
 
 @cache
@@ -169,14 +178,14 @@ def _wanted(mode: Mode) -> Iterator[tuple[Key, int, Encoding, Program, Variant]]
         layouts = [far] if far.target is None else [far, encoding(program, near=True)]
         for near, layout in enumerate(layouts):
             try:
-                found = variants(layout)
+                found = variants(key[0].mnemonic, layout)
             except NoStencilError:
                 continue
             for variant in found:
                 yield key, near, layout, program, variant
 
 
-def _compiled(module: ir.Module, rows: dict[str, Row]) -> Iterator[tuple[Row, Piece]]:
+def _compiled(module: ir.Module, rows: dict[str, _Wanted]) -> Iterator[tuple[Row, Piece]]:
     """The stencils of a module that can be completed, by their functions' names."""
     source = _shorter(compiler.assembly(module, compiler.OF_STENCILS))
     with ELFFile(BytesIO(compiler.assembled(source, compiler.OF_STENCILS))) as elf:
@@ -185,12 +194,13 @@ def _compiled(module: ir.Module, rows: dict[str, Row]) -> Iterator[tuple[Row, Pi
         functions = {one.name: one for one in table.iter_symbols() if one.name in rows}
         text = elf.get_section(functions[next(iter(rows))]["st_shndx"]) if rows else None
         holes = {} if text is None else dict(_holes(elf, text, table))
-        for name, row in rows.items():
+        for name, wanted in rows.items():
             assert text is not None
             piece = _piece(text.data(), functions[name]["st_value"], functions[name]["st_size"], holes)
             if piece is not None and len(piece.code) <= MOST_BYTES:
                 piece.fall_through()
-                yield row, piece
+                piece.patches += wanted.conditions()
+                yield wanted.row, piece
 
 
 def _holes(elf: ELFFile, text: Section, table: SymbolTableSection) -> Iterator[tuple[int, Patch | None]]:
@@ -204,14 +214,20 @@ def _holes(elf: ELFFile, text: Section, table: SymbolTableSection) -> Iterator[t
 
 def _patch(name: str, kind: int, addend: int) -> Patch | None:
     if name in _SYMBOLS:
-        return Patch(_SYMBOLS[name], 0, 0, _DISTANCE, 0, addend) if kind in _DISTANCES else None
+        if kind not in _DISTANCES:
+            return None
+        return Patch(source=_SYMBOLS[name], size=_DISTANCE, base=addend)
     hole = Hole.named(name)
     if hole is None or kind not in _VALUES:
         return None
-    base = hole.base + addend
-    if kind == _ZERO_EXTENDED and (_SOURCES[hole.kind] is Source.WIDE or base < 0):
-        return None
-    return Patch(_SOURCES[hole.kind], hole.place, hole.shift, _VALUES[kind], 0, base)
+    return Patch(
+        source=_SOURCES[hole.kind],
+        number=hole.place,
+        shift=hole.shift,
+        size=_VALUES[kind],
+        unsigned=kind == _ZERO_EXTENDED,
+        base=hole.base + addend,
+    )
 
 
 def _piece(text: bytes, begin: int, size: int, holes: dict[int, Patch | None]) -> Piece | None:
@@ -220,7 +236,9 @@ def _piece(text: bytes, begin: int, size: int, holes: dict[int, Patch | None]) -
     for at, patch in found.items():
         if patch is None:
             return None
-        patches.append(Patch(patch.source, patch.number, patch.shift, patch.size, at - begin, patch.base))
+        moved = Patch.from_buffer_copy(patch)
+        moved.at = at - begin
+        patches.append(moved)
     return Piece(text[begin : begin + size], patches)
 
 
@@ -230,8 +248,10 @@ def _encoded(made: Iterable[tuple[Row, Piece]]) -> bytes:
     patches: list[Patch] = []
     code = bytearray()
     for row, piece in made:
+        if rows and bytes(rows[-1]) == bytes(row):
+            stencils[-1].last = 0
         rows.append(row)
-        stencils.append(Stencil(len(code), len(piece.code), len(patches), len(piece.patches)))
+        stencils.append(Stencil(len(code), len(patches), len(piece.code), len(piece.patches), last=1))
         patches += piece.patches
         # Eight bytes at a time are copied.
         code += piece.code + bytes(-len(piece.code) % 8)

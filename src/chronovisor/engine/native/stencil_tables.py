@@ -19,34 +19,46 @@ ANY_VALUE = 0xFF
 
 
 class Source(IntEnum):
-    """What completes a hole: a number of the record or of the line, or the distance to an address."""
+    """What completes a hole: a number of the record or of the line, or the distance to an address.
+
+    DIFFERENCE is that of two small numbers.
+    """
 
     SMALL = 0
     WIDE = 1
     OFFSET = 2
     POSITION = 3
-    NEXT = 4
-    TAKEN = 5
-    OWN = 6
+    DIFFERENCE = 4
+    NEXT = 5
+    TAKEN = 6
+    OWN = 7
 
 
 class Patch(ctypes.Structure):
     """A hole: ``size`` bytes ``at`` a place get ``base + (number << shift)``, or ``base`` + a distance.
 
-    ``number`` is the place of the number in the record, by ``source``.
+    ``number`` is the place of the number in the record, by ``source``; ``other`` is that of the number
+    which is subtracted. The value has to fit into the bytes, which are extended by zeros if ``unsigned``,
+    else by the sign. A value that has no byte has to be 0.
     """
 
     _fields_ = [
-        *((name, ctypes.c_uint8) for name in ("source", "number", "shift", "size")),
-        ("at", ctypes.c_uint32),
+        *((name, ctypes.c_uint8) for name in ("source", "number", "other", "shift", "size", "unsigned")),
+        ("at", ctypes.c_uint16),
         ("base", ctypes.c_int64),
     ]
 
 
 class Stencil(ctypes.Structure):
-    """The code of a stencil, and its patches."""
+    """The code of a stencil, and its patches. If these do not fit, the stencil behind it is tried, unless it
+    is the ``last``.
+    """
 
-    _fields_ = [(name, ctypes.c_uint32) for name in ("at", "size", "first_patch", "patch_count")]
+    _fields_ = [
+        *((name, ctypes.c_uint32) for name in ("at", "first_patch")),
+        *((name, ctypes.c_uint16) for name in ("size", "patch_count")),
+        ("last", ctypes.c_uint32),
+    ]
 
 
 class Row(ctypes.Structure):

@@ -14,8 +14,6 @@ A stencil does what is usual. Anything else it leaves, undone, to the instructio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from llvmlite import ir
@@ -29,14 +27,20 @@ from chronovisor.engine.native.emitter import (
     I8,
     I64,
     MIDDLE,
+    POINTER,
     word,
 )
-from chronovisor.engine.native.encoding import Encoding, Source
-from chronovisor.engine.native.known_values import known_value
+from chronovisor.engine.native.encoding import bound
 from chronovisor.engine.native.layout import OFFSETS, RECORD_HANDLER, Left, file_field
 from chronovisor.engine.native.lowering import Lowering, Mode
 from chronovisor.engine.native.operations import LOWERINGS
-from chronovisor.isa.forms import FIELDS, Kind
+from chronovisor.engine.native.stencil_variants import (
+    NUMBER_BITS,
+    NoStencilError,
+    Variant,
+    computed,
+    is_number,
+)
 from chronovisor.isa.registers import FILES, RegisterFile
 from chronovisor.isa.values import Value, mask
 
@@ -48,38 +52,23 @@ NEXT, TAKEN, OWN = "chronovisor_next", "chronovisor_taken", "chronovisor_own"
 SYNCHRONIZING = frozenset({"isync"})
 
 _CR_FIELDS, _CR_FIELD = 8, 4
-_NUMBER_BITS = 32
-_SIGNED = (-(1 << _NUMBER_BITS - 1), 1 << _NUMBER_BITS - 1)
+_FIELD_ONES = ir.Constant(I8, mask(_CR_FIELD))
+#: How assembly language names the width of a rotation.
+_ROTATES = {32: "l", 64: "q"}
+_SIGNED = (-(1 << NUMBER_BITS - 1), 1 << NUMBER_BITS - 1)
 #: The numbers that holes have, by their kinds, as LLVM has ranges. "gpr" is the place of a general-purpose
-#: register, but not of the one that is always zero; "number" is a wide value of 32 bits; "position" is that
-#: of the instruction in its line.
+#: register, but not of the one that is always zero; "number" and "unsigned" are wide values of 32 bits,
+#: extended by their sign or by zeros; "position" is that of the instruction in its line.
 _RANGES = {
     "gpr": (-(1 << 7), 1 << 7),
     "small": _SIGNED,
     "number": _SIGNED,
+    "unsigned": (0, 1 << NUMBER_BITS),
     "wide": (-1, -1),
     "offset": (0, 1 << 16),
     "position": (0, 1 << 6),
 }
 _LIKELY = [4000, 1]
-
-
-class NoStencilError(Exception):
-    """An instruction does more than a stencil can."""
-
-
-@dataclass(frozen=True)
-class Variant:
-    """Which of an instruction's records a stencil is for: those with this number at a place in `small`.
-
-    All these records have the operands ``known``. If ``is_zero``, their (RA|0) is 0. ``place`` is None if the
-    stencil is for all records, ``number`` is None if it is for those that have no other.
-    """
-
-    known: Mapping[str, int]
-    place: int | None = None
-    number: int | None = None
-    is_zero: bool = False
 
 
 class Hole(NamedTuple):
@@ -106,50 +95,28 @@ class Hole(NamedTuple):
         return cls(kind, int(place), int(shift), int(base.replace("m", "-")))
 
 
-def _operands(v: Value) -> set[str]:
-    """The names of the operands that a fixed value depends on."""
-    if v.op == "operand":
-        return {str(v.detail)}
-    return set().union(*map(_operands, v.args)) if v.args else set()
+def rotation(v: Value) -> tuple[Value, Value] | None:
+    """What is rotated left, and by how many bits (fewer than it has), if a value is a rotation."""
+    if v.op != "or" or v.args[0].op != "shl" or v.args[1].op != "lshr":
+        return None
+    (what, amount), (other, rest) = v.args[0].args, v.args[1].args
+    if what is not other or rest.op != "and" or rest.args[0].op != "sub":
+        return None
+    whole, taken = rest.args[0].args
+    known = whole.detail == v.width and rest.args[1].detail == v.width - 1
+    return (what, amount) if known and taken is amount and bound(amount) < v.width else None
 
 
-def _computed(v: Value, operands: Mapping[str, int]) -> int | None:
-    """A value that these operands determine, or None."""
-    return known_value(v, lambda one: operands.get(str(one.detail)) if one.op == "operand" else None, {})
-
-
-def variants(layout: Encoding) -> list[Variant]:
-    """The stencils that an instruction with this layout has; NoStencilError if they are too many."""
-    read = set().union(*map(_operands, (*layout.small, *layout.wide)))
-    about_cr = [n for n in sorted(read) if n in FIELDS and FIELDS[n].kind in (Kind.CR_FIELD, Kind.CR_BIT)]
-    if not about_cr:
-        return _by_base(layout)
-    if len(about_cr) > 1:
-        raise NoStencilError
-    (name,) = about_cr
-    numbers = range(1 << FIELDS[name].width)
-    for place, small in enumerate(layout.small):
-        found = [_computed(small, {name: number}) for number in numbers]
-        if None not in found and len(set(found)) == len(found):
-            return [Variant({name: n}, place, v) for n, v in zip(numbers, found, strict=True)]
-    raise NoStencilError
-
-
-def _by_base(layout: Encoding) -> list[Variant]:
-    """Two if there is one (RA|0) in a general-purpose register, which is 0 for one of them."""
-    bases = [v for v, source in layout.sources.items() if source is Source.REGISTER]
-    if len(bases) != 1:
-        return [Variant({})]
-    _, place = layout.places[bases[0]]
-    return [Variant({}, place, FILES["GPR"].count, is_zero=True), Variant({}, place)]
-
-
-def _is_number(v: Value) -> bool:
-    """Whether a wide fixed value has 32 bits, sign-extended, whatever the instruction is."""
-    if v.op in ("sext", "zext", "trunc"):
-        return _is_number(v.args[0])
-    field = FIELDS.get(str(v.detail)) if v.op == "operand" else None
-    return field is not None and field.width + field.shift < _NUMBER_BITS
+def comparison(v: Value) -> tuple[Value, Value, Value] | None:
+    """Less, equal and the summary overflow bit, if a value is `Machine.compare`'s."""
+    if v.op != "concat" or v.width != _CR_FIELD or v.args[0].op != "concat":
+        return None
+    overflow, (order, equal) = v.args[1], v.args[0].args
+    if order.op != "concat" or order.args[1].op != "not":
+        return None
+    less, neither = order.args[0], order.args[1].args[0]
+    known = neither.op == "or" and neither.args[0] is less and neither.args[1] is equal
+    return (less, equal, overflow) if known else None
 
 
 class StencilLowering(Lowering):
@@ -171,15 +138,26 @@ class StencilLowering(Lowering):
         known = self._constant(v)
         if known is not None:
             return ir.Constant(ir.IntType(width), known & mask(width))
+        hole = self._hole_of(v)
+        if hole is None:
+            return ir.Constant(ir.IntType(width), 0)
+        found = self._hole(hole)
+        resized = found if width == I64.width else self.b.trunc(found, ir.IntType(width))
+        if hole.kind == "small":
+            self._places[id(resized)] = hole.place
+        return resized
+
+    def _hole_of(self, v: Value) -> Hole | None:
+        """The hole for a value from the record; None if the value is 0."""
         assert self.encoding is not None
         kind, place = self.encoding.places[id(v)]
-        if kind == "wide" and _is_number(self.encoding.wide[place]):
-            kind = "number"
-        found = self._hole(Hole(kind, place))
-        resized = found if width == I64.width else self.b.trunc(found, ir.IntType(width))
         if kind == "small":
-            self._places[id(resized)] = place
-        return resized
+            first, other = self._variant.equal or (place, place)
+            return Hole(kind, first if place == other else place)
+        kind = self._variant.wide.get(place, kind)
+        if kind == "zero":
+            return None
+        return Hole("number" if is_number(self.encoding.wide[place]) else kind, place)
 
     def _chosen(self, v: Value, read: Value) -> ir.Value:
         if self._variant.is_zero:
@@ -187,6 +165,9 @@ class StencilLowering(Lowering):
         return super()._chosen(v, read)
 
     def _hole(self, hole: Hole) -> ir.Value:
+        return self.b.ptrtoint(self._symbol(hole), I64)
+
+    def _symbol(self, hole: Hole) -> ir.Value:
         module, name = self.function.module, hole.symbol
         if name not in module.globals:
             # A symbol that is a number, not an address: it may be 0, or equal to another one.
@@ -194,7 +175,7 @@ class StencilLowering(Lowering):
             made.linkage, made.global_constant = "external", True
             values = list(map(word, _RANGES[hole.kind]))
             made.set_metadata("absolute_symbol", module.add_metadata(values))
-        return self.b.ptrtoint(module.globals[name], I64)
+        return module.globals[name]
 
     def register(self, file: RegisterFile, number: ir.Value) -> ir.Value:
         """The address of a register of a file."""
@@ -209,6 +190,54 @@ class StencilLowering(Lowering):
         """The offset of the instruction in its page, in bytes."""
         return self._hole(Hole("offset"))
 
+    # What LLVM has no short code for
+
+    def by_operation(self, v: Value) -> None:
+        """Do one statement: a rotation, or a comparison's outcome, as x86-64 does it best."""
+        found = self._rotated(v)
+        if found is None:
+            found = self._outcome(v)
+        if found is None:
+            super().by_operation(v)
+        else:
+            self.values[id(v)] = found
+
+    def _rotated(self, v: Value) -> ir.Value | None:
+        """A value rotated by a number from the record; None if ``v`` is anything else."""
+        found = rotation(v)
+        if found is None or self.encoding is None:
+            return None
+        if self.encoding.places.get(id(found[1]), ("", 0))[0] != "small":
+            return None
+        what, amount = found
+        if what.op == "concat" and what.args[0] is what.args[1] and bound(amount) < what.args[0].width:
+            half = self._rotated_by(self.value(what.args[0]), amount)
+            whole = self.b.zext(half, self.integer(v.width))
+            high = self.b.shl(whole, ir.Constant(whole.type, half.type.width))
+            return self.b.or_(high, whole)
+        return self._rotated_by(self.value(what), amount)
+
+    def _rotated_by(self, what: ir.Value, amount: Value) -> ir.Value | None:
+        # LLVM would have the number in a register.
+        hole = self._hole_of(amount)
+        letter = _ROTATES.get(what.type.width)
+        assert hole is not None
+        assert letter is not None
+        kind = ir.FunctionType(what.type, [what.type, POINTER])
+        code = ir.InlineAsm(kind, f"rol{letter} $2, $0", "=r,0,i,~{flags}")
+        return self.b.call(code, [what, self._symbol(hole)])
+
+    def _outcome(self, v: Value) -> ir.Value | None:
+        """The field of CR after a comparison; None if ``v`` is anything else."""
+        found = comparison(v)
+        if found is None:
+            return None
+        b, kind = self.b, self.integer(v.width)
+        less, equal, overflow = map(self.value, found)
+        outcome = b.select(equal, ir.Constant(kind, 0b0010), ir.Constant(kind, 0b0100))
+        outcome = b.select(less, ir.Constant(kind, 0b1000), outcome)
+        return b.or_(outcome, b.zext(overflow, kind))
+
     # CR, of which the state has each field in a byte
 
     def statement(self, v: Value) -> None:
@@ -220,7 +249,7 @@ class StencilLowering(Lowering):
             self._set_fields(changed[1], self.value(changed[2]))
 
     def _constant(self, v: Value) -> int | None:
-        return _computed(v, self._variant.known)
+        return computed(v, self._variant.known)
 
     def _field(self, number: int) -> ir.Value:
         return self.at(self.field("CR_FIELDS"), number)
@@ -236,7 +265,8 @@ class StencilLowering(Lowering):
         b, kind = self.b, ir.IntType(width)
         whole: ir.Value = ir.Constant(kind, 0)
         for number in range(_CR_FIELDS):
-            field = b.zext(b.load(self._field(number), typ=I8), kind)
+            # Of the byte, only the field's bits count. LLVM cannot know that the others are 0.
+            field = b.zext(b.and_(b.load(self._field(number), typ=I8), _FIELD_ONES), kind)
             whole = b.or_(whole, b.shl(field, ir.Constant(kind, self._shift(number))))
         return whole
 
