@@ -2,8 +2,8 @@
 
 The code has a *line*: the stencils of the block's instructions, one behind the other. Beside it are short
 pieces that see to what a line has its own way of, the record and the budget. Control comes to an instruction
-of the line by its *entry*, to which the record leads, and leaves the line by pieces behind the line's
-instructions.
+of the line by its *entry*, to which the record leads, or from another line of the page by a link (see
+``line_links``), and leaves the line by pieces behind the line's instructions.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from llvmlite import ir
 from chronovisor.engine.native.block_decoder import BLOCK_INSTRUCTIONS, first_slot
 from chronovisor.engine.native.emitter import I1, I8, I16, I32, I64, POINTER, Emitter, word
 from chronovisor.engine.native.layout import (
+    PAGE_INSTRUCTIONS,
     RECORD_HANDLER,
     RECORD_OFFSET,
     RECORD_SIZE,
     RECORD_SMALL,
     RECORD_WIDE,
 )
+from chronovisor.engine.native.line_links import TABLE_SIZE, Links, link, table_place
 from chronovisor.engine.native.stencil_tables import ANY_RECORD, Patch, Source, Stencil
 
 #: Places that a line has for jumps to pieces behind it; a stencil has at most so many.
@@ -35,16 +37,23 @@ _OWN, _TAKEN, _PIECES = 0, 1, 2
 _REACH = (1 << 31) - (1 << 20)
 
 #: The most bytes of the pieces of an instruction, the entry among them.
-PIECES_SIZE: Final = 64
+PIECES_SIZE: Final = 96
+#: The most bytes of what is behind a line's instructions and pieces: its end, the table, and what aligns it.
+END_SIZE: Final = 64 + TABLE_SIZE
 
-#: x86-64's instructions, by their bytes: ``lea`` of 32 bits from the record, ``add`` of 8 or 32 bits to the
-#: budget or the record, a comparison of the budget with 8 bits, and jumps.
-_ADD_TO_BUDGET = b"\x49\x83\xc7"
+#: x86-64's instructions, by their bytes: additions of 32 bits to the budget and the record, comparisons of
+#: the budget with 8 and with 32 bits, jumps, and nothing.
+_ADD_TO_BUDGET = b"\x49\x81\xc7"
 _ADD_TO_RECORD = b"\x49\x81\xc4"
-_COMPARE_BUDGET = b"\x49\x83\xff"
+_COMPARE_BUDGET_8 = b"\x49\x83\xff"
+_COMPARE_BUDGET = b"\x49\x81\xff"
 _JUMP = b"\xe9"
 _JUMP_IF_NOT_ABOVE = b"\x0f\x86"
+_SKIP_JUMP_IF_NOT_ABOVE = b"\x76\x05"
 _JUMP_BY_RECORD = b"\x41\xff\x24\x24"
+_NOTHING = 0x90
+#: What is before the distance of a link's jump: an addition, a comparison and two jumps' codes.
+_LINK_BEGINS = 2 * (3 + 4) + 2 + 1
 
 
 class Known(ctypes.Structure):
@@ -79,6 +88,11 @@ class _Assembler(Emitter):
         b.store(b.ptrtoint(first, I64), self.out)
         b.store(word(0), self.jump_count)
         self.fits, self.found = b.alloca(I1), b.alloca(I64)
+        self.links = Links(self)
+        #: The number of the first instruction in the page, and the page's records.
+        offset = b.load(self.at(self.records, RECORD_OFFSET), typ=I16)
+        self.first = b.lshr(b.zext(offset, I64), word(2))
+        self.page = self.at(self.records, b.mul(self.first, word(-RECORD_SIZE)))
 
     # What is read and written
 
@@ -117,7 +131,7 @@ class _Assembler(Emitter):
             b.store(word(0), self.element(self.pieces, number))
         with self.each(word(BLOCK_INSTRUCTIONS)) as number:
             self._one(number)
-        self._leave_line(word(BLOCK_INSTRUCTIONS))
+        self._end()
         with self.each(self.load(self.jump_count)) as number:
             self._jump_to_piece(number)
         with self.each(word(BLOCK_INSTRUCTIONS)) as number:
@@ -127,7 +141,18 @@ class _Assembler(Emitter):
             entry = self.load(self.element(self.entries, number))
             with self.if_(b.icmp_unsigned("!=", entry, word(0))):
                 b.store(entry, self.at(self.record(number), RECORD_HANDLER))
+        self._link()
         b.ret(self.load(self.out))
+
+    def _link(self) -> None:
+        """Put the line's table behind the line, and link it."""
+        b = self.b
+        at = b.and_(b.add(self.load(self.out), word(7)), word(-8))
+        self.links.put_table(at, self.line, self.entries)
+        b.store(b.add(at, word(TABLE_SIZE)), self.out)
+        block = b.udiv(self.first, word(BLOCK_INSTRUCTIONS))
+        b.store(at, table_place(self, self.page, block))
+        link(self, self.page, block)
 
     def _put(self, value: ir.Value, kind: ir.IntType) -> None:
         """Put a number behind the code."""
@@ -146,13 +171,43 @@ class _Assembler(Emitter):
         self._code(code)
         self._put(self.b.sub(target, self.b.add(self.load(self.out), word(4))), I32)
 
-    def _leave_line(self, number: ir.Value, distance: ir.Value | None = None, done: int = 0) -> None:
-        """From the line to the record of an instruction, or of one at a distance; so many more were done."""
-        b = self.b
-        moved = b.mul(number, word(RECORD_SIZE))
-        self._code(_ADD_TO_RECORD, (moved if distance is None else b.add(moved, distance), I32))
-        self._code(_ADD_TO_BUDGET, (b.sub(word(-done), number), I8))
+    def _leave_line(self, target: ir.Value) -> None:
+        """From the line to the record of the instruction with this number in the page."""
+        self._code(_ADD_TO_RECORD, (self.b.mul(target, word(RECORD_SIZE)), I32))
+        self._code(_ADD_TO_BUDGET, (self.b.neg(target), I32))
         self._code(_JUMP_BY_RECORD)
+
+    def _go_to(self, target: ir.Value, moved: ir.Value) -> None:
+        """From the line to an instruction of the page, by a link if the budget is enough for its line.
+
+        ``moved`` is how far control moves on in the page beyond what is executed on the way.
+        """
+        b = self.b
+        aligning = b.and_(b.neg(b.add(self.load(self.out), word(_LINK_BEGINS))), word(3))
+        with self.each(aligning):
+            self._put(word(_NOTHING), I8)
+        block = b.udiv(target, word(BLOCK_INSTRUCTIONS))
+        self._code(_ADD_TO_BUDGET, (moved, I32))
+        self._code(_COMPARE_BUDGET, (b.mul(b.add(block, word(1)), word(BLOCK_INSTRUCTIONS)), I32))
+        self._code(_SKIP_JUMP_IF_NOT_ABOVE)
+        self._code(_JUMP)
+        self.links.add(self.load(self.out), target)
+        self._put(word(0), I32)
+        self._leave_line(target)
+
+    def _end(self) -> None:
+        """From the end of the line to the instruction behind it."""
+        b = self.b
+        behind = b.add(self.first, word(BLOCK_INSTRUCTIONS))
+        inside, outside, done = (self.block_named(n) for n in ("inside", "outside", "end_made"))
+        b.cbranch(b.icmp_unsigned("<", behind, word(PAGE_INSTRUCTIONS)), inside, outside)
+        b.position_at_end(inside)
+        self._go_to(behind, word(0))
+        b.branch(done)
+        b.position_at_end(outside)
+        self._leave_line(behind)
+        b.branch(done)
+        b.position_at_end(done)
 
     def _one(self, number: ir.Value) -> None:
         """An instruction of the line: its stencil, if the stencil's holes can be filled."""
@@ -166,7 +221,7 @@ class _Assembler(Emitter):
             self._try(number, first, out)
         with self.if_(b.not_(b.load(self.fits, typ=I1))):
             b.store(self.load(self.jumps_before), self.jump_count)
-            self._leave_line(number)
+            self._leave_line(b.add(self.first, number))
 
     def _try(self, number: ir.Value, first: ir.Value, out: ir.Value) -> None:
         """Take the first stencil of those from ``first`` on whose holes can be filled."""
@@ -265,7 +320,7 @@ class _Assembler(Emitter):
         small, other = (self._small(record, self.part(patch, Patch, name)) for name in ("number", "other"))
         wide = self.load(self.element(self.at(record, RECORD_WIDE), b.and_(place, word(1))))
         offset = b.zext(b.load(self.at(record, RECORD_OFFSET), typ=I16), I64)
-        found = number
+        found = b.lshr(offset, word(2))  # the position
         for kind, value in (
             (Source.SMALL, small),
             (Source.WIDE, wide),
@@ -326,8 +381,9 @@ class _Assembler(Emitter):
     def _own(self, number: ir.Value) -> None:
         """From the line to an instruction's own handler."""
         b = self.b
-        self._code(_ADD_TO_RECORD, (b.mul(number, word(RECORD_SIZE)), I32))
-        self._code(_ADD_TO_BUDGET, (b.sub(word(0), number), I8))
+        inside = b.add(self.first, number)
+        self._code(_ADD_TO_RECORD, (b.mul(inside, word(RECORD_SIZE)), I32))
+        self._code(_ADD_TO_BUDGET, (b.neg(inside), I32))
         self._jump(_JUMP, self.handler(number))
 
     def _taken(self, number: ir.Value) -> None:
@@ -335,28 +391,29 @@ class _Assembler(Emitter):
         b = self.b
         distance = self.load(self.at(self.record(number), RECORD_WIDE))
         target = b.add(number, b.sdiv(distance, word(RECORD_SIZE)))
-        behind, within, line, records, done = (
-            self.block_named(n) for n in ("behind", "within", "in_line", "by_record", "taken_made")
+        moved = b.sub(b.sub(target, number), word(1))
+        behind, within, line, linked, done = (
+            self.block_named(n) for n in ("behind", "within", "in_line", "linked", "taken_made")
         )
-        b.cbranch(b.icmp_signed(">", target, number), behind, records)
+        b.cbranch(b.icmp_signed(">", target, number), behind, linked)
         b.position_at_end(behind)
-        b.cbranch(b.icmp_signed("<", target, word(BLOCK_INSTRUCTIONS)), within, records)
+        b.cbranch(b.icmp_signed("<", target, word(BLOCK_INSTRUCTIONS)), within, linked)
         b.position_at_end(within)
         code = self.load(self.element(self.line, target))
-        b.cbranch(b.icmp_unsigned("!=", code, word(0)), line, records)
+        b.cbranch(b.icmp_unsigned("!=", code, word(0)), line, linked)
         b.position_at_end(line)
-        self._code(_ADD_TO_BUDGET, (b.sub(b.sub(target, number), word(1)), I8))
+        self._code(_ADD_TO_BUDGET, (moved, I32))
         self._jump(_JUMP, code)
         b.branch(done)
-        b.position_at_end(records)
-        self._leave_line(number, distance, done=1)
+        b.position_at_end(linked)
+        self._go_to(b.add(self.first, target), moved)
         b.branch(done)
         b.position_at_end(done)
 
     def _entry(self, number: ir.Value) -> None:
         """To an instruction of the line from its record, if the budget is enough for the rest of the line.
 
-        Control only goes forward in a line.
+        Control only goes forward in a line, and looks at the budget before it enters another.
         """
         b = self.b
         code = self.load(self.element(self.line, number))
@@ -364,10 +421,11 @@ class _Assembler(Emitter):
         b.store(word(0), entry)
         with self.if_(b.icmp_unsigned("!=", code, word(0))):
             b.store(self.load(self.out), entry)
-            self._code(_COMPARE_BUDGET, (b.sub(word(BLOCK_INSTRUCTIONS), number), I8))
+            inside = b.add(self.first, number)
+            self._code(_COMPARE_BUDGET_8, (b.sub(word(BLOCK_INSTRUCTIONS), number), I8))
             self._jump(_JUMP_IF_NOT_ABOVE, self.handler(number))
-            self._code(_ADD_TO_BUDGET, (number, I8))
-            self._code(_ADD_TO_RECORD, (b.mul(number, word(-RECORD_SIZE)), I32))
+            self._code(_ADD_TO_BUDGET, (inside, I32))
+            self._code(_ADD_TO_RECORD, (b.mul(inside, word(-RECORD_SIZE)), I32))
             self._jump(_JUMP, code)
 
 

@@ -13,6 +13,7 @@ from itertools import groupby
 
 from chronovisor.engine.native import code_cache, compile_server, compiler
 from chronovisor.engine.native.assembling import (
+    END_SIZE,
     PIECES_SIZE,
     Book,
     Known,
@@ -35,7 +36,7 @@ from chronovisor.engine.native.stencil_tables import (
 from chronovisor.engine.statistics import HANDLERS
 
 #: The most bytes that the code of a block takes.
-MOST_BLOCK_BYTES = (BLOCK_INSTRUCTIONS + 1) * (MOST_BYTES + PIECES_SIZE)
+MOST_BLOCK_BYTES = BLOCK_INSTRUCTIONS * (MOST_BYTES + PIECES_SIZE) + END_SIZE
 
 
 class Chunk:

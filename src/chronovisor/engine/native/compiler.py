@@ -40,6 +40,7 @@ from chronovisor.engine.native.invalidation import (
     define_synchronize,
 )
 from chronovisor.engine.native.layout import FINDINGS, Left
+from chronovisor.engine.native.line_links import define_unlink
 from chronovisor.engine.native.lowering import Lowering, Mode
 from chronovisor.engine.native.operations import LOWERINGS, is_native
 from chronovisor.engine.native.pairs import Key, Pair, result
@@ -294,6 +295,7 @@ def runtime_module() -> ir.Module:
         define_find(module, use, Access(by), brings[Access(by)])
     define_entry(module, control)
     define_leaving(module, "chronovisor_slow", Left.SLOW)
+    define_unlink(module)
     define_end_of_piece(module, define_plain(module))
     again = define_again(module)
     define_blank(module, undecoded, again)

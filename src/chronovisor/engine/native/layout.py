@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 from enum import IntEnum
 
+from chronovisor.engine.state import CACHE_BLOCK
 from chronovisor.isa.interrupts import INTERRUPT_NUMBERS
 from chronovisor.isa.registers import FILES, REGISTERS, SHARED_WORDS, RegisterFile
 
@@ -360,11 +361,14 @@ RECORD_SIZE = RECORD_OFFSET + 2
 
 PAGE_SHIFT = 12
 PAGE_INSTRUCTIONS = (1 << PAGE_SHIFT) // 4
+PAGE_BLOCKS = (1 << PAGE_SHIFT) // CACHE_BLOCK
 
 #: A page's records, that of the instruction behind it, and then an address for each instruction: that of its
-#: own handler if a region begins there, else 0.
+#: own handler if a region begins there, else 0. At last is an address for each block: that of the table of
+#: its line, or 0.
 PLAIN_AT = (PAGE_INSTRUCTIONS + 1) * RECORD_SIZE
-PAGE_RECORDS_SIZE = PLAIN_AT + 8 * PAGE_INSTRUCTIONS
+LINES_AT = PLAIN_AT + 8 * PAGE_INSTRUCTIONS
+PAGE_RECORDS_SIZE = LINES_AT + 8 * PAGE_BLOCKS
 
 
 class Left(IntEnum):

@@ -32,6 +32,7 @@ Adopt = ctypes.PYFUNCTYPE(ctypes.c_bool, ctypes.c_void_p)
 AskFlush = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
 Content = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)
 Retire = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
+Unlink = ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64)
 Exchange = ctypes.PYFUNCTYPE(
     ctypes.c_bool, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_char_p, ctypes.c_char_p
 )
@@ -64,6 +65,7 @@ _SYMBOLS = tuple(
             "plain",
             "assemble",
             "put_line",
+            "unlink",
             *(finding_field(*kind) for kind in FINDINGS),
         ),
     )
@@ -113,6 +115,8 @@ class Runtime:
         self.assemble = Assemble(self._library["chronovisor_assemble"])
         #: The same for a block of a page, with what its mode knows of lines.
         self.put_line = PutLine(self._library["chronovisor_put_line"])
+        #: Has direct jumps to an instruction lead to its record.
+        self.unlink = Unlink(self._library["chronovisor_unlink"])
         #: Has the threads that execute a page's records look the page up again.
         self.retire = Retire(self._library["chronovisor_retire"])
         #: Compares memory with one value and stores another if it is equal, in one step.

@@ -286,6 +286,7 @@ class DecodedPages:
                 # One store of eight bytes each: who sees the region finds the instruction's handler.
                 records[plain] = records[place]
                 records[place] = handler
+                runtime().unlink(ctypes.addressof(records), place // _RECORD_WORDS)
             for one in made_of:
                 self._entries.setdefault(one.page, set()).update(entries)
             return True

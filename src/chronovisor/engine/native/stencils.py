@@ -5,9 +5,9 @@ behind it, in the *line* of a block of instructions. It has *holes* for what a r
 the place of a register, or a number. ``chronovisor.engine.native.assembling`` makes lines from stencils (copy
 and patch).
 
-Within a line two of a handler's arguments mean something else. The record is that of the line's first
-instruction, and the budget is what it would be if control had come to that instruction. It is enough for what
-is left of the line. So an instruction that only computes need not see to either.
+Within a line two of a handler's arguments mean something else. The record is that of the page's first
+instruction, and the budget is what it would be if control had come from that instruction straight on. It is
+enough for what is left of the line. So an instruction that only computes need not see to either.
 
 A stencil does what is usual. Anything else it leaves, undone, to the instruction's own handler.
 """
@@ -31,7 +31,7 @@ from chronovisor.engine.native.emitter import (
     word,
 )
 from chronovisor.engine.native.encoding import bound
-from chronovisor.engine.native.layout import OFFSETS, RECORD_HANDLER, Left, file_field
+from chronovisor.engine.native.layout import OFFSETS, PAGE_INSTRUCTIONS, RECORD_HANDLER, Left, file_field
 from chronovisor.engine.native.lowering import Lowering, Mode
 from chronovisor.engine.native.operations import LOWERINGS
 from chronovisor.engine.native.stencil_variants import (
@@ -58,7 +58,7 @@ _ROTATES = {32: "l", 64: "q"}
 _SIGNED = (-(1 << NUMBER_BITS - 1), 1 << NUMBER_BITS - 1)
 #: The numbers that holes have, by their kinds, as LLVM has ranges. "gpr" is the place of a general-purpose
 #: register, but not of the one that is always zero; "number" and "unsigned" are wide values of 32 bits,
-#: extended by their sign or by zeros; "position" is that of the instruction in its line.
+#: extended by their sign or by zeros; "position" is that of the instruction in its page.
 _RANGES = {
     "gpr": (-(1 << 7), 1 << 7),
     "small": _SIGNED,
@@ -66,7 +66,7 @@ _RANGES = {
     "unsigned": (0, 1 << NUMBER_BITS),
     "wide": (-1, -1),
     "offset": (0, 1 << 16),
-    "position": (0, 1 << 6),
+    "position": (0, PAGE_INSTRUCTIONS),
 }
 _LIKELY = [4000, 1]
 
@@ -217,7 +217,7 @@ class StencilLowering(Lowering):
             return self.b.or_(high, whole)
         return self._rotated_by(self.value(what), amount)
 
-    def _rotated_by(self, what: ir.Value, amount: Value) -> ir.Value | None:
+    def _rotated_by(self, what: ir.Value, amount: Value) -> ir.Value:
         # LLVM would have the number in a register.
         hole = self._hole_of(amount)
         letter = _ROTATES.get(what.type.width)
