@@ -180,7 +180,7 @@ class _Assembler(Emitter):
     def _go_to(self, target: ir.Value, moved: ir.Value) -> None:
         """From the line to an instruction of the page, by a link if the budget is enough for its line.
 
-        ``moved`` is how far control moves on in the page beyond what is executed on the way.
+        ``moved`` is how far it is beyond the instruction behind.
         """
         b = self.b
         aligning = b.and_(b.neg(b.add(self.load(self.out), word(_LINK_BEGINS))), word(3))
@@ -249,6 +249,9 @@ class _Assembler(Emitter):
         b.position_at_end(fits)
         b.store(out, self.element(self.line, number))
         b.store(b.add(out, size), self.out)
+        with self.if_(b.icmp_unsigned("!=", self.part(stencil, Stencil, "taken"), word(0))):
+            target, moved = self._target(number)
+            self._go_to(b.add(self.first, target), moved)
         b.branch(done)
         b.position_at_end(done)
 
@@ -386,12 +389,17 @@ class _Assembler(Emitter):
         self._code(_ADD_TO_BUDGET, (b.neg(inside), I32))
         self._jump(_JUMP, self.handler(number))
 
-    def _taken(self, number: ir.Value) -> None:
-        """From the line to an instruction's target: within the line if the target is behind it there."""
+    def _target(self, number: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """The number of a jump's target, and how far that is beyond the instruction behind the jump."""
         b = self.b
         distance = self.load(self.at(self.record(number), RECORD_WIDE))
         target = b.add(number, b.sdiv(distance, word(RECORD_SIZE)))
-        moved = b.sub(b.sub(target, number), word(1))
+        return target, b.sub(b.sub(target, number), word(1))
+
+    def _taken(self, number: ir.Value) -> None:
+        """From the line to an instruction's target: within the line if the target is behind it there."""
+        b = self.b
+        target, moved = self._target(number)
         behind, within, line, linked, done = (
             self.block_named(n) for n in ("behind", "within", "in_line", "linked", "taken_made")
         )

@@ -53,6 +53,7 @@ from chronovisor.engine.native.runtime import (
     define_exchange_word,
     define_leaving,
     define_plain,
+    define_reach,
     define_retire,
 )
 from chronovisor.engine.native.sampling import define_put_line, define_sample
@@ -296,6 +297,7 @@ def runtime_module() -> ir.Module:
     define_entry(module, control)
     define_leaving(module, "chronovisor_slow", Left.SLOW)
     define_unlink(module)
+    define_reach(module)
     define_end_of_piece(module, define_plain(module))
     again = define_again(module)
     define_blank(module, undecoded, again)

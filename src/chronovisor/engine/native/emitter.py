@@ -24,6 +24,7 @@ from chronovisor.engine.native.layout import (
     PLAIN_AT,
     RECORD_OFFSET,
     RECORD_SIZE,
+    SPENT,
     TLB_ENTRIES,
     WAYS,
     DataEntry,
@@ -51,6 +52,9 @@ HANDLER_CONVENTION = "preserve_nonecc"
 #: ``now(state, budget)``: the clock in ticks.
 CLOCK = ir.FunctionType(I64, [POINTER, I64])
 CLOCK_POINTER = ir.PointerType(CLOCK)
+#: The function ``reach``: the record of the instruction at an effective address, at which a thread arrives.
+REACH = ir.FunctionType(POINTER, [POINTER, I64])
+REACH_POINTER = ir.PointerType(REACH)
 
 #: ``hypercall(state)`` -> a `Left`: BUDGET if it was answered, RESYNC if an interrupt may also be due,
 #: HYPERCALL if it was not.
@@ -356,6 +360,14 @@ class ThreadEmitter(Emitter):
         self.write("page_entry", entry)
         number = b.lshr(inside, word(2))
         record = self.at(b.inttoptr(records, POINTER), b.mul(number, word(RECORD_SIZE)))
+        return record, missing
+
+    def come_to(self, address: ir.Value) -> tuple[ir.Value, ir.Block]:
+        """The same as `record_at`; a region may be made to begin there, since handlers come to the page."""
+        record, missing = self.record_at(address)
+        before = self.read("handlers_from")
+        is_spent = self.b.icmp_unsigned("==", before, word(SPENT))
+        self.write("handlers_from", self.b.select(is_spent, before, self.b.ptrtoint(record, I64)))
         return record, missing
 
 

@@ -92,6 +92,8 @@ class Registers(ctypes.Structure):
         ("reserved_high", ctypes.c_uint64),
         # The function that reads the clock: handlers name no address, so that they can be copied anywhere
         ("now", ctypes.c_uint64),
+        # The one that finds the records of other pages: see `define_reach`
+        ("reach", ctypes.c_uint64),
         # Handlers with which regions are left: see `define_end_of_piece` and `define_plain`
         ("end_of_piece", ctypes.c_uint64),
         ("plain", ctypes.c_uint64),

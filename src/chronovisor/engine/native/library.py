@@ -66,6 +66,7 @@ _SYMBOLS = tuple(
             "assemble",
             "put_line",
             "unlink",
+            "reach",
             *(finding_field(*kind) for kind in FINDINGS),
         ),
     )
@@ -86,6 +87,7 @@ class Runtime:
             self._library = builder.link(self.jit, "runtime")
         HANDLERS.add_linked(len(code), time.monotonic() - begin)
         self.now_address: int = self._library["chronovisor_now"]
+        self.reach_address: int = self._library["chronovisor_reach"]
         self.end_of_piece_address: int = self._library["chronovisor_end_of_piece"]
         self.plain_address: int = self._library["chronovisor_plain"]
         #: The functions that find pages for regions, by the fields of a thread's state for them.

@@ -2,8 +2,9 @@
 
 Behind the code of each line is a table of where its instructions are and of its *links*: jumps that lead to
 an instruction of the page. A link leads to that instruction's code in a line if there is some, and if it is
-what the instruction's record leads to. Otherwise it leads to the code right behind the jump, which goes by the
-record. So a line is linked when it is made, and links to an instruction are undone if a region begins there.
+what the instruction's record leads to. Otherwise it leads to the code right behind the jump, which goes by
+the record. So a line is linked when it is made, and links to an instruction are undone if a region begins
+there.
 
 Threads may be executing a link while its four bytes, which are aligned, change in one step: they go one way
 or the other. A page that has changed gets other records and lines. Threads that are in the old lines come to

@@ -30,7 +30,6 @@ from chronovisor.engine.native.layout import (
     RECORD_SIZE,
     RECORD_SMALL,
     RECORD_WIDE,
-    SPENT,
     Left,
     file_field,
 )
@@ -239,11 +238,7 @@ class Lowering(HandlerEmitter):
 
     def jump(self, target: ir.Value) -> None:
         """Go on at an address; leave if its page has no records."""
-        record, missing = self.record_at(target)
-        # Handlers come to another page here: a region may be made to begin there.
-        before = self.read("handlers_from")
-        is_spent = self.b.icmp_unsigned("==", before, word(SPENT))
-        self.write("handlers_from", self.b.select(is_spent, before, self.b.ptrtoint(record, I64)))
+        record, missing = self.come_to(target)
         self.continue_at(record)
         self.b.position_at_end(missing)
         self.undecoded(target)

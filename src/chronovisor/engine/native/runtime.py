@@ -17,6 +17,7 @@ from chronovisor.engine.native.emitter import (
     I32,
     I64,
     POINTER,
+    REACH,
     Emitter,
     HandlerEmitter,
     ThreadEmitter,
@@ -136,6 +137,27 @@ def define_again(module: ir.Module) -> ir.Function:
     e.b.position_at_end(missing)
     _leave(e, Left.FETCH, address)
     return e.function
+
+
+def define_reach(module: ir.Module) -> None:
+    """Define ``reach(state, address)``: the record of the instruction at an effective address.
+
+    If the page has no records, it is one whose handler hands the thread back for that.
+    """
+    leaves = HandlerEmitter(module, "chronovisor_unreached")
+    leaves.write("budget", leaves.budget)
+    leaves.b.ret(word(Left.FETCH))
+    nowhere = ir.GlobalVariable(module, POINTER, "chronovisor_nowhere")
+    nowhere.linkage, nowhere.initializer = "internal", leaves.function.bitcast(POINTER)
+    assert RECORD_HANDLER == 0
+    e = ThreadEmitter(module, REACH, "chronovisor_reach")
+    e.function.attributes.add("nounwind")
+    address = e.function.args[1]
+    record, missing = e.come_to(address)
+    e.b.ret(record)
+    e.b.position_at_end(missing)
+    e.write("CIA", address)
+    e.b.ret(nowhere)
 
 
 def define_plain(module: ir.Module) -> ir.Function:

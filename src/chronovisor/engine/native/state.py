@@ -175,7 +175,7 @@ class NativeThread(Registers, Thread):
         self.executed = 0
         self.interpreted = 0
         """How many instructions the concrete evaluator has executed, of all that the thread has."""
-        self.now = runtime().now_address
+        self.now, self.reach = runtime().now_address, runtime().reach_address
         self.end_of_piece, self.plain = runtime().end_of_piece_address, runtime().plain_address
         for field, address in runtime().finding_addresses.items():
             setattr(self, field, address)

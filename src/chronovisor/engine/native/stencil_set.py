@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
+from typing import NamedTuple
 
 from elftools.elf.elffile import ELFFile
 from elftools.elf.relocation import RelocationSection
@@ -41,6 +42,7 @@ _SYMBOLS = {NEXT: Source.NEXT, TAKEN: Source.TAKEN, OWN: Source.OWN}
 _SOURCES = {
     "gpr": Source.SMALL,
     "small": Source.SMALL,
+    "byte": Source.WIDE,
     "number": Source.WIDE,
     "unsigned": Source.WIDE,
     "wide": Source.WIDE,
@@ -48,11 +50,16 @@ _SOURCES = {
     "position": Source.POSITION,
 }
 
+#: How many bytes numbers of these kinds have, and whether zeros extend them.
+_BYTES = {"zero": (0, False), "byte": (1, False), "number": (4, False), "unsigned": (4, True)}
+
 #: The relocations of x86-64 that are completed: how many bytes each has, for values and for distances.
 _VALUES = {1: 8, 10: 4, 11: 4, 12: 2, 14: 1}
 _DISTANCES = frozenset({2, 4})
-#: The one that extends 32 bits with zeros.
-_ZERO_EXTENDED = 10
+#: The one that extends 32 bits with zeros, and that of 8 bits.
+_ZERO_EXTENDED, _SHORT = 10, 14
+#: Whose holes have 8 bits by choice.
+_SHORT_HOLES = ("hole.gpr.", "hole.byte.")
 
 #: Jumps: their last byte, the one before it if they are conditional, and the bytes of the distance. An even
 #: condition is the opposite of the odd one behind it.
@@ -61,18 +68,42 @@ _DISTANCE = 4
 #: Those with a distance of 8 bits.
 _SHORT_JUMPS = (0xEB, *range(0x70, 0x80))
 
-#: In LLVM's assembly language: an access to a general-purpose register in a hole, in an instruction without a
-#: number; and a 64-bit number that has 32 bits.
-_ACCESS = re.compile(r"^([^$\n]*[\s,])(hole\.gpr[\w.]*)((?:\+\d+)?)\((%r13)\)([^$\n]*)$", re.MULTILINE)
-_NUMBER = re.compile(r"movabsq(\s+\$hole\.number\.)")
+#: LLVM's assembly language is rewritten where a hole gets more bytes than it needs: what is found, and what
+#: takes its place. Relocations of 8 bits complete it then.
+_RELOC = ".reloc "
+_BYTE = rf"\n\t{_RELOC}.-{{}}, R_X86_64_8, "
+_GPR, _SMALL = r"(hole\.gpr[\w.]*(?:\+\d+)?)\(%r13\)", r"(hole\.byte[\w.]*(?:\+\d+)?)"
+_REWRITTEN = [
+    (re.compile(found, re.MULTILINE), replacement)
+    for found, replacement in (
+        # 64-bit numbers that have 32 bits.
+        (r"movabsq(\s+\$hole\.(?:number|byte)\.)", r"movq\1"),
+        # The sum of a number and a register.
+        (
+            rf"movq\s+\${_SMALL}, (%r\w\w)\n\taddq\s+{_GPR}, \2$",
+            r"movq \3(%r13), \2\n\taddq $1, \2" + _BYTE.format(1) + r"\1",
+        ),
+        # An operation of a register and a number: first one with both in a byte.
+        (
+            rf"^(\t(?:cmp|add|and|or)q\s+)\${_SMALL}, {_GPR}$",
+            r"\1$1, 1(%r13)" + _BYTE.format(1) + r"\2" + _BYTE.format(2) + r"\3",
+        ),
+        (rf"^(\t\w+q\s+\$hole[\w.]*, ){_GPR}$", rf"\t{_RELOC}.+3, R_X86_64_8, \2\n\g<1>1(%r13)"),
+        # Accesses, to a register and at a distance.
+        (rf"^([^$\n]*[\s,]){_GPR}([^$\n]*)$", r"\g<1>1(%r13)\3" + _BYTE.format(1) + r"\2"),
+        (
+            rf"^([^$\n]*[\s,]){_SMALL}\((%(?!rip)\w+)\)([^$\n]*)$",
+            r"\g<1>1(\3)\4" + _BYTE.format(1) + r"\2",
+        ),
+    )
+]
 
 
 def _shorter(text: str) -> str:
-    """Assembly language in which such accesses have a displacement of 8 bits, which is their last byte, and
-    such numbers have 32.
-    """
-    access = r"\g<1>1(\g<4>)\g<5>\n\t.reloc .-1, R_X86_64_8, \g<2>\g<3>"
-    return _NUMBER.sub(r"movq\1", _ACCESS.sub(access, text))
+    """The same in assembly language, but with short displacements and numbers where holes have such."""
+    for found, replacement in _REWRITTEN:
+        text = found.sub(replacement, text)
+    return text
 
 
 @dataclass
@@ -81,9 +112,13 @@ class Piece:
 
     code: bytes
     patches: list[Patch]
+    taken: bool = False
 
     def fall_through(self) -> None:
-        """Have the end of the code lead to the instruction behind without a jump, if it leads there."""
+        """Have the end of the code lead to the instruction behind without a jump, if it leads there.
+
+        The same for the target of the instruction's jump, if nothing else is behind.
+        """
         target = self._jump_at(len(self.code))
         if target == Source.NEXT:
             self._cut()
@@ -98,6 +133,9 @@ class Piece:
             self.code = self.code[: at - 1] + bytes([self.code[at - 1] ^ 1]) + self.code[at:]
             (last,) = (p for p in self.patches if p.at == at)
             last.source = target
+        elif target == Source.TAKEN and self.code[-1 - _DISTANCE] == _JUMP:
+            self._cut()
+            self.taken = True
 
     def _jump_at(self, end: int) -> int | None:
         """The target of the jump whose last byte is before ``end``; None if no jump is there."""
@@ -154,11 +192,12 @@ class _Wanted:
     row: Row
     variant: Variant
 
-    def conditions(self) -> Iterator[Patch]:
-        """What has no bytes, but says which records the stencil is for."""
+    def conditions(self, behind: int) -> Iterator[Patch]:
+        """What is put behind the code, whose size this is, only to see which records the stencil is for."""
         for place, kind in self.variant.wide.items():
-            if kind == "zero":
-                yield Patch(Source.WIDE, place)
+            if kind in _BYTES:
+                size, unsigned = _BYTES[kind]
+                yield Patch(source=Source.WIDE, number=place, size=size, unsigned=unsigned, at=behind)
         if self.variant.equal is not None:
             first, other = self.variant.equal
             yield Patch(Source.DIFFERENCE, first, other)
@@ -193,26 +232,41 @@ def _compiled(module: ir.Module, rows: dict[str, _Wanted]) -> Iterator[tuple[Row
         assert isinstance(table, SymbolTableSection)
         functions = {one.name: one for one in table.iter_symbols() if one.name in rows}
         text = elf.get_section(functions[next(iter(rows))]["st_shndx"]) if rows else None
-        holes = {} if text is None else dict(_holes(elf, text, table))
+        relocations = [] if text is None else list(_relocations(elf, text, table))
+        holes = {one.at: _patch(one) for one in relocations}
+        # LLVM drops a relocation that it is too late for, and says nothing.
+        short = [one for one in relocations if one.kind == _SHORT and one.name.startswith(_SHORT_HOLES)]
+        if len(short) != source.count(_RELOC):
+            raise ValueError(f"{source.count(_RELOC)} short holes became {len(short)}")
         for name, wanted in rows.items():
             assert text is not None
             piece = _piece(text.data(), functions[name]["st_value"], functions[name]["st_size"], holes)
             if piece is not None and len(piece.code) <= MOST_BYTES:
                 piece.fall_through()
-                piece.patches += wanted.conditions()
+                piece.patches += wanted.conditions(len(piece.code))
                 yield wanted.row, piece
 
 
-def _holes(elf: ELFFile, text: Section, table: SymbolTableSection) -> Iterator[tuple[int, Patch | None]]:
-    """What completes the code at each place that has something else, None for what nothing does."""
+class _Relocation(NamedTuple):
+    """What the linker would put at a place: a symbol's value and an addend."""
+
+    at: int
+    name: str
+    kind: int
+    addend: int
+
+
+def _relocations(elf: ELFFile, text: Section, table: SymbolTableSection) -> Iterator[_Relocation]:
     for section in elf.iter_sections():
         if isinstance(section, RelocationSection) and elf.get_section(section["sh_info"]).name == text.name:
             for one in section.iter_relocations():
                 name = table.get_symbol(one["r_info_sym"]).name
-                yield one["r_offset"], _patch(name, one["r_info_type"], one["r_addend"])
+                yield _Relocation(one["r_offset"], name, one["r_info_type"], one["r_addend"])
 
 
-def _patch(name: str, kind: int, addend: int) -> Patch | None:
+def _patch(relocation: _Relocation) -> Patch | None:
+    """What completes the code instead; None if nothing does."""
+    _, name, kind, addend = relocation
     if name in _SYMBOLS:
         if kind not in _DISTANCES:
             return None
@@ -251,7 +305,8 @@ def _encoded(made: Iterable[tuple[Row, Piece]]) -> bytes:
         if rows and bytes(rows[-1]) == bytes(row):
             stencils[-1].last = 0
         rows.append(row)
-        stencils.append(Stencil(len(code), len(patches), len(piece.code), len(piece.patches), last=1))
+        counts = len(piece.code), len(piece.patches)
+        stencils.append(Stencil(len(code), len(patches), *counts, last=1, taken=piece.taken))
         patches += piece.patches
         # Eight bytes at a time are copied.
         code += piece.code + bytes(-len(piece.code) % 8)

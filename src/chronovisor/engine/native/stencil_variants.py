@@ -93,11 +93,13 @@ def _by_condition(mnemonic: str, layout: Encoding, base: Variant) -> Iterator[Va
     if mnemonic in _USES:
         yield _of_use(_USES[mnemonic], layout, base)
     loaded = {place: layout.wide[place] for kind, place in layout.places.values() if kind == "wide"}
-    long = [place for place, v in loaded.items() if not is_number(v) and computed(v, base.known) is None]
-    if long:
-        for kind in ("unsigned", "number"):
-            yield replace(base, wide=dict.fromkeys(long, kind))
-    yield base
+    varying = {place: v for place, v in loaded.items() if computed(v, base.known) is None}
+    if not varying:
+        yield base
+        return
+    is_short = all(map(is_number, varying.values()))
+    for kind in ("byte", "number") if is_short else ("unsigned", "number", "wide"):
+        yield replace(base, wide=dict.fromkeys(varying, kind))
 
 
 def _of_use(use: Mapping[str, int | str], layout: Encoding, base: Variant) -> Variant:

@@ -28,6 +28,7 @@ from chronovisor.engine.native.emitter import (
     I64,
     MIDDLE,
     POINTER,
+    REACH_POINTER,
     word,
 )
 from chronovisor.engine.native.encoding import bound
@@ -62,6 +63,7 @@ _SIGNED = (-(1 << NUMBER_BITS - 1), 1 << NUMBER_BITS - 1)
 _RANGES = {
     "gpr": (-(1 << 7), 1 << 7),
     "small": _SIGNED,
+    "byte": (-(1 << 7), 1 << 7),
     "number": _SIGNED,
     "unsigned": (0, 1 << NUMBER_BITS),
     "wide": (-1, -1),
@@ -157,7 +159,7 @@ class StencilLowering(Lowering):
         kind = self._variant.wide.get(place, kind)
         if kind == "zero":
             return None
-        return Hole("number" if is_number(self.encoding.wide[place]) else kind, place)
+        return Hole("number" if kind == "wide" and is_number(self.encoding.wide[place]) else kind, place)
 
     def _chosen(self, v: Value, read: Value) -> ir.Value:
         if self._variant.is_zero:
@@ -313,10 +315,10 @@ class StencilLowering(Lowering):
         handler = self.b.load(self.at(record, RECORD_HANDLER), typ=HANDLER_POINTER)
         self.go_on(handler, record, self.b.sub(self.budget, word(1)))
 
-    def undecoded(self, target: ir.Value) -> None:
-        """Leave for a page that has no records."""
-        self.budget = self.b.sub(self.budget, word(1))
-        super().leave(Left.FETCH, target)
+    def jump(self, target: ir.Value) -> None:
+        """Go on at an address in another page. One function finds all their records: lines are short."""
+        function = self.b.load(self.field("reach"), typ=REACH_POINTER)
+        self.continue_at(self.b.call(function, [self.state, target]))
 
     def finish(self) -> None:
         """Go on with the next instruction: fall through unless the program said otherwise."""
