@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
+from collections.abc import Iterator
 
 from chronovisor.engine.concrete import ConcreteEngine
 from chronovisor.engine.native.block_code import block_code
-from chronovisor.engine.native.code_space import CHUNK
 from chronovisor.engine.native.engine import NativeEngine
-from chronovisor.engine.native.layout import PAGE_INSTRUCTIONS, PAGE_SHIFT, RECORD_SIZE
+from chronovisor.engine.native.layout import LINES_AT, PAGE_BLOCKS, PAGE_SHIFT
 from chronovisor.engine.native.library import HandlerLibrary
+from chronovisor.engine.native.line_links import LineTable
 from chronovisor.engine.native.page_records import Records
-from chronovisor.engine.native.pages import DecodedPages
 from chronovisor.engine.state import CACHE_BLOCK
 
 
@@ -35,16 +36,26 @@ def await_stencils(library: HandlerLibrary) -> None:
 
 
 def instructions_in_lines(engine: ConcreteEngine) -> int:
-    """How many records lead to a line."""
+    """How many instructions have code in lines."""
     assert isinstance(engine, NativeEngine)
-    return sum(
-        _lead_to_lines(pages, records)
-        for pages in engine._pages.values()
-        for records in pages._records.values()
-    )
+    return sum(_in_lines(records) for pages in engine._pages.values() for records in pages._records.values())
 
 
-def _lead_to_lines(pages: DecodedPages, records: Records) -> int:
-    begins = [chunk._at for chunk in (*records.chunks, pages.lines.present) if chunk is not None]
-    handlers = records[: PAGE_INSTRUCTIONS * RECORD_SIZE // 8 : RECORD_SIZE // 8]
-    return sum(any(begin <= handler < begin + CHUNK for begin in begins) for handler in handlers)
+def _tables(records: Records) -> Iterator[LineTable]:
+    """The tables of a page's lines."""
+    addresses = records[LINES_AT // 8 : LINES_AT // 8 + PAGE_BLOCKS]
+    return (LineTable.from_address(at) for at in addresses if at)
+
+
+def _in_lines(records: Records) -> int:
+    return sum(code != 0 for table in _tables(records) for code in table.code)
+
+
+def links(records: Records) -> list[tuple[int, int]]:
+    """The links of a page's lines: the number of each one's target, and how far its jump leads, in bytes."""
+    found = []
+    for table in _tables(records):
+        for link in table.links[: table.count]:
+            place = ctypes.addressof(table) - link.distance
+            found.append((link.target, ctypes.c_int32.from_address(place).value))
+    return found

@@ -25,7 +25,7 @@ from chronovisor.engine.native.stencil_tables import Patch, Source, StencilSet
 from chronovisor.isa.assembly import assemble
 
 from .drawn import MEMORY_SIZE, Drawn, drawn
-from .lines import instructions_in_lines, put_in_lines
+from .lines import instructions_in_lines, links, put_in_lines
 from .native_guest import CODE, ENGINES, KERNEL, Guest, registers
 from .test_native_agrees import thread_of
 from .test_regions import Case, Run, compare_runs, put_in
@@ -66,7 +66,7 @@ def test_random_programs() -> None:
 
 
 def test_a_guest_with_little_room_for_lines_loses_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
-    room = 2 * block_code.MOST_BLOCK_BYTES
+    room = block_code.MOST_BLOCK_BYTES * 3 // 2
     monkeypatch.setattr(page_lines, "CHUNK", room)
     monkeypatch.setattr(page_lines, "MOST_CHUNKS", 1)
     taken = []
@@ -121,6 +121,24 @@ def test_the_register_that_is_always_zero() -> None:
         put_in_lines(runs[1].guest.engine)
         assert runs[0].seen() == runs[1].seen()
     assert instructions_in_lines(runs[1].guest.engine) > 40
+
+
+def test_lines_lead_to_each_other_until_a_region_begins() -> None:
+    text = f"loop: addi r3,r3,1; {'nop; ' * 40}addi r4,r4,1; bc 16,0,loop; sc 1"
+    run = Run(NativeEngine, Case(text, CODE, KERNEL, {"CTR": 1 << 20}, 0, "nop"))
+    # It comes to both blocks.
+    run.guest.advance(run.thread, 60)
+    put_in_lines(run.guest.engine)
+    assert isinstance(run.guest.engine, NativeEngine)
+    assert isinstance(run.thread, NativeThread)
+    records = run.guest.engine.pages_of(run.thread)._records[CODE >> PAGE_SHIFT]
+    (distance,) = (distance for target, distance in links(records) if target == 0)
+    assert distance
+    run.guest.advance(run.thread, 1000)
+    assert not run.thread.done_in_regions
+    assert put_in(run, [0]) == 1
+    run.guest.advance(run.thread, 10_000)
+    assert run.thread.done_in_regions > 9_500
 
 
 def test_changed_code_is_seen_behind_what_synchronizes() -> None:

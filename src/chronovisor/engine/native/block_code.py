@@ -12,16 +12,12 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from chronovisor.engine.native import code_cache, compile_server, compiler
-from chronovisor.engine.native.assembling import (
-    END_SIZE,
-    PIECES_SIZE,
-    Book,
-    Known,
-)
+from chronovisor.engine.native.assembling import Book, Known
 from chronovisor.engine.native.block_decoder import BLOCK_INSTRUCTIONS, slot_of
 from chronovisor.engine.native.code_space import CHUNK, code_space
 from chronovisor.engine.native.compile_service import Urgency
 from chronovisor.engine.native.library import HandlerLibrary, runtime, service
+from chronovisor.engine.native.line_code import END_SIZE, PIECES_SIZE
 from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.native.pairs import Key
 from chronovisor.engine.native.sets import everyday_keys, stencils_name

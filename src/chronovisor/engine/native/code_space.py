@@ -18,7 +18,7 @@ _LARGE_PAGE = 1 << 21
 #: The size of a chunk, which is for code that does not stay, in bytes; and how many there are. They are near
 #: the first piece, which has the handlers: code there jumps to handlers by their distance.
 CHUNK = 1 << 20
-_CHUNKS = 256
+_CHUNKS = 512
 
 
 class CodeSpace:

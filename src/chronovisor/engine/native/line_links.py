@@ -1,10 +1,9 @@
 """Direct jumps from line to line within a page: see ``assembling``.
 
 Behind the code of each line is a table of where its instructions are and of its *links*: jumps that lead to
-an instruction of the page. A link leads to that instruction's code in a line if there is some, and if it is
-what the instruction's record leads to. Otherwise it leads to the code right behind the jump, which goes by
-the record. So a line is linked when it is made, and links to an instruction are undone if a region begins
-there.
+an instruction of the page. A link leads to that instruction's code in a line if there is some and no region
+begins there. Otherwise it leads to the code right behind the jump, which goes by the record. So a line is
+linked when it is made, and links to an instruction are undone if a region begins there.
 
 Threads may be executing a link while its four bytes, which are aligned, change in one step: they go one way
 or the other. A page that has changed gets other records and lines. Threads that are in the old lines come to
@@ -22,7 +21,7 @@ from llvmlite import ir
 
 from chronovisor.engine.native.block_decoder import BLOCK_INSTRUCTIONS
 from chronovisor.engine.native.emitter import I16, I32, I64, POINTER, VOID, Emitter, word
-from chronovisor.engine.native.layout import LINES_AT, PAGE_BLOCKS, RECORD_HANDLER, RECORD_SIZE
+from chronovisor.engine.native.layout import LINES_AT, PAGE_BLOCKS, PLAIN_AT
 
 #: A link for each instruction, and one for what is behind the line.
 _MOST_LINKS = BLOCK_INSTRUCTIONS + 1
@@ -35,11 +34,10 @@ class Link(ctypes.Structure):
 
 
 class LineTable(ctypes.Structure):
-    """Where the code of each instruction is in the line, and its entry: how far before the table, or 0."""
+    """How far before the table the code of each instruction is in the line, or 0; and the line's links."""
 
     _fields_ = [
         ("code", ctypes.c_uint16 * BLOCK_INSTRUCTIONS),
-        ("entry", ctypes.c_uint16 * BLOCK_INSTRUCTIONS),
         ("count", ctypes.c_uint32),
         ("links", Link * _MOST_LINKS),
     ]
@@ -89,14 +87,10 @@ def link(e: Emitter, records: ir.Value, made: ir.Value) -> None:
         at = b.load(table_place(e, records, other), typ=I64)
         with e.if_(b.and_(concerned, b.icmp_unsigned("!=", at, word(0)))):
             table, within = b.inttoptr(at, POINTER), b.urem(target, word(BLOCK_INSTRUCTIONS))
-            code, entry = (
-                _half(e, table, field.offset, within, ctypes.sizeof(ctypes.c_uint16))
-                for field in (LineTable.code, LineTable.entry)
-            )
-            record = e.at(records, b.mul(target, word(RECORD_SIZE)))
-            handler = b.load(e.at(record, RECORD_HANDLER), typ=I64)
-            is_led_to = b.icmp_unsigned("==", handler, b.sub(at, entry))
-            with e.if_(b.and_(b.icmp_unsigned("!=", code, word(0)), is_led_to)):
+            code = _half(e, table, LineTable.code.offset, within, ctypes.sizeof(ctypes.c_uint16))
+            own_handler = b.load(e.at(e.at(records, PLAIN_AT), b.shl(target, word(3))), typ=I64)
+            begins_region = b.icmp_unsigned("!=", own_handler, word(0))
+            with e.if_(b.and_(b.icmp_unsigned("!=", code, word(0)), b.not_(begins_region))):
                 behind = b.add(b.ptrtoint(place, I64), word(4))
                 b.store(b.trunc(b.sub(b.sub(at, code), behind), I32), place)
 
@@ -134,18 +128,18 @@ class Links:
             b.store(value, self._element(array, count))
         b.store(b.add(count, word(1)), self._count)
 
-    def put_table(self, at: ir.Value, code: ir.Value, entries: ir.Value) -> None:
-        """Put the line's table at an address, behind the line.
+    def put_table(self, at: ir.Value, code: ir.Value) -> ir.Value:
+        """Put the line's table at an address, behind the line; where it ends.
 
-        The arrays have the addresses of the instructions' code and entries, or 0.
+        The array has the addresses of the instructions' code, or 0.
         """
         e, b = self._e, self._e.b
         table = b.inttoptr(at, POINTER)
         with e.each(word(BLOCK_INSTRUCTIONS)) as number:
-            for field, array in ((LineTable.code, code), (LineTable.entry, entries)):
-                address = b.load(self._element(array, number), typ=I64)
-                there = b.icmp_unsigned("!=", address, word(0))
-                self._put(table, field.offset, number, 2, b.select(there, b.sub(at, address), word(0)))
+            address = b.load(self._element(code, number), typ=I64)
+            there = b.icmp_unsigned("!=", address, word(0))
+            distance = b.select(there, b.sub(at, address), word(0))
+            self._put(table, LineTable.code.offset, number, ctypes.sizeof(ctypes.c_uint16), distance)
         count = b.load(self._count, typ=I64)
         b.store(b.trunc(count, I32), e.at(table, LineTable.count.offset))
         with e.each(count) as number:
@@ -154,6 +148,7 @@ class Links:
             )
             for field, value in ((Link.distance, b.sub(at, place)), (Link.target, target)):
                 self._put(table, LineTable.links.offset + field.offset, number, ctypes.sizeof(Link), value)
+        return b.add(at, b.add(word(LineTable.links.offset), b.mul(count, word(ctypes.sizeof(Link)))))
 
     def _element(self, array: ir.Value, number: ir.Value) -> ir.Value:
         return self._e.at(array, self._e.b.shl(number, word(3)))

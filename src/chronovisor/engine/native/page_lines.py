@@ -14,7 +14,7 @@ from chronovisor.engine.native.library import HandlerLibrary
 from chronovisor.engine.native.page_records import Records
 
 #: How many chunks a mode's lines have at once.
-MOST_CHUNKS = 128
+MOST_CHUNKS = 256
 
 
 def take_marked(marks: mmap.mmap) -> Iterator[int]:

@@ -113,6 +113,7 @@ class Piece:
     code: bytes
     patches: list[Patch]
     taken: bool = False
+    jumps: bool = False
 
     def fall_through(self) -> None:
         """Have the end of the code lead to the instruction behind without a jump, if it leads there.
@@ -178,7 +179,8 @@ def compile_stencils(mode: Mode) -> bytes:
             continue
         place = ANY_RECORD if variant.place is None else variant.place
         value = ANY_VALUE if variant.number is None else variant.number
-        rows[name] = _Wanted(Row(_key_numbers()[key], near, place, value), variant)
+        jumps = any(v.op == "set" and v.detail == "NIA" for v in program.statements())
+        rows[name] = _Wanted(Row(_key_numbers()[key], near, place, value), variant, jumps)
         if len(rows) >= _FEW_FUNCTIONS:
             made += _compiled(module, rows)
             module, rows = compiler.new_module("stencils"), {}
@@ -191,6 +193,7 @@ class _Wanted:
 
     row: Row
     variant: Variant
+    jumps: bool
 
     def conditions(self, behind: int) -> Iterator[Patch]:
         """What is put behind the code, whose size this is, only to see which records the stencil is for."""
@@ -243,6 +246,7 @@ def _compiled(module: ir.Module, rows: dict[str, _Wanted]) -> Iterator[tuple[Row
             piece = _piece(text.data(), functions[name]["st_value"], functions[name]["st_size"], holes)
             if piece is not None and len(piece.code) <= MOST_BYTES:
                 piece.fall_through()
+                piece.jumps = wanted.jumps
                 piece.patches += wanted.conditions(len(piece.code))
                 yield wanted.row, piece
 
@@ -306,7 +310,8 @@ def _encoded(made: Iterable[tuple[Row, Piece]]) -> bytes:
             stencils[-1].last = 0
         rows.append(row)
         counts = len(piece.code), len(piece.patches)
-        stencils.append(Stencil(len(code), len(patches), *counts, last=1, taken=piece.taken))
+        ways = {"taken": piece.taken, "jumps": piece.jumps}
+        stencils.append(Stencil(len(code), len(patches), *counts, last=1, **ways))
         patches += piece.patches
         # Eight bytes at a time are copied.
         code += piece.code + bytes(-len(piece.code) % 8)
