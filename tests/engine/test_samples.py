@@ -11,6 +11,7 @@ from chronovisor.engine.native.layout import PAGE_SHIFT, SAMPLES
 from chronovisor.engine.native.pages import DecodedPages
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.engine.regions.heat import HALF_LIFE, Heat
+from chronovisor.engine.state import CACHE_BLOCK
 
 from .lines import await_stencils, instructions_in_lines
 from .native_guest import CODE, Guest
@@ -57,9 +58,9 @@ def test_a_sample_has_the_line_of_its_block_put_together() -> None:
     assert (one.thread.CIA, one.thread.gpr[3], one.thread.gpr[4]) == (CODE + 4 * rest, added, changed)
 
 
-def test_samples_of_a_quiet_page_are_counted_once_the_block_has_a_line() -> None:
+def test_samples_of_quiet_blocks_are_counted_once_the_block_has_a_line() -> None:
     one = Sampled()
-    one.note.quiet = 1
+    one.note.quiet = BOTH
     one.run(20)
     assert one.thread.sample_count > 15
     assert one.note.samples == one.thread.take_counted() == 0
@@ -72,7 +73,12 @@ def test_samples_of_a_quiet_page_are_counted_once_the_block_has_a_line() -> None
     assert one.thread.sample_count == kept
     assert one.note.samples == counted > 35
     assert one.thread.take_counted() == 0
-    one.note.quiet = 0
+    # The second block goes on telling.
+    one.note.quiet = 0b01
+    one.run(20)
+    assert one.thread.sample_count > kept + 2
+    assert one.thread.take_counted() > 10
+    kept, one.note.quiet = one.thread.sample_count, 0
     one.run(20)
     assert one.thread.sample_count > kept + 15
     assert one.thread.take_counted() == 0
@@ -82,7 +88,7 @@ def test_changed_code_is_not_quiet_and_has_no_lines() -> None:
     one = Sampled()
     one.pages.provide_room()
     one.run(20)
-    one.note.quiet = 1
+    one.note.quiet = BOTH
     assert one.note.lines == BOTH
     one.engine.forget(CODE)
     assert (one.note.lines, one.note.quiet) == (0, 0)
@@ -135,7 +141,7 @@ def test_the_latest_samples_are_taken_in_order() -> None:
     assert [sample[2] for sample in one.thread.take_samples()] == list(range(10, SAMPLES))[: SAMPLES - 10]
 
 
-def test_a_page_that_waits_for_its_first_region_is_quiet_and_gets_warm() -> None:
+def test_a_page_that_waits_is_quiet_except_for_covered_blocks_and_gets_warm() -> None:
     one = Sampled()
     heat = Heat(0, one.note)
     heat.waits = True
@@ -145,10 +151,10 @@ def test_a_page_that_waits_for_its_first_region_is_quiet_and_gets_warm() -> None
     assert heat.warmth(100 + HALF_LIFE) == 4
     one.note.samples = 2
     assert heat.warmth(100 + HALF_LIFE) == 6
-    assert one.note.quiet
-    heat.covered.add(0)
+    assert one.note.quiet == (1 << 32) - 1
+    heat.cover([0, 4, 3 * CACHE_BLOCK])
     heat.waits = False
     assert not one.note.quiet
     # Samples tell where handlers come to code that has a region.
     heat.waits = True
-    assert not one.note.quiet
+    assert one.note.quiet == (1 << 32) - 1 - 0b1001

@@ -288,8 +288,8 @@ class ModePages(ctypes.Structure):
 class PageNote(ctypes.Structure):
     """What samples have to know of a page.
 
-    ``lines`` has a bit for each block that has a line. If ``quiet`` is 1, samples of these blocks are only
-    counted, in ``samples``.
+    ``lines`` has a bit for each block that has a line. If the block's bit of ``quiet`` is 1, too, its samples
+    are only counted, in ``samples``.
     """
 
     _fields_ = [("lines", ctypes.c_uint32), ("quiet", ctypes.c_uint32), ("samples", ctypes.c_uint64)]

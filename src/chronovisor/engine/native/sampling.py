@@ -1,6 +1,6 @@
 """Taking a sample in native code, which also has the line of the sampled block put together.
 
-Most samples tell nothing new: their block has a line, and the first region of their page is being made
+Most samples tell nothing new: their block has a line but no region, and a region of their page is being made
 already. Those are only counted. Python takes the others.
 """
 
@@ -99,9 +99,8 @@ class _Sample(ThreadEmitter):
         none = ir.Constant(I32, 0)
         with self.if_(b.icmp_unsigned("==", b.and_(b.load(has_line, typ=I32), bit), none)):
             self._put_line(put_line, mode, lines, page, block)
-        quiet = b.load(self.at(note, PageNote.quiet.offset), typ=I32)
-        has = b.icmp_unsigned("!=", b.and_(b.load(has_line, typ=I32), bit), none)
-        is_told = b.and_(has, b.icmp_unsigned("!=", quiet, none))
+        quiet = b.and_(b.load(self.at(note, PageNote.quiet.offset), typ=I32), b.load(has_line, typ=I32))
+        is_told = b.icmp_unsigned("!=", b.and_(quiet, bit), none)
         with self.if_(is_told):
             # No lock: if another thread counts at the same moment, one sample is lost.
             for counter in (self.at(note, PageNote.samples.offset), self.field("samples_counted")):

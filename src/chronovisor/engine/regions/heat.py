@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from weakref import ReferenceType
 
-from chronovisor.engine.native.layout import PageNote
+from chronovisor.engine.native.layout import PAGE_SHIFT, PageNote
 from chronovisor.engine.native.pages import DecodedPages
+from chronovisor.engine.state import CACHE_BLOCK
 
 #: Of so many samples of a guest each counts half as much as the one after them: what was hot once cools down.
 HALF_LIFE = 1024
+_ALL_BLOCKS = (1 << (1 << PAGE_SHIFT) // CACHE_BLOCK) - 1
 
 
 class Counts:
@@ -46,6 +49,7 @@ class Heat:
     """Where regions were asked to begin."""
     asked: bool = False
     """Whether its regions were looked for on disk."""
+    _covered_blocks: int = 0
     _waits: bool = False
     _warmth: float = 0.0
     _moment: int = 0
@@ -67,14 +71,20 @@ class Heat:
     def waits(self) -> bool:
         """Whether a region is being made.
 
-        Until then samples of a page that has no regions tell no more than how hot it is.
+        Until then samples of blocks that have no regions tell no more than how hot the page is.
         """
         return self._waits
 
     @waits.setter
     def waits(self, waits: bool) -> None:
         self._waits = waits
-        self.note.quiet = waits and not self.covered
+        self.note.quiet = _ALL_BLOCKS & ~self._covered_blocks if waits else 0
+
+    def cover(self, offsets: Iterable[int]) -> None:
+        """Note that code at these offsets has regions. It counts when the page waits next."""
+        for offset in offsets:
+            self.covered.add(offset)
+            self._covered_blocks |= 1 << offset // CACHE_BLOCK
 
     def warmth(self, moment: int) -> float:
         """How many samples came lately, when the guest's latest has this number."""

@@ -134,7 +134,7 @@ def _put_in(task: Task, home: Snapshot, loaded: Iterable[Loaded]) -> None:
             with task.counts.counting:
                 task.counts.regions += bool(one.handlers) and id(one) not in task.heat.put
             task.heat.put.add(id(one))
-            task.heat.covered.update(o for o in one.region.covered if o >> PAGE_SHIFT == 0)
+            task.heat.cover(o for o in one.region.covered if o >> PAGE_SHIFT == 0)
     task.heat.waits = False
 
 
