@@ -181,12 +181,13 @@ class _Assembler(LineCode):
         small, other = (self._small(record, self.part(patch, Patch, name)) for name in ("number", "other"))
         wide = self.load(self.element(self.at(record, RECORD_WIDE), b.and_(place, word(1))))
         offset = b.zext(b.load(self.at(record, RECORD_OFFSET), typ=I16), I64)
-        found = b.lshr(offset, word(2))  # the position
+        found = position = b.lshr(offset, word(2))
         for kind, value in (
             (Source.SMALL, small),
             (Source.WIDE, wide),
             (Source.OFFSET, offset),
             (Source.DIFFERENCE, b.sub(small, other)),
+            (Source.SPENT, b.not_(position)),
         ):
             found = b.select(b.icmp_unsigned("==", source, word(kind)), value, found)
         return found

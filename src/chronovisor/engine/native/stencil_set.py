@@ -48,6 +48,7 @@ _SOURCES = {
     "wide": Source.WIDE,
     "offset": Source.OFFSET,
     "position": Source.POSITION,
+    "spent": Source.SPENT,
 }
 
 #: How many bytes numbers of these kinds have, and whether zeros extend them.

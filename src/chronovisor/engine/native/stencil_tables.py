@@ -21,7 +21,7 @@ ANY_VALUE = 0xFF
 class Source(IntEnum):
     """What completes a hole: a number of the record or of the line, or the distance to an address.
 
-    DIFFERENCE is that of two small numbers.
+    DIFFERENCE is that of two small numbers. SPENT is -1 - POSITION.
     """
 
     SMALL = 0
@@ -29,9 +29,10 @@ class Source(IntEnum):
     OFFSET = 2
     POSITION = 3
     DIFFERENCE = 4
-    NEXT = 5
-    TAKEN = 6
-    OWN = 7
+    SPENT = 5
+    NEXT = 6
+    TAKEN = 7
+    OWN = 8
 
 
 class Patch(ctypes.Structure):

@@ -59,7 +59,8 @@ _ROTATES = {32: "l", 64: "q"}
 _SIGNED = (-(1 << NUMBER_BITS - 1), 1 << NUMBER_BITS - 1)
 #: The numbers that holes have, by their kinds, as LLVM has ranges. "gpr" is the place of a general-purpose
 #: register, but not of the one that is always zero; "number" and "unsigned" are wide values of 32 bits,
-#: extended by their sign or by zeros; "position" is that of the instruction in its page.
+#: extended by their sign or by zeros; "position" is that of the instruction in its page,
+#: and "spent" is what is to be added to a line's budget behind it.
 _RANGES = {
     "gpr": (-(1 << 7), 1 << 7),
     "small": _SIGNED,
@@ -69,6 +70,7 @@ _RANGES = {
     "wide": (-1, -1),
     "offset": (0, 1 << 16),
     "position": (0, PAGE_INSTRUCTIONS),
+    "spent": (-PAGE_INSTRUCTIONS, 0),
 }
 _LIKELY = [4000, 1]
 
@@ -313,7 +315,7 @@ class StencilLowering(Lowering):
     def continue_at(self, record: ir.Value) -> None:
         """Go on with the instruction at ``record``. There is some budget left."""
         handler = self.b.load(self.at(record, RECORD_HANDLER), typ=HANDLER_POINTER)
-        self.go_on(handler, record, self.b.sub(self.budget, word(1)))
+        self.go_on(handler, record, self.b.add(self._line[1], self._hole(Hole("spent"))))
 
     def jump(self, target: ir.Value) -> None:
         """Go on at an address in another page. One function finds all their records: lines are short."""
