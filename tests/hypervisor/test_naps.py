@@ -21,6 +21,7 @@ from little_guests import (
     li,
     mr,
     mtdec,
+    mtmsrd_ee,
     power8,
     std,
     user_call,
@@ -219,3 +220,16 @@ def test_who_is_traced_does_not_nap(monkeypatch: pytest.MonkeyPatch) -> None:
             assert not _asleep(vcpu)
             vcpu.prod()
     assert told.count("woken") >= 20
+
+
+def test_a_line_that_was_raised_before_the_guest_lets_it_in_is_seen_without_python() -> None:
+    guest = _guest()
+    guest.code(0x500, [li(4, 0x500), *user_call()])
+    enable = guest.code(0x1000, [li(9, -1), mtmsrd_ee(9), branch(0)])
+    vcpu = guest.vcpu(0, enable)
+    vcpu.set_external(True)
+    with a_minute(vcpu):
+        ended = vcpu.run()
+    assert isinstance(ended, Hypercall)
+    assert ended.arguments[0] == 0x500
+    assert vcpu.state.entered_natively("EXTERNAL") == 1

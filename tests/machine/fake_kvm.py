@@ -13,7 +13,7 @@ from chronovisor.machine.console import Console
 from chronovisor.machine.guest import Guest
 from chronovisor.machine.sizes import Topology
 from chronovisor.memory import GuestMemory
-from chronovisor.memory.gate import Place
+from chronovisor.memory.gate import WORDS as GATE_WORDS
 from chronovisor.memory.word_queue import WORDS
 from chronovisor.memory.words import words
 from chronovisor.timebase.clock import HostClock, RealTime
@@ -147,7 +147,10 @@ class FakeVm:
         return words(WORDS)
 
     def gate(self, unit: int) -> memoryview:
-        return words(len(Place))
+        return words(GATE_WORDS)
+
+    def idle_gate(self) -> memoryview:
+        return words(GATE_WORDS)
 
     def device_wrote(self, address: int, size: int) -> None:
         pass

@@ -233,12 +233,12 @@ class _Pipe(Link):
         self.prefixed = prefixed
         self.sent = 0
 
-    def _receive(self) -> tuple[memoryview, ...]:
+    def read(self) -> tuple[memoryview, ...]:
         raise AssertionError("nothing comes")
 
-    def receive(self, seconds: float | None = None) -> tuple[memoryview, ...]:
+    def await_frames(self, seconds: float | None = None) -> bool:
         self.wait(seconds)
-        return ()
+        return False
 
     def send(self, frame: object) -> bool:
         assert isinstance(frame, list)

@@ -191,7 +191,8 @@ STATEMENTS: dict[str, Callable[..., str]] = {
     "init_page": lambda v, le, a, b: f"s.init_page({a}, {b if v.detail == 'copy' else None})",
     # Under the interpreter's lock the hypervisor's own code is as fast.
     "host_io": lambda v, le, a, b, c, d: hex((1 << 64) - 1),
-    "nap": lambda v, le, a: "0",
+    "nap": lambda v, le, a, b: "0",
+    "watch": lambda v, le, a, b, c: "0",
     "decline": lambda v, le: "raise Declined",
     "interrupt": lambda v, le, a: (
         "raise Hypercall" if v.detail == HYPERCALL else f"raise GuestInterrupt({v.detail!r}, {a})"

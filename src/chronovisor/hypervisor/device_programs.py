@@ -8,6 +8,7 @@ from typing import Final
 
 from chronovisor.hypervisor.hypercall_declarations import answers, decline_if, end
 from chronovisor.hypervisor.interrupt_programs import Source
+from chronovisor.hypervisor.xics import PRESENTER_WORD
 from chronovisor.isa.hypercall_notation import HypercallMachine
 from chronovisor.isa.values import Value
 from chronovisor.memory.gate import Place
@@ -15,10 +16,14 @@ from chronovisor.memory.guest_memory import PAGE_SHIFT, PAGE_SIZE
 from chronovisor.memory.word_queue import FIRST, LIMIT, PLACES, TAIL
 from chronovisor.papr import scsi, srp
 from chronovisor.papr.hcalls import LAN_HEADER, MOST_STUFFED, SHORTEST_FRAME, Hcall
+from chronovisor.papr.logical_lan import EntryFlag
 from chronovisor.timebase.types import Ticks
 
 GATES: Final = 1 << 35
 """A device's gate (`memory.gate`) is the table of the number of its unit with this bit."""
+
+IDLE_GATE: Final = 1 << 36
+"""The number of the table that is the gate by which vCPUs in H_CEDE receive a network card's frames."""
 
 SIGNAL_MODES: Final = 1 << 32
 """The table of one word that says whether a device may interrupt (H_VIO_SIGNAL) has the number of its unit
@@ -92,13 +97,17 @@ def _add_lan_buffer(m: HypercallMachine) -> None:
 class _Gate:
     """A device's gate (`memory.gate`), through which a program serves what the guest asks of the device."""
 
-    def __init__(self, m: HypercallMachine, unit: Value) -> None:
+    def __init__(self, m: HypercallMachine, table: Value) -> None:
         self._m = m
-        self._table = unit | GATES
+        self._table = table
 
-    def word(self, place: Place) -> Value:
+    def word(self, place: Place | Value) -> Value:
         """A word of the device's."""
-        return self._m.word(self._table, int(place))
+        return self._m.word(self._table, place if isinstance(place, Value) else int(place))
+
+    def exchange(self, place: Place, expected: Value | int, new: Value | int) -> Value:
+        """Set a word in one step if it still is as expected; 1 bit: it was."""
+        return self._m.exchange_word(self._table, int(place), expected, new)
 
     def put(self, place: Place, value: Value | int) -> None:
         """Set a word, having entered."""
@@ -107,7 +116,7 @@ class _Gate:
 
     def enter(self) -> None:
         """Decline if the gate is closed, or somebody is in it."""
-        decline_if(self._m, ~self._m.exchange_word(self._table, int(Place.BUSY), 0, 1))
+        decline_if(self._m, ~self.exchange(Place.BUSY, 0, 1))
         self.leave_if(self.word(Place.OPEN).eq(0))
 
     def leave(self) -> None:
@@ -188,7 +197,7 @@ def _send_crq(m: HypercallMachine) -> None:
     """Reads or writes a little of a disk, if the host does it at once and only the caller is interrupted."""
     unit, head, address = m.gpr[4], m.gpr[5], m.gpr[6]
     decline_if(m, (unit >> 32).ne(0) | (head >> 48).ne(_REQUEST) | (head & 0xFFFF).ult(_DIRECT_COMMAND))
-    gate = _Gate(m, unit)
+    gate = _Gate(m, unit | GATES)
     decline_if(m, gate.word(Place.OPEN).eq(0))
     at, is_mapped = gate.mapped(address, _DIRECT_COMMAND, _READ | _WRITE)
     decline_if(m, ~is_mapped)
@@ -247,7 +256,7 @@ def _send_lan(m: HypercallMachine) -> None:
     size = (piece >> 32) & 0xFF_FFFF
     decline_if(m, (unit >> 32).ne(0) | (piece >> 63).eq(0) | (second >> 63).ne(0) | token.ne(0))
     decline_if(m, size.ult(SHORTEST_FRAME) | ~size.ult(_MOST + 1))
-    gate = _Gate(m, unit)
+    gate = _Gate(m, unit | GATES)
     frame, is_mapped = gate.mapped(piece & 0xFFFF_FFFF, size, _READ)
     decline_if(m, ~is_mapped)
     gate.enter()
@@ -263,3 +272,71 @@ def _send_lan(m: HypercallMachine) -> None:
     gate.leave()
     m.gpr[4] = m.value(0)
     end(m)
+
+
+# In H_CEDE
+
+_TOGGLE_SHIFT: Final = EntryFlag.TOGGLE.bit_length() - 1
+_NONE: Final = (1 << 64) - 1
+"""What stands for no file."""
+
+
+class Listening:
+    """A network card whose frames the calling vCPU waits for in H_CEDE, in the place of the card's thread."""
+
+    def __init__(self, m: HypercallMachine, wanted: Value) -> None:
+        self._m = m
+        gate = self._gate = _Gate(m, m.value(IDLE_GATE))
+        wanted = wanted & gate.word(Place.OPEN).ne(0) & m.shared(PRESENTER_WORD).ne(0)
+        self._listens = gate.exchange(Place.LISTENER, m.select(wanted, m.value(0), m.value(_NONE)), 1)
+        self._epoll, self._file = gate.word(Place.WATCH), gate.word(Place.DESCRIPTOR)
+        self.file = m.select(self._listens, self._file, m.value(_NONE))
+        """The descriptor of what frames come from; all ones if it waits for none."""
+        with m.when(self._listens):
+            m.watch(self._epoll, self._file, 0)
+
+    def end(self) -> None:
+        """Have the card's thread wait again: it takes what is left."""
+        with self._m.when(self._listens):
+            self._m.watch(self._epoll, self._file, 1)
+            self._gate.put(Place.LISTENER, 0)
+
+    def receive(self) -> None:
+        """Put the frame that has come into a buffer, if it is a short one, and interrupt the guest."""
+        m, gate = self._m, self._gate
+        with m.when(gate.exchange(Place.BUSY, 0, 1)):
+            with m.when(gate.word(Place.OPEN).ne(0)):
+                self._put_frame()
+            gate.leave()
+
+    def _put_frame(self) -> None:
+        m, gate = self._m, self._gate
+        used, lent = gate.word(Place.USED), gate.word(Place.LENT)
+        buffer = gate.word(used + int(Place.BUFFER))
+        size = (buffer >> 32) & 0xFF_FFFF
+        most = m.value(PAGE_SIZE)
+        room = m.select(size.ult(most), size, most)
+        start, is_mapped = gate.mapped(buffer & 0xFFFF_FFFF, room, _READ | _WRITE)
+        queue, following = gate.word(Place.QUEUE), gate.word(Place.NEXT)
+        entry, has_entry = gate.mapped(queue + following, _MESSAGE_SIZE, _READ | _WRITE)
+        signals = m.word(gate.word(Place.UNIT) | SIGNAL_MODES, 0).ne(0)
+        source = Source(m, gate.word(Place.SOURCE))
+        able = used.ult(lent) & is_mapped & has_entry & signals & source.can_interrupt
+        with m.when(able):
+            at = start + LAN_HEADER
+            frame = m.peek_host(self._file, at, room - LAN_HEADER)
+            head = m.load_real(at)
+            is_ours = (head >> 16).eq(gate.word(Place.ADDRESS)) | ((head >> 56) & 1).ne(0)
+            is_good = frame.ult(most) & ~frame.ult(SHORTEST_FRAME) & is_ours
+            # One interrupt too many does no harm.
+            with m.when(is_good), m.when(source.show()), m.when(source.present()):
+                m.skip_host(self._file, frame)
+                m.store_real(entry + 8, m.load_real(start))
+                toggle = gate.word(Place.TOGGLE)
+                # Last: the guest may look at any time.
+                m.store_real(entry, ((gate.word(Place.FLAGS) | (toggle << _TOGGLE_SHIFT)) << 32) | frame)
+                behind = following + _MESSAGE_SIZE
+                wraps = behind.eq(gate.word(Place.QUEUE_SIZE))
+                gate.put(Place.NEXT, m.select(wraps, m.value(0), behind))
+                gate.put(Place.TOGGLE, toggle ^ wraps.zext(64))
+                gate.put(Place.USED, used + 1)

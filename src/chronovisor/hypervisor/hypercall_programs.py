@@ -22,9 +22,9 @@ from __future__ import annotations
 from typing import Final
 
 # Importing a module declares its programs.
-from chronovisor.hypervisor import device_programs as _device_programs  # noqa: F401
 from chronovisor.hypervisor import interrupt_programs as _interrupt_programs  # noqa: F401
 from chronovisor.hypervisor.cede import PROD_WORD
+from chronovisor.hypervisor.device_programs import Listening
 from chronovisor.hypervisor.hypercall_declarations import DECLARED, answers, decline_if, end
 from chronovisor.hypervisor.scheduler import POLLED
 from chronovisor.hypervisor.xics import PRESENTER_WORD, XISR
@@ -51,12 +51,21 @@ class _Wakes:
 
 @answers(Hcall.CEDE)
 def _cede(m: HypercallMachine) -> None:
-    """Ends as soon as an interrupt is pending, for which the thread naps if it may. Else it has to wait."""
+    """Ends as soon as an interrupt is pending, for which the thread naps if it may. Else it has to wait.
+
+    A frame for the guest ends the nap, too; the thread puts it into a buffer if that is simple.
+    """
     before = _Wakes(m)
-    with m.when(~(before.interrupt | before.prodded | before.left.slt(POLLED))):
-        m.nap(before.left - POLLED)
+    naps = ~(before.interrupt | before.prodded | before.left.slt(POLLED))
+    card = Listening(m, naps)
+    has_come = m.nap(m.select(naps, before.left - POLLED, m.value(0)), card.file)
     now = _Wakes(m)
-    decline_if(m, now.prodded | ~now.interrupt)
+    with m.when(now.prodded | ~(now.interrupt | has_come)):
+        card.end()
+        m.decline()
+    with m.when(has_come):
+        card.receive()
+    card.end()
     m["MSR"] = m["MSR"] | int(MSR.EE)
     end(m)
     m.resync()

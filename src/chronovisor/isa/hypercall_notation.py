@@ -77,11 +77,26 @@ class HypercallMachine(Machine):
     def _host_io(self, how: str, *operands: Value) -> Value:
         return self.trace.emit("host_io", 64, operands, how)
 
-    def nap(self, ticks: Value) -> Value:
-        """Do nothing until an interrupt from outside waits or the hypervisor wants something of the thread,
-        at most for so many ticks and for as long as the hypervisor allows; 1 bit: it napped.
+    def peek_host(self, descriptor: Value, real: Value, room: Value) -> Value:
+        """Look at what a connection has next, if that is whole behind its size in 4 bytes, and fits into so
+        many bytes of memory, which it is copied to; its size, or a number larger than the room.
         """
-        return self.trace.emit("nap", 1, (ticks,))
+        return self._host_io("peek", descriptor, self.value(0), real, room)
+
+    def skip_host(self, descriptor: Value, size: Value) -> Value:
+        """Take what was looked at; 64 bits: how many bytes those were, with the 4 in front."""
+        return self._host_io("skip", descriptor, self.value(0), self.value(0), size)
+
+    def nap(self, ticks: Value, descriptor: Value) -> Value:
+        """Do nothing until one of the machine's files can be read (none if its descriptor is all ones), an
+        external interrupt waits, or the hypervisor wants something of the thread: at most for so many ticks
+        and for as long as the hypervisor allows. 1 bit: the file can be read.
+        """
+        return self.trace.emit("nap", 1, (ticks, descriptor))
+
+    def watch(self, epoll: Value, descriptor: Value, told: Value | int) -> Value:
+        """Have who waits by an epoll instance be told of a file, or not (0); 1 bit: done."""
+        return self.trace.emit("watch", 1, (epoll, descriptor, self.value(told)))
 
     def decline(self) -> None:
         """End, and leave the hypercall to the hypervisor's own code. Nothing may have been changed."""

@@ -78,8 +78,12 @@ OPERATIONS: dict[str, str] = {
     "exchange_word": "1 bit: word b of the table of words number a was c, and becomes d in one step; else 0",
     "host_io": "how many bytes the machine has moved at once between d bytes of memory at real address c and "
     "its file with the descriptor a, from offset b on ('read', 'write'), or to a connection, behind the 4 "
-    "bytes of b unless b is all ones ('send'); another number if it cannot, or if it may have read over code",
-    "nap": "1 bit: the thread has done nothing for at most a ticks, until somebody wanted something of it",
+    "bytes of b unless b is all ones ('send'); or the size of what a connection has next behind that size in "
+    "4 bytes, which stays there ('peek') until it is taken ('skip'); another number if it cannot, or if it "
+    "may have read over code",
+    "nap": "1 bit: the machine's file b can be read, unless b is all ones; the thread has done nothing up to "
+    "then, or until somebody wanted something of it, for at most a ticks",
+    "watch": "1 bit: whoever waits by the epoll instance a is (c is 1) or is not (0) told of its file b",
     "decline": "the program ends, and the hypervisor does what it was for; it has changed nothing",
     "interrupt": "the instruction ends in the interrupt `detail`, a are SRR1's bits for its cause",
     "resync": "the machine state is looked at again before the next instruction",

@@ -91,6 +91,8 @@ def _interrupts(v: Value) -> bool:
     return _widths(v) == (64,) and isinstance(v.detail, str)
 
 
+_HOST_IO: Final = ("read", "write", "send", "peek", "skip")
+
 SHAPES: Final[dict[str, Shape]] = {
     "const": _constant,
     "operand": lambda v: v.width == 64 and not v.args and isinstance(v.detail, str),
@@ -133,8 +135,9 @@ SHAPES: Final[dict[str, Shape]] = {
     "set_words": lambda v: v.width == 1 and _widths(v) == (64,) * 4 and v.detail in ("fill", "copy"),
     "read_word": lambda v: v.width == 64 and _widths(v) == (64, 64),
     "exchange_word": lambda v: v.width == 1 and _widths(v) == (64,) * 4,
-    "host_io": lambda v: v.width == 64 and _widths(v) == (64,) * 4 and v.detail in ("read", "write", "send"),
-    "nap": lambda v: v.width == 1 and _widths(v) == (64,),
+    "host_io": lambda v: v.width == 64 and _widths(v) == (64,) * 4 and v.detail in _HOST_IO,
+    "nap": lambda v: v.width == 1 and _widths(v) == (64, 64),
+    "watch": lambda v: v.width == 1 and _widths(v) == (64, 64, 64),
     "decline": _operands(),
     "interrupt": _interrupts,
     "resync": _operands(),

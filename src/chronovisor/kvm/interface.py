@@ -217,6 +217,11 @@ class Vm(Protocol):
         open. As `tce_table` in all else; KVM has no such call.
         """
 
+    def idle_gate(self) -> memoryview:
+        """The words of the gate by which vCPUs in H_CEDE receive frames for the machine's network card while
+        it is open. As `tce_table` in all else; KVM has no such call.
+        """
+
     def kick(self) -> None:
         """Kick all vCPUs at one moment: in virtual time none executes anything while another one is kicked
         already. From any thread, without waiting.

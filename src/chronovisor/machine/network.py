@@ -153,28 +153,30 @@ class Link(ABC):
         self._called = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._call = select.poll()
         self._call.register(self._called, select.POLLIN)
-        self._ready = select.poll()
+        self._ready = select.epoll()
         for one in (descriptor, self._called):
-            self._ready.register(one, select.POLLIN)
+            self._ready.register(one, select.EPOLLIN)
 
-    def receive(self, seconds: float | None = None) -> Sequence[memoryview]:
-        """Wait for frames and return them; none after `interrupt`, or after so many seconds.
+    @property
+    def watch(self) -> int:
+        """The descriptor of the epoll instance by which `await_frames` waits."""
+        return self._ready.fileno()
 
-        They are valid up to the next call. LinkEndedError if none can come.
-        """
-        found = self._ready.poll(None if seconds is None else seconds * 1000)
-        if self._called in [descriptor for descriptor, _ in found]:
+    def await_frames(self, seconds: float | None = None) -> bool:
+        """Wait for frames; False after `interrupt`, or after so many seconds."""
+        found = [descriptor for descriptor, _ in self._ready.poll(seconds)]
+        if self._called in found:
             os.eventfd_read(self._called)
-            return ()
-        return self._receive() if found else ()
+            return False
+        return bool(found)
 
     def wait(self, seconds: float | None = None) -> None:
-        """Wait for `interrupt` as `receive` does, and leave frames at the other end."""
+        """Wait for `interrupt` as `await_frames` does, and leave frames at the other end."""
         if self._call.poll(None if seconds is None else seconds * 1000):
             os.eventfd_read(self._called)
 
     def interrupt(self) -> None:
-        """Have `receive` or `wait` return, now or when it is called next. From any thread."""
+        """Have `await_frames` or `wait` return, now or when it is called next. From any thread."""
         os.eventfd_write(self._called, 1)
 
     @property
@@ -182,9 +184,14 @@ class Link(ABC):
         """Whether nothing of what `send` has begun is left to be sent."""
         return True
 
+    @property
+    def begins_with_size(self) -> bool:
+        """Whether the next that can be read from the descriptor is a frame behind its size in 4 bytes."""
+        return False
+
     @abstractmethod
-    def _receive(self) -> Sequence[memoryview]:
-        """Return frames that are there, valid up to the next call."""
+    def read(self) -> Sequence[memoryview]:
+        """Return frames that are there, valid up to the next call. LinkEndedError if none can come."""
 
     @abstractmethod
     def send(self, frame: Sequence[memoryview]) -> bool:
@@ -192,6 +199,7 @@ class Link(ABC):
 
     def close(self) -> None:
         """End it. No other method is called then."""
+        self._ready.close()
         os.close(self._called)
 
 
@@ -245,7 +253,8 @@ class Passt(Link):
         """Where it has what was not returned yet: less than a frame."""
         self._unsent = b""
 
-    def _receive(self) -> Sequence[memoryview]:
+    def read(self) -> Sequence[memoryview]:
+        """Return the whole frames that passt has sent."""
         received, left = self._received, self._end - self._begin
         received[:left] = received[self._begin : self._end]
         self._begin, self._end = 0, left
@@ -269,6 +278,11 @@ class Passt(Link):
             at += size
         self._begin, self._end = at, end
         return frames
+
+    @property
+    def begins_with_size(self) -> bool:
+        """Whether all that was read was whole frames."""
+        return self._begin == self._end
 
     @property
     def at_rest(self) -> bool:
@@ -340,7 +354,8 @@ class Tap(Link):
         super().__init__(descriptor)
         self._name = name
 
-    def _receive(self) -> Sequence[memoryview]:
+    def read(self) -> Sequence[memoryview]:
+        """Return the next frame."""
         try:
             return (memoryview(os.read(self.descriptor, LARGEST_FRAME)),)
         except BlockingIOError:

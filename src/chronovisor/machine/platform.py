@@ -67,6 +67,7 @@ class Platform:
             vm.signal_mode,
             vm.lan_buffers,
             vm.gate,
+            vm.idle_gate,
         )
         self.vio = VioBus(attachments.open(around))
         for device in self.vio.devices:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from enum import IntEnum
+from typing import Final
 
 
 class Place(IntEnum):
@@ -38,6 +39,28 @@ class Place(IntEnum):
     """Whether frames are sent behind their length, as 4 bytes."""
     CUT = 11
     """Set if a part of a frame was sent: the gate is closed then."""
+    # Those of the gate by which vCPUs in H_CEDE receive a network's frames: also WINDOW to NEXT.
+    UNIT = 12
+    """The card's unit address."""
+    WATCH = 13
+    """The descriptor of the epoll instance by which the card's thread waits for frames."""
+    LISTENER = 14
+    """1 while a vCPU waits in the thread's place."""
+    TOGGLE = 15
+    """1 in the queue's first pass, and the flags of its entries without that."""
+    FLAGS = 16
+    ADDRESS = 17
+    """The card's address on the network, 48 bits."""
+    LENT = 18
+    """How many buffers are there to be used, how many of them were, and the first one."""
+    USED = 19
+    BUFFER = 20
+
+
+MOST_LENT: Final = 16
+"""Buffers."""
+WORDS: Final = len(Place) - 1 + MOST_LENT
+"""Words of a gate."""
 
 
 class Gate:

@@ -251,10 +251,11 @@ class ThreadEmitter(Emitter):
         return self.b.inttoptr(self.b.add(self.read("memory_at"), address), POINTER)
 
     def external_waits(self) -> ir.Value:
-        """1 bit: an external interrupt waits for MSR[EE]."""
+        """1 bit: an interrupt other than the decrementer's waits for MSR[EE]."""
         b = self.b
         line = b.load(self.at(self.field("shared_words"), 8 * LINE_WORD), typ=I64)
-        return b.icmp_unsigned("!=", b.and_(line, self.read("line_mask")), word(0))
+        raised = b.or_(self.read("pending"), b.and_(line, self.read("line_mask")))
+        return b.icmp_unsigned("!=", raised, word(0))
 
     def log_page(self, real: ir.Value) -> None:
         """Put the page of a real address into the dirty log."""

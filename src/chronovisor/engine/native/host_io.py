@@ -11,13 +11,17 @@ from contextlib import contextmanager
 
 from llvmlite import ir
 
-from chronovisor.engine.native.emitter import I8, I32, I64, POINTER, ThreadEmitter, word
+from chronovisor.engine.native.emitter import I1, I8, I32, I64, POINTER, ThreadEmitter, word
 from chronovisor.engine.native.layout import PAGE_SHIFT
 from chronovisor.engine.state import CACHE_BLOCK
 from chronovisor.isa.values import Value
 
-_READ, _PWRITE64, _WRITEV, _PPOLL, _PREADV2 = 0, 18, 20, 271, 327
-_POLLIN = 1
+_READ, _PWRITE64, _WRITEV, _RECVMSG, _EPOLL_CTL, _PPOLL, _PREADV2 = 0, 18, 20, 47, 233, 271, 327
+_POLLIN = _EPOLLIN = 1
+_EPOLL_CTL_MOD = 3
+_MSG_PEEK, _MSG_DONTWAIT = 0x2, 0x40
+_LONGEST_SKIPPED = 4096
+"""Bytes, without the size in front."""
 _RWF_NOWAIT = 8
 """Of preadv2(2): fail if the file's contents are not in the machine's cache."""
 #: 64 ticks are 125 ns.
@@ -43,7 +47,7 @@ def host_io(
         at = b.ptrtoint(e.memory_at(real), I64)
         with _outside(e):
             b.store(_WAYS[str(v.detail)](e, file, place, at, size), result)
-        if v.detail == "read":
+        if v.detail in ("read", "peek"):
             with e.if_(_has_written(e, real, size)):
                 b.store(_NOTHING, result)
     return b.load(result, typ=I64)
@@ -59,9 +63,11 @@ def _outside(e: ThreadEmitter) -> Iterator[None]:
     e.b.fence("seq_cst")
 
 
-def nap(e: ThreadEmitter, v: Value, ticks: ir.Value) -> ir.Value:
-    """1 bit: the thread has napped, up to `NativeThread.ring` or the end of its time."""
+def nap(e: ThreadEmitter, v: Value, ticks: ir.Value, file: ir.Value) -> ir.Value:
+    """1 bit: the thread has napped until the file could be read."""
     b = e.b
+    readable = b.alloca(I1)
+    b.store(ir.Constant(I1, 0), readable)
     most, bell = e.read("most_nap"), e.read("bell")
     ticks = b.select(b.icmp_unsigned("<", ticks, most), ticks, most)
     naps = b.icmp_unsigned("!=", ticks, word(0))
@@ -72,13 +78,32 @@ def nap(e: ThreadEmitter, v: Value, ticks: ir.Value) -> ir.Value:
         wanted = b.icmp_unsigned("!=", e.read("exit_request"), word(0))
         with e.if_(b.not_(b.or_(wanted, e.external_waits()))), _outside(e):
             time = _words(e, [word(0), b.lshr(b.mul(ticks, word(_NANOSECONDS)), word(_TICK_SHIFT))])
-            # A `struct pollfd`: the descriptor and the events in 32 and 16 bits, and what is found in 16.
-            place = _words(e, [b.or_(bell, word(_POLLIN << 32))])
-            found = _system_call(e, _PPOLL, [place, word(1), time, word(0)])
-            with e.if_(b.icmp_signed(">", found, word(0))):
+            # A `struct pollfd`: the descriptor and the events in 32 and 16 bits, and what is found in 16. One
+            # with a descriptor below 0 is passed over.
+            wanted = [b.or_(b.and_(one, word(0xFFFF_FFFF)), word(_POLLIN << 32)) for one in (bell, file)]
+            place = _words(e, wanted)
+            _system_call(e, _PPOLL, [place, word(2), time, word(0)])
+            rung, found = (
+                b.icmp_unsigned(
+                    "!=", b.lshr(b.load(e.at(b.inttoptr(place, POINTER), at), typ=I64), word(48)), word(0)
+                )
+                for at in (0, 8)
+            )
+            b.store(found, readable)
+            with e.if_(rung):
                 _system_call(e, _READ, [bell, place, word(8)])
         e.write("napping", word(0))
-    return naps
+    return b.load(readable, typ=I1)
+
+
+def watch(e: ThreadEmitter, v: Value, epoll: ir.Value, file: ir.Value, told: ir.Value) -> ir.Value:
+    """1 bit: who waits by the epoll instance is told of the file from now on, or not."""
+    b = e.b
+    # A `struct epoll_event`: the events in 32 bits, and what Python knows the file by in 64.
+    events = b.select(b.icmp_unsigned("!=", told, word(0)), word(_EPOLLIN), word(0))
+    event = _words(e, [b.or_(events, b.shl(file, word(32))), b.lshr(file, word(32))])
+    done = _system_call(e, _EPOLL_CTL, [epoll, word(_EPOLL_CTL_MOD), file, event])
+    return b.icmp_unsigned("==", done, word(0))
 
 
 def _read(e: ThreadEmitter, file: ir.Value, offset: ir.Value, at: ir.Value, size: ir.Value) -> ir.Value:
@@ -100,7 +125,28 @@ def _send(e: ThreadEmitter, file: ir.Value, head: ir.Value, at: ir.Value, size: 
     return _system_call(e, _WRITEV, [file, first, b.select(has_head, word(2), word(1))])
 
 
-_WAYS = {"read": _read, "write": _write, "send": _send}
+def _peek(e: ThreadEmitter, file: ir.Value, unused: ir.Value, at: ir.Value, size: ir.Value) -> ir.Value:
+    b = e.b
+    head = _words(e, [word(0)])
+    pieces = _pieces(e, [(head, word(4)), (at, size)])
+    # A `struct msghdr`: no name, the pieces and their number, nothing besides.
+    message = _words(e, [word(0), word(0), pieces, word(2), word(0), word(0), word(0)])
+    there = _system_call(e, _RECVMSG, [file, message, word(_MSG_PEEK | _MSG_DONTWAIT)])
+    length = b.zext(b.bswap(b.load(b.inttoptr(head, POINTER), typ=I32)), I64)
+    fits = b.icmp_unsigned("<=", length, size)
+    is_whole = b.and_(fits, b.icmp_signed(">=", there, b.add(length, word(4))))
+    return b.select(is_whole, length, _NOTHING)
+
+
+def _skip(e: ThreadEmitter, file: ir.Value, unused: ir.Value, at: ir.Value, size: ir.Value) -> ir.Value:
+    b = e.b
+    place = b.alloca(I8, word(4 + _LONGEST_SKIPPED))
+    most = word(_LONGEST_SKIPPED)
+    size = b.select(b.icmp_unsigned("<", size, most), size, most)
+    return _system_call(e, _READ, [file, b.ptrtoint(place, I64), b.add(size, word(4))])
+
+
+_WAYS = {"read": _read, "write": _write, "send": _send, "peek": _peek, "skip": _skip}
 
 
 def _pieces(e: ThreadEmitter, pieces: list[tuple[ir.Value, ir.Value]]) -> ir.Value:

@@ -176,7 +176,8 @@ class Registers(ctypes.Structure):
         ("hypercalls_answered", ctypes.c_uint64),
         # The tables of words that they set (WordTables)
         ("word_tables", ctypes.c_uint64),
-        # Set from outside: come back soon
+        # Set from outside: an interrupt is pending, come back soon
+        ("pending", ctypes.c_uint64),
         ("exit_request", ctypes.c_uint64),
         # Naps: whether the thread is in one, the most ticks of one (less than a second), and the eventfd
         # that ends it

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Final
 
 from chronovisor.engine import statistics
-from chronovisor.hypervisor.device_programs import BUFFERS, GATES, SIGNAL_MODES
+from chronovisor.hypervisor.device_programs import BUFFERS, GATES, IDLE_GATE, SIGNAL_MODES
 from chronovisor.hypervisor.kernel_hypercalls import ANSWERABLE
 from chronovisor.hypervisor.virtual_machine import NumberInUseError, VirtualMachine
 from chronovisor.isa import radix
@@ -19,7 +19,7 @@ from chronovisor.kvm.embedded.xics_device import XICS_DESCRIPTOR, XicsDevice
 from chronovisor.kvm.errors import KvmError
 from chronovisor.kvm.ids import Cap, DeviceType, MemoryFlag, MmuV3Flag
 from chronovisor.kvm.statistics import Instructions, NativeCode, Statistics
-from chronovisor.memory.gate import Place
+from chronovisor.memory.gate import WORDS as GATE_WORDS
 from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
 from chronovisor.memory.watched import Watchpoint
 from chronovisor.memory.word_queue import WORDS
@@ -174,7 +174,11 @@ class EmbeddedVm:
 
     def gate(self, unit: int) -> memoryview:
         """Chronovisor's own: by which H_SEND_CRQ and H_SEND_LOGICAL_LAN serve the guest."""
-        return self._shared_words(unit | GATES, len(Place))
+        return self._shared_words(unit | GATES, GATE_WORDS)
+
+    def idle_gate(self) -> memoryview:
+        """Chronovisor's own: by which vCPUs in H_CEDE receive frames."""
+        return self._shared_words(IDLE_GATE, GATE_WORDS)
 
     def _shared_words(self, number: int, count: int) -> memoryview:
         table = words(count)

@@ -27,7 +27,7 @@ from chronovisor.kvm.linux.machine_code import CACHE_BLOCK, code_changed_functio
 from chronovisor.kvm.linux.translation import ProcessTables
 from chronovisor.kvm.linux.vcpu import LinuxVcpu
 from chronovisor.memory import PAGE_SIZE, GuestMemory, Watchpoint
-from chronovisor.memory.gate import Place
+from chronovisor.memory.gate import WORDS as GATE_WORDS
 from chronovisor.memory.word_queue import WORDS
 from chronovisor.memory.words import words
 
@@ -264,7 +264,11 @@ class LinuxVm:
 
     def gate(self, unit: int) -> memoryview:
         """A gate that nobody enters: the kernel serves no device."""
-        return words(len(Place))
+        return words(GATE_WORDS)
+
+    def idle_gate(self) -> memoryview:
+        """A gate that nobody enters: the kernel's vCPUs do nothing in H_CEDE."""
+        return words(GATE_WORDS)
 
     def statistics(self) -> None:
         """None: the processor executes the guest's instructions."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from chronovisor.machine.vio.dma_window import ENTRIES, WINDOW_SIZE, DmaWindow
 from chronovisor.memory import GuestMemory
+from chronovisor.memory.gate import WORDS as GATE_WORDS
 from chronovisor.memory.gate import Gate, Place
 from chronovisor.memory.word_queue import WORDS
 from chronovisor.memory.words import words
@@ -41,8 +42,10 @@ class Surroundings:
     """Makes what H_VIO_SIGNAL sets (`kvm.interface.Vm.signal_mode`)."""
     lan_buffers: Callable[[int], memoryview] = lambda _unit: words(WORDS)
     """Makes the queue of a network card's buffers (`kvm.interface.Vm.lan_buffers`)."""
-    gate: Callable[[int], memoryview] = lambda _unit: words(len(Place))
+    gate: Callable[[int], memoryview] = lambda _unit: words(GATE_WORDS)
     """Makes the words of a device's gate (`kvm.interface.Vm.gate`)."""
+    idle_gate: Callable[[], memoryview] = lambda: words(GATE_WORDS)
+    """Makes those of the gate by which idle vCPUs receive frames (`kvm.interface.Vm.idle_gate`)."""
 
 
 class VioDevice(ABC):

@@ -9,7 +9,9 @@ H_SEND_LOGICAL_LAN, in up to six pieces, and go straight from guest memory to th
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +21,7 @@ from chronovisor.machine.vio.device import Surroundings, VioDevice
 from chronovisor.machine.vio.dma_window import Access, DmaError, Mapped
 from chronovisor.machine.vio.lan_buffers import Descriptor
 from chronovisor.machine.vio.lan_receiver import ENTRY_SIZE, ReceiveQueue, Receiver
-from chronovisor.memory.gate import Place
+from chronovisor.memory.gate import Gate, Place
 from chronovisor.memory.word_queue import WordQueue
 from chronovisor.papr.hcalls import LAN_HEADER, SHORTEST_FRAME, Status
 from chronovisor.papr.logical_lan import CAPABILITIES, CHANGEABLE, CHECKSUMS, Attribute
@@ -67,6 +69,11 @@ class NetworkAdapter(VioDevice):
         """Whether the other end is there."""
         self._changing = threading.Lock()
         """Held around what is done to the receiver."""
+        self._idle = Gate(around.idle_gate())
+        """By which idle vCPUs receive frames while it is open."""
+        words = self._idle.words
+        words[Place.UNIT], words[Place.WINDOW], words[Place.SOURCE] = unit, self.window_number, self.source
+        words[Place.DESCRIPTOR], words[Place.WATCH] = link.descriptor, link.watch
         given = WordQueue(around.lan_buffers(unit))
         self._receiver = Receiver(around.memory, self.window, given, self.interrupt)
         self._attributes = 0
@@ -91,8 +98,7 @@ class NetworkAdapter(VioDevice):
             return Status.PARAMETER
         if not where.valid or not where.size or where.size % ENTRY_SIZE or where.address % ENTRY_SIZE:
             return Status.PARAMETER
-        with self._changing:
-            receiver = self._receiver
+        with self._receiving() as receiver:
             if receiver.queue.size:
                 return Status.RESOURCE
             try:
@@ -108,8 +114,8 @@ class NetworkAdapter(VioDevice):
 
     def free(self) -> Status:
         """H_FREE_LOGICAL_LAN: no buffer is used any more."""
-        with self._changing:
-            self._receiver.unregister()
+        with self._receiving() as receiver:
+            receiver.unregister()
         return Status.SUCCESS
 
     def add_buffer(self, word: int) -> Status:
@@ -117,20 +123,20 @@ class NetworkAdapter(VioDevice):
         buffer = Descriptor.of(word)
         if not buffer.valid or buffer.size <= LAN_HEADER or buffer.address % 4:
             return Status.PARAMETER
-        with self._changing:
-            if not self._receiver.add(word):
+        with self._receiving() as receiver:
+            if not receiver.add(word):
                 return Status.RESOURCE
             if self._asleep:
                 # The thread looks for more of them when it comes to it.
-                self._receiver.open()
+                receiver.open()
                 self._asleep = False
                 self._link.interrupt()
         return Status.SUCCESS
 
     def free_buffer(self, size: int) -> Status:
         """H_FREE_LOGICAL_LAN_BUFFER: take a buffer of that size back."""
-        with self._changing:
-            return Status.SUCCESS if self._receiver.free(size) else Status.NOT_FOUND
+        with self._receiving() as receiver:
+            return Status.SUCCESS if receiver.free(size) else Status.NOT_FOUND
 
     def send(self, words: Sequence[int], token: int) -> Status:
         """H_SEND_LOGICAL_LAN. A frame that the other end does not take is lost."""
@@ -169,14 +175,15 @@ class NetworkAdapter(VioDevice):
 
     def change_address(self, mac: int) -> Status:
         """H_CHANGE_LOGICAL_LAN_MAC."""
-        self._mac = _address(mac)
+        with self._receiving():
+            self._mac = _address(mac)
         return Status.SUCCESS
 
     def change_attributes(self, clear: int, attributes: int) -> int:
         """H_ILLAN_ATTRIBUTES: clear some, set others; return those that there are then."""
         if not self._link.in_memory:
             return 0
-        with self._changing:
+        with self._receiving():
             self._set_attributes(self._attributes & ~clear | attributes & CHANGEABLE)
         return self._attributes | CAPABILITIES
 
@@ -187,23 +194,42 @@ class NetworkAdapter(VioDevice):
 
     # Frames that come
 
+    @contextmanager
+    def _receiving(self) -> Iterator[Receiver]:
+        """Have the receiver for the calling thread alone; at other times idle vCPUs may receive frames."""
+        with self._changing:
+            idle, receiver = self._idle, self._receiver
+            idle.close()
+            receiver.take_back(idle.words)
+            try:
+                yield receiver
+            finally:
+                listens = self._up and not self._closing and self._link.begins_with_size
+                if listens and receiver.lend(idle.words):
+                    idle.words[Place.ADDRESS] = int.from_bytes(self._mac, "big")
+                    idle.open()
+
     def _listen(self) -> None:
         link, receiver = self._link, self._receiver
         try:
             while not self._closing:
-                frames: Sequence[memoryview] = ()
                 seconds = _LOOK_AGAIN if receiver.going and receiver.waits else None
+                has_come = False
                 if receiver.is_full:
                     link.wait(seconds)
                 else:
-                    frames = link.receive(seconds)
-                with self._changing:
+                    has_come = link.await_frames(seconds)
+                with self._receiving():
+                    frames = link.read() if has_come else ()
                     receiver.hand_over([frame for frame in frames if self._is_for_guest(frame)])
                     self._asleep = receiver.waits
         except LinkEndedError as error:
             with self._sending:
                 self._up = False
                 self.gate.close()
+            with self._receiving():
+                # No vCPU listens any more.
+                pass
             self.around.tell(f"network {self.unit:x}: {error}; the guest goes on without it")
 
     def _is_for_guest(self, frame: memoryview) -> bool:
@@ -216,25 +242,25 @@ class NetworkAdapter(VioDevice):
     def reset(self) -> None:
         """Be as when the machine is switched on; the link stays."""
         super().reset()
-        with self._changing:
-            self._receiver.unregister()
+        with self._receiving() as receiver:
+            receiver.unregister()
             self._set_attributes(0)
 
     def pause(self) -> None:
         """Hand over no frame until `resume`."""
-        with self._changing:
-            self._receiver.going = False
+        with self._receiving() as receiver:
+            receiver.going = False
 
     def resume(self) -> None:
         """Hand over what comes."""
-        with self._changing:
-            self._receiver.going = True
+        with self._receiving() as receiver:
+            receiver.going = True
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._listen, name=f"network {self.unit:x}", daemon=True
                 )
                 self._thread.start()
-            self._receiver.hand_over()
+            receiver.hand_over()
         # While it is paused the thread may wait for this alone.
         self._link.interrupt()
 
@@ -261,6 +287,9 @@ class NetworkAdapter(VioDevice):
         with self._sending:
             self._closing = True
             self.gate.close()
+        with self._receiving():
+            while self._idle.words[Place.LISTENER]:
+                time.sleep(0)
         self._link.interrupt()
         if self._thread is not None:
             self._thread.join()
@@ -294,12 +323,12 @@ class NetworkAdapter(VioDevice):
         is_queue = in_entries and following < max(size, 1)
         if not is_queue or len(state.mac) != len(self._mac) or state.attributes & ~CHANGEABLE:
             raise ValueError("a network's state makes no sense")
-        receiver = self._receiver
-        receiver.unregister()
-        self.window.load(state.window)
-        self._mac, self.signals, receiver.dropped = state.mac, state.signals, state.dropped
-        receiver.buffer_list, receiver.queue = state.buffer_list, state.queue
-        self._set_attributes(state.attributes)
+        with self._receiving() as receiver:
+            receiver.unregister()
+            self.window.load(state.window)
+            self._mac, self.signals, receiver.dropped = state.mac, state.signals, state.dropped
+            receiver.buffer_list, receiver.queue = state.buffer_list, state.queue
+            self._set_attributes(state.attributes)
         for word in state.buffers:
             if self.add_buffer(word) != Status.SUCCESS:
                 raise ValueError(f"a network's buffer {word:#x} makes no sense")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 MOST_BUFFERS: Final = 4096
@@ -49,12 +50,7 @@ class Buffers:
         """Have another one; False if there are too many."""
         if self._count >= MOST_BUFFERS:
             return False
-        size = word >> 32 & _SIZE
-        buffers = self._by_size.get(size)
-        if buffers is None:
-            buffers = self._by_size[size] = deque()
-            insort(self._sizes, size)
-        buffers.append(word)
+        self._of_size(word).append(word)
         self._count += 1
         return True
 
@@ -70,13 +66,34 @@ class Buffers:
             return None
         if size > most:
             return None
+        return self._take(size, 1)[0] & _ADDRESS
+
+    def lend(self, most: int) -> list[int]:
+        """Take up to so many of the smallest size, and return their descriptors."""
+        return self._take(self._sizes[0], most) if self._sizes else []
+
+    def put_back(self, words: Sequence[int]) -> None:
+        """Have those again that were lent last and not used."""
+        if words:
+            self._of_size(words[0]).extendleft(reversed(words))
+            self._count += len(words)
+
+    def _of_size(self, word: int) -> deque[int]:
+        size = word >> 32 & _SIZE
+        buffers = self._by_size.get(size)
+        if buffers is None:
+            buffers = self._by_size[size] = deque()
+            insort(self._sizes, size)
+        return buffers
+
+    def _take(self, size: int, most: int) -> list[int]:
         buffers = self._by_size[size]
-        word = buffers.popleft()
+        words = [buffers.popleft() for _ in range(min(most, len(buffers)))]
         if not buffers:
             del self._by_size[size]
             self._sizes.remove(size)
-        self._count -= 1
-        return word & _ADDRESS
+        self._count -= len(words)
+        return words
 
     def words(self) -> tuple[int, ...]:
         """Return the descriptors of all."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import monotonic
@@ -12,6 +13,7 @@ from chronovisor.machine.vio.dma_window import Access, DmaError, DmaWindow
 from chronovisor.machine.vio.lan_buffers import MOST_BUFFERS, Buffers
 from chronovisor.machine.vio.lan_merging import SHORTEST_SEGMENT, Frame, Merged, merge
 from chronovisor.memory import PAGE_SIZE, GuestMemory
+from chronovisor.memory.gate import MOST_LENT, Place
 from chronovisor.memory.word_queue import PLACES, WordQueue
 from chronovisor.papr.hcalls import LAN_HEADER
 from chronovisor.papr.logical_lan import EntryFlag
@@ -137,6 +139,34 @@ class Receiver:
             self._given.open()
         else:
             self._given.close()
+
+    # Idle vCPUs
+
+    def lend(self, words: memoryview) -> bool:
+        """Leave the queue and some buffers to idle vCPUs, in the words of their gate; whether it has.
+
+        Nothing else is called before `take_back`.
+        """
+        if not self.going or not self.queue.size or self._waiting:
+            return False
+        self._collect()
+        lent = self._buffers.lend(MOST_LENT)
+        address, size, following, toggle = self.queue
+        words[Place.QUEUE], words[Place.QUEUE_SIZE] = address, size
+        words[Place.NEXT], words[Place.TOGGLE] = following, toggle
+        words[Place.FLAGS] = _VALID | LAN_HEADER | (_CHECKED if self.checked else 0)
+        words[Place.LENT], words[Place.USED] = len(lent), 0
+        words[Place.BUFFER : Place.BUFFER + len(lent)] = array("Q", lent)
+        return bool(lent)
+
+    def take_back(self, words: memoryview) -> None:
+        """Have again what was lent, as the vCPUs have left it; nothing if nothing was."""
+        if lent := words[Place.LENT]:
+            used = words[Place.USED]
+            self._buffers.put_back(words[Place.BUFFER + used : Place.BUFFER + lent].tolist())
+            following, toggle = words[Place.NEXT], bool(words[Place.TOGGLE])
+            self.queue = self.queue._replace(next=following, toggle=toggle)
+            words[Place.LENT] = 0
 
     # Frames
 
