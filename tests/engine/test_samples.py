@@ -25,8 +25,8 @@ BOTH = 0b11
 class Sampled:
     """A guest that runs the loop for some samples at a time."""
 
-    def __init__(self) -> None:
-        self.guest = Guest(NativeEngine, LOOP)
+    def __init__(self, text: str = LOOP) -> None:
+        self.guest = Guest(NativeEngine, text)
         assert isinstance(self.guest.engine, NativeEngine)
         self.engine = self.guest.engine
         thread = self.guest.thread()
@@ -56,6 +56,16 @@ def test_a_sample_has_the_line_of_its_block_put_together() -> None:
     # The rest of a round has at least changed r3, and r4 a step later.
     added, changed = rounds + (rest > 0), value ^ (rounds + 1) * (rest > 1)
     assert (one.thread.CIA, one.thread.gpr[3], one.thread.gpr[4]) == (CODE + 4 * rest, added, changed)
+
+
+def test_blocks_beside_a_sampled_one_get_lines_if_they_are_decoded() -> None:
+    # All of the first 14 blocks, and from then on a loop in the sixth.
+    text = f"{'nop; ' * 32 * 5}b past; loop: addi r3,r3,1; b loop; past: {'nop; ' * 32 * 8}b loop"
+    one = Sampled(text)
+    one.run(2)
+    one.pages.provide_room()
+    one.run(20)
+    assert one.note.lines == 0b00111111111100
 
 
 def test_samples_of_quiet_blocks_are_counted_once_the_block_has_a_line() -> None:

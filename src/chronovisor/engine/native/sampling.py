@@ -1,4 +1,4 @@
-"""Taking a sample in native code, which also has the line of the sampled block put together.
+"""Taking a sample in native code, which also has lines put together for the sampled block and some beside.
 
 Most samples tell nothing new: their block has a line but no region, and a region of their page is being made
 already. Those are only counted. Python takes the others.
@@ -13,6 +13,7 @@ from llvmlite import ir
 from chronovisor.engine.native.contexts import mode_pages
 from chronovisor.engine.native.emitter import I1, I8, I32, I64, POINTER, VOID, Emitter, ThreadEmitter, word
 from chronovisor.engine.native.layout import (
+    PAGE_BLOCKS,
     PAGE_INSTRUCTIONS,
     PAGE_SHIFT,
     PLAIN_AT,
@@ -26,6 +27,10 @@ from chronovisor.engine.native.layout import (
     Sample,
 )
 from chronovisor.engine.state import CACHE_BLOCK
+
+#: How many blocks before the sampled one, and behind it, get lines with it, as far as they are decoded. Much
+#: code is executed seldom, but mostly with what lies beside it.
+_BEFORE, _BEHIND = 3, 6
 
 _BLOCK_SHIFT = CACHE_BLOCK.bit_length() - 1
 
@@ -135,14 +140,21 @@ class _Sample(ThreadEmitter):
     def _put_line(
         self, put_line: ir.Function, mode: ir.Value, lines: ir.Value, page: ir.Value, block: ir.Value
     ) -> None:
-        """Put the block's line together, unless another thread changes records: another sample may come."""
+        """Put lines together for the block and those beside it, if no other thread changes records.
+
+        If one does, another sample may come.
+        """
         b = self.b
         decoding = b.inttoptr(_part(self, mode, ModePages, "decoding"), POINTER)
         lock = self.at(decoding, Decoding.lock.offset)
         with self.if_(b.extract_value(b.cmpxchg(lock, word(0), word(1), "seq_cst", "seq_cst"), 1)):
+            # Others may have taken the page's records away: then there are no blocks.
             records = b.load(b.inttoptr(self.read("page_entry"), POINTER), typ=I64)
-            with self.if_(b.icmp_unsigned("!=", records, word(0))):
-                b.call(put_line, [lines, b.inttoptr(records, POINTER), page, block])
+            there = b.icmp_unsigned("!=", records, word(0))
+            with self.each(b.select(there, word(_BEFORE + 1 + _BEHIND), word(0))) as number:
+                one = b.add(b.sub(block, word(_BEFORE)), number)
+                with self.if_(b.icmp_unsigned("<", one, word(PAGE_BLOCKS))):
+                    b.call(put_line, [lines, b.inttoptr(records, POINTER), page, one])
             b.fence("release")
             b.store(word(0), lock)
 
