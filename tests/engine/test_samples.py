@@ -68,6 +68,18 @@ def test_blocks_beside_a_sampled_one_get_lines_if_they_are_decoded() -> None:
     assert one.note.lines == 0b00111111111100
 
 
+def test_a_block_that_is_decoded_later_gets_a_line_at_once() -> None:
+    # A loop in the first block, and code in the 11th once r5 is not 0: no neighbours.
+    text = f"loop: addi r3,r3,1; cmpdi r5,0; beq loop; b far; {'nop; ' * 32 * 10}far: b far"
+    one = Sampled(text)
+    one.pages.provide_room()
+    one.run(20)
+    assert one.note.lines == 1
+    one.thread.gpr[5] = 1
+    one.guest.advance(one.thread, 10)
+    assert one.note.lines == 1 | 1 << 10
+
+
 def test_samples_of_quiet_blocks_are_counted_once_the_block_has_a_line() -> None:
     one = Sampled()
     one.note.quiet = BOTH

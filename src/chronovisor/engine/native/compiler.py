@@ -280,7 +280,7 @@ def runtime_module() -> ir.Module:
         now=define_clock(module),
         translate={access: define_translate(module, access, interrupt, content) for access in Access},
         cross={Access.LOAD: define_cross(module, False), Access.STORE: define_cross(module, True)},
-        decode=define_decode(module, undecoded, define_decode_block(module)),
+        decode=define_decode(module, undecoded, define_decode_block(module), put_line),
         adopt=define_adopt(module),
         flush=define_flush(module),
         invalidate=invalidate,

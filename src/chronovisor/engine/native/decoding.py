@@ -8,30 +8,36 @@ from llvmlite import ir
 
 from chronovisor.engine.native.block_decoder import DONE, DONE_EARLY
 from chronovisor.engine.native.contexts import mode_pages
-from chronovisor.engine.native.emitter import I1, I8, I64, POINTER, ThreadEmitter, word
+from chronovisor.engine.native.emitter import I1, I8, I32, I64, POINTER, ThreadEmitter, word
 from chronovisor.engine.native.layout import (
     PAGE_SHIFT,
     RECORD_HANDLER,
     RECORD_SIZE,
     Decoding,
     ModePages,
+    PageNote,
 )
+from chronovisor.engine.native.sampling import page_note
 from chronovisor.engine.state import CACHE_BLOCK
 
 _BLOCK_SHIFT = CACHE_BLOCK.bit_length() - 1
 
 
-def define_decode(module: ir.Module, undecoded: ir.Function, decode_block: ir.Function) -> ir.Function:
+def define_decode(
+    module: ir.Module, undecoded: ir.Function, decode_block: ir.Function, put_line: ir.Function
+) -> ir.Function:
     """Define ``decode(state)``: decode the block at CIA, in the page that is being executed.
 
     1 bit: the thread can go on. If not, Python decodes: there is a word that native code does not know yet,
     or another thread is changing records.
     """
-    return _Decode(module, undecoded, decode_block).function
+    return _Decode(module, undecoded, decode_block, put_line).function
 
 
 class _Decode(ThreadEmitter):
-    def __init__(self, module: ir.Module, undecoded: ir.Function, decode_block: ir.Function) -> None:
+    def __init__(
+        self, module: ir.Module, undecoded: ir.Function, decode_block: ir.Function, put_line: ir.Function
+    ) -> None:
         super().__init__(module, ir.FunctionType(I1, [POINTER]), "chronovisor_decode")
         b, mode = self.b, mode_pages(self)
         self.decoding = b.inttoptr(self._part(mode, ModePages, "decoding"), POINTER)
@@ -75,6 +81,12 @@ class _Decode(ThreadEmitter):
         with self.if_(b.or_(early, incomplete)):
             pages = b.inttoptr(self._part(mode, ModePages, "early"), POINTER)
             b.store(ir.Constant(I8, 1), self.at(pages, page))
+        lines = b.inttoptr(self._part(mode, ModePages, "lines"), POINTER)
+        present = b.load(self.at(page_note(self, lines, page), PageNote.lines.offset), typ=I32)
+        # A page where a sample found a thread is executed more than once.
+        with self.if_(b.icmp_unsigned("!=", present, ir.Constant(I32, 0))):
+            block = b.lshr(inside, word(_BLOCK_SHIFT))
+            b.call(put_line, [lines, b.inttoptr(records, POINTER), page, block])
         self._return(1)
 
     def _part(self, base: ir.Value, kind: type[ctypes.Structure], name: str) -> ir.Value:

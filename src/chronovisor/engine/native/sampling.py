@@ -40,8 +40,8 @@ def _part(e: Emitter, base: ir.Value, kind: type[ctypes.Structure], name: str) -
     return e.b.load(e.at(base, getattr(kind, name).offset), typ=I64)
 
 
-def _note(e: Emitter, lines: ir.Value, page: ir.Value) -> ir.Value:
-    """The address of a page's note."""
+def page_note(e: Emitter, lines: ir.Value, page: ir.Value) -> ir.Value:
+    """The address of a page's note: a `PageNote`."""
     notes = e.b.inttoptr(_part(e, lines, Lines, "notes"), POINTER)
     return e.at(notes, e.b.mul(page, word(ctypes.sizeof(PageNote))))
 
@@ -55,7 +55,7 @@ def define_put_line(module: ir.Module, undecoded: ir.Function, assemble: ir.Func
     kind = ir.FunctionType(VOID, [POINTER, POINTER, I64, I64])
     e = Emitter(ir.Function(module, kind, "chronovisor_put_line"), {})
     b, (lines, records, page, block) = e.b, e.function.args
-    has_line = e.at(_note(e, lines, page), PageNote.lines.offset)
+    has_line = e.at(page_note(e, lines, page), PageNote.lines.offset)
     present, bit = b.load(has_line, typ=I32), b.trunc(b.shl(word(1), block), I32)
     record = e.at(records, b.mul(block, word(CACHE_BLOCK // 4 * RECORD_SIZE)))
     handler = b.load(e.at(record, RECORD_HANDLER), typ=I64)
@@ -97,7 +97,7 @@ class _Sample(ThreadEmitter):
         executed = self._executed(b.inttoptr(records, POINTER))
 
         lines = b.inttoptr(_part(self, mode, ModePages, "lines"), POINTER)
-        note = _note(self, lines, page)
+        note = page_note(self, lines, page)
         has_line = self.at(note, PageNote.lines.offset)
         block = b.lshr(executed, word(_BLOCK_SHIFT))
         bit = b.trunc(b.shl(word(1), block), I32)
