@@ -26,7 +26,7 @@ class ThreadTime(Protocol):
     purr_ahead: int
     spurr_ahead: int
     pending: int
-    lent: tuple[int, ...] | None
+    lent: object
     """What those that `lend` sets from outside a run were set to last; None to set them again."""
 
 

@@ -10,32 +10,28 @@ from chronovisor.timebase.types import MASK64, SourceTime
 class RunTime:
     """The ticks of the clock that pass while something runs."""
 
-    __slots__ = ("_before", "_since", "_source")
+    __slots__ = ("_before", "_source", "ahead")
 
     def __init__(self, source: TickSource) -> None:
         self._source = source
         self._before = 0
-        self._since: SourceTime | None = None
+        self.ahead: int | None = None
+        """By how many ticks it is ahead of the clock; None while it stands."""
 
     def ticks(self) -> int:
         """Return the ticks up to now."""
-        since = self._since
-        return self._before if since is None else self._before + self._source.ticks() - since
-
-    @property
-    def ahead(self) -> int | None:
-        """By how many ticks it is ahead of the clock; None while it stands."""
-        return None if self._since is None else self._before - self._since
+        ahead = self.ahead
+        return self._before if ahead is None else self._source.ticks() + ahead
 
     def start(self, now: SourceTime) -> None:
         """Count from the tick `now` on."""
-        self._since = now
+        self.ahead = self._before - now
 
     def stop(self, now: SourceTime) -> None:
         """Stop counting at the tick `now`."""
-        if self._since is not None:
-            self._before += now - self._since
-            self._since = None
+        if self.ahead is not None:
+            self._before = now + self.ahead
+            self.ahead = None
 
 
 class RunningCounter:

@@ -39,6 +39,8 @@ class LiveRegisters:
         self.thread = thread
         self._counters = counters
         self._lent_counters = counters.get("PURR"), counters.get("SPURR")
+        self._begun_with: tuple[int, ...] = (0, NOT_LENT, NOT_LENT)
+        """By how much TB, PURR and SPURR are ahead of the clock since `begin`."""
         self._line = line
         self._account_time = account_time
         self._ticks_per_instruction = ticks_per_instruction
@@ -46,7 +48,6 @@ class LiveRegisters:
         clock = thread.core.timebase.clock
         self._origin = clock.origin
         self._virtual = clock.source if clock.source.is_virtual else None
-        self._timebase_ahead = 0
         self._decrementer = thread.decrementer
         self._readers: dict[str, Callable[[], int]] = {
             "TB": self._timebase,
@@ -72,21 +73,24 @@ class LiveRegisters:
         return self._random_bits(64)
 
     def begin(self, thread: HardwareThread) -> None:
-        """Use the registers of `thread` from now on; until the next call nothing moves its timebase."""
+        """Use the registers of `thread` from now on. Until the next call nothing moves its timebase, and the
+        counters that run now run on.
+        """
         self.thread = thread
-        self._timebase_ahead = (self._origin + thread.core.timebase.adjust) & MASK64
+        purr, spurr = self._lent_counters
+        self._begun_with = (
+            (self._origin + thread.core.timebase.adjust) & MASK64,
+            NOT_LENT if purr is None else purr.ahead,
+            NOT_LENT if spurr is None else spurr.ahead,
+        )
         self._decrementer = thread.decrementer
 
     def lend(self, time: ThreadTime) -> None:
         """Let native code read TB, PURR and SPURR and keep DEC for a run, from their present state."""
-        lent = (
-            self._timebase_ahead,
-            self._decrementer.deadline,
-            self._line.level,
-            *[NOT_LENT if counter is None else counter.ahead for counter in self._lent_counters],
-        )
+        begun_with, deadline, level = lent = (self._begun_with, self._decrementer.deadline, self._line.level)
         if lent != time.lent:
-            time.tb_adjust, time.dec_deadline, time.pending, time.purr_ahead, time.spurr_ahead = lent
+            time.tb_adjust, time.purr_ahead, time.spurr_ahead = begun_with
+            time.dec_deadline, time.pending = deadline, level
             time.lent = lent
         if self._virtual is not None:
             # The concrete evaluator may have executed an instruction that read no time.
