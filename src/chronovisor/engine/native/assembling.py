@@ -219,11 +219,13 @@ class _Assembler(LineCode):
         b.store(b.and_(b.load(self.fits, typ=I1), same), self.fits)
 
 
-def define_assemble(module: ir.Module) -> None:
+def define_assemble(module: ir.Module) -> ir.Function:
     """Define ``assemble(book, records, out)``: it returns the address behind the code.
 
     It puts the code of a block together at ``out``, which has to have room for it. From the block's records
     on, then, control goes to that code. What has no stencil stays with its handler, which the code goes on
     to. The caller has the lock of the mode's records.
     """
-    _Assembler(module).assemble()
+    assembler = _Assembler(module)
+    assembler.assemble()
+    return assembler.function

@@ -14,9 +14,8 @@ from itertools import groupby
 from chronovisor.engine.native import code_cache, compile_server, compiler
 from chronovisor.engine.native.assembling import Book, Known
 from chronovisor.engine.native.block_decoder import BLOCK_INSTRUCTIONS, slot_of
-from chronovisor.engine.native.code_space import CHUNK, code_space
 from chronovisor.engine.native.compile_service import Urgency
-from chronovisor.engine.native.library import HandlerLibrary, runtime, service
+from chronovisor.engine.native.library import HandlerLibrary, service
 from chronovisor.engine.native.line_code import END_SIZE, PIECES_SIZE
 from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.native.pairs import Key
@@ -35,25 +34,8 @@ from chronovisor.engine.statistics import HANDLERS
 MOST_BLOCK_BYTES = BLOCK_INSTRUCTIONS * (MOST_BYTES + PIECES_SIZE) + END_SIZE
 
 
-class Chunk:
-    """Memory for the code of blocks, near the handlers; it is free again when nothing refers to the chunk."""
-
-    def __init__(self, at: int) -> None:
-        self._at = self.next = at
-        self.pages: set[int] = set()
-        """The pages that have blocks in it."""
-
-    @property
-    def has_room(self) -> bool:
-        """Whether there is room for another block."""
-        return self.next + MOST_BLOCK_BYTES <= self._at + CHUNK
-
-    def __del__(self) -> None:
-        code_space().give_chunk(self._at)
-
-
 class BlockCode:
-    """Puts the code of blocks together, in a machine mode."""
+    """What is needed to put the code of blocks together, in a machine mode."""
 
     def __init__(self, library: HandlerLibrary, stencils: StencilSet) -> None:
         self._stencils = stencils
@@ -66,11 +48,11 @@ class BlockCode:
             while self._table[place].handler:
                 place = (place + 1) % count
             self._table[place] = one
-        self._book = Book(
+        #: What native code puts lines together with; it stays as long as this object.
+        self.book = Book(
             *(ctypes.addressof(self._table), count - 1),
             *(ctypes.addressof(stencils.patches), ctypes.addressof(stencils.code)),
         )
-        self._reference = ctypes.byref(self._book)
 
     def _known(self, library: HandlerLibrary) -> Iterator[Known]:
         """The handlers that have stencils."""
@@ -100,13 +82,6 @@ class BlockCode:
             if not near:
                 # The code of the second follows.
                 yield from (Known(handler, place, stencil) for handler in firsts.get(keys[number], ()))
-
-    def assemble(self, records_at: int, chunk: Chunk) -> None:
-        """Put the code of the block together whose first record is at an address, and have it used.
-
-        The chunk has room. The caller has the lock `changing` of the library.
-        """
-        chunk.next = runtime().assemble(self._reference, records_at, chunk.next)
 
 
 _made: dict[Mode, BlockCode | None] = {}

@@ -67,6 +67,18 @@ class CodeSpace:
         return -(-first // _LARGE_PAGE) * _LARGE_PAGE
 
 
+class Chunk:
+    """A chunk in use. It is free again when nothing refers to this any more."""
+
+    def __init__(self, at: int) -> None:
+        self._at = at
+        self.pages: set[int] = set()
+        """The pages whose blocks have code in it."""
+
+    def __del__(self) -> None:
+        code_space().give_chunk(self._at)
+
+
 @cache
 def code_space() -> CodeSpace:
     """The process's one."""

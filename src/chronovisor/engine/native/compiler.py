@@ -274,8 +274,7 @@ def runtime_module() -> ir.Module:
     invalidate = define_invalidate(module, define_forget_pages(module, ask_flush), ask_flush)
     undecoded = define_leaving(module, "chronovisor_undecoded", Left.DECODE)
     content = define_content(module)
-    define_assemble(module)
-    put_line = define_put_line(module, undecoded, module.get_global("chronovisor_assemble"))
+    put_line = define_put_line(module, undecoded, define_assemble(module))
     control = Control(
         now=define_clock(module),
         translate={access: define_translate(module, access, interrupt, content) for access in Access},

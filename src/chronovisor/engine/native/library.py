@@ -44,7 +44,6 @@ DecodeBlock = ctypes.PYFUNCTYPE(
     *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64),
 )
 
-Assemble = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64)
 PutLine = ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)
 
 _SYMBOLS = tuple(
@@ -63,7 +62,6 @@ _SYMBOLS = tuple(
             "fill_nothing",
             "end_of_piece",
             "plain",
-            "assemble",
             "put_line",
             "unlink",
             "reach",
@@ -113,9 +111,7 @@ class Runtime:
         self.content = Content(self._library["chronovisor_content"])
         #: Decodes a block of instructions.
         self.decode_block = DecodeBlock(self._library["chronovisor_decode_block"])
-        #: Puts the code of a block together.
-        self.assemble = Assemble(self._library["chronovisor_assemble"])
-        #: The same for a block of a page, with what its mode knows of lines.
+        #: Puts a line together for a block of a page.
         self.put_line = PutLine(self._library["chronovisor_put_line"])
         #: Has direct jumps to an instruction lead to its record.
         self.unlink = Unlink(self._library["chronovisor_unlink"])

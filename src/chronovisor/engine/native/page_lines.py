@@ -7,8 +7,8 @@ import mmap
 from collections.abc import Iterator, Mapping
 from weakref import ReferenceType, ref
 
-from chronovisor.engine.native.block_code import MOST_BLOCK_BYTES, BlockCode, Chunk, block_code
-from chronovisor.engine.native.code_space import CHUNK, code_space
+from chronovisor.engine.native.block_code import MOST_BLOCK_BYTES, BlockCode, block_code
+from chronovisor.engine.native.code_space import CHUNK, Chunk, code_space
 from chronovisor.engine.native.layout import Lines, PageNote
 from chronovisor.engine.native.library import HandlerLibrary
 from chronovisor.engine.native.page_records import Records
@@ -70,7 +70,7 @@ class PageLines:
         if len(self._chunks) < MOST_CHUNKS and (at := code_space().take_chunk()) is not None:
             self.present = made = Chunk(at)
             self._chunks.append(ref(made))
-            self._known.book = _book_at(self._code)
+            self._known.book = ctypes.addressof(self._code.book)
             self._known.next, self._known.last = at, at + CHUNK - MOST_BLOCK_BYTES
             return []
         oldest = self._chunks[0]() if self._chunks else None
@@ -89,8 +89,3 @@ class PageLines:
         if self.present is not None and page in records:
             records[page].chunks.add(self.present)
             self.present.pages.add(page)
-
-
-def _book_at(code: BlockCode) -> int:
-    """The address of what `assemble` needs."""
-    return ctypes.addressof(code._book)

@@ -7,7 +7,7 @@ import mmap
 from contextlib import suppress
 from functools import cache
 
-from chronovisor.engine.native.block_code import Chunk
+from chronovisor.engine.native.code_space import Chunk
 from chronovisor.engine.native.layout import PAGE_RECORDS_SIZE
 
 #: Bytes from one page's records to the next page's: whole cache lines.
