@@ -190,12 +190,13 @@ class DecodedPages:
 
         False if its page has no records or the block is decoded.
         """
-        start = address & -CACHE_BLOCK
+        start, page = address & -CACHE_BLOCK, address >> PAGE_SHIFT
+        block = (start & _PAGE_MASK) // CACHE_BLOCK
         with self.changing:
-            records = self._records.get(address >> PAGE_SHIFT)
+            records = self._records.get(page)
             if records is None:
                 return False
-            place = (start & _PAGE_MASK) // 4 * _RECORD_WORDS
+            place = block * _BLOCK_RECORDS * _RECORD_WORDS
             if records[place] != runtime().undecoded_address:
                 return False
             self.mark(start)
@@ -203,8 +204,11 @@ class DecodedPages:
                 ctypes.addressof(records) + (8 * place), self._memory_at + start, start & _PAGE_MASK
             )
             if early or not self.library.has_pairs:
-                self._early[address >> PAGE_SHIFT] = 1
+                self._early[page] = 1
             self.library.tell()
+            if self.lines.notes[page].lines:
+                # As native code does that decodes a block of such a page.
+                runtime().put_line(self.lines.at, ctypes.addressof(records), page, block)
             return True
 
     def _decode_block(self, records_at: int, block_at: int, inside: int) -> bool:
