@@ -192,6 +192,7 @@ STATEMENTS: dict[str, Callable[..., str]] = {
     # Under the interpreter's lock the hypervisor's own code is as fast.
     "host_io": lambda v, le, a, b, c, d: hex((1 << 64) - 1),
     "nap": lambda v, le, a, b: "0",
+    "alarm": lambda v, le, a, b: "0",
     "watch": lambda v, le, a, b, c: "0",
     "decline": lambda v, le: "raise Declined",
     "interrupt": lambda v, le, a: (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Final
 
 from chronovisor.hypervisor.hypercall_declarations import answers, decline_if, end
@@ -276,6 +277,8 @@ def _send_lan(m: HypercallMachine) -> None:
 
 # In H_CEDE
 
+_SOON: Final = Ticks.from_ns(500_000).value
+"""How long the card's thread leaves frames to a vCPU that has just received one."""
 _TOGGLE_SHIFT: Final = EntryFlag.TOGGLE.bit_length() - 1
 _NONE: Final = (1 << 64) - 1
 """What stands for no file."""
@@ -287,29 +290,46 @@ class Listening:
     def __init__(self, m: HypercallMachine, wanted: Value) -> None:
         self._m = m
         gate = self._gate = _Gate(m, m.value(IDLE_GATE))
-        wanted = wanted & gate.word(Place.OPEN).ne(0) & m.shared(PRESENTER_WORD).ne(0)
+        able = gate.word(Place.OPEN).ne(0) & gate.word(Place.USED).ult(gate.word(Place.LENT))
+        wanted = wanted & able & m.shared(PRESENTER_WORD).ne(0)
         self._listens = gate.exchange(Place.LISTENER, m.select(wanted, m.value(0), m.value(_NONE)), 1)
         self._epoll, self._file = gate.word(Place.WATCH), gate.word(Place.DESCRIPTOR)
         self.file = m.select(self._listens, self._file, m.value(_NONE))
         """The descriptor of what frames come from; all ones if it waits for none."""
         with m.when(self._listens):
-            m.watch(self._epoll, self._file, 0)
+            was_watched = gate.word(Place.WATCHED).ne(0)
+            with m.when(was_watched):
+                m.watch(self._epoll, self._file, 0)
+            with m.when(~was_watched):
+                m.alarm(gate.word(Place.ALARM), 0)
+            gate.put(Place.WATCHED, 1)
 
     def end(self) -> None:
-        """Have the card's thread wait again: it takes what is left."""
-        with self._m.when(self._listens):
-            self._m.watch(self._epoll, self._file, 1)
-            self._gate.put(Place.LISTENER, 0)
+        """Have the card's thread wait again: it takes what is left.
+
+        A vCPU that has just received a frame may soon wait for the next one. Until then the thread sleeps on.
+        """
+        m, gate = self._m, self._gate
+        with m.when(self._listens):
+            is_watched = gate.word(Place.WATCHED).ne(0)
+            with m.when(is_watched):
+                m.watch(self._epoll, self._file, 1)
+            with m.when(~is_watched):
+                m.alarm(gate.word(Place.ALARM), _SOON)
+            gate.put(Place.LISTENER, 0)
 
     def receive(self) -> None:
-        """Put the frame that has come into a buffer, if it is a short one, and interrupt the guest."""
+        """Put one or two frames that have come into buffers, if they are short, and interrupt the guest."""
         m, gate = self._m, self._gate
         with m.when(gate.exchange(Place.BUSY, 0, 1)):
             with m.when(gate.word(Place.OPEN).ne(0)):
-                self._put_frame()
+                self._put_frame(interrupts=True)
+                with m.when(gate.word(Place.WATCHED).eq(0)):
+                    # Another one needs no interrupt of its own: the guest has executed nothing since.
+                    self._put_frame(interrupts=False)
             gate.leave()
 
-    def _put_frame(self) -> None:
+    def _put_frame(self, interrupts: bool) -> None:
         m, gate = self._m, self._gate
         used, lent = gate.word(Place.USED), gate.word(Place.LENT)
         buffer = gate.word(used + int(Place.BUFFER))
@@ -321,15 +341,21 @@ class Listening:
         entry, has_entry = gate.mapped(queue + following, _MESSAGE_SIZE, _READ | _WRITE)
         signals = m.word(gate.word(Place.UNIT) | SIGNAL_MODES, 0).ne(0)
         source = Source(m, gate.word(Place.SOURCE))
-        able = used.ult(lent) & is_mapped & has_entry & signals & source.can_interrupt
+        able = used.ult(lent) & is_mapped & has_entry
+        if interrupts:
+            able = able & signals & source.can_interrupt
         with m.when(able):
             at = start + LAN_HEADER
             frame = m.peek_host(self._file, at, room - LAN_HEADER)
             head = m.load_real(at)
             is_ours = (head >> 16).eq(gate.word(Place.ADDRESS)) | ((head >> 56) & 1).ne(0)
             is_good = frame.ult(most) & ~frame.ult(SHORTEST_FRAME) & is_ours
-            # One interrupt too many does no harm.
-            with m.when(is_good), m.when(source.show()), m.when(source.present()):
+            with ExitStack() as conditions:
+                conditions.enter_context(m.when(is_good))
+                if interrupts:
+                    # One interrupt too many does no harm.
+                    conditions.enter_context(m.when(source.show()))
+                    conditions.enter_context(m.when(source.present()))
                 m.skip_host(self._file, frame)
                 m.store_real(entry + 8, m.load_real(start))
                 toggle = gate.word(Place.TOGGLE)
@@ -340,3 +366,4 @@ class Listening:
                 gate.put(Place.NEXT, m.select(wraps, m.value(0), behind))
                 gate.put(Place.TOGGLE, toggle ^ wraps.zext(64))
                 gate.put(Place.USED, used + 1)
+                gate.put(Place.WATCHED, 0)

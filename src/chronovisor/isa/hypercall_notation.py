@@ -94,6 +94,12 @@ class HypercallMachine(Machine):
         """
         return self.trace.emit("nap", 1, (ticks, descriptor))
 
+    def alarm(self, timer: Value, ticks: Value | int) -> Value:
+        """Have one of the machine's timers go off after so many ticks, less than a second, or not at all (0);
+        1 bit: done.
+        """
+        return self.trace.emit("alarm", 1, (timer, self.value(ticks)))
+
     def watch(self, epoll: Value, descriptor: Value, told: Value | int) -> Value:
         """Have who waits by an epoll instance be told of a file, or not (0); 1 bit: done."""
         return self.trace.emit("watch", 1, (epoll, descriptor, self.value(told)))

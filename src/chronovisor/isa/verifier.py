@@ -137,6 +137,7 @@ SHAPES: Final[dict[str, Shape]] = {
     "exchange_word": lambda v: v.width == 1 and _widths(v) == (64,) * 4,
     "host_io": lambda v: v.width == 64 and _widths(v) == (64,) * 4 and v.detail in _HOST_IO,
     "nap": lambda v: v.width == 1 and _widths(v) == (64, 64),
+    "alarm": lambda v: v.width == 1 and _widths(v) == (64, 64),
     "watch": lambda v: v.width == 1 and _widths(v) == (64, 64, 64),
     "decline": _operands(),
     "interrupt": _interrupts,

@@ -8,6 +8,7 @@ protocol of QEMU's `-netdev stream`). A tap device is a network card of the mach
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import ipaddress
@@ -18,6 +19,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -133,6 +135,16 @@ def _is_there(device: str) -> bool:
     return True
 
 
+def _timer() -> int:
+    """Return the descriptor of a timer (timerfd), which is not set."""
+    descriptor: int = ctypes.CDLL(None, use_errno=True).timerfd_create(
+        time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC
+    )
+    if descriptor < 0:
+        raise MachineError(f"net: there is no timer: {os.strerror(ctypes.get_errno())}")
+    return descriptor
+
+
 class LinkEndedError(Exception):
     """The other end is gone; the text says how."""
 
@@ -154,7 +166,9 @@ class Link(ABC):
         self._call = select.poll()
         self._call.register(self._called, select.POLLIN)
         self._ready = select.epoll()
-        for one in (descriptor, self._called):
+        self.alarm = _timer()
+        """The descriptor of a timer that makes `await_frames` look for frames."""
+        for one in (descriptor, self._called, self.alarm):
             self._ready.register(one, select.EPOLLIN)
 
     @property
@@ -165,10 +179,17 @@ class Link(ABC):
     def await_frames(self, seconds: float | None = None) -> bool:
         """Wait for frames; False after `interrupt`, or after so many seconds."""
         found = [descriptor for descriptor, _ in self._ready.poll(seconds)]
+        if self.alarm in found:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self.alarm, 8)
         if self._called in found:
             os.eventfd_read(self._called)
             return False
         return bool(found)
+
+    def listen(self) -> None:
+        """Have `await_frames` end as soon as frames come: an idle vCPU may have taken that over."""
+        self._ready.modify(self.descriptor, select.EPOLLIN)
 
     def wait(self, seconds: float | None = None) -> None:
         """Wait for `interrupt` as `await_frames` does, and leave frames at the other end."""
@@ -200,6 +221,7 @@ class Link(ABC):
     def close(self) -> None:
         """End it. No other method is called then."""
         self._ready.close()
+        os.close(self.alarm)
         os.close(self._called)
 
 

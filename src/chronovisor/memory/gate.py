@@ -46,18 +46,22 @@ class Place(IntEnum):
     """The descriptor of the epoll instance by which the card's thread waits for frames."""
     LISTENER = 14
     """1 while a vCPU waits in the thread's place."""
-    TOGGLE = 15
+    WATCHED = 15
+    """Whether the thread is told of frames at once. If not, and no vCPU waits, ALARM tells it to look."""
+    ALARM = 16
+    """The descriptor of a timer (timerfd) for which the thread waits, too."""
+    TOGGLE = 17
     """1 in the queue's first pass, and the flags of its entries without that."""
-    FLAGS = 16
-    ADDRESS = 17
+    FLAGS = 18
+    ADDRESS = 19
     """The card's address on the network, 48 bits."""
-    LENT = 18
+    LENT = 20
     """How many buffers are there to be used, how many of them were, and the first one."""
-    USED = 19
-    BUFFER = 20
+    USED = 21
+    BUFFER = 22
 
 
-MOST_LENT: Final = 16
+MOST_LENT: Final = 64
 """Buffers."""
 WORDS: Final = len(Place) - 1 + MOST_LENT
 """Words of a gate."""

@@ -16,7 +16,8 @@ from chronovisor.engine.native.layout import PAGE_SHIFT
 from chronovisor.engine.state import CACHE_BLOCK
 from chronovisor.isa.values import Value
 
-_READ, _PWRITE64, _WRITEV, _RECVMSG, _EPOLL_CTL, _PPOLL, _PREADV2 = 0, 18, 20, 47, 233, 271, 327
+_READ, _PWRITE64, _WRITEV, _RECVMSG, _EPOLL_CTL, _PPOLL = 0, 18, 20, 47, 233, 271
+_TIMERFD_SETTIME, _PREADV2 = 286, 327
 _POLLIN = _EPOLLIN = 1
 _EPOLL_CTL_MOD = 3
 _MSG_PEEK, _MSG_DONTWAIT = 0x2, 0x40
@@ -77,7 +78,7 @@ def nap(e: ThreadEmitter, v: Value, ticks: ir.Value, file: ir.Value) -> ir.Value
         b.fence("seq_cst")
         wanted = b.icmp_unsigned("!=", e.read("exit_request"), word(0))
         with e.if_(b.not_(b.or_(wanted, e.external_waits()))), _outside(e):
-            time = _words(e, [word(0), b.lshr(b.mul(ticks, word(_NANOSECONDS)), word(_TICK_SHIFT))])
+            time = _words(e, _timespec(e, ticks))
             # A `struct pollfd`: the descriptor and the events in 32 and 16 bits, and what is found in 16. One
             # with a descriptor below 0 is passed over.
             wanted = [b.or_(b.and_(one, word(0xFFFF_FFFF)), word(_POLLIN << 32)) for one in (bell, file)]
@@ -94,6 +95,19 @@ def nap(e: ThreadEmitter, v: Value, ticks: ir.Value, file: ir.Value) -> ir.Value
                 _system_call(e, _READ, [bell, place, word(8)])
         e.write("napping", word(0))
     return b.load(readable, typ=I1)
+
+
+def alarm(e: ThreadEmitter, v: Value, timer: ir.Value, ticks: ir.Value) -> ir.Value:
+    """1 bit: the timer is set."""
+    # A `struct itimerspec`: it goes off once.
+    time = _words(e, [word(0), word(0), *_timespec(e, ticks)])
+    done = _system_call(e, _TIMERFD_SETTIME, [timer, word(0), time, word(0)])
+    return e.b.icmp_unsigned("==", done, word(0))
+
+
+def _timespec(e: ThreadEmitter, ticks: ir.Value) -> list[ir.Value]:
+    """Less than a second as a `struct timespec`."""
+    return [word(0), e.b.lshr(e.b.mul(ticks, word(_NANOSECONDS)), word(_TICK_SHIFT))]
 
 
 def watch(e: ThreadEmitter, v: Value, epoll: ir.Value, file: ir.Value, told: ir.Value) -> ir.Value:

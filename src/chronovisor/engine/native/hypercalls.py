@@ -253,6 +253,7 @@ _ROWS: dict[str, Row] = {
     "store_real": _store_real,
     "host_io": host_io.host_io,
     "nap": host_io.nap,
+    "alarm": host_io.alarm,
     "watch": host_io.watch,
     "init_page": _init_page,
     "set_words": _set_words,

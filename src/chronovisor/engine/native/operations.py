@@ -311,7 +311,7 @@ CONCRETE_ALONE = frozenset(
     {
         *("random", "load_real", "update_real", "store_real", "translated"),
         *("read_shared", "exchange_shared", "init_page"),
-        *("read_word", "exchange_word", "set_words", "host_io", "nap", "watch", "decline"),
+        *("read_word", "exchange_word", "set_words", "host_io", "nap", "alarm", "watch", "decline"),
     }
 )
 

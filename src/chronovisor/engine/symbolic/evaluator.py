@@ -326,6 +326,7 @@ STATEMENTS: dict[str, Callable[..., z3.BitVecRef]] = {
     # What a file has is unknown, and so is whether it can be had at once.
     "host_io": lambda e, v, a, b, c, d: z3.FreshConst(z3.BitVecSort(64), "moved"),
     "nap": lambda e, v, a, b: z3.FreshConst(z3.BitVecSort(1), "readable"),
+    "alarm": lambda e, v, a, b: z3.FreshConst(z3.BitVecSort(1), "set"),
     "watch": lambda e, v, a, b, c: z3.FreshConst(z3.BitVecSort(1), "watched"),
     "decline": lambda e, v: e.end("DECLINED", z3.BitVecVal(0, 64), z3.BoolVal(True)),
     "interrupt": lambda e, v, a: e.end(v.detail, a, z3.BoolVal(True)),

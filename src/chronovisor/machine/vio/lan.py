@@ -74,6 +74,7 @@ class NetworkAdapter(VioDevice):
         words = self._idle.words
         words[Place.UNIT], words[Place.WINDOW], words[Place.SOURCE] = unit, self.window_number, self.source
         words[Place.DESCRIPTOR], words[Place.WATCH] = link.descriptor, link.watch
+        words[Place.ALARM], words[Place.WATCHED] = link.alarm, 1
         given = WordQueue(around.lan_buffers(unit))
         self._receiver = Receiver(around.memory, self.window, given, self.interrupt)
         self._attributes = 0
@@ -204,6 +205,9 @@ class NetworkAdapter(VioDevice):
             try:
                 yield receiver
             finally:
+                if not (idle.words[Place.WATCHED] or idle.words[Place.LISTENER]):
+                    self._link.listen()
+                    idle.words[Place.WATCHED] = 1
                 listens = self._up and not self._closing and self._link.begins_with_size
                 if listens and receiver.lend(idle.words):
                     idle.words[Place.ADDRESS] = int.from_bytes(self._mac, "big")
