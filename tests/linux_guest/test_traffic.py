@@ -91,9 +91,9 @@ class Lent(Link):
     def at_rest(self) -> bool:
         return self._passt.at_rest
 
-    def _receive(self) -> Sequence[memoryview]:
+    def read(self) -> Sequence[memoryview]:
         with self._reading:
-            return [memoryview(bytes(frame)) for frame in self._passt._receive()]
+            return [memoryview(bytes(frame)) for frame in self._passt.read()]
 
     def send(self, frame: Sequence[memoryview]) -> bool:
         return self._passt.send(frame)
