@@ -75,7 +75,6 @@ class _Assembler(LineCode):
         """An instruction of the line: its stencil, if the stencil's holes can be filled."""
         b, record = self.b, self.record(number)
         b.store(word(0), self.element(self.line, number))
-        b.store(word(1), self.element(self.returns, number))
         b.store(ir.Constant(I1, 0), self.fits)
         b.store(self.load(self.jump_count), self.jumps_before)
         self._find(self.handler(number), record)
@@ -112,7 +111,6 @@ class _Assembler(LineCode):
         b.position_at_end(fits)
         b.store(out, self.element(self.line, number))
         b.store(b.add(out, size), self.out)
-        b.store(self.part(stencil, Stencil, "jumps"), self.element(self.returns, number))
         with self.if_(b.icmp_unsigned("!=", self.part(stencil, Stencil, "taken"), word(0))):
             target, moved = self.target(number)
             self.go_to(b.add(self.first, target), moved)

@@ -92,8 +92,6 @@ class Registers(ctypes.Structure):
         ("reserved_high", ctypes.c_uint64),
         # The function that reads the clock: handlers name no address, so that they can be copied anywhere
         ("now", ctypes.c_uint64),
-        # The one that finds the records of other pages: see `define_reach`
-        ("reach", ctypes.c_uint64),
         # Handlers with which regions are left: see `define_end_of_piece` and `define_plain`
         ("end_of_piece", ctypes.c_uint64),
         ("plain", ctypes.c_uint64),
@@ -197,6 +195,10 @@ class Registers(ctypes.Structure):
         ("done_in_regions", ctypes.c_uint64),
         # How often native code has entered each interrupt, by its number
         ("interrupts", ctypes.c_uint64 * (len(INTERRUPT_NUMBERS) + 1)),
+        # The function that finds the records of other pages: see `define_reach`. It is behind all others: a
+        # Debian guest's Python and grep ran up to twice as long in regions with it beside `now`, where it
+        # moves what regions use most by 8 bytes.
+        ("reach", ctypes.c_uint64),
     ]
 
 

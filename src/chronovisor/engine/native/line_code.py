@@ -10,7 +10,7 @@ from typing import Final
 from llvmlite import ir
 
 from chronovisor.engine.native.block_decoder import BLOCK_INSTRUCTIONS
-from chronovisor.engine.native.emitter import I1, I8, I16, I32, I64, POINTER, Emitter, word
+from chronovisor.engine.native.emitter import I8, I16, I32, I64, POINTER, Emitter, word
 from chronovisor.engine.native.layout import (
     PAGE_INSTRUCTIONS,
     RECORD_HANDLER,
@@ -58,10 +58,8 @@ class LineCode(Emitter):
         self.out = b.alloca(I64)
         b.store(b.ptrtoint(first, I64), self.out)
         #: The address of each instruction's code in the line, 0 if its handler goes on doing it; and then of
-        #: its entry, 0 if it has none.
+        #: its entry.
         self.line, self.entries = (b.alloca(I64, size=BLOCK_INSTRUCTIONS) for _ in range(2))
-        #: Whether control comes to the instruction behind each by that one's record.
-        self.returns = b.alloca(I64, size=BLOCK_INSTRUCTIONS)
         #: The jumps to pieces, and the addresses of those, 0 before they are made.
         self.jumps = b.alloca(I64, size=2 * MOST_JUMPS)
         self.pieces = b.alloca(I64, size=_PIECES * BLOCK_INSTRUCTIONS)
@@ -221,18 +219,13 @@ class LineCode(Emitter):
     def _entry(self, number: ir.Value) -> None:
         """To an instruction of the line from its record, if the budget is enough for the rest of the line.
 
-        Control only goes forward in a line, and looks at the budget before it enters another. Entries take as
-        much room as half of the line. So not all instructions have one: handlers lead to the next one soon.
+        Control only goes forward in a line, and looks at the budget before it enters another.
         """
         b = self.b
         code = self.load(self.element(self.line, number))
         entry = self.element(self.entries, number)
         b.store(word(0), entry)
-        before = b.select(b.icmp_unsigned("==", number, word(0)), number, b.sub(number, word(1)))
-        is_even = b.not_(b.trunc(number, I1))
-        returns = b.icmp_unsigned("!=", self.load(self.element(self.returns, before)), word(0))
-        wanted = b.or_(is_even, returns)
-        with self.if_(b.and_(wanted, b.icmp_unsigned("!=", code, word(0)))):
+        with self.if_(b.icmp_unsigned("!=", code, word(0))):
             b.store(self.load(self.out), entry)
             inside = b.add(self.first, number)
             self._code(_COMPARE_BUDGET_8, (b.sub(word(BLOCK_INSTRUCTIONS), number), I8))

@@ -114,7 +114,6 @@ class Piece:
     code: bytes
     patches: list[Patch]
     taken: bool = False
-    jumps: bool = False
 
     def fall_through(self) -> None:
         """Have the end of the code lead to the instruction behind without a jump, if it leads there.
@@ -180,8 +179,7 @@ def compile_stencils(mode: Mode) -> bytes:
             continue
         place = ANY_RECORD if variant.place is None else variant.place
         value = ANY_VALUE if variant.number is None else variant.number
-        jumps = any(v.op == "set" and v.detail == "NIA" for v in program.statements())
-        rows[name] = _Wanted(Row(_key_numbers()[key], near, place, value), variant, jumps)
+        rows[name] = _Wanted(Row(_key_numbers()[key], near, place, value), variant)
         if len(rows) >= _FEW_FUNCTIONS:
             made += _compiled(module, rows)
             module, rows = compiler.new_module("stencils"), {}
@@ -194,7 +192,6 @@ class _Wanted:
 
     row: Row
     variant: Variant
-    jumps: bool
 
     def conditions(self, behind: int) -> Iterator[Patch]:
         """What is put behind the code, whose size this is, only to see which records the stencil is for."""
@@ -247,7 +244,6 @@ def _compiled(module: ir.Module, rows: dict[str, _Wanted]) -> Iterator[tuple[Row
             piece = _piece(text.data(), functions[name]["st_value"], functions[name]["st_size"], holes)
             if piece is not None and len(piece.code) <= MOST_BYTES:
                 piece.fall_through()
-                piece.jumps = wanted.jumps
                 piece.patches += wanted.conditions(len(piece.code))
                 yield wanted.row, piece
 
@@ -311,8 +307,7 @@ def _encoded(made: Iterable[tuple[Row, Piece]]) -> bytes:
             stencils[-1].last = 0
         rows.append(row)
         counts = len(piece.code), len(piece.patches)
-        ways = {"taken": piece.taken, "jumps": piece.jumps}
-        stencils.append(Stencil(len(code), len(patches), *counts, last=1, **ways))
+        stencils.append(Stencil(len(code), len(patches), *counts, last=1, taken=piece.taken))
         patches += piece.patches
         # Eight bytes at a time are copied.
         code += piece.code + bytes(-len(piece.code) % 8)

@@ -53,13 +53,13 @@ class Patch(ctypes.Structure):
 class Stencil(ctypes.Structure):
     """The code of a stencil, and its patches. If these do not fit, the stencil behind it is tried, unless it
     is the ``last``. From the end of the code control goes to the target of the jump if it is ``taken``, else
-    to the instruction behind. ``jumps`` is 1 if the instruction may go anywhere else.
+    to the instruction behind.
     """
 
     _fields_ = [
         *((name, ctypes.c_uint32) for name in ("at", "first_patch")),
         *((name, ctypes.c_uint16) for name in ("size", "patch_count")),
-        *((name, ctypes.c_uint8) for name in ("last", "taken", "jumps", "unused")),
+        *((name, ctypes.c_uint16) for name in ("last", "taken")),
     ]
 
 
