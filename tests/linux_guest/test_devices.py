@@ -41,6 +41,8 @@ mount -t proc proc /proc
 mount -t devtmpfs dev /dev
 {loading}
 ifconfig lo up
+# While the card is up, ibmveth may lose its buffer to a new MTU in the middle of a frame, and panics.
+set_mtu() {{ ifconfig eth0 down; ifconfig eth0 mtu $1 up; route add default gw $(cat /tmp/router); }}
 ifconfig eth0 up
 udhcpc -i eth0 -s /bin/configure -O mtu -q -n >/dev/null 2>&1
 mkdir /mnt
@@ -66,7 +68,9 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 CONFIGURE = b"""#!/bin/sh
 [ "$1" = bound ] || exit 0
-ifconfig $interface $ip netmask $subnet ${mtu:+mtu $mtu}
+ifconfig $interface down
+ifconfig $interface ${mtu:+mtu $mtu}
+ifconfig $interface $ip netmask $subnet up
 route add default gw $router
 echo $router >/tmp/router
 """
@@ -219,7 +223,7 @@ def test_a_guest_that_moves_with_its_disk_and_a_network(disk: Path, server: int)
 BOTH_WAYS = """
 mkdir -p /sys
 mount -t sysfs sys /sys
-ifconfig eth0 mtu 1500
+set_mtu 1500
 frames() { cat /sys/class/net/eth0/statistics/$1_packets; }
 came=$(frames rx)
 wget -q -O /tmp/much http://$(cat /tmp/router):PORT/much

@@ -113,7 +113,7 @@ class Kept(NetworkOption):
 
 
 FETCHING = """
-ifconfig eth0 mtu 1500
+set_mtu 1500
 n=0
 until [ -e /tmp/stop ]; do
   n=$((n + 1))
@@ -146,7 +146,7 @@ def test_connections_go_on_over_moves(disk: Path, server: int, asked: list[str])
     guest = boot(hosts[0], server, lines, FETCHING)
     for number in range(MOVES):
         seen = lines.text.count("fetching")
-        assert guest.run_until(partial(has_begun, seen + 1))
+        assert guest.run_until(partial(has_begun, seen + 1)), f"{guest.end}\n{lines.text}"
         guest.resume()
         time.sleep(0.2)
         assert lines.text.count("fetching") == seen + 1, "the file came before the guest moved"

@@ -24,6 +24,7 @@ from chronovisor.cli.kernel_modules import DISK, NETWORK, loading, modules
 from chronovisor.machine.ending import EndReason
 from chronovisor.machine.errors import MachineError
 from chronovisor.machine.host import Host
+from chronovisor.machine.network import MTU
 from chronovisor.machine.vio.attachments import Attachments
 
 IMAGE: Final = "debian.img"
@@ -44,13 +45,16 @@ _LEFT_OUT: Final = ("usr/share/doc/*", "usr/share/man/*", "usr/share/locale/*", 
 _MEMORY: Final = "1G"
 _HOURS: Final = 2
 """More than the second stage takes."""
-# Debian's udev names the card by the end of its unit's address.
+# Debian's udev names the card by the end of its unit's address. ibmveth closes the card for a new MTU, and
+# opens it again: a vCPU that sends a frame meanwhile may find no buffer (Linux 6.1 panics). So DHCP brings no
+# new MTU.
 _FILES: Final = {
     "etc/fstab": "/dev/sda / ext4 errors=remount-ro 0 1\n",
     "etc/hostname": "debian\n",
     "etc/hosts": "127.0.0.1 localhost\n127.0.1.1 debian\n",
     "etc/network/interfaces": (
         "auto lo\niface lo inet loopback\n\nauto ibmveth20\niface ibmveth20 inet dhcp\n"
+        f"    pre-up ip link set dev $IFACE mtu {MTU}\n"
     ),
     "etc/modules": "ibmveth\n",
 }

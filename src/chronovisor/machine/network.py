@@ -34,7 +34,7 @@ _CHUNK: Final = 1 << 18
 """Bytes that are read at once."""
 _WINDOW: Final = 8 << 20
 """Bytes that may wait in the socket to passt, on either side."""
-_MTU: Final = 65512
+MTU: Final = 65512
 """What passt tells guests of their card: the largest that Linux's driver takes is 65,513 bytes."""
 _SO_SNDBUFFORCE: Final = 32
 _TUNSETIFF: Final = 0x4004_54CA
@@ -248,7 +248,7 @@ class Passt(Link):
                     "--foreground",
                     "--quiet",
                     "--mtu",
-                    str(_MTU),
+                    str(MTU),
                     "--fd",
                     str(other.fileno()),
                     *forwarded,
@@ -303,7 +303,7 @@ class Passt(Link):
 
     @property
     def begins_with_size(self) -> bool:
-        """Whether all that was read was whole frames."""
+        """Whether a frame's size is what comes next: no part of a frame has been read."""
         return self._begin == self._end
 
     @property
