@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import struct
 import sys
@@ -142,6 +143,13 @@ _SF, _LE, _DR = int(MSR.SF), int(MSR.LE), int(MSR.DR)
 class NativeThread(Registers, Thread):
     """A thread's registers as a structure in memory; everything of :class:`Thread` works on it too."""
 
+    def __new__(cls, *_: object) -> NativeThread:
+        """A thread whose structure begins a page of the machine's memory.
+
+        So its fields lie in the processor's cache lines as the layout says, alike in each thread.
+        """
+        return cls.from_buffer(mmap.mmap(-1, ctypes.sizeof(cls)))
+
     def __init__(self, memory: GuestMemory, live: LiveRegisters, guest: NativeGuest) -> None:
         super().__init__()
         self.guest = guest
@@ -233,7 +241,7 @@ class NativeThread(Registers, Thread):
         return count
 
     def take_samples(self) -> list[Taken]:
-        """The samples of where the thread was that were left since this was called last, the oldest first.
+        """The samples that native code has left for Python since the last call, the oldest first.
 
         Too many are written over from the first one on.
         """
