@@ -122,7 +122,8 @@ def test_records_keep_the_chunks_of_their_lines() -> None:
     one, free = Sampled(), code_space()._chunks
     one.pages.provide_room()
     one.run(20)
-    at = one.pages.lines.present._at  # type: ignore[union-attr]
+    assert one.pages.lines.present is not None
+    at = one.pages.lines.present._at
     with one.pages.changing:
         assert one.pages.lines.begin_chunk(one.pages._records) == []
     gc.collect()

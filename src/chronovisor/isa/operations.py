@@ -84,7 +84,7 @@ OPERATIONS: dict[str, str] = {
     "nap": "1 bit: the machine's file b can be read, unless b is all ones; the thread has done nothing up to "
     "then, or until somebody wanted something of it, for at most a ticks",
     "alarm": "1 bit: the machine's timer that is its file a goes off in b ticks, or not at all if b is 0",
-    "watch": "1 bit: whoever waits by the epoll instance a is (c is 1) or is not (0) told of its file b",
+    "watch": "1 bit: the epoll instance a now tells of its file b (c is 1), or does not (c is 0)",
     "decline": "the program ends, and the hypervisor does what it was for; it has changed nothing",
     "interrupt": "the instruction ends in the interrupt `detail`, a are SRR1's bits for its cause",
     "resync": "the machine state is looked at again before the next instruction",

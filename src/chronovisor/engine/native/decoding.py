@@ -83,7 +83,7 @@ class _Decode(ThreadEmitter):
             b.store(ir.Constant(I8, 1), self.at(pages, page))
         lines = b.inttoptr(self._part(mode, ModePages, "lines"), POINTER)
         present = b.load(self.at(page_note(self, lines, page), PageNote.lines.offset), typ=I32)
-        # A page where a sample found a thread is executed more than once.
+        # A page that has lines was sampled. So it is executed more than once.
         with self.if_(b.icmp_unsigned("!=", present, ir.Constant(I32, 0))):
             block = b.lshr(inside, word(_BLOCK_SHIFT))
             b.call(put_line, [lines, b.inttoptr(records, POINTER), page, block])

@@ -51,7 +51,7 @@ def _block_of(e: Emitter, number: ir.Value) -> ir.Value:
 
 
 def table_place(e: Emitter, records: ir.Value, block: ir.Value) -> ir.Value:
-    """Where a page's records have the address of the table of a block's line, 0 if the block has no line."""
+    """The place in a page's records for the address of the table of a block's line: 0 if it has no line."""
     return e.at(e.at(records, LINES_AT), e.b.shl(block, word(3)))
 
 
@@ -116,7 +116,7 @@ class Links:
 
     def __init__(self, e: Emitter) -> None:
         self._e, b = e, e.b
-        #: Where the four bytes of each are, and its target.
+        #: The address of each link's four bytes, and its target.
         self._places, self._targets = (b.alloca(I64, size=_MOST_LINKS) for _ in range(2))
         self._count = b.alloca(I64)
         b.store(word(0), self._count)
@@ -129,7 +129,7 @@ class Links:
         b.store(b.add(count, word(1)), self._count)
 
     def put_table(self, at: ir.Value, code: ir.Value) -> ir.Value:
-        """Put the line's table at an address, behind the line; where it ends.
+        """Put the line's table at an address, behind the line; return the address behind the table.
 
         The array has the addresses of the instructions' code, or 0.
         """

@@ -237,7 +237,7 @@ class DecodedPages:
     def provide_room(self) -> None:
         """See to it that native code has room for a line, or will have some soon.
 
-        If there is none, the pages that have the oldest lines lose them.
+        If all memory for lines is in use, the pages that have the oldest lines lose them.
         """
         if not self.lines.has_room and self.lines.can_have_room(self.library):
             with self.changing:

@@ -79,7 +79,7 @@ def define_put_line(module: ir.Module, undecoded: ir.Function, assemble: ir.Func
 
 
 def define_sample(module: ir.Module, put_line: ir.Function) -> ir.Function:
-    """Define ``sample(state)``: take a sample of where the thread is, in the page that is being executed."""
+    """Define ``sample(state)``: take a sample of the code that a thread executes."""
     return _Sample(module, put_line).function
 
 

@@ -69,8 +69,8 @@ _DISTANCE = 4
 #: Those with a distance of 8 bits.
 _SHORT_JUMPS = (0xEB, *range(0x70, 0x80))
 
-#: LLVM's assembly language is rewritten where a hole gets more bytes than it needs: what is found, and what
-#: takes its place. Relocations of 8 bits complete it then.
+#: What is rewritten in LLVM's assembly language, and what takes its place, if a hole would have more bytes
+#: than it needs. Relocations of 8 bits complete such a hole.
 _RELOC = ".reloc "
 _BYTE = rf"\n\t{_RELOC}.-{{}}, R_X86_64_8, "
 _GPR, _SMALL = r"(hole\.gpr[\w.]*(?:\+\d+)?)\(%r13\)", r"(hole\.byte[\w.]*(?:\+\d+)?)"

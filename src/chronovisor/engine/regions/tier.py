@@ -1,7 +1,8 @@
-"""Finds where a guest is hot, and has regions put in there.
+"""Finds the hot code of a guest, and has regions put in there.
 
-A thread's native code leaves samples of where it is, and Python takes them: some thousand a second. Another
-thread of this process takes regions from the disk or has another process compile them; nothing waits for it.
+A thread's native code leaves samples of what it executes, and Python takes them: some thousand a second.
+Another thread of this process takes regions from the disk or has another process compile them; nothing waits
+for it.
 """
 
 from __future__ import annotations
