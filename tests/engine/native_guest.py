@@ -9,7 +9,7 @@ from handlers import ensure
 from chronovisor.engine.concrete import ConcreteEngine, Reason, Stop
 from chronovisor.engine.live_registers import ThreadTime
 from chronovisor.engine.native.engine import NativeEngine
-from chronovisor.engine.native.layout import STORED
+from chronovisor.engine.native.state_layout import STORED
 from chronovisor.engine.state import Thread
 from chronovisor.isa.assembly import assemble
 from chronovisor.isa.bits import LPCR, MSR

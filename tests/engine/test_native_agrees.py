@@ -13,9 +13,9 @@ from isa.every import of_every_instruction
 from chronovisor.engine.concrete import ConcreteEngine
 from chronovisor.engine.native.encoding import encoding
 from chronovisor.engine.native.engine import NativeEngine
-from chronovisor.engine.native.layout import STORED
 from chronovisor.engine.native.operations import CONCRETE_ALONE, IN_RECORD, LOWERINGS, is_native
 from chronovisor.engine.native.sets import EVERYDAY, everyday_keys
+from chronovisor.engine.native.state_layout import STORED
 from chronovisor.engine.python_source import source
 from chronovisor.engine.state import Thread
 from chronovisor.isa.assembly import assemble

@@ -11,7 +11,7 @@ from llvmlite import ir
 
 from chronovisor.engine.native import compiler, emitter
 from chronovisor.engine.native.emitter import I64, POINTER, ThreadEmitter
-from chronovisor.engine.native.layout import OFFSETS, Registers
+from chronovisor.engine.native.state_layout import OFFSETS, Registers
 
 
 def _functions() -> tuple[object, ctypes._FuncPointer, ctypes._FuncPointer]:

@@ -21,8 +21,9 @@ from chronovisor.engine.native import pages as decoded
 from chronovisor.engine.native.compile_service import Prepare
 from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.engine.native.enter import INSTRUCTIONS_PER_SAMPLE
-from chronovisor.engine.native.layout import PAGE_SHIFT, RECORD_SIZE, SAMPLES, WAYS, Tlb
+from chronovisor.engine.native.layout import PAGE_SHIFT, RECORD_SIZE, WAYS, Tlb
 from chronovisor.engine.native.state import NativeThread
+from chronovisor.engine.native.state_layout import SAMPLES
 from chronovisor.engine.regions import heat as hot_pages
 from chronovisor.engine.regions import placing, tier
 from chronovisor.engine.regions import worker as workers

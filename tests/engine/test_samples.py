@@ -7,9 +7,10 @@ import gc
 from chronovisor.engine.native.code_space import code_space
 from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.engine.native.enter import INSTRUCTIONS_PER_SAMPLE
-from chronovisor.engine.native.layout import PAGE_SHIFT, SAMPLES
+from chronovisor.engine.native.layout import PAGE_SHIFT
 from chronovisor.engine.native.pages import DecodedPages
 from chronovisor.engine.native.state import NativeThread
+from chronovisor.engine.native.state_layout import SAMPLES
 from chronovisor.engine.regions.heat import HALF_LIFE, Heat
 from chronovisor.engine.state import CACHE_BLOCK
 

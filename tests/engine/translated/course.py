@@ -16,9 +16,10 @@ from handlers import ensure
 from chronovisor.engine.concrete import ConcreteEngine, Reason
 from chronovisor.engine.native.emitter import FAULTED, NOT_TRANSLATED
 from chronovisor.engine.native.engine import NativeEngine
-from chronovisor.engine.native.layout import KEYS, STORED, ThreadContext, mode_number
+from chronovisor.engine.native.layout import ThreadContext, mode_number
 from chronovisor.engine.native.library import HandlerLibrary, runtime
 from chronovisor.engine.native.state import NativeThread
+from chronovisor.engine.native.state_layout import KEYS, STORED
 from chronovisor.engine.regions import placing
 from chronovisor.engine.regions.compile import WantedRegion, compile_region
 from chronovisor.engine.state import CACHE_BLOCK, Thread

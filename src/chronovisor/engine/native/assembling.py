@@ -14,11 +14,7 @@ from llvmlite import ir
 
 from chronovisor.engine.native.block_decoder import BLOCK_INSTRUCTIONS, first_slot
 from chronovisor.engine.native.emitter import I1, I8, I16, I32, I64, POINTER, word
-from chronovisor.engine.native.layout import (
-    RECORD_OFFSET,
-    RECORD_SMALL,
-    RECORD_WIDE,
-)
+from chronovisor.engine.native.layout import RECORD_OFFSET, RECORD_SMALL, RECORD_WIDE
 from chronovisor.engine.native.line_code import MOST_JUMPS, MOST_JUMPS_OF_ONE, LineCode
 from chronovisor.engine.native.stencil_tables import ANY_RECORD, Patch, Source, Stencil
 

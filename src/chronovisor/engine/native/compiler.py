@@ -39,7 +39,7 @@ from chronovisor.engine.native.invalidation import (
     define_invalidate,
     define_synchronize,
 )
-from chronovisor.engine.native.layout import FINDINGS, Left
+from chronovisor.engine.native.layout import Left
 from chronovisor.engine.native.line_links import define_unlink
 from chronovisor.engine.native.lowering import Lowering, Mode
 from chronovisor.engine.native.operations import LOWERINGS, is_native
@@ -58,6 +58,7 @@ from chronovisor.engine.native.runtime import (
 )
 from chronovisor.engine.native.sampling import define_put_line, define_sample
 from chronovisor.engine.native.sets import symbol
+from chronovisor.engine.native.state_layout import FINDINGS
 from chronovisor.engine.native.target_processor import host_processor, target_processor
 from chronovisor.engine.native.walk import define_translate
 from chronovisor.isa.radix import Access

@@ -13,15 +13,8 @@ from typing import Any, Final
 from llvmlite import ir
 
 from chronovisor.engine.native.emitter import I1, I8, I64, POINTER, VOID, ThreadEmitter, word
-from chronovisor.engine.native.layout import (
-    CONTEXTS,
-    KEYS,
-    TLB_ENTRIES,
-    TLB_GROUP,
-    ModePages,
-    ThreadContext,
-    Tlb,
-)
+from chronovisor.engine.native.layout import CONTEXTS, TLB_ENTRIES, TLB_GROUP, ModePages, ThreadContext, Tlb
+from chronovisor.engine.native.state_layout import KEYS
 from chronovisor.engine.state import REAL_MODE_MASK
 from chronovisor.isa.bits import MSR
 from chronovisor.isa.radix import KEY_SHIFT

@@ -18,13 +18,7 @@ from chronovisor.engine.native.emitter import (
     ThreadEmitter,
     word,
 )
-from chronovisor.engine.native.layout import (
-    DATA_USES,
-    PAGE_SHIFT,
-    RECORD_HANDLER,
-    TLB_INVALID,
-    Left,
-)
+from chronovisor.engine.native.layout import DATA_USES, PAGE_SHIFT, RECORD_HANDLER, TLB_INVALID, Left
 
 #: ``cross(state)``: a `Left`.
 CROSS = ir.FunctionType(I64, [POINTER])

@@ -19,19 +19,17 @@ from chronovisor.engine.hypercalls import LINE_WORD
 from chronovisor.engine.native.folding import FoldingBuilder
 from chronovisor.engine.native.layout import (
     DATA_USES,
-    OFFSETS,
     PAGE_SHIFT,
     PLAIN_AT,
     RECORD_OFFSET,
     RECORD_SIZE,
-    SPENT,
     TLB_ENTRIES,
     WAYS,
     DataEntry,
     FetchEntry,
     Tlb,
-    file_field,
 )
+from chronovisor.engine.native.state_layout import OFFSETS, SPENT, file_field
 from chronovisor.engine.native.target_processor import target_has
 from chronovisor.isa.registers import FILES
 from chronovisor.isa.values import Block, Value, When

@@ -21,7 +21,6 @@ from chronovisor.engine.live_registers import LiveRegisters
 from chronovisor.engine.native.contexts import STEPPED
 from chronovisor.engine.native.hypercalls import hypercall_address
 from chronovisor.engine.native.layout import (
-    LONG_AGO,
     PAGE_SHIFT,
     WATCHED_LOADS,
     WATCHED_STORES,
@@ -36,6 +35,7 @@ from chronovisor.engine.native.library import runtime
 from chronovisor.engine.native.page_records import Records
 from chronovisor.engine.native.pages import DecodedPages
 from chronovisor.engine.native.state import NativeThread
+from chronovisor.engine.native.state_layout import LONG_AGO
 from chronovisor.engine.state import CACHE_BLOCK, Thread
 from chronovisor.engine.statistics import Instructions
 from chronovisor.isa.bits import MSR

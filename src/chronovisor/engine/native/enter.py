@@ -27,15 +27,8 @@ from chronovisor.engine.native.emitter import (
     ThreadEmitter,
     word,
 )
-from chronovisor.engine.native.layout import (
-    LONG_AGO,
-    MOST_UNSPENT,
-    PAGE_SHIFT,
-    RECORD_HANDLER,
-    SOMEWHERE,
-    SPENT,
-    Left,
-)
+from chronovisor.engine.native.layout import PAGE_SHIFT, RECORD_HANDLER, Left
+from chronovisor.engine.native.state_layout import LONG_AGO, MOST_UNSPENT, SOMEWHERE, SPENT
 from chronovisor.isa.bits import MSR
 from chronovisor.isa.interrupts import INTERRUPT_NUMBERS
 from chronovisor.isa.radix import Access

@@ -13,13 +13,7 @@ from llvmlite import ir
 
 from chronovisor.engine.native.emitter import I8, I64, POINTER, Emitter, Row, word
 from chronovisor.engine.native.encoding import ADDRESS, Encoding
-from chronovisor.engine.native.layout import (
-    PAGE_SHIFT,
-    RECORD_SMALL,
-    RECORD_WIDE,
-    SMALL_COUNT,
-    WIDE_COUNT,
-)
+from chronovisor.engine.native.layout import PAGE_SHIFT, RECORD_SMALL, RECORD_WIDE, SMALL_COUNT, WIDE_COUNT
 from chronovisor.engine.native.pure_operations import PURE_ROWS
 from chronovisor.isa.forms import FIELDS, Kind
 from chronovisor.isa.values import Value, mask

@@ -13,7 +13,8 @@ from typing import Final
 from llvmlite import ir
 
 from chronovisor.engine.native.emitter import I64, POINTER, VOID, ThreadEmitter, word
-from chronovisor.engine.native.layout import PAGE_SHIFT, finding_field
+from chronovisor.engine.native.layout import PAGE_SHIFT
+from chronovisor.engine.native.state_layout import finding_field
 from chronovisor.engine.native.target_processor import target_processor
 from chronovisor.isa.radix import Access
 

@@ -27,10 +27,11 @@ from chronovisor.engine.native.emitter import (
     ThreadEmitter,
     word,
 )
-from chronovisor.engine.native.layout import OFFSETS, PAGE_SHIFT, Left, WordTable, WordTables, file_field
+from chronovisor.engine.native.layout import PAGE_SHIFT, Left, WordTable, WordTables
 from chronovisor.engine.native.library import object_file, runtime
 from chronovisor.engine.native.operations import LOWERINGS
 from chronovisor.engine.native.pure_operations import PURE_ROWS
+from chronovisor.engine.native.state_layout import OFFSETS, file_field
 from chronovisor.engine.native.walk import load_real
 from chronovisor.engine.python_source import source
 from chronovisor.engine.statistics import HANDLERS

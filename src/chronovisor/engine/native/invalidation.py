@@ -15,7 +15,8 @@ from llvmlite import ir
 
 from chronovisor.engine.native.contexts import PROCESS_SHIFT, ContextEmitter
 from chronovisor.engine.native.emitter import I32, I64, POINTER, VOID, ThreadEmitter, word
-from chronovisor.engine.native.layout import CONTEXTS, DATA_USES, KEYS, TLB_INVALID, WAYS, Peers, Tlb
+from chronovisor.engine.native.layout import CONTEXTS, DATA_USES, TLB_INVALID, WAYS, Peers, Tlb
+from chronovisor.engine.native.state_layout import KEYS
 
 #: ``forget_process`` of an invalidation that concerns every process.
 ALL_PROCESSES: Final = (1 << 64) - 1

@@ -17,11 +17,12 @@ from chronovisor.engine.native import code_cache, compile_server, compiler, sets
 from chronovisor.engine.native.code_space import code_space
 from chronovisor.engine.native.compile_service import CompileService, Urgency
 from chronovisor.engine.native.decode_table import DecodeTable, Handlers, Slots
-from chronovisor.engine.native.layout import FINDINGS, Decoding, finding_field
+from chronovisor.engine.native.layout import Decoding
 from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.native.operations import is_native
 from chronovisor.engine.native.pairs import Key, Pair
 from chronovisor.engine.native.sets import HandlerSet
+from chronovisor.engine.native.state_layout import FINDINGS, finding_field
 from chronovisor.engine.statistics import HANDLERS, NativeCode
 
 Enter = ctypes.CFUNCTYPE(ctypes.c_int64)

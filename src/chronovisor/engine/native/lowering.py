@@ -24,15 +24,14 @@ from chronovisor.engine.native.emitter import (
 from chronovisor.engine.native.encoding import Encoding, Source, register_or_zero
 from chronovisor.engine.native.hosted import Host, hosts
 from chronovisor.engine.native.layout import (
-    OFFSETS,
     PAGE_SHIFT,
     RECORD_HANDLER,
     RECORD_SIZE,
     RECORD_SMALL,
     RECORD_WIDE,
     Left,
-    file_field,
 )
+from chronovisor.engine.native.state_layout import OFFSETS, file_field
 from chronovisor.isa.registers import FILES, RegisterFile
 from chronovisor.isa.values import Program, Value
 

@@ -14,11 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from chronovisor.engine.native.block_decoder import DONE_EARLY
-from chronovisor.engine.native.layout import (
-    PAGE_SHIFT,
-    PLAIN_AT,
-    RECORD_SIZE,
-)
+from chronovisor.engine.native.layout import PAGE_SHIFT, PLAIN_AT, RECORD_SIZE
 from chronovisor.engine.native.library import library, runtime
 from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.native.page_lines import PageLines, take_marked

@@ -28,11 +28,10 @@ from chronovisor.engine.native.layout import (
     RECORD_HANDLER,
     RECORD_OFFSET,
     RECORD_SIZE,
-    SOMEWHERE,
-    SPENT,
     Left,
 )
 from chronovisor.engine.native.operations import ATOMIC_SIZES, has_wide_atomics
+from chronovisor.engine.native.state_layout import SOMEWHERE, SPENT
 
 _CLOCK_MONOTONIC = 1
 _NS_PER_SECOND = 1_000_000_000

@@ -19,13 +19,12 @@ from chronovisor.engine.native.layout import (
     PLAIN_AT,
     RECORD_HANDLER,
     RECORD_SIZE,
-    SAMPLES,
     Decoding,
     Lines,
     ModePages,
     PageNote,
-    Sample,
 )
+from chronovisor.engine.native.state_layout import SAMPLES, Sample
 from chronovisor.engine.state import CACHE_BLOCK
 
 #: How many blocks before the sampled one, and behind it, get lines with it, as far as they are decoded. Much

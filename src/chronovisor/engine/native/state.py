@@ -14,19 +14,10 @@ from functools import cache
 from typing import Literal, Protocol, SupportsIndex, cast, overload
 
 from chronovisor.engine.live_registers import NOT_LENT, LiveRegisters
-from chronovisor.engine.native.layout import (
-    OFFSETS,
-    SAMPLES,
-    STORED,
-    ModePages,
-    Peers,
-    Registers,
-    Sample,
-    WordTables,
-    file_field,
-)
+from chronovisor.engine.native.layout import ModePages, Peers, WordTables
 from chronovisor.engine.native.library import runtime
 from chronovisor.engine.native.operations import ATOMIC_SIZES, has_wide_atomics
+from chronovisor.engine.native.state_layout import OFFSETS, SAMPLES, STORED, Registers, Sample, file_field
 from chronovisor.engine.native.translations import ThreadContexts
 from chronovisor.engine.state import REAL_MODE_MASK, CodeCache, Thread
 from chronovisor.engine.translation import Translations
@@ -146,7 +137,7 @@ class NativeThread(Registers, Thread):
     def __new__(cls, *_: object) -> NativeThread:
         """A thread whose structure begins a page of the machine's memory.
 
-        So its fields lie in the processor's cache lines as the layout says, alike in each thread.
+        So its fields lie in the processor's cache lines alike in each thread.
         """
         return cls.from_buffer(mmap.mmap(-1, ctypes.sizeof(cls)))
 

@@ -32,9 +32,10 @@ from chronovisor.engine.native.emitter import (
     word,
 )
 from chronovisor.engine.native.encoding import bound
-from chronovisor.engine.native.layout import OFFSETS, PAGE_INSTRUCTIONS, RECORD_HANDLER, Left, file_field
+from chronovisor.engine.native.layout import PAGE_INSTRUCTIONS, RECORD_HANDLER, Left
 from chronovisor.engine.native.lowering import Lowering, Mode
 from chronovisor.engine.native.operations import LOWERINGS
+from chronovisor.engine.native.state_layout import OFFSETS, file_field
 from chronovisor.engine.native.stencil_variants import (
     NUMBER_BITS,
     NoStencilError,

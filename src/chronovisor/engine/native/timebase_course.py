@@ -14,9 +14,9 @@ from llvmlite import ir
 
 from chronovisor.engine.native import compiler
 from chronovisor.engine.native.emitter import CLOCK_POINTER, I1, I64, POINTER, Emitter, Row, word
-from chronovisor.engine.native.layout import Registers
 from chronovisor.engine.native.library import object_file, runtime
 from chronovisor.engine.native.pure_operations import PURE_ROWS
+from chronovisor.engine.native.state_layout import Registers
 from chronovisor.engine.statistics import HANDLERS
 from chronovisor.isa.values import Program
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import mmap
 
-from chronovisor.engine.native.layout import CONTEXTS, KEYS, ThreadContext, Tlb
+from chronovisor.engine.native.layout import CONTEXTS, ThreadContext, Tlb
+from chronovisor.engine.native.state_layout import KEYS
 
 
 class ThreadContexts:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 
-from chronovisor.engine.native.layout import MOST_UNSPENT, PAGE_SHIFT
+from chronovisor.engine.native.layout import PAGE_SHIFT
+from chronovisor.engine.native.state_layout import MOST_UNSPENT
 from chronovisor.engine.regions.code import Code, Site
 from chronovisor.engine.regions.tight_loops import Loop, tight_loops
 

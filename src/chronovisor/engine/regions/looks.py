@@ -8,8 +8,9 @@ from llvmlite import ir
 
 from chronovisor.engine.native import finding
 from chronovisor.engine.native.emitter import I64, POINTER, Rows, word
-from chronovisor.engine.native.layout import PAGE_SHIFT, finding_field
+from chronovisor.engine.native.layout import PAGE_SHIFT
 from chronovisor.engine.native.lowering import Mode
+from chronovisor.engine.native.state_layout import finding_field
 from chronovisor.engine.regions import accesses
 from chronovisor.engine.regions.code import Site
 from chronovisor.engine.regions.discovery import Region

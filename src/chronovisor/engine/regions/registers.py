@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from llvmlite import ir
 
 from chronovisor.engine.native.emitter import I1, I64, Rows, word
-from chronovisor.engine.native.layout import OFFSETS, file_field
 from chronovisor.engine.native.lowering import Lowering, Mode
+from chronovisor.engine.native.state_layout import OFFSETS, file_field
 from chronovisor.engine.regions import bit_registers
 from chronovisor.engine.regions.bit_registers import BitRegister, Compared, Maker, PartedRegister
 from chronovisor.engine.regions.code import Site
