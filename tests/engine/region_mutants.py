@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -63,7 +63,20 @@ def _a_field_is_put_in_another_place(patch: pytest.MonkeyPatch) -> None:
 
 def _a_tight_loop_leaves_the_summary_overflow_out(patch: pytest.MonkeyPatch) -> None:
     kind = condition_register.ConditionRegister
-    patch.setattr(kind, "_exact", lambda register, kept: register._b.and_(kept, ir.Constant(kept.type, 15)))
+    patch.setattr(kind, "summary_overflow", lambda register: ir.Constant(ir.IntType(1), 0))
+
+
+def _a_tight_loop_forgets_what_it_compared(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(condition_register._PlaceOfComparisons, "set", lambda place, value: None)
+
+
+def _a_tight_loop_takes_its_comparisons_for_signed_ones(patch: pytest.MonkeyPatch) -> None:
+    whole = bit_registers.compared
+
+    def compared(sites: Iterable[Site]) -> dict[int, tuple[str, int]]:
+        return {low: ("slt", width) for low, (_, width) in whole(sites).items()}
+
+    patch.setattr(bit_registers, "compared", compared)
 
 
 def _what_is_known_before_a_condition_is_known_behind_it(patch: pytest.MonkeyPatch) -> None:

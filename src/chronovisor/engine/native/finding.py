@@ -1,9 +1,9 @@
-"""Finding a page of data that is not where regions look first: ``find(state, tlb, ea, size)``.
+"""Finding a page of data that is not where regions look first: ``find(middle, tlb, ea, size)``.
 
 There are several kinds. The answer is how far behind effective addresses the places of the bytes are, as an
 entry of the TLB says, or NOT_FOUND. Regions go on after that, so these functions preserve all registers. They
 enter no interrupt: if the page cannot be had, nothing has happened, and the instruction's own handler finds
-out why.
+out why. The thread's state comes as handlers have it (MIDDLE): so a region keeps no second address of it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 from llvmlite import ir
 
-from chronovisor.engine.native.emitter import I64, POINTER, VOID, ThreadEmitter, word
+from chronovisor.engine.native.emitter import I64, MIDDLE, POINTER, VOID, ThreadEmitter, word
 from chronovisor.engine.native.layout import PAGE_SHIFT
 from chronovisor.engine.native.state_layout import finding_field
 from chronovisor.engine.native.target_processor import target_processor
@@ -55,7 +55,8 @@ class _Find(ThreadEmitter):
         super().__init__(module, FIND, f"chronovisor_{finding_field(use, access.value)}")
         self.function.calling_convention = CONVENTION
         self.function.attributes.add("nounwind")
-        b, (_, tlb, ea, size) = self.b, self.function.args
+        b, (middle, tlb, ea, size) = self.b, self.function.args
+        self.state = self.at(middle, -MIDDLE)
         page = b.lshr(ea, word(PAGE_SHIFT))
         last = b.lshr(b.add(ea, b.sub(size, word(1))), word(PAGE_SHIFT))
         first, second = (self.tlb_entry(tlb, use, page, way) for way in range(2))

@@ -23,6 +23,9 @@ from chronovisor.isa.values import Value, mask
 
 __all__ = ["NAMES", "bits", "is_read"]
 
+FIELD = 4
+"""The bits of a field of CR."""
+
 Maker = Callable[[], ir.Value]
 """Makes a value at the place in the function that needs the value."""
 Known = Any
@@ -38,6 +41,8 @@ class Compared:
     overflow: Maker
     is_later: bool
     """Whether the function leaves XER's SO alone: it may be read when it is needed."""
+    operands: tuple[ir.Value, ir.Value]
+    """What is compared."""
 
 
 def replaced(site: Site, v: Value) -> tuple[str, int, Value] | None:
@@ -59,6 +64,32 @@ def comparison(v: Value) -> tuple[Value, Value, Value] | None:
     is_rest = greater.op == "not" and greater.args[0].op == "or" and greater.args[0].args == (less, equal)
     is_pair = less.op in ("slt", "ult") and equal.op == "eq" and less.args == equal.args
     return (less, equal, overflow) if is_rest and is_pair else None
+
+
+def field_comparison(site: Site, v: Value) -> tuple[Value, Value, Value] | None:
+    """See `comparison`: of the new value of a field of CR, where the field is in the register."""
+    low = site.constant(v.args[1]) if v.op == "shl" else None
+    return None if low is None else comparison(v.args[0])
+
+
+def compared(sites: Iterable[Site]) -> dict[int, tuple[str, int]]:
+    """The fields of CR that comparisons of one kind alone set, by their least significant bits' numbers.
+
+    A kind is the operation that says whether one operand is less, and the operands' width.
+    """
+    found: dict[int, set[tuple[str, int] | None]] = {}
+    for site in sites:
+        assert site.program is not None
+        for s in site.program.statements():
+            if s.op == "set" and s.detail == "CR":
+                one = replaced(site, s.args[0])
+                ones = mask(REGISTERS["CR"].width) if one is None or one[0] != "CR" else one[1]
+                outcome = None if one is None else field_comparison(site, one[2])
+                kind = None if outcome is None else (outcome[0].op, outcome[0].args[0].width)
+                for low in range(0, REGISTERS["CR"].width, FIELD):
+                    if ones >> low & mask(FIELD):
+                        found.setdefault(low, set()).add(kind)
+    return {low: kind for low, kinds in found.items() if len(kinds) == 1 and (kind := kinds.pop())}
 
 
 def read_again(v: Value) -> tuple[str, int] | None:

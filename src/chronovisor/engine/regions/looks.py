@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from llvmlite import ir
 
 from chronovisor.engine.native import finding
-from chronovisor.engine.native.emitter import I64, POINTER, Rows, word
+from chronovisor.engine.native.emitter import I64, MIDDLE, POINTER, Rows, word
 from chronovisor.engine.native.layout import PAGE_SHIFT
 from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.native.state_layout import finding_field
@@ -121,5 +121,5 @@ class LookLowering(ExitLowering):
         """Have a page found that is not in the first entry of its place."""
         field = self.field(finding_field(use, "store" if store else "load"))
         function = self.b.load(field, typ=finding.FIND_POINTER)
-        arguments = [self.state, self.present_tlb(), ea, word(size)]
+        arguments = [self.at(self.state, MIDDLE), self.present_tlb(), ea, word(size)]
         return self.b.call(function, arguments, cconv=finding.CONVENTION)

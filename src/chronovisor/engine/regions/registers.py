@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from llvmlite import ir
 
@@ -128,7 +129,8 @@ class RegisterLowering(Lowering):
         """The registers that are kept in parts, by their names."""
         in_loop = [self.sites[offset] for offset in self.loop]
         # CR's fields lie apart in the state, so they are read apart too, even if nothing changes them.
-        yield "CR", ConditionRegister(self, "CR", bit_registers.changed(in_loop, "CR"))
+        compared = {} if self._changes_overflow else bit_registers.compared(in_loop)
+        yield "CR", ConditionRegister(self, "CR", bit_registers.changed(in_loop, "CR"), compared)
         ones = bit_registers.changed(self.sites.values(), "XER")
         if 0 < ones.bit_count() <= _MOST_BITS:
             yield "XER", BitRegister(self, "XER", ones)
@@ -352,23 +354,25 @@ class RegisterLowering(Lowering):
 
     def _compared(self, v: Value) -> Compared | None:
         """The outcome of a comparison that sets a field of CR."""
-        low = self.site.constant(v.args[1]) if v.op == "shl" else None
-        found = None if low is None else bit_registers.comparison(v.args[0])
+        found = bit_registers.field_comparison(self.site, v)
         if found is None:
             return None
         less, equal = map(self.value, found[:2])
-        return Compared(less, equal, *self._overflow(found[2]))
+        one, other = map(self.value, found[0].args)
+        return Compared(less, equal, *self._overflow(found[2]), (one, other))
 
     def _overflow(self, v: Value) -> tuple[Maker, bool]:
         """What makes SO's value, and whether it may be read later: if the function leaves XER alone."""
         now = self.value(v)
-        if bit_registers.read_again(v) != _SUMMARY_OVERFLOW or self._changes_xer:
+        if bit_registers.read_again(v) != _SUMMARY_OVERFLOW or self._changes_overflow:
             return lambda: now, False
         return self.summary_overflow, True
 
-    @property
-    def _changes_xer(self) -> bool:
-        return "XER" in self._bits or ("XER", None) in self._keys
+    @cached_property
+    def _changes_overflow(self) -> bool:
+        """Whether the function changes XER's SO."""
+        name, number = _SUMMARY_OVERFLOW
+        return bool(bit_registers.changed(self.sites.values(), name) >> number & 1)
 
     def summary_overflow(self) -> ir.Value:
         """XER's SO, 1 bit, which the function leaves alone."""

@@ -14,9 +14,10 @@ arithmetic = section("Book I 3.3.9")
 def carries(m: Machine, a: Value, b: Value, carry_in: Value) -> tuple[Value, Value, Value]:
     """a + b + carry, and the carries out of it: the mode's, and that of the low 32 bits."""
     wide = a.zext(65) + b.zext(65) + carry_in.zext(65)
-    low = a.trunc(32).zext(33) + b.trunc(32).zext(33) + carry_in.zext(33)
-    carry32 = low.extract(32, 1)
-    return wide.trunc(64), wide.extract(64, 1) if m.sixty_four else carry32, carry32
+    result = wide.trunc(64)
+    # A bit of a sum is the two bits and the carry into it.
+    carry32 = (a ^ b ^ result).extract(32, 1)
+    return result, wide.extract(64, 1) if m.sixty_four else carry32, carry32
 
 
 def add_with_carry(m: Machine, a: Value, b: Value, carry_in: Value) -> Value:
