@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections import Counter
+from array import array
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -22,7 +23,7 @@ from chronovisor.engine.regions import placing
 from chronovisor.engine.regions.compile import WantedRegion, compile_region
 from chronovisor.engine.state import Thread
 from chronovisor.hypervisor import virtual_machine
-from chronovisor.hypervisor.device_programs import BUFFERS, SIGNAL_MODES
+from chronovisor.hypervisor.device_programs import BUFFERS, IDLE_GATE, SIGNAL_MODES
 from chronovisor.hypervisor.exits import Hypercall
 from chronovisor.hypervisor.hypercall_programs import PROGRAMS
 from chronovisor.hypervisor.hypervisor import EngineMaker, Hypervisor
@@ -48,6 +49,8 @@ from chronovisor.isa.hypercall_notation import HypercallMachine
 from chronovisor.isa.verifier import verify
 from chronovisor.machine.device_hypercalls import HANDLERS
 from chronovisor.machine.vio.dma_window import ENTRIES, DmaWindow
+from chronovisor.memory.gate import MOST_LENT, Place
+from chronovisor.memory.gate import WORDS as GATE_WORDS
 from chronovisor.memory.guest_memory import PAGE_SIZE, GuestMemory
 from chronovisor.memory.word_queue import PLACES, WORDS, WordQueue
 from chronovisor.memory.words import words
@@ -673,6 +676,56 @@ def test_buffers_are_left_in_a_cards_queue_while_it_takes_them(engine: EngineMak
     assert queue.take() == model
     assert taken == PLACES
     assert min(seen[why] for why in ("no card", "no sense", "closed", "full", "taken")) > 3
+
+
+@pytest.mark.parametrize("engine", [ConcreteEngine, NativeEngine])
+def test_a_buffer_is_lent_in_place_of_a_used_one_else_left_in_the_queue(engine: EngineMaker) -> None:
+    draw = random.Random(13)
+    machine, vcpu = _machine(engine, VirtualTime())
+    gate, table = words(GATE_WORDS), words(WORDS)
+    machine.share_words(IDLE_GATE, gate)
+    machine.share_words(UNIT | BUFFERS, table)
+    queue = WordQueue(table)
+    queue.open()
+    machine.memory.write(CODE, assemble(f"sc 1; li32 r3, {END}; sc 1", origin=CODE, little=False))
+    lent, most, seen = deque[int](), 0, Counter[str]()
+    for number in range(3000):
+        if number % 500 == 0:
+            # Another unit's every now and then.
+            gate[Place.UNIT] = UNIT + (number == 1000)
+            most = draw.choice((1, 7, MOST_LENT))
+            lent = deque(1 << 63 | 512 << 32 | 4 * place for place in range(most))
+            gate[Place.LENT], gate[Place.ADDED], gate[Place.USED] = most, 0, 0
+            gate[Place.BUFFER : Place.BUFFER + most] = array("Q", lent)
+        gate[Place.OPEN], gate[Place.BUSY] = draw.random() < 0.9, draw.random() < 0.1
+        for _ in range(draw.choice((0, 0, 1, 2))):
+            if lent:
+                used = gate[Place.USED]
+                assert gate[Place.BUFFER + used % MOST_LENT] == lent.popleft()
+                gate[Place.USED] = used + 1
+        word = 1 << 63 | draw.choice((512, 512, 512, 511, 2048)) << 32 | 4 * number
+        vcpu.state.gpr[3:6] = [int(Hcall.ADD_LOGICAL_LAN_BUFFER), UNIT, word]
+        vcpu.state.CIA = CODE
+        is_busy = gate[Place.BUSY]
+        ended = vcpu.run()
+        assert isinstance(ended, Hypercall)
+        assert ended.number == END
+        why = (
+            "another" if gate[Place.UNIT] != UNIT
+            else "closed" if not gate[Place.OPEN]
+            else "size" if word >> 32 & 0xFF_FFFF != 512
+            else "all are there" if len(lent) == most
+            else "busy" if is_busy
+            else "lent"
+        )  # fmt: skip
+        seen[why] += 1
+        if why == "lent":
+            lent.append(word)
+        assert queue.take() == ([] if why == "lent" else [word]), why
+        assert gate[Place.BUSY] == is_busy
+        assert gate[Place.LENT] + gate[Place.ADDED] - gate[Place.USED] == len(lent)
+    assert len(seen) == 6
+    assert min(seen.values()) > 50
 
 
 def test_no_buffer_is_lost_while_a_card_takes_buffers_opens_and_closes() -> None:

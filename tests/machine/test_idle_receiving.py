@@ -14,19 +14,22 @@ import pytest
 from elf_files import program
 
 from chronovisor.engine.native.library import library
+from chronovisor.hypervisor import virtual_cpu
 from chronovisor.isa.assembly import assemble
 from chronovisor.machine import Host
 from chronovisor.machine.guest import Guest
 from chronovisor.machine.network import LARGEST_FRAME, Link, NetworkOption, Passt
 from chronovisor.machine.vio.attachments import Attachments
 from chronovisor.machine.vio.lan import NetworkAdapter
+from chronovisor.machine.vio.lan_buffers import Descriptor
 from chronovisor.machine.vio.lan_receiver import Receiver
 from chronovisor.memory.gate import Place
 from chronovisor.memory.word_queue import FIRST, LIMIT, PLACES, TAIL
 from chronovisor.papr.hcalls import Hcall, Status
+from chronovisor.timebase.types import Ticks
 
 MEMORY = 16 << 20
-LIST, FILTERS, QUEUE, DATA, END = 0x100000, 0x101000, 0x102000, 0x200000, 0xF00000
+LIST, FILTERS, QUEUE, MAILBOX, DATA, END = 0x100000, 0x101000, 0x102000, 0x104000, 0x200000, 0xF00000
 ENTRIES = 48
 VALID = 1 << 63
 MAC = bytes.fromhex("525400123456")
@@ -34,14 +37,20 @@ OTHER = bytes.fromhex("525400123457")
 EVERYBODY = b"\xff" * 6
 SIZES = (300, 4104, 0x10100)
 """Of the buffers."""
+BUFFERS = 24
+"""Of each size."""
 FRAMES = 500
 
 IDLE = "li r3, 0x68; li r4, 0xff; sc 1\nagain: li r3, 0xe0; sc 1; b again\n"
 HANDLER = f"""
     li r3, {Hcall.XIRR:#x}; sc 1
     li r3, {Hcall.EOI:#x}; sc 1
-    rfid
+    li32 r10, {MAILBOX}; ld r4, 0(r10); ld r5, 8(r10); cmpldi r5, 0; beq out
+    li r3, {Hcall.ADD_LOGICAL_LAN_BUFFER:#x}; sc 1
+    std r3, 16(r10); li r5, 0; std r5, 8(r10)
+    out: rfid
 """
+"""Hands a card the buffer that is in the mailbox, behind the card's unit address."""
 
 
 class _Wire(Passt):
@@ -83,17 +92,33 @@ class _Driver:
 
     def add(self, size: int) -> None:
         """Hand over a buffer, by a call or without one."""
-        at = self._place
-        self._place = DATA if at + 2 * 0x10100 > END else at + size + 44 & ~3
-        self.memory.write(at, struct.pack("<Q", at))
-        self.sizes[at] = size
-        word, given = VALID | size << 32 | at, self.card._receiver._given._words
+        at, word, given = *self._buffer(size), self.card._receiver._given._words
         if given[TAIL] < given[LIMIT] and at & 4:
             tail = given[TAIL]
             given[TAIL] = tail + 1
             given[FIRST + tail % PLACES] = word
         else:
             assert self.card.add_buffer(word) == Status.SUCCESS
+
+    def post(self, size: int) -> None:
+        """Leave a buffer that the guest hands over as soon as it is interrupted."""
+        self.memory.write(MAILBOX, struct.pack(">QQq", self.card.unit, self._buffer(size)[1], -1))
+
+    def await_post(self) -> None:
+        """Wait until the guest has done so."""
+        end = time.monotonic() + 60
+        while any(self.memory.read(MAILBOX + 8, 8)):
+            assert time.monotonic() < end, "the guest never handed the buffer over"
+            time.sleep(0)
+        assert self.memory.read(MAILBOX + 16, 8) == bytes(8)
+
+    def _buffer(self, size: int) -> tuple[int, int]:
+        """The address and the descriptor of another buffer."""
+        at = self._place
+        self._place = DATA if at + 2 * 0x10100 > END else at + size + 44 & ~3
+        self.memory.write(at, struct.pack("<Q", at))
+        self.sizes[at] = size
+        return at, VALID | size << 32 | at
 
     def await_listener(self) -> None:
         """Give the vCPU some time to be idle. If it executes nothing natively, it never waits for frames."""
@@ -142,7 +167,7 @@ def _idle_guest(wire: _Wire, engine: str) -> Iterator[_Driver]:
         guest.memory.write(0x500, assemble(HANDLER, 0x500, False))
         driver = _Driver(guest, wire, engine != "concrete")
         for size in SIZES:
-            for _ in range(24):
+            for _ in range(BUFFERS):
                 driver.add(size)
         runs = threading.Thread(target=guest.run, args=(300,), daemon=True)
         runs.start()
@@ -236,6 +261,63 @@ def test_buffers_are_used_once_and_in_their_order(wire: _Wire) -> None:
             used.append(driver.buffer()[0])
         assert used[: len(in_order)] == in_order
         assert [driver.sizes[at] for at in used[len(in_order) :]] == [SIZES[1]] * 3
+
+
+def test_buffers_of_the_guests_take_the_place_of_used_ones(
+    wire: _Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So idle vCPUs receive more frames than they were lent buffers for, before the card looks again."""
+    monkeypatch.setattr(virtual_cpu, "MOST_NAP", Ticks.from_ns(900_000_000).value)
+    with _idle_guest(wire, "threaded") as driver:
+        words, posted = driver.card._idle.words, (SIZES[0],) * 7 + (SIZES[1],)
+        number = longest = 0
+        # On a busy machine the card's thread may receive some. Then it lends anew.
+        while longest <= 2 * BUFFERS:
+            driver.post(posted[number % len(posted)])
+            frame = MAC + number.to_bytes(54, "big")
+            driver.await_listener()
+            wire.other.sendall(struct.pack(">I", len(frame)) + frame)
+            buffer, size = driver.buffer()
+            # A buffer of this size, and one that has not been used.
+            assert driver.sizes.pop(buffer) == SIZES[0]
+            assert driver.memory.read(buffer + 8, size) == frame
+            driver.await_post()
+            number, longest = number + 1, max(longest, words[Place.USED])
+            assert number < len(posted) * BUFFERS, "buffers took no place of used ones"
+        with driver.card._receiving() as receiver:
+            # None is lost: those that are left are all that were not used.
+            left = sorted(Descriptor.of(word).address for word in receiver.buffers())
+        assert left == sorted(driver.sizes)
+
+
+def test_the_cards_thread_is_told_of_frames_at_once_if_no_buffer_is_lent_any_more(wire: _Wire) -> None:
+    may_go_on = threading.Event()
+    await_frames = wire.await_frames
+
+    def held_up(seconds: float | None = None) -> bool:
+        found = await_frames(seconds)
+        may_go_on.wait(60)
+        return found
+
+    wire.await_frames = held_up  # type: ignore[method-assign]
+    try:
+        with _idle_guest(wire, "threaded") as driver:
+            words, end = driver.card._idle.words, time.monotonic() + 60
+            while not words[Place.LENT]:
+                time.sleep(0)
+            driver.await_listener()
+            for _ in range(words[Place.LENT]):
+                wire.other.sendall(struct.pack(">I", 60) + MAC + bytes(54))
+                driver.buffer()
+            while words[Place.LISTENER]:
+                assert time.monotonic() < end, "a vCPU waits that has no buffer"
+            assert words[Place.USED] == words[Place.LENT] == BUFFERS
+            assert words[Place.WATCHED]
+            may_go_on.set()
+            wire.other.sendall(struct.pack(">I", 60) + MAC + bytes(54))
+            assert driver.sizes[driver.buffer()[0]] == SIZES[1]
+    finally:
+        may_go_on.set()
 
 
 def test_the_wire_is_cut_while_a_vcpu_waits_for_frames(wire: _Wire) -> None:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Final
 
 from chronovisor.hypervisor.hypercall_declarations import answers, decline_if, end
 from chronovisor.hypervisor.interrupt_programs import Source
-from chronovisor.hypervisor.xics import PRESENTER_WORD
 from chronovisor.isa.hypercall_notation import HypercallMachine
 from chronovisor.isa.values import Value
 from chronovisor.memory.gate import Place
 from chronovisor.memory.guest_memory import PAGE_SHIFT, PAGE_SIZE
-from chronovisor.memory.word_queue import FIRST, LIMIT, PLACES, TAIL
 from chronovisor.papr import scsi, srp
-from chronovisor.papr.hcalls import LAN_HEADER, MOST_STUFFED, SHORTEST_FRAME, Hcall
-from chronovisor.papr.logical_lan import EntryFlag
+from chronovisor.papr.hcalls import MOST_STUFFED, Hcall
 from chronovisor.timebase.types import Ticks
 
 GATES: Final = 1 << 35
@@ -77,25 +73,10 @@ def _vio_signal(m: HypercallMachine) -> None:
     end(m)
 
 
-@answers(Hcall.ADD_LOGICAL_LAN_BUFFER)
-def _add_lan_buffer(m: HypercallMachine) -> None:
-    """Leaves the buffer in the card's queue, if that takes one."""
-    unit, buffer = m.gpr[4], m.gpr[5]
-    size = (buffer >> 32) & 0xFF_FFFF
-    decline_if(m, (unit >> 32).ne(0) | (buffer >> 63).eq(0) | size.ult(LAN_HEADER + 1) | (buffer & 3).ne(0))
-    queue = unit | BUFFERS
-    tail = m.word(queue, TAIL)
-    decline_if(m, ~tail.ult(m.word(queue, LIMIT)))
-    decline_if(m, ~m.exchange_word(queue, TAIL, tail, tail + 1))
-    place = (tail & (PLACES - 1)) + FIRST
-    decline_if(m, ~m.fill_words(queue, place, 1, buffer))
-    end(m)
-
-
 # Devices whose gates are open
 
 
-class _Gate:
+class Gate:
     """A device's gate (`memory.gate`), through which a program serves what the guest asks of the device."""
 
     def __init__(self, m: HypercallMachine, table: Value) -> None:
@@ -110,10 +91,10 @@ class _Gate:
         """Set a word in one step if it still is as expected; 1 bit: it was."""
         return self._m.exchange_word(self._table, int(place), expected, new)
 
-    def put(self, place: Place, value: Value | int) -> None:
+    def put(self, place: Place | Value, value: Value | int) -> None:
         """Set a word, having entered."""
         value = value if isinstance(value, Value) else self._m.value(value)
-        self._m.fill_words(self._table, int(place), 1, value)
+        self._m.fill_words(self._table, place if isinstance(place, Value) else int(place), 1, value)
 
     def enter(self) -> None:
         """Decline if the gate is closed, or somebody is in it."""
@@ -144,7 +125,7 @@ class _Gate:
         return (begin & pages) + (address & (PAGE_SIZE - 1)), usable & adjoin
 
 
-_READ, _WRITE = 1, 2
+READ, WRITE = 1, 2
 """What an entry of a window lets the device do."""
 _REQUEST: Final = srp.Message.REQUEST << 8 | srp.Format.SRP
 """The first 16 bits of a message that names an SRP unit."""
@@ -154,7 +135,7 @@ _INTO, _OUT = srp.DIRECT, srp.DIRECT << 4
 """The buffer formats of a command with data from the disk alone, and to it alone."""
 _DISK: Final = 0x3FFF
 """The bits of a LUN's first two bytes that are 0 for the disk."""
-_MOST: Final = 4096
+MOST: Final = 4096
 """Bytes of a read or a write that is done here."""
 _SECTOR_SHIFT: Final = 9
 _LONG: Final = Ticks.from_ns(20_000_000).value
@@ -172,7 +153,7 @@ _MESSAGE_WORD: Final = struct.unpack(">Q8x", srp.answer_message(srp.Format.SRP, 
 class _Command:
     """A SCSI command in an SRP unit at a real address; declines those that are not served here.
 
-    These are reads and writes of 10 bytes, of at most `_MOST` bytes of data in one piece, that need not be
+    These are reads and writes of 10 bytes, of at most `MOST` bytes of data in one piece, that need not be
     safe at once.
     """
 
@@ -190,7 +171,7 @@ class _Command:
         self.first = (cdb >> 16) & 0xFFFF_FFFF
         self.count = (cdb & 0xFF) << 8 | cdb_end >> 56
         self.size = self.count << _SECTOR_SHIFT
-        decline_if(m, (last & 0xFFFF_FFFF).ne(self.size) | self.size.eq(0) | ~self.size.ult(_MOST + 1))
+        decline_if(m, (last & 0xFFFF_FFFF).ne(self.size) | self.size.eq(0) | ~self.size.ult(MOST + 1))
 
 
 @answers(Hcall.SEND_CRQ)
@@ -198,13 +179,13 @@ def _send_crq(m: HypercallMachine) -> None:
     """Reads or writes a little of a disk, if the host does it at once and only the caller is interrupted."""
     unit, head, address = m.gpr[4], m.gpr[5], m.gpr[6]
     decline_if(m, (unit >> 32).ne(0) | (head >> 48).ne(_REQUEST) | (head & 0xFFFF).ult(_DIRECT_COMMAND))
-    gate = _Gate(m, unit | GATES)
+    gate = Gate(m, unit | GATES)
     decline_if(m, gate.word(Place.OPEN).eq(0))
-    at, is_mapped = gate.mapped(address, _DIRECT_COMMAND, _READ | _WRITE)
+    at, is_mapped = gate.mapped(address, _DIRECT_COMMAND, READ | WRITE)
     decline_if(m, ~is_mapped)
     command = _Command(m, at)
     decline_if(m, gate.word(Place.SECTORS).ult(command.first + command.count))
-    access = m.select(command.reads, m.value(_WRITE), m.value(_READ))
+    access = m.select(command.reads, m.value(WRITE), m.value(READ))
     data, is_mapped = gate.mapped(command.address, command.size, access)
     # A unit that is read over cannot be looked at again.
     overlaps = (at - data).ult(command.size) | (data - at).ult(_DIRECT_COMMAND)
@@ -215,7 +196,7 @@ def _send_crq(m: HypercallMachine) -> None:
 
     gate.enter()
     following, place = gate.word(Place.NEXT), gate.word(Place.QUEUE)
-    entry, is_mapped = gate.mapped(place + following, _MESSAGE_SIZE, _READ | _WRITE)
+    entry, is_mapped = gate.mapped(place + following, _MESSAGE_SIZE, READ | WRITE)
     gate.leave_if(~is_mapped)
     descriptor, offset = gate.word(Place.DESCRIPTOR), command.first << _SECTOR_SHIFT
     with m.when(command.reads):
@@ -248,122 +229,3 @@ def _send_crq(m: HypercallMachine) -> None:
     gate.leave()
     end(m)
     m.resync()
-
-
-@answers(Hcall.SEND_LOGICAL_LAN)
-def _send_lan(m: HypercallMachine) -> None:
-    """Sends a frame that lies in one piece, if the other end takes it at once."""
-    unit, piece, second, token = m.gpr[4], m.gpr[5], m.gpr[6], m.gpr[11]
-    size = (piece >> 32) & 0xFF_FFFF
-    decline_if(m, (unit >> 32).ne(0) | (piece >> 63).eq(0) | (second >> 63).ne(0) | token.ne(0))
-    decline_if(m, size.ult(SHORTEST_FRAME) | ~size.ult(_MOST + 1))
-    gate = _Gate(m, unit | GATES)
-    frame, is_mapped = gate.mapped(piece & 0xFFFF_FFFF, size, _READ)
-    decline_if(m, ~is_mapped)
-    gate.enter()
-    prefixed = gate.word(Place.PREFIXED).ne(0)
-    whole = size + m.select(prefixed, m.value(4), m.value(0))
-    head = m.select(prefixed, size, m.value((1 << 64) - 1))
-    sent = m.send_host(gate.word(Place.DESCRIPTOR), head, frame, size)
-    with m.when(sent.ult(whole) & sent.ne(0)):
-        # Nobody can go on behind a part of a frame.
-        gate.put(Place.OPEN, 0)
-        gate.put(Place.CUT, 1)
-    gate.leave_if(sent.ne(whole))
-    gate.leave()
-    m.gpr[4] = m.value(0)
-    end(m)
-
-
-# In H_CEDE
-
-_SOON: Final = Ticks.from_ns(500_000).value
-"""How long the card's thread leaves frames to a vCPU that has just received one."""
-_TOGGLE_SHIFT: Final = EntryFlag.TOGGLE.bit_length() - 1
-_NONE: Final = (1 << 64) - 1
-"""What stands for no file."""
-
-
-class Listening:
-    """A network card whose frames the calling vCPU waits for in H_CEDE, in the place of the card's thread."""
-
-    def __init__(self, m: HypercallMachine, wanted: Value) -> None:
-        self._m = m
-        gate = self._gate = _Gate(m, m.value(IDLE_GATE))
-        able = gate.word(Place.OPEN).ne(0) & gate.word(Place.USED).ult(gate.word(Place.LENT))
-        wanted = wanted & able & m.shared(PRESENTER_WORD).ne(0)
-        self._listens = gate.exchange(Place.LISTENER, m.select(wanted, m.value(0), m.value(_NONE)), 1)
-        self._epoll, self._file = gate.word(Place.WATCH), gate.word(Place.DESCRIPTOR)
-        self.file = m.select(self._listens, self._file, m.value(_NONE))
-        """The descriptor of what frames come from; all ones if it waits for none."""
-        with m.when(self._listens):
-            was_watched = gate.word(Place.WATCHED).ne(0)
-            with m.when(was_watched):
-                m.watch(self._epoll, self._file, 0)
-            with m.when(~was_watched):
-                m.alarm(gate.word(Place.ALARM), 0)
-            gate.put(Place.WATCHED, 1)
-
-    def end(self) -> None:
-        """Have the card's thread wait again: it takes what is left.
-
-        A vCPU that has just received a frame may soon wait for the next one. Until then the thread sleeps on.
-        """
-        m, gate = self._m, self._gate
-        with m.when(self._listens):
-            is_watched = gate.word(Place.WATCHED).ne(0)
-            with m.when(is_watched):
-                m.watch(self._epoll, self._file, 1)
-            with m.when(~is_watched):
-                m.alarm(gate.word(Place.ALARM), _SOON)
-            gate.put(Place.LISTENER, 0)
-
-    def receive(self) -> None:
-        """Put one or two frames that have come into buffers, if they are short, and interrupt the guest."""
-        m, gate = self._m, self._gate
-        with m.when(gate.exchange(Place.BUSY, 0, 1)):
-            with m.when(gate.word(Place.OPEN).ne(0)):
-                self._put_frame(interrupts=True)
-                with m.when(gate.word(Place.WATCHED).eq(0)):
-                    # Another one needs no interrupt of its own: the guest has executed nothing since.
-                    self._put_frame(interrupts=False)
-            gate.leave()
-
-    def _put_frame(self, interrupts: bool) -> None:
-        m, gate = self._m, self._gate
-        used, lent = gate.word(Place.USED), gate.word(Place.LENT)
-        buffer = gate.word(used + int(Place.BUFFER))
-        size = (buffer >> 32) & 0xFF_FFFF
-        most = m.value(PAGE_SIZE)
-        room = m.select(size.ult(most), size, most)
-        start, is_mapped = gate.mapped(buffer & 0xFFFF_FFFF, room, _READ | _WRITE)
-        queue, following = gate.word(Place.QUEUE), gate.word(Place.NEXT)
-        entry, has_entry = gate.mapped(queue + following, _MESSAGE_SIZE, _READ | _WRITE)
-        signals = m.word(gate.word(Place.UNIT) | SIGNAL_MODES, 0).ne(0)
-        source = Source(m, gate.word(Place.SOURCE))
-        able = used.ult(lent) & is_mapped & has_entry
-        if interrupts:
-            able = able & signals & source.can_interrupt
-        with m.when(able):
-            at = start + LAN_HEADER
-            frame = m.peek_host(self._file, at, room - LAN_HEADER)
-            head = m.load_real(at)
-            is_ours = (head >> 16).eq(gate.word(Place.ADDRESS)) | ((head >> 56) & 1).ne(0)
-            is_good = frame.ult(most) & ~frame.ult(SHORTEST_FRAME) & is_ours
-            with ExitStack() as conditions:
-                conditions.enter_context(m.when(is_good))
-                if interrupts:
-                    # One interrupt too many does no harm.
-                    conditions.enter_context(m.when(source.show()))
-                    conditions.enter_context(m.when(source.present()))
-                m.skip_host(self._file, frame)
-                m.store_real(entry + 8, m.load_real(start))
-                toggle = gate.word(Place.TOGGLE)
-                # Last: the guest may look at any time.
-                m.store_real(entry, ((gate.word(Place.FLAGS) | (toggle << _TOGGLE_SHIFT)) << 32) | frame)
-                behind = following + _MESSAGE_SIZE
-                wraps = behind.eq(gate.word(Place.QUEUE_SIZE))
-                gate.put(Place.NEXT, m.select(wraps, m.value(0), behind))
-                gate.put(Place.TOGGLE, toggle ^ wraps.zext(64))
-                gate.put(Place.USED, used + 1)
-                gate.put(Place.WATCHED, 0)

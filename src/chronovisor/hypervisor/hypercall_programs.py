@@ -24,8 +24,8 @@ from typing import Final
 # Importing a module declares its programs.
 from chronovisor.hypervisor import interrupt_programs as _interrupt_programs  # noqa: F401
 from chronovisor.hypervisor.cede import PROD_WORD
-from chronovisor.hypervisor.device_programs import Listening
 from chronovisor.hypervisor.hypercall_declarations import DECLARED, answers, decline_if, end
+from chronovisor.hypervisor.lan_programs import Listening
 from chronovisor.hypervisor.scheduler import POLLED
 from chronovisor.hypervisor.xics import PRESENTER_WORD, XISR
 from chronovisor.isa.bits import LPCR, MSR

@@ -56,13 +56,17 @@ class Place(IntEnum):
     ADDRESS = 19
     """The card's address on the network, 48 bits."""
     LENT = 20
-    """How many buffers are there to be used, how many of them were, and the first one."""
-    USED = 21
-    BUFFER = 22
+    """How many buffers were lent, how many of that size the guest has handed over since, in place of used
+    ones, and how many were used.
+    """
+    ADDED = 21
+    USED = 22
+    BUFFER = 23
+    """The first of the places of buffers, which are used in turns."""
 
 
 MOST_LENT: Final = 64
-"""Buffers."""
+"""Buffers: the places that there are, a power of two."""
 WORDS: Final = len(Place) - 1 + MOST_LENT
 """Words of a gate."""
 

@@ -155,15 +155,15 @@ class Receiver:
         words[Place.QUEUE], words[Place.QUEUE_SIZE] = address, size
         words[Place.NEXT], words[Place.TOGGLE] = following, toggle
         words[Place.FLAGS] = _VALID | LAN_HEADER | (_CHECKED if self.checked else 0)
-        words[Place.LENT], words[Place.USED] = len(lent), 0
+        words[Place.LENT], words[Place.ADDED], words[Place.USED] = len(lent), 0, 0
         words[Place.BUFFER : Place.BUFFER + len(lent)] = array("Q", lent)
         return bool(lent)
 
     def take_back(self, words: memoryview) -> None:
         """Have again what was lent, as the vCPUs have left it; nothing if nothing was."""
         if lent := words[Place.LENT]:
-            used = words[Place.USED]
-            self._buffers.put_back(words[Place.BUFFER + used : Place.BUFFER + lent].tolist())
+            left = range(words[Place.USED], lent + words[Place.ADDED])
+            self._buffers.put_back([words[Place.BUFFER + number % MOST_LENT] for number in left])
             following, toggle = words[Place.NEXT], bool(words[Place.TOGGLE])
             self.queue = self.queue._replace(next=following, toggle=toggle)
             words[Place.LENT] = 0
