@@ -135,6 +135,16 @@ def _the_way_to_the_next_entry_is_short(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(discovery, "_longest", lambda edges, entry, entries: 1)
 
 
+def _an_inner_loop_does_not_look_at_its_budget(patch: pytest.MonkeyPatch) -> None:
+    whole = EntryLowering.__init__
+
+    def init(low: EntryLowering, *arguments: Any) -> None:
+        whole(low, *arguments)
+        low._heads = {low.entry}
+
+    patch.setattr(EntryLowering, "__init__", init)
+
+
 def _stores_are_not_logged(patch: pytest.MonkeyPatch) -> None:
     whole = EntryLowering._look_up
     patch.setattr(

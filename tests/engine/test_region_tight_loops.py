@@ -1,16 +1,16 @@
-"""Tight loops: innermost ones, closed, without calls and jumps by register."""
+"""Innermost loops that are tight: closed, without calls and jumps by register."""
 
 from __future__ import annotations
 
 from chronovisor.engine.regions.code import Code
-from chronovisor.engine.regions.tight_loops import tight_loops
+from chronovisor.engine.regions.tight_loops import innermost, loops_of
 from chronovisor.isa.assembly import assemble
 
 
 def _loops(text: str) -> list[list[int]]:
     words = assemble(text, 0, False)
     code = Code({0: words.ljust(0x1000, b"\0")}, (True, False))
-    found = tight_loops({offset: code[offset] for offset in range(0, len(words), 4)})
+    found = innermost(loops_of({offset: code[offset] for offset in range(0, len(words), 4)}))
     assert all(head == min(loop) for head, loop in found.items())
     return sorted(map(sorted, found.values()))
 

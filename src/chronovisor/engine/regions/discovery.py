@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from chronovisor.engine.native.layout import PAGE_SHIFT
 from chronovisor.engine.native.state_layout import MOST_UNSPENT
 from chronovisor.engine.regions.code import Code, Site
-from chronovisor.engine.regions.tight_loops import Loop, tight_loops
+from chronovisor.engine.regions.tight_loops import Loop, innermost, loops_of, nests
 
 #: The most instructions of a region around a loop, and of one without a loop.
 MOST_IN_LOOP = 120
@@ -35,7 +35,7 @@ class Region:
     next, and each cycle has one. At an entry the region makes sure that its budget lasts to the next cut,
     which is at most ``longest`` instructions away. ``following`` has where control goes from an instruction
     within the region, ``returns`` the places behind calls of functions that the region has. ``loops`` are the
-    tight loops by their first instructions, which are cuts.
+    tight loops by their first instructions, which are cuts. They may have other cuts inside.
     """
 
     sites: Mapping[int, Site]
@@ -51,19 +51,29 @@ class Region:
         """The pages of its instructions, by their distance from the home page."""
         return tuple(sorted({offset >> PAGE_SHIFT for offset in self.sites}))
 
+    def loop(self, entry: int) -> Loop:
+        """The tight loop that begins at an entry; nothing if none does."""
+        return self.loops.get(entry, frozenset())
+
     def part(self, entry: int) -> dict[int, Site]:
-        """The instructions that control comes to from an entry on before it comes to a cut."""
-        return {offset: self.sites[offset] for offset in sorted(_part(self.following, entry, self.cuts))}
+        """The instructions that control comes to from an entry on before it comes to a cut.
+
+        The cuts in the tight loop that begins there count for no cuts.
+        """
+        cuts = self.cuts - self.loop(entry)
+        return {offset: self.sites[offset] for offset in sorted(_part(self.following, entry, cuts))}
 
 
 def region_of(sites: Mapping[int, Site], begins: Iterable[int], returns: tuple[int, ...] = ()) -> Region:
     """The region of some instructions, with entries at some of them at least."""
     edges = {offset: [o for o in _followers(site, returns) if o in sites] for offset, site in sites.items()}
-    loops = tight_loops(sites)
+    all_loops = loops_of(sites)
+    loops = innermost(all_loops)
     entries = {*begins, *loops}
     entries |= _beginnings(edges, entries)
     cuts = _cuts(edges, loops, entries)
     loops = {head: body for head, body in loops.items() if cuts & body == {head}}
+    loops |= nests(all_loops, cuts)
     entries |= cuts
     longest = {entry: _longest(edges, entry, cuts) for entry in entries}
     return Region(sites, edges, returns, loops, tuple(sorted(entries)), frozenset(cuts), longest)

@@ -61,7 +61,7 @@ class ExitLowering(RegisterLowering):
     def __init__(
         self, module: ir.Module, name: str, mode: Mode, rows: Rows, region: Region, entry: int
     ) -> None:
-        super().__init__(module, name, mode, rows, region.part(entry), region.loops.get(entry, frozenset()))
+        super().__init__(module, name, mode, rows, region.part(entry), region.loop(entry))
         self.region, self.entry = region, entry
         b = self.b
         self.budget_at = b.alloca(I64)

@@ -61,10 +61,12 @@ class EntryLowering(LookLowering):
     ) -> None:
         super().__init__(module, name, mode, rows, region, entry)
         self.functions = functions
+        #: Where the function makes sure that its budget lasts to the next cut.
+        self._heads = {entry, *(region.cuts & self.loop)}
         sides = self._sides()
         self.blocks = {o: self.block_named(f"at_{o:x}") for o in self.sites if o in sides}
         #: The blocks that control comes to from two sides: what is known on one of them is not used there.
-        self._joins = {o for o, count in sides.items() if count > 1}
+        self._joins = self._heads | {o for o, count in sides.items() if count > 1}
         #: The blocks that are still to be made, with what is known there.
         self._todo: list[tuple[int, Known]] = []
         #: The instruction in the making.
@@ -89,7 +91,7 @@ class EntryLowering(LookLowering):
     def _begins(self, offset: int) -> bool:
         """Whether a block begins at an instruction although control comes from the one before alone."""
         return (
-            offset == self.entry
+            offset in self._heads
             or offset % (1 << PAGE_SHIFT) == 0
             or (offset in self.loop) != (offset - 4 in self.loop)
         )
@@ -153,6 +155,12 @@ class EntryLowering(LookLowering):
             else:
                 self._exit(Exit.OUTSIDE, done, record=record)
 
+    def _exit_spent(self, offset: int) -> None:
+        """Leave at a head: the budget may not last to the next cut."""
+        record = self._record(offset)
+        address = self._address_of(offset) if record is None else None
+        self._exit(Exit.SPENT, 0, address=address, record=record)
+
     def _go_within(self, offset: int, done: int) -> None:
         if offset >> PAGE_SHIFT != self.site.offset >> PAGE_SHIFT:
             self._check_page(offset, done)
@@ -160,7 +168,7 @@ class EntryLowering(LookLowering):
         stays = self.is_in_loop and offset in self.loop
         if self.is_in_loop and not stays:
             self.settle()
-        if offset in self._joins or offset == self.entry:
+        if offset in self._joins:
             if not self.is_in_loop:
                 self.settle()
                 if offset in self.loop:
@@ -198,11 +206,11 @@ class EntryLowering(LookLowering):
     def _lower_block(self, offset: int) -> None:
         self.begin_line(self._line(offset))
         self.site = self.sites[offset]
-        if offset == self.entry:
+        if offset in self._heads:
             enough = self.b.icmp_signed(">", self._left(0), word(self.region.longest[offset]))
             low = self.unlikely(self.b.not_(enough), "low")
             with self.elsewhere(low):
-                self._exit(Exit.SPENT, 0, record=self.record)
+                self._exit_spent(offset)
         while True:
             self.site = self.sites[offset]
             if not self._lower_one():

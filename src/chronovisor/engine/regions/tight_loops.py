@@ -1,12 +1,12 @@
-"""Which instructions of a region are in tight loops: innermost loops without calls and jumps by register.
+"""Which instructions of a region are in tight loops: loops without calls and jumps by register.
 
 A tight loop stays in the region for long, so it is worth it to store what its instructions change only when
-control leaves the loop.
+control leaves the loop. An innermost loop is one whatever its size is, a loop around others if it is small.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 from chronovisor.engine.regions.code import Site
 
@@ -15,15 +15,38 @@ Loop = frozenset[int]
 
 Edges = Mapping[int, Iterable[int]]
 
+#: The most instructions of a tight loop around others. Each is compiled once more for each loop around it.
+MOST_IN_NEST = 64
 
-def tight_loops(sites: Mapping[int, Site]) -> dict[int, Loop]:
-    """The loops by their first instructions."""
+
+def innermost(loops: Mapping[int, Loop]) -> dict[int, Loop]:
+    """Those of some loops that have no other one inside, by their first instructions."""
+    found: dict[int, Loop] = {}
+    taken: set[int] = set()
+    for head, body in sorted(loops.items(), key=lambda one: len(one[1])):
+        if not body & taken:
+            found[head] = body
+            taken |= body
+    return found
+
+
+def nests(loops: Mapping[int, Loop], cuts: Set[int]) -> dict[int, Loop]:
+    """Those of some loops that have other cuts than their first instruction, and are small enough."""
+    return {
+        head: body
+        for head, body in loops.items()
+        if head in cuts and len(cuts & body) > 1 and len(body) <= MOST_IN_NEST
+    }
+
+
+def loops_of(sites: Mapping[int, Site]) -> dict[int, Loop]:
+    """The loops that can be tight, by their first instructions."""
     inside = {offset: list(_successors(sites, site)) for offset, site in sites.items()}
     before: dict[int, list[int]] = {}
     for offset, following in inside.items():
         for one in following:
             before.setdefault(one, []).append(offset)
-    bodies = {
+    return {
         head: body
         for head in sorted(sites)
         if (latches := [offset for offset in before.get(head, ()) if offset >= head])
@@ -31,14 +54,8 @@ def tight_loops(sites: Mapping[int, Site]) -> dict[int, Loop]:
         # Compilers put a loop's head first. What jumps back to another place of it comes from a side way that
         # they have put behind the loop.
         and head == min(body)
+        and not any(_goes_away(sites[offset]) for offset in body)
     }
-    found: dict[int, Loop] = {}
-    taken: set[int] = set()
-    for head, body in sorted(bodies.items(), key=lambda one: len(one[1])):
-        if not any(offset in taken or _goes_away(sites[offset]) for offset in body):
-            found[head] = body
-            taken |= body
-    return found
 
 
 def _successors(sites: Mapping[int, Site], site: Site) -> Iterable[int]:
