@@ -35,7 +35,10 @@ class RunTime:
 
 
 class RunningCounter:
-    """A register that counts run time (VTB, PURR, SPURR); writes to TBU40 do not move it."""
+    """A register that counts run time (VTB, PURR, SPURR); writes to TBU40 do not move it.
+
+    It is `_ahead` ticks ahead of the run time, and takes 64 bits of the sum.
+    """
 
     __slots__ = ("_ahead", "_run_time")
 
@@ -43,11 +46,10 @@ class RunningCounter:
         self._run_time = run_time
         self._ahead = 0
 
-    @property
     def ahead(self) -> int:
-        """By how many ticks, modulo 2^64, it is ahead of the clock; `NOT_LENT` while it stands."""
+        """By how many ticks it is ahead of the clock, all but modulo 2^64; `NOT_LENT` while it stands."""
         ahead = self._run_time.ahead
-        return NOT_LENT if ahead is None else (ahead + self._ahead) & MASK64
+        return NOT_LENT if ahead is None else ahead + self._ahead
 
     @property
     def value(self) -> int:

@@ -9,7 +9,7 @@ from chronovisor.engine.endings import Undone
 from chronovisor.engine.live_registers import NOT_LENT, ThreadTime
 from chronovisor.processor.core import HardwareThread
 from chronovisor.processor.counters import RunningCounter
-from chronovisor.timebase.types import MASK64, SourceTime
+from chronovisor.timebase.types import SourceTime
 
 
 class InterruptLine(Protocol):
@@ -79,18 +79,17 @@ class LiveRegisters:
         self.thread = thread
         purr, spurr = self._lent_counters
         self._begun_with = (
-            (self._origin + thread.core.timebase.adjust) & MASK64,
-            NOT_LENT if purr is None else purr.ahead,
-            NOT_LENT if spurr is None else spurr.ahead,
+            self._origin + thread.core.timebase.adjust,
+            NOT_LENT if purr is None else purr.ahead(),
+            NOT_LENT if spurr is None else spurr.ahead(),
         )
         self._decrementer = thread.decrementer
 
     def lend(self, time: ThreadTime) -> None:
         """Let native code read TB, PURR and SPURR and keep DEC for a run, from their present state."""
-        begun_with, deadline, level = lent = (self._begun_with, self._decrementer.deadline, self._line.level)
+        lent = self._begun_with, self._decrementer.deadline, self._line.level
         if lent != time.lent:
-            time.tb_adjust, time.purr_ahead, time.spurr_ahead = begun_with
-            time.dec_deadline, time.pending = deadline, level
+            (time.tb_adjust, time.purr_ahead, time.spurr_ahead), time.dec_deadline, time.pending = lent
             time.lent = lent
         if self._virtual is not None:
             # The concrete evaluator may have executed an instruction that read no time.
