@@ -86,7 +86,6 @@ def _parts(vcpu: VirtualCpu) -> dict[str, Callable[[], object]]:
         vcpu.end(inside, now)
 
     def queue() -> None:
-        host.run_queue.free_core()
         end = host.run_queue.time_slice_end(vcpu.vcore, now)
         core.hypervisor_decrementer.deadline = end
 
@@ -102,7 +101,7 @@ def _parts(vcpu: VirtualCpu) -> dict[str, Callable[[], object]]:
         "the host's lock, taken twice": locks,
         "the clock, read twice": clock,
         "the stay": lambda: Stay(core, vcpu.vcore, vcpu),
-        "a free core, and the end of the time slice": queue,
+        "the end of the time slice": queue,
         "the switch of the timebase and back": switch,
         "registers of the core, run times, the decrementer loaded": begin_and_end,
         "the decrementer's expiry kept (and loaded once more)": timer,

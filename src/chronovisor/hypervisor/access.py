@@ -11,15 +11,20 @@ from chronovisor.hypervisor.scheduler import Scheduler
 class Access:
     """The access to one vCPU.
 
-    Who waits is told of each run's end if somebody waits for access, or if others may wait for the end too
-    (`always_told`).
+    Its run sets `running`, then looks at `wanted`; who wants access does the reverse. So of two that come at
+    once at least one sees the other.
     """
 
-    def __init__(self, scheduler: Scheduler, always_told: bool) -> None:
+    __slots__ = ("_scheduler", "running", "wanted")
+
+    def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
-        self._always_told = always_told
-        self._running = False
-        self._accesses = 0
+        self.running = False
+        """Whether the vCPU is in its run: set at the run's beginning and at its end."""
+        self.wanted = 0
+        """How many have access or wait for it. If any, a run begins by `let_others_first`, and ends by telling
+        the scheduler.
+        """
 
     @contextmanager
     def taken(self) -> Iterator[None]:
@@ -30,32 +35,19 @@ class Access:
         """
         scheduler = self._scheduler
         with scheduler.monitor:
-            self._accesses += 1
+            self.wanted += 1
             try:
-                scheduler.wait(lambda: not self._running)
+                scheduler.wait(lambda: not self.running)
                 yield
             finally:
-                self._accesses -= 1
+                self.wanted -= 1
                 scheduler.changed()
 
-    def begin_run(self) -> None:
-        """Begin a run, once everyone who waits for access has had it."""
-        # Set first, then look: of two threads that come at once at least one sees the other.
-        self._running = True
-        if self._accesses:
-            self._let_others_first()
-
-    def end_run(self) -> None:
-        """End the run."""
-        # Set first, then look, as above.
-        self._running = False
-        if self._accesses or self._always_told:
-            self._scheduler.changed()
-
-    def _let_others_first(self) -> None:
+    def let_others_first(self) -> None:
+        """Begin the run once everyone who wants access has had it."""
         scheduler = self._scheduler
         with scheduler.monitor:
-            self._running = False
+            self.running = False
             scheduler.changed()
-            scheduler.wait(lambda: not self._accesses)
-            self._running = True
+            scheduler.wait(lambda: not self.wanted)
+            self.running = True

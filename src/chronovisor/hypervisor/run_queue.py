@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from chronovisor.hypervisor.contender import Contender
-from chronovisor.hypervisor.stay import Stay
+from chronovisor.hypervisor.stay import Occupant, Stay
 from chronovisor.processor.core import Core
 from chronovisor.timebase.types import SourceTime, Ticks
 
@@ -25,14 +25,24 @@ class RunQueue:
         self.waiting: deque[Contender] = deque()
         """The virtual cores that wait for a core, the least served first; among equals the first to come."""
 
-    def free_core(self) -> Core | None:
-        """Return a core that no virtual core has."""
-        stays = self.stays
-        return self._cores[stays.index(None)] if None in stays else None
+    def has_core_for(self, contender: Contender) -> bool:
+        """Return whether `contender`, which waits, can have a core now: one is free, and nobody is before it.
+        """
+        return bool(self.waiting) and self.waiting[0] is contender and None in self.stays
 
-    def core_for(self, contender: Contender) -> Core | None:
-        """Return the core that `contender` can have now: a free one, if no other virtual core is first."""
-        return self.free_core() if self.waiting and self.waiting[0] is contender else None
+    def begin_stay(self, contender: Contender, primary: Occupant) -> Stay | None:
+        """Begin a stay of `contender` on a free core; None if no core is free.
+
+        It either is the first that waits, and then waits no longer, or nobody waits.
+        """
+        stays = self.stays
+        if None not in stays:
+            return None
+        if self.waiting:
+            self.waiting.popleft()
+        number = stays.index(None)
+        stay = stays[number] = Stay(self._cores[number], contender, primary)
+        return stay
 
     def enqueue(self, contender: Contender, now: SourceTime) -> None:
         """Make `contender` wait for a core from tick `now` on, before those that have had more of one.

@@ -39,6 +39,7 @@ from chronovisor.timebase.types import GuestTime, Offset, SourceTime
 
 # Plain numbers: an IntFlag's operators are slow, and their results would spread into the guest's state.
 _EE, _ME, _HV, _LD = int(MSR.EE), int(MSR.ME), int(MSR.HV), int(LPCR.LD)
+_ME_HV = _ME | _HV
 # A module-level name: looking a member up in an Enum takes as long as reading a clock.
 _HYPERCALL = Reason.HYPERCALL
 _DEBUG = (Reason.BREAKPOINT, Reason.WATCHPOINT)
@@ -68,6 +69,8 @@ class VirtualCpu:
         self.host: Hypervisor = host
         self.vcore: VirtualCore = vcore
         self.number = number
+        self.thread_number: int = number % vcore.stride
+        """The number of the hardware thread that it runs on, within its core."""
         self._scheduler = host.scheduler
         self.seat = host.scheduler.seat()
         self._queue = host.run_queue
@@ -103,7 +106,7 @@ class VirtualCpu:
             host.ticks_per_instruction,
             host.random_bits,
         )
-        self._access = Access(host.scheduler, always_told=self._is_virtual)
+        self._access = Access(host.scheduler)
         self.access: Callable[[], AbstractContextManager[None]] = self._access.taken
         """Keeps it outside its run while its registers are read and written; see `Access`."""
         self.state: Thread = machine.engine.thread(self._live)
@@ -176,10 +179,11 @@ class VirtualCpu:
         """Load what the guest needs on `thread` at tick `now`: the core's timebase is the guest's."""
         state, vcore, trace = self.state, self.vcore, self.trace
         # A guest does not run in hypervisor state, and cannot turn machine checks off.
-        if state.MSR & (_ME | _HV) != _ME:
+        if state.MSR & _ME_HV != _ME:
             state.set_msr((state.MSR | _ME) & ~_HV)
-        state.LPCR, state.DPDES = vcore.lpcr, vcore.dpdes
-        width = self._large_width if vcore.lpcr & _LD else 32
+        lpcr = state.LPCR = vcore.lpcr
+        state.DPDES = vcore.dpdes
+        width = self._large_width if lpcr & _LD else 32
         self.timer.load(thread, width, vcore.offset, stay.entered_with, now)
         if self._run_time is not None:
             self._run_time.start(now)
@@ -211,8 +215,7 @@ class VirtualCpu:
             self._run_time.stop(now)
         if self.trace is not None and self.trace.told:
             self.trace.left(now, self._account.work)
-        ceded = self._cede.ceded
-        if ceded:
+        if self._cede.ceded:
             self.next_dispatch = Dispatch(PreemptReason.CEDE)
         elif stay.time_slice_over:
             self.next_dispatch = Dispatch(PreemptReason.TIME_SLICE)
@@ -232,7 +235,10 @@ class VirtualCpu:
         scheduler, access = self._scheduler, self._access
         bound = self._is_virtual and scheduler.take_turn(self.seat)
         try:
-            access.begin_run()
+            # Set, then looked at: see `Access`.
+            access.running = True
+            if access.wanted:
+                access.let_others_first()
             if status is not None:
                 self.state.gpr[3] = status
                 if results:
@@ -244,7 +250,9 @@ class VirtualCpu:
                 pass
             return ended
         finally:
-            access.end_run()
+            access.running = False
+            if access.wanted or self._is_virtual:
+                scheduler.changed()
             if bound:
                 scheduler.unbind(self.seat)
 
@@ -259,7 +267,8 @@ class VirtualCpu:
         if self.kicked:
             self.kicked = False
             return Kicked()
-        if self.debugged.ends():
+        debugged = self.debugged
+        if (debugged.stepped or debugged.repetition is not None) and debugged.ends():
             return Debugged(self.state.CIA, True)
         if self._cede.ceded:
             self._cede.wait(None)

@@ -51,6 +51,10 @@ class Traveller(Occupant, Protocol):
         """Its number in its machine."""
 
     @property
+    def thread_number(self) -> int:
+        """The number of the hardware thread that it runs on, within its core."""
+
+    @property
     def vcore(self) -> VirtualCore:
         """Its virtual core."""
 
@@ -95,14 +99,15 @@ class WorldSwitch:
         monitor = self._scheduler.monitor
         monitor.acquire()
         try:
-            stay = vcore.stay
-            if stay is None and not self._queue.waiting and (core := self._queue.free_core()) is not None:
-                vcore.stay = self._queue.stays[core.number] = stay = Stay(core, vcore, vcpu)
-            elif stay is None or stay.leaving:
+            stay, queue = vcore.stay, self._queue
+            if stay is None and not queue.waiting:
+                stay = vcore.stay = queue.begin_stay(vcore, vcpu)
+            if stay is None or stay.leaving:
                 stay = self._wait_for_core(vcpu)
                 if stay is None:
                     return None
-            thread = stay.core.threads[vcpu.number % vcore.stride]
+            core = stay.core
+            thread = core.threads[vcpu.thread_number]
             stay.inside.append(vcpu)
             try:
                 is_primary = stay.primary is vcpu
@@ -115,8 +120,7 @@ class WorldSwitch:
                     now = self._source.ticks()
                     if is_primary:
                         vcore.run_time.start(now)
-                        hypervisor_decrementer = stay.core.hypervisor_decrementer
-                        hypervisor_decrementer.deadline = self._queue.time_slice_end(vcore, now)
+                        core.hypervisor_decrementer.deadline = queue.time_slice_end(vcore, now)
                     vcpu.begin(stay, thread, now)
             except BaseException as error:
                 # A mistake of ours: the vCPU leaves again, and the core is not lost.
@@ -143,7 +147,7 @@ class WorldSwitch:
             vcpu.end(stay, ended)
             stay.out += 1
             if observed:
-                self._tell(ThreadOut(stay.core.number, vcpu.number % vcore.stride, vcpu.number))
+                self._tell(ThreadOut(stay.core.number, vcpu.thread_number, vcpu.number))
             try:
                 if stay.primary is vcpu:
                     if stay.out < count:
@@ -160,7 +164,10 @@ class WorldSwitch:
                         self._tell(DecrementerKept(vcpu.number, expiry))
                 stay.kept += 1
                 if stay.kept == count:
-                    self._release(stay, vcore)
+                    # The stay ends: the core is free, and the virtual core may enter again.
+                    self._queue.stays[stay.core.number] = vcore.stay = None
+                    if vcore.wanting:
+                        self._queue.enqueue(vcore, self._source.ticks())
                 self._scheduler.changed()
         finally:
             monitor.release()
@@ -174,7 +181,7 @@ class WorldSwitch:
         if vcore.stay is None and vcore not in queue.waiting:
             queue.enqueue(vcore, since)
         vcore.wanting += 1
-        self._scheduler.wait(lambda: vcpu.kicked or vcore.can_be_joined or queue.core_for(vcore) is not None)
+        self._scheduler.wait(lambda: vcpu.kicked or vcore.can_be_joined or queue.has_core_for(vcore))
         vcore.wanting -= 1
         # While its own virtual core was leaving, no other virtual core kept it from running.
         vcpu.next_dispatch.waited_for_core(max(0, self._source.ticks() - max(since, vcore.queued_at)))
@@ -185,19 +192,17 @@ class WorldSwitch:
             return None
         if vcore.can_be_joined:
             return vcore.stay
-        core = queue.core_for(vcore)
-        assert core is not None
-        queue.waiting.popleft()
-        vcore.stay = queue.stays[core.number] = stay = Stay(core, vcore, vcpu)
+        stay = vcore.stay = queue.begin_stay(vcore, vcpu)
         return stay
 
     def _enter_as_primary(self, stay: Stay, vcore: VirtualCore) -> None:
         if self.gives_way:
             self._scheduler.give_way()
         # Noted before the switch: an offset that is set during the switch is not the one that is added.
-        stay.entered_with = vcore.offset
+        offset = stay.entered_with = vcore.offset
+        host = self._host
         try:
-            stay.applied = self._host.switch.enter(stay.core.timebase, stay.entered_with, self._host.observer)
+            stay.applied = host.switch.enter(stay.core.timebase, offset, host.observer)
         except (SwitchBreachError, NoTbu40Error) as error:
             stay.failure = str(error)
             stay.leave_soon()
@@ -225,23 +230,17 @@ class WorldSwitch:
 
     def _restore_host_time(self, stay: Stay, vcore: VirtualCore) -> None:
         """Take away what the entry added, whatever was set since; then repair what failed meanwhile."""
-        core = stay.core
+        core, host, applied = stay.core, self._host, stay.applied
         timebase: HostTimebase | None = None
         try:
-            if stay.applied is not None:
-                timebase = self._host.switch.leave(core.timebase, stay.applied, self._host.observer)
+            if applied is not None:
+                timebase = host.switch.leave(core.timebase, applied, host.observer)
         finally:
             # A mistake of ours ends this vCPU's run, and must cost neither the core nor the other threads.
             stay.host_timebase = core.timebase.load_from_tod() if timebase is None else timebase
             stay.applied = None
             if core.hmer:
-                self._host.maintenance.handle(core)
-
-    def _release(self, stay: Stay, vcore: VirtualCore) -> None:
-        """End the stay: the core is free, and the virtual core may enter again."""
-        self._queue.stays[stay.core.number] = vcore.stay = None
-        if vcore.wanting:
-            self._queue.enqueue(vcore, self._source.ticks())
+                host.maintenance.handle(core)
 
     def _tell(self, event: Event) -> None:
         if self._host.observer is not None:

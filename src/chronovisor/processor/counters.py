@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from chronovisor.engine.live_registers import NOT_LENT
 from chronovisor.timebase.clock import TickSource
 from chronovisor.timebase.types import MASK64, SourceTime
 
@@ -35,27 +34,20 @@ class RunTime:
 
 
 class RunningCounter:
-    """A register that counts run time (VTB, PURR, SPURR); writes to TBU40 do not move it.
+    """A register that counts run time (VTB, PURR, SPURR); writes to TBU40 do not move it."""
 
-    It is `_ahead` ticks ahead of the run time, and takes 64 bits of the sum.
-    """
-
-    __slots__ = ("_ahead", "_run_time")
+    __slots__ = ("beyond", "run_time")
 
     def __init__(self, run_time: RunTime) -> None:
-        self._run_time = run_time
-        self._ahead = 0
-
-    def ahead(self) -> int:
-        """By how many ticks it is ahead of the clock, all but modulo 2^64; `NOT_LENT` while it stands."""
-        ahead = self._run_time.ahead
-        return NOT_LENT if ahead is None else ahead + self._ahead
+        self.run_time = run_time
+        self.beyond = 0
+        """By how many ticks it is ahead of the run time; it shows 64 bits of the sum."""
 
     @property
     def value(self) -> int:
         """Its value now: 64-bit ticks."""
-        return (self._run_time.ticks() + self._ahead) & MASK64
+        return (self.run_time.ticks() + self.beyond) & MASK64
 
     @value.setter
     def value(self, value: int) -> None:
-        self._ahead = value - self._run_time.ticks()
+        self.beyond = value - self.run_time.ticks()

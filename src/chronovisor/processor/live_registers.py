@@ -38,7 +38,8 @@ class LiveRegisters:
     ) -> None:
         self.thread = thread
         self._counters = counters
-        self._lent_counters = counters.get("PURR"), counters.get("SPURR")
+        #: Those that native code reads, if there are any: they count the same run time.
+        self._purr, self._spurr = counters.get("PURR"), counters.get("SPURR")
         self._begun_with: tuple[int, ...] = (0, NOT_LENT, NOT_LENT)
         """By how much TB, PURR and SPURR are ahead of the clock since `begin`."""
         self._line = line
@@ -77,12 +78,11 @@ class LiveRegisters:
         counters that run now run on.
         """
         self.thread = thread
-        purr, spurr = self._lent_counters
-        self._begun_with = (
-            self._origin + thread.core.timebase.adjust,
-            NOT_LENT if purr is None else purr.ahead(),
-            NOT_LENT if spurr is None else spurr.ahead(),
-        )
+        tb_ahead, purr, spurr = self._origin + thread.core.timebase.adjust, self._purr, self._spurr
+        if purr is None or spurr is None or (ran := purr.run_time.ahead) is None:
+            self._begun_with = tb_ahead, NOT_LENT, NOT_LENT
+        else:
+            self._begun_with = tb_ahead, ran + purr.beyond, ran + spurr.beyond
         self._decrementer = thread.decrementer
 
     def lend(self, time: ThreadTime) -> None:

@@ -98,9 +98,9 @@ class Decrementer:
         """
         if now is None:
             now = self._source.ticks()
-        self.deadline = self._clock.ticks_at(expiry, now)
+        deadline = self.deadline = self._clock.ticks_at(expiry, now)
         self._seen = now
-        self.latched = self.deadline < now
+        self.latched = deadline < now
 
     def _exists(self, now: SourceTime, width: DecWidth) -> bool:
         left = self.deadline - now
