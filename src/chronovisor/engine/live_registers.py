@@ -26,8 +26,12 @@ class ThreadTime(Protocol):
     purr_ahead: int
     spurr_ahead: int
     pending: int
-    lent: object
-    """What those that `lend` sets from outside a run were set to last; None to set them again."""
+    lent_ahead: tuple[int, ...] | None
+    """What `lend` has set ``tb_adjust``, ``purr_ahead`` and ``spurr_ahead`` to; None if it has not."""
+    lent_deadline: int
+    """What ``dec_deadline`` was set to last, from outside a run or within it."""
+    lent_level: int
+    """What ``pending`` was set to last."""
 
 
 class LiveRegisters(Protocol):

@@ -40,7 +40,7 @@ class LiveRegisters:
         self._counters = counters
         #: Those that native code reads, if there are any: they count the same run time.
         self._purr, self._spurr = counters.get("PURR"), counters.get("SPURR")
-        self._begun_with: tuple[int, ...] = (0, NOT_LENT, NOT_LENT)
+        self._ahead: tuple[int, ...] = (0, NOT_LENT, NOT_LENT)
         """By how much TB, PURR and SPURR are ahead of the clock since `begin`."""
         self._line = line
         self._account_time = account_time
@@ -80,17 +80,18 @@ class LiveRegisters:
         self.thread = thread
         tb_ahead, purr, spurr = self._origin + thread.core.timebase.adjust, self._purr, self._spurr
         if purr is None or spurr is None or (ran := purr.run_time.ahead) is None:
-            self._begun_with = tb_ahead, NOT_LENT, NOT_LENT
+            self._ahead = tb_ahead, NOT_LENT, NOT_LENT
         else:
-            self._begun_with = tb_ahead, ran + purr.beyond, ran + spurr.beyond
+            self._ahead = tb_ahead, ran + purr.beyond, ran + spurr.beyond
         self._decrementer = thread.decrementer
 
     def lend(self, time: ThreadTime) -> None:
         """Let native code read TB, PURR and SPURR and keep DEC for a run, from their present state."""
-        lent = self._begun_with, self._decrementer.deadline, self._line.level
-        if lent != time.lent:
-            (time.tb_adjust, time.purr_ahead, time.spurr_ahead), time.dec_deadline, time.pending = lent
-            time.lent = lent
+        ahead, deadline, level = self._ahead, self._decrementer.deadline, self._line.level
+        if ahead is not time.lent_ahead or deadline != time.lent_deadline or level != time.lent_level:
+            time.tb_adjust, time.purr_ahead, time.spurr_ahead = time.lent_ahead = ahead
+            time.dec_deadline = time.lent_deadline = deadline
+            time.pending = time.lent_level = level
         if self._virtual is not None:
             # The concrete evaluator may have executed an instruction that read no time.
             self._account_time()
@@ -102,8 +103,9 @@ class LiveRegisters:
         if self._virtual is not None:
             self._account_time()
         if time.dec_written:
-            time.dec_written, time.lent = 0, None
-            deadline, written = SourceTime(time.dec_deadline), SourceTime(time.dec_written_at)
+            time.dec_written = 0
+            deadline = time.lent_deadline = SourceTime(time.dec_deadline)
+            written = SourceTime(time.dec_written_at)
             self._decrementer.write_deadline(deadline, written, self.thread.dec_width)
 
     def _timebase(self) -> int:
