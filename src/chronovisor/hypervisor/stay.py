@@ -55,7 +55,7 @@ class Stay:
         self.contender = contender
         """The virtual core whose stay it is."""
         self.primary = primary
-        self.inside: list[Occupant] = []
+        self.inside: list[Occupant] = [primary]
         """The vCPUs that have come in since the stay began."""
         self.entered_with: Offset = _NONE
         """The offset that the entry adds to the core's timebase, noted before the switch."""

@@ -108,9 +108,10 @@ class WorldSwitch:
                     return None
             core = stay.core
             thread = core.threads[vcpu.thread_number]
-            stay.inside.append(vcpu)
+            is_primary = stay.primary is vcpu
+            if not is_primary:
+                stay.inside.append(vcpu)
             try:
-                is_primary = stay.primary is vcpu
                 if is_primary:
                     self._enter_as_primary(stay, vcore)
                 else:

@@ -88,9 +88,11 @@ class LiveRegisters:
     def lend(self, time: ThreadTime) -> None:
         """Let native code read TB, PURR and SPURR and keep DEC for a run, from their present state."""
         ahead, deadline, level = self._ahead, self._decrementer.deadline, self._line.level
-        if ahead is not time.lent_ahead or deadline != time.lent_deadline or level != time.lent_level:
+        if ahead is not time.lent_ahead:
             time.tb_adjust, time.purr_ahead, time.spurr_ahead = time.lent_ahead = ahead
+        if deadline != time.lent_deadline:
             time.dec_deadline = time.lent_deadline = deadline
+        if level != time.lent_level:
             time.pending = time.lent_level = level
         if self._virtual is not None:
             # The concrete evaluator may have executed an instruction that read no time.
