@@ -67,7 +67,7 @@ def start(
     state.CIA = 0x1000
     state.set_msr(int(MSR.SF | MSR.LE | MSR.VEC | MSR.VSX))
     run_time.start(source.ticks())
-    live.begin(thread)
+    live.begin(thread, state)
     return engine, state, account
 
 

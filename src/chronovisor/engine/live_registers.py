@@ -8,26 +8,32 @@ NOT_LENT: Final = 1 << 63
 """Stands for how far a counter is ahead of the clock: native code leaves it to the concrete evaluator."""
 
 
-class ThreadTime(Protocol):
-    """What native code needs to read TB, PURR and SPURR and to read and write DEC by itself, all in ticks.
+class CounterTime(Protocol):
+    """What native code needs to read TB, PURR and SPURR by itself: ticks, modulo 2^64.
 
-    T = clock + ``tb_adjust``. If ``ticks_per_instruction`` is 0 the clock is the machine's monotonic one.
-    Otherwise it stands at ``virtual_ticks`` when a run begins. ``pending``: an interrupt other than the
-    decrementer's waits for MSR[EE]. PURR = clock + ``purr_ahead``, unless that is `NOT_LENT`. The same holds
-    for SPURR.
+    T = clock + ``tb_adjust``. PURR = clock + ``purr_ahead``, unless that is `NOT_LENT`. The same holds for
+    SPURR.
     """
 
     tb_adjust: int
+    purr_ahead: int
+    spurr_ahead: int
+
+
+class ThreadTime(CounterTime, Protocol):
+    """What native code needs to read these registers, and to read and write DEC by itself, all in ticks.
+
+    If ``ticks_per_instruction`` is 0 the clock is the machine's monotonic one. Otherwise it stands at
+    ``virtual_ticks`` when a run begins. ``pending``: an interrupt other than the decrementer's waits for
+    MSR[EE].
+    """
+
     dec_deadline: int
     dec_written: int
     dec_written_at: int
     virtual_ticks: int
     ticks_per_instruction: int
-    purr_ahead: int
-    spurr_ahead: int
     pending: int
-    lent_ahead: tuple[int, ...] | None
-    """What `lend` has set ``tb_adjust``, ``purr_ahead`` and ``spurr_ahead`` to; None if it has not."""
     lent_deadline: int
     """What ``dec_deadline`` was set to last, from outside a run or within it."""
     lent_level: int

@@ -99,6 +99,10 @@ class Thread:
     exit_request: int
     #: The most ticks for which the thread may nap within a hypercall: less than a second.
     most_nap: int
+    #: For native code: see `CounterTime`.
+    tb_adjust: int
+    purr_ahead: int
+    spurr_ahead: int
     reservation: tuple[int, int, int] | None
     shared: SharedWords
     #: The bits of the first shared word any of which raises the external interrupt.
@@ -354,8 +358,11 @@ class ThreadState(StoredRegisters, Thread):
         "memory",
         "mode",
         "most_nap",
+        "purr_ahead",
         "reservation",
         "shared",
+        "spurr_ahead",
+        "tb_adjust",
         "translations",
         *(file.attribute for file in FILES.values()),
     )

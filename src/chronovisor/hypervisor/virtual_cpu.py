@@ -187,7 +187,7 @@ class VirtualCpu:
         self.timer.load(thread, width, vcore.offset, stay.entered_with, now)
         if self._run_time is not None:
             self._run_time.start(now)
-        self._live.begin(thread)
+        self._live.begin(thread, state)
         # A trace tells of each H_CEDE, and programs do not see the line that user space drives.
         stays_awake = self._is_virtual or self._queue.waiting or self.pending.level or trace is not None
         state.most_nap = 0 if stays_awake else MOST_NAP

@@ -194,6 +194,7 @@ class WorldSwitch:
         if vcore.can_be_joined:
             return vcore.stay
         stay = vcore.stay = queue.begin_stay(vcore, vcpu)
+        assert stay is not None
         return stay
 
     def _enter_as_primary(self, stay: Stay, vcore: VirtualCore) -> None:

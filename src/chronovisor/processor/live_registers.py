@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from chronovisor.engine.endings import Undone
-from chronovisor.engine.live_registers import NOT_LENT, ThreadTime
+from chronovisor.engine.live_registers import NOT_LENT, CounterTime, ThreadTime
 from chronovisor.processor.core import HardwareThread
-from chronovisor.processor.counters import RunningCounter
+from chronovisor.processor.counters import RunningCounter, RunTime
 from chronovisor.timebase.types import SourceTime
 
 
@@ -38,10 +38,9 @@ class LiveRegisters:
     ) -> None:
         self.thread = thread
         self._counters = counters
-        #: Those that native code reads, if there are any: they count the same run time.
-        self._purr, self._spurr = counters.get("PURR"), counters.get("SPURR")
-        self._ahead: tuple[int, ...] = (0, NOT_LENT, NOT_LENT)
-        """By how much TB, PURR and SPURR are ahead of the clock since `begin`."""
+        #: Those that native code reads, if they are there: they count the same run time.
+        standing = RunningCounter(RunTime(thread.core.timebase.clock.source))
+        self._purr, self._spurr = counters.get("PURR", standing), counters.get("SPURR", standing)
         self._line = line
         self._account_time = account_time
         self._ticks_per_instruction = ticks_per_instruction
@@ -73,23 +72,22 @@ class LiveRegisters:
         """Return 64 random bits."""
         return self._random_bits(64)
 
-    def begin(self, thread: HardwareThread) -> None:
-        """Use the registers of `thread` from now on. Until the next call nothing moves its timebase, and the
-        counters that run now run on.
+    def begin(self, thread: HardwareThread, time: CounterTime) -> None:
+        """Use the registers of `thread` from now on, and let native code read TB, PURR and SPURR. Until the
+        next call nothing moves the timebase, and the counters that run now run on.
         """
-        self.thread = thread
-        tb_ahead, purr, spurr = self._origin + thread.core.timebase.adjust, self._purr, self._spurr
-        if purr is None or spurr is None or (ran := purr.run_time.ahead) is None:
-            self._ahead = tb_ahead, NOT_LENT, NOT_LENT
+        self.thread, self._decrementer = thread, thread.decrementer
+        time.tb_adjust = self._origin + thread.core.timebase.adjust
+        purr, spurr = self._purr, self._spurr
+        ran = purr.run_time.ahead
+        if ran is None:
+            time.purr_ahead = time.spurr_ahead = NOT_LENT
         else:
-            self._ahead = tb_ahead, ran + purr.beyond, ran + spurr.beyond
-        self._decrementer = thread.decrementer
+            time.purr_ahead, time.spurr_ahead = ran + purr.beyond, ran + spurr.beyond
 
     def lend(self, time: ThreadTime) -> None:
-        """Let native code read TB, PURR and SPURR and keep DEC for a run, from their present state."""
-        ahead, deadline, level = self._ahead, self._decrementer.deadline, self._line.level
-        if ahead is not time.lent_ahead:
-            time.tb_adjust, time.purr_ahead, time.spurr_ahead = time.lent_ahead = ahead
+        """Let native code keep DEC for a run, from its present state."""
+        deadline, level = self._decrementer.deadline, self._line.level
         if deadline != time.lent_deadline:
             time.dec_deadline = time.lent_deadline = deadline
         if level != time.lent_level:

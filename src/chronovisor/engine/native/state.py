@@ -134,8 +134,8 @@ class NativeThread(Registers, Thread):
     # An attribute of a structure takes five times as long if it has no slot.
     __slots__ = (
         *("_contexts", "_counted_before", "_gpr_bytes", "_known_forgotten", "_ordering", "_samples"),
-        *("at", "code", "executed", "guest", "interpreted", "lent_ahead", "lent_deadline", "lent_level"),
-        *("live", "look_due", "memory", "reference", "samples_taken", "shared", "translations"),
+        *("at", "code", "executed", "guest", "interpreted", "lent_deadline", "lent_level", "live"),
+        *("look_due", "memory", "reference", "samples_taken", "shared", "translations"),
         *(file.attribute for file in FILES.values()),
     )
 
@@ -167,7 +167,6 @@ class NativeThread(Registers, Thread):
         self.contexts = self._contexts.address
         self.translations = Translations()
         self._known_forgotten = 0
-        self.lent_ahead: tuple[int, ...] | None = None
         self.lent_deadline = self.lent_level = 0
         self.purr_ahead = self.spurr_ahead = NOT_LENT
         self.look_due = 0
