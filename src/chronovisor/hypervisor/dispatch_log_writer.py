@@ -73,21 +73,15 @@ class DispatchLogWriter:
 
         To be called when the core's timebase is the guest's, before the vCPU's first instruction.
         """
-        areas, memory = self._vcpu.areas, self._vcpu.memory
-        vpa = areas.vpa.in_use
+        areas = self._vcpu.areas
+        vpa, log = areas.vpa.in_use, areas.dispatch_trace_log
         if not vpa:
             return None
-        if not dispatch.is_plain:
-            _add(memory, vpa, VPA_ENQUEUE_DISPATCH_TB, dispatch.enqueued)
-            _add(memory, vpa, VPA_READY_ENQUEUE_TB, dispatch.ready)
-            _add(memory, vpa, VPA_WAIT_READY_TB, dispatch.waited)
-        if thread.pir != self._ran_on:
-            if self._ran_on is not None:
-                _add(memory, vpa, VPA_DISPERSION_COUNT, 1)
-            self._ran_on = thread.pir
-        log = areas.dispatch_trace_log
+        if not dispatch.is_plain or thread.pir != self._ran_on:
+            self._count(vpa, thread, dispatch)
         if not log.in_use:
             return None
+        memory = self._vcpu.memory
         mask = memory.load(vpa + VPA_DTL_ENABLE_MASK.offset, VPA_DTL_ENABLE_MASK.size, little=False)
         if not mask & LogEvents.of(dispatch.preempted_by):
             return None
@@ -109,6 +103,17 @@ class DispatchLogWriter:
         self._written += 1
         memory.store(vpa + VPA_DTL_INDEX.offset, VPA_DTL_INDEX.size, self._written, little=False)
         return moment
+
+    def _count(self, vpa: int, thread: HardwareThread, dispatch: Dispatch) -> None:
+        """Count the waits of a dispatch, and whether it is on another processor than the last one."""
+        memory = self._vcpu.memory
+        _add(memory, vpa, VPA_ENQUEUE_DISPATCH_TB, dispatch.enqueued)
+        _add(memory, vpa, VPA_READY_ENQUEUE_TB, dispatch.ready)
+        _add(memory, vpa, VPA_WAIT_READY_TB, dispatch.waited)
+        if thread.pir != self._ran_on:
+            if self._ran_on is not None:
+                _add(memory, vpa, VPA_DISPERSION_COUNT, 1)
+            self._ran_on = thread.pir
 
     def moment(self, stay: Stay) -> GuestTime:
         """Return the time that the entry carries: the guest's, because the guest reads it."""

@@ -199,9 +199,10 @@ class VirtualCpu:
             trace.entered(now, stay.entered_with, stay.core.number, self.next_dispatch.enqueued)
 
     def _log_dispatch(self, stay: Stay, thread: HardwareThread, memory: GuestMemory) -> None:
-        if self.areas.begin_dispatch(memory):
+        areas = self.areas
+        if areas.begin_dispatch(memory):
             self.log.begin_anew()
-        if self.areas.vpa.in_use:
+        if areas.vpa.in_use:
             moment = self.log.dispatched(stay, thread, self.next_dispatch)
             if moment is not None and self.host.observer is not None:
                 self.host.observer(DispatchLogged(self.number, moment))

@@ -42,6 +42,9 @@ class Function(IntEnum):
     DEREGISTER_SLB_SHADOW = 7
 
 
+# Plain numbers: each dispatch counts there twice.
+_YIELD_COUNT_AT, _YIELD_COUNT_SIZE = VPA_YIELD_COUNT.offset, VPA_YIELD_COUNT.size
+
 FUNCTION_SHIFT = 45
 """The place of the function in the flags of H_REGISTER_VPA (bits 16:18)."""
 
@@ -177,29 +180,33 @@ class Areas:
         """Use what was registered since the last entry, and count the dispatch; return whether another log
         than before is in use.
         """
-        if self.vpa.pending and self.vpa.take_effect(memory):
-            status = _load(memory, self.vpa.in_use, VPA_STATUS)
-            _store(memory, self.vpa.in_use, VPA_STATUS, status | STATUS_SHARED)
-            # Odd, because the vCPU does not run yet.
-            count = self.yield_count(memory) if self.vpa.goes_on else 0
-            _store(memory, self.vpa.in_use, VPA_YIELD_COUNT, count | 1)
-        if self.slb_shadow.pending:
-            self.slb_shadow.take_effect(memory)
-        new_log = self.dispatch_trace_log.pending and self.dispatch_trace_log.take_effect(memory)
-        self._count_yield(memory)
+        vpa = self.vpa
+        asked = vpa.pending or self.slb_shadow.pending or self.dispatch_trace_log.pending
+        new_log = self._take_effect(memory) if asked else False
+        if vpa.in_use:
+            memory.add(vpa.in_use + _YIELD_COUNT_AT, _YIELD_COUNT_SIZE, 1)
         return new_log
 
     def end_dispatch(self, memory: GuestMemory) -> None:
         """Count that the processor stops running."""
-        self._count_yield(memory)
+        vpa = self.vpa
+        if vpa.in_use:
+            memory.add(vpa.in_use + _YIELD_COUNT_AT, _YIELD_COUNT_SIZE, 1)
 
     def yield_count(self, memory: GuestMemory) -> int:
         """Return the yield count in the virtual processor area; 0 without an area."""
         return _load(memory, self.vpa.in_use, VPA_YIELD_COUNT) if self.vpa.in_use else 0
 
-    def _count_yield(self, memory: GuestMemory) -> None:
-        if self.vpa.in_use:
-            memory.add(self.vpa.in_use + VPA_YIELD_COUNT.offset, VPA_YIELD_COUNT.size, 1)
+    def _take_effect(self, memory: GuestMemory) -> bool:
+        """Use what was registered since the last entry; return whether a log came into use."""
+        if self.vpa.take_effect(memory):
+            status = _load(memory, self.vpa.in_use, VPA_STATUS)
+            _store(memory, self.vpa.in_use, VPA_STATUS, status | STATUS_SHARED)
+            # Odd, because the vCPU does not run yet.
+            count = self.yield_count(memory) if self.vpa.goes_on else 0
+            _store(memory, self.vpa.in_use, VPA_YIELD_COUNT, count | 1)
+        self.slb_shadow.take_effect(memory)
+        return self.dispatch_trace_log.take_effect(memory)
 
 
 def _is_inside(memory: GuestMemory, address: int, length: int) -> bool:
