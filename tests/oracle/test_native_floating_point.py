@@ -11,8 +11,8 @@ from random import Random
 
 from handlers import ensure
 
+from chronovisor.engine.concrete import Stop
 from chronovisor.engine.native.engine import NativeEngine
-from chronovisor.engine.native.layout import Left
 from chronovisor.engine.native.operations import is_native
 from chronovisor.engine.native.state import NativeThread
 from chronovisor.isa.bits import MSR
@@ -39,11 +39,10 @@ class Counting(NativeEngine):
 
     left = 0
 
-    def _run_native(self, state: NativeThread) -> int:
-        why = super()._run_native(state)
-        if why == Left.SLOW and "ieee" in operations(self.memory.read(state.CIA, 4)):
+    def _run_concrete(self, state: NativeThread, budget: int) -> Stop:
+        if "ieee" in operations(self.memory.read(state.CIA, 4)):
             Counting.left += 1
-        return why
+        return super()._run_concrete(state, budget)
 
 
 def operations(bytes_of_word: bytes) -> set[str]:

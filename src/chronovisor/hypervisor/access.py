@@ -22,8 +22,8 @@ class Access:
         self.running = False
         """Whether the vCPU is in its run: set at the run's beginning and at its end."""
         self.wanted = 0
-        """How many have access or wait for it. If any, a run begins by `let_others_first`, and ends by telling
-        the scheduler.
+        """How many have access or wait for it. If there are any, a run begins with `let_others_first` and
+        tells the scheduler of its end.
         """
 
     @contextmanager

@@ -26,8 +26,7 @@ class RunQueue:
         """The virtual cores that wait for a core, the least served first; among equals the first to come."""
 
     def has_core_for(self, contender: Contender) -> bool:
-        """Return whether `contender`, which waits, can have a core now: one is free, and nobody is before it.
-        """
+        """Return whether `contender` can have the core that it waits for: one is free, and it is first."""
         return bool(self.waiting) and self.waiting[0] is contender and None in self.stays
 
     def begin_stay(self, contender: Contender, primary: Occupant) -> Stay | None:

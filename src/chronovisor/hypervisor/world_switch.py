@@ -20,7 +20,7 @@ from chronovisor.processor.core import HardwareThread
 from chronovisor.timebase.clock import TickSource
 from chronovisor.timebase.offset import Switch, SwitchBreachError
 from chronovisor.timebase.tbu40 import HostTimebase, NoTbu40Error
-from chronovisor.timebase.trace import DecrementerKept, Event, Observer, SecondaryLetIn, ThreadOut
+from chronovisor.timebase.trace import DecrementerKept, Observer, SecondaryLetIn, ThreadOut
 from chronovisor.timebase.types import SourceTime
 
 
@@ -134,21 +134,20 @@ class WorldSwitch:
 
     def leave(self, vcpu: Traveller, stay: Stay) -> None:
         """Take the calling thread's vCPU out of the guest, and with it all of its virtual core."""
-        vcore, timer, inside = vcpu.vcore, vcpu.timer, stay.inside
-        observed = self._host.observer is not None
+        vcore, timer, observer = vcpu.vcore, vcpu.timer, self._host.observer
         monitor = self._scheduler.monitor
         monitor.acquire()
         try:
             # Nobody joins a stay that ends. If nobody else is in it, there is nobody to tell.
-            count = len(inside)
+            count = len(stay.inside)
             if count > 1:
                 stay.leave_soon()
             stay.leaving = True
             ended = self._source.ticks()
             vcpu.end(stay, ended)
             stay.out += 1
-            if observed:
-                self._tell(ThreadOut(stay.core.number, vcpu.thread_number, vcpu.number))
+            if observer is not None:
+                observer(ThreadOut(stay.core.number, vcpu.thread_number, vcpu.number))
             try:
                 if stay.primary is vcpu:
                     if stay.out < count:
@@ -161,8 +160,8 @@ class WorldSwitch:
                 # Behind the barrier: T is the host's again, so DEC + T is an expiry in host time.
                 if stay.host_timebase is not None and timer.thread is not None:
                     expiry = timer.keep(stay.host_timebase, vcore.offset, stay.entered_with, ended)
-                    if observed:
-                        self._tell(DecrementerKept(vcpu.number, expiry))
+                    if observer is not None:
+                        observer(DecrementerKept(vcpu.number, expiry))
                 stay.kept += 1
                 if stay.kept == count:
                     # The stay ends: the core is free, and the virtual core may enter again.
@@ -218,7 +217,7 @@ class WorldSwitch:
 
     def _let_in(self, stay: Stay, thread: HardwareThread, vcpu: int) -> None:
         if not stay.leaving and self._host.observer is not None:
-            self._tell(SecondaryLetIn(stay.core.number, thread.number, vcpu))
+            self._host.observer(SecondaryLetIn(stay.core.number, thread.number, vcpu))
 
     def _await_secondaries(self, stay: Stay) -> SourceTime:
         """Wait until all threads have left the guest; return the tick at which they had."""
@@ -243,7 +242,3 @@ class WorldSwitch:
             stay.applied = None
             if core.hmer:
                 host.maintenance.handle(core)
-
-    def _tell(self, event: Event) -> None:
-        if self._host.observer is not None:
-            self._host.observer(event)

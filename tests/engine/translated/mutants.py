@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from llvmlite import ir
 
@@ -127,17 +127,17 @@ def icbi_forgets_nothing_natively() -> None:
 
 def crash() -> None:
     """Native code dies at once: to show that the fuzzer outlives it."""
-    engine.NativeEngine._run_native = lambda self, thread: ctypes.string_at(8)[0]  # type: ignore[method-assign]
+    engine.NativeEngine.run = lambda *run: ctypes.string_at(8)[0]  # type: ignore
 
 
 def hang() -> None:
     """Native code never returns."""
 
-    def run(self: engine.NativeEngine, thread: object) -> int:
+    def run(self: engine.NativeEngine, thread: object, budget: int) -> NoReturn:
         while True:
             time.sleep(1)
 
-    engine.NativeEngine._run_native = run  # type: ignore[method-assign,assignment]
+    engine.NativeEngine.run = run  # type: ignore[method-assign,assignment]
 
 
 MUTANTS: dict[str, Callable[[], None]] = {
