@@ -38,8 +38,7 @@ from chronovisor.timebase.trace import DispatchLogged
 from chronovisor.timebase.types import GuestTime, Offset, SourceTime
 
 # Plain numbers: an IntFlag's operators are slow, and their results would spread into the guest's state.
-_EE, _ME, _HV, _LD = int(MSR.EE), int(MSR.ME), int(MSR.HV), int(LPCR.LD)
-_ME_HV = _ME | _HV
+_EE, _ME, _HV, _ME_HV, _LD = map(int, (MSR.EE, MSR.ME, MSR.HV, MSR.ME | MSR.HV, LPCR.LD))
 # A module-level name: looking a member up in an Enum takes as long as reading a clock.
 _HYPERCALL = Reason.HYPERCALL
 _DEBUG = (Reason.BREAKPOINT, Reason.WATCHPOINT)
@@ -236,7 +235,6 @@ class VirtualCpu:
         scheduler, access = self._scheduler, self._access
         bound = self._is_virtual and scheduler.take_turn(self.seat)
         try:
-            # Set, then looked at: see `Access`.
             access.running = True
             if access.wanted:
                 access.let_others_first()

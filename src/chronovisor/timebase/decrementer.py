@@ -7,7 +7,7 @@ shows the expiry in guest time.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from chronovisor.timebase.clock import HostClock
 from chronovisor.timebase.tbu40 import HostTimebase
@@ -15,6 +15,9 @@ from chronovisor.timebase.types import MASK64, HostTime, Offset, SourceTime, Tic
 
 DecWidth: TypeAlias = Literal[32, 56]
 """Bits of DEC: 32 if LPCR[LD] is 0, 56 (on POWER9) if it is 1."""
+
+_VALUES: Final = {width: (-(1 << width - 1), 1 << width - 1) for width in (32, 56)}
+"""The least value of a DEC that is so wide, and the one behind its greatest."""
 
 
 class Decrementer:
@@ -84,8 +87,8 @@ class Decrementer:
         if now is None:
             now = self._source.ticks()
         deadline = self.deadline
-        half = 1 << (width - 1)
-        if not -half <= deadline - now < half:
+        least, behind = _VALUES[width]
+        if not least <= deadline - now < behind:
             # The register cannot hold this value.
             self._exists(now, width)
             if not self.latched:
