@@ -381,7 +381,7 @@ class TestNoStalePendingDecrementer2019(Episode):
         assert ended(vcpu)[0] == 1, "the interrupt of a timer came that was set anew"
 
     def without(self, patch: pytest.MonkeyPatch) -> None:
-        latched = "self.latched = self.deadline < now"
+        latched = "self.latched = deadline < now"
         take_out(patch, Decrementer, "load", (latched, latched.replace("=", "|=", 1)))
 
 
@@ -458,7 +458,7 @@ class TestHdecIsNotOverAtTheEntry2020(Episode):
             patch,
             WorldSwitch,
             "enter",
-            ("stay = vcore.stay\n", "stay, before = vcore.stay, self._source.ticks()\n"),
+            ("core = stay.core\n", "core, before = stay.core, self._source.ticks()\n"),
             ("time_slice_end(vcore, now)", "time_slice_end(vcore, before)"),
         )
 
@@ -676,7 +676,7 @@ class TestStealClockInTicks2024(Stolen):
     def without(self, patch: pytest.MonkeyPatch) -> None:
         added = "VPA_ENQUEUE_DISPATCH_TB, dispatch.enqueued)"
         in_ns = "VPA_ENQUEUE_DISPATCH_TB, Ticks(dispatch.enqueued).ns)"
-        take_out(patch, DispatchLogWriter, "dispatched", (added, in_ns), Ticks=Ticks)
+        take_out(patch, DispatchLogWriter, "_count", (added, in_ns), Ticks=Ticks)
 
 
 class TestNoExitForATimerThatIsNoMore2024(Episode):

@@ -164,10 +164,7 @@ class WorldSwitch:
                         observer(DecrementerKept(vcpu.number, expiry))
                 stay.kept += 1
                 if stay.kept == count:
-                    # The stay ends: the core is free, and the virtual core may enter again.
-                    self._queue.stays[stay.core.number] = vcore.stay = None
-                    if vcore.wanting:
-                        self._queue.enqueue(vcore, self._source.ticks())
+                    self._release(stay, vcore)
                 self._scheduler.changed()
         finally:
             monitor.release()
@@ -242,3 +239,9 @@ class WorldSwitch:
             stay.applied = None
             if core.hmer:
                 host.maintenance.handle(core)
+
+    def _release(self, stay: Stay, vcore: VirtualCore) -> None:
+        """End the stay: the core is free, and the virtual core may enter again."""
+        self._queue.stays[stay.core.number] = vcore.stay = None
+        if vcore.wanting:
+            self._queue.enqueue(vcore, self._source.ticks())
