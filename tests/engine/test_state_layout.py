@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+from chronovisor.engine.live_registers import LiveRegisters
+from chronovisor.engine.native.engine import NativeEngine
 from chronovisor.engine.native.state_layout import ALIKE, OFFSETS
+from chronovisor.memory.guest_memory import GuestMemory
 
 HOT = ("CIA", "find_both_by_store")
 """The first hot field and the last one."""
@@ -25,3 +30,9 @@ def test_the_hot_fields_are_alike_to_none_that_is_used_much() -> None:
     assert len(set(used)) == len(used) == len(hot) + len(GPRS)
     seldom = {(OFFSETS["vsr_words"] + 16 * n + half) % ALIKE for n in VSRS for half in (0, 8)}
     assert set(hot.values()) <= seldom
+
+
+def test_what_python_keeps_beside_the_fields_has_slots() -> None:
+    """Without a slot, an attribute of a structure takes five times as long. Each hypercall uses some."""
+    thread = NativeEngine(GuestMemory(1 << 16)).thread(cast("LiveRegisters", None))
+    assert vars(thread) == {}

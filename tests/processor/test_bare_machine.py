@@ -42,6 +42,11 @@ LEAVING = """
     mftb r6
 """
 """Native code leaves the arithmetic of binary128 to the concrete evaluator."""
+SETS_DEC = """
+    li r7, 12345
+    mtdec r7
+    mfdec r4
+"""
 
 
 def start(
@@ -99,6 +104,23 @@ def test_instructions_before_a_reading_count_whatever_executed_them(kind: type[C
     while state.executed < 7:
         engine.run(state, 7 - state.executed)
     assert [state.gpr[register] // TICKS for register in (4, 5, 6)] == [0, 2, 6]
+
+
+@pytest.mark.parametrize("kind", [ConcreteEngine, NativeEngine])
+def test_a_decrementer_that_is_set_back_from_outside_is_read_as_it_was_set(
+    kind: type[ConcreteEngine],
+) -> None:
+    source = VirtualTime()
+    thread = Processor(source).cores[0].threads[0]
+    library((True, True)).ensure()
+    engine, state, _ = start(source, thread, SETS_DEC, kind)
+    before = thread.decrementer.deadline
+    while state.executed < 2:
+        engine.run(state, 2 - state.executed)
+    assert thread.decrementer.deadline - before == 12345 + TICKS
+    thread.decrementer.deadline = before
+    engine.run(state, 1)
+    assert state.gpr[4] == (before - 2 * TICKS) & 0xFFFF_FFFF
 
 
 @pytest.mark.parametrize(
