@@ -244,6 +244,22 @@ def test_a_region_that_is_left_where_another_thread_has_taken_it_out() -> None:
     assert thread.done_in_regions
 
 
+def test_a_tight_loop_that_is_left_and_entered_in_its_middle() -> None:
+    """Code behind the loop returns to a place behind a call, from which a jump leads into the loop."""
+    text = "call: bl head; b middle; head: addi r3,r3,1; andi. r5,r3,1; bc 4,2,middle; bclr 20,0,0; "
+    text += "middle: add r4,r4,r3; bc 16,0,head; mtctr r6; b call"
+    case = Case(text, CODE, KERNEL, {"CTR": 9, "r6": 9}, 0, "nop")
+    runs = [Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
+    assert put_in(runs[1], [8]) == 1
+    for count in range(1, 60):
+        for run in runs:
+            run.guest.advance(run.thread, count)
+        assert runs[0].seen() == runs[1].seen(), count
+    thread = runs[1].thread
+    assert isinstance(thread, NativeThread)
+    assert thread.done_in_regions > 500
+
+
 @pytest.mark.parametrize("bit", [MSR.FP, MSR.VEC, MSR.VSX])
 def test_a_facility_that_is_off_is_found_off_behind_others(bit: MSR) -> None:
     text = (

@@ -165,8 +165,7 @@ class EntryLowering(LookLowering):
         if offset >> PAGE_SHIFT != self.site.offset >> PAGE_SHIFT:
             self._check_page(offset, done)
         self.known.done = done
-        stays = self.is_in_loop and offset in self.loop
-        if self.is_in_loop and not stays:
+        if self.is_in_loop and offset not in self.loop:
             self.settle()
         if offset in self._joins:
             if not self.is_in_loop:
@@ -175,7 +174,7 @@ class EntryLowering(LookLowering):
                     self.enter_loop_again()
             self.b.store(self._left(done), self.budget_at)
             # What was loaded on one side is not on the other. The loop's registers are, on all of them.
-            self.resume(self.known_in_loop() if stays else Known())
+            self.resume(self.known_in_loop() if offset in self.loop else Known())
         self._todo.append((offset, self.present()))
         self.b.branch(self.blocks[offset])
 

@@ -121,6 +121,8 @@ class RegisterLowering(Lowering):
         self._late = list(dict.fromkeys(key for site in in_loop for key in _changes(site)))
         self._used = dict.fromkeys([*self._late, *(key for site in in_loop for key in _reads(site))])
         self.known = Known()
+        #: The values of the registers that the tight loop uses, as they were known when it began.
+        self._in_loop: dict[_Key, ir.Value] = {}
         #: Values of registers kept bit by bit, which are made only if something needs them: the register, and
         #: its version then.
         self._deferred: dict[int, tuple[PartedRegister, int]] = {}
@@ -188,6 +190,7 @@ class RegisterLowering(Lowering):
                 register.enter_loop()
             elif key in self._places:
                 self._load(key)
+        self._in_loop = dict(self.known.values)
 
     def enter_loop_again(self) -> None:
         """Control comes to the tight loop from elsewhere in the function, with the state settled.
@@ -234,9 +237,13 @@ class RegisterLowering(Lowering):
         return Known(known.done, dict(known.values), bits, set(known.ones))
 
     def known_in_loop(self) -> Known:
-        """What is known where control comes from two sides in the loop, of which this is one."""
+        """What is known where control comes from two sides in the loop, of which this is one.
+
+        All registers that the loop uses have their values in their places then, also if control comes from
+        elsewhere in the function. The state has not.
+        """
         bits = {name: register.join_in_loop() for name, register in self._bits.items()}
-        return Known(0, self.known.values, bits)
+        return Known(0, self._in_loop, bits)
 
     def resume(self, known: Known) -> None:
         """Go on with what was known."""
