@@ -273,7 +273,7 @@ class World:
             vcpu, stay = actor.vcpu, self.vcore.stay
             # The owner sets the offset through this one.
             special = self.has_owner and vcpu is self.vcpus[0]
-            own = _snapshot(vcpu, "number"), _snapshot(vcpu.timer), _snapshot(vcpu._cede)
+            own = _snapshot(vcpu, "number", "thread_number"), _snapshot(vcpu.timer), _snapshot(vcpu._cede)
             if actor.finished:
                 return special, own
             thread = vcpu.timer.thread
