@@ -102,7 +102,10 @@ class _Child:
             with suppress(BrokenPipeError):
                 stdin.write(json.dumps({"fingerprint": compiler.fingerprint(), **asked}).encode() + b"\n")
                 stdin.flush()
-            if not select.select([stdout], [], [], _PATIENCE)[0]:
+            # `select` itself takes no descriptor from 1,024 on: a process with many guests has some.
+            answers = select.poll()
+            answers.register(stdout, select.POLLIN)
+            if not answers.poll(1000 * _PATIENCE):
                 slow()
             length, digest = compile_server.HEADER.unpack(self._read(stdout, compile_server.HEADER.size))
             code = self._read(stdout, length) if length <= _MOST_BYTES else b""
