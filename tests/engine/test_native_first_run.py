@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import resource
 import subprocess
 import sys
 import threading
@@ -213,6 +216,23 @@ def test_another_process_compiles_what_this_one_would(cache: Path) -> None:
     assert codes == [compiler.compile_handlers(one.keys, one.pairs, one.mode) for one in wanted]
 
 
+def test_a_process_with_many_open_files_has_code_compiled(cache: Path) -> None:
+    """`select`, unlike `poll`, takes no descriptor from 1,024 on."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    files = [os.eventfd(0) for _ in range(1100)]
+    try:
+        assert max(files) > 1100
+        wanted = _single("addo r3,r4,r5")
+        assert _ask(CompileService(), wanted) == [
+            compiler.compile_handlers(wanted.keys, wanted.pairs, wanted.mode)
+        ]
+    finally:
+        for file in files:
+            os.close(file)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_several_processes_compile_side_by_side(cache: Path) -> None:
     """As many as are wanted at once, up to a number. Each answer comes to the one who asked."""
     wanted = [_single(text) for text in ("addo r3,r4,r5", "subfo r3,r4,r5", "mfspr r3,AMR", "nego r3,r4")]
@@ -273,6 +293,37 @@ def test_a_compiling_process_that_fails_costs_nothing_but_speed(
     assert record.levelno == logging.WARNING
     assert "native code cannot be compiled" in caplog.text
     assert _DEATHS[death] in caplog.text
+
+
+def _no_file(*_: object) -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def _no_answer(*_: object) -> bytes:
+    raise ArithmeticError("nobody thought of it")
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "mistake", "said"),
+    [
+        (compile_service.tempfile, "TemporaryFile", _no_file, "Too many open files"),
+        (compile_service._Child, "compile", _no_answer, "nobody thought of it"),
+    ],
+)
+def test_whatever_goes_wrong_each_request_is_answered(
+    cache: Path,
+    owner: object,
+    name: str,
+    mistake: Callable[..., object],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(owner, name, mistake)
+    service = CompileService()
+    assert _ask(service, *[_single("addo r3,r4,r5")] * 5) == [None] * 5
+    assert said in caplog.text
+    assert not service._children
 
 
 def test_code_that_cannot_be_linked_is_not_kept_and_costs_nothing_but_speed(

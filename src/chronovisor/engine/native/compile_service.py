@@ -72,10 +72,10 @@ class _Child:
     """A compiling process."""
 
     def __init__(self, server: str) -> None:
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
         self._is_late = False
         command = [sys.executable, "-m", server, str(os.getpid())]
         try:
+            self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
             # A session of its own: Ctrl-C is meant for the guest. It ends with this process.
             self._process = subprocess.Popen(
                 command,
@@ -114,10 +114,14 @@ class _Child:
         finally:
             watch.cancel()
         if hashlib.sha256(code).digest() != digest:
-            self._process.kill()
-            self._process.wait()
+            self.end()
             raise _Failed("the compiling process answered with something else")
         return code
+
+    def end(self) -> None:
+        """End the process, if it has not ended."""
+        self._process.kill()
+        self._process.wait()
 
     def _end_late(self) -> None:
         self._is_late = True
@@ -211,7 +215,7 @@ class CompileService:
         """Give code to its taker. If it cannot be linked, say so and give None."""
         try:
             take(code)
-        except (RuntimeError, ValueError) as error:
+        except Exception as error:
             _log.warning("compiled code cannot be used (%s): the guest runs slowly without it", error)
             take(None)
 
@@ -229,9 +233,11 @@ class CompileService:
             answer = child.compile(asked, slow)
             self._code.add_compiling(time.monotonic() - begin)
             return child, answer
-        except _Failed as failed:
+        except Exception as failed:
+            # Whatever it is: somebody waits for an answer, and the thread has others to serve.
             with self._changing:
                 if child is not None:
+                    child.end()
                     self._children.remove(child)
                 self._failures += 1
                 is_first = self._failures == 1

@@ -44,6 +44,16 @@ _SEND_PATIENCE: Final = 10.0
 """Seconds for a debugger to take an answer."""
 
 
+def _ready(sockets: list[socket.socket], seconds: float | None) -> list[socket.socket]:
+    """Those from which something can be read, after at most so many seconds (None: no limit)."""
+    # Not `select.select`: it takes no descriptor from 1,024 on, which a process with many guests has.
+    poll = select.poll()
+    for one in sockets:
+        poll.register(one, select.POLLIN)
+    found = {descriptor for descriptor, _ in poll.poll(None if seconds is None else 1000 * seconds)}
+    return [one for one in sockets if one.fileno() in found]
+
+
 class Gone(Exception):
     """The debugger has gone away."""
 
@@ -97,7 +107,7 @@ class Session:
 
     def _wait(self) -> None:
         patience = None if self._unheeded is None else _BETWEEN_TRIES
-        ready, _, _ = select.select([self._connection, self._wake], [], [], patience)
+        ready = _ready([self._connection, self._wake], patience)
         if self._wake in ready and not self._wake.recv(_PIECE):
             self._closing = True
             if self._inspector.guest.end is None:
@@ -221,7 +231,7 @@ class Session:
 
     def _is_interrupted(self) -> bool:
         """Whether the debugger wants no more of what it has asked for, or is gone."""
-        if not select.select([self._connection], [], [], 0)[0]:
+        if not _ready([self._connection], 0):
             return False
         came = self._connection.recv(1, socket.MSG_PEEK)
         if came == bytes((INTERRUPT,)):
