@@ -7,7 +7,7 @@ shows the expiry in guest time.
 
 from __future__ import annotations
 
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 
 from chronovisor.timebase.clock import HostClock
 from chronovisor.timebase.tbu40 import HostTimebase
@@ -16,7 +16,7 @@ from chronovisor.timebase.types import MASK64, HostTime, Offset, SourceTime, Tic
 DecWidth: TypeAlias = Literal[32, 56]
 """Bits of DEC: 32 if LPCR[LD] is 0, 56 (on POWER9) if it is 1."""
 
-_VALUES: Final = {width: (-(1 << width - 1), 1 << width - 1) for width in (32, 56)}
+_VALUES: Final = {width: (-(1 << width - 1), 1 << width - 1) for width in get_args(DecWidth)}
 """The least value of a DEC that is so wide, and the one behind its greatest."""
 
 
