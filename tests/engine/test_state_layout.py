@@ -1,4 +1,4 @@
-"""Where the fields of a thread's state lie that native code uses most."""
+"""The addresses of those fields of a thread's state that native code uses most."""
 
 from __future__ import annotations
 

@@ -278,7 +278,7 @@ def test_buffers_of_the_guests_take_the_place_of_used_ones(
             driver.await_listener()
             wire.other.sendall(struct.pack(">I", len(frame)) + frame)
             buffer, size = driver.buffer()
-            # A buffer of this size, and one that has not been used.
+            # The buffer has the size that is lent, and no frame was put into it before.
             assert driver.sizes.pop(buffer) == SIZES[0]
             assert driver.memory.read(buffer + 8, size) == frame
             driver.await_post()

@@ -64,7 +64,7 @@ def _send_lan(m: HypercallMachine) -> None:
 
 _SIZE_SHIFT: Final = 32
 _SIZE: Final = 0xFF_FFFF
-"""Where a buffer's descriptor has its size."""
+"""The bits of a buffer's descriptor that are its size, and how far they are from the right end."""
 
 
 class _Lent(Gate):

@@ -20,7 +20,7 @@ def file_field(file: RegisterFile) -> str:
     return f"{file.attribute}_words"
 
 
-#: How many samples of where a thread was are kept, a power of two.
+#: How many samples a thread's state has room for: a power of two.
 SAMPLES = 256
 
 #: The most instructions that a region leaves of a piece.
@@ -29,7 +29,8 @@ MOST_UNSPENT = 512
 #: register of 32 bits is positive again by then.
 LONG_AGO = 1 << 31
 
-#: Handlers took over for the rest of a region's budget; or where the thread happened to be.
+#: In ``handlers_from`` in place of a record: handlers execute the rest of a region's budget; or they go on
+#: where the last piece of the run ended.
 SPENT, SOMEWHERE = 0, 1
 
 #: How regions have pages found that are not where they look first: the use, and the access that is made.
@@ -155,7 +156,7 @@ _OTHERS: list[_Field] = [
     ("flushes_done", ctypes.c_uint64),
     # How often translations of the thread were invalidated
     ("forgotten", ctypes.c_uint64),
-    # The latest interrupt: its number (0: none), the address where it came, its DAR and its vector
+    # The latest interrupt: its number (0: none), the address at which it came, its DAR and its vector
     *((f"latest_{part}", ctypes.c_uint64) for part in ("interrupt", "address", "dar", "vector")),
     # The samples for Python; how many there were in all; how many others were only counted; how many
     # instructions there are until the next one, if regions execute none of them; and how many regions had

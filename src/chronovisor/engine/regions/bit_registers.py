@@ -67,7 +67,7 @@ def comparison(v: Value) -> tuple[Value, Value, Value] | None:
 
 
 def field_comparison(site: Site, v: Value) -> tuple[Value, Value, Value] | None:
-    """See `comparison`: of the new value of a field of CR, where the field is in the register."""
+    """See `comparison`, of a field of CR that is already shifted to its place in the register."""
     low = site.constant(v.args[1]) if v.op == "shl" else None
     return None if low is None else comparison(v.args[0])
 

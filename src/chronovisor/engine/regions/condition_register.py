@@ -27,7 +27,7 @@ class _Field:
 
 
 class _Place:
-    """Where the tight loop has a field that it changes: what it stores there is the field, but for SO."""
+    """The place of a field that the tight loop changes. It has the field as the loop set it, but for SO."""
 
     def __init__(self, register: ConditionRegister, b: ir.IRBuilder) -> None:
         self._register, self._b = register, b

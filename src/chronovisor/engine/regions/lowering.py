@@ -61,7 +61,7 @@ class EntryLowering(LookLowering):
     ) -> None:
         super().__init__(module, name, mode, rows, region, entry)
         self.functions = functions
-        #: Where the function makes sure that its budget lasts to the next cut.
+        #: The instructions before which the function makes sure that its budget lasts to the next cut.
         self._heads = {entry, *(region.cuts & self.loop)}
         sides = self._sides()
         self.blocks = {o: self.block_named(f"at_{o:x}") for o in self.sites if o in sides}

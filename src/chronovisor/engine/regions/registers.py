@@ -240,7 +240,7 @@ class RegisterLowering(Lowering):
         """What is known where control comes from two sides in the loop, of which this is one.
 
         All registers that the loop uses have their values in their places then, also if control comes from
-        elsewhere in the function. The state has not.
+        elsewhere in the function. The state does not have these values.
         """
         bits = {name: register.join_in_loop() for name, register in self._bits.items()}
         return Known(0, self._in_loop, bits)
