@@ -38,7 +38,13 @@ def oracle(seed: int, count: int) -> Counter[str]:
 
 def engines(seed: int, count: int) -> Counter[str]:
     """Have all evaluators do the same: the concrete one, native code, regions, the symbolic one."""
-    from engine import test_native_agrees, test_native_ieee, test_regions, test_symbolic_agrees
+    from engine import (
+        region_programs,
+        test_native_agrees,
+        test_native_ieee,
+        test_regions,
+        test_symbolic_agrees,
+    )
     from engine.drawn import drawn
     from oracle import test_native, test_native_floating_point
     from oracle.ours import Evaluator
@@ -62,8 +68,9 @@ def engines(seed: int, count: int) -> Counter[str]:
         seed, chance.sample(test_symbolic_agrees.exact(), 50)
     )
     programs = range(seed * 1_000, seed * 1_000 + max(1, count // 1_000))
-    test_regions.compare_many(programs)
-    done["programs with regions"] = len(programs)
+    for program in (region_programs.program, region_programs.tangle):
+        test_regions.compare_many(programs, program=program)
+        done["programs with regions"] += len(programs)
     compare_courses(programs)
     done["programs that make hypercalls"] = len(programs)
     return done

@@ -13,7 +13,7 @@ from chronovisor.engine.native.pages import DecodedPages
 from chronovisor.engine.regions import bit_registers, condition_register, discovery
 from chronovisor.engine.regions.code import Site
 from chronovisor.engine.regions.lowering import EntryLowering
-from chronovisor.engine.regions.registers import RegisterLowering
+from chronovisor.engine.regions.registers import Known, RegisterLowering
 from chronovisor.isa.values import Value, When
 
 Break = Callable[[pytest.MonkeyPatch], None]
@@ -47,6 +47,15 @@ def _a_tight_loop_is_left_without_its_registers(patch: pytest.MonkeyPatch) -> No
 
 def _a_region_is_left_from_a_tight_loop_without_its_registers(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(EntryLowering, "_way_out", EntryLowering._end)
+
+
+def _a_tight_loop_is_known_only_on_ways_within_it(patch: pytest.MonkeyPatch) -> None:
+    whole = RegisterLowering.known_in_loop
+    patch.setattr(RegisterLowering, "known_in_loop", lambda low: whole(low) if low.is_in_loop else Known())
+
+
+def _a_tight_loop_is_entered_in_its_middle_with_old_bits(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(RegisterLowering, "enter_loop_again", lambda low: None)
 
 
 def _changes_of_bits_are_not_settled(patch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ _OPERATIONS = (
 _UNARY = ("neg", "extsb", "extsh", "extsw", "cntlzd", "cnttzw", "popcntd", "extsw.", "addme", "subfze")
 _WORKING = range(3, 16)
 _COUNTERS = {"outer": 28, "inner": 29}
+#: What the blocks of a tangle count: the parts of a program by which it comes from one loop into another.
+_COUNTS = (6, 7)
 
 
 class _Draw:
@@ -113,6 +115,56 @@ class _Draw:
             self.some(3)
         self.lines += [f"addic {counter},{counter},-1", f"cmpi 7,0,{counter},0", f"bc 12,29,{begin}"]
 
+    def tangle(self, count: int) -> None:
+        """Pieces that jump, call and return anywhere: into the middle of loops too, and behind any call.
+
+        LR always has the address of one of them, so that a return stays among them.
+        """
+        places = [self.label() for _ in range(5 * count)]
+        self.lines.append(f"bl {places[0]}")
+        for first in range(0, len(places), 5):
+            if self.draw.random() < 0.5:
+                self._knot(*places[first : first + 5], places)
+            else:
+                for place in places[first : first + 5]:
+                    self.lines += [f"{place}: ori r0,r0,0", *self._few(), self._turn(places)]
+        self.lines.append(f"b {places[0]}")
+
+    def _few(self) -> list[str]:
+        return [self.simple() for _ in range(self.draw.choice((0, 0, 1, 2)))]
+
+    def _counted(self) -> str:
+        """Set CR0 by the low bits of a counter, which goes on."""
+        draw, counter = self.draw, f"r{self.draw.choice(_COUNTS)}"
+        return f"addi {counter},{counter},1; andi. r5,{counter},{draw.choice((1, 2, 3, 4, 7))}"
+
+    def _turn(self, places: list[str]) -> str:
+        """An end of a piece: control goes on with the next one, or somewhere."""
+        draw, to = self.draw, self.draw.choice(places)
+        if_counted = f"{self._counted()}; bc {draw.choice((4, 12))},2,"
+        return draw.choice(
+            (
+                f"bc 16,0,{to}",
+                f"{if_counted}{to}",
+                f"{if_counted}{to}; b {draw.choice(places)}",
+                f"bc {draw.choice((4, 12))},{draw.randrange(32)},{to}",
+                f"li r5,{draw.randrange(1, 9)}; mtspr CTR,r5",
+                f"bl {to}",
+                f"{self._counted()}; bclr {draw.choice((4, 12))},2,0",
+            )
+        )
+
+    def _knot(self, call: str, back: str, head: str, middle: str, behind: str, places: list[str]) -> None:
+        """A call of a loop, which returns to a place that leads into the loop's middle."""
+        draw = self.draw
+        again = draw.choice(("bc 16,0,", f"{self._counted()}; bc {draw.choice((4, 12))},2,"))
+        self.lines += [f"{call}: bl {head}"]
+        self.lines += [f"{back}: ori r0,r0,0", *self._few(), f"b {middle}"]
+        self.lines += [f"{head}: {self._counted()}", *self._few(), f"bc {draw.choice((4, 12))},2,{middle}"]
+        self.lines += [*self._few(), draw.choice(("bclr 20,0,0", f"{self._counted()}; bclr 12,2,0"))]
+        self.lines += [f"{middle}: ori r0,r0,0", *self._few(), again + head]
+        self.lines += [f"{behind}: li r5,{draw.randrange(1, 9)}", "mtspr CTR,r5", self._turn(places)]
+
     def function(self, name: str) -> None:
         """A leaf function."""
         self.lines.append(f"{name}: ori r0,r0,0")
@@ -129,6 +181,13 @@ def program(draw: Random) -> str:
     made.lines.append("sc 1")
     for name in calls:
         made.function(name)
+    return "; ".join(made.lines)
+
+
+def tangle(draw: Random) -> str:
+    """A program that has no form and need not end."""
+    made = _Draw(draw)
+    made.tangle(draw.randrange(1, 4))
     return "; ".join(made.lines)
 
 

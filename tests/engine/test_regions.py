@@ -46,7 +46,7 @@ from .page_tables import KERNEL as EFFECTIVE
 from .page_tables import PID, PageTables
 from .region_exits import Exits
 from .region_mutants import MUTANTS
-from .region_programs import DATA, program, start
+from .region_programs import DATA, program, start, tangle
 
 #: Interrupt handlers: each goes on behind the instruction that it was for.
 _SKIP = "mfspr r30,SRR0; addi r30,r30,4; mtspr SRR0,r30; rfid"
@@ -81,7 +81,7 @@ class Case:
     """What lies behind the first page then."""
 
     @classmethod
-    def drawn(cls, draw: Random) -> Case:
+    def drawn(cls, draw: Random, program: Callable[[Random], str] = program) -> Case:
         """A random case; many programs cross into another page, somewhere."""
         msr = MODES[draw.choice(list(MODES))]
         text = program(draw)
@@ -186,10 +186,10 @@ def compare_runs(
     return compared
 
 
-def _compare(seed: int) -> tuple[int, int]:
+def _compare(seed: int, program: Callable[[Random], str] = program) -> tuple[int, int]:
     """How many states were compared, and how many regions there were."""
     draw = Random(seed)
-    case = Case.drawn(draw)
+    case = Case.drawn(draw, program)
     runs = [Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
     hots = [draw.randrange(0, len(case.code), 4) for _ in range(3)]
     late, changes = draw.random() < 0.3, draw.random() < 0.4
@@ -203,11 +203,13 @@ def _compare(seed: int) -> tuple[int, int]:
     return compare_runs(seed, draw, runs, 9, changes, put_in_late), made
 
 
-def compare_many(seeds: Sequence[int], exits: Exits | None = None) -> None:
+def compare_many(
+    seeds: Sequence[int], exits: Exits | None = None, program: Callable[[Random], str] = program
+) -> None:
     """Compare the programs of these seeds."""
     found = []
     for seed in seeds:
-        found.append(_compare(seed))
+        found.append(_compare(seed, program))
         if exits is not None:
             exits.note(seed)
     assert sum(compared for compared, _ in found) > 5 * len(seeds)
@@ -216,12 +218,18 @@ def compare_many(seeds: Sequence[int], exits: Exits | None = None) -> None:
 
 #: Few programs that together take every exit of regions: the table of exits says which seeds to choose.
 TELLING = (1, 3, 6, 24, 51, 68, 95, 138, 239, 283)
+#: Programs without a form in which control comes into the middle of tight loops.
+TANGLED = (32, 45, 53, 92, 149)
 
 
 def test_random_programs_take_every_exit(monkeypatch: pytest.MonkeyPatch) -> None:
     exits = Exits(monkeypatch)
     compare_many(TELLING, exits)
     exits.check()
+
+
+def test_control_may_come_into_the_middle_of_loops() -> None:
+    compare_many(TANGLED, program=tangle)
 
 
 def test_a_region_that_is_left_where_another_thread_has_taken_it_out() -> None:
@@ -516,6 +524,7 @@ def _compare_all() -> None:
     _compare_an_overflow_of_long_ago()
     _compare_a_walk_over_pages()
     compare_many(range(200))
+    compare_many(TANGLED, program=tangle)
 
 
 @pytest.mark.parametrize(
