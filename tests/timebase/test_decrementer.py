@@ -123,6 +123,31 @@ def test_the_expiry_is_dec_plus_timebase_at_one_instant(
     assert thread.dec.read(width) == direct
 
 
+stays = st.tuples(st.integers(0, 1), st.none() | st.integers(0, 2**30), st.integers(0, 2**20), offsets)
+
+
+@given(words, st.lists(stays, min_size=2, max_size=12))
+def test_two_vcpus_on_one_thread_keep_the_expiries_that_they_have_set(
+    origin: int, course: list[tuple[int, int | None, int, Offset]]
+) -> None:
+    """A stay: which vCPU it is, what it writes to DEC if it does, for how long it stays, and its offset."""
+    thread = Thread(origin)
+    kept = [thread.clock.now(), thread.clock.now() + Ticks(5)]
+    true = list(kept)
+    for vcpu, value, ticks, offset in course:
+        thread.dec.load(kept[vcpu])
+        applied = Switch().enter(thread.timebase, offset)
+        if value is not None:
+            thread.dec.write(value, 32)
+            true[vcpu] = thread.clock.now() + Ticks(value)
+        thread.source.advance(ticks)
+        # DEC + T, and so in the units of T.
+        assert thread.dec.expiry(thread.timebase, 32) == true[vcpu] + Ticks(offset.signed)
+        Switch().leave(thread.timebase, applied)
+        kept[vcpu] = thread.dec.expiry(thread.timebase, 32)
+        assert kept[vcpu] == true[vcpu]
+
+
 @given(words, offsets)
 def test_the_expiry_is_in_the_units_of_the_timebase_then(origin: int, offset: Offset) -> None:
     thread = Thread(origin)

@@ -56,5 +56,5 @@ class LiveRegisters(Protocol):
         """Let native code keep time for a run, from how it stands now."""
 
     def take_back(self, time: ThreadTime) -> None:
-        """Take over what native code did to DEC (``dec_written``: its deadline was set, last at tick
-        ``dec_written_at``)."""
+        """Take over what native code did to DEC, if ``dec_written``: its deadline was set, last at tick
+        ``dec_written_at``."""

@@ -232,22 +232,45 @@ class VirtualCpu:
         First the answer to the hypercall that the last run ended with goes into the registers, 64 bits each:
         its `status` into r3, its `results` into r4 and on.
         """
-        scheduler, access = self._scheduler, self._access
+        scheduler, access, state, cede = self._scheduler, self._access, self.state, self._cede
         bound = self._is_virtual and scheduler.take_turn(self.seat)
         try:
             access.running = True
             if access.wanted:
                 access.let_others_first()
             if status is not None:
-                self.state.gpr[3] = status
+                state.gpr[3] = status
                 if results:
-                    self.state.gpr[4 : 4 + len(results)] = results
-            self._cede.ceded = False
+                    state.gpr[4 : 4 + len(results)] = results
+            cede.ceded = False
             if not self.machine.has_memory:
                 return FailedEntry("the machine has no memory: set a memory region first")
-            while (ended := self._dispatch()) is None:
-                pass
-            return ended
+            debugged, world_switch = self.debugged, self.host.world_switch
+            while True:
+                if self.kicked:
+                    self.kicked = False
+                    return Kicked()
+                if (debugged.stepped or debugged.repetition is not None) and debugged.ends():
+                    return Debugged(state.CIA, True)
+                if cede.ceded:
+                    cede.wait(None)
+                    continue
+                trace = self.trace
+                if trace is not None:
+                    if trace.told:
+                        trace.entering()
+                    else:
+                        trace = None
+                ended, stay = None, world_switch.enter(self)
+                if stay is not None:
+                    try:
+                        ended = self._guest(stay) if stay.failure is None else FailedEntry(stay.failure)
+                    finally:
+                        world_switch.leave(self, stay)
+                if trace is not None:
+                    trace.out()
+                if ended is not None:
+                    return ended
         finally:
             access.running = False
             if access.wanted or self._is_virtual:
@@ -260,36 +283,6 @@ class VirtualCpu:
         self.state.set_msr(self.state.MSR | _EE)
         with self._scheduler.monitor:
             self._cede.ceded = True
-
-    def _dispatch(self) -> Exit | None:
-        """Go into the guest once and come out; return why the run ends, or None if it continues."""
-        if self.kicked:
-            self.kicked = False
-            return Kicked()
-        debugged = self.debugged
-        if (debugged.stepped or debugged.repetition is not None) and debugged.ends():
-            return Debugged(self.state.CIA, True)
-        if self._cede.ceded:
-            self._cede.wait(None)
-            return None
-        trace = self.trace
-        if trace is not None:
-            if trace.told:
-                trace.entering()
-            else:
-                trace = None
-        world_switch = self.host.world_switch
-        stay = world_switch.enter(self)
-        if stay is not None:
-            try:
-                return FailedEntry(stay.failure) if stay.failure is not None else self._guest(stay)
-            finally:
-                world_switch.leave(self, stay)
-                if trace is not None:
-                    trace.out()
-        elif trace is not None:
-            trace.out()
-        return None
 
     def _guest(self, stay: Stay) -> Exit | None:
         """Run the guest's instructions until the thread has to leave."""

@@ -99,14 +99,13 @@ class LiveRegisters:
             time.ticks_per_instruction = self._ticks_per_instruction
 
     def take_back(self, time: ThreadTime) -> None:
-        """Take over what native code did: the time that its instructions took, and its last write to DEC."""
+        """Take over native code's last write to DEC, and on a virtual clock the time of the instructions."""
         if self._virtual is not None:
             self._account_time()
-        if time.dec_written:
-            time.dec_written = 0
-            deadline = time.lent_deadline = SourceTime(time.dec_deadline)
-            written = SourceTime(time.dec_written_at)
-            self._decrementer.write_deadline(deadline, written, self.thread.dec_width)
+        time.dec_written = 0
+        deadline = time.lent_deadline = SourceTime(time.dec_deadline)
+        written = SourceTime(time.dec_written_at)
+        self._decrementer.write_deadline(deadline, written, self.thread.dec_width)
 
     def _timebase(self) -> int:
         core = self.thread.core

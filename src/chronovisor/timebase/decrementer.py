@@ -33,6 +33,9 @@ class Decrementer:
         self._source = clock.source
         self.deadline = self._source.ticks()
         """The tick of the source at which DEC is 0; the exception exists one tick later."""
+        # One moment, as a tick of the source and in host time: the expiry that was loaded or kept last. While
+        # nobody writes DEC these stay the same objects, and none is made from the other again.
+        self._expires_at, self._expiry = self.deadline, clock.at(self.deadline)
         self._seen = self.deadline
         self.latched = False
         """Whether the exception exists whatever the most significant bit is, because it came while the thread
@@ -93,7 +96,11 @@ class Decrementer:
             self._exists(now, width)
             if not self.latched:
                 deadline = SourceTime(now + _sign_extended(deadline - now, width))
-        return HostTime(deadline + self._clock.origin + timebase.adjust)
+        if timebase.adjust:
+            return HostTime(deadline + self._clock.origin + timebase.adjust)
+        if deadline is not self._expires_at:
+            self._expires_at, self._expiry = deadline, self._clock.at(deadline)
+        return self._expiry
 
     def load(self, expiry: HostTime, now: SourceTime | None = None) -> None:
         """Set DEC from the `expiry` that was kept, on entry at tick `now`, or at the present one. If the
@@ -101,7 +108,9 @@ class Decrementer:
         """
         if now is None:
             now = self._source.ticks()
-        deadline = self.deadline = self._clock.ticks_at(expiry, now)
+        if expiry is not self._expiry:
+            self._expires_at, self._expiry = self._clock.ticks_at(expiry, now), expiry
+        deadline = self.deadline = self._expires_at
         self._seen = now
         self.latched = deadline < now
 

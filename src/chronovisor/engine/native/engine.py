@@ -285,7 +285,8 @@ class NativeEngine(ConcreteEngine):
             executed = state.executed = end - state.run_left
             if self._retired:
                 self._leave_retired(state.at)
-            live.take_back(state)
+            if state.dec_written:
+                live.take_back(state)
             if executed >= state.look_due and self._tier is not None:
                 is_new = any(pages.new for pages in self._pages_by_table.values())
                 if is_new or state.sample_count - state.samples_taken > _FEW_SAMPLES:
