@@ -178,10 +178,16 @@ class GuestMemory:
         """Add to the big-endian number of `size` bytes (1, 2, 4 or 8) at `addr`, modulo 2^(8*size), and log
         its page. A load and a store of their own would take twice as long.
         """
-        if addr < 0 or addr + size > self.size:
+        last, data = addr + size - 1, self.data
+        if addr < 0 or last >= self.size:
             raise AddressError(addr, size, self.size)
-        unpack, pack, mask = _COUNTERS[size]
-        pack(self.data, addr, (unpack(self.data, addr)[0] + amount) & mask)
+        low = data[last] + amount
+        if 0 <= low <= 0xFF:
+            # Nothing carries, as most often if something is counted one by one.
+            data[last] = low
+        else:
+            unpack, pack, mask = _COUNTERS[size]
+            pack(data, addr, (unpack(data, addr)[0] + amount) & mask)
         pages = self.dirty.pages
         pages[addr >> 12] = 1
-        pages[(addr + size - 1) >> 12] = 1
+        pages[last >> 12] = 1
