@@ -61,7 +61,7 @@ def ended(vcpu: VirtualCpu) -> tuple[int, ...]:
     """Run the vCPU to a hypercall for user space; return r4 and on."""
     exit_ = vcpu.run()
     assert isinstance(exit_, Hypercall), exit_
-    return exit_.arguments
+    return exit_.args
 
 
 def one_run_each(vcpus: list[VirtualCpu]) -> dict[int, Exit]:

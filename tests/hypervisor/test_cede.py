@@ -69,7 +69,7 @@ def test_a_ceded_vcpu_wakes_at_its_expiry(timer: int, shift: Offset) -> None:
     vcpu.set_offset(shift)
     ended = vcpu.run()
     assert isinstance(ended, Hypercall)
-    _woken_at, dec = ended.arguments[:2]
+    _woken_at, dec = ended.args[:2]
     late = -(dec - (1 << 32)) - 1
     # It is taken at DEC = -1; the entry behind it, the handler's first instructions and the reading of DEC
     # follow.
@@ -83,7 +83,7 @@ def test_cede_opens_interrupts_and_succeeds() -> None:
     vcpu.prod()
     ended = vcpu.run()
     assert isinstance(ended, Hypercall)
-    assert ended.arguments[0] == Status.SUCCESS
+    assert ended.args[0] == Status.SUCCESS
     assert vcpu.state.MSR & MSR.EE
 
 
@@ -93,10 +93,10 @@ def test_a_prod_before_the_cede_is_not_lost_and_is_spent_by_it() -> None:
     vcpu.prod()
     first = vcpu.run()
     assert isinstance(first, Hypercall)
-    assert first.arguments[1] < SECOND // 2
+    assert first.args[1] < SECOND // 2
     second = vcpu.run()
     assert isinstance(second, Hypercall)
-    assert second.arguments[0] >= SECOND // 2, "the second H_CEDE did not sleep"
+    assert second.args[0] >= SECOND // 2, "the second H_CEDE did not sleep"
 
 
 def test_a_prod_that_comes_while_it_sleeps_wakes() -> None:
@@ -106,7 +106,7 @@ def test_a_prod_that_comes_while_it_sleeps_wakes() -> None:
     source.call_at(1_000_000, vcpu.prod)
     ended = vcpu.run()
     assert isinstance(ended, Hypercall)
-    assert 1_000_000 <= ended.arguments[1] <= 1_000_000 + 8 * 256
+    assert 1_000_000 <= ended.args[1] <= 1_000_000 + 8 * 256
 
 
 @pytest.mark.parametrize("early", [True, False])
@@ -117,18 +117,18 @@ def test_an_external_interrupt_wakes_and_is_a_level(early: bool) -> None:
     source.call_at(1 if early else 1_000_000, lambda: vcpu.set_external(True))
     ended = vcpu.run()
     assert isinstance(ended, Hypercall)
-    assert ended.arguments[0] == 0x500
+    assert ended.args[0] == 0x500
     assert source.ticks() < SECOND // 2
     # Nobody lowered it: it comes again as soon as interrupts are on, and no more once it is lowered.
     vcpu.state.CIA = 0x1000
     again = vcpu.run()
     assert isinstance(again, Hypercall)
-    assert again.arguments[0] == 0x500
+    assert again.args[0] == 0x500
     vcpu.set_external(False)
     vcpu.state.CIA = 0x1000
     timer = vcpu.run()
     assert isinstance(timer, Hypercall)
-    assert timer.arguments[0] > SECOND
+    assert timer.args[0] > SECOND
 
 
 @pytest.mark.parametrize("wake", ["external", "prod"])
@@ -140,7 +140,7 @@ def test_what_comes_while_it_sleeps_wakes_it_in_real_time(wake: str) -> None:
     with a_minute(vcpu):
         ended = vcpu.run()
     assert isinstance(ended, Hypercall)
-    assert ended.arguments[0] == (0 if wake == "prod" else 0x500)
+    assert ended.args[0] == (0 if wake == "prod" else 0x500)
 
 
 @pytest.mark.parametrize("source", [VirtualTime(), RealTime()], ids=["virtual", "real"])
@@ -204,7 +204,7 @@ def test_an_offset_that_jumps_over_the_expiry_wakes_the_sleeper(source: VirtualT
         ended = vcpu.run()
     assert isinstance(ended, Hypercall)
     # r4 is the timebase at the decrementer's interrupt.
-    assert begun <= ended.arguments[0] - 2 * WEEKS <= source.ticks()
+    assert begun <= ended.args[0] - 2 * WEEKS <= source.ticks()
 
 
 def test_an_offset_that_moves_the_expiry_away_lets_it_sleep_on() -> None:
@@ -234,7 +234,7 @@ def test_a_ceded_thread_naps_while_its_sibling_runs_and_wakes_in_time() -> None:
     run_together([napper, worker], one_run)
     woken = ends[0]
     assert isinstance(woken, Hypercall)
-    late = -(woken.arguments[1] - (1 << 32)) - 1
+    late = -(woken.args[1] - (1 << 32)) - 1
     # The sibling's quantum ends when the nap is over.
     assert 0 <= late <= 40 * 256
 
@@ -268,7 +268,7 @@ def test_h_prod_wakes_another_vcpu() -> None:
 
     run_together([vcpu, other], one_run)
     assert isinstance(ends[0], Hypercall)
-    assert ends[0].arguments[0] == Status.SUCCESS
+    assert ends[0].args[0] == Status.SUCCESS
     assert source.ticks() < SECOND // 10
 
 
@@ -280,7 +280,7 @@ def test_a_hypercall_about_a_vcpu_that_is_not_there() -> None:
         vcpu.state.CIA = guest.code(0x100, [li(4, 9), li(5, 9), *hcall(number), 0x7C641B78, *user_call()])
         ended = vcpu.run()
         assert isinstance(ended, Hypercall)
-        assert ended.arguments[0] - (1 << 64) == Status.PARAMETER
+        assert ended.args[0] - (1 << 64) == Status.PARAMETER
 
 
 def test_two_vcpus_that_prod_each_other_in_real_time_never_sleep_for_ever() -> None:

@@ -102,7 +102,7 @@ def test_dec_and_timebase_have_one_sum(
         if isinstance(ended, Kicked):
             continue
         assert isinstance(ended, Hypercall)
-        before, dec, after = ended.arguments[:3]
+        before, dec, after = ended.args[:3]
         # Both as they would be with the offset under which DEC was read.
         before, after = before + moved[READ_DEC], after - moved[READ_AFTER]
         moved = dict.fromkeys(moved, 0)
@@ -139,7 +139,7 @@ def test_its_interrupt_comes_at_its_moment(
     while isinstance(ended, Kicked):
         ended = vcpu.run()
     assert isinstance(ended, Hypercall)
-    late = -(ended.arguments[1] - (1 << 32)) - 1
+    late = -(ended.args[1] - (1 << 32)) - 1
     # Its own instruction, the handler's two, and entries that came in between, of four accesses each way.
     assert 0 <= late <= (6 + 8 * (1 + len(disturbances))) * INSTRUCTION
 
@@ -167,7 +167,7 @@ def test_dec_is_cut_to_its_width_when_it_is_written(
         vcpu.state.gpr[7] = value
         ended = vcpu.run()
         assert isinstance(ended, Hypercall)
-        written = ((ended.arguments[0] - ORIGIN) & MASK64) + INSTRUCTION
+        written = ((ended.args[0] - ORIGIN) & MASK64) + INSTRUCTION
         left = vcpu.host.cores[0].threads[0].decrementer.deadline - written
         assert left == signed(value, width), f"DEC of {width} bits: {value:#x} was written"
 

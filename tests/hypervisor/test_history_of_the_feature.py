@@ -331,7 +331,7 @@ class TestSecondariesWaitForTheSwitch2018(Episode):
         vcpus[0].set_offset(AHEAD)
         for exit_ in one_run_each(vcpus).values():
             assert isinstance(exit_, Hypercall)
-            assert exit_.arguments[0] >= AHEAD.value, "a thread read the host's time in the guest"
+            assert exit_.args[0] >= AHEAD.value, "a thread read the host's time in the guest"
 
     def without(self, patch: pytest.MonkeyPatch) -> None:
         patch.setattr(hypervisor_module, "WorldSwitch", SecondariesLetInEarly)
@@ -640,7 +640,7 @@ class Stolen(Episode):
         source.call_at(SECOND // 5, hog.kick)
         ends = one_run_each([hog, waiter])
         assert isinstance(ends[1], Hypercall)
-        waited = Ticks(ends[1].arguments[0])
+        waited = Ticks(ends[1].args[0])
         assert Ticks.from_ns(9_900_000) < waited < Ticks.from_ns(12_000_000), (
             f"a time slice of 10 ms was stolen, and the guest was told of {waited}"
         )

@@ -206,7 +206,7 @@ def _run(engine: EngineMaker, seed: int, answers: bool, count: Callable[[Any], N
     _limit(machine.engine)
     ended = vcpu.run()
     assert isinstance(ended, Hypercall), ended
-    assert ended.number == END
+    assert ended.nr == END
     state, xics = vcpu.state, machine.xics
     assert xics is not None
     registers = (state.CIA, state.MSR, state.get("SPRG0"), state.get("SRR0"), state.get("SRR1"))
@@ -453,13 +453,13 @@ def test_what_is_not_for_a_program_comes_up(engine: EngineMaker) -> None:
     machine.hypercalls.enable(Hcall.SET_SPRG0, False)
     ended = vcpu.run()
     assert isinstance(ended, Hypercall)
-    assert (ended.number, ended.arguments[0]) == (Hcall.SET_SPRG0, 7)
+    assert (ended.nr, ended.args[0]) == (Hcall.SET_SPRG0, 7)
     machine.hypercalls.enable(Hcall.SET_SPRG0, True)
     vcpu.state.CIA = CODE
     vcpu.state.set_msr(vcpu.state.MSR | int(MSR.PR))
     ended = vcpu.run()
     assert isinstance(ended, Hypercall)
-    assert (ended.number, vcpu.state.get("SPRG0"), vcpu.state.get("SRR0")) == (END, 0, CODE + 8)
+    assert (ended.nr, vcpu.state.get("SPRG0"), vcpu.state.get("SRR0")) == (END, 0, CODE + 8)
     assert vcpu.state.hypercalls_answered == 0
 
 
@@ -621,7 +621,7 @@ def test_programs_set_a_devices_words_as_user_space_does(engine: EngineMaker) ->
         answer = HANDLERS[number](model, None, (*arguments, *[0] * 5))  # type: ignore[arg-type]
         by_program = vcpu.state.hypercalls_answered > answered
         assert by_program == (answer.status is Status.SUCCESS), (hex(number), list(map(hex, arguments)))
-        assert by_program or ended.number == number
+        assert by_program or ended.nr == number
         assert entries.tobytes() == model.table.tobytes()
         assert bool(mode[0]) == model.signals
         seen[number, answer.status] += 1
@@ -670,7 +670,7 @@ def test_buffers_are_left_in_a_cards_queue_while_it_takes_them(engine: EngineMak
         )  # fmt: skip
         seen[why] += 1
         assert (vcpu.state.hypercalls_answered > answered) == (why == "taken"), why
-        assert ended.number == (END if why == "taken" else Hcall.ADD_LOGICAL_LAN_BUFFER)
+        assert ended.nr == (END if why == "taken" else Hcall.ADD_LOGICAL_LAN_BUFFER)
         if why == "taken":
             model.append(word)
     assert queue.take() == model
@@ -709,7 +709,7 @@ def test_a_buffer_is_lent_in_place_of_a_used_one_else_left_in_the_queue(engine: 
         is_busy = gate[Place.BUSY]
         ended = vcpu.run()
         assert isinstance(ended, Hypercall)
-        assert ended.number == END
+        assert ended.nr == END
         why = (
             "another" if gate[Place.UNIT] != UNIT
             else "closed" if not gate[Place.OPEN]
@@ -744,9 +744,9 @@ def test_no_buffer_is_lost_while_a_card_takes_buffers_opens_and_closes() -> None
         while True:
             call = vcpu.run(0 if ended else None)
             assert isinstance(call, Hypercall)
-            if call.number == END:
+            if call.nr == END:
                 break
-            ended.append(call.arguments[1])
+            ended.append(call.args[1])
 
     thread = threading.Thread(target=guest)
     thread.start()

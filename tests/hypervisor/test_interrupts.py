@@ -22,7 +22,7 @@ from little_guests import (
     user_call,
 )
 
-from chronovisor.hypervisor.exits import Crashed, FailedEntry, Hypercall
+from chronovisor.hypervisor.exits import Crashed, FailedEntry, Hypercall, PlainHypercall
 from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.hypervisor.virtual_machine import NumberInUseError, VirtualMachine
@@ -47,7 +47,7 @@ def interruptible(host: Hypervisor) -> tuple[Guest, VirtualCpu]:
 def vector_of(vcpu: VirtualCpu) -> int:
     ended = vcpu.run()
     assert isinstance(ended, Hypercall)
-    return ended.arguments[0]
+    return ended.args[0]
 
 
 def test_the_order_of_interrupts_that_are_pending_together() -> None:
@@ -92,7 +92,7 @@ def test_a_large_decrementer_keeps_all_its_bits_over_exits(ticks: int) -> None:
     for wait in (12345, 0):
         ended = vcpu.run()
         assert isinstance(ended, Hypercall)
-        timebase, dec = ended.arguments[:2]
+        timebase, dec = ended.args[:2]
         assert (dec + timebase + 256 - vcpu.decrementer_expiry.value) & MASK64 == 0
         source.advance(wait)
     assert (vcpu.decrementer_expiry.value - timebase - ticks) & MASK64 != 0
@@ -145,7 +145,7 @@ def call(vcpu: VirtualCpu, number: int, *arguments: int) -> Hypercall | int:
     vcpu.state.gpr[4 : 4 + len(arguments)] = arguments
     ended = vcpu.run()
     assert isinstance(ended, Hypercall)
-    if ended.number != 0x58:
+    if ended.nr != 0x58:
         return ended
     status = vcpu.state.gpr[10]
     return status - (1 << 64) if status >> 63 else status
@@ -166,7 +166,7 @@ def test_what_kvm_leaves_to_user_space_is_left_to_it() -> None:
         Hcall.RANDOM,
         0xFFFF_FFFF_FFFF_FFFC,
     ):
-        assert call(vcpu, number, 1, 2, 3) == Hypercall((number, (1, 2, 3, *vcpu.state.gpr[7:13])))
+        assert call(vcpu, number, 1, 2, 3) == PlainHypercall(number, (1, 2, 3, *vcpu.state.gpr[7:13]))
 
 
 def test_h_random_repeats_itself_on_a_virtual_host_and_not_on_a_real_one() -> None:

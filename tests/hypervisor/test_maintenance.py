@@ -156,7 +156,7 @@ class Story:
 
         def one_run(vcpu: VirtualCpu, ended: Exit) -> bool:
             assert isinstance(ended, Hypercall)
-            ends[vcpu.number] = ended.arguments[:3]
+            ends[vcpu.number] = ended.args[:3]
             return False
 
         run_together(self.vcpus, one_run)
@@ -269,7 +269,7 @@ def test_a_host_without_offsets_is_repaired_too(model: CpuModel) -> None:
     source.call_at(20 * 256, lambda: host.maintenance.fail_timebase(0, Ticks(1 << 50), Tfmr.CORRUPT))
     ended = vcpu.run()
     assert isinstance(ended, Hypercall)
-    assert ended.arguments[0] == (source.ticks() - 3 * 256 + ORIGIN) & MASK64
+    assert ended.args[0] == (source.ticks() - 3 * 256 + ORIGIN) & MASK64
     assert not host.check_sync()
 
 
@@ -311,7 +311,7 @@ def test_a_failure_in_the_midst_of_a_reading_comes_before_it() -> None:
         source.inject([*[0] * reading, 1 << 20])
         ended = vcpu.run()
         assert isinstance(ended, Hypercall)
-        readings = [*ended.arguments[:8], (host.clock.now() + vcpu.vcore.offset).value]
+        readings = [*ended.args[:8], (host.clock.now() + vcpu.vcore.offset).value]
         assert readings == sorted(readings)
         assert not host.check_sync()
 
@@ -380,7 +380,7 @@ def test_failures_at_random_under_vcpus_that_run_in_parallel(engine: str) -> Non
             if not isinstance(ended, Hypercall):
                 problems.append(f"vCPU {vcpu.number}: {ended}")
                 return
-            first, second = (GuestTime(word) - vcpu.vcore.offset for word in ended.arguments[:2])
+            first, second = (GuestTime(word) - vcpu.vcore.offset for word in ended.args[:2])
             if min((first - before).value, (second - first).value, (after - second).value) < 0:
                 problems.append(f"vCPU {vcpu.number}: {first}, {second} between {before} and {after}")
             vcpu.state.CIA = reader

@@ -161,7 +161,7 @@ def test_what_the_hypervisor_wants_ends_it(what: str) -> None:
             assert ended == Kicked()
         else:
             assert isinstance(ended, Hypercall)
-            assert ended.arguments[0] == expected[what]
+            assert ended.args[0] == expected[what]
         vcpu.set_external(False)
     assert naps > ROUNDS // 4
 
@@ -178,7 +178,7 @@ def test_a_decrementer_ends_it() -> None:
         with a_minute(vcpu):
             ended = vcpu.run()
         assert isinstance(ended, Hypercall)
-        assert ended.arguments[0] == 0x900
+        assert ended.args[0] == 0x900
         assert vcpu.host.source.ticks() - begun > ticks
 
 
@@ -231,5 +231,5 @@ def test_a_line_that_was_raised_before_the_guest_lets_it_in_is_seen_without_pyth
     with a_minute(vcpu):
         ended = vcpu.run()
     assert isinstance(ended, Hypercall)
-    assert ended.arguments[0] == 0x500
+    assert ended.args[0] == 0x500
     assert vcpu.state.entered_natively("EXTERNAL") == 1

@@ -73,7 +73,7 @@ class Promises(RuleBasedStateMachine):
         self.entered_with = vcpu.vcore.offset
         ended = vcpu.run()
         assert isinstance(ended, Hypercall)
-        return ended.arguments
+        return ended.args
 
     def read(self, number: int, reading: int) -> None:
         """P2, P4: the reading less the offset of its entry is host time, not in the future, never behind

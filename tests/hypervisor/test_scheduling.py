@@ -169,7 +169,7 @@ def test_virtual_cores_share_a_core_by_time_slices() -> None:
     run_together(list(guest.machine.vcpus.values()), one_run)
     for ended in ends.values():
         assert isinstance(ended, Hypercall)
-        assert ended.arguments[1] - ended.arguments[0] > 30_000 * 256
+        assert ended.args[1] - ended.args[0] > 30_000 * 256
     assert len(log.of(OffsetApplied)) >= 8, "nobody was made to give the core up"
     assert len(log.of(OffsetApplied)) == len(log.of(HostTimeRestored))
 
@@ -205,7 +205,7 @@ def test_registers_wait_until_the_vcpu_has_left_its_run() -> None:
         time.sleep(0.001)
     threading.Timer(0.05, vcpu.kick).start()
     with vcpu.access():
-        assert ends == [Kicked()] or not vcpu._access._running
+        assert ends == [Kicked()] or not vcpu._access.running
         vcpu.set_offset(Offset(1 << 24))
     runner.join(60)
     assert ends == [Kicked()]

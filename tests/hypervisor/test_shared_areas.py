@@ -238,7 +238,7 @@ def test_one_entry_a_dispatch_and_the_ring_wraps(offset: Offset, runs: int) -> N
         vcpu.state.CIA = 0x1000
         ended = vcpu.run()
         assert isinstance(ended, Hypercall)
-        readings.append(ended.arguments[0])
+        readings.append(ended.args[0])
     memory = guest.memory
     assert get(memory, VPA, VPA_DTL_INDEX) == runs
     ring = entries(memory, 3)
@@ -332,4 +332,4 @@ def test_a_log_in_host_time_is_seen() -> None:
     vcpu.set_offset(Offset(1 << 32))
     ended = vcpu.run()
     assert isinstance(ended, Hypercall)
-    assert entries(guest.memory, 1)[0].timebase != ended.arguments[0]
+    assert entries(guest.memory, 1)[0].timebase != ended.args[0]

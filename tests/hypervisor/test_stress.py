@@ -102,7 +102,7 @@ class Stress:
             if not isinstance(ended, Hypercall):
                 self.problems.append(f"vCPU {vcpu.number}: {ended}")
                 return
-            latest, reading, back, seen, low = ended.arguments[:5]
+            latest, reading, back, seen, low = ended.args[:5]
             offset = reading - (reading & LOW)
             if back:
                 self.problems.append(f"vCPU {vcpu.number}: read {low:#x} after {latest:#x} and {seen:#x}")

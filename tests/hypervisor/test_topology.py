@@ -40,7 +40,7 @@ def test_the_threads_of_a_core_run_at_once(model: CpuModel) -> None:
 
     def one_run(vcpu: VirtualCpu, ended: Exit) -> bool:
         assert isinstance(ended, Hypercall)
-        ends[vcpu.number] = ended.arguments
+        ends[vcpu.number] = ended.args
         return False
 
     run_together(vcpus, one_run)
@@ -81,7 +81,7 @@ def test_any_number_of_vcpus_gets_on_with_any_number_of_threads(
 
     def one_run(vcpu: VirtualCpu, ended: Exit) -> bool:
         assert isinstance(ended, Hypercall)
-        ends[vcpu.number] = ended.arguments
+        ends[vcpu.number] = ended.args
         return False
 
     run_together(made, one_run)

@@ -248,7 +248,7 @@ def test_on_real_threads(engine: str) -> None:
             ended = vcpu.run()
         comes.join()
         assert isinstance(ended, Hypercall)
-        assert ended.arguments[0] == expected[what]
+        assert ended.args[0] == expected[what]
         vcpu.set_external(False)
     assert not host.check_sync()
 

@@ -63,8 +63,8 @@ def test_a_thousand_entries_and_exits_leave_the_offset_and_the_expiry_alone() ->
     for _ in range(1000):
         ended = vcpu.run()
         assert isinstance(ended, Hypercall)
-        assert ended.arguments[0] > last
-        last = ended.arguments[2]
+        assert ended.args[0] > last
+        last = ended.args[2]
         assert not host.check_sync()
     assert vcpu.vcore.offset == Offset(0x2000000)
     assert vcpu.decrementer_expiry == expiry
@@ -85,7 +85,7 @@ def test_the_guest_reads_host_time_plus_offset_and_dec_by_its_expiry(
         source.advance(pause)
         ended = vcpu.run()
         assert isinstance(ended, Hypercall)
-        first, dec, second = ended.arguments[:3]
+        first, dec, second = ended.args[:3]
         # Since then: that instruction, li and sc, and the four accesses that take an offset away.
         since = (3 + (4 if offset else 0)) * 256
         assert second == (source.ticks() - since + origin + offset.value) & MASK64
@@ -107,7 +107,7 @@ def test_an_entry_around_a_wrap_of_the_low_bits(before: int, offset: Offset) -> 
     ended = vcpu.run()
     assert isinstance(ended, Hypercall)
     assert not host.check_sync()
-    assert (ended.arguments[0] - offset.value - host.clock.now().value) & MASK64 > 1 << 63
+    assert (ended.args[0] - offset.value - host.clock.now().value) & MASK64 > 1 << 63
     applied, restored = log.of(OffsetApplied), log.of(HostTimeRestored)
     assert [event.offset for event in applied] == [offset]
     assert [event.applied for event in restored] == [offset]
@@ -276,14 +276,14 @@ def test_a_sibling_sets_the_offset_while_the_virtual_core_runs() -> None:
     assert seen == [[]]
     assert not host.check_sync()
     assert [event.applied for event in log.of(HostTimeRestored)] == [old]
-    first, last = ended.arguments[:2]
+    first, last = ended.args[:2]
     assert last - first == (2 + 3000 + 1) * 256
     # DEC was set one instruction before TB was read.
     assert runner.decrementer_expiry == GuestTime(first - 256 + 0x4000)
     assert sibling.decrementer_expiry == GuestTime(0x1234)
     again = runner.run()
     assert isinstance(again, Hypercall)
-    guest_tb, dec = again.arguments[:2]
+    guest_tb, dec = again.args[:2]
     assert 0 <= (guest_tb - new.value - host.clock.origin) & MASK64 <= source.ticks()
     assert (dec + guest_tb + 256) & 0xFFFF_FFFF == (first - 256 + 0x4000) & 0xFFFF_FFFF
 
@@ -310,12 +310,12 @@ def test_a_long_stop_loses_no_timer(stop: int, ceded: bool) -> None:
     vcpu.decrementer_expiry = GuestTime(host.clock.now().value + GRANULE + SECOND)
     first = vcpu.run()
     assert isinstance(first, Hypercall)
-    assert first.arguments[0] == 1
+    assert first.args[0] == 1
     source.advance(stop)
     begun = source.ticks()
     second = vcpu.run()
     assert isinstance(second, Hypercall)
-    assert second.arguments[0] == 0x900
+    assert second.args[0] == 0x900
     assert source.ticks() - begun < 20 * 256
 
 
@@ -353,7 +353,7 @@ def test_a_thread_that_joins_a_running_core_gets_the_time_that_was_applied() -> 
     assert log.of(SecondaryLetIn)
     (joined,) = ends
     assert isinstance(joined, Hypercall)
-    timebase, dec = joined.arguments[:2]
+    timebase, dec = joined.args[:2]
     assert 0 <= timebase - old.value <= source.ticks()
     assert dec + timebase + 256 == expiry.value
     assert joiner.decrementer_expiry == expiry
@@ -376,7 +376,7 @@ def test_an_offset_that_is_set_during_the_switch_holds_from_the_next_entry_on() 
         source.call_at(tick, partial(sibling.set_offset, new))
         ended = runner.run()
         assert isinstance(ended, Hypercall)
-        timebase, dec = ended.arguments[:2]
+        timebase, dec = ended.args[:2]
         assert dec + timebase + 256 == expiry.value
         assert runner.decrementer_expiry == expiry
         assert [event.offset for event in log.of(OffsetApplied)] == [old]

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from chronovisor.engine.concrete import Crash
 from chronovisor.engine.state import Thread
 from chronovisor.memory.watched import Watchpoint
 
 
-class Hypercall(tuple[int, tuple[int, ...]]):
-    """The guest made a hypercall that user space has to answer: r3, and r4 to r12, unsigned 64-bit."""
-
-    __slots__ = ()
-
-    @property
-    def number(self) -> int:
-        """Which it is."""
-        return self[0]
+@runtime_checkable
+class Hypercall(Protocol):
+    """The guest made a hypercall that user space has to answer."""
 
     @property
-    def arguments(self) -> tuple[int, ...]:
-        """Its arguments, r4 and on."""
-        return self[1]
+    def nr(self) -> int:
+        """Which it is: r3, unsigned 64-bit."""
+
+    @property
+    def args(self) -> tuple[int, ...]:
+        """Its arguments: r4 to r12, unsigned 64-bit."""
+
+
+class PlainHypercall(NamedTuple):
+    """A hypercall and no more, for those who have no class of their own for it."""
+
+    nr: int
+    args: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,5 +82,4 @@ class Debugged:
     watchpoint: Watchpoint | None = None
 
 
-OtherExit: TypeAlias = Kicked | FailedEntry | Crashed | Debugged
-Exit: TypeAlias = Hypercall | OtherExit
+Exit: TypeAlias = Hypercall | Kicked | FailedEntry | Crashed | Debugged

@@ -75,11 +75,14 @@ class KernelHypercalls:
         scheduler: CallingScheduler,
         random_bits: Callable[[int], int],
         reflects_user_hypercall: bool,
+        left: Callable[[int, tuple[int, ...]], Hypercall],
     ) -> None:
+        """`left` makes a hypercall that is left to user space, from its number and its arguments."""
         self.machine = machine
         self.scheduler = scheduler
         self.random_bits = random_bits
         self._reflects_user_hypercall = reflects_user_hypercall
+        self._left = left
         self._enabled = {int(number) for number in ANSWERED_BY_DEFAULT}
         self._use_enabled()
 
@@ -112,7 +115,7 @@ class KernelHypercalls:
             if status is not None:
                 gpr[3] = status & MASK64
                 return None
-        return Hypercall((number, state.arguments(4, CALL_ARGUMENTS)))
+        return self._left(number, state.arguments(4, CALL_ARGUMENTS))
 
     def _refuse_user(self, state: Thread) -> None:
         """Give `sc 1` in problem state to the guest's kernel: it is no hypercall."""

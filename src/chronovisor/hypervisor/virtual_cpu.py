@@ -232,12 +232,13 @@ class VirtualCpu:
         First the answer to the hypercall that the last run ended with goes into the registers, 64 bits each:
         its `status` into r3, its `results` into r4 and on.
         """
-        scheduler, access, state, cede = self._scheduler, self._access, self.state, self._cede
+        scheduler, access = self._scheduler, self._access
         bound = self._is_virtual and scheduler.take_turn(self.seat)
         try:
             access.running = True
             if access.wanted:
                 access.let_others_first()
+            state, cede = self.state, self._cede
             if status is not None:
                 state.gpr[3] = status
                 if results:

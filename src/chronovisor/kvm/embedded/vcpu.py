@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from chronovisor.hypervisor import exits as hypervisor_exits
-from chronovisor.hypervisor.exits import Hypercall
 from chronovisor.hypervisor.virtual_cpu import VirtualCpu
 from chronovisor.kvm.embedded.one_regs import Stored, get_one_reg, set_one_reg
 from chronovisor.kvm.embedded.xics_device import XICS_DESCRIPTOR
@@ -70,9 +69,9 @@ class EmbeddedVcpu:
             else:
                 results = answered.results
                 ended = self._vcpu.run(answered.ret & MASK64, self._as_words(results) if results else ())
-            if isinstance(ended, Hypercall):
-                call = self._unanswered = HcallExit(ended[0], ended[1])
-                return call
+            if isinstance(ended, HcallExit):
+                self._unanswered = ended
+                return ended
             return self._exit(ended)
         except Exception as error:
             # A mistake of ours. The vCPU is out of the guest; the others continue.
@@ -197,7 +196,7 @@ class EmbeddedVcpu:
             raise KvmError(errno.EINVAL, f"a hypercall has at most {CALL_ARGUMENTS} results, r4 to r12")
         return [word & MASK64 for word in results]
 
-    def _exit(self, ended: hypervisor_exits.OtherExit) -> Exit:
+    def _exit(self, ended: hypervisor_exits.Exit) -> Exit:
         match ended:
             case hypervisor_exits.Kicked():
                 return Interrupted()
@@ -207,3 +206,5 @@ class EmbeddedVcpu:
                 return FailEntry(0, message)
             case hypervisor_exits.Crashed(vector, srr0, srr1, message):
                 return SystemEvent(SystemEventType.CRASH, (vector, srr0, srr1), message)
+            case _:
+                raise TypeError(f"a run ended with {ended}, which KVM does not know")
