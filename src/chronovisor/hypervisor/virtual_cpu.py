@@ -190,21 +190,16 @@ class VirtualCpu:
         # A trace tells of each H_CEDE, and programs do not see the line that user space drives.
         stays_awake = self._is_virtual or self._queue.waiting or self.pending.level or trace is not None
         state.most_nap = 0 if stays_awake else MOST_NAP
-        # The other areas need this one.
-        vpa = self.areas.vpa
-        if vpa.in_use or vpa.pending:
-            self._log_dispatch(stay, thread, self.machine.memory)
-        if trace is not None and (trace.told or not self.next_dispatch.is_plain):
-            trace.entered(now, stay.entered_with, stay.core.number, self.next_dispatch.enqueued)
-
-    def _log_dispatch(self, stay: Stay, thread: HardwareThread, memory: GuestMemory) -> None:
         areas = self.areas
-        if areas.begin_dispatch(memory):
-            self.log.begin_anew()
-        if areas.vpa.in_use:
+        # The other areas need this one.
+        if areas.vpa.in_use or areas.vpa.pending:
+            if areas.begin_dispatch(self.machine.memory):
+                self.log.begin_anew()
             moment = self.log.dispatched(stay, thread, self.next_dispatch)
             if moment is not None and self.host.observer is not None:
                 self.host.observer(DispatchLogged(self.number, moment))
+        if trace is not None and (trace.told or not self.next_dispatch.is_plain):
+            trace.entered(now, stay.entered_with, stay.core.number, self.next_dispatch.enqueued)
 
     def end(self, stay: Stay, now: SourceTime) -> None:
         """Stop at tick `now` what runs only in the guest; the core's timebase may still be the guest's."""

@@ -176,18 +176,17 @@ class GuestMemory:
 
     def add(self, addr: int, size: int, amount: int) -> None:
         """Add to the big-endian number of `size` bytes (1, 2, 4 or 8) at `addr`, modulo 2^(8*size), and log
-        its page. A load and a store of their own would take twice as long.
+        the page or pages that this changes. A load and a store of their own would take twice as long.
         """
         last, data = addr + size - 1, self.data
         if addr < 0 or last >= self.size:
             raise AddressError(addr, size, self.size)
-        low = data[last] + amount
+        low, pages = data[last] + amount, self.dirty.pages
         if 0 <= low <= 0xFF:
-            # Nothing carries, as most often if something is counted one by one.
+            # Nothing carries, as most often if something is counted one by one: the other bytes stay.
             data[last] = low
         else:
             unpack, pack, mask = _COUNTERS[size]
             pack(data, addr, (unpack(data, addr)[0] + amount) & mask)
-        pages = self.dirty.pages
-        pages[addr >> 12] = 1
+            pages[addr >> 12] = 1
         pages[last >> 12] = 1

@@ -88,9 +88,10 @@ class LiveRegisters:
     def lend(self, time: ThreadTime) -> None:
         """Let native code keep DEC for a run, from its present state."""
         deadline, level = self._decrementer.deadline, self._line.level
-        if deadline != time.lent_deadline:
+        # The same object, mostly: numbers as large as a deadline take longer to compare.
+        if deadline is not time.lent_deadline:
             time.dec_deadline = time.lent_deadline = deadline
-        if level != time.lent_level:
+        if level is not time.lent_level:
             time.pending = time.lent_level = level
         if self._virtual is not None:
             # The concrete evaluator may have executed an instruction that read no time.
