@@ -42,6 +42,9 @@ class TimebaseCell(ctypes.Structure):
         ("operand", ctypes.c_uint64),
     ]
 
+    # As in `NativeThread`.
+    __slots__ = ("_thread", "reference")
+
     read_clock: int
     operand: int
 
@@ -49,7 +52,7 @@ class TimebaseCell(ctypes.Structure):
         self._thread = Registers()
         super().__init__(runtime().now_address, ctypes.addressof(self._thread), origin)
         # As in `NativeThread`.
-        self.reference = ctypes.c_void_p(ctypes.addressof(self))
+        self.reference = ctypes.byref(ctypes.c_char.from_address(ctypes.addressof(self)))
 
 
 class _CourseEmitter(Emitter):
