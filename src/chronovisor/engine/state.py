@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from array import array
-from collections.abc import Mapping, MutableSequence
+from collections.abc import Callable, Mapping, MutableSequence
 from typing import Protocol
 
 from chronovisor.engine.endings import GuestInterrupt, TableChanged
@@ -107,6 +107,8 @@ class Thread:
     shared: SharedWords
     #: The bits of the first shared word any of which raises the external interrupt.
     line_mask: int
+    #: Reads the arguments of a hypercall that the thread has made.
+    arguments: Callable[[], tuple[int, ...]]
     #: Which programs may answer hypercalls, by their places, and how many hypercalls they have answered.
     answers: int
     hypercalls_answered: int
@@ -143,9 +145,9 @@ class Thread:
             if name in TRANSLATION_CONTEXT:
                 self.new_context()
 
-    def arguments(self, first: int, count: int) -> tuple[int, ...]:
-        """General purpose registers from number `first` on."""
-        return tuple(self.gpr[first : first + count])
+    def reader(self, first: int, count: int) -> Callable[[], tuple[int, ...]]:
+        """What reads so many general purpose registers from number `first` on, at each call."""
+        return lambda: tuple(self.gpr[first : first + count])
 
     def set_msr(self, value: int) -> None:
         """Set MSR and what follows from it."""
@@ -343,6 +345,7 @@ class ThreadState(StoredRegisters, Thread):
 
     __slots__ = (
         "answers",
+        "arguments",
         "code",
         "data_translation",
         "ea_mask",

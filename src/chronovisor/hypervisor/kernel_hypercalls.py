@@ -14,7 +14,7 @@ from chronovisor.hypervisor.vpa import FUNCTION_SHIFT, Areas
 from chronovisor.hypervisor.xics import Presenter, Xics
 from chronovisor.isa.bits import MSR, ProgramCause
 from chronovisor.memory.guest_memory import GuestMemory
-from chronovisor.papr.hcalls import CALL_ARGUMENTS, Hcall, SetMode, Status
+from chronovisor.papr.hcalls import Hcall, SetMode, Status
 from chronovisor.timebase.types import MASK64
 
 _PR = int(MSR.PR)
@@ -115,7 +115,7 @@ class KernelHypercalls:
             if status is not None:
                 gpr[3] = status & MASK64
                 return None
-        return self._left(number, state.arguments(4, CALL_ARGUMENTS))
+        return self._left(number, state.arguments())
 
     def _refuse_user(self, state: Thread) -> None:
         """Give `sc 1` in problem state to the guest's kernel: it is no hypercall."""

@@ -28,6 +28,7 @@ from chronovisor.hypervisor.xics import XISR, Xics
 from chronovisor.isa.bits import LPCR, MSR
 from chronovisor.isa.registers import FILES, REGISTERS
 from chronovisor.memory.guest_memory import GuestMemory
+from chronovisor.papr.hcalls import CALL_ARGUMENTS
 from chronovisor.papr.vpa import PreemptReason
 from chronovisor.processor.core import HardwareThread
 from chronovisor.processor.counters import RunningCounter, RunTime
@@ -384,6 +385,7 @@ class VirtualCpu:
     def _use_state(self) -> None:
         """Have all parts of the vCPU use the registers of `state`."""
         self.state.line_mask = XISR
+        self.state.arguments = self.state.reader(4, CALL_ARGUMENTS)
         self.state.answers = self.machine.hypercalls.places
         self._account.adopt(self.state)
         self.pending.thread = self.state

@@ -9,7 +9,8 @@ import struct
 import sys
 import threading
 import weakref
-from collections.abc import Iterable, MutableSequence
+from collections.abc import Callable, Iterable, MutableSequence
+from functools import partial
 from typing import Literal, Protocol, SupportsIndex, cast, overload
 
 from chronovisor.engine.live_registers import NOT_LENT, LiveRegisters
@@ -78,10 +79,6 @@ class WideRegisters(MutableSequence[int]):
         raise TypeError("a register file keeps its length")
 
 
-#: What reads so many words of 64 bits, as native code has them, by their number.
-_READ_WORDS = tuple(struct.Struct(f"{count}Q").unpack_from for count in range(FILES["GPR"].count + 1))
-
-
 def _view(thread: Registers, file: RegisterFile) -> MutableSequence[int]:
     """The registers of a file. A field of the structure would make a new array at each access."""
     if file.width > 64:
@@ -133,7 +130,7 @@ class NativeThread(Registers, Thread):
 
     # An attribute of a structure takes five times as long if it has no slot.
     __slots__ = (
-        *("_contexts", "_counted_before", "_gpr_bytes", "_known_forgotten", "_ordering", "_samples"),
+        *("_contexts", "_counted_before", "_known_forgotten", "_ordering", "_samples", "arguments"),
         *("at", "code", "executed", "guest", "interpreted", "lent_deadline", "lent_level", "live"),
         *("look_due", "memory", "reference", "samples_taken", "shared", "translations"),
         *(file.attribute for file in FILES.values()),
@@ -155,7 +152,6 @@ class NativeThread(Registers, Thread):
         self.reference = ctypes.byref(ctypes.c_char.from_address(self.at))
         for file in FILES.values():
             setattr(self, file.attribute, _view(self, file))
-        self._gpr_bytes = memoryview(cast("ctypes.Array[ctypes.c_uint64]", self.gpr)).cast("B")
         samples = (ctypes.c_ubyte * (SAMPLES * _SAMPLE.size)).from_address(self.at + OFFSETS["samples"])
         self._samples = memoryview(samples).cast("B")
         self.code = guest
@@ -253,10 +249,11 @@ class NativeThread(Registers, Thread):
         before, self._counted_before = self._counted_before, self.samples_counted
         return self._counted_before - before
 
-    def arguments(self, first: int, count: int) -> tuple[int, ...]:
-        """General purpose registers from number `first` on."""
+    def reader(self, first: int, count: int) -> Callable[[], tuple[int, ...]]:
+        """What reads so many general purpose registers from number `first` on, at each call."""
         # Several times as fast as a slice of an array.
-        return _READ_WORDS[count](self._gpr_bytes, 8 * first)
+        registers = memoryview(cast("ctypes.Array[ctypes.c_uint64]", self.gpr)).cast("B")
+        return partial(struct.Struct(f"{count}Q").unpack, registers[8 * first : 8 * (first + count)])
 
     @property
     def mode(self) -> tuple[bool, bool]:  # type: ignore[override]
