@@ -37,7 +37,8 @@ def _vcpu() -> VirtualCpu:
     from chronovisor.engine.choice import engine_named
 
     host = Hypervisor(RealTime(), engine=engine_named("threaded"))
-    machine = VirtualMachine(host, hypercall=HcallExit)
+    machine = VirtualMachine(host)
+    machine.hypercalls.left = HcallExit
     memory = GuestMemory(1 << 20)
     memory.write(_CODE_AT, assemble("again: sc 1; b again", origin=_CODE_AT, little=False))
     machine.give_memory(memory)

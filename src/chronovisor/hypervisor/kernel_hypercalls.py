@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias
 
 from chronovisor.engine.interface import Engine
 from chronovisor.engine.state import Thread
-from chronovisor.hypervisor.exits import Hypercall
+from chronovisor.hypervisor.exits import Hypercall, PlainHypercall
 from chronovisor.hypervisor.hypercall_programs import PROGRAMS, places
 from chronovisor.hypervisor.vpa import FUNCTION_SHIFT, Areas
 from chronovisor.hypervisor.xics import Presenter, Xics
@@ -75,14 +75,13 @@ class KernelHypercalls:
         scheduler: CallingScheduler,
         random_bits: Callable[[int], int],
         reflects_user_hypercall: bool,
-        left: Callable[[int, tuple[int, ...]], Hypercall],
     ) -> None:
-        """`left` makes a hypercall that is left to user space, from its number and its arguments."""
         self.machine = machine
         self.scheduler = scheduler
         self.random_bits = random_bits
         self._reflects_user_hypercall = reflects_user_hypercall
-        self._left = left
+        self.left: Callable[[int, tuple[int, ...]], Hypercall] = PlainHypercall
+        """Makes what a run ends with if a call is left to user space, of its number and its arguments."""
         self._enabled = {int(number) for number in ANSWERED_BY_DEFAULT}
         self._use_enabled()
 
@@ -115,7 +114,7 @@ class KernelHypercalls:
             if status is not None:
                 gpr[3] = status & MASK64
                 return None
-        return self._left(number, state.arguments())
+        return self.left(number, state.arguments())
 
     def _refuse_user(self, state: Thread) -> None:
         """Give `sc 1` in problem state to the guest's kernel: it is no hypercall."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 from chronovisor.engine.interface import Engine
-from chronovisor.hypervisor.exits import Hypercall, PlainHypercall
 from chronovisor.hypervisor.hypercall_programs import PROGRAMS
 from chronovisor.hypervisor.hypervisor import Hypervisor
 from chronovisor.hypervisor.kernel_hypercalls import ANSWERED_WITH_XICS, KernelHypercalls
@@ -26,15 +25,9 @@ class VirtualMachine:
     """A guest on a host. Before `give_memory` its vCPUs can be made and set up, but not run.
 
     `stride` is the number of vCPUs that a virtual core can have, unless the host's threads are independent.
-    A vCPU's run ends with a `hypercall` that user space has to answer.
     """
 
-    def __init__(
-        self,
-        host: Hypervisor,
-        stride: int = 1,
-        hypercall: Callable[[int, tuple[int, ...]], Hypercall] = PlainHypercall,
-    ) -> None:
+    def __init__(self, host: Hypervisor, stride: int = 1) -> None:
         self.host: Hypervisor = host
         self.stride = stride
         self.has_memory = False
@@ -42,7 +35,7 @@ class VirtualMachine:
         self._word_tables: dict[int, memoryview] = {}
         self.engine: Engine = self._make_engine(self.memory)
         self.hypercalls = KernelHypercalls(
-            self, host.scheduler, host.random_bits, host.guest_model.reflects_user_hypercall, hypercall
+            self, host.scheduler, host.random_bits, host.guest_model.reflects_user_hypercall
         )
         self.xics: Xics | None = None
         """Its interrupt controller, once it has one."""

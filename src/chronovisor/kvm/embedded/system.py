@@ -12,7 +12,6 @@ from chronovisor.hypervisor.virtual_machine import VirtualMachine
 from chronovisor.isa.bits import LPCR
 from chronovisor.kvm.embedded.vm import MAX_VCPU_ID, MAX_VCPUS, EmbeddedVm
 from chronovisor.kvm.errors import KvmError
-from chronovisor.kvm.exits import HcallExit
 from chronovisor.kvm.ids import Cap, VmType
 from chronovisor.kvm.interface import HostFacts, HostOptions
 from chronovisor.memory.guest_memory import PAGE_SIZE
@@ -100,7 +99,7 @@ class EmbeddedSystem:
             raise KvmError(
                 errno.EINVAL, f"there is no kind {vm_type} of virtual machine: choose 0 (automatic) or 1 (HV)"
             )
-        machine = VirtualMachine(self.hypervisor, self.hypervisor.threads_per_core, HcallExit)
+        machine = VirtualMachine(self.hypervisor, stride=self.hypervisor.threads_per_core)
         vm = EmbeddedVm(machine, self.check_extension)
         self._vms.add(vm)
         return vm

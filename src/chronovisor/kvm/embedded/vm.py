@@ -17,6 +17,7 @@ from chronovisor.kvm.embedded.course import EmbeddedCourse
 from chronovisor.kvm.embedded.vcpu import EmbeddedVcpu
 from chronovisor.kvm.embedded.xics_device import XICS_DESCRIPTOR, XicsDevice
 from chronovisor.kvm.errors import KvmError
+from chronovisor.kvm.exits import HcallExit
 from chronovisor.kvm.ids import Cap, DeviceType, MemoryFlag, MmuV3Flag
 from chronovisor.kvm.statistics import Instructions, NativeCode, Statistics
 from chronovisor.memory.gate import WORDS as GATE_WORDS
@@ -40,6 +41,7 @@ class EmbeddedVm:
         self._host = machine.host
         self._check_extension = check_extension
         self._machine = machine
+        machine.hypercalls.left = HcallExit
         self._smt_mode = check_extension(Cap.PPC_SMT)
         self._slot: int | None = None
         self._logging = False
