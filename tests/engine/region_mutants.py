@@ -145,13 +145,15 @@ def _the_way_to_the_next_entry_is_short(patch: pytest.MonkeyPatch) -> None:
 
 
 def _an_inner_loop_does_not_look_at_its_budget(patch: pytest.MonkeyPatch) -> None:
-    whole = EntryLowering.__init__
+    whole = EntryLowering._branch
 
-    def init(low: EntryLowering, *arguments: Any) -> None:
-        whole(low, *arguments)
-        low._heads = {low.entry}
+    def branch(low: EntryLowering, offset: int) -> None:
+        if offset == low.entry:
+            whole(low, offset)
+        else:
+            low.b.branch(low.blocks[offset])
 
-    patch.setattr(EntryLowering, "__init__", init)
+    patch.setattr(EntryLowering, "_branch", branch)
 
 
 def _stores_are_not_logged(patch: pytest.MonkeyPatch) -> None:

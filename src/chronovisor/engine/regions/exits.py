@@ -63,9 +63,14 @@ class ExitLowering(RegisterLowering):
     ) -> None:
         super().__init__(module, name, mode, rows, region.part(entry), region.loop(entry))
         self.region, self.entry = region, entry
+        #: The instructions before which the function makes sure that its budget lasts to the next cut.
+        self.heads = {entry, *(region.cuts & self.loop)}
         b = self.b
-        self.budget_at = b.alloca(I64)
-        b.store(self.budget, self.budget_at)
+        #: How much less is stored than the budget has: so a loop ends when that becomes negative, which a
+        #: processor sees without another comparison.
+        self._aside = min(region.longest[head] for head in self.heads) + 1
+        self._spendable_at = b.alloca(I64)
+        b.store(b.sub(self.budget, word(self._aside)), self._spendable_at)
         self.exit = {part: b.alloca(I64) for part in ("why", "address", "budget")}
         self.exit["record"] = b.alloca(POINTER)
         self._undecoded: ir.Block | None = None
@@ -95,9 +100,18 @@ class ExitLowering(RegisterLowering):
         return self.at(self.record, _record_offset(offset - self.entry))
 
     def _left(self, done: int) -> ir.Value:
-        """What is left of the budget after so many instructions since it was stored."""
-        left = self.b.load(self.budget_at, typ=I64)
-        return self.b.sub(left, word(done)) if done else left
+        """What is left of the budget after so many instructions since some were spent."""
+        return self.b.add(self.b.load(self._spendable_at, typ=I64), word(self._aside - done))
+
+    def spend(self, done: int) -> None:
+        """Take so many instructions from the budget."""
+        left = self.b.load(self._spendable_at, typ=I64)
+        self.b.store(self.b.sub(left, word(done)), self._spendable_at)
+
+    def lasts(self, instructions: int) -> ir.Value:
+        """Whether the budget, from which all was taken, lasts for so many instructions and more."""
+        spendable = self.b.load(self._spendable_at, typ=I64)
+        return self.b.icmp_signed(">", spendable, word(instructions - self._aside))
 
     # The ends of instructions
 

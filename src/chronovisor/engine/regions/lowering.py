@@ -61,12 +61,12 @@ class EntryLowering(LookLowering):
     ) -> None:
         super().__init__(module, name, mode, rows, region, entry)
         self.functions = functions
-        #: The instructions before which the function makes sure that its budget lasts to the next cut.
-        self._heads = {entry, *(region.cuts & self.loop)}
         sides = self._sides()
         self.blocks = {o: self.block_named(f"at_{o:x}") for o in self.sites if o in sides}
+        #: The blocks that control comes to instead of a head if the budget may not last to the next cut.
+        self._spent = {head: self.block_named(f"spent_{head:x}") for head in self.heads}
         #: The blocks that control comes to from two sides: what is known on one of them is not used there.
-        self._joins = self._heads | {o for o, count in sides.items() if count > 1}
+        self._joins = self.heads | {o for o, count in sides.items() if count > 1}
         #: The blocks that are still to be made, with what is known there.
         self._todo: list[tuple[int, Known]] = []
         #: The instruction in the making.
@@ -91,7 +91,7 @@ class EntryLowering(LookLowering):
     def _begins(self, offset: int) -> bool:
         """Whether a block begins at an instruction although control comes from the one before alone."""
         return (
-            offset in self._heads
+            offset in self.heads
             or offset % (1 << PAGE_SHIFT) == 0
             or (offset in self.loop) != (offset - 4 in self.loop)
         )
@@ -101,7 +101,7 @@ class EntryLowering(LookLowering):
         b = self.b
         self.enter_loop()
         self._todo.append((self.entry, self.present()))
-        b.branch(self.blocks[self.entry])
+        self._branch(self.entry)
         made: set[int] = set()
         while self._todo:
             offset, known = self._todo.pop()
@@ -112,8 +112,10 @@ class EntryLowering(LookLowering):
                 self._lower_block(offset)
         for offset in self.blocks.keys() - made:
             # Control does not come here after all: a condition is known.
-            b.position_at_end(self.blocks[offset])
-            b.unreachable()
+            for block in (self.blocks[offset], self._spent.get(offset)):
+                if block is not None:
+                    b.position_at_end(block)
+                    b.unreachable()
 
     def _when(self, guarded: When) -> None:
         known = self.site.constant(guarded.condition)
@@ -172,10 +174,18 @@ class EntryLowering(LookLowering):
                 self.settle()
                 if offset in self.loop:
                     self.enter_loop_again()
-            self.b.store(self._left(done), self.budget_at)
+            self.spend(done)
             # What was loaded on one side is not on the other. The loop's registers are, on all of them.
             self.resume(self.known_in_loop() if offset in self.loop else Known())
         self._todo.append((offset, self.present()))
+        self._branch(offset)
+
+    def _branch(self, offset: int) -> None:
+        """Go on at a block; at a head only if the budget lasts to the next cut."""
+        if offset in self.heads:
+            spent = self.unlikely(self.b.not_(self.lasts(self.region.longest[offset])), "low")
+            with self.elsewhere(spent):
+                self.b.branch(self._spent[offset])
         self.b.branch(self.blocks[offset])
 
     def _check_page(self, offset: int, done: int) -> None:
@@ -205,10 +215,8 @@ class EntryLowering(LookLowering):
     def _lower_block(self, offset: int) -> None:
         self.begin_line(self._line(offset))
         self.site = self.sites[offset]
-        if offset in self._heads:
-            enough = self.b.icmp_signed(">", self._left(0), word(self.region.longest[offset]))
-            low = self.unlikely(self.b.not_(enough), "low")
-            with self.elsewhere(low):
+        if offset in self.heads:
+            with self.elsewhere(self._spent[offset]):
                 self._exit_spent(offset)
         while True:
             self.site = self.sites[offset]
