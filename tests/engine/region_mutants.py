@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from llvmlite import ir
 
+from chronovisor.engine.native.emitter import word
 from chronovisor.engine.native.layout import PAGE_SHIFT
 from chronovisor.engine.native.pages import DecodedPages
 from chronovisor.engine.regions import bit_registers, condition_register, discovery
@@ -138,6 +139,22 @@ def _a_carry_is_kept_for_the_whole_region(patch: pytest.MonkeyPatch) -> None:
         whole(register, ones & ~(1 << 29), *rest)
 
     patch.setattr(bit_registers.BitRegister, "replace", replace)
+
+
+def _a_tight_loop_begins_with_another_carry(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(bit_registers.BitRegister, "_moved", lambda register, number, inside: word(1 << inside))
+
+
+def _a_bit_is_extracted_from_the_place_beside(patch: pytest.MonkeyPatch) -> None:
+    whole = RegisterLowering._extracted
+
+    def extracted(low: RegisterLowering, v: Value) -> bit_registers.Extracted:
+        of = whole(low, v).of
+        return bit_registers.Extracted(
+            {n: (low.b.lshr(value, word(1)), inside) for n, (value, inside) in of.items()}
+        )
+
+    patch.setattr(RegisterLowering, "_extracted", extracted)
 
 
 def _the_way_to_the_next_entry_is_short(patch: pytest.MonkeyPatch) -> None:

@@ -191,6 +191,25 @@ def tangle(draw: Random) -> str:
     return "; ".join(made.lines)
 
 
+def carries(draw: Random) -> str:
+    """A tight loop of additions that carry, and nothing else sets XER in it."""
+    operations = ("addc", "subfc", "adde", "subfe", "addme", "addze", "subfme", "subfze", "addic", "subfic")
+
+    def one() -> str:
+        name, (to, a, b) = draw.choice(operations), draw.choices(_WORKING, k=3)
+        if name.endswith("ic"):
+            return f"{name} r{to},r{a},{draw.randrange(-300, 300)}"
+        return f"{name} r{to},r{a}" if name[-3:-1] in ("fm", "fz", "dm", "dz") else f"{name} r{to},r{a},r{b}"
+
+    # Numbers of about 32 bits: carries out of them are seen in CA32.
+    rounds = [f"rldicl r{n},r{n},0,{draw.randrange(30, 34)}" for n in _WORKING if draw.random() < 0.7]
+    rounds += [f"li r28,{draw.randrange(1, 60)}", "mtspr CTR,r28", "loop: ori r0,r0,0"]
+    rounds += [one() for _ in range(draw.randrange(1, 7))]
+    return "; ".join(
+        [*rounds, f"ld r3,{8 * draw.randrange(99)}(r20)", "bc 16,0,loop", "mfspr r27,XER", "sc 1"]
+    )
+
+
 def start(draw: Random) -> dict[str, int]:
     """The registers at the beginning."""
     values = {

@@ -46,7 +46,7 @@ from .page_tables import KERNEL as EFFECTIVE
 from .page_tables import PID, PageTables
 from .region_exits import Exits
 from .region_mutants import MUTANTS
-from .region_programs import DATA, program, start, tangle
+from .region_programs import DATA, carries, program, start, tangle
 
 #: Interrupt handlers: each goes on behind the instruction that it was for.
 _SKIP = "mfspr r30,SRR0; addi r30,r30,4; mtspr SRR0,r30; rfid"
@@ -230,6 +230,10 @@ def test_random_programs_take_every_exit(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_control_may_come_into_the_middle_of_loops() -> None:
     compare_many(TANGLED, program=tangle)
+
+
+def test_carries_in_tight_loops() -> None:
+    compare_many(range(20), program=carries)
 
 
 def test_a_region_that_is_left_where_another_thread_has_taken_it_out() -> None:
@@ -525,6 +529,7 @@ def _compare_all() -> None:
     _compare_a_walk_over_pages()
     compare_many(range(200))
     compare_many(TANGLED, program=tangle)
+    compare_many(range(20), program=carries)
 
 
 @pytest.mark.parametrize(

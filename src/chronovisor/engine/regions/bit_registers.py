@@ -8,7 +8,7 @@ and the carry between them. XER is kept bit by bit, CR by its fields.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -45,6 +45,13 @@ class Compared:
     """What is compared."""
 
 
+@dataclass(frozen=True)
+class Extracted:
+    """New bits of XER that are bits of other values: each one's value of 64 bits and number in that."""
+
+    of: Mapping[int, tuple[ir.Value, int]]
+
+
 def replaced(site: Site, v: Value) -> tuple[str, int, Value] | None:
     """See `changed_bits.replaced`: what is known is what the instruction determines."""
     return changed_bits.replaced(site.constant, v)
@@ -79,17 +86,48 @@ def compared(sites: Iterable[Site]) -> dict[int, tuple[str, int]]:
     """
     found: dict[int, set[tuple[str, int] | None]] = {}
     for site in sites:
-        assert site.program is not None
-        for s in site.program.statements():
-            if s.op == "set" and s.detail == "CR":
-                one = replaced(site, s.args[0])
-                ones = mask(REGISTERS["CR"].width) if one is None or one[0] != "CR" else one[1]
-                outcome = None if one is None else field_comparison(site, one[2])
-                kind = None if outcome is None else (outcome[0].op, outcome[0].args[0].width)
-                for low in range(0, REGISTERS["CR"].width, FIELD):
-                    if ones >> low & mask(FIELD):
-                        found.setdefault(low, set()).add(kind)
+        for ones, new in _new_bits(site, "CR"):
+            outcome = None if new is None else field_comparison(site, new)
+            kind = None if outcome is None else (outcome[0].op, outcome[0].args[0].width)
+            for low in range(0, REGISTERS["CR"].width, FIELD):
+                if ones >> low & mask(FIELD):
+                    found.setdefault(low, set()).add(kind)
     return {low: kind for low, kinds in found.items() if len(kinds) == 1 and (kind := kinds.pop())}
+
+
+def extracted(site: Site, v: Value) -> Iterator[tuple[int, Value]]:
+    """The bits of a value that are bits of others, of 64 bits each: their numbers, and what extracts them."""
+    if v.op == "or":
+        for part in v.args:
+            yield from extracted(site, part)
+    elif v.op == "shl" and v.args[0].op == "zext" and (low := site.constant(v.args[1])) is not None:
+        bit = v.args[0].args[0]
+        is_extracted = bit.op == "extract" and bit.width == 1 and not is_read(bit.args[0])
+        if is_extracted and bit.args[0].width == I64.width:
+            yield low, bit
+
+
+def always_extracted(sites: Iterable[Site], name: str) -> dict[int, int]:
+    """The bits of a register that instructions only set to bits of values, always to that of one number."""
+    found: dict[int, set[int | None]] = {}
+    for site in sites:
+        for ones, new in _new_bits(site, name):
+            of = {} if new is None else {n: int(str(bit.detail)) for n, bit in extracted(site, new)}
+            for number in bits(ones):
+                found.setdefault(number, set()).add(of.get(number))
+    return {
+        n: there for n, places in found.items() if len(places) == 1 and (there := places.pop()) is not None
+    }
+
+
+def _new_bits(site: Site, name: str) -> Iterator[tuple[int, Value | None]]:
+    """What an instruction does to a register: the bits that it changes, and what has their new values."""
+    assert site.program is not None
+    for s in site.program.statements():
+        if s.op == "set" and s.detail == name:
+            one = replaced(site, s.args[0])
+            known = one is not None and one[0] == name
+            yield (one[1], one[2]) if one is not None and known else (mask(REGISTERS[name].width), None)
 
 
 def read_again(v: Value) -> tuple[str, int] | None:
@@ -102,15 +140,15 @@ def read_again(v: Value) -> tuple[str, int] | None:
 
 def changed(sites: Iterable[Site], name: str) -> int:
     """The bits of a register that any of the instructions changes, as a mask."""
-    whole = mask(REGISTERS[name].width)
     found = 0
     for site in sites:
-        assert site.program is not None
-        for s in site.program.statements():
-            if s.op == "set" and s.detail == name:
-                one = replaced(site, s.args[0])
-                found |= whole if one is None or one[0] != name else one[1]
+        for ones, _ in _new_bits(site, name):
+            found |= ones
     return found
+
+
+Origin = Compared | Extracted
+"""Where new bits come from."""
 
 
 class StateAccess(Protocol):
@@ -173,15 +211,16 @@ class PartedRegister(ABC):
         """Write the changes to the state. In a tight loop, write everything that the loop changes."""
 
     @abstractmethod
-    def _replace(self, ones: int, value: ir.Value, compared: Compared | None) -> None:
+    def _replace(self, ones: int, value: ir.Value, origin: Origin | None) -> None:
         """Give the bits of a mask their values in ``value``."""
 
-    def replace(self, ones: int, value: ir.Value, compared: Compared | None = None) -> None:
+    def replace(self, ones: int, value: ir.Value, origin: Origin | None = None) -> None:
         """Give the bits of a mask their values in ``value``, which has the register's width.
 
-        ``compared`` is the same, if these bits are a field of CR and a comparison sets it.
+        ``origin`` says the same in another way: a comparison, if these bits are a field of CR that one sets,
+        or what bits of XER are extracted from.
         """
-        self._replace(ones, value, compared)
+        self._replace(ones, value, origin)
         self.version += 1
 
     def part(self, low: int, width: int) -> ir.Value:
@@ -212,26 +251,47 @@ class PartedRegister(ABC):
 class BitRegister(PartedRegister):
     """XER: each bit that the function changes has a place.
 
-    Known are the bits that are there, and those of them that are not settled.
+    Known are the bits that are there, and those of them that are not settled. Of some bits the place has the
+    64 bits that the bit is extracted from, so that it is extracted only if something needs it.
     """
 
     nothing: Known = (0, 0)
 
-    def __init__(self, low: StateAccess, name: str, ones: int) -> None:
+    def __init__(self, low: StateAccess, name: str, ones: int, extracted: Mapping[int, int]) -> None:
+        """Have places for the bits of a mask; ``extracted`` are as in `always_extracted`."""
         super().__init__(low, name)
-        self._ones = ones
-        self._places = {number: self._b.alloca(I1) for number in bits(ones)}
+        self._ones, self._extracted = ones, extracted
+        self._places = {n: self._b.alloca(I64 if n in extracted else I1) for n in bits(ones)}
 
     def bit(self, number: int) -> ir.Value:
         """A bit: 0 is the least significant."""
         place = self._places.get(number)
         if place is None:
             return self._kept(number)
-        there, changed = self.known
+        inside, (there, changed) = self._extracted.get(number), self.known
         if not there >> number & 1:
-            self._b.store(self._kept(number), place)
+            self._b.store(self._kept(number) if inside is None else self._moved(number, inside), place)
             self.known = there | 1 << number, changed
-        return self._b.load(place, typ=I1)
+        value = self._b.load(place, typ=place.allocated_type)
+        return value if inside is None else self._bit_of(value, inside)
+
+    def _moved(self, number: int, inside: int) -> ir.Value:
+        """The register in the state, moved so that a bit gets another number.
+
+        If the place had the bit alone, LLVM would extract the bit before a jump to where it is needed.
+        """
+        b, whole = self._b, self._low.read_state(self.name)
+        return (
+            b.shl(whole, word(inside - number)) if inside > number else b.lshr(whole, word(number - inside))
+        )
+
+    def _put(self, number: int, bit: ir.Value, origin: Extracted | None) -> None:
+        """Put a bit in its place."""
+        b, inside = self._b, self._extracted.get(number)
+        if inside is not None:
+            value, at = (bit, None) if origin is None else origin.of.get(number, (bit, None))
+            bit = value if at == inside else b.shl(b.zext(bit, I64), word(inside))
+        b.store(bit, self._places[number])
 
     def _kept(self, number: int) -> ir.Value:
         """A bit in the state."""
@@ -259,8 +319,9 @@ class BitRegister(PartedRegister):
             self._low.write_state(self.name, whole)
         self.known = there, 0
 
-    def _replace(self, ones: int, value: ir.Value, compared: Compared | None) -> None:
+    def _replace(self, ones: int, value: ir.Value, origin: Origin | None) -> None:
+        assert not isinstance(origin, Compared)
         for number, bit in [(number, self._bit_of(value, number)) for number in bits(ones)]:
-            self._b.store(bit, self._places[number])
+            self._put(number, bit, origin)
         there, changed = self.known
         self.known = there | ones, changed | ones

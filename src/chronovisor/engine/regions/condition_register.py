@@ -9,7 +9,15 @@ from types import MappingProxyType
 from llvmlite import ir
 
 from chronovisor.engine.native.emitter import I1, I8
-from chronovisor.engine.regions.bit_registers import FIELD, Compared, Known, PartedRegister, StateAccess, bits
+from chronovisor.engine.regions.bit_registers import (
+    FIELD,
+    Compared,
+    Known,
+    Origin,
+    PartedRegister,
+    StateAccess,
+    bits,
+)
 from chronovisor.isa.values import mask
 
 _FEW = 2
@@ -181,8 +189,8 @@ class ConditionRegister(PartedRegister):
                 self._b.store(self.made(field.value), self._field(low))
         self.known = MappingProxyType({low: replace(one, is_settled=True) for low, one in self.known.items()})
 
-    def _replace(self, ones: int, value: ir.Value, compared: Compared | None) -> None:
-        b = self._b
+    def _replace(self, ones: int, value: ir.Value, origin: Origin | None) -> None:
+        b, compared = self._b, origin if isinstance(origin, Compared) else None
         for low in _fields(ones):
             changed, field = ones >> low & mask(FIELD), compared
             if compared is None:

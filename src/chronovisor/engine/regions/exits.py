@@ -66,9 +66,9 @@ class ExitLowering(RegisterLowering):
         #: The instructions before which the function makes sure that its budget lasts to the next cut.
         self.heads = {entry, *(region.cuts & self.loop)}
         b = self.b
-        #: How much less is stored than the budget has: so a loop ends when that becomes negative, which a
-        #: processor sees without another comparison.
-        self._aside = min(region.longest[head] for head in self.heads) + 1
+        #: How much less is stored than the budget has. So an inner loop ends when that becomes negative, for
+        #: which nothing has to be compared.
+        self._aside = min(region.longest[head] for head in self.heads - {entry} or {entry}) + 1
         self._spendable_at = b.alloca(I64)
         b.store(b.sub(self.budget, word(self._aside)), self._spendable_at)
         self.exit = {part: b.alloca(I64) for part in ("why", "address", "budget")}

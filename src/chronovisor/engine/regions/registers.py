@@ -21,7 +21,7 @@ from chronovisor.engine.native.emitter import I1, I64, Rows, word
 from chronovisor.engine.native.lowering import Lowering, Mode
 from chronovisor.engine.native.state_layout import OFFSETS, file_field
 from chronovisor.engine.regions import bit_registers
-from chronovisor.engine.regions.bit_registers import BitRegister, Compared, Maker, PartedRegister
+from chronovisor.engine.regions.bit_registers import BitRegister, Compared, Extracted, Maker, PartedRegister
 from chronovisor.engine.regions.code import Site
 from chronovisor.engine.regions.condition_register import ConditionRegister
 from chronovisor.engine.regions.tight_loops import Loop
@@ -135,7 +135,7 @@ class RegisterLowering(Lowering):
         yield "CR", ConditionRegister(self, "CR", bit_registers.changed(in_loop, "CR"), compared)
         ones = bit_registers.changed(self.sites.values(), "XER")
         if 0 < ones.bit_count() <= _MOST_BITS:
-            yield "XER", BitRegister(self, "XER", ones)
+            yield "XER", BitRegister(self, "XER", ones, bit_registers.always_extracted(in_loop, "XER"))
 
     @staticmethod
     def _type(key: _Key) -> ir.Type:
@@ -357,7 +357,13 @@ class RegisterLowering(Lowering):
         if found is None or found[0] != v.detail:
             register.replace(mask(v.args[0].width), self.value(v.args[0]))
         else:
-            register.replace(found[1], self.value(found[2]), self._compared(found[2]))
+            value = self.value(found[2])
+            register.replace(found[1], value, self._compared(found[2]) or self._extracted(found[2]))
+
+    def _extracted(self, v: Value) -> Extracted:
+        """What bits of XER are extracted from."""
+        found = bit_registers.extracted(self.site, v)
+        return Extracted({number: (self.value(bit.args[0]), int(str(bit.detail))) for number, bit in found})
 
     def _compared(self, v: Value) -> Compared | None:
         """The outcome of a comparison that sets a field of CR."""
