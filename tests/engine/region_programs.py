@@ -203,7 +203,7 @@ def carries(draw: Random) -> str:
 
     # Numbers of about 32 bits: carries out of them are seen in CA32.
     rounds = [f"rldicl r{n},r{n},0,{draw.randrange(30, 34)}" for n in _WORKING if draw.random() < 0.7]
-    rounds += [f"li r28,{draw.randrange(1, 60)}", "mtspr CTR,r28", "loop: ori r0,r0,0"]
+    rounds += [f"li r28,{draw.randrange(100, 400)}", "mtspr CTR,r28", "loop: ori r0,r0,0"]
     rounds += [one() for _ in range(draw.randrange(1, 7))]
     return "; ".join(
         [*rounds, f"ld r3,{8 * draw.randrange(99)}(r20)", "bc 16,0,loop", "mfspr r27,XER", "sc 1"]
