@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import select
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +81,46 @@ def test_without_a_checkout_it_says_so(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(checkout, "TESTS", tmp_path)
     with pytest.raises(CampaignError, match="needs a checkout"):
         run("oracle", 1, 1, 1)
+
+
+WORKER = """
+import sys
+import os
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+from chronovisor.campaigns import checkout
+checkout.TESTS = Path(sys.argv[1])
+checkout.run("any", 1, 1, 60)
+"""
+WAITS = """
+import os
+import time
+import os
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+Path("pid").write_text(str(os.getpid()))
+time.sleep(60)
+"""
+
+
+def test_a_task_ends_with_its_worker(tmp_path: Path) -> None:
+    (tmp_path / "long.py").write_text(WAITS)
+    worker = subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path)])
+    told, end = tmp_path / "pid", time.monotonic() + 30
+    while not (told.exists() and told.read_text()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    # Readable as soon as the process has ended.
+    task = os.pidfd_open(int(told.read_text()))
+    try:
+        worker.kill()
+        worker.wait()
+        assert select.select([task], [], [], 30)[0], "the task's process is still there"
+    finally:
+        os.close(task)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 import chronovisor
+from chronovisor.campaigns import task_process
 from chronovisor.campaigns.campaign import (
     Answer,
     CampaignError,
@@ -61,11 +61,8 @@ def run(name: str, seed: int, cases: int, limit: float) -> Run:
         raise CampaignError(
             f"the campaign {name} needs a checkout of the project: there is no {TESTS / MODULE}.py"
         )
-    command = [sys.executable, "-m", MODULE, name, str(seed), str(cases)]
     try:
-        done = subprocess.run(
-            command, cwd=TESTS, capture_output=True, text=True, errors="replace", timeout=limit, check=False
-        )
+        done = task_process.run(MODULE, name, str(seed), str(cases), limit=limit, cwd=TESTS)
     except subprocess.TimeoutExpired:
         return Run(-1, f"it did not end within {limit:.0f} s")
     return Run(done.returncode, done.stdout if done.returncode == 0 else done.stdout + done.stderr)

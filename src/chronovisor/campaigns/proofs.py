@@ -8,13 +8,13 @@ thread makes others, z3 gives wrong answers or ends the process.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Final
 
+from chronovisor.campaigns import task_process
 from chronovisor.campaigns.campaign import (
     Answer,
     Batch,
@@ -64,8 +64,7 @@ class Proofs:
 
     def perform(self, seed: int, given: Parameters, part: Json) -> Result:
         """Prove one claim, in a process of its own."""
-        command = [sys.executable, "-m", MODULE, part, str(given["seconds"])]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=self.time_limit, check=False)
+        ended = task_process.run(MODULE, part, str(given["seconds"]), limit=self.time_limit)
         if ended.returncode:
             *_, last = ["it says nothing", *ended.stderr.strip().splitlines()]
             raise ChildProcessError(f"the proof's process ends with status {ended.returncode}: {last}")

@@ -10,12 +10,10 @@ gone, whose number is the argument: a copy of that process may have the other en
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import hashlib
 import json
 import os
-import signal
 import struct
 import sys
 import threading
@@ -30,8 +28,8 @@ from chronovisor.engine.native.pairs import pairs
 from chronovisor.engine.native.sets import HandlerSet, numbers
 from chronovisor.engine.native.stencil_set import compile_stencils
 from chronovisor.isa.instruction import INSTRUCTIONS
+from chronovisor.parent_process import end_with
 
-_PR_SET_PDEATHSIG = 1
 HEADER = struct.Struct("<Q32s")
 
 
@@ -64,7 +62,8 @@ def serve(answers: Callable[[dict[str, Any]], bytes], collects_after: int | None
 
     If ``collects_after`` is given, garbage is collected after so many answers, and at no other time.
     """
-    _end_with(int(sys.argv[1]))
+    # The thread that starts this process is the one that hands it requests.
+    end_with(int(sys.argv[1]))
     lines: SimpleQueue[bytes] = SimpleQueue()
 
     def read() -> None:
@@ -87,18 +86,6 @@ def serve(answers: Callable[[dict[str, Any]], bytes], collects_after: int | None
         sys.stdout.buffer.flush()
         if collects_after and number % collects_after == 0:
             gc.collect()
-
-
-def _end_with(parent: int) -> None:
-    """Have this process end with its parent, however that ends and whatever this one is doing.
-
-    It ends with the thread that started it, says Linux: that is the one that hands it requests.
-    """
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    # It may have ended before that was said.
-    if os.getppid() != parent:
-        os._exit(0)
 
 
 if __name__ == "__main__":
