@@ -85,11 +85,6 @@ def test_without_a_checkout_it_says_so(tmp_path: Path, monkeypatch: pytest.Monke
 
 WORKER = """
 import sys
-import os
-import select
-import subprocess
-import sys
-import time
 from pathlib import Path
 from chronovisor.campaigns import checkout
 checkout.TESTS = Path(sys.argv[1])
@@ -97,11 +92,6 @@ checkout.run("any", 1, 1, 60)
 """
 WAITS = """
 import os
-import time
-import os
-import select
-import subprocess
-import sys
 import time
 from pathlib import Path
 Path("pid").write_text(str(os.getpid()))
