@@ -323,3 +323,13 @@ def test_the_fingerprints_depend_on_every_module_that_makes_code(monkeypatch: py
         seen += 1
     assert seen > 60
     assert (handlers(), regions()) == before
+
+
+def test_an_option_is_no_folder_for_code(tmp_path: Path) -> None:
+    """Once `--help` made a folder of that name."""
+    command = [sys.executable, "-m", "chronovisor.kvm.embedded.compile_ahead"]
+    for given, status, words in (["--help"], 0, "DIRECTORY"), ([], 2, "required: DIRECTORY"):
+        ended = subprocess.run([*command, *given], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert ended.returncode == status
+        assert words in ended.stdout + ended.stderr
+    assert not list(tmp_path.iterdir())

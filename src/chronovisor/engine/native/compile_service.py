@@ -119,7 +119,7 @@ class _Child:
         return code
 
     def end(self) -> None:
-        """End the process, if it has not ended."""
+        """Kill the process if it still runs, and wait for its end."""
         self._process.kill()
         self._process.wait()
 

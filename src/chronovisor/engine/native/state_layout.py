@@ -29,8 +29,8 @@ MOST_UNSPENT = 512
 #: register of 32 bits is positive again by then.
 LONG_AGO = 1 << 31
 
-#: In ``handlers_from`` in place of a record: handlers execute the rest of a region's budget; or they go on
-#: where the last piece of the run ended.
+#: In ``handlers_from`` in place of a record: handlers execute the rest of a region's budget; or they begin at
+#: the address at which the thread's last piece ended.
 SPENT, SOMEWHERE = 0, 1
 
 #: How regions have pages found that are not where they look first: the use, and the access that is made.

@@ -47,9 +47,10 @@ class Compared:
 
 @dataclass(frozen=True)
 class Extracted:
-    """New bits of XER that are bits of other values: each one's value of 64 bits and number in that."""
+    """New bits of XER that are bits of other values."""
 
     of: Mapping[int, tuple[ir.Value, int]]
+    """For a bit, by its number: the value of 64 bits that it is a bit of, and its number there."""
 
 
 def replaced(site: Site, v: Value) -> tuple[str, int, Value] | None:
@@ -95,29 +96,33 @@ def compared(sites: Iterable[Site]) -> dict[int, tuple[str, int]]:
     return {low: kind for low, kinds in found.items() if len(kinds) == 1 and (kind := kinds.pop())}
 
 
-def extracted(site: Site, v: Value) -> Iterator[tuple[int, Value]]:
-    """The bits of a value that are bits of others, of 64 bits each: their numbers, and what extracts them."""
+def extracted(site: Site, v: Value) -> Iterator[tuple[int, Value, int]]:
+    """The bits of a value that are bits of others, of 64 bits each.
+
+    A bit's number comes first, then the other value, then the bit's number there.
+    """
     if v.op == "or":
         for part in v.args:
             yield from extracted(site, part)
     elif v.op == "shl" and v.args[0].op == "zext" and (low := site.constant(v.args[1])) is not None:
         bit = v.args[0].args[0]
-        is_extracted = bit.op == "extract" and bit.width == 1 and not is_read(bit.args[0])
-        if is_extracted and bit.args[0].width == I64.width:
-            yield low, bit
+        if bit.op == "extract" and bit.width == 1 and not is_read(bit.args[0]):
+            assert isinstance(bit.detail, int)
+            if bit.args[0].width == I64.width:
+                yield low, bit.args[0], bit.detail
 
 
 def always_extracted(sites: Iterable[Site], name: str) -> dict[int, int]:
-    """The bits of a register that instructions only set to bits of values, always to that of one number."""
+    """The bits of a register that the instructions only set to a bit of a value, whose number is always the
+    same: that number, by the register's bit.
+    """
     found: dict[int, set[int | None]] = {}
     for site in sites:
         for ones, new in _new_bits(site, name):
-            of = {} if new is None else {n: int(str(bit.detail)) for n, bit in extracted(site, new)}
+            of = {} if new is None else {number: inside for number, _, inside in extracted(site, new)}
             for number in bits(ones):
                 found.setdefault(number, set()).add(of.get(number))
-    return {
-        n: there for n, places in found.items() if len(places) == 1 and (there := places.pop()) is not None
-    }
+    return {n: inside for n, all_ in found.items() if len(all_) == 1 and (inside := all_.pop()) is not None}
 
 
 def _new_bits(site: Site, name: str) -> Iterator[tuple[int, Value | None]]:
@@ -278,7 +283,7 @@ class BitRegister(PartedRegister):
     def _moved(self, number: int, inside: int) -> ir.Value:
         """The register in the state, moved so that a bit gets another number.
 
-        If the place had the bit alone, LLVM would extract the bit before a jump to where it is needed.
+        If the place had the bit alone, LLVM would extract it in each round of a loop, not only behind it.
         """
         b, whole = self._b, self._low.read_state(self.name)
         return (

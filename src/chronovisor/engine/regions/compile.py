@@ -124,6 +124,7 @@ def _machine_code(region: Region, mode: Mode) -> bytes:
         parsed = llvm.parse_assembly(str(module))
         parsed.verify()
         machine = compiler.target(compiler.OF_REGIONS)
+        # Without it the passes think that the machine has no integers of 64 bits, and cut these apart.
         parsed.data_layout = str(machine.target_data)
         builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
         passes = llvm.create_new_module_pass_manager()

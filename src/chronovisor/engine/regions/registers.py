@@ -363,7 +363,7 @@ class RegisterLowering(Lowering):
     def _extracted(self, v: Value) -> Extracted:
         """What bits of XER are extracted from."""
         found = bit_registers.extracted(self.site, v)
-        return Extracted({number: (self.value(bit.args[0]), int(str(bit.detail))) for number, bit in found})
+        return Extracted({number: (self.value(value), inside) for number, value, inside in found})
 
     def _compared(self, v: Value) -> Compared | None:
         """The outcome of a comparison that sets a field of CR."""

@@ -6,6 +6,7 @@ cache. What is there already is not compiled again, and what is of other sources
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from functools import partial
@@ -70,11 +71,16 @@ def _keep(name: str, answered: SimpleQueue[bytes | None], code: bytes | None) ->
     answered.put(code)
 
 
-def main(directory: str) -> None:
-    """The command. It ends with a line and status 1 if the code cannot be compiled."""
+def main(*arguments: str) -> None:
+    """The command. It ends with a line and status 1 if the code cannot be compiled, with status 2 if the
+    arguments are wrong.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {__spec__.name}", description=__doc__)
+    parser.add_argument("directory", metavar="DIRECTORY", type=Path)
+    directory = parser.parse_args(arguments).directory
     code_cache.BROUGHT = Path(os.devnull)
     try:
-        compile_ahead(Path(directory))
+        compile_ahead(directory)
     except (RuntimeError, OSError) as error:
         raise SystemExit(f"native code was not compiled ahead: {error}") from None
 
