@@ -11,7 +11,7 @@ from llvmlite import ir
 from chronovisor.engine.native.emitter import word
 from chronovisor.engine.native.layout import PAGE_SHIFT
 from chronovisor.engine.native.pages import DecodedPages
-from chronovisor.engine.regions import bit_registers, condition_register, discovery
+from chronovisor.engine.regions import bit_registers, condition_register, discovery, lowering
 from chronovisor.engine.regions.code import Site
 from chronovisor.engine.regions.lowering import EntryLowering
 from chronovisor.engine.regions.registers import Known, RegisterLowering
@@ -155,6 +155,16 @@ def _a_bit_is_extracted_from_the_place_beside(patch: pytest.MonkeyPatch) -> None
         )
 
     patch.setattr(RegisterLowering, "_extracted", extracted)
+
+
+def _a_shift_goes_too_far(patch: pytest.MonkeyPatch) -> None:
+    whole = lowering._shifted_left
+
+    def shifted_left(site: Site, v: Value) -> tuple[Value, int] | None:
+        found = whole(site, v)
+        return None if found is None else (found[0], found[1] + 1)
+
+    patch.setattr(lowering, "_shifted_left", shifted_left)
 
 
 def _the_way_to_the_next_entry_is_short(patch: pytest.MonkeyPatch) -> None:

@@ -192,11 +192,13 @@ def tangle(draw: Random) -> str:
 
 
 def carries(draw: Random) -> str:
-    """A tight loop of additions that carry, and nothing else sets XER in it."""
+    """A tight loop of additions that carry, and some shifts; nothing else sets XER in it."""
     operations = ("addc", "subfc", "adde", "subfe", "addme", "addze", "subfme", "subfze", "addic", "subfic")
 
     def one() -> str:
         name, (to, a, b) = draw.choice(operations), draw.choices(_WORKING, k=3)
+        if draw.random() < 0.1:
+            return f"sldi r{to},r{a},{draw.randrange(1, 5)}"
         if name.endswith("ic"):
             return f"{name} r{to},r{a},{draw.randrange(-300, 300)}"
         return f"{name} r{to},r{a}" if name[-3:-1] in ("fm", "fz", "dm", "dz") else f"{name} r{to},r{a},r{b}"

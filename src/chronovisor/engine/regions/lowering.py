@@ -7,6 +7,7 @@ another entry does. The state is exact whenever anything else looks at it: see `
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from llvmlite import ir
 
@@ -19,6 +20,10 @@ from chronovisor.engine.regions.exits import Exit
 from chronovisor.engine.regions.looks import LookLowering
 from chronovisor.engine.regions.registers import Known
 from chronovisor.isa.values import Block, Value, When
+
+_WIDTH: Final = 64
+_SCALES: Final = (1, 2, 3)
+"""By how many bits x86's addresses can shift a register."""
 
 
 def entry_symbol(number: int) -> str:
@@ -41,6 +46,21 @@ def define_region(module: ir.Module, mode: Mode, rows: Rows, region: Region) -> 
 def _direct(block: Block) -> Iterator[Value]:
     """The statements of a block that are done whenever the block is."""
     return (s for s in block if not isinstance(s, When))
+
+
+def _shifted_left(site: Site, v: Value) -> tuple[Value, int] | None:
+    """The doubleword that ``v`` is but for a shift to the left (`sldi`), and by how many bits; None if it is
+    something else. The meaning of a shift is a rotation without what comes in from the left.
+    """
+    if v.op != "and" or v.width != _WIDTH or v.args[0].op != "or":
+        return None
+    left, right = v.args[0].args
+    if (left.op, right.op) != ("shl", "lshr"):
+        return None
+    by, around, ones = map(site.constant, (left.args[1], right.args[1], v.args[1]))
+    if by is None or around != _WIDTH - by or ones != (1 << _WIDTH) - (1 << by):
+        return None
+    return left.args[0], by
 
 
 class EntryLowering(LookLowering):
@@ -140,6 +160,20 @@ class EntryLowering(LookLowering):
         if tested.op != "and" or (tested.args[0].op, tested.args[0].detail) != ("get", "MSR"):
             return 0
         return self.site.constant(tested.args[1]) or 0
+
+    def by_operation(self, v: Value) -> None:
+        """Do one statement as its operation's row says, but a tight loop's shifts to the left.
+
+        If a doubleword is used again, LLVM would shift it by an address without a base (`lea`), which takes
+        as long as two shifts. So the shift gets a copy of which LLVM does not know that it is one.
+        """
+        shift = _shifted_left(self.site, v) if self.is_in_loop and not self.lanes else None
+        if shift is None or shift[1] not in _SCALES:
+            super().by_operation(v)
+            return
+        whole, by = self.value(shift[0]), shift[1]
+        copy = self.b.asm(ir.FunctionType(I64, [I64]), "", "=r,0", [whole], side_effect=False)
+        self.values[id(v)] = self.b.shl(copy, word(by))
 
     def _go_to(self, offset: int, done: int) -> None:
         """Go on at an instruction of the region or outside."""
