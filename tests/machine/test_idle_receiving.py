@@ -75,7 +75,7 @@ class _Wire(Passt):
         self.other.close()
 
     def await_taken(self) -> None:
-        """Return when all that was sent has been received."""
+        """Wait until everything that was sent has been received."""
         end = time.monotonic() + 60
         with contextlib.suppress(BlockingIOError):
             while self._socket.recv(1, socket.MSG_PEEK):
@@ -134,8 +134,10 @@ class _Driver:
         return at, VALID | size << 32 | at
 
     def await_listener(self) -> None:
-        """Give the vCPU some time to be idle. If it executes nothing natively, it never waits for frames."""
-        end = time.monotonic() + (0.05 if self.native else 0)
+        """Give the vCPU time to be idle: more than its decrementer does. If it executes nothing natively, it
+        never waits for frames.
+        """
+        end = time.monotonic() + (0.5 if self.native else 0)
         while not self.card._idle.words[Place.LISTENER] and time.monotonic() < end:
             time.sleep(0)
 
@@ -211,16 +213,17 @@ def test_frames_come_whoever_receives_them(engine: str, wire: _Wire, monkeypatch
     draw, natively = random.Random(7), _count_native(monkeypatch)
     monkeypatch.setattr(virtual_cpu, "MOST_NAP", LONG)
     with _idle_guest(wire, engine) as driver:
-        left = FRAMES
-        while left:
+        sent = 0
+        # On a busy machine the card's thread receives more of them: then more are sent.
+        while sent < FRAMES or (driver.native and sum(natively) <= FRAMES // 8 and sent < 9 * FRAMES):
             burst: list[bytes] = []
             expected: list[bytes] = []
-            for _ in range(min(left, draw.choice((1, 1, 1, 1, 2, 5)))):
+            for _ in range(draw.choice((1, 1, 1, 1, 2, 5))):
                 size = draw.choice((14, 54, 60, 60, 292, 293, 1514, 4096, 4097, 30000, 13, 0))
                 to = draw.choice((MAC, MAC, MAC, EVERYBODY, OTHER))
                 frame = (to + draw.randbytes(size))[:size]
                 burst.append(struct.pack(">I", size) + frame)
-                left -= 1
+                sent += 1
                 if size >= 14 and to != OTHER:
                     expected.append(frame)
             whole = b"".join(burst)
@@ -234,8 +237,8 @@ def test_frames_come_whoever_receives_them(engine: str, wire: _Wire, monkeypatch
             for frame in expected:
                 assert driver.frame() == frame
     received = sum(natively)
-    print(f"{received} of {FRAMES} frames came natively")
-    assert received == 0 if engine == "concrete" else received > 0
+    print(f"{received} of {sent} frames came natively")
+    assert received == 0 if engine == "concrete" else received > FRAMES // 8
 
 
 def test_nothing_is_written_where_the_guest_lets_nobody_write(
