@@ -17,7 +17,6 @@ from chronovisor.engine.native.operations import is_native
 from chronovisor.engine.native.stencils import SYNCHRONIZING
 from chronovisor.isa.decode import decode
 from chronovisor.isa.instruction import Instruction
-from chronovisor.isa.operations import PURE
 from chronovisor.isa.values import Block, Program, Value, When, mask
 
 PAGE_SIZE = 1 << PAGE_SHIFT
@@ -80,7 +79,7 @@ class Site:
                 condition = self.constant(statement.condition)
                 if condition != 0:
                     found += self._jumps(statement.body, conditional or condition is None)
-            elif _is_jump(statement):
+            elif statement.op == "set" and statement.detail == "NIA":
                 found.append((statement.args[0], conditional))
         return found
 
@@ -112,15 +111,6 @@ class Site:
     def is_indirect(self) -> bool:
         """Whether a register says where the instruction jumps."""
         return any(self._computed(v, _HOMES[0], {}) is None for v, _ in self.jumps)
-
-
-def _is_jump(s: Value) -> bool:
-    return s.op == "set" and s.detail == "NIA"
-
-
-def only_jumps(guarded: When) -> bool:
-    """Whether nothing looks at the thread's state before statements under a condition are done."""
-    return all(not isinstance(s, When) and (s.op in PURE or _is_jump(s)) for s in guarded.body)
 
 
 @cache

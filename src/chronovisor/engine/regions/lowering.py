@@ -19,9 +19,8 @@ from chronovisor.engine.regions.discovery import Region
 from chronovisor.engine.regions.exits import Exit
 from chronovisor.engine.regions.looks import LookLowering
 from chronovisor.engine.regions.registers import Known
-from chronovisor.isa.values import Block, Value, When
+from chronovisor.isa.values import Block, Value, When, mask
 
-_WIDTH: Final = 64
 _SCALES: Final = (1, 2, 3)
 """By how many bits x86's addresses can shift a register."""
 
@@ -52,13 +51,13 @@ def _shifted_left(site: Site, v: Value) -> tuple[Value, int] | None:
     """The doubleword that ``v`` is but for a shift to the left (`sldi`), and by how many bits; None if it is
     something else. The meaning of a shift is a rotation without what comes in from the left.
     """
-    if v.op != "and" or v.width != _WIDTH or v.args[0].op != "or":
+    if v.op != "and" or v.width != I64.width or v.args[0].op != "or":
         return None
     left, right = v.args[0].args
     if (left.op, right.op) != ("shl", "lshr"):
         return None
     by, around, ones = map(site.constant, (left.args[1], right.args[1], v.args[1]))
-    if by is None or around != _WIDTH - by or ones != (1 << _WIDTH) - (1 << by):
+    if by is None or around != I64.width - by or ones != mask(I64.width) - mask(by):
         return None
     return left.args[0], by
 

@@ -22,7 +22,7 @@ from chronovisor.engine.native.lowering import Lowering, Mode
 from chronovisor.engine.native.state_layout import OFFSETS, file_field
 from chronovisor.engine.regions import bit_registers
 from chronovisor.engine.regions.bit_registers import BitRegister, Compared, Extracted, Maker, PartedRegister
-from chronovisor.engine.regions.code import Site, only_jumps
+from chronovisor.engine.regions.code import Site
 from chronovisor.engine.regions.condition_register import ConditionRegister
 from chronovisor.engine.regions.tight_loops import Loop
 from chronovisor.isa.registers import FILES, RegisterFile
@@ -288,8 +288,8 @@ class RegisterLowering(Lowering):
         """Do statements under a condition: what they load is known within it alone."""
         changed = list(_changed_in(self.site, guarded.body))
         assert not any(name in self._bits for name, _ in changed), "CR or XER changes under a condition"
-        # Beside a tight loop, values that wait to be settled would take registers from it.
-        if not self.is_in_loop and (self.loop or not only_jumps(guarded)):
+        # Each exit settles for itself. But beside a tight loop, what waits would take registers from it.
+        if self.loop and not self.is_in_loop:
             self.settle()
         before = self.present()
         super()._when(guarded)
