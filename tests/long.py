@@ -68,7 +68,12 @@ def engines(seed: int, count: int) -> Counter[str]:
         seed, chance.sample(test_symbolic_agrees.exact(), 50)
     )
     programs = range(seed * 1_000, seed * 1_000 + max(1, count // 1_000))
-    for program in (region_programs.program, region_programs.tangle, region_programs.carries):
+    for program in (
+        region_programs.program,
+        region_programs.tangle,
+        region_programs.carries,
+        region_programs.strips,
+    ):
         test_regions.compare_many(programs, program=program)
         done["programs with regions"] += len(programs)
     compare_courses(programs)

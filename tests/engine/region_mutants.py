@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,10 +12,19 @@ from llvmlite import ir
 from chronovisor.engine.native.emitter import word
 from chronovisor.engine.native.layout import PAGE_SHIFT
 from chronovisor.engine.native.pages import DecodedPages
-from chronovisor.engine.regions import bit_registers, condition_register, discovery, lowering
+from chronovisor.engine.regions import (
+    addresses,
+    bit_registers,
+    condition_register,
+    discovery,
+    lowering,
+    strips,
+)
 from chronovisor.engine.regions.code import Site
+from chronovisor.engine.regions.exits import ExitLowering
 from chronovisor.engine.regions.lowering import EntryLowering
 from chronovisor.engine.regions.registers import Known, RegisterLowering
+from chronovisor.engine.regions.strips import StripLowering
 from chronovisor.isa.values import Value, When
 
 Break = Callable[[pytest.MonkeyPatch], None]
@@ -158,13 +168,60 @@ def _a_bit_is_extracted_from_the_place_beside(patch: pytest.MonkeyPatch) -> None
 
 
 def _a_shift_goes_too_far(patch: pytest.MonkeyPatch) -> None:
-    whole = lowering._shifted_left
+    def further(site: Site, v: Value) -> addresses.Shifted | None:
+        found = addresses.shifted(site, v)
+        return None if found is None else replace(found, by=found.by + 1)
 
-    def shifted_left(site: Site, v: Value) -> tuple[Value, int] | None:
-        found = whole(site, v)
-        return None if found is None else (found[0], found[1] + 1)
+    patch.setattr(lowering, "shifted", further)
 
-    patch.setattr(lowering, "_shifted_left", shifted_left)
+
+def _a_strip_goes_on_in_the_next_page(patch: pytest.MonkeyPatch) -> None:
+    whole = StripLowering._fewer
+
+    def fewer(low: StripLowering, rounds: ir.Value, value: ir.Value, most: int, step: int) -> ir.Value:
+        return whole(low, rounds, value, most + abs(step), step)
+
+    patch.setattr(StripLowering, "_fewer", fewer)
+
+
+def _a_strip_goes_back_to_the_page_before(patch: pytest.MonkeyPatch) -> None:
+    whole = StripLowering._fewer
+
+    def fewer(low: StripLowering, rounds: ir.Value, value: ir.Value, most: int, step: int) -> ir.Value:
+        return whole(low, rounds, value, most, step) if step > 0 else rounds
+
+    patch.setattr(StripLowering, "_fewer", fewer)
+
+
+def _an_index_has_all_its_bits(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(strips, "_low_terms", lambda origin: ())
+
+
+def _a_strip_is_longer_than_its_budget(patch: pytest.MonkeyPatch) -> None:
+    whole = StripLowering._affordable
+
+    def affordable(low: StripLowering, loop: strips.StraightLoop) -> ir.Value:
+        return low.b.add(whole(low, loop), word(1))
+
+    patch.setattr(StripLowering, "_affordable", affordable)
+
+
+def _rounds_that_are_not_done_are_paid(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(StripLowering, "end_strip", lambda low: setattr(low, "strip", None))
+
+
+def _a_region_is_left_from_a_strip_as_if_it_were_done(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(StripLowering, "_left", lambda low, done: ExitLowering._left(low, done))
+
+
+def _a_register_goes_on_with_the_sum_of_others(patch: pytest.MonkeyPatch) -> None:
+    whole = addresses._step
+
+    def step(term: addresses.Term, after: Mapping[int, addresses.Address]) -> int | None:
+        found = whole(term, after)
+        return 8 if found is None and isinstance(term, addresses.Register) else found
+
+    patch.setattr(addresses, "_step", step)
 
 
 def _the_way_to_the_next_entry_is_short(patch: pytest.MonkeyPatch) -> None:

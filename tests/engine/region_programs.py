@@ -212,6 +212,69 @@ def carries(draw: Random) -> str:
     )
 
 
+class _Strips(_Draw):
+    """A program of straight tight loops in the making."""
+
+    def _walk(self) -> str:
+        """An access behind the one of the round before."""
+        draw, pointer = self.draw, self.draw.choice(("r22", "r23"))
+        step = draw.choice((1, 2, 4, 8, 16, 24, 32, 64, 100, 256, 300)) * draw.choice((1, -1))
+        name = draw.choice(("lbz", "lhz", "lwz", "stb", "sth", "stw", "ld", "std"))
+        if draw.random() < 0.3:
+            wide = name in ("ld", "std")
+            return f"{name}u {self.register()},{step & -4 if wide else step}({pointer})"
+        many = [f"{name} {self.register()},{8 * draw.randrange(-4, 5)}({pointer})" for _ in range(2)]
+        further = f"addi {pointer},{pointer},{step}"
+        if draw.random() < 0.4:
+            further = f"andi. r5,{self.register()},{draw.choice((7, 63))}; add {pointer},{pointer},r5"
+        return f"{'; '.join(many[: draw.randrange(1, 3)])}; {further}"
+
+    def _indexed(self, low: int, shift: int) -> str:
+        """An access by an index, of which only low bits count."""
+        draw = self.draw
+        name = draw.choice(("lbzx", "lwzx", "ldx", "stbx", "stwx", "stdx"))
+        index = f"rldic r25,r14,{shift},{64 - low - shift}; addi r14,r14,{self.by}"
+        return f"{index}; {name} {self.register()},r25,r26"
+
+    def _other(self) -> str:
+        draw, r = self.draw, self.register
+        return draw.choice(
+            (
+                f"{draw.choice(_OPERATIONS)} {r()},{r()},{r()}",
+                f"andi. r5,{r()},{draw.choice((15, 63, 255))}; bc 12,2,",
+                f"tw 4,{r()},{r()}",
+                f"addc {r()},{r()},{r()}; addze {r()},{r()}",
+            )
+        )
+
+    def straight_loop(self) -> None:
+        """A loop of accesses that go over ends of pages, and that a condition may end."""
+        draw, begin, out = self.draw, self.label(), self.label()
+        low, shift, self.by = draw.choice((6, 8, 11)), draw.randrange(4), draw.choice((1, 1, 2, 5, -1))
+        # The index begins near the end of its low bits, on that side to which it goes. The other end is in
+        # another page.
+        self.lines += [f"li r14,{draw.randrange(100) * (-1 if self.by > 0 else 1)}"]
+        self.lines += [f"rldic r25,r14,{shift},{64 - low - shift}; addi r26,r20,4096; subf r26,r25,r26"]
+        self.lines += [f"addi r{n},r20,{0x1000 + draw.randrange(-512, 512)}" for n in (22, 23)]
+        self.lines += [f"li r28,{draw.randrange(1, 120)}", "mtspr CTR,r28", f"{begin}: ori r0,r0,0"]
+        for _ in range(draw.randrange(1, 5)):
+            one = draw.choice((self._walk, self._walk, lambda: self._indexed(low, shift), self._other))()
+            self.lines.append(one + out if one.endswith(",") else one)
+        self.lines += [f"bc 16,0,{begin}", f"{out}: addi r27,r27,1"]
+
+
+def strips(draw: Random) -> str:
+    """Straight tight loops, some in loops around them."""
+    made = _Strips(draw)
+    for _ in range(draw.randrange(1, 3)):
+        outer = made.label()
+        made.lines += ["li r29,4", f"{outer}: ori r0,r0,0"]
+        for _ in range(draw.randrange(1, 3)):
+            made.straight_loop()
+        made.lines += ["addic r29,r29,-1", "cmpi 7,0,r29,0", f"bc 12,29,{outer}"]
+    return "; ".join([*made.lines, "sc 1"])
+
+
 def start(draw: Random) -> dict[str, int]:
     """The registers at the beginning."""
     values = {

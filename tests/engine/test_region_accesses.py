@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chronovisor.engine.native.layout import PAGE_SHIFT
-from chronovisor.engine.regions.accesses import MOST_SPAN, near
+from chronovisor.engine.regions.accesses import MOST_SPAN, Line
 from chronovisor.engine.regions.code import Code
 from chronovisor.isa.assembly import assemble
 
@@ -21,7 +21,7 @@ def spans(text: str) -> list[tuple[int, int, int]]:
             one.span.low - one.distance,
             one.span.high - one.distance,
         )
-        for one in near(code[offset] for offset in range(0, len(content), 4)).values()
+        for one in Line(code[offset] for offset in range(0, len(content), 4)).accesses.values()
     ]
 
 
@@ -65,5 +65,5 @@ def test_what_a_page_is_looked_up_for(text: str, expected: list[str]) -> None:
     """For both if loads share a look with a store that is executed if they are."""
     content = assemble(text, 0, True)
     code = Code({0: content + bytes((1 << PAGE_SHIFT) - len(content))}, (True, True))
-    found = near(code[offset] for offset in range(0, len(content), 4))
-    assert [one.span.use for one in found.values()] == expected
+    found = Line(code[offset] for offset in range(0, len(content), 4))
+    assert [one.span.use for one in found.accesses.values()] == expected

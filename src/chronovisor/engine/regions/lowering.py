@@ -7,6 +7,7 @@ another entry does. The state is exact whenever anything else looks at it: see `
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Final
 
 from llvmlite import ir
@@ -14,12 +15,14 @@ from llvmlite import ir
 from chronovisor.engine.native.emitter import I1, I64, Rows, word
 from chronovisor.engine.native.layout import PAGE_SHIFT
 from chronovisor.engine.native.lowering import Mode
+from chronovisor.engine.regions.accesses import Line
+from chronovisor.engine.regions.addresses import shifted
 from chronovisor.engine.regions.code import Site
 from chronovisor.engine.regions.discovery import Region
 from chronovisor.engine.regions.exits import Exit
-from chronovisor.engine.regions.looks import LookLowering
 from chronovisor.engine.regions.registers import Known
-from chronovisor.isa.values import Block, Value, When, mask
+from chronovisor.engine.regions.strips import StraightLoop, StripLowering
+from chronovisor.isa.values import Block, Value, When
 
 _SCALES: Final = (1, 2, 3)
 """By how many bits x86's addresses can shift a register."""
@@ -47,22 +50,7 @@ def _direct(block: Block) -> Iterator[Value]:
     return (s for s in block if not isinstance(s, When))
 
 
-def _shifted_left(site: Site, v: Value) -> tuple[Value, int] | None:
-    """The doubleword that ``v`` is but for a shift to the left (`sldi`), and by how many bits; None if it is
-    something else. The meaning of a shift is a rotation without what comes in from the left.
-    """
-    if v.op != "and" or v.width != I64.width or v.args[0].op != "or":
-        return None
-    left, right = v.args[0].args
-    if (left.op, right.op) != ("shl", "lshr"):
-        return None
-    by, around, ones = map(site.constant, (left.args[1], right.args[1], v.args[1]))
-    if by is None or around != I64.width - by or ones != mask(I64.width) - mask(by):
-        return None
-    return left.args[0], by
-
-
-class EntryLowering(LookLowering):
+class EntryLowering(StripLowering):
     """The function of a region's entry in the making. It is the handler of the entry's instruction.
 
     ``functions`` has that of each entry of the region.
@@ -96,10 +84,17 @@ class EntryLowering(LookLowering):
         follow the one before.
         """
         found = {self.entry: 1}
+        after = {
+            one.offset: following.offset
+            for loop in self.straight_loops.values()
+            for one, following in pairwise((*loop.sites, loop.sites[0]))
+        }
         for offset in self.sites:
             for following in self.region.following[offset]:
                 if following in self.sites:
-                    found[following] = found.get(following, 0) + 1
+                    # A straight loop is left by its instructions that are checked, and by those that are not.
+                    leaves = offset in after and following != after[offset]
+                    found[following] = found.get(following, 0) + 1 + leaves
         for offset in self.sites:
             before = self.sites.get(offset - 4)
             follows = before is not None and before.falls and found.get(offset) == 1
@@ -166,13 +161,13 @@ class EntryLowering(LookLowering):
         If a doubleword is used again, LLVM would shift it by an address without a base (`lea`), which takes
         as long as two shifts. So the shift gets a copy of which LLVM does not know that it is one.
         """
-        shift = _shifted_left(self.site, v) if self.is_in_loop and not self.lanes else None
-        if shift is None or shift[1] not in _SCALES:
+        shift = shifted(self.site, v) if self.is_in_loop and not self.lanes else None
+        if shift is None or shift.by not in _SCALES or shift.width + shift.by < I64.width:
             super().by_operation(v)
             return
-        whole, by = self.value(shift[0]), shift[1]
-        copy = self.b.asm(ir.FunctionType(I64, [I64]), "", "=r,0", [whole], side_effect=False)
-        self.values[id(v)] = self.b.shl(copy, word(by))
+        whole = [self.value(shift.value)]
+        copy = self.b.asm(ir.FunctionType(I64, [I64]), "", "=r,0", whole, side_effect=False)
+        self.values[id(v)] = self.b.shl(copy, word(shift.by))
 
     def _go_to(self, offset: int, done: int) -> None:
         """Go on at an instruction of the region or outside."""
@@ -197,6 +192,12 @@ class EntryLowering(LookLowering):
         self._exit(Exit.SPENT, 0, address=address, record=record)
 
     def _go_within(self, offset: int, done: int) -> None:
+        if self.strip is not None:
+            if offset == self.strip[0].head:
+                self.next_round()
+                self._branch(offset)
+                return
+            self.end_strip()
         if offset >> PAGE_SHIFT != self.site.offset >> PAGE_SHIFT:
             self._check_page(offset, done)
         self.known.done = done
@@ -246,11 +247,33 @@ class EntryLowering(LookLowering):
     # The instructions
 
     def _lower_block(self, offset: int) -> None:
-        self.begin_line(self._line(offset))
         self.site = self.sites[offset]
         if offset in self.heads:
             with self.elsewhere(self._spent[offset]):
                 self._exit_spent(offset)
+        if (loop := self.straight_loops.get(offset)) is not None:
+            self._lower_straight_loop(loop)
+        else:
+            self.begin_line(Line(self._line(offset)) if self.sixty_four else None)
+            self._lower_line(offset)
+
+    def _lower_straight_loop(self, loop: StraightLoop) -> None:
+        """Make a straight loop twice: for rounds that are checked one by one, and for those of strips."""
+        known = self.present()
+        self.begin_line(loop.line)
+        checked, unchecked = self.block_named("checked"), self.block_named("unchecked")
+        looked_up = self.begin_strip(loop, checked)
+        self.b.branch(unchecked)
+        self.b.position_at_end(checked)
+        self._lower_line(loop.head)
+        self.b.position_at_end(unchecked)
+        self.resume(known)
+        self.looked_up, self.strip = looked_up, (loop, unchecked)
+        self._lower_line(loop.head)
+        self.strip = None
+
+    def _lower_line(self, offset: int) -> None:
+        """Make the straight line of instructions that begins at an offset."""
         while True:
             self.site = self.sites[offset]
             if not self._lower_one():
