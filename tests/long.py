@@ -72,6 +72,7 @@ def engines(seed: int, count: int) -> Counter[str]:
         region_programs.program,
         region_programs.tangle,
         region_programs.carries,
+        region_programs.comparisons,
         region_programs.strips,
     ):
         test_regions.compare_many(programs, program=program)

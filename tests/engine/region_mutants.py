@@ -93,10 +93,20 @@ def _a_tight_loop_forgets_what_it_compared(patch: pytest.MonkeyPatch) -> None:
 def _a_tight_loop_takes_its_comparisons_for_signed_ones(patch: pytest.MonkeyPatch) -> None:
     whole = bit_registers.compared
 
-    def compared(sites: Iterable[Site]) -> dict[int, tuple[str, int]]:
-        return {low: ("slt", width) for low, (_, width) in whole(sites).items()}
+    def compared(sites: Iterable[Site]) -> dict[int, bit_registers.Comparison]:
+        return {low: replace(kind, is_signed=True) for low, kind in whole(sites).items()}
 
     patch.setattr(bit_registers, "compared", compared)
+    _a_tight_loop_takes_what_it_compares_for_signed_numbers(patch)
+
+
+def _a_tight_loop_takes_what_it_compares_for_signed_numbers(patch: pytest.MonkeyPatch) -> None:
+    whole = condition_register._PlaceOfComparisons._moved
+
+    def moved(place: condition_register._PlaceOfComparisons, operand: ir.Value, is_signed: bool) -> ir.Value:
+        return whole(place, operand, True) if place._kind.is_signed else whole(place, operand, is_signed)
+
+    patch.setattr(condition_register._PlaceOfComparisons, "_moved", moved)
 
 
 def _what_is_known_before_a_condition_is_known_behind_it(patch: pytest.MonkeyPatch) -> None:

@@ -212,6 +212,33 @@ def carries(draw: Random) -> str:
     )
 
 
+def comparisons(draw: Random) -> str:
+    """A tight loop of comparisons of several kinds, and of jumps by what they find."""
+    made = _Draw(draw)
+
+    def one() -> str:
+        field, wide, r = draw.choice((0, 0, 1, 6)), draw.randrange(2), made.register
+        return draw.choice(
+            (
+                f"cmp {field},{wide},{r()},{r()}",
+                f"cmpl {field},{wide},{r()},{r()}",
+                f"cmpl {field},{wide},{r()},{r()}",
+                f"cmpi {field},{wide},{r()},{draw.randrange(-3, 4)}",
+                f"cmpli {field},{wide},{r()},{draw.randrange(4)}",
+                f"subf. {r()},{r()},{r()}",
+                f"mulld {r()},{r()},{r()}",
+            )
+        )
+
+    made.lines += [f"li r28,{draw.randrange(100, 400)}", "mtspr CTR,r28", "loop: ori r0,r0,0"]
+    for _ in range(draw.randrange(1, 6)):
+        made.lines.append(one())
+        if draw.random() < 0.5:
+            over = made.label()
+            made.lines += [f"bc {draw.choice((4, 12))},{draw.randrange(4)},{over}", one(), f"{over}: {one()}"]
+    return "; ".join([*made.lines, "bc 16,0,loop", "mfcr r26", "sc 1"])
+
+
 class _Strips(_Draw):
     """A program of straight tight loops in the making."""
 

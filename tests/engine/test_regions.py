@@ -46,7 +46,7 @@ from .page_tables import KERNEL as EFFECTIVE
 from .page_tables import PID, PageTables
 from .region_exits import Exits
 from .region_mutants import MUTANTS
-from .region_programs import DATA, carries, program, start, strips, tangle
+from .region_programs import DATA, carries, comparisons, program, start, strips, tangle
 
 #: Interrupt handlers: each goes on behind the instruction that it was for.
 _SKIP = "mfspr r30,SRR0; addi r30,r30,4; mtspr SRR0,r30; rfid"
@@ -236,6 +236,10 @@ def test_control_may_come_into_the_middle_of_loops() -> None:
 
 def test_carries_in_tight_loops() -> None:
     compare_many(range(20), program=carries)
+
+
+def test_comparisons_in_tight_loops() -> None:
+    compare_many(range(20), program=comparisons)
 
 
 def test_straight_tight_loops() -> None:
@@ -536,6 +540,7 @@ def _compare_all() -> None:
     compare_many(range(200))
     compare_many(TANGLED, program=tangle)
     compare_many(range(20), program=carries)
+    compare_many(range(60), program=comparisons)
     compare_many(range(20), program=strips)
 
 

@@ -8,7 +8,7 @@ and the carry between them. XER is kept bit by bit, CR by its fields.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -43,6 +43,8 @@ class Compared:
     """Whether the function leaves XER's SO alone: it may be read when it is needed."""
     operands: tuple[ir.Value, ir.Value]
     """What is compared."""
+    is_signed: bool
+    """Whether the operands are signed numbers."""
 
 
 @dataclass(frozen=True)
@@ -80,20 +82,37 @@ def field_comparison(site: Site, v: Value) -> tuple[Value, Value, Value] | None:
     return None if low is None else comparison(v.args[0])
 
 
-def compared(sites: Iterable[Site]) -> dict[int, tuple[str, int]]:
-    """The fields of CR that comparisons of one kind alone set, by their least significant bits' numbers.
+@dataclass(frozen=True)
+class Comparison:
+    """A kind of comparison: what its operands are."""
 
-    A kind is the operation that says whether one operand is less, and the operands' width.
+    is_signed: bool
+    width: int
+
+
+def compared(sites: Iterable[Site]) -> dict[int, Comparison]:
+    """The fields of CR that comparisons alone set, by their least significant bits' numbers: by what kind.
+
+    If there are several kinds, it is one that all of them can be made: see `condition_register`.
     """
-    found: dict[int, set[tuple[str, int] | None]] = {}
+    found: dict[int, set[Comparison | None]] = {}
     for site in sites:
         for ones, new in _new_bits(site, "CR"):
             outcome = None if new is None else field_comparison(site, new)
-            kind = None if outcome is None else (outcome[0].op, outcome[0].args[0].width)
+            less = None if outcome is None else outcome[0]
+            kind = None if less is None else Comparison(less.op == "slt", less.args[0].width)
             for low in range(0, REGISTERS["CR"].width, FIELD):
                 if ones >> low & mask(FIELD):
                     found.setdefault(low, set()).add(kind)
-    return {low: kind for low, kinds in found.items() if len(kinds) == 1 and (kind := kinds.pop())}
+    return {low: kind for low, kinds in found.items() if (kind := _common(kinds)) is not None}
+
+
+def _common(kinds: Set[Comparison | None]) -> Comparison | None:
+    """The kind that comparisons of several kinds can be made; None if one of them is no comparison."""
+    known = [kind for kind in kinds if kind is not None]
+    if len(known) < len(kinds):
+        return None
+    return known[0] if len(known) == 1 else Comparison(any(kind.is_signed for kind in known), I64.width)
 
 
 def extracted(site: Site, v: Value) -> Iterator[tuple[int, Value, int]]:

@@ -12,6 +12,7 @@ from chronovisor.engine.native.emitter import I1, I8
 from chronovisor.engine.regions.bit_registers import (
     FIELD,
     Compared,
+    Comparison,
     Known,
     Origin,
     PartedRegister,
@@ -57,15 +58,16 @@ class _Place:
 
 
 class _PlaceOfComparisons(_Place):
-    """The same for a field that comparisons of one kind alone set: it has what was compared last.
+    """The same for a field that comparisons alone set: it has what was compared last.
 
-    So the outcome is made only when control leaves the loop.
+    So the outcome is made only when control leaves the loop. Operands of comparisons of other kinds are
+    moved to where those of this kind compare alike.
     """
 
-    def __init__(self, register: ConditionRegister, b: ir.IRBuilder, kind: tuple[str, int]) -> None:
+    def __init__(self, register: ConditionRegister, b: ir.IRBuilder, kind: Comparison) -> None:
         super().__init__(register, b)
-        self._less, width = kind
-        self._operands = [b.alloca(ir.IntType(width)) for _ in range(2)]
+        self._kind = kind
+        self._operands = [b.alloca(ir.IntType(kind.width)) for _ in range(2)]
         self._is_compared = b.alloca(I1)
 
     def enter_loop(self, value: ir.Value) -> None:
@@ -79,16 +81,25 @@ class _PlaceOfComparisons(_Place):
         """The loop gives the field this value."""
         assert isinstance(value, Compared)
         for operand, place in zip(value.operands, self._operands, strict=True):
-            self._b.store(operand, place)
+            self._b.store(self._moved(operand, value.is_signed), place)
         self._b.store(ir.Constant(I1, 1), self._is_compared)
+
+    def _moved(self, operand: ir.Value, is_signed: bool) -> ir.Value:
+        """An operand as one of this kind of comparison."""
+        b, to = self._b, ir.IntType(self._kind.width)
+        if operand.type != to:
+            return (b.sext if is_signed else b.zext)(operand, to)
+        lowest = ir.Constant(to, 1 << self._kind.width - 1)
+        return operand if is_signed == self._kind.is_signed else b.xor(operand, lowest)
 
     def value(self) -> ir.Value:
         """The field."""
         b = self._b
         one, other = [b.load(place, typ=place.allocated_type) for place in self._operands]
-        compare = b.icmp_signed if self._less == "slt" else b.icmp_unsigned
+        compare = b.icmp_signed if self._kind.is_signed else b.icmp_unsigned
         less, equal = compare("<", one, other), compare("==", one, other)
-        outcome = Compared(less, equal, self._register.summary_overflow, True, (one, other))
+        overflow = self._register.summary_overflow
+        outcome = Compared(less, equal, overflow, True, (one, other), self._kind.is_signed)
         made = self._register.made(outcome)
         return b.select(b.load(self._is_compared, typ=I1), made, b.load(self._kept, typ=I8))
 
@@ -102,9 +113,7 @@ class ConditionRegister(PartedRegister):
 
     nothing: Known = MappingProxyType({})
 
-    def __init__(
-        self, low: StateAccess, name: str, in_loop: int, compared: Mapping[int, tuple[str, int]]
-    ) -> None:
+    def __init__(self, low: StateAccess, name: str, in_loop: int, compared: Mapping[int, Comparison]) -> None:
         super().__init__(low, name)
         self._places = {
             low: _PlaceOfComparisons(self, self._b, compared[low])

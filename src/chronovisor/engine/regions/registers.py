@@ -373,7 +373,7 @@ class RegisterLowering(Lowering):
             return None
         less, equal = map(self.value, found[:2])
         one, other = map(self.value, found[0].args)
-        return Compared(less, equal, *self._overflow(found[2]), (one, other))
+        return Compared(less, equal, *self._overflow(found[2]), (one, other), found[0].op == "slt")
 
     def _overflow(self, v: Value) -> tuple[Maker, bool]:
         """What makes SO's value, and whether it may be read later: if the function leaves XER alone."""
