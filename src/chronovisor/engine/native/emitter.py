@@ -298,8 +298,8 @@ class ThreadEmitter(Emitter):
         shift = (ctypes.sizeof(of) * (WAYS if is_data else 1)).bit_length() - 1
         place = self.b.and_(self.b.lshr(ea, word(PAGE_SHIFT - shift)), word(TLB_ENTRIES - 1 << shift))
         first = (Tlb.of_data if is_data else Tlb.of_code).offset + way * ctypes.sizeof(of)
-        entry = self.at(self.at(tlb, first), place)
-        return self.at(entry, getattr(of, kind).offset), self.at(entry, of.data.offset)
+        entry = self.at(tlb, place)
+        return self.at(entry, first + getattr(of, kind).offset), self.at(entry, first + of.data.offset)
 
     @contextmanager
     def moving(self, tlb: ir.Value) -> Iterator[None]:

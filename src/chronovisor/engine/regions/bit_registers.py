@@ -235,11 +235,11 @@ class PartedRegister(ABC):
         """Write the changes to the state. In a tight loop, write everything that the loop changes."""
 
     @abstractmethod
-    def _replace(self, ones: int, value: ir.Value, origin: Origin | None) -> None:
-        """Give the bits of a mask their values in ``value``."""
+    def _replace(self, ones: int, value: Maker, origin: Origin | None) -> None:
+        """Give the bits of a mask their values in what ``value`` makes."""
 
-    def replace(self, ones: int, value: ir.Value, origin: Origin | None = None) -> None:
-        """Give the bits of a mask their values in ``value``, which has the register's width.
+    def replace(self, ones: int, value: Maker, origin: Origin | None = None) -> None:
+        """Give the bits of a mask their values in what ``value`` makes, which has the register's width.
 
         ``origin`` says the same in another way: a comparison, if these bits are a field of CR that one sets,
         or what bits of XER are extracted from.
@@ -309,13 +309,14 @@ class BitRegister(PartedRegister):
             b.shl(whole, word(inside - number)) if inside > number else b.lshr(whole, word(number - inside))
         )
 
-    def _put(self, number: int, bit: ir.Value, origin: Extracted | None) -> None:
-        """Put a bit in its place."""
+    def _in_place(self, number: int, value: Maker, origin: Extracted | None) -> ir.Value:
+        """What a bit's place has if the bit is that of a value."""
         b, inside = self._b, self._extracted.get(number)
-        if inside is not None:
-            value, at = (bit, None) if origin is None else origin.of.get(number, (bit, None))
-            bit = value if at == inside else b.shl(b.zext(bit, I64), word(inside))
-        b.store(bit, self._places[number])
+        of, at = (None, None) if origin is None else origin.of.get(number, (None, None))
+        if inside is not None and at == inside:
+            return of
+        bit = self._bit_of(value(), number)
+        return bit if inside is None else b.shl(b.zext(bit, I64), word(inside))
 
     def _kept(self, number: int) -> ir.Value:
         """A bit in the state."""
@@ -343,9 +344,10 @@ class BitRegister(PartedRegister):
             self._low.write_state(self.name, whole)
         self.known = there, 0
 
-    def _replace(self, ones: int, value: ir.Value, origin: Origin | None) -> None:
+    def _replace(self, ones: int, value: Maker, origin: Origin | None) -> None:
         assert not isinstance(origin, Compared)
-        for number, bit in [(number, self._bit_of(value, number)) for number in bits(ones)]:
-            self._put(number, bit, origin)
+        # A value may be made of bits that it replaces.
+        for number, new in [(number, self._in_place(number, value, origin)) for number in bits(ones)]:
+            self._b.store(new, self._places[number])
         there, changed = self.known
         self.known = there | ones, changed | ones

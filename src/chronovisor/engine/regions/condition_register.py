@@ -14,6 +14,7 @@ from chronovisor.engine.regions.bit_registers import (
     Compared,
     Comparison,
     Known,
+    Maker,
     Origin,
     PartedRegister,
     StateAccess,
@@ -198,12 +199,13 @@ class ConditionRegister(PartedRegister):
                 self._b.store(self.made(field.value), self._field(low))
         self.known = MappingProxyType({low: replace(one, is_settled=True) for low, one in self.known.items()})
 
-    def _replace(self, ones: int, value: ir.Value, origin: Origin | None) -> None:
+    def _replace(self, ones: int, value: Maker, origin: Origin | None) -> None:
         b, compared = self._b, origin if isinstance(origin, Compared) else None
         for low in _fields(ones):
             changed, field = ones >> low & mask(FIELD), compared
             if compared is None:
-                shifted = b.lshr(value, ir.Constant(value.type, low)) if low else value
+                whole = value()
+                shifted = b.lshr(whole, ir.Constant(whole.type, low)) if low else whole
                 field = b.and_(b.trunc(shifted, I8), _byte(changed))
                 if changed != mask(FIELD):
                     kept = b.and_(self.made(self._present(low)), _byte(~changed & mask(FIELD)))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 from llvmlite import ir
 
@@ -34,6 +34,12 @@ _ADDRESSES = ("CIA", "NIA")
 _SUMMARY_OVERFLOW = ("XER", 31)
 #: The most bits of a register that have a place each.
 _MOST_BITS = 32
+#: Operations that are done only if something needs their values, as not all is that meanings compute: those
+#: that depend on their operands alone, and are an instruction or two of the machine's.
+_LATER = frozenset(
+    {"operand", "const", "add", "sub", "mul", "and", "or", "xor", "not", "shl", "lshr", "ashr"}
+    | {"eq", "ult", "slt", "select", "zext", "sext", "extract", "concat"}
+)
 
 #: A register: one of a file, by the file's name and its number, or one with a name of its own and None.
 _Key = tuple[str, int | None]
@@ -291,21 +297,22 @@ class RegisterLowering(Lowering):
         # Each exit settles for itself. But beside a tight loop, what waits would take registers from it.
         if self.loop and not self.is_in_loop:
             self.settle()
-        before = self.present()
+        # The condition's value is made before it, to be known behind it.
+        self.value(guarded.condition)
+        before, made = self.present(), dict(self.values)
         super()._when(guarded)
         self.resume(before)
+        self.values = made
         for key in changed:
             if key not in self._places:
                 self.known.values.pop(key, None)
 
     def statement(self, v: Value) -> None:
-        """Do one statement; a value that the instruction determines is a constant."""
+        """Do one statement, unless it can wait until something needs its value."""
         if self.is_hosted(v):
             return
-        known = None if self.lanes else self.site.constant(v)
-        if known is not None:
-            self.values[id(v)] = ir.Constant(ir.IntType(v.width), known)
-        elif self.lanes or not self._bit_statement(v):
+        later = v.op in _LATER or (v.op == "get" and v.detail in _ADDRESSES)
+        if self.lanes or not (self._bit_statement(v) or later):
             self.by_operation(v)
 
     def value(self, value: Value) -> ir.Value:
@@ -321,7 +328,17 @@ class RegisterLowering(Lowering):
                 self.values[id(value)] = register.whole()
             else:
                 self.by_operation(value)
+        elif id(value) not in self.values:
+            self._make(value)
         return super().value(value)
+
+    def _make(self, v: Value) -> None:
+        """Make a value that waited; one that the instruction determines is a constant."""
+        known = self.site.constant(v)
+        if known is None:
+            self.by_operation(v)
+        else:
+            self.values[id(v)] = ir.Constant(ir.IntType(v.width), known)
 
     def _few_bits(self, v: Value, register: PartedRegister) -> ir.Value | None:
         """The bits of a constant mask of a register that was read, if they are made of few parts of it."""
@@ -356,10 +373,10 @@ class RegisterLowering(Lowering):
     def _set_bits(self, v: Value, register: PartedRegister) -> None:
         found = bit_registers.replaced(self.site, v.args[0])
         if found is None or found[0] != v.detail:
-            register.replace(mask(v.args[0].width), self.value(v.args[0]))
+            register.replace(mask(v.args[0].width), partial(self.value, v.args[0]))
         else:
-            value = self.value(found[2])
-            register.replace(found[1], value, self._compared(found[2]) or self._extracted(found[2]))
+            new = found[2]
+            register.replace(found[1], partial(self.value, new), self._compared(new) or self._extracted(new))
 
     def _extracted(self, v: Value) -> Extracted:
         """What bits of XER are extracted from."""
