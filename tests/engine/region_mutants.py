@@ -24,6 +24,7 @@ from chronovisor.engine.regions.code import Site
 from chronovisor.engine.regions.exits import ExitLowering
 from chronovisor.engine.regions.lowering import EntryLowering
 from chronovisor.engine.regions.registers import Known, RegisterLowering
+from chronovisor.engine.regions.statements import StatementLowering
 from chronovisor.engine.regions.strips import StripLowering
 from chronovisor.isa.values import Value, When
 
@@ -166,15 +167,15 @@ def _a_tight_loop_begins_with_another_carry(patch: pytest.MonkeyPatch) -> None:
 
 
 def _a_bit_is_extracted_from_the_place_beside(patch: pytest.MonkeyPatch) -> None:
-    whole = RegisterLowering._extracted
+    whole = StatementLowering._extracted
 
-    def extracted(low: RegisterLowering, v: Value) -> bit_registers.Extracted:
+    def extracted(low: StatementLowering, v: Value) -> bit_registers.Extracted:
         of = whole(low, v).of
         return bit_registers.Extracted(
             {n: (low.b.lshr(value, word(1)), inside) for n, (value, inside) in of.items()}
         )
 
-    patch.setattr(RegisterLowering, "_extracted", extracted)
+    patch.setattr(StatementLowering, "_extracted", extracted)
 
 
 def _a_shift_goes_too_far(patch: pytest.MonkeyPatch) -> None:

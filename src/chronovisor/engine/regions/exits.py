@@ -12,7 +12,7 @@ from chronovisor.engine.native.emitter import HANDLER_POINTER, I64, POINTER, Row
 from chronovisor.engine.native.layout import PAGE_SHIFT, RECORD_HANDLER, RECORD_SIZE, Left
 from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.regions.discovery import Region
-from chronovisor.engine.regions.registers import RegisterLowering
+from chronovisor.engine.regions.statements import StatementLowering
 
 
 class _Way(Enum):
@@ -55,7 +55,7 @@ def _record_offset(offset: int) -> int:
     return offset // 4 * RECORD_SIZE
 
 
-class ExitLowering(RegisterLowering):
+class ExitLowering(StatementLowering):
     """The function of a region's entry in the making, as far as its ends are concerned."""
 
     def __init__(

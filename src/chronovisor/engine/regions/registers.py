@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 
 from llvmlite import ir
 
@@ -21,25 +21,19 @@ from chronovisor.engine.native.emitter import I1, I64, Rows, word
 from chronovisor.engine.native.lowering import Lowering, Mode
 from chronovisor.engine.native.state_layout import OFFSETS, file_field
 from chronovisor.engine.regions import bit_registers
-from chronovisor.engine.regions.bit_registers import BitRegister, Compared, Extracted, Maker, PartedRegister
+from chronovisor.engine.regions.bit_registers import BitRegister, PartedRegister
 from chronovisor.engine.regions.code import Site
 from chronovisor.engine.regions.condition_register import ConditionRegister
 from chronovisor.engine.regions.tight_loops import Loop
 from chronovisor.isa.registers import FILES, RegisterFile
-from chronovisor.isa.values import Block, Value, When, mask
+from chronovisor.isa.values import Block, Value, When
 
 #: Addresses, which have no place of their own.
-_ADDRESSES = ("CIA", "NIA")
+ADDRESSES = ("CIA", "NIA")
 #: The register and the bit that a comparison copies.
-_SUMMARY_OVERFLOW = ("XER", 31)
+SUMMARY_OVERFLOW = ("XER", 31)
 #: The most bits of a register that have a place each.
 _MOST_BITS = 32
-#: Operations that are done only if something needs their values, as not all is that meanings compute: those
-#: that depend on their operands alone, and are an instruction or two of the machine's.
-_LATER = frozenset(
-    {"operand", "const", "add", "sub", "mul", "and", "or", "xor", "not", "shl", "lshr", "ashr"}
-    | {"eq", "ult", "slt", "select", "zext", "sext", "extract", "concat"}
-)
 
 #: A register: one of a file, by the file's name and its number, or one with a name of its own and None.
 _Key = tuple[str, int | None]
@@ -57,18 +51,8 @@ def _reads(site: Site) -> Iterator[_Key]:
     for s in site.program.statements():
         if s.op == "read_file":
             yield str(s.detail), _number(site, s)
-        elif s.op == "get" and s.detail not in _ADDRESSES:
+        elif s.op == "get" and s.detail not in ADDRESSES:
             yield str(s.detail), None
-
-
-def _whole(v: Value) -> Value | None:
-    """What is read or set as a whole by a statement that may be one about single bits."""
-    while True:
-        if bit_registers.is_read(v) or (v.op == "set" and v.detail in bit_registers.NAMES):
-            return v
-        if v.op not in ("lshr", "and", "or", "extract"):
-            return None
-        v = v.args[0]
 
 
 def _changes(site: Site) -> Iterator[_Key]:
@@ -98,7 +82,7 @@ def _changed_in(site: Site, block: Block) -> Iterator[_Key]:
             yield from _changed_in(site, s.body)
         elif s.op == "write_file":
             yield str(s.detail), _number(site, s)
-        elif s.op == "set" and s.detail not in _ADDRESSES:
+        elif s.op == "set" and s.detail not in ADDRESSES:
             yield str(s.detail), None
 
 
@@ -129,15 +113,12 @@ class RegisterLowering(Lowering):
         self.known = Known()
         #: The values of the registers that the tight loop uses, as they were known when it began.
         self._in_loop: dict[_Key, ir.Value] = {}
-        #: Values of registers kept bit by bit, which are made only if something needs them: the register, and
-        #: its version then.
-        self._deferred: dict[int, tuple[PartedRegister, int]] = {}
 
     def _parted_registers(self) -> Iterator[tuple[str, PartedRegister]]:
         """The registers that are kept in parts, by their names."""
         in_loop = [self.sites[offset] for offset in self.loop]
         # CR's fields lie apart in the state, so they are read apart too, even if nothing changes them.
-        compared = {} if self._changes_overflow else bit_registers.compared(in_loop)
+        compared = {} if self.changes_overflow else bit_registers.compared(in_loop)
         yield "CR", ConditionRegister(self, "CR", bit_registers.changed(in_loop, "CR"), compared)
         ones = bit_registers.changed(self.sites.values(), "XER")
         if 0 < ones.bit_count() <= _MOST_BITS:
@@ -297,122 +278,20 @@ class RegisterLowering(Lowering):
         # Each exit settles for itself. But beside a tight loop, what waits would take registers from it.
         if self.loop and not self.is_in_loop:
             self.settle()
-        # The condition's value is made before it, to be known behind it.
-        self.value(guarded.condition)
-        before, made = self.present(), dict(self.values)
+        before = self.present()
         super()._when(guarded)
         self.resume(before)
-        self.values = made
         for key in changed:
             if key not in self._places:
                 self.known.values.pop(key, None)
 
-    def statement(self, v: Value) -> None:
-        """Do one statement, unless it can wait until something needs its value."""
-        if self.is_hosted(v):
-            return
-        later = v.op in _LATER or (v.op == "get" and v.detail in _ADDRESSES)
-        if self.lanes or not (self._bit_statement(v) or later):
-            self.by_operation(v)
-
-    def value(self, value: Value) -> ir.Value:
-        """The LLVM value of a traced one."""
-        deferred = self._deferred.pop(id(value), None)
-        if deferred is not None:
-            register, version = deferred
-            assert version == register.version, "the register was written in between"
-            few = self._few_bits(value, register)
-            if few is not None:
-                self.values[id(value)] = few
-            elif bit_registers.is_read(value):
-                self.values[id(value)] = register.whole()
-            else:
-                self.by_operation(value)
-        elif id(value) not in self.values:
-            self._make(value)
-        return super().value(value)
-
-    def _make(self, v: Value) -> None:
-        """Make a value that waited; one that the instruction determines is a constant."""
-        known = self.site.constant(v)
-        if known is None:
-            self.by_operation(v)
-        else:
-            self.values[id(v)] = ir.Constant(ir.IntType(v.width), known)
-
-    def _few_bits(self, v: Value, register: PartedRegister) -> ir.Value | None:
-        """The bits of a constant mask of a register that was read, if they are made of few parts of it."""
-        if v.op != "and" or not bit_registers.is_read(v.args[0]):
-            return None
-        ones = self.site.constant(v.args[1])
-        return None if ones is None else register.few(ones)
-
-    def _bit_statement(self, v: Value) -> bool:
-        """Do a statement about a register that is kept bit by bit; False if that is not possible."""
-        read = _whole(v)
-        register = None if read is None else self._bits.get(str(read.detail))
-        if register is None:
-            return False
-        if v.op == "set":
-            self._set_bits(v, register)
-            return True
-        if v.op == "extract":
-            shift = self._shift(v.args[0])
-            if shift is None:
-                return False
-            assert isinstance(v.detail, int)
-            self.values[id(v)] = register.part(shift + v.detail, v.width)
-            return True
-        if v.op in ("lshr", "and") and self.site.constant(v.args[1]) is None:
-            return False
-        if v.op == "or" and bit_registers.replaced(self.site, v) is None:
-            return False
-        self._deferred[id(v)] = register, register.version
-        return True
-
-    def _set_bits(self, v: Value, register: PartedRegister) -> None:
-        found = bit_registers.replaced(self.site, v.args[0])
-        if found is None or found[0] != v.detail:
-            register.replace(mask(v.args[0].width), partial(self.value, v.args[0]))
-        else:
-            new = found[2]
-            register.replace(found[1], partial(self.value, new), self._compared(new) or self._extracted(new))
-
-    def _extracted(self, v: Value) -> Extracted:
-        """What bits of XER are extracted from."""
-        found = bit_registers.extracted(self.site, v)
-        return Extracted({number: (self.value(value), inside) for number, value, inside in found})
-
-    def _compared(self, v: Value) -> Compared | None:
-        """The outcome of a comparison that sets a field of CR."""
-        found = bit_registers.field_comparison(self.site, v)
-        if found is None:
-            return None
-        less, equal = map(self.value, found[:2])
-        one, other = map(self.value, found[0].args)
-        return Compared(less, equal, *self._overflow(found[2]), (one, other), found[0].op == "slt")
-
-    def _overflow(self, v: Value) -> tuple[Maker, bool]:
-        """What makes SO's value, and whether it may be read later: if the function leaves XER alone."""
-        now = self.value(v)
-        if bit_registers.read_again(v) != _SUMMARY_OVERFLOW or self._changes_overflow:
-            return lambda: now, False
-        return self.summary_overflow, True
-
     @cached_property
-    def _changes_overflow(self) -> bool:
+    def changes_overflow(self) -> bool:
         """Whether the function changes XER's SO."""
-        name, number = _SUMMARY_OVERFLOW
+        name, number = SUMMARY_OVERFLOW
         return bool(bit_registers.changed(self.sites.values(), name) >> number & 1)
 
     def summary_overflow(self) -> ir.Value:
         """XER's SO, 1 bit, which the function leaves alone."""
-        name, number = _SUMMARY_OVERFLOW
+        name, number = SUMMARY_OVERFLOW
         return self.b.trunc(self.b.lshr(self.read_state(name), word(number)), I1)
-
-    def _shift(self, v: Value) -> int | None:
-        """By how many bits a register that was read is shifted; None if the value is no such register."""
-        if bit_registers.is_read(v):
-            return 0
-        is_shifted = v.op == "lshr" and bit_registers.is_read(v.args[0]) and id(v) in self._deferred
-        return self.site.constant(v.args[1]) if is_shifted else None
