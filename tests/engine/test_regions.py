@@ -243,7 +243,7 @@ def test_comparisons_in_tight_loops() -> None:
 
 
 def test_straight_tight_loops() -> None:
-    compare_many(range(20), program=strips)
+    compare_many(range(8), program=strips)
 
 
 def test_a_region_that_is_left_where_another_thread_has_taken_it_out() -> None:
