@@ -17,7 +17,7 @@ from typing import Protocol
 from weakref import WeakValueDictionary
 
 from chronovisor.timebase.clock import TickSource, VirtualTime
-from chronovisor.timebase.types import SourceTime, Ticks
+from chronovisor.timebase.types import FREQUENCY, SourceTime, Ticks
 
 QUANTUM = 1000
 """The most instructions that a vCPU executes before others have their turn in virtual time."""
@@ -31,6 +31,7 @@ MOST_NAP = Ticks.from_ns(1_000_000).value
 """How long a vCPU in H_CEDE may keep its core, in ticks: it is back in the guest sooner than if it gave the
 core up.
 """
+assert MOST_NAP < FREQUENCY, "native code sleeps for less than a second"
 
 Until = Callable[[], SourceTime | None]
 """Returns the tick of the clock at which a wait ends in any case, or None for never. It is called again
