@@ -44,7 +44,7 @@ class ConsoleSessions:
         """
         session = _Session(self._console, types)
         with self._changing:
-            typing = next((other for other in self._sessions if other.types), None)
+            typing = next((other for other in self._sessions if other.types and not other.is_over), None)
             if types and self._console.occupied:
                 raise MachineError(f"{self._console.occupied}; --read-only shows what the guest prints")
             if types and typing is not None:
@@ -83,6 +83,16 @@ class _Session:
         self.types = types
         self._console = console
         self._over = threading.Event()
+        self._connection: socket.socket | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the session ends, or will once it sees that the other side has closed the connection."""
+        if self._over.is_set() or self._connection is None:
+            return self._over.is_set()
+        here = select.poll()
+        here.register(self._connection, 0)
+        return bool(here.poll(0))
 
     def close(self) -> None:
         self._over.set()
@@ -90,6 +100,7 @@ class _Session:
     def serve(self, connection: socket.socket) -> None:
         """Pass on both directions until `close`, or until the other side has closed the connection."""
         connection.settimeout(_BETWEEN_LOOKS)
+        self._connection = connection
         keys = threading.Thread(target=self._pass_keys, args=(connection,), name="keys", daemon=True)
         keys.start()
         position = self._console.last_line
