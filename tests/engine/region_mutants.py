@@ -104,8 +104,10 @@ def _a_tight_loop_takes_its_comparisons_for_signed_ones(patch: pytest.MonkeyPatc
 def _a_tight_loop_takes_what_it_compares_for_signed_numbers(patch: pytest.MonkeyPatch) -> None:
     whole = condition_register._PlaceOfComparisons._moved
 
-    def moved(place: condition_register._PlaceOfComparisons, operand: ir.Value, is_signed: bool) -> ir.Value:
-        return whole(place, operand, True) if place._kind.is_signed else whole(place, operand, is_signed)
+    def moved(
+        place: condition_register._PlaceOfComparisons, operand: ir.Value, kind: bit_registers.Comparison
+    ) -> ir.Value:
+        return whole(place, operand, place._kind if place._kind.is_signed else kind)
 
     patch.setattr(condition_register._PlaceOfComparisons, "_moved", moved)
 

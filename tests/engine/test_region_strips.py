@@ -26,7 +26,7 @@ def _steps(text: str) -> dict[int, list[tuple[int, int, int]]]:
     }
     heads = {target for offset, site in sites.items() for target in site.targets if target <= offset}
     return {
-        head: [(span.low, span.size, step) for span, step in zip(loop.spans, loop.steps, strict=True)]
+        head: [(span.low, span.size, step) for span, step in loop.steps]
         for head, loop in straight_loops(sites, edges, heads).items()
     }
 
@@ -71,7 +71,7 @@ def test_a_loop_of_which_control_comes_into_the_middle_is_not_straight() -> None
 
 
 def test_an_index_of_32_bits_that_wraps() -> None:
-    """It goes from the end of 4 GiB back to their beginning, which is elsewhere in real memory."""
+    """The index goes from the end of 4 GiB back to their beginning, which is another page of real memory."""
     text = "loop: rldicl r7,r6,0,32; lwzx r3,r7,r20; add r4,r4,r3; addi r6,r6,4; bc 16,0,loop; sc 1"
     values = {"CTR": 40, "r6": 0xFFFFFFC0, "r20": DATA}
     case = Case(text, CODE, MODES["64le translated"], values, 0, "nop")
@@ -81,3 +81,17 @@ def test_an_index_of_32_bits_that_wraps() -> None:
         run.tables.map(DATA + 0xFFFFF000, DATA + 0x1000, 12, ALL)
         run.guest.until_called(run.thread)
     assert runs[0].seen() == runs[1].seen()
+
+
+def test_a_page_is_not_logged_before_it_is_stored_to() -> None:
+    """The loop is left before its store, whose page the TLB does not have."""
+    text = "loop: lwz r5,0(r6); addi r6,r6,4; cmp 0,0,r5,r5; bc 12,2,end; stw r5,0(r7); addi r7,r7,4; "
+    text += "bc 16,0,loop; end: sc 1"
+    case = Case(text, CODE, MODES["64le translated"], {"CTR": 9, "r6": DATA, "r7": DATA + 0x1000}, 0, "nop")
+    runs = [Run(engine, case) for engine in (ConcreteEngine, NativeEngine)]
+    assert put_in(runs[1], [0]) == 1
+    for run in runs:
+        run.guest.until_called(run.thread)
+    assert runs[0].seen() == runs[1].seen()
+    dirty = [run.guest.memory.dirty.take() for run in runs]
+    assert dirty[0] == dirty[1]

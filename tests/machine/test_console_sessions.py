@@ -13,7 +13,7 @@ from chronovisor.machine.console_sessions import ConsoleSessions
 from chronovisor.machine.errors import MachineError
 
 
-def test_who_detaches_can_attach_at_once() -> None:
+def test_a_console_can_be_attached_as_soon_as_it_is_detached() -> None:
     """However long the session before takes to see that it is over."""
     sessions = ConsoleSessions(Console())
     threads = []

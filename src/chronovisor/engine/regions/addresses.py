@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from chronovisor.engine.native.stencils import rotation
 from chronovisor.engine.regions.code import Site
 from chronovisor.isa.values import Value, mask
 
@@ -141,15 +142,14 @@ def shifted(site: Site, v: Value) -> Shifted | None:
 
     The meaning of a shift is a rotation without what comes in from the left.
     """
-    if v.op != "and" or v.width != 64 or v.args[0].op != "or":
+    found = rotation(v.args[0]) if v.op == "and" and v.width == 64 else None
+    if found is None:
         return None
-    left, right = v.args[0].args
-    if (left.op, right.op) != ("shl", "lshr") or left.args[0] is not right.args[0]:
-        return None
-    by, around, ones = map(site.constant, (left.args[1], right.args[1], v.args[1]))
-    if by is None or ones is None or around != -by % 64:
+    what, amount = found
+    by, ones = site.constant(amount), site.constant(v.args[1])
+    if by is None or ones is None:
         return None
     width = (ones >> by).bit_length()
     if not width or ones != mask(width) << by:
         return None
-    return Shifted(left.args[0], width, by)
+    return Shifted(what, width, by)

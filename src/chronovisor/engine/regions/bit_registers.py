@@ -43,8 +43,7 @@ class Compared:
     """Whether the function leaves XER's SO alone: it may be read when it is needed."""
     operands: tuple[ir.Value, ir.Value]
     """What is compared."""
-    is_signed: bool
-    """Whether the operands are signed numbers."""
+    kind: Comparison
 
 
 @dataclass(frozen=True)
@@ -89,18 +88,22 @@ class Comparison:
     is_signed: bool
     width: int
 
+    @classmethod
+    def of(cls, less: Value) -> Comparison:
+        """The kind of the comparison that says whether one operand is less."""
+        return cls(less.op == "slt", less.args[0].width)
+
 
 def compared(sites: Iterable[Site]) -> dict[int, Comparison]:
     """The fields of CR that comparisons alone set, by their least significant bits' numbers: by what kind.
 
-    If there are several kinds, it is one that all of them can be made: see `condition_register`.
+    If there are several kinds, it is one that all of them can be turned into: see `condition_register`.
     """
     found: dict[int, set[Comparison | None]] = {}
     for site in sites:
         for ones, new in _new_bits(site, "CR"):
             outcome = None if new is None else field_comparison(site, new)
-            less = None if outcome is None else outcome[0]
-            kind = None if less is None else Comparison(less.op == "slt", less.args[0].width)
+            kind = None if outcome is None else Comparison.of(outcome[0])
             for low in range(0, REGISTERS["CR"].width, FIELD):
                 if ones >> low & mask(FIELD):
                     found.setdefault(low, set()).add(kind)
@@ -108,7 +111,7 @@ def compared(sites: Iterable[Site]) -> dict[int, Comparison]:
 
 
 def _common(kinds: Set[Comparison | None]) -> Comparison | None:
-    """The kind that comparisons of several kinds can be made; None if one of them is no comparison."""
+    """The kind that comparisons of several kinds can be turned into; None if one of them is no comparison."""
     known = [kind for kind in kinds if kind is not None]
     if len(known) < len(kinds):
         return None

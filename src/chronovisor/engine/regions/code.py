@@ -17,6 +17,7 @@ from chronovisor.engine.native.operations import is_native
 from chronovisor.engine.native.stencils import SYNCHRONIZING
 from chronovisor.isa.decode import decode
 from chronovisor.isa.instruction import Instruction
+from chronovisor.isa.operations import PURE
 from chronovisor.isa.values import Block, Program, Value, When, mask
 
 PAGE_SIZE = 1 << PAGE_SHIFT
@@ -29,6 +30,17 @@ _HANDLERS_ALONE = frozenset(
 
 #: Two addresses of the home page. What differs between them depends on the page's address.
 _HOMES = (1 << 28, 3 << 28)
+
+
+def sets_target(v: Value) -> bool:
+    """Whether a statement says where the instruction jumps."""
+    return v.op == "set" and v.detail == "NIA"
+
+
+def is_jump(guarded: When) -> bool:
+    """Whether a jump is all that depends on a condition."""
+    done = [s for s in guarded.body if isinstance(s, When) or s.op not in PURE]
+    return all(isinstance(s, Value) and sets_target(s) for s in done) and bool(done)
 
 
 @dataclass
@@ -79,9 +91,16 @@ class Site:
                 condition = self.constant(statement.condition)
                 if condition != 0:
                     found += self._jumps(statement.body, conditional or condition is None)
-            elif statement.op == "set" and statement.detail == "NIA":
+            elif sets_target(statement):
                 found.append((statement.args[0], conditional))
         return found
+
+    @cached_property
+    def jumps_at_end(self) -> bool:
+        """Whether the instruction jumps once it is done: by one way, under one condition or none."""
+        body = self.program.body if self.program is not None else ()
+        ends = (is_jump(s) if isinstance(s, When) else sets_target(s) for s in body)
+        return len(self.jumps) == 1 and any(ends)
 
     @cached_property
     def falls(self) -> bool:

@@ -61,8 +61,8 @@ class _Place:
 class _PlaceOfComparisons(_Place):
     """The same for a field that comparisons alone set: it has what was compared last.
 
-    So the outcome is made only when control leaves the loop. Operands of comparisons of other kinds are
-    moved to where those of this kind compare alike.
+    So the outcome is made only when control leaves the loop. Operands of another kind are moved so that this
+    kind of comparison finds the same.
     """
 
     def __init__(self, register: ConditionRegister, b: ir.IRBuilder, kind: Comparison) -> None:
@@ -82,16 +82,16 @@ class _PlaceOfComparisons(_Place):
         """The loop gives the field this value."""
         assert isinstance(value, Compared)
         for operand, place in zip(value.operands, self._operands, strict=True):
-            self._b.store(self._moved(operand, value.is_signed), place)
+            self._b.store(self._moved(operand, value.kind), place)
         self._b.store(ir.Constant(I1, 1), self._is_compared)
 
-    def _moved(self, operand: ir.Value, is_signed: bool) -> ir.Value:
-        """An operand as one of this kind of comparison."""
+    def _moved(self, operand: ir.Value, kind: Comparison) -> ir.Value:
+        """An operand of a kind of comparison as one of this place's kind."""
         b, to = self._b, ir.IntType(self._kind.width)
         if operand.type != to:
-            return (b.sext if is_signed else b.zext)(operand, to)
+            return (b.sext if kind.is_signed else b.zext)(operand, to)
         lowest = ir.Constant(to, 1 << self._kind.width - 1)
-        return operand if is_signed == self._kind.is_signed else b.xor(operand, lowest)
+        return operand if kind.is_signed == self._kind.is_signed else b.xor(operand, lowest)
 
     def value(self) -> ir.Value:
         """The field."""
@@ -99,8 +99,7 @@ class _PlaceOfComparisons(_Place):
         one, other = [b.load(place, typ=place.allocated_type) for place in self._operands]
         compare = b.icmp_signed if self._kind.is_signed else b.icmp_unsigned
         less, equal = compare("<", one, other), compare("==", one, other)
-        overflow = self._register.summary_overflow
-        outcome = Compared(less, equal, overflow, True, (one, other), self._kind.is_signed)
+        outcome = Compared(less, equal, self._register.summary_overflow, True, (one, other), self._kind)
         made = self._register.made(outcome)
         return b.select(b.load(self._is_compared, typ=I1), made, b.load(self._kept, typ=I8))
 

@@ -17,12 +17,11 @@ from chronovisor.engine.native.layout import PAGE_SHIFT
 from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.regions.accesses import Line
 from chronovisor.engine.regions.addresses import shifted
-from chronovisor.engine.regions.code import Site
+from chronovisor.engine.regions.code import Site, is_jump, sets_target
 from chronovisor.engine.regions.discovery import Region
 from chronovisor.engine.regions.exits import Exit
 from chronovisor.engine.regions.registers import Known
 from chronovisor.engine.regions.strips import StraightLoop, StripLowering
-from chronovisor.isa.operations import PURE
 from chronovisor.isa.values import Block, Value, When
 
 _SCALES: Final = (1, 2, 3)
@@ -44,23 +43,6 @@ def define_region(module: ir.Module, mode: Mode, rows: Rows, region: Region) -> 
     functions |= {one.entry: one.function for one in made}
     for one in made:
         one.define()
-
-
-def _is_jump(guarded: When) -> bool:
-    """Whether a jump is all that depends on a condition."""
-    done = [s for s in guarded.body if isinstance(s, When) or s.op not in PURE]
-    return all(isinstance(s, Value) and _sets_target(s) for s in done) and bool(done)
-
-
-def _sets_target(v: Value) -> bool:
-    return v.op == "set" and v.detail == "NIA"
-
-
-def _jumps_at_end(site: Site) -> bool:
-    """Whether an instruction jumps once it is done, if it does: by one way, under one condition or none."""
-    body = site.program.body if site.program is not None else ()
-    ends = (_is_jump(s) if isinstance(s, When) else _sets_target(s) for s in body)
-    return len(site.jumps) == 1 and any(ends)
 
 
 def _direct(block: Block) -> Iterator[Value]:
@@ -94,10 +76,8 @@ class EntryLowering(StripLowering):
         self._joins = self.heads | {o for o, count in sides.items() if count > 1}
         #: The blocks that are still to be made, with what is known there.
         self._todo: list[tuple[int, Known]] = []
-        #: The instruction in the making; whether it jumps once it is done, if so under what condition, and
-        #: where to.
+        #: The instruction in the making; if it jumps at its end, under what condition and to what address.
         self.site = self.sites[entry]
-        self._jumps_at_end = False
         self._jumps_if: ir.Value | None = None
         self._target: ir.Value | None = None
 
@@ -158,7 +138,7 @@ class EntryLowering(StripLowering):
         bits = self._tested(guarded)
         if bits in self.known.ones:
             return
-        if known is None and self._jumps_at_end and _is_jump(guarded):
+        if known is None and self.site.jumps_at_end and is_jump(guarded):
             self._jumps_if = self.value(guarded.condition)
             self.block(guarded.body)
         elif known is None:
@@ -169,13 +149,13 @@ class EntryLowering(StripLowering):
             self.block(guarded.body)
 
     def statement(self, v: Value) -> None:
-        """Do one statement; where a jump leads may be known."""
-        if not (self._jumps_at_end and _sets_target(v) and self.site.targets):
+        """Do one statement, unless it sets the target of a jump that is known already."""
+        if not (self.site.jumps_at_end and sets_target(v) and self.site.targets):
             super().statement(v)
 
     def jump_to(self, target: ir.Value) -> None:
         """The next instruction is at ``target``, under the condition if there is one."""
-        if self._jumps_at_end:
+        if self.site.jumps_at_end:
             self._target = target
         else:
             super().jump_to(target)
@@ -332,8 +312,7 @@ class EntryLowering(StripLowering):
         """One instruction; whether the one behind it follows in the same block."""
         site = self.site
         assert site.program is not None
-        self._jumps_at_end = _jumps_at_end(site)
-        if site.jumps and not self._jumps_at_end:
+        if site.jumps and not site.jumps_at_end:
             self.b.store(ir.Constant(I1, 0), self.jumped)
         self.values, self._deferred = {}, {}
         self.ended = False
@@ -345,7 +324,7 @@ class EntryLowering(StripLowering):
         self.known.done += 1
         if site.jumps and site.falls:
             jumps, falls = self.block_named("jumps"), self.block_named("falls")
-            condition = self._jumps_if if self._jumps_at_end else self.b.load(self.jumped, typ=I1)
+            condition = self._jumps_if if site.jumps_at_end else self.b.load(self.jumped, typ=I1)
             self.b.cbranch(condition, jumps, falls)
             self.b.position_at_end(jumps)
             self._jump(site)
@@ -363,7 +342,7 @@ class EntryLowering(StripLowering):
     def _jump_by_register(self, done: int) -> None:
         """Go to an address; if it is behind a call of the region, go on there."""
         b = self.b
-        target = self._target if self._jumps_at_end else b.load(self.nia, typ=I64)
+        target = self._target if self.site.jumps_at_end else b.load(self.nia, typ=I64)
         if self.site.is_indirect and not self.site.links:
             for offset in self.region.returns:
                 there, on = self.block_named("returns"), self.block_named("on")

@@ -15,7 +15,7 @@ from llvmlite import ir
 from chronovisor.engine.native.emitter import Rows
 from chronovisor.engine.native.lowering import Mode
 from chronovisor.engine.regions import bit_registers
-from chronovisor.engine.regions.bit_registers import Compared, Extracted, Maker, PartedRegister
+from chronovisor.engine.regions.bit_registers import Compared, Comparison, Extracted, Maker, PartedRegister
 from chronovisor.engine.regions.code import Site
 from chronovisor.engine.regions.registers import ADDRESSES, SUMMARY_OVERFLOW, RegisterLowering
 from chronovisor.engine.regions.tight_loops import Loop
@@ -52,8 +52,6 @@ class StatementLowering(RegisterLowering):
 
     def _when(self, guarded: When) -> None:
         """Do statements under a condition: what is made for them is known within it alone."""
-        # The condition itself is known behind it, too.
-        self.value(guarded.condition)
         before = dict(self.values), dict(self._deferred)
         super()._when(guarded)
         self.values, self._deferred = before
@@ -141,7 +139,7 @@ class StatementLowering(RegisterLowering):
             return None
         less, equal = map(self.value, found[:2])
         one, other = map(self.value, found[0].args)
-        return Compared(less, equal, *self._overflow(found[2]), (one, other), found[0].op == "slt")
+        return Compared(less, equal, *self._overflow(found[2]), (one, other), Comparison.of(found[0]))
 
     def _overflow(self, v: Value) -> tuple[Maker, bool]:
         """What makes SO's value, and whether it may be read later: if the function leaves XER alone."""

@@ -3,7 +3,7 @@
 If the instructions of an innermost tight loop are a straight line, and if the addresses of its accesses
 change by the same number of bytes in each round, it can be said at the loop's head for how many rounds the
 budget lasts and the accesses stay in their pages. A function has the instructions of such a loop twice:
-without these checks for the rounds of a strip, and with them for a round of which the TLB lacks a page.
+without these checks for the rounds of a strip, and with them for a round if the TLB lacks a page.
 """
 
 from __future__ import annotations
@@ -32,13 +32,12 @@ MOST_STEP = 256
 class StraightLoop:
     """A loop whose instructions are a straight line, from its head to the one that jumps back.
 
-    ``steps`` are by how many bytes a round each of the ``spans`` goes on of which that is known.
+    ``steps`` has the spans that go on by a known number of bytes a round, each with that number.
     """
 
     sites: tuple[Site, ...]
     line: Line
-    spans: tuple[Span, ...]
-    steps: tuple[int, ...]
+    steps: tuple[tuple[Span, int], ...]
 
     @property
     def head(self) -> int:
@@ -51,13 +50,15 @@ def straight_loops(sites: Mapping[int, Site], edges: Edges, heads: Set[int]) -> 
     found = {}
     for head in heads:
         line = _straight(sites, edges, heads, head)
-        if line is not None and (loop := _loop(line)).spans:
+        if line is not None and (loop := _loop(line)).steps:
             found[head] = loop
     return found
 
 
 def _straight(sites: Mapping[int, Site], edges: Edges, heads: Set[int], head: int) -> tuple[Site, ...] | None:
-    """The straight line from a head to the first instruction that jumps back to it; None if there is none."""
+    """The instructions from a head to the first one that jumps back to the head; None if control does not go
+    straight from one to the next.
+    """
     line, offset = [], head
     while (site := sites.get(offset)) is not None:
         line.append(site)
@@ -74,8 +75,11 @@ def _straight(sites: Mapping[int, Site], edges: Edges, heads: Set[int], head: in
 def _loop(sites: tuple[Site, ...]) -> StraightLoop:
     line = Line(sites)
     steps = ((span, Address(span.origin).step(line.registers)) for span in line.spans)
-    known = [(span, step) for span, step in steps if step is not None and abs(step) <= MOST_STEP]
-    return StraightLoop(sites, line, tuple(span for span, _ in known), tuple(step for _, step in known))
+    return StraightLoop(
+        sites,
+        line,
+        tuple((span, step) for span, step in steps if step is not None and abs(step) <= MOST_STEP),
+    )
 
 
 class StripLowering(LookLowering):
@@ -95,7 +99,7 @@ class StripLowering(LookLowering):
 
     @contextmanager
     def _apart(self) -> Iterator[None]:
-        """Make a way that ends: a strip that ends on it goes on elsewhere."""
+        """Make a way that ends. A strip that ends on this way goes on behind it."""
         before = self.strip
         with super()._apart():
             yield
@@ -114,11 +118,11 @@ class StripLowering(LookLowering):
     def begin_strip(self, loop: StraightLoop, checked: ir.Block) -> dict[int, ir.Value]:
         """Find out how many rounds the strip has, and take them from the budget, which lasts for one.
 
-        The answer is where spans are, for `place`. If the TLB does not have a page, control goes to
-        ``checked``: only an access that is made may have it walk the tables.
+        The answer has the distances of spans, for `place`. If the TLB does not have a page, control goes to
+        ``checked``: only an access that is made may walk the tables.
         """
         b, rounds, looked_up = self.b, self._affordable(loop), {}
-        for span, step in zip(loop.spans, loop.steps, strict=True):
+        for span, step in loop.steps:
             lowest = self._at_head(Address(span.origin, span.low))
             looked_up[id(span)] = self.look_up_in_advance(span, lowest, checked)
             place = b.and_(lowest, word(mask(PAGE_SHIFT)))
